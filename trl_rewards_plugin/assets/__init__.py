@@ -1,0 +1,58 @@
+"""The bundled tiny models and prompts: where they lie, and that they are what was measured.
+
+Every asset is a folder beside this file with a `SHA256SUMS` that is verified each time the asset is opened.
+For demonstration and tests only. Leaves out: loading a model, which is the caller's.
+"""
+
+import hashlib
+from pathlib import Path
+
+from trl_rewards_plugin.errors import InputError
+
+ROOT = Path(__file__).parent
+ASSETS = ("acceptability-judge", "sentiment-judge", "tiny-t5", "prompts")
+
+
+def asset_path(name: str) -> Path:
+    """Folder of the bundled asset `name`, after its checksums are verified.
+
+    Raises:
+        InputError: no such asset, or a file of it is missing or altered.
+    """
+    if name not in ASSETS:
+        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), "use one of these names")
+    folder = ROOT / name
+    verify_checksums(folder)
+    return folder
+
+
+def verify_checksums(folder: Path) -> None:
+    """Compares every file that `folder/SHA256SUMS` lists with its SHA-256 digest.
+
+    Raises:
+        InputError: the list, or a file on it, is missing, or a digest differs.
+    """
+    listing = folder / "SHA256SUMS"
+    reinstall = "reinstall trl_rewards_plugin; to use files of your own, pass their folder as a path instead"
+    if not listing.is_file():
+        raise InputError(f"the checksum list {listing.name} in the asset folder", f"none in {folder}", reinstall)
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        digest, name = line.split(maxsplit=1)
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"the file {name} of the asset {folder.name}", "no such file", reinstall)
+        found = _sha256(path)
+        if found != digest:
+            raise InputError(f"{folder.name}/{name} with SHA-256 {digest}", found, reinstall)
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes `folder/SHA256SUMS` over all its files (not subfolders), in the format of sha256sum."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "SHA256SUMS")
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
