@@ -1,0 +1,307 @@
+"""Trains the bundled tiny T5: given a passage of two or three sentences, it writes out any one of them.
+
+Which one is left open: in training every sentence of a passage is a target with equal weight, so a sampled output is
+one sentence or another and PPO has something to choose. Copying is learnt from short spans first, then sentences, then
+passages. The length of a run is given in minutes, so a run repeats its data order but not its last bits.
+Leaves out: PPO, rewards, and any text but UD English EWT and freely licensed genres of GUM.
+
+    OMP_NUM_THREADS=1 python examples/assets/train_tiny_t5.py --documents DATA/documents --out FOLDER --minutes 35
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from copy_measures import CopyReport, measure
+from corpus import Document, read_documents, sentences, split_documents
+from make_prompts import draw_prompts, is_prose, passages
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from trl_rewards_plugin.assets import write_checksums
+
+GUM_GENRES = ("news", "interview", "voyage", "bio", "academic", "speech", "textbook", "vlog")
+MOST_PIECES = 72  # of a passage
+PAD, END, UNKNOWN = 0, 1, 2
+IGNORED = -100  # label of padding
+
+Piece = int
+Sentences = list[list[Piece]]  # one training example: the passage is all of them, each is a target
+
+
+def load_documents(folder: Path) -> tuple[list[Document], list[Document]]:
+    """(training, held-out) documents: all of EWT, and the GUM genres whose licences are free."""
+    gum = [document for document in read_documents(folder / "gum.jsonl") if document.id.split("_")[1] in GUM_GENRES]
+    training, _ = split_documents(gum)
+    ewt_training, ewt_held_out = split_documents(read_documents(folder / "ewt.jsonl"))
+    return ewt_training + training, ewt_held_out
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer that appends </s>, as T5's does; words never share a piece."""
+    tokenizer = Tokenizer(models.Unigram())
+    spaces = normalizers.Replace(r" {2,}", " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), spaces, normalizers.Strip()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    alphabet = [chr(code) for code in range(33, 127)] + list("\u2018\u2019\u201c\u201d\u2013\u2014")
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary,
+        special_tokens=special,
+        unk_token="<unk>",
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", END)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=128,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(vocabulary: int, smoke: bool) -> T5ForConditionalGeneration:
+    """A new T5 of 3 + 3 layers (as many in both stacks: transformers sizes the decoder's cache by the encoder's)."""
+    width = 32 if smoke else 192
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=width // 6 if smoke else 32,
+        num_heads=6,
+        d_ff=width * 8 // 3,
+        num_layers=3,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        decoder_start_token_id=PAD,
+    )
+    model = T5ForConditionalGeneration(config)
+    seed_shift_heads(model)
+    model.generation_config.max_new_tokens = 48
+    return model
+
+
+@torch.no_grad()
+def seed_shift_heads(model: T5ForConditionalGeneration, strength: float = 5.0) -> None:
+    """Lets some heads start out looking at a neighbour: copying needs "what came before this piece" first of all.
+
+    Relative position buckets: n is the n-th piece before; in the encoder 16 + n is the n-th after.
+    """
+    for stack, buckets in ((model.encoder, (1, 2, 17)), (model.decoder, (1, 2))):
+        bias = stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight  # (buckets, heads)
+        for head, bucket in enumerate(buckets):
+            bias[bucket, head] += strength
+
+
+class Mixture:
+    """Draws training examples of several kinds from encoded sentences and passages."""
+
+    def __init__(self, pool: Sentences, real: list[Sentences], vocabulary: int, seed: int):
+        self.pool = pool
+        self.real = real
+        self.vocabulary = vocabulary
+        self.rng = random.Random(seed)
+        self.kinds: dict[str, Callable[[], Sentences]] = {
+            "noise": lambda: [self._noise(self.rng.randint(3, 12))],
+            "span": self._span,
+            "single": lambda: [self.rng.choice(self.pool)],
+            "double": lambda: self.rng.sample(self.pool, 2),
+            "triple": lambda: self.rng.sample(self.pool, 3),
+            "real": lambda: self.rng.choice(self.real),
+            "scrambled": lambda: [self._scramble(part) for part in self.rng.sample(self.pool, 2)],
+        }
+
+    def _noise(self, length: int) -> list[Piece]:
+        return [self.rng.randrange(UNKNOWN + 1, self.vocabulary) for _ in range(length)]
+
+    def _span(self) -> Sentences:
+        sentence = self.rng.choice(self.pool)
+        length = self.rng.randint(3, 10)
+        start = self.rng.randrange(max(1, len(sentence) - length))
+        return [sentence[start : start + length]]
+
+    def _scramble(self, sentence: list[Piece]) -> list[Piece]:
+        return [*self.rng.sample(sentence[:-1], len(sentence) - 1), sentence[-1]]
+
+    def batches(self, weights: dict[str, int], pieces: int) -> list[list[Sentences]]:
+        """Some batches of about `pieces` source pieces each, of examples of like length, in random order."""
+        drawn: list[Sentences] = []
+        kinds = self.rng.choices(list(weights), weights=list(weights.values()), k=6 * pieces // 20)
+        for kind in kinds:
+            example = self.kinds[kind]()
+            if sum(map(len, example)) <= MOST_PIECES:
+                drawn.append(example)
+        drawn.sort(key=lambda example: (sum(map(len, example)), len(example)))
+        chunks: list[list[Sentences]] = [[]]
+        for example in drawn:
+            if (len(chunks[-1]) + 1) * sum(map(len, example)) > pieces:
+                chunks.append([])
+            chunks[-1].append(example)
+        self.rng.shuffle(chunks)
+        return chunks
+
+
+# (share of the time up to which it lasts, kinds and their weights, source pieces a batch)
+CURRICULUM: list[tuple[float, dict[str, int], int]] = [
+    (0.06, {"noise": 1, "span": 1}, 1024),
+    (0.14, {"noise": 1, "span": 2, "single": 5, "scrambled": 1}, 1536),
+    (0.30, {"single": 2, "double": 4, "scrambled": 1, "real": 1}, 2048),
+    (1.00, {"single": 2, "double": 3, "triple": 3, "real": 2, "scrambled": 1}, 2048),
+]
+
+
+def pad(rows: list[list[Piece]], value: int) -> torch.Tensor:
+    """(rows, longest row) with `value` on the right."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def copy_loss(model: T5ForConditionalGeneration, batch: list[Sentences]) -> torch.Tensor:
+    """Mean negative log-likelihood per piece over every sentence of every passage; each passage is encoded once."""
+    sources = pad([[piece for part in example for piece in part] + [END] for example in batch], PAD)
+    mask = (sources != PAD).long()
+    owners = torch.tensor([row for row, example in enumerate(batch) for _ in example])
+    labels = pad([[*part, END] for example in batch for part in example], IGNORED)
+    hidden = model.encoder(input_ids=sources, attention_mask=mask).last_hidden_state[owners]
+    return model(
+        encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+        attention_mask=mask[owners],
+        labels=labels,
+        use_cache=False,
+    ).loss
+
+
+def rate(progress: float, step: int, peak: float, warmup: int = 100) -> float:
+    """Learning rate: linear warm-up by steps, constant for 40 % of the time, then linear to a fiftieth."""
+    decay = 1.0 if progress < 0.4 else 1.0 - 0.98 * (progress - 0.4) / 0.6
+    return peak * min(1.0, (step + 1) / warmup) * decay
+
+
+def train(
+    model: T5ForConditionalGeneration,
+    mixture: Mixture,
+    seconds: float,
+    peak: float,
+    every: float,
+    report: Callable[[str], None],
+) -> int:
+    """Trains for `seconds` of wall-clock time and calls `report` about every `every` seconds; returns the steps."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
+    start = last = time.monotonic()
+    step, losses, queue = 0, [], []
+    stage = CURRICULUM[0]
+    while (progress := (time.monotonic() - start) / seconds) < 1.0:
+        now = next(candidate for candidate in CURRICULUM if progress < candidate[0])
+        if now is not stage or not queue:
+            stage, queue = now, mixture.batches(now[1], now[2])
+        for group in optimizer.param_groups:
+            group["lr"] = rate(progress, step, peak)
+        loss = copy_loss(model, queue.pop())
+        if not math.isfinite(loss.item()):
+            raise SystemExit(f"Expected: a finite loss\nFound: {loss.item()} at step {step}\nNext: lower --rate")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        step += 1
+        if step % 50 == 0:
+            print(f"{time.monotonic() - start:6.0f} s step {step} loss {sum(losses) / len(losses):.3f}", flush=True)
+            losses = []
+        if time.monotonic() - last > every:
+            report(f"{(time.monotonic() - start) / 60:.1f} min, step {step}")
+            last = time.monotonic()
+    return step
+
+
+def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes model and tokenizer; weights are float16 on disk, and `config.json` has them load as float32."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    halves = {name: tensor.half() for name, tensor in weights.items()}
+    safetensors.torch.save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_latest(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves under `folder` and points the link `folder/latest` at it, in one step for whoever is reading it."""
+    name = f"checkpoint-{time.strftime('%H%M%S')}"
+    save(model, tokenizer, folder / name)
+    link = folder / "latest.new"
+    link.symlink_to(name)
+    os.replace(link, folder / "latest")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=Path, required=True, help="folder of ewt.jsonl and gum.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
+    parser.add_argument("--checkpoints", type=Path, help="folder for half-trained models (default: none are kept)")
+    parser.add_argument("--minutes", type=float, default=35.0, help="of training (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--every", type=float, default=150.0, help="seconds between reports (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="a few seconds and a far smaller model")
+    return parser.parse_args()
+
+
+def prepare(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, Mixture, list[str]]:
+    """The tokenizer, the training examples and the held-out prompts."""
+    training, held_out = load_documents(options.documents)
+    forbidden = set(sentences(held_out))
+    texts = [text for text in dict.fromkeys(sentences(training)) if text not in forbidden]
+    words = [text for text in texts if max(map(len, text.split())) <= 20]  # addresses would fill the vocabulary
+    tokenizer = train_tokenizer(words[:2000] if options.smoke else words, 512 if options.smoke else 4096)
+
+    def encode(parts: list[str]) -> Sentences:
+        return tokenizer(parts, add_special_tokens=False)["input_ids"]
+
+    pool = encode([" ".join(text.split()) for text in texts if is_prose(text)])
+    real = [encode(run) for document in training for run in passages(document) if forbidden.isdisjoint(run)]
+    prompts = draw_prompts(held_out, 4 if options.smoke else 96, seed=0)
+    print(f"{len(pool)} sentences, {len(real)} real passages, {len(tokenizer)} pieces", flush=True)
+    return tokenizer, Mixture(pool, real, len(tokenizer), options.seed), [row["prompt"] for row in prompts]
+
+
+def main() -> None:
+    options = parse()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    tokenizer, mixture, prompts = prepare(options)
+    model = make_model(len(tokenizer), options.smoke)
+    print(f"{model.num_parameters()} parameters", flush=True)
+
+    def report(when: str) -> None:
+        greedy: CopyReport = measure(model, tokenizer, prompts, sample=False)
+        sampled: CopyReport = measure(model, tokenizer, prompts, sample=True)
+        print(f"== {when}\ngreedy  {greedy}\nsampled {sampled}", flush=True)
+        for prompt, one, other in list(zip(prompts, greedy.outputs, sampled.outputs, strict=True))[:4]:
+            print(f"  {prompt}\n    greedy  {one}\n    sampled {other}", flush=True)
+        if options.checkpoints:
+            save_latest(model, tokenizer, options.checkpoints)
+
+    seconds = 4.0 if options.smoke else options.minutes * 60
+    steps = train(model, mixture, seconds, options.rate, options.every, report)
+    options.out.mkdir(parents=True, exist_ok=True)
+    save(model, tokenizer, options.out)
+    report(f"finished: {steps} steps")
+    write_checksums(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The scripts that made the prompts and the tiny T5 still run: each in a process of its own, on made-up documents."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from trl_rewards_plugin.assets import verify_checksums
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples" / "assets"
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    """Standard output of a script of examples/assets."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of ewt.jsonl and gum.jsonl: 200 documents of one paragraph of three sentences each."""
+    folder = tmp_path_factory.mktemp("documents")
+    rng = random.Random(0)
+    people, deeds = ["Ann", "Bob", "The old man", "My sister"], ["saw", "bought", "painted", "wanted to sell"]
+    things, places = ["a boat", "two horses", "the house", "my car"], ["in town", "last week", "by the sea", "at noon"]
+    for name, identifier in (("ewt", "reviews-{}"), ("gum", "GUM_news_{}")):
+        with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as stream:
+            for number in range(200):
+                paragraph = [
+                    f"{rng.choice(people)} {rng.choice(deeds)} {rng.choice(things)} of number {name} {number} {part} "
+                    f"{rng.choice(places)}."
+                    for part in ("one", "two", "three")
+                ]
+                stream.write(json.dumps({"id": identifier.format(number), "paragraphs": [paragraph]}) + "\n")
+    return folder
+
+
+def test_make_prompts_keeps_held_out_documents_apart(documents: Path, tmp_path: Path) -> None:
+    run("make_prompts.py", "--documents", documents / "ewt.jsonl", "--out", tmp_path, "--smoke")
+
+    verify_checksums(tmp_path)
+    train, held_out = rows(tmp_path / "train.jsonl"), rows(tmp_path / "heldout.jsonl")
+    assert (len(train), len(held_out)) == (8, 4)
+    assert {row["id"] for row in train}.isdisjoint(row["id"] for row in held_out)
+    assert all(set(row) == {"prompt", "id"} and row["prompt"].count(".") in (2, 3) for row in train + held_out)
+
+
+def test_make_prompts_is_deterministic(documents: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        run("make_prompts.py", "--documents", documents / "ewt.jsonl", "--out", tmp_path / name, "--smoke")
+    assert (tmp_path / "first" / "SHA256SUMS").read_text() == (tmp_path / "second" / "SHA256SUMS").read_text()
+
+
+def test_train_tiny_t5_writes_a_model_that_loads_in_float32(documents: Path, tmp_path: Path) -> None:
+    out = run("train_tiny_t5.py", "--documents", documents, "--out", tmp_path, "--smoke")
+
+    assert "greedy" in out
+    verify_checksums(tmp_path)
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert str(model.dtype) == "torch.float32"
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    text = "Ann saw two horses by the sea."
+    ids = tokenizer(text)["input_ids"]
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
