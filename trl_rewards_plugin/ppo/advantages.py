@@ -1,0 +1,65 @@
+"""From a score a response to an advantage and a return a token. Pure functions.
+
+Leaves out: estimators other than GAE.
+"""
+
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.ppo.masking import check_same_shape
+
+
+def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
+    """The KL penalty on every token, and the score on the last real one.
+
+        reward[b, t] = -kl_coef * kl[b, t] + (score[b] if t is the last real token of b else 0)
+    Source: Ouyang et al. (arXiv 2203.02155), equation 2, as done in arXiv 2403.17031.
+
+    Args:
+        scores: (B,) one a response.
+        kl: (B, T) in nats a token.
+        response_mask: (B, T); every row has at least one real token.
+
+    Returns:
+        (B, T), 0 where the mask is False.
+    """
+    check_same_shape(kl=kl, response_mask=response_mask)
+    if scores.shape != kl.shape[:1]:
+        raise ValueError(f"scores must be ({kl.shape[0]},) for kl {tuple(kl.shape)}, got {tuple(scores.shape)}")
+    rewards = torch.where(response_mask, -kl_coef * kl, torch.zeros_like(kl))
+    last = response_mask.sum(dim=1) - 1
+    return rewards.scatter_add(1, last.unsqueeze(1), scores.unsqueeze(1).to(rewards.dtype))
+
+
+def gae(
+    rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation over each response; the state after the last real token is worth 0.
+
+        delta[t]     = reward[t] + gamma * value[t + 1] - value[t]
+        advantage[t] = delta[t] + gamma * lam * advantage[t + 1]
+        return[t]    = advantage[t] + value[t]
+    Source: Schulman et al. (arXiv 1506.02438), equations 11 and 16.
+
+    Args:
+        rewards: (B, T).
+        values: (B, T), the value of the state before token t is chosen.
+        response_mask: (B, T), True on a prefix of every row.
+
+    Returns:
+        advantages (B, T) and returns (B, T), 0 where the mask is False.
+    """
+    check_same_shape(rewards=rewards, values=values, response_mask=response_mask)
+    mask = response_mask.to(rewards.dtype)
+    rewards = torch.where(response_mask, rewards, torch.zeros_like(rewards))
+    values = torch.where(response_mask, values, torch.zeros_like(values))
+    advantages = torch.zeros_like(rewards)
+    next_value = torch.zeros_like(rewards[:, 0])
+    next_advantage = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        # What is masked stays 0, so that the last real token sees 0 behind it wherever its row ends.
+        next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + values

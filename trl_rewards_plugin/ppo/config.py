@@ -1,0 +1,243 @@
+"""Every knob of `Seq2SeqPPOTrainer`, once, beside its type, default and help.
+
+Leaves out: knobs of the host that keep their meaning (they are inherited), and derived numbers (properties).
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from trl_rewards_plugin.errors import InputError
+
+# What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
+NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "num_beam_groups": (None, 1),
+    "do_sample": (None, True),
+    "top_k": (None, 0),
+    "top_p": (None, 1.0),
+    "min_p": (None, 0.0),
+    "typical_p": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "length_penalty": (None, 1.0),
+    "penalty_alpha": (None, 0.0),
+    "guidance_scale": (None, 1.0),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "bad_words_ids": (None,),
+}
+# Generation settings that have a field of their own here.
+FIELD_INSTEAD = {
+    "temperature": "temperature",
+    "max_new_tokens": "response_length",
+    "max_length": "response_length",
+    "min_new_tokens": "min_new_tokens",
+    "min_length": "min_new_tokens",
+    "suppress_tokens": "suppress_tokens",
+}
+
+
+@dataclass
+class Seq2SeqPPOConfig(TrainingArguments):
+    """Arguments of `Seq2SeqPPOTrainer`: those of `transformers.TrainingArguments`, and PPO's.
+
+    One step of the host is one rollout: `max_steps`, `logging_steps`, `eval_steps` and `save_steps` count rollouts
+    of `rollout_batch_size` episodes. Names are those of TRL's `PPOConfig` where it has them.
+
+    Raises:
+        InputError: a setting that cannot be scored exactly, or numbers that do not fit together.
+    """
+
+    # Host defaults that differ, with the reason in the help.
+    learning_rate: float = field(
+        default=3e-6, metadata={"help": "Initial learning rate; the default is that of TRL's PPO."}
+    )
+    adam_epsilon: float = field(
+        default=1e-5, metadata={"help": "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8."}
+    )
+    logging_steps: float = field(
+        default=1, metadata={"help": "Log every so many rollouts; 1, because the reward of every rollout matters."}
+    )
+    bf16: bool | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32."},
+    )
+    dataloader_pin_memory: bool = field(
+        default=False, metadata={"help": "Off: prompts are a few kilobytes, and the host warns without a GPU."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Off, because columns of the dataset are passed to the rewards."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Off, because the host's default hides a loss that is NaN."}
+    )
+    dataloader_drop_last: bool = field(
+        default=True, metadata={"help": "On, so that every rollout has `rollout_batch_size` episodes."}
+    )
+
+    # PPO, with TRL's names.
+    total_episodes: int | None = field(
+        default=None, metadata={"help": "Responses to train on. Unset: num_train_epochs x prompts."}
+    )
+    num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over each rollout."})
+    num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps in one pass over a rollout."})
+    response_length: int = field(default=53, metadata={"help": "Most tokens of a response, EOS included."})
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."},
+    )
+    missing_eos_penalty: float | None = field(
+        default=None, metadata={"help": "Subtracted from the score of a response that has no EOS. Positive."}
+    )
+    kl_coef: float = field(default=0.05, metadata={"help": "Weight of the KL penalty in the token rewards."})
+    kl_estimator: str = field(
+        default="k1", metadata={"help": "k1 (unbiased) or k3 (never negative); see ppo/kl.py.", "choices": ["k1", "k3"]}
+    )
+    cliprange: float = field(default=0.2, metadata={"help": "Clip range of the policy's ratio."})
+    cliprange_value: float = field(default=0.2, metadata={"help": "Clip range of the value."})
+    vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount factor."})
+    lam: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
+    whiten_rewards: bool = field(default=False, metadata={"help": "Scale token rewards to variance 1, mean kept."})
+
+    # Ours.
+    whiten_advantages: bool = field(default=True, metadata={"help": "Scale advantages to mean 0 and variance 1."})
+    adaptive_kl: bool = field(default=False, metadata={"help": "Adapt the KL coefficient towards `kl_target`."})
+    kl_target: float = field(default=6.0, metadata={"help": "Target of the adaptive KL, in nats a response."})
+    kl_horizon: int = field(default=10_000, metadata={"help": "Horizon of the adaptive KL, in episodes."})
+    early_stop_kl: float | None = field(
+        default=None,
+        metadata={"help": "End a rollout's update once the mean approximate KL to the old policy, in nats a token, "
+                          "is above this; the mini-batch that showed it is not learnt from."},
+    )
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "One weight for each of `reward_funcs`. Unset: 1.0 each."}
+    )
+    min_new_tokens: int = field(default=0, metadata={"help": "EOS is not allowed before so many tokens."})
+    max_prompt_length: int = field(
+        default=512, metadata={"help": "Longer prompts are cut on the right; their share is logged."}
+    )
+    suppress_tokens: list[int] | None = field(default=None, metadata={"help": "Token ids that are never sampled."})
+    top_k: int | None = field(
+        default=None, metadata={"help": "Only 0 (off) is accepted: a truncated distribution cannot be scored."}
+    )
+    top_p: float | None = field(
+        default=None, metadata={"help": "Only 1.0 (off) is accepted: a truncated distribution cannot be scored."}
+    )
+    generation_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Further settings of rollouts; only neutral values can be scored exactly."}
+    )
+    eval_generation_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Settings of `generate` during evaluation, any of them. Unset: sample as in training."},
+    )
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "generation_kwargs", "eval_generation_kwargs"]
+
+    def __post_init__(self):
+        if self.fp16:
+            raise InputError(
+                "float32 or bf16", "fp16=True",
+                "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
+            )
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        super().__post_init__()
+        self._check_ranges()
+        self._check_generation()
+        if self.local_batch_size % self.num_mini_batches:
+            raise InputError(
+                "num_mini_batches that divides this process's rollout "
+                "(per_device_train_batch_size x gradient_accumulation_steps)",
+                f"num_mini_batches={self.num_mini_batches} for {self.local_batch_size} episodes",
+                f"choose num_mini_batches among the divisors of {self.local_batch_size}",
+            )
+
+    def _check_ranges(self) -> None:
+        rules = [
+            ("temperature", self.temperature > 0, "above 0"),
+            ("response_length", self.response_length >= 1, "at least 1"),
+            ("max_prompt_length", self.max_prompt_length >= 1, "at least 1"),
+            ("min_new_tokens", 0 <= self.min_new_tokens < self.response_length, "from 0 to below response_length"),
+            ("num_ppo_epochs", self.num_ppo_epochs >= 1, "at least 1"),
+            ("num_mini_batches", self.num_mini_batches >= 1, "at least 1"),
+            ("total_episodes", self.total_episodes is None or self.total_episodes >= 1, "at least 1, or unset"),
+            ("cliprange", self.cliprange > 0, "above 0"),
+            ("cliprange_value", self.cliprange_value > 0, "above 0"),
+            ("gamma", 0 <= self.gamma <= 1, "from 0 to 1"),
+            ("lam", 0 <= self.lam <= 1, "from 0 to 1"),
+            ("kl_coef", self.kl_coef >= 0, "0 or more"),
+            ("kl_target", self.kl_target > 0, "above 0"),
+            ("kl_horizon", self.kl_horizon >= 1, "at least 1"),
+            ("kl_estimator", self.kl_estimator in ("k1", "k3"), "'k1' or 'k3'"),
+            ("missing_eos_penalty", self.missing_eos_penalty is None or self.missing_eos_penalty >= 0,
+             "0 or more, or unset: it is subtracted"),
+            ("early_stop_kl", self.early_stop_kl is None or self.early_stop_kl > 0, "above 0, or unset"),
+        ]
+        for name, holds, expected in rules:
+            if not holds:
+                raise InputError(f"{name} {expected}", f"{name}={getattr(self, name)!r}", f"change {name}")
+
+    def _check_generation(self) -> None:
+        """Refuses by name what would make the sampled policy differ from the scored one."""
+        asked = {**(self.generation_kwargs or {}), "top_k": self.top_k, "top_p": self.top_p}
+        for name, value in asked.items():
+            if name in FIELD_INSTEAD:
+                raise InputError(
+                    f"{FIELD_INSTEAD[name]} as a field of the config", f"generation_kwargs with {name}={value!r}",
+                    f"set Seq2SeqPPOConfig({FIELD_INSTEAD[name]}=...) instead",
+                )
+            if name not in NEUTRAL_GENERATION:
+                raise InputError(
+                    "generation settings known to leave the sampled distribution as it is",
+                    f"{name}={value!r}", f"leave {name} out; evaluation may use it through eval_generation_kwargs",
+                )
+            if value not in NEUTRAL_GENERATION[name]:
+                raise InputError(
+                    f"{name} left out or neutral ({NEUTRAL_GENERATION[name][-1]!r}), because PPO must score the "
+                    "very distribution that it samples from",
+                    f"{name}={value!r}",
+                    f"leave {name} out; to sharpen sampling lower `temperature`; evaluation may use {name} "
+                    "through eval_generation_kwargs",
+                )
+
+    # TRL's names for derived numbers, here read-only.
+    @property
+    def micro_batch_size(self) -> int:
+        """Episodes that one process generates and scores at a time."""
+        return self.per_device_train_batch_size
+
+    @property
+    def local_batch_size(self) -> int:
+        """Episodes of a rollout on one process."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def batch_size(self) -> int:
+        """Episodes of a rollout on all processes."""
+        return self.local_batch_size * self.world_size
+
+    rollout_batch_size = batch_size
+
+    @property
+    def local_mini_batch_size(self) -> int:
+        """Episodes of one optimizer step on one process."""
+        return self.local_batch_size // self.num_mini_batches
+
+    @property
+    def mini_batch_size(self) -> int:
+        """Episodes of one optimizer step on all processes."""
+        return self.batch_size // self.num_mini_batches
+
+    @property
+    def num_total_batches(self) -> int | None:
+        """Rollouts that `total_episodes` makes; None while it is unset."""
+        return None if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)

@@ -1,0 +1,99 @@
+"""Prompts to texts with a policy: for evaluation, before and after training alike.
+
+Leaves out: scoring the texts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.policy import bare_model, teacher_forced, token_logprobs
+from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.rollout import sample_responses
+from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Texts of N = prompts x samples responses, the samples of one prompt side by side.
+
+    Attributes:
+        texts: N texts, special tokens left out.
+        lengths: (N,) tokens, EOS included.
+        log_ratio: (N,) log pi(response) - log ref(response), in nats; None where no reference was given.
+    """
+
+    texts: list[str]
+    lengths: Tensor
+    log_ratio: Tensor | None
+
+
+def rules_for(model: nn.Module, args: Seq2SeqPPOConfig) -> TokenRules:
+    """The token rules of a model under a config."""
+    return token_rules(
+        bare_model(model),
+        temperature=args.temperature,
+        min_new_tokens=args.min_new_tokens,
+        suppressed=tuple(args.suppress_tokens or ()),
+    )
+
+
+@torch.no_grad()
+def decode_prompts(
+    model: nn.Module,
+    processing_class: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    args: Seq2SeqPPOConfig,
+    *,
+    greedy: bool = False,
+    num_samples: int = 1,
+    seed: int = 0,
+    ref_model: nn.Module | None = None,
+    generation_kwargs: dict[str, Any] | None = None,
+) -> Decoded:
+    """Decodes every prompt `num_samples` times; the same arguments give the same texts.
+
+    Args:
+        model: the policy.
+        args: temperature, lengths and batch size come from here.
+        greedy: the likeliest token at every step instead of a sampled one.
+        seed: of the sampling alone; the global random state is left as it was.
+        ref_model: a frozen reference to compare with.
+        generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
+    """
+    rules = rules_for(model, args)
+    core = bare_model(model)
+    was_training = core.training
+    core.eval()
+    texts: list[str] = []
+    lengths, ratios = [], []
+    repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+    devices = [core.device] if core.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(repeated), args.per_device_eval_batch_size):
+            batch = repeated[start : start + args.per_device_eval_batch_size]
+            encoded = tokenize_prompts(batch, processing_class, args.max_prompt_length)
+            ids, mask = encoded.ids.to(core.device), encoded.mask.to(core.device)
+            if generation_kwargs is not None:
+                given = {"max_new_tokens": args.response_length, **generation_kwargs}
+                output = core.generate(input_ids=ids, attention_mask=mask.long(), **given)[:, 1:]
+                texts += processing_class.batch_decode(output, skip_special_tokens=True)
+                lengths.append((output != rules.pad_id).sum(1))
+                continue
+            responses = sample_responses(core, ids, mask, rules, args.response_length, greedy=greedy)
+            texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
+            lengths.append(responses.mask.sum(1))
+            if ref_model is not None:
+                logprobs, ref_logprobs = (
+                    token_logprobs(teacher_forced(scorer, ids, mask, responses.ids, rules)[0], responses.ids)
+                    for scorer in (core, bare_model(ref_model))
+                )
+                ratios.append(torch.where(responses.mask, logprobs - ref_logprobs, 0.0).sum(1))
+    core.train(was_training)
+    return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)

@@ -1,0 +1,42 @@
+"""One line of progress: episodes, reward, KL, length and time left, in a terminal, a pipe or a notebook."""
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "length": "tokens/responses_len_mean"}
+
+
+class RolloutProgressCallback(TrainerCallback):
+    """Replaces the host's bar, which counts steps and prints every log as a dictionary."""
+
+    def __init__(self, episodes_per_step: int):
+        self.episodes_per_step = episodes_per_step
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Opens the bar where a resumed run stands."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(
+                total=state.max_steps * self.episodes_per_step,
+                initial=state.global_step * self.episodes_per_step,
+                desc="PPO",
+                unit="episode",
+                bar_format="{desc} {percentage:3.0f}%|{bar:20}| episode {n_fmt}/{total_fmt}{postfix} "
+                           "[{elapsed}, {remaining} left]",
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Moves on by one rollout."""
+        if self.bar is not None:
+            self.bar.update(state.global_step * self.episodes_per_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Shows the numbers of the last logged rollout."""
+        if self.bar is not None and logs and "objective/scores" in logs:
+            self.bar.set_postfix_str(", ".join(f"{name} {logs[key]:.2f}" for name, key in SHOWN.items()))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Closes the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,71 @@
+"""Rows of a dataset to encoder inputs, padded on the right.
+
+Leaves out: loading datasets (recipes/data.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+Prompt = str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Tokenised prompts.
+
+    Attributes:
+        ids: (B, S), padded on the right.
+        mask: (B, S) bool, True on real tokens.
+        truncated: how many of the B were cut to the maximum length.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    truncated: int
+
+
+def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a prompt; a conversation goes through the tokenizer's chat template."""
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+
+
+def tokenize_prompts(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int) -> PromptBatch:
+    """Tokenises on the right side, whatever side the tokenizer is set to: left padding shifts T5's positions.
+
+    Args:
+        prompts: B texts or conversations.
+        max_length: longer prompts are cut on the right, before their EOS.
+    """
+    texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
+    lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    encoded = tokenizer(
+        texts, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
+    )
+    return PromptBatch(
+        encoded["input_ids"], encoded["attention_mask"].bool(), sum(length > max_length for length in lengths)
+    )
+
+
+@dataclass(frozen=True)
+class PromptCollator:
+    """Collates dataset rows for the trainer: prompt tensors, and every column as a list."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_prompt_length: int
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns prompt_ids and prompt_mask (B, S), truncated (B rows counted as one 0-d tensor), and `columns`."""
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        batch = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length)
+        return {
+            "prompt_ids": batch.ids,
+            "prompt_mask": batch.mask,
+            "truncated": torch.tensor(batch.truncated),
+            "columns": columns,
+        }

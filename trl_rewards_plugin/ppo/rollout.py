@@ -1,0 +1,157 @@
+"""Sampling responses, and the frozen record that passes from collection to update.
+
+Sampling is a loop of our own over the model's forward pass with its key-value cache: `generate` would merge the
+checkpoint's own defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever it is given.
+Leaves out: decoding to text and rewards (the trainer brings scores), and advantages.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.ppo.masking import first_eos_mask
+from trl_rewards_plugin.ppo.token_rules import TokenRules
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Sampled responses.
+
+    Attributes:
+        ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
+        mask: (B, T) bool, True on real tokens, EOS included.
+        logprobs: (B, T) with which the sampler drew each token, in nats; 0 where the mask is False.
+        ended: (B,) bool, True where the response has its EOS.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    ended: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Everything that the update needs to know of one batch of responses.
+
+    Attributes:
+        prompt_ids: (B, S), padded on the right.
+        prompt_mask: (B, S) bool, True on real prompt tokens.
+        response_ids: (B, T).
+        response_mask: (B, T) bool, True on real response tokens, EOS included.
+        ended: (B,) bool, True where the response has its EOS.
+        sampled_logprobs: (B, T) as the sampler drew them.
+        logprobs: (B, T) recomputed by teacher forcing before the update: the old policy of PPO's ratio.
+        ref_logprobs: (B, T) of the same tokens under the reference.
+        entropies: (B, T) in nats.
+        values: (B, T) before the update.
+        scores: (B,) total reward of each response, any penalty for a missing EOS included.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    ended: Tensor
+    sampled_logprobs: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    entropies: Tensor
+    values: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return self.prompt_ids.shape[0]
+
+    def select(self, rows: Tensor) -> "Rollout":
+        """The rollout of some rows, cut to the longest prompt and response among them.
+
+        Args:
+            rows: (M,) row numbers.
+        """
+        picked = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        longest = {
+            "prompt_mask": int(picked["prompt_mask"].sum(1).max()),
+            "response_mask": int(picked["response_mask"].sum(1).max()),
+        }
+        for name, value in picked.items():
+            if value.dim() == 2:
+                owner = "prompt_mask" if name.startswith("prompt") else "response_mask"
+                picked[name] = value[:, : longest[owner]]
+        return Rollout(**picked)
+
+
+def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
+    """One rollout of all rows, padded on the right to the longest prompt and the longest response."""
+    joined = {}
+    for field in fields(Rollout):
+        parts = [getattr(rollout, field.name) for rollout in rollouts]
+        if parts[0].dim() == 2:
+            width = max(part.shape[1] for part in parts)
+            fill = pad_id if field.name.endswith("_ids") else 0
+            parts = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
+        joined[field.name] = torch.cat(parts)
+    return Rollout(**joined)
+
+
+@torch.no_grad()
+def sample_responses(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    rules: TokenRules,
+    max_new_tokens: int,
+    *,
+    greedy: bool = False,
+) -> Responses:
+    """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
+
+    Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
+    once half of the rows have, so late tokens of few long responses cost little.
+
+    Args:
+        model: the bare encoder-decoder.
+        prompt_ids, prompt_mask: (B, S), padded on the right.
+        max_new_tokens: responses are cut here; one that is cut has no EOS.
+        greedy: take the likeliest allowed token instead of drawing.
+    """
+    batch, device = prompt_ids.shape[0], prompt_ids.device
+    ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
+    logprobs = torch.zeros((batch, max_new_tokens), device=device)
+    eos_ids = torch.tensor(rules.eos_ids, device=device)
+    mask = prompt_mask.long()
+    encoder_outputs = model.get_encoder()(input_ids=prompt_ids, attention_mask=mask, return_dict=True)
+    rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
+    alive = torch.ones(batch, dtype=torch.bool, device=device)
+    token = torch.full((batch, 1), rules.start_id, device=device)
+    cache = None
+    for step in range(max_new_tokens):
+        outputs = model(
+            encoder_outputs=encoder_outputs,
+            attention_mask=mask,
+            decoder_input_ids=token,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        cache = outputs.past_key_values
+        all_logprobs = rules.log_weights(outputs.logits[:, -1:], step)[:, 0].log_softmax(-1)
+        token = all_logprobs.argmax(-1, keepdim=True) if greedy else torch.multinomial(all_logprobs.exp(), 1)
+        filled = rows[alive]
+        ids[filled, step] = token[alive, 0]
+        logprobs[filled, step] = all_logprobs.gather(1, token)[alive, 0]
+        alive = alive & ~torch.isin(token[:, 0], eos_ids)
+        count = int(alive.sum())
+        if count == 0:
+            break
+        if count <= alive.shape[0] // 2:
+            keep = alive.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            encoder_outputs.last_hidden_state = encoder_outputs.last_hidden_state[keep]
+            mask, rows, token, alive = mask[keep], rows[keep], token[keep], alive[keep]
+    response_mask = first_eos_mask(ids, rules.eos_ids)
+    width = step + 1
+    ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
+    return Responses(ids[:, :width], response_mask[:, :width], logprobs[:, :width], ended)

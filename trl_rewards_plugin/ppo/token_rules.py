@@ -1,0 +1,87 @@
+"""Which tokens a response may hold, and how it starts and ends: the one place that knows special tokens.
+
+The same mask is used where tokens are sampled, scored and compared with the reference, so that all three speak of
+one distribution: softmax(logits / temperature) over the allowed tokens.
+Leaves out: tokens that an architecture forces (language codes); the policy does not choose them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.errors import InputError
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """How responses of one model start and end, and what may never be in them.
+
+    Attributes:
+        start_id: what the decoder sees before the first response token (T5: its pad; BART: its EOS).
+        eos_ids: every id that ends a response.
+        pad_id: fills up a response after its end; never an action.
+        min_new_tokens: EOS is not allowed before so many other tokens.
+        suppressed: further ids that are never allowed.
+        temperature: logits are divided by it.
+    """
+
+    start_id: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    min_new_tokens: int = 0
+    suppressed: tuple[int, ...] = ()
+    temperature: float = 1.0
+
+    @property
+    def never(self) -> list[int]:
+        """Ids that no step allows."""
+        return sorted({*self.suppressed, self.pad_id} - set(self.eos_ids))
+
+    def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
+        """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
+
+        Args:
+            logits: (B, T, V) of the steps first_step ... first_step + T - 1.
+
+        Returns:
+            (B, T, V).
+        """
+        weights = logits.float() / self.temperature
+        blocked = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
+        blocked[:, self.never] = True
+        too_early = max(0, self.min_new_tokens - first_step)
+        if too_early:
+            eos_columns = torch.tensor(self.eos_ids, device=logits.device)
+            blocked[:too_early] = blocked[:too_early].index_fill(1, eos_columns, True)
+        return weights.masked_fill(blocked, -torch.inf)
+
+
+def token_rules(
+    model: PreTrainedModel,
+    *,
+    temperature: float = 1.0,
+    min_new_tokens: int = 0,
+    suppressed: tuple[int, ...] = (),
+) -> TokenRules:
+    """The rules of a model, from its generation config or, where that is silent, its config.
+
+    Raises:
+        InputError: the decoder start, EOS or pad token is set in neither.
+    """
+    start, eos, pad = (_token_id(model, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"))
+    eos_ids = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
+    return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature)
+
+
+def _token_id(model: PreTrainedModel, name: str):
+    for config in (model.generation_config, model.config):
+        value = getattr(config, name, None)
+        if value is not None:
+            return value
+    raise InputError(
+        f"a model whose generation config or config sets {name}",
+        f"{name}=None in both for {type(model).__name__}",
+        f"set model.generation_config.{name} before the model is passed",
+    )

@@ -1,0 +1,426 @@
+"""`Seq2SeqPPOTrainer`: PPO for encoder-decoders as a `transformers.Trainer`.
+
+One step of the host is one rollout: `training_step` collects it (over the accumulation steps) and then updates on
+it; the last optimizer step of the update, the schedule, logging, evaluation and saving are the host's. So a
+checkpoint always lies between rollouts, and `global_step` and every `*_steps` count rollouts.
+Leaves out: the maths (masking, kl, advantages, losses), the update loop (update.py) and what a reward is.
+"""
+
+import copy
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object, set_seed
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+)
+from transformers import trainer as host_module
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checks import (
+    check_dataset,
+    check_devices,
+    check_reward_funcs,
+    check_seq2seq_model,
+)
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
+from trl_rewards_plugin.ppo.kl import next_kl_coef
+from trl_rewards_plugin.ppo.policy import (
+    PolicyOutput,
+    PolicyWithValueHead,
+    bare_model,
+    teacher_forced,
+    token_logprobs,
+    turn_off_dropout,
+)
+from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
+from trl_rewards_plugin.ppo.prompts import PromptCollator
+from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.scoring import score_completions
+from trl_rewards_plugin.ppo.update import Host, compute_targets, rollout_statistics, run_update
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+STATE_FILE = "ppo_state.json"
+
+
+class Seq2SeqPPOTrainer(Trainer):
+    """Trains an encoder-decoder by PPO to please reward functions.
+
+    Args:
+        model: Hub id, folder or `PreTrainedModel` of an encoder-decoder (T5, BART ...). Names are loaded in float32.
+            Its dropout is turned off in place, in the modules and not in the config.
+        reward_funcs: one reward or several, callables in TRL's protocol.
+        args: settings; the defaults of `Seq2SeqPPOConfig` if left out, with the output in "trainer_output".
+        train_dataset: rows with a column "prompt", text or conversation; further columns reach the rewards.
+        eval_dataset: likewise, for `evaluate()`.
+        processing_class: the tokenizer; loaded from `model`'s name if left out.
+        ref_model: frozen reference of the KL penalty; a copy of the starting model if left out, and the model with
+            its adapter off where `peft_config` is given.
+        value_model: must be None; the value head sits on the policy's decoder.
+        callbacks, optimizers: as in `transformers.Trainer`.
+        peft_config: wraps the model in an adapter.
+
+    Raises:
+        InputError: input that cannot work; before any model is loaded where the input alone decides it.
+    """
+
+    args: Seq2SeqPPOConfig
+
+    def __init__(
+        self,
+        model: str | os.PathLike | PreTrainedModel | nn.Module,
+        reward_funcs: Callable | list[Callable],
+        args: Seq2SeqPPOConfig | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        ref_model: PreTrainedModel | None = None,
+        value_model: None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple = (None, None),
+        peft_config: Any | None = None,
+    ):
+        args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
+        self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
+        self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
+        _check_critic(value_model)
+        check_devices(args.n_gpu)
+        if train_dataset is not None:
+            check_dataset(train_dataset, "train_dataset", args.batch_size)
+        if eval_dataset is not None:
+            check_dataset(eval_dataset, "eval_dataset")
+        check_seq2seq_model(model)
+
+        policy, processing_class = _load(model, processing_class)
+        use_cache = bare_model(policy).config.use_cache
+        wrapped, self.ref_model = _policy_and_reference(policy, ref_model, peft_config)
+        self.rules = rules_for(wrapped.core, args)
+        super().__init__(
+            model=wrapped,
+            args=_with_max_steps(args, train_dataset),
+            data_collator=PromptCollator(processing_class, args.max_prompt_length),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        wrapped.config.use_cache = use_cache  # the host turned it off, and it would have gone into the saved config
+        if self.ref_model is not None:
+            self.ref_model.to(self.args.device)
+        self._use_progress_bar()
+        set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
+        self.kl_coef = args.kl_coef
+        self.episodes = 0
+        self._collected: list[Rollout] = []
+        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
+
+    def _use_progress_bar(self) -> None:
+        if not self.args.disable_tqdm:
+            self.remove_callback(host_module.DEFAULT_PROGRESS_CALLBACK)
+            self.add_callback(RolloutProgressCallback(self.args.batch_size))
+
+    # ---- The model and its parts ----
+
+    @property
+    def policy_model(self) -> nn.Module:
+        """The `PreTrainedModel` or `PeftModel` that is trained and saved."""
+        return self._wrapped.policy
+
+    @property
+    def _wrapped(self) -> PolicyWithValueHead:
+        return self.accelerator.unwrap_model(self.model)
+
+    def _reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor) -> Tensor:
+        """Log-probabilities (B, T) of responses under the frozen reference."""
+        reference, without_adapter = self._wrapped.core, nullcontext()
+        if self.ref_model is not None:
+            reference = bare_model(self.ref_model)
+        else:
+            without_adapter = self.policy_model.disable_adapter()
+        with without_adapter:
+            log_weights, _ = teacher_forced(reference, prompt_ids, prompt_mask, response_ids, self.rules)
+        return token_logprobs(log_weights, response_ids)
+
+    # ---- One step: rollout, then update ----
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Collects a part of the rollout; with the last part, updates on all of it.
+
+        Returns:
+            The mean policy plus value loss of the update, 0-d; 0 while parts are still missing.
+        """
+        inputs = self._prepare_inputs(inputs)
+        self._collected.append(self.collect(inputs))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        rollout = join_rollouts(self._collected, self.rules.pad_id)
+        self._collected = []
+        stats = self.update(rollout, model)
+        return torch.tensor(
+            stats["loss/policy_avg"] + self.args.vf_coef * stats["loss/value_avg"], device=self.args.device
+        )
+
+    @torch.no_grad()
+    def collect(self, inputs: dict[str, Any]) -> Rollout:
+        """Samples a response to each prompt, scores it, and records what the update will need.
+
+        Args:
+            inputs: a batch of `PromptCollator`.
+        """
+        prompt_ids, prompt_mask, columns = inputs["prompt_ids"], inputs["prompt_mask"], inputs["columns"]
+        wrapped = self._wrapped
+        wrapped.eval()
+        with self.accelerator.autocast():
+            responses = sample_responses(
+                wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length
+            )
+            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules)
+            ref_logprobs = self._reference_logprobs(prompt_ids, prompt_mask, responses.ids)
+        scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
+        if self.args.missing_eos_penalty is not None:
+            scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
+        self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(prompt_ids))
+        return Rollout(
+            prompt_ids, prompt_mask, responses.ids, responses.mask, responses.ended, responses.logprobs,
+            output.logprobs, ref_logprobs, output.entropies, output.values, scores,
+        )
+
+    def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
+        """Total rewards (B,) of decoded responses, on the CPU; logs their parts."""
+        texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
+        ids = [row[mask].tolist() for row, mask in zip(response_ids, response_mask, strict=True)]
+        scored = score_completions(
+            self.reward_funcs, self.reward_weights, columns["prompt"], texts,
+            completion_ids=ids, columns=columns, trainer_state=self.state,
+        )
+        for name, value in scored.metrics.items():
+            self._metrics[name].append(value)
+        return scored.total
+
+    def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
+        """Learns from a rollout: all optimizer steps of its epochs but the last, which the host takes.
+
+        Args:
+            rollout: this process's part.
+            model: the prepared model; the trainer's own if left out.
+
+        Returns:
+            The statistics that are logged, under TRL's names.
+        """
+        model = model if model is not None else self.model_wrapped
+        model.train()  # gradient checkpointing needs it; dropout is off in either mode
+        host = self._host(model)
+        targets = compute_targets(rollout, self.args, self.kl_coef, host.reduce)
+        stats = rollout_statistics(rollout, targets, self.kl_coef)
+        stats.update(run_update(model, rollout, targets, self.args, self.rules, host))
+        scores = self.accelerator.gather(rollout.scores)
+        self.episodes += len(scores)
+        total, count = self._epoch_scores
+        self._epoch_scores = (total + scores.sum().item(), count + len(scores))
+        if self.args.adaptive_kl:
+            mean_kl = self.accelerator.gather(targets.kl.sum(1)).mean().item()
+            self.kl_coef = next_kl_coef(
+                self.kl_coef, mean_kl, self.args.kl_target, len(scores), self.args.kl_horizon
+            )
+        for name, value in stats.items():
+            self._metrics[name].append(value)
+        return stats
+
+    def _host(self, model: nn.Module) -> Host:
+        def step() -> None:
+            if self.args.max_grad_norm and self.args.max_grad_norm > 0:
+                self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+            self.optimizer.step()
+            model.zero_grad()
+
+        def no_sync() -> AbstractContextManager:
+            return self.accelerator.no_sync(model)
+
+        return Host(
+            backward=self.accelerator.backward,
+            step=step,
+            clear=lambda: model.zero_grad(set_to_none=True),
+            reduce=lambda sums: self.accelerator.reduce(sums, reduction="sum"),
+            no_sync=no_sync,
+            autocast=self.accelerator.autocast,
+            world_size=self.accelerator.num_processes,
+        )
+
+    # ---- Logging ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of the rollouts since the last log, and the episode count."""
+        if "loss" in logs and self._metrics:
+            logs["episode"] = self.episodes
+            names = sorted(self._metrics)
+            means = torch.tensor([sum(self._metrics[name]) / len(self._metrics[name]) for name in names])
+            means = self.accelerator.reduce(means.to(self.args.device), reduction="mean")
+            logs.update(zip(names, means.tolist(), strict=True))
+            self._metrics.clear()
+        super().log(logs, start_time)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # Before the host saves: a checkpoint at the end of an epoch must not carry the scores into the next one.
+        total, count = self._epoch_scores
+        if count and float(self.state.epoch).is_integer():
+            self._epoch_scores = (0.0, 0)
+            self.log({"epoch_reward": total / count})
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    # ---- Evaluation ----
+
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Decodes the evaluation prompts, always with the same seed, and scores them.
+
+        Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was.
+
+        Returns:
+            `eval_reward`, `eval_rewards/<name>`, `eval_length` (tokens).
+        """
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if dataset is None:
+            raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
+        check_dataset(dataset, "eval_dataset")
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        columns = dataset.select(range(process, len(dataset), processes)).to_dict()
+        decoded = decode_prompts(
+            self.policy_model, self.processing_class, columns["prompt"], self.args, seed=self.args.seed,
+            generation_kwargs=self.args.eval_generation_kwargs,  # type: ignore[arg-type]
+        )
+        ids = self.processing_class(decoded.texts)["input_ids"]
+        scored = score_completions(
+            self.reward_funcs, self.reward_weights, columns["prompt"], decoded.texts,
+            completion_ids=ids, columns=columns, trainer_state=self.state,
+        )
+        local = {"reward": scored.total.mean().item(), **scored.metrics, "length": decoded.lengths.float().mean().item()}
+        parts = gather_object([(len(decoded.texts), local)])
+        rows = sum(count for count, _ in parts)
+        metrics = {
+            f"{metric_key_prefix}_{name}": sum(count * values[name] for count, values in parts) / rows
+            for name in local
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- Saving, loading ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Writes the bare policy and the tokenizer, in the form that `from_pretrained` (or peft) reads."""
+        folder = output_dir or self.args.output_dir
+        os.makedirs(folder, exist_ok=True)
+        prefix = "policy."
+        if state_dict is not None:
+            state_dict = {
+                name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)
+            }
+        self.policy_model.save_pretrained(folder, state_dict=state_dict)
+        self.processing_class.save_pretrained(folder)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the policy; in a checkpoint, which the host marks as its own call, the critic and counters too."""
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and output_dir is not None and self.args.should_save:
+            folder = Path(output_dir)
+            save_file(self._wrapped.value_head.state_dict(), folder / VALUE_HEAD_FILE)
+            state = {"kl_coef": self.kl_coef, "episodes": self.episodes, "epoch_scores": self._epoch_scores}
+            (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        missing = [name for name in (VALUE_HEAD_FILE, STATE_FILE, "trainer_state.json") if not (folder / name).is_file()]
+        if missing:
+            raise InputError(
+                "a complete checkpoint of this trainer", f"{folder} without {', '.join(missing)}",
+                "resume from an earlier checkpoint-* folder",
+            )
+        super()._load_from_checkpoint(resume_from_checkpoint, model=self._wrapped.policy)
+        self._wrapped.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        self.kl_coef, self.episodes = state["kl_coef"], state["episodes"]
+        self._epoch_scores = tuple(state["epoch_scores"])
+
+    def _load_best_model(self) -> None:
+        # The host would load by its wrapper's parameter names, find none of them and only warn.
+        kept = self.kl_coef, self.episodes, self._epoch_scores
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self.kl_coef, self.episodes, self._epoch_scores = kept
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None, **kwargs: Any,
+    ) -> None:
+        """Writes README.md into the output folder."""
+        from trl_rewards_plugin.hub.card import generate_model_card
+
+        if self.is_world_process_zero():
+            Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
+            Path(self.args.output_dir, "README.md").write_text(generate_model_card(self), encoding="utf-8")
+
+
+def _check_critic(value_model: Any) -> None:
+    if value_model is not None:
+        raise InputError(
+            "value_model=None", f"a {type(value_model).__name__}",
+            "leave it out: the value head sits on the policy's own decoder",
+        )
+
+
+def _load(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model and its tokenizer; names are loaded in float32, whatever the checkpoint was stored in."""
+    name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
+    if isinstance(model, str | os.PathLike):
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+    if processing_class is None:
+        if not name:
+            raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
+        processing_class = AutoTokenizer.from_pretrained(name)
+    return model, processing_class
+
+
+def _policy_and_reference(
+    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
+) -> tuple[PolicyWithValueHead, nn.Module | None]:
+    """The wrapped policy with dropout off, and the frozen reference (None: the policy without its adapter)."""
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        policy = get_peft_model(policy, peft_config)
+    turn_off_dropout(policy)
+    if ref_model is None and not hasattr(policy, "disable_adapter"):
+        ref_model = copy.deepcopy(policy)
+    if ref_model is not None:
+        if ref_model is policy:
+            raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
+        turn_off_dropout(ref_model)
+        ref_model.eval().requires_grad_(False)
+    return PolicyWithValueHead(policy), ref_model
+
+
+def _with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Dataset | None) -> Seq2SeqPPOConfig:
+    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
+    args = copy.copy(args)
+    if args.max_steps <= 0 and train_dataset is not None:
+        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
+        args.max_steps = math.ceil(episodes / args.batch_size)
+    return args

@@ -1,0 +1,190 @@
+"""What one rollout teaches: advantages, then epochs of clipped updates. Framework calls come in as arguments.
+
+Leaves out: collecting the rollout, and the last optimizer step, which the host takes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trl_rewards_plugin.ppo.advantages import gae, token_rewards
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.kl import token_kl
+from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
+from trl_rewards_plugin.ppo.masking import masked_mean, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.token_rules import TokenRules
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the update needs of the training framework.
+
+    Attributes:
+        backward: runs the backward pass of a loss.
+        step: clips gradients, takes an optimizer step and clears the gradients.
+        clear: clears the gradients to None, so that the host's own step changes nothing.
+        reduce: sums a tensor over processes.
+        no_sync: a context in which gradients are accumulated without communication.
+        autocast: the mixed-precision context of forward passes.
+        world_size: number of processes; DDP averages gradients over them.
+    """
+
+    backward: Callable[[Tensor], None]
+    step: Callable[[], None]
+    clear: Callable[[], None]
+    reduce: Callable[[Tensor], Tensor]
+    no_sync: Callable[[], AbstractContextManager]
+    autocast: Callable[[], AbstractContextManager]
+    world_size: int = 1
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the update aims at; every field is (B, T), 0 where the response mask is False."""
+
+    kl: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+def compute_targets(
+    rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> Targets:
+    """Token rewards, advantages and returns of a rollout, in the order of the paper (arXiv 2403.17031)."""
+    mask = rollout.response_mask
+    kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
+    kl = torch.where(mask, kl, torch.zeros_like(kl))
+    rewards = token_rewards(rollout.scores, kl, mask, kl_coef)
+    if args.whiten_rewards:
+        rewards = masked_whiten(rewards, mask, shift_mean=False, reduce=reduce)
+    advantages, returns = gae(rewards, rollout.values, mask, gamma=args.gamma, lam=args.lam)
+    if args.whiten_advantages:
+        advantages = masked_whiten(advantages, mask, reduce=reduce)
+    return Targets(kl, rewards, advantages, returns)
+
+
+def run_update(
+    model: nn.Module, rollout: Rollout, targets: Targets, args: Seq2SeqPPOConfig, rules: TokenRules, host: Host
+) -> dict[str, float]:
+    """`num_ppo_epochs` passes over the rollout in shuffled mini-batches.
+
+    Every optimizer step but the last is taken here; the gradients of the last are left for the host. Where
+    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
+
+    Returns:
+        Means over mini-batches of the losses and diagnostics, under TRL's names.
+    """
+    history: list[dict[str, float]] = []
+    pending = False
+    for rows in _mini_batches(len(rollout), args):
+        if pending:
+            host.step()
+        stats = _mini_batch_step(model, rollout, targets, rows, args, rules, host)
+        history.append(stats)
+        pending = True
+        if args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl:
+            host.clear()
+            break
+    means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
+    ratios = torch.tensor([stats["val/ratio"] for stats in history])
+    means["val/ratio_var"] = ratios.var(correction=0).item()
+    means["val/ratio_first"] = history[0]["val/ratio"]  # 1 unless the policy moved between sampling and update
+    means["val/optimizer_steps"] = float(len(history) - (not _learnt(history[-1], args)))
+    return means
+
+
+def _learnt(stats: dict[str, float], args: Seq2SeqPPOConfig) -> bool:
+    return args.early_stop_kl is None or stats["policy/approxkl_avg"] <= args.early_stop_kl
+
+
+def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
+    """Row numbers of every mini-batch of every epoch, shuffled anew for each epoch."""
+    for _ in range(args.num_ppo_epochs):
+        yield from torch.randperm(size).tensor_split(args.num_mini_batches)
+
+
+def _mini_batch_step(
+    model: nn.Module, rollout: Rollout, targets: Targets, rows: Tensor, args: Seq2SeqPPOConfig, rules: TokenRules,
+    host: Host,
+) -> dict[str, float]:
+    """Accumulates the gradient of one mini-batch over micro-batches that fit in memory; returns its statistics.
+
+    The loss is a sum over tokens divided by the mini-batch's token count over all processes, so neither the split
+    into micro-batches nor into processes changes it.
+    """
+    device = rollout.response_ids.device
+    rows = rows.to(device)
+    tokens = host.reduce(rollout.response_mask[rows].sum().float()).clamp(min=1)
+    chunks = rows.split(args.micro_batch_size)
+    sums = None
+    for number, chunk in enumerate(chunks):
+        with host.no_sync() if number < len(chunks) - 1 else nullcontext():
+            loss, chunk_sums = _micro_batch_loss(model, rollout, targets, chunk, args, rules, host)
+            # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
+            host.backward(loss / tokens * host.world_size)
+        sums = chunk_sums if sums is None else {name: sums[name] + value for name, value in chunk_sums.items()}
+    assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
+    totals = host.reduce(torch.stack(list(sums.values()))) / tokens
+    stats = dict(zip(sums, totals.tolist(), strict=True))
+    if not all(torch.isfinite(totals)):
+        raise FloatingPointError(
+            f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
+        )
+    return stats
+
+
+def _micro_batch_loss(
+    model: nn.Module, rollout: Rollout, targets: Targets, rows: Tensor, args: Seq2SeqPPOConfig, rules: TokenRules,
+    host: Host,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss summed over the tokens of some rows, and token sums of the statistics."""
+    part = rollout.select(rows)
+    mask = part.response_mask
+    width = mask.shape[1]
+    advantages, returns = targets.advantages[rows, :width], targets.returns[rows, :width]
+    with host.autocast():
+        output = model(part.prompt_ids, part.prompt_mask, part.response_ids, rules)
+    pg_losses, pg_clipped = policy_loss(output.logprobs, part.logprobs, advantages, args.cliprange)
+    vf_losses, vf_clipped = value_loss(output.values, part.values, returns, args.cliprange_value)
+    pg_sum, vf_sum = masked_sum(pg_losses, mask), masked_sum(vf_losses, mask)
+    with torch.no_grad():
+        sums = {
+            "loss/policy_avg": pg_sum.detach(),
+            "loss/value_avg": vf_sum.detach(),
+            "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, part.logprobs), mask),
+            "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
+            "policy/entropy_avg": masked_sum(output.entropies, mask),
+            "val/clipfrac_avg": masked_sum(vf_clipped.float(), mask),
+            "val/ratio": masked_sum(torch.exp(output.logprobs - part.logprobs), mask),
+        }
+    return pg_sum + args.vf_coef * vf_sum, sums
+
+
+def rollout_statistics(rollout: Rollout, targets: Targets, kl_coef: float) -> dict[str, float]:
+    """What a rollout looked like before it was learnt from, under TRL's names.
+
+    `objective/kl`, `non_score_reward` and `rlhf_reward` are means over responses of token sums, KL in nats;
+    entropy and the sampling gap are means and the maximum over tokens.
+    """
+    mask = rollout.response_mask
+    kl = targets.kl.sum(1).mean()
+    gap = torch.where(mask, (rollout.sampled_logprobs - rollout.logprobs).abs(), torch.zeros_like(rollout.logprobs))
+    return {
+        "objective/scores": rollout.scores.mean().item(),
+        "objective/scores_std": rollout.scores.std(correction=0).item(),
+        "objective/kl": kl.item(),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": masked_mean(rollout.entropies, mask).item(),
+        "objective/non_score_reward": -kl_coef * kl.item(),
+        "objective/rlhf_reward": (rollout.scores.mean() - kl_coef * kl).item(),
+        "val/num_eos_tokens": float(rollout.ended.sum()),
+        "val/sampling_gap": gap.max().item(),
+        "tokens/queries_len_mean": rollout.prompt_mask.sum(1).float().mean().item(),
+        "tokens/responses_len_mean": mask.sum(1).float().mean().item(),
+    }
+
