@@ -1,0 +1,208 @@
+"""ClassifierReward: one Hugging Face text classifier, one label, as a reward function.
+
+Leaves out: training of classifiers, and combining rewards (multi.py).
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, shortened
+from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
+from trl_rewards_plugin.rewards.scores import RewardScores
+from trl_rewards_plugin.rewards.shared_classifier import SharedClassifier, position_limit
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
+
+
+class ClassifierReward(Reward):
+    """Score of one label of a text classifier, for TRL's GRPO and RLOO and for our PPO.
+
+    ```python
+    reward = ClassifierReward("textattack/roberta-base-CoLA", label="LABEL_1", name="acceptability")
+    reward(["The cat sleeps."])  # [2.9], about
+    ```
+
+    Only the model's config is read when it is built; tokenizer and weights are loaded on first use. It can be pickled
+    without the weights (they are loaded again on the other side) and called from several threads.
+
+    Args:
+        model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode.
+        label: The label whose score is the reward: its name in the model's config, or its index.
+        name: Of letters, digits, `_`, `-`, `.`; by default `<last part of the model's name>_<label>`.
+        tokenizer: Name or object; by default the model's own. Required with a loaded model.
+        score_type: "logit" (raw), "probability" or "log_probability" (nats). Probabilities are a softmax, or a
+            sigmoid where `problem_type` says multi-label or the model has a single label.
+        pair: None scores the completion alone, "prompt" the sentence pair (prompt, completion).
+        batch_size: Texts in a forward pass; None forms batches of at most 16,384 padded tokens.
+        max_length: Tokens read of a text or pair, the rest is cut off; None is what the model's positions and its
+            tokenizer allow, at most 512.
+        device: None is this process's own device.
+        dtype: None is float32. A `torch.dtype` or its name.
+        revision: Branch, tag or commit of a Hub model.
+
+    Raises:
+        InputError: an unknown label, score type or pair, or a value out of range.
+        OSError: of huggingface_hub or transformers, where the model's config cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        label: str | int,
+        name: str | None = None,
+        tokenizer: Any = None,
+        score_type: str = "logit",
+        pair: str | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        revision: str | None = None,
+    ):
+        if pair not in (None, "prompt"):
+            raise InputError("pair=None or pair='prompt'", repr(pair), "use 'prompt' to score (prompt, completion)")
+        _check_positive("batch_size", batch_size)
+        _check_positive("max_length", max_length)
+        self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype)
+        config = self._classifier.config
+        self._check_max_length(max_length, position_limit(config))
+        check_score_type(score_type, config)
+        self._index = _label_index(label, config.id2label, self._classifier.model_id)
+        self._independent = is_independent(config)
+        self.label: str = config.id2label[self._index]
+        self.score_type = score_type
+        self.pair = pair
+        self.batch_size = batch_size
+        self.max_length = max_length
+        last_part = os.path.basename(self.model_id.rstrip("/\\"))
+        super().__init__(clean_name(f"{last_part}_{self.label}") if name is None else name)
+
+    @staticmethod
+    def _check_max_length(max_length: int | None, limit: int | None) -> None:
+        if max_length is not None and limit is not None and max_length > limit:
+            raise InputError(
+                f"max_length of at most {limit}, which the model's positions allow",
+                str(max_length),
+                "lower it, or leave it out",
+            )
+
+    @property
+    def model(self) -> Any:
+        """The `PreTrainedModel`, in eval mode; loaded on first use."""
+        return self._classifier.load()[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The classifier's tokenizer; loaded on first use."""
+        return self._classifier.load()[1]
+
+    @property
+    def model_id(self) -> str:
+        """The model's Hub id or folder as it was given; nothing is loaded."""
+        return self._classifier.model_id
+
+    @property
+    def revision(self) -> str | None:
+        """Branch, tag or commit of the model, as it was given."""
+        return self._classifier.revision
+
+    @property
+    def forward_key(self) -> tuple:
+        """Equal for two rewards that read their scores off the same logits."""
+        return self._classifier.key, self.pair, self.max_length, self.batch_size
+
+    def share_model(self, other: "ClassifierReward") -> None:
+        """Uses `other`'s loaded copy from now on, where both name the same weights in the same place."""
+        if self._classifier.key == other._classifier.key:
+            self._classifier = other._classifier
+
+    def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
+        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
+
+        Raises:
+            InputError: `pair="prompt"` and no prompts.
+        """
+        if self.pair is None:
+            prompts = None
+        elif prompts is None:
+            raise InputError(
+                f"prompts, since reward {self.name!r} scores (prompt, completion) pairs",
+                "completions alone",
+                "pass prompts=, one for each completion, or build the reward without pair='prompt'",
+            )
+        return self._classifier.logits(texts, prompts, self.max_length, self.batch_size)
+
+    def pick(self, logits: Tensor, texts: list[str]) -> Tensor:
+        """This reward's score from the model's raw outputs: (N, L) -> (N,).
+
+        Raises:
+            RuntimeError: a score is NaN or infinite; the text is shown. A broken judge must not become a number.
+        """
+        scores = label_score(logits, self._index, self.score_type, self._independent)
+        broken = (~scores.isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise RuntimeError(
+                f"reward {self.name!r} ({self.model_id}) gave {scores[broken[0]].item()} for {len(broken)} of "
+                f"{len(texts)} texts, first for {shortened(texts[broken[0]])}"
+            )
+        return scores
+
+    def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
+        """Scores of N texts: `total` and the one component, both (N,).
+
+        Args:
+            texts: N texts or lists of chat messages.
+            prompts: N prompts, read only with `pair="prompt"`.
+            **columns: Ignored; a classifier reads nothing else.
+
+        Raises:
+            InputError: an item is not a text, the counts differ, or prompts are needed and missing.
+        """
+        plain = as_texts(texts)
+        scores = self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
+        return RewardScores(scores, {self.name: scores})
+
+    def describe(self) -> list[dict[str, Any]]:
+        """This reward as one dict in a list, with weight 1.0; see `Reward.describe`."""
+        return [
+            {
+                "name": self.name,
+                "model": self.model_id,
+                "label": self.label,
+                "weight": 1.0,
+                "score_type": self.score_type,
+                "revision": self.revision,
+                "pair": self.pair,
+            }
+        ]
+
+    def __repr__(self) -> str:
+        return f"ClassifierReward({self.model_id!r}, label={self.label!r}, name={self.name!r})"
+
+
+def _label_index(label: Any, id2label: dict[int, str], model_id: str) -> int:
+    names = [str(id2label[index]) for index in sorted(id2label)]
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        return label
+    if names.count(label) == 1:
+        return names.index(label)
+    known = ", ".join(f"{index}: {name!r}" for index, name in enumerate(names))
+    if label in names:
+        raise InputError("a label name that the model has once", repr(label), f"give the index instead; {known}")
+    raise InputError(
+        f"a label of {model_id}, by name or index: {known}",
+        repr(label),
+        f"{did_you_mean(label, names)}use one of these labels",
+    )
+
+
+def _check_positive(what: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(
+            f"{what} as a positive whole number, or None", repr(value), f"leave {what} out to have it set"
+        )

@@ -1,0 +1,180 @@
+"""RewardModel: a reward function as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as its reward model.
+
+TRL hands a reward model query + response as token ids of the *policy's* vocabulary and reads one number at the last
+response token. The text is decoded here, scored, and the score put at every position. TRL does not say where the
+response begins, so this has to be known beforehand.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.names import shortened
+
+PARTS = ("response", "text")
+
+
+class ResponseScorer:
+    """Query + response as token ids -> score of the decoded response. Arguments and errors: see `RewardModel`."""
+
+    def __init__(
+        self,
+        reward: Callable[..., list[float]],
+        processing_class: Any,
+        prompts: Iterable[Any] | None,
+        response_template: str | None,
+        part: str,
+    ):
+        _check_build(prompts, response_template, part)
+        self.reward = reward
+        self.tokenizer = processing_class
+        self.part = part
+        self.response_template = response_template
+        self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
+        self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores (B,) float32 of B rows of token ids (B, S + T), padding where `attention_mask` is 0."""
+        rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        if self.part == "text":
+            scores = self.reward(completions=[self._decode(row) for row in rows])
+        else:
+            starts = [self._response_start(row) for row in rows]
+            scores = self.reward(
+                completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
+                prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
+            )
+        total = torch.tensor(scores, dtype=torch.float32, device=input_ids.device)
+        if not total.isfinite().all():
+            first = int((~total.isfinite()).nonzero()[0])
+            raise RuntimeError(
+                f"the reward gave {total[first].item()} for {shortened(self._decode(rows[first]))}; TRL's PPOTrainer "
+                "needs a number for every response"
+            )
+        return total
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _response_start(self, row: list[int]) -> int:
+        if self._queries is not None:
+            # Longest first: one query may be the beginning of another.
+            for length in self._query_lengths:
+                if tuple(row[:length]) in self._queries:
+                    return length
+            raise InputError(
+                f"a row that begins with one of the {len(self._queries)} queries given as prompts=",
+                shortened(self._decode(row)),
+                "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them",
+            )
+        return self._template_end(row)
+
+    def _template_end(self, row: list[int]) -> int:
+        """The fewest tokens whose text holds the template. First occurrence: the policy may write it again."""
+        template = self.response_template or ""
+        if template not in self.tokenizer.decode(row):
+            raise InputError(
+                f"the response template {template!r} in every query",
+                f"none in {shortened(self.tokenizer.decode(row))}",
+                "give the template as the tokenizer decodes it, or pass the tokenised queries as prompts=",
+            )
+        low, high = 1, len(row)
+        while low < high:
+            middle = (low + high) // 2
+            if template in self.tokenizer.decode(row[:middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+class _Backbone(nn.Module):
+    """Stands where TRL looks for the transformer; its hidden states are the scores."""
+
+    def __init__(self, scorer: ResponseScorer):
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
+        scores = self.scorer(input_ids, attention_mask)
+        hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
+
+
+class RewardModel(nn.Module):
+    """A reward as TRL's PPOTrainer wants it: `base_model_prefix`, a backbone with hidden states, and `score`.
+
+    It has no parameters of its own: the classifiers stay outside, on the device they were given.
+
+    Args:
+        reward: Any reward function in TRL's protocol.
+        processing_class: The policy's tokenizer.
+        prompts: The tokenised queries, training and evaluation, lists or 1-D tensors of token ids; padding in them is
+            dropped. The response is what follows the longest of them that a row begins with.
+        response_template: The response is what follows the first occurrence of this text, which ends each query.
+            For queries that hold it more than once (several chat turns), pass `prompts` instead.
+        part: "response" scores the response alone, with the query as its prompt; "text" scores both as one text.
+
+    Raises:
+        InputError: when built: "response" with neither or both of `prompts` and `response_template`, "text" with
+            either, an unknown part, prompts that are not token ids; when called: a row in which no response is found.
+        RuntimeError: when called: the reward gave no number for a row.
+    """
+
+    base_model_prefix = "backbone"
+
+    def __init__(
+        self,
+        reward: Callable[..., list[float]],
+        processing_class: Any,
+        *,
+        prompts: Iterable[Any] | None = None,
+        response_template: str | None = None,
+        part: str = "response",
+    ):
+        super().__init__()
+        self.backbone = _Backbone(ResponseScorer(reward, processing_class, prompts, response_template, part))
+
+    def score(self, hidden_states: Tensor) -> Tensor:
+        """The backbone's hidden states (B, S + T, 1) are the scores already."""
+        return hidden_states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores (B,) of B rows (B, S + T) of query and response."""
+        return self.backbone.scorer(input_ids, attention_mask)
+
+
+def _check_build(prompts: Any, response_template: str | None, part: str) -> None:
+    if part not in PARTS:
+        raise InputError(f"part one of {', '.join(PARTS)}", repr(part), "use one of these")
+    given = (prompts is not None) + bool(response_template)
+    if part == "response" and given != 1:
+        raise InputError(
+            "prompts= or response_template=, one of them, to tell the response from the query",
+            "neither" if given == 0 else "both",
+            "pass prompts= the tokenised queries, or part='text' to score query and response together",
+        )
+    if part == "text" and given:
+        raise InputError(
+            "neither prompts nor response_template with part='text'", "one of them", "leave it out, or part='text'"
+        )
+
+
+def _query_set(prompts: Iterable[Any], pad_token_id: int | None) -> set[tuple[int, ...]]:
+    queries = set()
+    for index, prompt in enumerate(prompts):
+        ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if not isinstance(ids, list | tuple) or not all(isinstance(token, int) for token in ids):
+            raise InputError(
+                "prompts as lists of token ids",
+                f"prompts[{index}] is {shortened(str(prompt))}",
+                "tokenise the queries as for the trainer and pass their input_ids",
+            )
+        queries.add(tuple(token for token in ids if token != pad_token_id))
+    if not queries:
+        raise InputError("at least one tokenised query", "no prompts", "pass the input_ids of the data set")
+    return queries

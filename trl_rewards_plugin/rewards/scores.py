@@ -1,0 +1,18 @@
+"""RewardScores: a total that never travels without its parts."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RewardScores:
+    """Scores of N texts, float32 on the CPU.
+
+    Attributes:
+        total: (N,), the weighted sum; NaN where no component scored the text.
+        components: Name -> (N,), before weighting; NaN where that component gave no score.
+    """
+
+    total: Tensor
+    components: dict[str, Tensor]
