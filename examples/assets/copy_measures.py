@@ -3,6 +3,7 @@
 Leaves out: training, and whether the chosen sentence is a good one.
 """
 
+import math
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -78,3 +79,37 @@ def measure(
         positions=dict(sorted(near.items())),
         outputs=outputs,
     )
+
+
+@torch.no_grad()
+def sentence_log_probabilities(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, passage: str
+) -> torch.Tensor:
+    """(sentences of the passage,) log-probability that an output sampled at temperature 1 is exactly that sentence."""
+    parts = split_sentences(passage)
+    source = tokenizer([passage] * len(parts), return_tensors="pt")
+    target = tokenizer(parts, padding=True, return_tensors="pt")
+    logits = model(
+        input_ids=source["input_ids"], attention_mask=source["attention_mask"], labels=target["input_ids"]
+    ).logits
+    each = logits.float().log_softmax(-1).gather(-1, target["input_ids"].unsqueeze(-1)).squeeze(-1)
+    return (each * target["attention_mask"]).sum(-1)
+
+
+def choice_entropy(log_probabilities: torch.Tensor) -> float:
+    """Entropy of the choice among the sentences, given that it is one of them: 0 always the same, 1 all equal."""
+    logs = log_probabilities.log_softmax(-1)
+    return -(logs.exp() * logs).sum().item() / math.log(len(logs))
+
+
+def choice_summary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> dict[str, float]:
+    """Means over prompts: `exact` chance of a sampled output, `entropy` of the choice, and `certain`.
+
+    `certain` is the share of prompts of which one sentence holds more than 90 % of that chance.
+    """
+    every = [sentence_log_probabilities(model, tokenizer, prompt) for prompt in prompts]
+    return {
+        "exact": sum(logs.exp().sum().item() for logs in every) / len(every),
+        "entropy": sum(map(choice_entropy, every)) / len(every),
+        "certain": sum(logs.softmax(-1).max().item() > 0.9 for logs in every) / len(every),
+    }

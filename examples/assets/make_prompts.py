@@ -19,7 +19,7 @@ from corpus import Document, read_documents, split_documents
 from trl_rewards_plugin.assets import write_checksums
 
 LEAST_WORDS, MOST_WORDS = 4, 16  # white-space words of one sentence
-MOST_CHARACTERS = 260  # of one passage: about 70 pieces of the tiny T5
+MOST_CHARACTERS = 260  # of one passage: at most some 85 pieces of the tiny T5
 MOST_A_DOCUMENT = 3  # passages
 
 _END = re.compile(r"""[.!?]["'”\u2019)]*$""")
