@@ -1,0 +1,42 @@
+"""The subcommands' own options, one dataclass each; their help is the flag's help. Leaves out: fields of PPO."""
+
+# No `from __future__ import annotations` here: HfArgumentParser reads the types themselves.
+from dataclasses import dataclass, field
+
+
+@dataclass
+class TrainArguments:
+    """Which run `trl-rewards train` does."""
+
+    preset: str = field(
+        default="tiny",
+        metadata={
+            "help": "Named run: 'tiny' (bundled models, offline) or 'article' (FLAN-T5-small, from the Hub). "
+            "The options below replace parts of it."
+        },
+    )
+    model: str | None = field(default=None, metadata={"help": "Encoder-decoder to train: Hub id or folder."})
+    reward: str | None = field(default=None, metadata={"help": "Reward: name of a reward preset, or a YAML file."})
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. The preset's eval_dataset no "
+            "longer applies."
+        },
+    )
+    eval_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out prompts, likewise. Unset: a validation or test split (first 100 rows), else a tenth of "
+            "the rows."
+        },
+    )
+    text_column: str | None = field(default=None, metadata={"help": "Column of the texts."})
+    prompt_prefix: str | None = field(default=None, metadata={"help": "Put in front of every text."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Load everything, score four prompts, print the plan and stop."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Give up a run that lies in output_dir."})
+    push_to: str | None = field(
+        default=None, metadata={"help": "Hub repository (owner/name) to upload the finished run to."}
+    )

@@ -1,0 +1,65 @@
+"""`trl-rewards`: finds the subcommand by name and hands over. Leaves out: everything heavy, until it is needed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from trl_rewards_plugin.errors import InputError
+
+# Name -> module with `main(argv) -> int`, and one line for --help.
+COMMANDS = {
+    "train": ("trl_rewards_plugin.cli.train", "teach an encoder-decoder by PPO what classifiers prefer"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `trl-rewards` and returns its exit code: 2 for refused input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        print(f"trl-rewards: input refused{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntrl-rewards: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"trl-rewards {_version()}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        step = f"did you mean {close[0]!r}?" if close else "see trl-rewards --help"
+        raise InputError(f"a command, one of {', '.join(COMMANDS)}", repr(name), step)
+    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: trl-rewards COMMAND [options]\n\n"
+        f"commands:\n{commands}\n\n"
+        "trl-rewards COMMAND --help lists a command's options; --version prints the version."
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("trl_rewards_plugin")
+    except PackageNotFoundError:
+        return "(not installed: run from a source tree)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

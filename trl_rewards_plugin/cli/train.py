@@ -1,0 +1,184 @@
+"""`trl-rewards train`: flags and YAML -> `Seq2SeqPPO` -> `run()`.
+
+A flag is stronger than the YAML file of `--config`, that than the preset, that than the default. Leaves out: the job
+itself (`recipes/seq2seq_ppo.py`) and every knob of PPO (`ppo/config.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trl_rewards_plugin.cli.arguments import TrainArguments
+from trl_rewards_plugin.errors import InputError
+
+# What a run writes into its config.yaml for the reader; it is no setting.
+NOT_SETTINGS = ("made_of",)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains as the flags say; returns the exit code."""
+    _quiet()
+    recipe, arguments = build_recipe(argv)
+    if arguments.dry_run:
+        recipe.dry_run()
+    else:
+        recipe.run()
+    return 0
+
+
+def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
+    """The `Seq2SeqPPO` that `argv` asks for, and the arguments that are not PPO's.
+
+    Raises:
+        InputError: an unknown flag, key or preset, or a value of the wrong type.
+    """
+    from trl_rewards_plugin.recipes.presets import get_preset
+    from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
+
+    arguments = complete_resume_flag(argv)
+    first = _first_look(arguments)
+    from_file = {} if first.config is None else read_config(Path(first.config))
+    name = first.preset or from_file.get("preset") or TrainArguments.preset
+    preset = get_preset(name)
+    seed = first.seed if first.seed is not None else from_file.get("seed", preset.config.get("seed"))
+    parser = _parser()
+    if {"-h", "--help"} & set(arguments):
+        parser.print_help()
+        sys.exit(0)
+    # The host turns its progress bar off, and prints dictionaries, where the log is as quiet as _quiet makes it.
+    settings = {"disable_tqdm": False, **preset.config, "output_dir": default_output_dir(name, seed)}
+    _set_defaults(parser, settings, f"the preset {name}")
+    _set_defaults(parser, from_file, str(first.config))
+    train, config, unknown = parser.parse_args_and_config(
+        _without_config(arguments), return_remaining_strings=True
+    )
+    _refuse_unknown(unknown, parser)
+    if str(config.resume_from_checkpoint).lower() == "true":
+        config.resume_from_checkpoint = True
+    recipe = Seq2SeqPPO.from_preset(
+        name,
+        model=train.model,
+        reward=train.reward,
+        dataset=train.dataset,
+        eval_dataset=train.eval_dataset,
+        text_column=train.text_column,
+        prompt_prefix=train.prompt_prefix,
+        push_to=train.push_to,
+        overwrite=train.overwrite,
+        args=config,
+    )
+    return recipe, train
+
+
+def complete_resume_flag(argv: Sequence[str]) -> list[str]:
+    """`argv` with "true" after a `--resume_from_checkpoint` that stands alone (the host's field wants a value)."""
+    completed = []
+    for index, argument in enumerate(argv):
+        completed.append(argument)
+        alone = index + 1 == len(argv) or argv[index + 1].startswith("--")
+        if argument in ("--resume_from_checkpoint", "--resume-from-checkpoint") and alone:
+            completed.append("true")
+    return completed
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; its `env`, as TrlParser has it, goes into the environment.
+
+    Raises:
+        InputError: no such file, or not a mapping.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise InputError("a YAML file after --config", f"{str(path)!r}, which is no file", "check the path")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"YAML in {path}", " ".join(str(error).split()), "mend the file") from error
+    if not isinstance(values, dict):
+        step = "write one setting a line, such as learning_rate: 1.0e-5"
+        raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)
+    os.environ.update({key: str(value) for key, value in (values.pop("env", None) or {}).items()})
+    return {key: value for key, value in values.items() if key not in NOT_SETTINGS}
+
+
+def _first_look(arguments: list[str]) -> argparse.Namespace:
+    """The three flags that the other flags' defaults hang on."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--preset", "--config"):
+        parser.add_argument(flag)
+    parser.add_argument("--seed", type=int)
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError as error:
+        raise InputError("a value that fits its flag", str(error), "see trl-rewards train --help") from error
+
+
+def _without_config(arguments: list[str]) -> list[str]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return parser.parse_known_args(arguments)[1]
+
+
+def _parser() -> Any:
+    from trl import TrlParser
+
+    from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+
+    class Parser(TrlParser):
+        """TrlParser whose errors read like the rest of the package's, without two screens of usage."""
+
+        def error(self, message: str) -> NoReturn:
+            raise InputError("a value that fits its flag", message, "see trl-rewards train --help")
+
+    return Parser(
+        (TrainArguments, Seq2SeqPPOConfig),
+        prog="trl-rewards train",
+        usage="trl-rewards train [--preset NAME] [--config FILE.yaml] [options]",
+        description="Teaches an encoder-decoder by PPO what text classifiers prefer, and measures what that changed. "
+        "The first options choose the run; all others are fields of Seq2SeqPPOConfig.",
+        # An abbreviated --preset would be read by this parser and missed by the first look.
+        allow_abbrev=False,
+    )
+
+
+def _set_defaults(parser: Any, values: Mapping[str, Any], where: str) -> None:
+    known = {action.dest for action in parser._actions}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            step = f"did you mean {close[0]!r}?" if close else "see trl-rewards train --help"
+            raise InputError(f"settings of trl-rewards train in {where}", repr(key), step)
+    parser.set_defaults_with_config(**values)
+
+
+def _refuse_unknown(unknown: Sequence[str], parser: Any) -> None:
+    if not unknown:
+        return
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    close = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+    step = f"did you mean {close[0]}?" if close else "see trl-rewards train --help"
+    raise InputError("options of trl-rewards train", " ".join(unknown), step)
+
+
+def _quiet() -> None:
+    """Leaves the screen to the plan, the progress bar and the results. A user's own settings stay in force."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    if "DATASETS_VERBOSITY" not in os.environ:
+        import datasets
+
+        datasets.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()

@@ -1,0 +1,233 @@
+"""Any data set of texts -> a training set and a held-out set, both with the column "prompt".
+
+Reads a Hub id, a JSONL, JSON, CSV, parquet or text file, a bundled file ("bundled:prompts/train.jsonl"), a
+`datasets.Dataset` or `DatasetDict`, or a list of texts. Leaves out: tokenising, streaming and conversations (the
+trainer takes those; this recipe's evaluation compares plain texts).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.evaluation import HeldOut
+from trl_rewards_plugin.recipes.names import bundled_path, is_bundled, public_name
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+EVAL_SPLITS = ("validation", "test")
+MAX_EVAL_ROWS = 100
+HOLD_OUT_SHARE = 0.1
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run trains and is judged on.
+
+    Attributes:
+        train: Column "prompt" (prefix included) and every other column of the source.
+        held_out: The same for the rows that training never sees.
+        train_name: Where the training rows come from, in words.
+        eval_name: Where the held-out rows come from, in words; never chosen silently.
+        prompt_prefix: What was put in front of each text.
+    """
+
+    train: Dataset
+    held_out: Dataset
+    train_name: str
+    eval_name: str
+    prompt_prefix: str = ""
+
+    def as_held_out(self) -> HeldOut:
+        """The held-out prompts with and without their prefix, and the other columns."""
+        prompts = list(self.held_out["prompt"])
+        sources = [prompt[len(self.prompt_prefix) :] for prompt in prompts]
+        return HeldOut(prompts, sources, further_columns(self.held_out))
+
+
+def further_columns(rows: Dataset) -> dict[str, list[Any]]:
+    """The columns that rewards get by name, which leaves out the names of the protocol's own arguments."""
+    own = ("prompt", "prompts", "texts", "completion", "completions")
+    return {name: list(rows[name]) for name in rows.column_names if name not in own}
+
+
+def load_run_data(
+    dataset: DatasetLike,
+    eval_dataset: DatasetLike | None = None,
+    *,
+    text_column: str = "prompt",
+    prompt_prefix: str = "",
+    seed: int = 0,
+) -> RunData:
+    """Loads, splits and prefixes the data of a run.
+
+    Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
+    a tenth of the rows (at least two), drawn with `seed`.
+
+    Raises:
+        InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
+    """
+    splits = _load_splits(dataset, text_column)
+    name = _name(dataset)
+    train_split = "train" if "train" in splits else next(iter(splits))
+    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name)
+    if eval_dataset is not None:
+        eval_splits = _load_splits(eval_dataset, text_column)
+        eval_split = next((name for name in (*EVAL_SPLITS, "train") if name in eval_splits), next(iter(eval_splits)))
+        eval_name = _name(eval_dataset)
+        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name)
+        return RunData(train, held_out, name, f"all {len(held_out)} rows of {eval_name}", prompt_prefix)
+    for split in EVAL_SPLITS:
+        if split in splits and split != train_split:
+            held_out = _as_prompts(splits[split], text_column, prompt_prefix, f"{name}, split {split}")
+            rows = min(len(held_out), MAX_EVAL_ROWS)
+            words = f"the first {rows} of {len(held_out)} rows of {name}, split {split}"
+            return RunData(train, held_out.select(range(rows)), name, words, prompt_prefix)
+    return _hold_out(train, name, prompt_prefix, seed)
+
+
+def _hold_out(train: Dataset, name: str, prompt_prefix: str, seed: int) -> RunData:
+    rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
+    if len(train) <= rows:
+        raise InputError(
+            f"more than {rows} rows in {name}, so that some can be held out",
+            f"{len(train)}",
+            "give eval_dataset (--eval_dataset FILE), or more rows",
+        )
+    split = train.train_test_split(test_size=rows, seed=seed)
+    words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+    return RunData(split["train"], split["test"], name, words, prompt_prefix)
+
+
+def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
+    """Split name -> rows, nothing renamed yet but a text file's one column."""
+    from datasets import Dataset, DatasetDict
+
+    if isinstance(dataset, Dataset):
+        return {"train": dataset}
+    if isinstance(dataset, DatasetDict):
+        return _not_without_splits(dict(dataset), "DatasetDict")
+    if isinstance(dataset, str | Path):
+        return _load_named(str(dataset), text_column)
+    if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
+        return {"train": Dataset.from_dict({text_column: list(dataset)})}
+    raise InputError(
+        "a data set: a Hub id, a file, a datasets.Dataset or a list of texts",
+        f"{type(dataset).__name__}",
+        "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly",
+    )
+
+
+def _not_without_splits(splits: dict[str, Dataset], name: str) -> dict[str, Dataset]:
+    if not splits:
+        raise InputError("a data set with at least one split", f"{name} has none", "give a data set with rows")
+    return splits
+
+
+def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
+    path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
+    if path.suffix.lower() in BUILDERS:
+        return {"train": _load_file(path, name, text_column)}
+    if path.is_dir():
+        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{_files_in(path)}")
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        raise InputError(
+            f"a Hub id (owner/name) or a file ending in {', '.join(BUILDERS)}",
+            repr(name),
+            "rename or convert the file" if path.exists() else "check the spelling",
+        )
+    return _not_without_splits(_load_from_hub(name), name)
+
+
+def _files_in(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in BUILDERS)
+    return f": {', '.join(names[:5])}" if names else ""
+
+
+def _load_file(path: Path, name: str, text_column: str) -> Dataset:
+    from datasets import load_dataset
+
+    if not path.is_file():
+        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"the file {name}", "no such file", _did_you_mean(path.name, siblings, "check the path"))
+    if not path.stat().st_size:
+        raise InputError(f"rows in {name}", "an empty file", "give a data set with rows")
+    builder = BUILDERS[path.suffix.lower()]
+    rows = load_dataset(builder, data_files=str(path), split="train")
+    if builder == "text":
+        # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
+        rows = rows.filter(lambda row: bool(row["text"].strip())).rename_column("text", text_column)
+    return rows
+
+
+def _load_from_hub(name: str) -> dict[str, Dataset]:
+    """All splits, from the network, from an earlier `load_dataset`, or from files that `hf download` left."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        return dict(load_dataset(name))
+    except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
+        snapshot = _downloaded_snapshot(name)
+        if snapshot is not None:
+            return dict(load_dataset(snapshot))
+        raise InputError(
+            f"the data set {name} on the Hub, or in the local cache",
+            str(error).splitlines()[0],
+            "check the id and the network; for a file, give its path with its ending, such as data/prompts.jsonl",
+        ) from error
+
+
+def _downloaded_snapshot(name: str) -> str | None:
+    # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(name, repo_type="dataset", local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) -> Dataset:
+    """`rows` with the column "prompt" = prefix + text; every other column stays."""
+    if text_column not in rows.column_names:
+        columns = ", ".join(rows.column_names) or "no columns"
+        step = _did_you_mean(text_column, rows.column_names, "name the column of texts with text_column")
+        raise InputError(f"the column {text_column!r} in {name}", columns, step)
+    texts = list(rows[text_column])
+    if not texts:
+        raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
+    bad = next((index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()), None)
+    if bad is not None:
+        raise InputError(
+            f"a text in every row of the column {text_column!r} of {name}",
+            f"{texts[bad]!r} in row {bad}"[:200],
+            "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
+        )
+    if text_column == "prompt" and not prompt_prefix:
+        return rows
+    kept = rows.remove_columns([column for column in ("prompt",) if column in rows.column_names])
+    return kept.add_column("prompt", [prompt_prefix + text for text in texts])
+
+
+def _did_you_mean(word: str, known: Sequence[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def _name(dataset: DatasetLike) -> str:
+    if isinstance(dataset, str | Path):
+        return public_name(dataset)
+    return "the given texts" if isinstance(dataset, Sequence) else "the given data set"

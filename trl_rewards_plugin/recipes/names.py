@@ -1,0 +1,44 @@
+"""Names of models, data and rewards as a person may read them: bundled assets by name, folders without their path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.assets import ROOT, asset_path
+
+BUNDLED = "bundled:"
+
+
+def is_bundled(name: Any) -> bool:
+    """Whether `name` reads "bundled:ASSET" or "bundled:ASSET/FILE"."""
+    return isinstance(name, str) and name.startswith(BUNDLED)
+
+
+def bundled_path(name: str) -> Path:
+    """Where "bundled:ASSET/FILE" lies; the asset's checksums are verified."""
+    asset, _, inside = name.removeprefix(BUNDLED).partition("/")
+    return asset_path(asset) / inside if inside else asset_path(asset)
+
+
+def resolve(name: Any) -> Any:
+    """A bundled name as its folder; anything else as it is."""
+    return str(bundled_path(name)) if is_bundled(name) else name
+
+
+def public_name(name: Any) -> str:
+    """`name` without this machine in it, for cards and configurations.
+
+    A Hub id stays; a bundled asset is "bundled:..."; an absolute path its last part; a relative path begins with "./",
+    so that it is not taken for a Hub id. A loaded model is called by what it was loaded from.
+    """
+    if not isinstance(name, str | Path):
+        return public_name(getattr(name, "name_or_path", "") or type(name).__name__)
+    text = str(name)
+    path = Path(text)
+    if path.is_absolute() and path.is_relative_to(ROOT):
+        return BUNDLED + path.relative_to(ROOT).as_posix()
+    if path.is_absolute() or text.startswith("~"):
+        return path.name
+    return f"./{path.as_posix()}" if os.path.exists(text) and not text.startswith(".") else text

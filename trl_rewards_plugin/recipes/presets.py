@@ -1,0 +1,106 @@
+"""Named runs: which model, reward, data and settings `--preset NAME` stands for. Leaves out: running them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from trl_rewards_plugin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named run.
+
+    Attributes:
+        name: What `--preset` takes.
+        summary: One line for a person.
+        model: Hub id or "bundled:ASSET".
+        reward: Name of a reward preset, or a YAML file.
+        dataset: Hub id, file or "bundled:ASSET/FILE".
+        eval_dataset: Likewise; None: a split of `dataset`, or rows held out of it.
+        text_column: Column of `dataset` that holds the texts.
+        prompt_prefix: Put in front of every text.
+        config: Fields of `Seq2SeqPPOConfig`.
+        license: Of the model, as the Hub writes it, where it is known.
+    """
+
+    name: str
+    summary: str
+    model: str
+    reward: str
+    dataset: str
+    eval_dataset: str | None = None
+    text_column: str = "prompt"
+    prompt_prefix: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+
+
+_TINY = Preset(
+    name="tiny",
+    summary="a bundled tiny T5, judged by two bundled classifiers; minutes on two CPU cores, offline",
+    model="bundled:tiny-t5",
+    reward="tiny",
+    dataset="bundled:prompts/train.jsonl",
+    eval_dataset="bundled:prompts/heldout.jsonl",
+    config=MappingProxyType(
+        {
+            "num_train_epochs": 5.0,
+            "per_device_train_batch_size": 32,
+            "per_device_eval_batch_size": 32,
+            "num_ppo_epochs": 4,
+            "num_mini_batches": 2,
+            "learning_rate": 1e-4,
+            "response_length": 48,
+            "max_prompt_length": 128,
+            "kl_coef": 0.05,
+            "seed": 0,
+            "report_to": "none",
+        }
+    ),
+)
+
+_ARTICLE = Preset(
+    name="article",
+    summary="FLAN-T5-small on news summaries, judged by the article's two classifiers; from the Hub, wants a GPU",
+    model="google/flan-t5-small",
+    reward="article",
+    dataset="argilla/news-summary",
+    text_column="text",
+    prompt_prefix="summarize: ",
+    config=MappingProxyType(
+        {
+            "num_train_epochs": 5.0,
+            # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
+            "per_device_train_batch_size": 8,
+            "per_device_eval_batch_size": 16,
+            "num_ppo_epochs": 4,
+            "num_mini_batches": 1,
+            "learning_rate": 2e-5,
+            "response_length": 64,
+            "max_prompt_length": 512,
+            "seed": 0,
+            "report_to": "none",
+        }
+    ),
+    license="apache-2.0",
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in (_TINY, _ARTICLE)})
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in PRESETS:
+        close = difflib.get_close_matches(str(name), PRESETS, n=1)
+        step = f"did you mean {close[0]!r}?" if close else "use one of these, or give model, reward and dataset"
+        raise InputError(f"a preset, one of {', '.join(PRESETS)}", repr(name), step)
+    return PRESETS[name]

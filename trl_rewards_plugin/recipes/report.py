@@ -1,0 +1,185 @@
+"""What a person sees of a run: the plan, the before/after table, outputs side by side, the reward curve.
+
+Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GUARD_NAMES = {
+    "rouge_l_source": "ROUGE-L to the source",
+    "output_length": "words an output",
+    "distinct": "distinct outputs",
+    "not_whole_input": "not the whole input",
+}
+MAX_WIDTH = 110
+
+
+def terminal_width() -> int:
+    """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
+
+
+def format_reward(described: Sequence[Mapping[str, Any]]) -> str:
+    """`1 x acceptability + 0.5 x neutrality`."""
+    return " + ".join(f"{part['weight']:g} x {part['name']}" for part in described)
+
+
+def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
+    """One labelled line an entry, wrapped with a hanging indent."""
+    pad = max(map(len, lines)) + 2
+    wrapped = (
+        textwrap.fill(
+            text,
+            width or terminal_width(),
+            initial_indent=f"{label:<{pad}}",
+            subsequent_indent=" " * pad,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for label, text in lines.items()
+    )
+    return "\n".join(wrapped)
+
+
+def format_table(metrics: Mapping[str, Any]) -> str:
+    """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
+    lines = [f"{'':<22}{'before':>9}{'after':>9}{'gain':>9}  {'95 % interval':<18}{'sources':>9}{'best of 16':>12}"]
+    gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
+    for name, gain in gains.items():
+        before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
+        low, high = (number(end, "+.3f") for end in gain["ci95"])
+        lines.append(
+            f"{_row_name(name)}{number(before):>9}{number(after):>9}{number(gain['mean'], '+.3f'):>9}  "
+            f"{f'[{low}, {high}]':<18}{number(sources):>9}{number(best):>12}"
+        )
+    for name in gains:
+        before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
+        change = None if before is None or after is None else after - before
+        label = _row_name(name, ", greedy")
+        lines.append(f"{label}{number(before):>9}{number(after):>9}{number(change, '+.3f'):>9}")
+    lines.append("")
+    for name, pair in metrics["guard"].items():
+        ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
+        label = GUARD_NAMES.get(name, name)
+        lines.append(f"{label:<22}{pair['before']:>9.3f}{pair['after']:>9.3f}{ratio:>9}".rstrip())
+    if metrics["kl"] is not None:
+        lines.append(f"{'KL to the start, nats':<22}{0.0:>9.3f}{metrics['kl']:>9.3f}")
+    note = (
+        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
+        "interval: paired bootstrap over prompts"
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """`value` as text; a dash where nothing was scored."""
+    return "-" if value is None else format(value, form)
+
+
+def _row_name(name: str, suffix: str = "") -> str:
+    room = 22 - len(suffix) - 1
+    return f"{name[:room] + suffix:<22}"
+
+
+def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Source, then before and after side by side, with their scores.
+
+    Args:
+        rows: Each with `source`, `before`, `after` and the totals `before_reward`, `after_reward`.
+        width: Columns; the terminal's if None.
+    """
+    width = width or terminal_width()
+    column = (width - 3) // 2
+    blocks = []
+    for row in rows:
+        source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
+        block = textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")
+        left, right = (
+            textwrap.wrap(f"{side} ({row[f'{side}_reward']:+.2f}): {row[side] or '(nothing)'}", column)
+            for side in ("before", "after")
+        )
+        height = max(len(left), len(right))
+        left, right = (lines + [""] * (height - len(lines)) for lines in (left, right))
+        block += [f"{first:<{column}} | {second}".rstrip() for first, second in zip(left, right, strict=True)]
+        blocks.append("\n".join(block))
+    return "\n\n".join(blocks)
+
+
+def rollout_rows(log_history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The log's one row a rollout, which has the mean reward."""
+    return [row for row in log_history if "objective/scores" in row]
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """(T,) mean of the last `window` values at each step, of fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, components: Sequence[str]) -> None:
+    """Draws mean reward and components of each rollout, raw and smoothed, above the KL to the reference."""
+    # The object interface: pyplot would keep global state and may look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = rollout_rows(log_history)
+    episodes = np.array([row.get("episode", index + 1) for index, row in enumerate(rows)], dtype=np.float64)
+    window = max(1, len(rows) // 10)
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    series = {"reward (weighted sum)": "objective/scores"}
+    if len(components) > 1:
+        series |= {name: _component_key(rows, name) for name in components}
+    for index, (label, key) in enumerate(series.items()):
+        _draw(top, episodes, rows, key, window, label=label, color=f"C{index}", width=2.5 if index == 0 else 1.6)
+    top.set_ylabel("mean of a rollout")
+    top.set_title(f"Training reward (bold: mean of the last {window} rollouts)" if window > 1 else "Training reward")
+    top.legend(loc="best", frameon=False)
+    _draw(bottom, episodes, rows, "objective/kl", window, label="KL", color="0.25", width=1.6)
+    bottom.set_ylabel("KL to the start\n(nats a response)")
+    bottom.set_xlabel("episodes (prompts answered)")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _component_key(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """`rewards/<name>/mean`, as a combined reward logs its components in TRL; a lone reward is `rewards/<name>`."""
+    key = f"rewards/{name}/mean"
+    return key if any(key in row for row in rows) else f"rewards/{name}"
+
+
+def _draw(
+    axes: Any,
+    episodes: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
+    key: str,
+    window: int,
+    *,
+    label: str,
+    color: str,
+    width: float,
+) -> None:
+    known = np.array([key in row for row in rows], dtype=bool)
+    if not known.any():
+        return
+    values = np.array([row[key] for row in rows if key in row], dtype=np.float64)
+    marker = "o" if len(values) == 1 else None
+    if window > 1:
+        axes.plot(episodes[known], values, color=color, alpha=0.25, linewidth=1)
+    axes.plot(
+        episodes[known], moving_average(values, window), color=color, linewidth=width, label=label, marker=marker
+    )

@@ -1,0 +1,164 @@
+"""The files of a run folder, but for the model and the card: what may be written where, and in what form.
+
+Leaves out: uploading (`hub/upload.py`), rendering the card (`hub/card.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
+
+METRICS, CONFIG, COMPLETIONS, CURVE, CARD = (
+    "metrics.json",
+    "config.yaml",
+    "completions.parquet",
+    "reward_curve.png",
+    "README.md",
+)
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+# Told apart by machine or run, secret, or written elsewhere in the file: none of them makes a run another run.
+_LEFT_OUT = {
+    "output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token", "local_rank", "seed",
+    "resume_from_checkpoint", "deepspeed_plugin", "distributed_state", "logging_first_step", "disable_tqdm",
+}  # fmt: skip
+VERSIONED = ("trl_rewards_plugin", "trl", "transformers", "torch", "datasets", "accelerate")
+
+
+def holds_run(folder: Path) -> list[str]:
+    """Names in `folder` that only a run leaves there: its metrics, its configuration, its checkpoints."""
+    if not folder.is_dir():
+        return []
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if name in (METRICS, CONFIG) or _CHECKPOINT.fullmatch(name)]
+
+
+def find_checkpoint(folder: Path, resume: str | bool | None) -> str | None:
+    """The checkpoint to resume from: a given folder, the last one in `folder` for True or "true", else None.
+
+    Raises:
+        InputError: there is none.
+    """
+    if resume is None or resume is False or str(resume).lower() in ("", "false", "none"):
+        return None
+    if resume is not True and str(resume).lower() != "true":
+        if Path(resume).is_dir():
+            return str(resume)
+        raise InputError("a checkpoint folder to resume from", f"{resume!r}, which is none", _checkpoints(folder))
+    # trainer_state.json is written last: a checkpoint without it was cut short and would restart the counters at 0.
+    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    if not whole:
+        step = "train without resume_from_checkpoint, or check output_dir"
+        raise InputError("a whole checkpoint to resume from in output_dir", f"none in {folder}", step)
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
+
+
+def _checkpoints(folder: Path) -> str:
+    names = [path.name for path in folder.glob("checkpoint-*")]
+    return f"give one of {', '.join(sorted(names))} in {folder}" if names else "check the path"
+
+
+def refuse_run(folder: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that is a file, or that holds a run which `overwrite` does not give up.
+
+    Raises:
+        InputError: it is or does.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError("a folder as output_dir", f"the file {folder}", "choose another output_dir")
+    found = holds_run(folder)
+    if found and not overwrite:
+        raise InputError(
+            "an output folder that holds no run yet",
+            f"{folder} with {', '.join(found[:4])}",
+            "choose another output_dir, go on with resume_from_checkpoint, or give up what is there with overwrite",
+        )
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what an earlier run left that a later resume could mistake for its own; other files stay."""
+    for name in holds_run(folder):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Indented JSON; NaN is an error here, because most readers of JSON refuse it."""
+    path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """YAML in the given order."""
+    path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def non_default_fields(args: Any) -> dict[str, Any]:
+    """Fields of a config dataclass that differ from a fresh one's, in plain types."""
+    fresh = type(args)(output_dir=args.output_dir)
+    fields = {}
+    for field in dataclasses.fields(args):
+        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
+            continue
+        value = getattr(args, field.name)
+        if value != getattr(fresh, field.name):
+            fields[field.name] = _plain(value)
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Package -> installed version, of those that can change a result."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree
+            continue
+    return found
+
+
+def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
+    """One row a held-out prompt: texts before and after, sampled and greedy, each with total and components."""
+    sides = {
+        "before": before.sampled,
+        "after": after.sampled,
+        "before_greedy": before.greedy,
+        "after_greedy": after.greedy,
+    }
+    rows = []
+    for index, (prompt, source) in enumerate(zip(held_out.prompts, held_out.sources, strict=True)):
+        row: dict[str, Any] = {"prompt": prompt, "source": source}
+        row |= {side: scored.texts[index] for side, scored in sides.items()}
+        for side, scored in sides.items():
+            row[f"{side}_reward"] = float(scored.total[index])
+            row |= {f"{side}_{name}": float(values[index]) for name, values in scored.components.items()}
+        rows.append(row)
+    return rows
+
+
+def write_completions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """`rows` as a parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)

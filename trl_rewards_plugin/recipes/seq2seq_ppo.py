@@ -1,0 +1,391 @@
+"""The whole job in one object: check, load, measure, train, measure again, write the run folder.
+
+Leaves out: the training loop (`ppo/`), the judging (`rewards/`), what the files look like (`run_folder.py`,
+`report.py`, `hub/card.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.card import generate_model_card
+from trl_rewards_plugin.hub.upload import push_to_hub
+from trl_rewards_plugin.ppo.checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.decoding import decode_prompts
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+from trl_rewards_plugin.recipes import report, run_folder
+from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
+from trl_rewards_plugin.recipes.evaluation import (
+    BEST_OF,
+    Evaluation,
+    Evaluator,
+    HeldOut,
+    RunFacts,
+    Yardsticks,
+    build_metrics,
+    score_texts,
+)
+from trl_rewards_plugin.recipes.names import public_name, resolve
+from trl_rewards_plugin.recipes.presets import get_preset
+from trl_rewards_plugin.rewards import MultiClassifierReward
+
+SAMPLES_SHOWN = 3
+DRY_RUN_PROMPTS = 4
+# Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
+RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
+_ARGUMENTS = (
+    "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite", "echo",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        metrics: What `metrics.json` holds.
+        folder: The run folder.
+        trainer: The trainer, with the trained `policy_model`.
+        url: Where it was uploaded, if it was.
+    """
+
+    metrics: dict[str, Any]
+    folder: Path
+    trainer: Seq2SeqPPOTrainer
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Checked inputs; no model is loaded yet."""
+
+    data: RunData
+    reward: Any
+    checkpoint: str | None
+
+
+class Seq2SeqPPO:
+    """Teaches an encoder-decoder by PPO what a reward prefers, and measures what that changed.
+
+    Args:
+        model: Hub id, folder, "bundled:tiny-t5" or a loaded encoder-decoder.
+        reward: A `ClassifierReward`, `MultiClassifierReward`, another callable in TRL's protocol, or the name or
+            YAML file of a reward preset.
+        dataset: Hub id, JSONL, JSON, CSV, parquet or text file, `datasets.Dataset` or list of texts.
+        eval_dataset: Held-out prompts, likewise; None: see `recipes.data.load_run_data`.
+        args: Settings; None: the defaults, in a folder under `runs/`.
+        text_column: Column of the texts.
+        prompt_prefix: Put in front of every text.
+        push_to: Hub repository that the finished run folder is uploaded to.
+        overwrite: Give up a run that lies in the output folder.
+        echo: Called with each block of text for the reader.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reward: Any,
+        dataset: Any,
+        *,
+        eval_dataset: Any = None,
+        args: Seq2SeqPPOConfig | None = None,
+        text_column: str = "prompt",
+        prompt_prefix: str = "",
+        push_to: str | None = None,
+        overwrite: bool = False,
+        echo: Callable[[str], None] = print,
+    ):
+        self.model = model
+        self.reward = reward
+        self.dataset = dataset
+        self.eval_dataset = eval_dataset
+        self.args = args or Seq2SeqPPOConfig(output_dir=f"runs/{Path(public_name(model)).name.rpartition(':')[2]}")
+        self.text_column = text_column
+        self.prompt_prefix = prompt_prefix
+        self.push_to = push_to
+        self.overwrite = overwrite
+        # One voice under `accelerate launch`.
+        self.echo: Callable[[str], None] = echo if self.args.process_index == 0 else (lambda text: None)
+        self.preset: str | None = None
+        self.folder = Path(str(self.args.output_dir))
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Seq2SeqPPO:
+        """The run called `name` ("tiny" or "article") with changes.
+
+        Args:
+            name: A preset.
+            **overrides: Arguments of this class and fields of `Seq2SeqPPOConfig`. A whole `args` replaces the
+                preset's settings. With another `dataset` the preset's `eval_dataset` no longer applies.
+
+        Raises:
+            InputError: an unknown preset or override, or `args` together with single fields.
+        """
+        preset = get_preset(name)
+        fields = {key: value for key, value in overrides.items() if key not in (*_ARGUMENTS, "args")}
+        _refuse_unknown(fields)
+        args = overrides.get("args")
+        if args is not None and fields:
+            raise InputError(
+                "either args or single settings", f"args and {', '.join(fields)}", "put the settings into args"
+            )
+        settings = {**preset.config, **fields}
+        settings.setdefault("output_dir", default_output_dir(name, settings.get("seed")))
+        arguments = {key: getattr(preset, key) for key in _ARGUMENTS if hasattr(preset, key)}
+        if overrides.get("dataset") is not None:
+            arguments["eval_dataset"] = None
+        arguments |= {key: value for key, value in overrides.items() if key in _ARGUMENTS and value is not None}
+        recipe = cls(**arguments, args=args if args is not None else Seq2SeqPPOConfig(**settings))
+        recipe.preset = name
+        return recipe
+
+    def run(self, resume_from_checkpoint: str | bool | None = None) -> RunResult:
+        """Trains, and leaves the run folder.
+
+        Args:
+            resume_from_checkpoint: A checkpoint folder, or True for the last one in the output folder; None: what
+                the settings say.
+
+        Raises:
+            InputError: bad input; before any model is loaded where the input alone decides it.
+        """
+        inputs = self._check(resume_from_checkpoint)
+        held_out = inputs.data.as_held_out()
+        self.echo(report.format_plan(self._plan(inputs)))
+        trainer = self._trainer(inputs)
+        if self.overwrite and inputs.checkpoint is None and trainer.is_world_process_zero():
+            run_folder.clear_run(self.folder)
+        evaluator = self._evaluator(trainer, inputs.reward, held_out)
+        self.echo(f"\nMeasuring the starting model on {len(held_out.prompts)} held-out prompts ...")
+        before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=inputs.checkpoint)
+        seconds = time.perf_counter() - started
+        self.echo("Measuring the trained model on the same prompts ...\n")
+        after = evaluator.evaluate(with_reference=trainer.ref_model is not None)
+        return self._finish(trainer, inputs, before, after, yardsticks, seconds)
+
+    def dry_run(self) -> None:
+        """Loads everything, answers and scores four prompts, tells the plan with an estimate of time, and stops."""
+        inputs = self._check(None)
+        existed = self.folder.exists()
+        trainer = self._trainer(inputs)
+        if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()  # the host makes it when it starts; a dry run leaves nothing
+        train = inputs.data.train
+        four = train.select(range(min(DRY_RUN_PROMPTS, len(train))))
+        shown = list(four["prompt"])
+        evaluator = self._evaluator(trainer, inputs.reward, inputs.data.as_held_out())
+        decoded = evaluator.decode(shown, greedy=False, num_samples=1, seed=self.args.seed, with_reference=False)
+        scored = score_texts(inputs.reward, decoded.texts, shown, further_columns(four))
+        for index, (prompt, text) in enumerate(zip(shown, scored.texts, strict=True)):
+            parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
+            self.echo(f"prompt: {prompt}\nanswer: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
+        minutes = self._estimate_minutes(evaluator, inputs)
+        words = (
+            f"about {minutes:.1f} minutes: an estimate from one timed rollout, with its update counted as long again"
+        )
+        self.echo(report.format_plan(self._plan(inputs) | {"Time": words}))
+        self.echo("\nDry run: nothing was trained or written.")
+
+    def _check(self, resume: str | bool | None) -> _Inputs:
+        """Everything that can be refused without loading a model, cheapest first."""
+        resume = resume if resume is not None else self.args.resume_from_checkpoint
+        checkpoint = run_folder.find_checkpoint(self.folder, resume)
+        if checkpoint is None:
+            run_folder.refuse_run(self.folder, overwrite=self.overwrite)
+        if isinstance(self.model, str | Path):
+            check_seq2seq_model(str(resolve(str(self.model))))
+        data = load_run_data(
+            self.dataset,
+            self.eval_dataset,
+            text_column=self.text_column,
+            prompt_prefix=self.prompt_prefix,
+            seed=self.args.seed,
+        )
+        if len(data.train) < self.args.rollout_batch_size:
+            raise InputError(
+                f"at least one rollout of prompts ({self.args.rollout_batch_size})",
+                f"{len(data.train)} in {data.train_name}",
+                "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
+            )
+        return _Inputs(data, self._load_reward(), checkpoint)
+
+    def _load_reward(self) -> Any:
+        reward = self.reward
+        if isinstance(reward, str | Path):
+            reward = MultiClassifierReward.from_preset(str(reward))
+        elif not hasattr(reward, "score"):
+            reward = MultiClassifierReward(list(reward) if isinstance(reward, list | tuple) else [reward])
+        for part in _describe(reward):
+            if part["name"] in RESERVED_NAMES:
+                step = "give the reward another name=..."
+                raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
+        return reward
+
+    def _trainer(self, inputs: _Inputs) -> Seq2SeqPPOTrainer:
+        set_seed(self.args.seed)
+        return Seq2SeqPPOTrainer(
+            str(resolve(str(self.model))) if isinstance(self.model, str | Path) else self.model,
+            inputs.reward,
+            args=self.args,
+            train_dataset=inputs.data.train,
+            eval_dataset=inputs.data.held_out,
+        )
+
+    def _evaluator(self, trainer: Seq2SeqPPOTrainer, reward: Any, held_out: HeldOut) -> Evaluator:
+        def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
+            reference = trainer.ref_model if with_reference else None
+            return decode_prompts(
+                trainer.policy_model, trainer.processing_class, prompts, trainer.args, ref_model=reference, **settings
+            )
+
+        return Evaluator(decode, reward, held_out, seed=self.args.seed)
+
+    def _rollouts(self, rows: int) -> int:
+        """Rollouts that training will take over `rows` prompts."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        episodes = self.args.total_episodes or self.args.num_train_epochs * rows
+        return math.ceil(episodes / self.args.rollout_batch_size)
+
+    def _plan(self, inputs: _Inputs) -> dict[str, str]:
+        args, data = self.args, inputs.data
+        rollouts = self._rollouts(len(data.train))
+        updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
+        plan = {
+            "Model": public_name(self.model),
+            "Reward": report.format_reward(_describe(inputs.reward)),
+            "Prompts": f"{len(data.train)} of {data.train_name}",
+            "Held out": data.eval_name,
+            "Training": f"{rollouts} rollouts of {args.rollout_batch_size} prompts, {args.num_ppo_epochs} epochs of "
+            f"{args.num_mini_batches} mini-batches on each: {updates} updates",
+            "Folder": str(args.output_dir),
+        }
+        return plan | ({"Resume": Path(inputs.checkpoint).name} if inputs.checkpoint else {})
+
+    def _estimate_minutes(self, evaluator: Evaluator, inputs: _Inputs) -> float:
+        train, size = inputs.data.train, self.args.rollout_batch_size
+        batch = train.select(range(size))
+        started = time.perf_counter()
+        prompts = list(batch["prompt"])
+        decoded = evaluator.decode(prompts, greedy=False, num_samples=1, seed=self.args.seed, with_reference=False)
+        score_texts(inputs.reward, decoded.texts, prompts, further_columns(batch))
+        seconds = time.perf_counter() - started
+        # Evaluation: sampled and greedy, before and after, and the samples of the best-of yardstick.
+        evaluation = (4 + BEST_OF) * len(inputs.data.held_out) / size
+        return (2 * self._rollouts(len(train)) + evaluation) * seconds / 60
+
+    def _finish(
+        self,
+        trainer: Seq2SeqPPOTrainer,
+        inputs: _Inputs,
+        before: Evaluation,
+        after: Evaluation,
+        yardsticks: Yardsticks,
+        seconds: float,
+    ) -> RunResult:
+        held_out = inputs.data.as_held_out()
+        log_ratio = after.sampled.log_ratio
+        episodes = [row["episode"] for row in trainer.state.log_history if "episode" in row]
+        facts = RunFacts(
+            kl=None if log_ratio is None else float(log_ratio.mean()),
+            episodes=int(episodes[-1]) if episodes else trainer.state.global_step * self.args.rollout_batch_size,
+            seconds=seconds,
+            seed=self.args.seed,
+        )
+        metrics = build_metrics(before, after, yardsticks, held_out.sources, facts)
+        trainer.save_model(str(self.folder))
+        url = None
+        if trainer.is_world_process_zero():
+            rows = run_folder.completion_rows(held_out, before, after)
+            self._write(trainer, inputs, metrics, rows)
+            self.echo(report.format_table(metrics))
+            shown = rows[:SAMPLES_SHOWN]
+            self.echo(f"\nThe first {len(shown)} held-out prompts, sampled (reward in brackets):\n")
+            self.echo(report.format_samples(shown))
+            self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
+            if self.push_to:
+                url = push_to_hub(self.folder, self.push_to)
+                self.echo(f"Uploaded: {url}")
+        return RunResult(metrics, self.folder, trainer, url)
+
+    def _write(
+        self, trainer: Seq2SeqPPOTrainer, inputs: _Inputs, metrics: Mapping[str, Any], rows: list[dict[str, Any]]
+    ) -> None:
+        folder = self.folder
+        log_history = trainer.state.log_history
+        components = list(metrics["component_gain"])
+        run_folder.write_completions(folder / run_folder.COMPLETIONS, rows)
+        run_folder.write_yaml(folder / run_folder.CONFIG, self._configuration(inputs, log_history))
+        report.save_reward_curve(log_history, folder / run_folder.CURVE, components)
+        # The metrics come last but for the card, which reads the others: a folder that has them is complete.
+        run_folder.write_json(folder / run_folder.METRICS, metrics)
+        (folder / run_folder.CARD).write_text(generate_model_card(folder), encoding="utf-8")
+
+    def _configuration(self, inputs: _Inputs, log_history: list[dict[str, Any]]) -> dict[str, Any]:
+        """What `trl-rewards train --config config.yaml` needs to do the same run again, and what it was made of."""
+        values = {
+            "preset": self.preset,
+            "model": public_name(self.model),
+            "reward": _name(self.reward),
+            "dataset": _name(self.dataset),
+            "eval_dataset": _name(self.eval_dataset),
+            "text_column": self.text_column,
+            "prompt_prefix": self.prompt_prefix,
+            "push_to": self.push_to,
+            "seed": self.args.seed,
+        }
+        values = {key: value for key, value in values.items() if value not in (None, "")}
+        values |= run_folder.non_default_fields(self.args)
+        parts = [
+            {key: public_name(value) if key == "model" else value for key, value in part.items() if value is not None}
+            for part in _describe(inputs.reward)
+        ]
+        preset = get_preset(self.preset) if self.preset else None
+        made_of = {
+            "rewards": parts,
+            "train_rows": len(inputs.data.train),
+            "held_out_rows": len(inputs.data.held_out),
+            "held_out": inputs.data.eval_name,
+            "epoch_rewards": [row["epoch_reward"] for row in log_history if "epoch_reward" in row],
+            "license": preset.license if preset and preset.model == self.model else None,
+            "versions": run_folder.versions(),
+        }
+        return values | {"made_of": {key: value for key, value in made_of.items() if value}}
+
+
+def default_output_dir(preset: str, seed: int | None) -> str:
+    """`runs/<preset>-seed<seed>`; the host's seed is 42 where nothing sets one."""
+    return f"runs/{preset}-seed{42 if seed is None else seed}"
+
+
+def _refuse_unknown(fields: Mapping[str, Any]) -> None:
+    known = [*_ARGUMENTS, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
+    for name in fields:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            step = f"did you mean {close[0]!r}?" if close else "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
+            raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(name), step)
+
+
+def _describe(reward: Any) -> list[dict[str, Any]]:
+    if hasattr(reward, "describe"):
+        return [dict(part) for part in reward.describe()]
+    return [{"name": getattr(reward, "name", "reward_"), "weight": 1.0}]
+
+
+def _name(given: Any) -> str | None:
+    """What was given by name, as another machine can read it; None for an object."""
+    return public_name(given) if isinstance(given, str | Path) else None
