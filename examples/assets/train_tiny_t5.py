@@ -310,7 +310,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate (default %(default)s)")
     parser.add_argument("--every", type=float, default=150.0, help="seconds between reports (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="a few seconds and a far smaller model")
+    parser.add_argument("--smoke", action="store_true", help="one second of training a far smaller model")
     return parser.parse_args()
 
 
@@ -376,7 +376,7 @@ def main() -> None:
         if options.checkpoints:
             save_latest(model, tokenizer, options.checkpoints)
 
-    seconds = 4.0 if options.smoke else options.minutes * 60
+    seconds = 1.0 if options.smoke else options.minutes * 60
     steps = train(model, mixture, seconds, options.rate, options.every, report)
     options.out.mkdir(parents=True, exist_ok=True)
     save(model, tokenizer, options.out)

@@ -1,13 +1,16 @@
 """The scripts that made the prompts and the tiny T5 still run: each in a process of its own, on made-up documents."""
 
+import importlib
 import json
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import verify_checksums
@@ -77,3 +80,41 @@ def test_train_tiny_t5_writes_a_model_that_loads_in_float32(documents: Path, tmp
     ids = tokenizer(text)["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.fixture
+def measures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """examples/assets/copy_measures.py, which imports its neighbours by their plain names."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("copy_measures")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "edits"),
+    [
+        ("We sat down.", "We sat down.", 0),
+        ("We sat.", "We sat down.", 2),  # one word altered, one added
+        ("We all sat down.", "We sat down.", 1),
+        ("", "We sat down.", 3),
+        ("Wait \u2026 no.", "Wait ... no.", 0),  # NFKC, as the tokenizer does
+    ],
+)
+def test_word_edits(measures: ModuleType, left: str, right: str, edits: int) -> None:
+    assert measures.word_edits(left, right) == measures.word_edits(right, left) == edits
+
+
+def test_closest_sentence_gives_its_position_and_the_edits(measures: ModuleType) -> None:
+    passage = 'He said "go now." We went home at once! Was that all?'
+    assert measures.split_sentences(passage) == ['He said "go now."', "We went home at once!", "Was that all?"]
+    assert measures.closest_sentence("We went home once!", passage) == (1, 1)
+
+
+def test_has_loop_needs_the_same_three_words_twice(measures: ModuleType) -> None:
+    assert measures.has_loop("on and on and on and")
+    assert not measures.has_loop("on and off and on again")
+
+
+def test_choice_entropy_is_one_for_equal_sentences_and_ignores_what_is_no_sentence(measures: ModuleType) -> None:
+    assert measures.choice_entropy(torch.tensor([0.1, 0.1, 0.1]).log()) == pytest.approx(1.0)
+    # 3/4 and 1/4: (0.75 ln(4/3) + 0.25 ln 4) / ln 2
+    assert measures.choice_entropy(torch.tensor([0.3, 0.1]).log()) == pytest.approx(0.8112781, abs=1e-5)
