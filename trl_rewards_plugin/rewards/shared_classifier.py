@@ -129,13 +129,13 @@ class SharedClassifier:
         """The model, in eval mode on its device, and the tokenizer; loaded on the first call only.
 
         Raises:
-            InputError: the checkpoint has no trained classification head, or the tokenizer no pad token.
+            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token.
         """
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = self._load_tokenizer()
             if self._model is None:
                 self._model = self._load_model()
+            if self._tokenizer is None:
+                self._tokenizer = self._load_tokenizer()
             return self._model, self._tokenizer
 
     def _load_tokenizer(self) -> Any:
@@ -144,6 +144,14 @@ class SharedClassifier:
             tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self.revision)
         elif isinstance(tokenizer, str):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
+        # more): most texts would read the same.
+        if len(tokenizer) - len(tokenizer.all_special_ids) <= 2:
+            raise InputError(
+                f"tokenizer files beside the weights of {self.model_id}",
+                f"a tokenizer of {len(tokenizer)} tokens, the special ones",
+                "save the tokenizer into the same folder, or pass tokenizer=",
+            )
         if tokenizer.pad_token_id is None:
             raise InputError(
                 "a tokenizer with a pad token, to score texts of several lengths at once",

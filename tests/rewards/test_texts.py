@@ -1,0 +1,74 @@
+import pytest
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.names import check_name, clean_name, did_you_mean, shortened
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
+
+
+def test_plain_texts_stay_as_they_are():
+    assert as_texts(["a", ""]) == ["a", ""]
+    assert as_texts(("a",)) == ["a"]
+    assert as_texts([]) == []
+
+
+def test_of_messages_the_last_content_counts():
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    assert as_texts([messages, messages[:1]]) == ["hello", "hi"]
+
+
+def test_text_parts_of_a_message_are_joined():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert as_texts([[{"role": "assistant", "content": parts}]]) == ["ab"]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        None,
+        3,
+        [],
+        ["hello"],
+        {"content": "hello"},
+        [{"role": "assistant"}],
+        [{"role": "assistant", "content": None}],
+        [{"role": "assistant", "content": [{"type": "image"}]}],
+    ],
+)
+def test_what_is_no_text_is_named_by_its_index(item):
+    with pytest.raises(InputError, match=r"completions\[1\]"):
+        as_texts(["fine", item])
+
+
+@pytest.mark.parametrize("items", ["hello", None, 3])
+def test_what_is_no_list_is_refused(items):
+    with pytest.raises(InputError, match="list of texts"):
+        as_texts(items)
+
+
+def test_prompts_are_as_many_as_completions():
+    assert paired_texts(None, ["a"]) is None
+    assert paired_texts([[{"role": "user", "content": "q"}]], ["a"]) == ["q"]
+    with pytest.raises(InputError, match="1 prompts, one for each"):
+        paired_texts(["p", "q"], ["a"])
+    with pytest.raises(InputError, match=r"prompts\[0\]"):
+        paired_texts([None], ["a"])
+
+
+def test_names_are_cleaned_or_checked():
+    assert clean_name("org/model name: LABEL_1") == "org_model_name_LABEL_1"
+    assert clean_name("<lambda>") == "lambda"
+    assert clean_name("//") == "reward"
+    assert check_name("a-b_c.1") == "a-b_c.1"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", None, 1])
+def test_names_outside_the_alphabet_are_refused(name):
+    with pytest.raises(InputError, match="letters, digits"):
+        check_name(name)
+
+
+def test_suggestions_and_excerpts():
+    assert did_you_mean("Gramatical", ["grammatical", "neutral"]) == "did you mean 'grammatical'? "
+    assert did_you_mean("label_1", ["LABEL_0", "LABEL_1"]) == "did you mean 'LABEL_1'? "
+    assert did_you_mean("zzz", ["neutral"]) == ""
+    assert shortened("x" * 300) == repr("x" * 197 + "...")
