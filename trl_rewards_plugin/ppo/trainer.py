@@ -282,7 +282,9 @@ class Seq2SeqPPOTrainer(Trainer):
         total, count = self._epoch_scores
         if count and float(self.state.epoch).is_integer():
             self._epoch_scores = (0.0, 0)
+            should_log = self.control.should_log
             self.log({"epoch_reward": total / count})
+            self.control.should_log = should_log  # cleared by any log, and the rollout's own is still to come
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     # ---- Evaluation ----
@@ -354,7 +356,7 @@ class Seq2SeqPPOTrainer(Trainer):
                 "a complete checkpoint of this trainer", f"{folder} without {', '.join(missing)}",
                 "resume from an earlier checkpoint-* folder",
             )
-        super()._load_from_checkpoint(resume_from_checkpoint, model=self._wrapped.policy)
+        _load_policy(self.policy_model, folder)
         self._wrapped.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         self.kl_coef, self.episodes = state["kl_coef"], state["episodes"]
@@ -396,6 +398,28 @@ def _load(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBa
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
         processing_class = AutoTokenizer.from_pretrained(name)
     return model, processing_class
+
+
+def _load_policy(policy: nn.Module, folder: Path) -> None:
+    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
+    if hasattr(policy, "peft_config"):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
+        return
+    saved = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        saved.update(load_file(file))
+    result = policy.load_state_dict(saved, strict=False)
+    own = policy.state_dict()
+    loaded = {own[name].data_ptr() for name in saved if name in own}
+    missing = [name for name in result.missing_keys if own[name].data_ptr() not in loaded]  # tied ones are stored once
+    if missing or result.unexpected_keys:
+        raise InputError(
+            f"a checkpoint of this model ({type(policy).__name__})",
+            f"{folder} with missing {missing[:3]} and unexpected {result.unexpected_keys[:3]}",
+            "resume with the model that the run began with",
+        )
 
 
 def _policy_and_reference(

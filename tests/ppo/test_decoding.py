@@ -1,0 +1,63 @@
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.decoding import decode_prompts
+from trl_rewards_plugin.ppo.prompts import prompt_text, tokenize_prompts
+
+PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tiny_t5(tmp_path_factory.mktemp("t5"))
+    args = Seq2SeqPPOConfig(output_dir="unused", response_length=6, per_device_eval_batch_size=2, report_to="none")
+    return AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder), args
+
+
+def test_the_same_seed_gives_the_same_texts_and_no_other_randomness_moves(loaded):
+    state = torch.get_rng_state()
+    first, second = (decode_prompts(*loaded[:2], PROMPTS, loaded[2], seed=4) for _ in range(2))
+    other = decode_prompts(*loaded[:2], PROMPTS, loaded[2], seed=5)
+    assert first.texts == second.texts != other.texts
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_samples_of_one_prompt_lie_side_by_side(loaded):
+    decoded = decode_prompts(*loaded[:2], PROMPTS, loaded[2], num_samples=3, greedy=True)
+    assert len(decoded.texts) == 6
+    assert len(set(decoded.texts[:3])) == len(set(decoded.texts[3:])) == 1
+    assert decoded.lengths.shape == (6,)
+    assert decoded.log_ratio is None
+
+
+def test_the_log_ratio_is_0_against_itself_and_that_of_the_texts_against_another(loaded, tmp_path):
+    model, tokenizer, args = loaded
+    same = decode_prompts(model, tokenizer, PROMPTS, args, ref_model=model)
+    assert torch.equal(same.log_ratio, torch.zeros(2))
+    other = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path, seed=1)).eval()
+    many = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=20, ref_model=other)
+    assert many.log_ratio.mean() > 0  # a KL divergence, estimated from 40 responses
+
+
+def test_generate_decodes_where_settings_are_given(loaded):
+    model, tokenizer, args = loaded
+    decoded = decode_prompts(model, tokenizer, PROMPTS, args, generation_kwargs={"num_beams": 3, "max_new_tokens": 2})
+    assert int(decoded.lengths.max()) <= 2
+
+
+def test_prompts_are_padded_on_the_right_and_cut_before_their_eos(loaded):
+    tokenizer = loaded[1]
+    tokenizer.padding_side = "left"
+    batch = tokenize_prompts(PROMPTS, tokenizer, 5)
+    assert batch.truncated == 1
+    assert batch.mask.tolist() == [[True, True, True, False, False], [True] * 5]
+    assert batch.ids[1, -1] == batch.ids[0, 2] == tokenizer.eos_token_id
+    assert tokenizer.padding_side == "left"
+
+
+def test_a_conversation_goes_through_the_chat_template(loaded):
+    loaded[1].chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+    assert prompt_text([{"role": "user", "content": "hi"}], loaded[1]) == "user: hi"

@@ -1,0 +1,154 @@
+"""The invariant that everything rests on: the sampled policy is the scored policy."""
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo.policy import (
+    PolicyWithValueHead,
+    teacher_forced,
+    token_entropies,
+    token_logprobs,
+    turn_off_dropout,
+)
+from trl_rewards_plugin.ppo.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.rollout import sample_responses
+from trl_rewards_plugin.ppo.token_rules import token_rules
+
+PROMPTS = ["the cat", "the big black dog eats old fish near the cold river .", "snow", "she reads a long book now"] * 6
+families = pytest.mark.parametrize("build", [tiny_t5, tiny_bart], ids=["t5", "bart"])
+
+
+def load(build, folder):
+    model = AutoModelForSeq2SeqLM.from_pretrained(build(folder))
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def gap(model, ids, mask, **rules):
+    """Responses, and the largest difference of the sampler's log-probabilities from teacher forcing's."""
+    settings = token_rules(model, **rules)
+    torch.manual_seed(0)
+    responses = sample_responses(model, ids, mask, settings, 12)
+    log_weights, _ = teacher_forced(model, ids, mask, responses.ids, settings)
+    scored = token_logprobs(log_weights, responses.ids)
+    return responses, ((scored - responses.logprobs).abs() * responses.mask).max().item()
+
+
+def make_eos_likely(model):
+    """A quarter of the vocabulary ends a response, so that random weights end them at many different steps."""
+    config = model.generation_config
+    config.eos_token_id = [config.eos_token_id, *range(10, 45)]
+
+
+@families
+@pytest.mark.parametrize("rules", [{}, {"temperature": 0.7, "min_new_tokens": 2, "suppressed": (5, 6)}])
+def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, rules):
+    model, tokenizer = load(build, tmp_path)
+    make_eos_likely(model)
+    turn_off_dropout(model)
+    model.train()  # as during the update
+    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    assert len(set(batch.mask.sum(1).tolist())) > 2
+    responses, difference = gap(model, batch.ids, batch.mask, **rules)
+    lengths = responses.mask.sum(1)
+    assert len(set(lengths.tolist())) > 2
+    assert responses.ended.any()
+    assert difference < 1e-4
+
+
+def test_the_invariant_breaks_with_left_padded_prompts(tmp_path):
+    """BART counts encoder positions from the left edge: the same prompt, padded on the left, is another prompt."""
+    model, tokenizer = load(tiny_bart, tmp_path)
+    turn_off_dropout(model)
+    right = tokenize_prompts(PROMPTS, tokenizer, 64)
+    left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
+    rules = token_rules(model)
+    torch.manual_seed(0)
+    responses = sample_responses(model, left["input_ids"], left["attention_mask"].bool(), rules, 12)
+    scored = token_logprobs(teacher_forced(model, right.ids, right.mask, responses.ids, rules)[0], responses.ids)
+    assert ((scored - responses.logprobs).abs() * responses.mask).max() > 1e-2
+
+
+@families
+def test_the_invariant_breaks_with_dropout_on(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    model.train()
+    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    assert gap(model, batch.ids, batch.mask)[1] > 1e-2
+
+
+@families
+def test_dropout_is_off_in_the_modules_and_kept_in_the_config(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    before = model.config.to_dict()
+    turn_off_dropout(model)
+    model.train()
+    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    responses = torch.full((len(PROMPTS), 3), 7)
+    first, second = (teacher_forced(model, batch.ids, batch.mask, responses, token_rules(model))[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert model.config.to_dict() == before
+
+
+@families
+def test_every_prompt_alone_gives_what_it_gives_in_a_batch(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    model.eval()
+    rules = token_rules(model)
+    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    together = sample_responses(model, batch.ids, batch.mask, rules, 8, greedy=True)
+    for row, prompt in enumerate(PROMPTS[:4]):
+        single = tokenize_prompts([prompt], tokenizer, 64)
+        alone = sample_responses(model, single.ids, single.mask, rules, 8, greedy=True)
+        length = int(alone.mask.sum())
+        assert alone.ids[0, :length].tolist() == together.ids[row, : int(together.mask[row].sum())].tolist()
+
+
+@families
+def test_greedy_sampling_is_greedy_generate(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    model.eval()
+    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    ours = sample_responses(model, batch.ids, batch.mask, token_rules(model), 8, greedy=True)
+    theirs = model.generate(
+        batch.ids, attention_mask=batch.mask.long(), max_new_tokens=8, do_sample=False, num_beams=1,
+        forced_eos_token_id=None, bad_words_ids=[[model.generation_config.pad_token_id]],
+    )[:, 1:]
+    for row in range(4):
+        length = int(ours.mask[row].sum()) - 1  # BART's config forces an EOS at the last step of generate
+        assert theirs[row, :length].tolist() == ours.ids[row, :length].tolist()
+
+
+def test_a_response_of_eos_alone_is_one_real_token(tmp_path):
+    model, tokenizer = load(tiny_t5, tmp_path)
+    batch = tokenize_prompts(["the cat"], tokenizer, 64)
+    rules = token_rules(model, suppressed=tuple(range(2, len(tokenizer))))
+    responses = sample_responses(model, batch.ids, batch.mask, rules, 5)
+    assert responses.ids.tolist() == [[1]]
+    assert responses.mask.tolist() == [[True]]
+    assert responses.ended.tolist() == [True]
+    assert responses.logprobs.item() == 0.0
+
+
+@families
+def test_values_start_at_zero_and_entropy_is_that_of_the_distribution(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    batch = tokenize_prompts(PROMPTS[:3], tokenizer, 64)
+    rules = token_rules(model)
+    responses = sample_responses(model, batch.ids, batch.mask, rules, 6)
+    wrapped = PolicyWithValueHead(model)
+    output = wrapped(batch.ids, batch.mask, responses.ids, rules)
+    assert not output.values.any()
+    assert output.values.shape == output.logprobs.shape == output.entropies.shape == responses.ids.shape
+    log_weights, hidden = teacher_forced(model, batch.ids, batch.mask, responses.ids, rules)
+    exact = torch.distributions.Categorical(logits=log_weights.double()).entropy()
+    assert torch.allclose(output.entropies.double(), exact, atol=1e-5)
+    assert hidden.shape == (*responses.ids.shape, 32)
+
+
+def test_log_probabilities_and_entropy_by_hand():
+    log_weights = torch.tensor([[[0.0, 0.0, -torch.inf]]])
+    assert token_logprobs(log_weights, torch.tensor([[0]])).item() == pytest.approx(-0.6931472)
+    assert token_entropies(log_weights).item() == pytest.approx(0.6931472)
+    assert torch.isfinite(token_logprobs(log_weights, torch.tensor([[2]])))

@@ -1,0 +1,152 @@
+"""What is refused before anything is loaded, and the three parts of each message."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
+
+from tests.tiny_models import tiny_classifier, tiny_t5
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checks import (
+    check_dataset,
+    check_devices,
+    check_reward_funcs,
+    check_seq2seq_model,
+)
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+
+
+def reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+def config(**settings):
+    return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **settings)
+
+
+def rows(count, column="prompt"):
+    return Dataset.from_list([{column: "the cat"}] * count) if count else Dataset.from_dict({column: []})
+
+
+def refused(call):
+    with pytest.raises(InputError) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("call", "expected", "found", "next_step"),
+    [
+        (lambda: config(fp16=True), "float32 or bf16", "fp16=True", "leave fp16 out"),
+        (lambda: config(top_p=0.9), "top_p left out or neutral (1.0)", "top_p=0.9", "leave top_p out"),
+        (lambda: config(top_k=50), "top_k left out or neutral (0)", "top_k=50", "leave top_k out"),
+        (lambda: config(generation_kwargs={"num_beams": 4}), "num_beams left out", "num_beams=4", "eval_generation_k"),
+        (lambda: config(generation_kwargs={"no_repeat_ngram_size": 3}), "neutral (0)", "size=3", "lower `temperature`"),
+        (lambda: config(generation_kwargs={"temperature": 0.5}), "temperature as a field", "0.5", "(temperature=...)"),
+        (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
+        (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
+        (lambda: config(kl_estimator="k2"), "'k1' or 'k3'", "kl_estimator='k2'", "change kl_estimator"),
+        (lambda: config(missing_eos_penalty=-1.0), "it is subtracted", "missing_eos_penalty=-1.0", "change missing"),
+        (lambda: config(min_new_tokens=53), "below response_length", "min_new_tokens=53", "change min_new_tokens"),
+        (
+            lambda: config(per_device_train_batch_size=8, num_mini_batches=3),
+            "num_mini_batches that divides", "num_mini_batches=3 for 8 episodes", "divisors of 8",
+        ),
+        (lambda: check_devices(2), "one GPU a process", "2 visible GPUs", "accelerate launch"),
+        (lambda: check_reward_funcs([], None), "at least one reward", "an empty list", "pass a callable"),
+        (lambda: check_reward_funcs("user/judge", None), "reward callables", "str 'user/judge'", "ClassifierReward("),
+        (lambda: check_reward_funcs(torch.nn.Linear(1, 1), None), "reward callables", "Linear", "ClassifierReward("),
+        (lambda: check_reward_funcs([reward, reward], None), "different names", "two named 'reward'", "name"),
+        (lambda: check_reward_funcs([reward], [1.0, 2.0]), "1 reward_weights", "2: [1.0, 2.0]", "one weight for each"),
+        (lambda: check_dataset(["the cat"], "train_dataset"), "datasets.Dataset", "list", "from_list"),
+        (lambda: check_dataset(rows(2, "prompts"), "train_dataset"), "column 'prompt'", "prompts", "rename_column('prompts'"),
+        (lambda: check_dataset(rows(0), "train_dataset", 4), "at least 4 rows", "an empty dataset", "how it was loaded"),
+        (lambda: check_dataset(rows(3), "train_dataset", 4), "one rollout of prompts, 4", "3 rows", "lower per_device"),
+    ],
+)
+def test_each_message_says_what_was_expected_found_and_what_to_do(call, expected, found, next_step):
+    error = refused(call)
+    assert expected in error.expected
+    assert found in error.found
+    assert next_step in error.next_step
+    for part in (error.expected, error.found, error.next_step):
+        assert part in str(error)
+
+
+def test_neutral_generation_settings_are_accepted():
+    config(top_p=1.0, top_k=0, generation_kwargs={"num_beams": 1, "do_sample": True, "repetition_penalty": 1.0})
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    error = refused(lambda: check_seq2seq_model(tmp_path))
+    assert "without config.json" in error.found
+
+
+def test_a_decoder_only_model_is_refused_by_its_config_alone(tmp_path):
+    GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16).save_pretrained(tmp_path)  # no weights are there to load
+    error = refused(lambda: check_seq2seq_model(str(tmp_path)))
+    assert "gpt2" in error.found
+    assert "GRPOTrainer" in error.next_step
+
+
+def test_loaded_models_are_checked_too(tmp_path):
+    decoder = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16))
+    assert "GPT2LMHeadModel" in refused(lambda: check_seq2seq_model(decoder)).found
+    half = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path), dtype=torch.float16)
+    assert "float16" in refused(lambda: check_seq2seq_model(half)).found
+    assert "Linear" in refused(lambda: check_seq2seq_model(torch.nn.Linear(1, 1))).found
+
+
+def test_a_name_that_is_nowhere_is_refused(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    error = refused(lambda: check_seq2seq_model("nobody/no-such-model"))
+    assert "'nobody/no-such-model'" in error.found
+    assert "spelling" in error.next_step
+
+
+def test_a_classifier_is_no_policy(tmp_path):
+    assert "not one" in refused(lambda: check_seq2seq_model(str(tiny_classifier(tmp_path)))).found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"reward_funcs": "judge"}, "'judge'"),
+        ({"train_dataset": rows(3)}, "3 rows"),
+        ({"train_dataset": rows(0)}, "empty"),
+        ({"train_dataset": rows(8, "text")}, "['text']"),
+        ({"eval_dataset": rows(0)}, "empty"),
+        ({"value_model": "critic"}, "str"),
+    ],
+)
+def test_the_trainer_refuses_before_it_looks_at_the_model(arguments, found):
+    settings = {"reward_funcs": reward, "train_dataset": rows(8), **arguments}
+    error = refused(lambda: Seq2SeqPPOTrainer("no/model/is/looked/at", args=config(), **settings))
+    assert found in error.found
+
+
+def test_evaluating_without_a_dataset_is_refused(tmp_path):
+    trainer = Seq2SeqPPOTrainer(tiny_t5(tmp_path), reward, config())
+    assert "eval_dataset" in refused(trainer.evaluate).expected
+
+
+def test_a_model_built_in_memory_needs_its_tokenizer(tmp_path):
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path))
+    model.config._name_or_path = ""
+    assert "processing_class" in refused(lambda: Seq2SeqPPOTrainer(model, reward, config())).expected
+
+
+def test_the_reference_must_not_be_the_policy(tmp_path):
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path))
+    error = refused(lambda: Seq2SeqPPOTrainer(model, reward, config(), ref_model=model))
+    assert "the policy itself" in error.found
+
+
+def test_derived_numbers_are_read_only_properties():
+    args = config(per_device_train_batch_size=8, gradient_accumulation_steps=2, num_mini_batches=4, total_episodes=33)
+    assert (args.micro_batch_size, args.local_batch_size, args.batch_size) == (8, 16, 16)
+    assert (args.local_mini_batch_size, args.mini_batch_size, args.num_total_batches) == (4, 4, 3)
+    assert config().num_total_batches is None
+    with pytest.raises(AttributeError):
+        args.batch_size = 3
