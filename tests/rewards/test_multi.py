@@ -185,6 +185,16 @@ def test_columns_reach_the_callables_through_score_too():
     assert MultiClassifierReward([copies]).score(["a", "b"], source=["a", "c"]).total.tolist() == [1.0, 0.0]
 
 
+def test_a_column_may_have_the_name_of_an_argument_of_ours():
+    def copies(completions, texts, **kwargs):
+        return [float(text == one) for text, one in zip(completions, texts, strict=True)]
+
+    both = MultiClassifierReward([copies, ClassifierReward(judge(), label="good", name="quality")], [1.0, 0.0])
+    assert both(completions=["a", "b"], prompts=["", ""], texts=["a", "c"], columns=[1, 2]) == [1.0, 0.0]
+    assert both.component("copies")(completions=["a"], texts=["a"]) == [1.0]
+    assert len(both.component("quality")(completions=["a"], texts=["a"])) == 1
+
+
 def test_names_and_components():
     reward = pair()
     assert reward.__name__ == reward.name == "quality_neutrality"

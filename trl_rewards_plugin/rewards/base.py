@@ -30,10 +30,14 @@ class Reward:
         Raises:
             InputError: an item is not a text (its index is named), or the counts differ.
         """
-        return self.score(completions, prompts, **kwargs).total.tolist()
+        return self._scores(completions, prompts, kwargs).total.tolist()
 
     def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
-        """Total and components of N texts; arguments and errors as in a call."""
+        """Total (N,) and components, each (N,) and before weighting, of N texts; arguments and errors as in a call."""
+        return self._scores(texts, prompts, columns)
+
+    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        # The columns come as one dict: a data set may well have a column named "texts".
         raise NotImplementedError
 
     def component_names(self) -> list[str]:

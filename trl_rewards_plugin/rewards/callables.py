@@ -42,18 +42,20 @@ class CallableReward(Reward):
         super().__init__(clean_name(name))
         self.function = function
 
-    def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
-        """Scores of N texts: `total` and the one component, both (N,), NaN where the function returned None or NaN.
+    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        scores = self.values(as_texts(completions), completions, prompts, columns)
+        return RewardScores(scores, {self.name: scores})
+
+    def values(self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+        """The function's N scores: (N,) float32, NaN where it returned None or NaN.
+
+        Args:
+            plain: The completions as texts, for the errors.
 
         Raises:
             RuntimeError: the function raised; the cause is chained.
             InputError: it returned another number of scores, or one that is infinite or no number.
         """
-        scores = self.values(as_texts(texts), texts, prompts, columns)
-        return RewardScores(scores, {self.name: scores})
-
-    def values(self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
-        """The function's N scores as (N,) float32; `plain` are the completions as texts, for the errors."""
         shown = shortened(plain[0]) if plain else "no texts at all"
         try:
             returned = self.function(prompts=prompts, completions=completions, **columns)

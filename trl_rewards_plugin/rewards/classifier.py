@@ -4,7 +4,6 @@ Leaves out: training of classifiers, and combining rewards (multi.py).
 """
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +26,8 @@ class ClassifierReward(Reward):
     ```
 
     Only the model's config is read when it is built; tokenizer and weights are loaded on first use. It can be pickled
-    without the weights (they are loaded again on the other side) and called from several threads.
+    without the weights (they are loaded again on the other side) and called from several threads. Of a call's
+    keywords it reads `completions` and, with `pair="prompt"`, `prompts`; it ignores the rest.
 
     Args:
         model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode.
@@ -152,18 +152,8 @@ class ClassifierReward(Reward):
             )
         return scores
 
-    def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
-        """Scores of N texts: `total` and the one component, both (N,).
-
-        Args:
-            texts: N texts or lists of chat messages.
-            prompts: N prompts, read only with `pair="prompt"`.
-            **columns: Ignored; a classifier reads nothing else.
-
-        Raises:
-            InputError: an item is not a text, the counts differ, or prompts are needed and missing.
-        """
-        plain = as_texts(texts)
+    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        plain = as_texts(completions)
         scores = self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
         return RewardScores(scores, {self.name: scores})
 

@@ -32,7 +32,10 @@ class MultiClassifierReward(Reward):
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass. Called by TRL, it
     logs each component's mean as `rewards/<component>/mean` (TRL's own form) and each component as a column of the
-    completions table.
+    completions table. Callables get completions and prompts as they came, texts or chat messages.
+
+    A call fails with `InputError` where a component's scores are not N finite numbers, Nones or NaNs, and with
+    `RuntimeError` where a component fails; its name and a text are in the message.
 
     Args:
         rewards: K `ClassifierReward`s and plain callables `f(prompts=, completions=, **columns)`, mixed. A callable
@@ -84,25 +87,14 @@ class MultiClassifierReward(Reward):
         _checked_weights(weights, len(entries))
         return cls([ClassifierReward(**entry) for entry in entries], weights, name=preset_name(preset))
 
-    def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
-        """Total (N,) and the K components, each (N,) and before weighting.
-
-        Args:
-            texts: N texts or lists of chat messages; callables get them as they are, classifiers as texts.
-            prompts: N prompts in either form.
-            **columns: Handed to the callables as keywords.
-
-        Raises:
-            InputError: an item is not a text, or a component's scores are not N finite numbers, Nones or NaNs.
-            RuntimeError: a component failed; its name and a text are in the message.
-        """
-        plain = as_texts(texts)
+    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        plain = as_texts(completions)
         plain_prompts = paired_texts(prompts, plain)
         logits: dict[tuple, Tensor] = {}
         scores = []
         for part in self._parts:
             if isinstance(part, CallableReward):
-                scores.append(part.values(plain, texts, prompts, columns))
+                scores.append(part.values(plain, completions, prompts, columns))
                 continue
             if part.forward_key not in logits:
                 logits[part.forward_key] = part.logits(plain, plain_prompts)
@@ -111,7 +103,7 @@ class MultiClassifierReward(Reward):
         return RewardScores(total, dict(zip(self.component_names(), scores, strict=True)))
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
-        scores = self.score(completions, prompts, **kwargs)
+        scores = self._scores(completions, prompts, kwargs)
         log_metric, log_extra = kwargs.get("log_metric"), kwargs.get("log_extra")
         for name, values in scores.components.items():
             # A mean over nothing is NaN and would poison the average of the logging step.

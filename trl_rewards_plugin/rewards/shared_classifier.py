@@ -204,8 +204,9 @@ class SharedClassifier:
             batches = token_batches(lengths, batch_size)
             parts = [self._forward(model, tokenizer, encoded, batch) for batch in batches]
         order = torch.tensor([index for batch in batches for index in batch])
-        logits = torch.empty_like(torch.cat(parts))
-        logits[order] = torch.cat(parts)
+        batched = torch.cat(parts)
+        logits = torch.empty_like(batched)
+        logits[order] = batched
         return logits[torch.tensor(places)]
 
     @staticmethod
