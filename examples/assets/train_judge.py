@@ -23,13 +23,14 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import torch
 from corpus import read_documents, sentences, split_documents
 from corrupt import corrupt
 from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, measure, read_rows
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -54,8 +55,22 @@ BUCKET = 50  # batches that are sorted by length together
 WARM_UP = 0.06  # share of all steps
 AVERAGED_STEPS = 200  # about so many last steps weigh in the average
 SHARD = "14MB"
+REPORTED_STEPS = 25
+
+PLACE_LOSS = 5.0  # weight of finding the spoilt places beside the verdict on the whole text
+PLACE_LAYER = -2  # whose output shows the places; the last layer is left to gather them into the verdict
+PLACE_POSITIVE = 5.0  # weight of a spoilt place, of which there are few
 
 Row = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text to learn from; `real` is the sentence that it is or was made from, None for a row of the CSV file."""
+
+    text: str
+    label: int
+    real: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,31 +112,52 @@ def read_texts(args: argparse.Namespace, labels: Sequence[str]) -> Texts:
     return Texts(rows, real)
 
 
-def pairs(real: Sequence[str], rng: random.Random) -> list[Row]:
+def pairs(real: Sequence[str], rng: random.Random) -> list[Example]:
     """Each real sentence (label 1) and a freshly spoilt copy of it (label 0)."""
     words = [word for sentence in real for word in sentence.split()]
-    return [row for text in real for row in ((text, 1), (corrupt(text, rng, words), 0))]
+    return [x for text in real for x in (Example(text, 1, text), Example(corrupt(text, rng, words), 0, text))]
 
 
-def epochs(texts: Texts, args: argparse.Namespace, rng: random.Random) -> Iterator[list[Row]]:
-    """Rows of each epoch: first pairs alone, of good CSV rows too; then the CSV file with fewer pairs."""
+def epochs(texts: Texts, args: argparse.Namespace, rng: random.Random) -> Iterator[list[Example]]:
+    """Examples of each epoch: first pairs alone, of good CSV rows too; then the CSV file with fewer pairs."""
     good = [text for text, label in texts.rows if label == 1 and len(text.split()) >= LEAST_WORDS]
-    everything = texts.real + good
+    labelled, everything = [Example(*row) for row in texts.rows], texts.real + good
     if args.opening_pairs and texts.real:
         yield pairs(rng.sample(everything, min(args.opening_pairs, len(everything))), rng)
     for _ in range(args.epochs):
-        yield texts.rows + pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
+        yield labelled + pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
 
 
-def batches(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> Iterator[list[Row]]:
-    """Shuffled batches of rows of like length: little padding, and both labels in most of them."""
-    shuffled = rng.sample(list(rows), len(rows))
+def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Example]]:
+    """Shuffled batches of examples of like length: little padding, and both labels in most of them."""
+    shuffled = rng.sample(list(examples), len(examples))
     chunks = []
     for start in range(0, len(shuffled), BATCH * BUCKET):
-        bucket = sorted(shuffled[start : start + BATCH * BUCKET], key=lambda row: len(row[0]))
+        bucket = sorted(shuffled[start : start + BATCH * BUCKET], key=lambda example: len(example.text))
         chunks += [bucket[at : at + BATCH] for at in range(0, len(bucket), BATCH)]
     rng.shuffle(chunks)
     yield from chunks
+
+
+def spoilt_places(real: Sequence[int], spoilt: Sequence[int]) -> list[int]:
+    """1 for each word piece of `spoilt` that is not `real`'s, or that follows a gap; else 0."""
+    places = [0] * len(spoilt)
+    for change, _, _, start, end in SequenceMatcher(None, real, spoilt, autojunk=False).get_opcodes():
+        if change != "equal":
+            for at in range(start, min(max(end, start + 1), len(spoilt))):
+                places[at] = 1
+    return places
+
+
+def place_targets(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, inputs: dict) -> torch.Tensor:
+    """[texts, pieces] 1 where spoilt, 0 where not, -1 on padding and in rows of the CSV file, where nobody knows."""
+    targets = torch.full(inputs["input_ids"].shape, -1.0)
+    for row, example in enumerate(examples):
+        if example.real is not None:
+            ids = inputs["input_ids"][row, : int(inputs["attention_mask"][row].sum())].tolist()
+            real = tokenizer(example.real, truncation=True, max_length=MOST_PIECES)["input_ids"]
+            targets[row, : len(ids)] = torch.tensor(spoilt_places(real, ids), dtype=torch.float32)
+    return targets
 
 
 def load_encoder(args: argparse.Namespace, labels: Sequence[str], texts: Texts) -> tuple:
@@ -176,39 +212,64 @@ def label_weights(rows: Sequence[Row], labels: int, balanced: bool) -> torch.Ten
     return len(rows) / (labels * counts)
 
 
+class Lesson:
+    """The loss of one batch: the verdict on each text and, in pairs, the places where it was spoilt.
+
+    Seeing the places teaches within minutes what the verdict alone does not. Their head is thrown away.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: torch.Tensor | None):
+        self.model, self.tokenizer, self.weights = model, tokenizer, weights
+        self.place_head = torch.nn.Linear(model.config.hidden_size, 1)
+
+    def losses(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the verdicts and of the places (0 where no place is known): two scalars."""
+        texts = [example.text for example in examples]
+        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt")
+        places = place_targets(examples, self.tokenizer, inputs)
+        known = places >= 0
+        outputs = self.model(**inputs, output_hidden_states=bool(known.any()))
+        true = torch.tensor([example.label for example in examples])
+        verdict = cross_entropy(outputs.logits, true, weight=self.weights)
+        if not known.any():
+            return verdict, torch.zeros(())
+        found = self.place_head(outputs.hidden_states[PLACE_LAYER]).squeeze(-1)[known]
+        heavy = torch.tensor(PLACE_POSITIVE)
+        return verdict, binary_cross_entropy_with_logits(found, places[known], pos_weight=heavy)
+
+
 def train(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, args: argparse.Namespace
 ) -> Iterator[PreTrainedModel]:
     """Trains `model` in place and yields the averaged model after each epoch."""
     rng = random.Random(args.seed)
-    schedule = [list(batches(rows, tokenizer, rng)) for rows in epochs(texts, args, rng)]
+    schedule = [list(batches(examples, rng)) for examples in epochs(texts, args, rng)]
     steps = sum(map(len, schedule))
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    lesson = Lesson(model, tokenizer, label_weights(texts.rows, model.config.num_labels, args.balanced))
+    parameters = [*model.parameters(), *lesson.place_head.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
     scheduler = get_linear_schedule_with_warmup(optimizer, int(steps * WARM_UP), steps)
-    weights = label_weights(texts.rows, model.config.num_labels, args.balanced)
     average = WeightAverage(model)
-    began, done = time.monotonic(), 0
+    began, done, seen = time.monotonic(), 0, torch.zeros(2)
     for epoch in schedule:
-        for rows in epoch:
+        for examples in epoch:
             model.train()
-            inputs = tokenizer(
-                [text for text, _ in rows], padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt"
-            )
-            true = torch.tensor([label for _, label in rows])
-            loss = cross_entropy(model(**inputs).logits, true, weight=weights)
+            verdict, place = lesson.losses(examples)
             optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            (verdict + PLACE_LOSS * place).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()
             average.update(model)
-            done += 1
-            if done % 50 == 0:
-                minutes = (time.monotonic() - began) / 60
-                print(f"step {done} of {steps}  loss {loss.item():.3f}  {minutes:.1f} min", flush=True)
+            done, seen = done + 1, seen + torch.stack([verdict, place]).detach() / REPORTED_STEPS
+            if done % REPORTED_STEPS == 0:
+                minutes, (verdicts, places) = (time.monotonic() - began) / 60, seen.tolist()
+                print(f"step {done} of {steps}  {verdicts:.3f} + {places:.3f}  {minutes:.1f} min", flush=True)
+                seen.zero_()
         yield average.model
 
 

@@ -156,3 +156,31 @@ def test_refuses_another_minilm(tmp_path, scripts, monkeypatch):
     monkeypatch.setattr(train_judge, "MINILM_PACKAGE", "another_minilm")
     with pytest.raises(InputError, match=r"model\.safetensors with SHA-256"):
         train_judge.minilm()
+
+
+def test_spoilt_places_by_hand(scripts):
+    from train_judge import spoilt_places
+
+    real = [101, 5, 6, 7, 102]
+    assert spoilt_places(real, real) == [0, 0, 0, 0, 0]
+    assert spoilt_places(real, [101, 5, 7, 102]) == [0, 0, 1, 0]  # 6 is missing: 7 follows the gap
+    assert spoilt_places(real, [101, 5, 6, 102]) == [0, 0, 0, 1]  # the end is missing
+    assert spoilt_places(real, [101, 5, 9, 7, 102]) == [0, 0, 1, 0, 0]  # 6 became 9
+    assert sum(spoilt_places(real, [101, 5, 6, 6, 7, 102])) == 1  # one of the two
+
+
+def test_places_are_unknown_in_csv_rows_and_padding(scripts):
+    from train_judge import Example, place_targets
+
+    class Words:
+        """A tokenizer of one number a word."""
+
+        def __call__(self, text, **_):
+            return {"input_ids": [len(word) for word in text.split()]}
+
+    examples = [Example("a bbb", 0, "a bb bbb"), Example("a bb bbb", 1)]
+    inputs = {
+        "input_ids": torch.tensor([[1, 3, 0], [1, 2, 3]]),
+        "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]]),
+    }
+    assert place_targets(examples, Words(), inputs).tolist() == [[0, 1, -1], [-1, -1, -1]]
