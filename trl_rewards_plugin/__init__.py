@@ -1,0 +1,56 @@
+"""Reinforcement learning of sequence-to-sequence models from text classifier rewards, beside TRL.
+
+The public names are imported when they are first used, so that `import trl_rewards_plugin` stays cheap.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trl_rewards_plugin.errors import InputError
+    from trl_rewards_plugin.hub.card import RewardModelCardData, generate_model_card
+    from trl_rewards_plugin.hub.upload import push_to_hub
+    from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+    from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+    from trl_rewards_plugin.recipes.seq2seq_ppo import RunResult, Seq2SeqPPO
+    from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, RewardScores
+
+__all__ = [
+    "ClassifierReward",
+    "InputError",
+    "MultiClassifierReward",
+    "RewardModelCardData",
+    "RewardScores",
+    "RunResult",
+    "Seq2SeqPPO",
+    "Seq2SeqPPOConfig",
+    "Seq2SeqPPOTrainer",
+    "generate_model_card",
+    "push_to_hub",
+]
+
+_HOMES = {
+    "ClassifierReward": "rewards",
+    "InputError": "errors",
+    "MultiClassifierReward": "rewards",
+    "RewardModelCardData": "hub.card",
+    "RewardScores": "rewards",
+    "RunResult": "recipes.seq2seq_ppo",
+    "Seq2SeqPPO": "recipes.seq2seq_ppo",
+    "Seq2SeqPPOConfig": "ppo.config",
+    "Seq2SeqPPOTrainer": "ppo.trainer",
+    "generate_model_card": "hub.card",
+    "push_to_hub": "hub.upload",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,7 +58,9 @@ def test_padding_on_the_right_changes_nothing(pairs, padding, gamma, lam):
     narrow = gae(rewards, values, mask, gamma=gamma, lam=lam)
     wide = gae(
         *(torch.nn.functional.pad(part, (0, padding), value=3.0) for part in (rewards, values)),
-        torch.nn.functional.pad(mask, (0, padding), value=False), gamma=gamma, lam=lam,
+        torch.nn.functional.pad(mask, (0, padding), value=False),
+        gamma=gamma,
+        lam=lam,
     )
     for short, long in zip(narrow, wide, strict=True):
         assert torch.equal(short, long[:, : len(pairs)])

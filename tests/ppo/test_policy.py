@@ -112,8 +112,13 @@ def test_greedy_sampling_is_greedy_generate(tmp_path, build):
     batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
     ours = sample_responses(model, batch.ids, batch.mask, token_rules(model), 8, greedy=True)
     theirs = model.generate(
-        batch.ids, attention_mask=batch.mask.long(), max_new_tokens=8, do_sample=False, num_beams=1,
-        forced_eos_token_id=None, bad_words_ids=[[model.generation_config.pad_token_id]],
+        batch.ids,
+        attention_mask=batch.mask.long(),
+        max_new_tokens=8,
+        do_sample=False,
+        num_beams=1,
+        forced_eos_token_id=None,
+        bad_words_ids=[[model.generation_config.pad_token_id]],
     )[:, 1:]
     for row in range(4):
         length = int(ours.mask[row].sum()) - 1  # BART's config forces an EOS at the last step of generate

@@ -42,7 +42,12 @@ def refused(call):
         (lambda: config(top_p=0.9), "top_p left out or neutral (1.0)", "top_p=0.9", "leave top_p out"),
         (lambda: config(top_k=50), "top_k left out or neutral (0)", "top_k=50", "leave top_k out"),
         (lambda: config(generation_kwargs={"num_beams": 4}), "num_beams left out", "num_beams=4", "eval_generation_k"),
-        (lambda: config(generation_kwargs={"no_repeat_ngram_size": 3}), "neutral (0)", "size=3", "lower `temperature`"),
+        (
+            lambda: config(generation_kwargs={"no_repeat_ngram_size": 3}),
+            "neutral (0)",
+            "size=3",
+            "lower `temperature`",
+        ),
         (lambda: config(generation_kwargs={"temperature": 0.5}), "temperature as a field", "0.5", "(temperature=...)"),
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
@@ -51,7 +56,9 @@ def refused(call):
         (lambda: config(min_new_tokens=53), "below response_length", "min_new_tokens=53", "change min_new_tokens"),
         (
             lambda: config(per_device_train_batch_size=8, num_mini_batches=3),
-            "num_mini_batches that divides", "num_mini_batches=3 for 8 episodes", "divisors of 8",
+            "num_mini_batches that divides",
+            "num_mini_batches=3 for 8 episodes",
+            "divisors of 8",
         ),
         (lambda: check_devices(2), "one GPU a process", "2 visible GPUs", "accelerate launch"),
         (lambda: check_reward_funcs([], None), "at least one reward", "an empty list", "pass a callable"),
@@ -60,9 +67,24 @@ def refused(call):
         (lambda: check_reward_funcs([reward, reward], None), "different names", "two named 'reward'", "name"),
         (lambda: check_reward_funcs([reward], [1.0, 2.0]), "1 reward_weights", "2: [1.0, 2.0]", "one weight for each"),
         (lambda: check_dataset(["the cat"], "train_dataset"), "datasets.Dataset", "list", "from_list"),
-        (lambda: check_dataset(rows(2, "prompts"), "train_dataset"), "column 'prompt'", "prompts", "rename_column('prompts'"),
-        (lambda: check_dataset(rows(0), "train_dataset", 4), "at least 4 rows", "an empty dataset", "how it was loaded"),
-        (lambda: check_dataset(rows(3), "train_dataset", 4), "one rollout of prompts, 4", "3 rows", "lower per_device"),
+        (
+            lambda: check_dataset(rows(2, "prompts"), "train_dataset"),
+            "column 'prompt'",
+            "prompts",
+            "rename_column('prompts'",
+        ),
+        (
+            lambda: check_dataset(rows(0), "train_dataset", 4),
+            "at least 4 rows",
+            "an empty dataset",
+            "how it was loaded",
+        ),
+        (
+            lambda: check_dataset(rows(3), "train_dataset", 4),
+            "one rollout of prompts, 4",
+            "3 rows",
+            "lower per_device",
+        ),
     ],
 )
 def test_each_message_says_what_was_expected_found_and_what_to_do(call, expected, found, next_step):

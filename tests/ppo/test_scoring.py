@@ -7,8 +7,13 @@ from trl_rewards_plugin.ppo.scoring import RewardError, score_completions
 
 def score(rewards, weights=None, completions=("ab", "c"), prompts=("p", "q"), **columns):
     return score_completions(
-        rewards, weights or [1.0] * len(rewards), list(prompts), list(completions), completion_ids=[[1], [2]],
-        columns={"prompt": list(prompts), **columns}, trainer_state=None,
+        rewards,
+        weights or [1.0] * len(rewards),
+        list(prompts),
+        list(completions),
+        completion_ids=[[1], [2]],
+        columns={"prompt": list(prompts), **columns},
+        trainer_state=None,
     )
 
 
@@ -23,7 +28,7 @@ def named(name, values):
 def test_the_total_is_the_weighted_sum_and_every_mean_is_logged():
     scored = score([named("a", [1.0, 2.0]), named("b", [4.0, 0.0])], [1.0, 0.5])
     assert scored.total.tolist() == [3.0, 2.0]
-    assert scored.metrics == {"rewards/a": 1.5, "rewards/b": 2.0}
+    assert scored.metrics == {"rewards/a/mean": 1.5, "rewards/b/mean": 2.0}
 
 
 def test_a_reward_without_an_opinion_is_left_out():

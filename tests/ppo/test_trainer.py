@@ -14,7 +14,13 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
-SENTENCES = ["the cat", "a big dog eats old fish near the river .", "snow", "she reads a long book", "we go home now ."]
+SENTENCES = [
+    "the cat",
+    "a big dog eats old fish near the river .",
+    "snow",
+    "she reads a long book",
+    "we go home now .",
+]
 
 
 def dataset(rows=16):
@@ -28,13 +34,25 @@ def vowels(completions, **kwargs):
 
 def make_trainer(model, folder, reward=vowels, rows=16, callbacks=None, **settings):
     settings = {
-        "per_device_train_batch_size": 4, "response_length": 6, "learning_rate": 1e-3, "total_episodes": 24,
-        "num_ppo_epochs": 2, "num_mini_batches": 2, "report_to": "none", "disable_tqdm": True, "seed": 3,
-        "save_strategy": "no", **settings,
+        "per_device_train_batch_size": 4,
+        "response_length": 6,
+        "learning_rate": 1e-3,
+        "total_episodes": 24,
+        "num_ppo_epochs": 2,
+        "num_mini_batches": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 3,
+        "save_strategy": "no",
+        **settings,
     }
     return Seq2SeqPPOTrainer(
-        model, reward, Seq2SeqPPOConfig(output_dir=str(folder), **settings), train_dataset=dataset(rows),
-        eval_dataset=dataset(5), callbacks=callbacks,
+        model,
+        reward,
+        Seq2SeqPPOConfig(output_dir=str(folder), **settings),
+        train_dataset=dataset(rows),
+        eval_dataset=dataset(5),
+        callbacks=callbacks,
     )
 
 
@@ -73,8 +91,14 @@ def words_with_s(completions, **kwargs):
 @pytest.mark.parametrize(("family", "learning_rate"), [("t5", 2e-2), ("bart", 3e-3)])
 def test_it_learns_what_the_reward_asks_for(folders, tmp_path, family, learning_rate):
     trainer = make_trainer(
-        folders[family], tmp_path, words_with_s, per_device_train_batch_size=16, total_episodes=320,
-        learning_rate=learning_rate, num_ppo_epochs=4, kl_coef=0.0,
+        folders[family],
+        tmp_path,
+        words_with_s,
+        per_device_train_batch_size=16,
+        total_episodes=320,
+        learning_rate=learning_rate,
+        num_ppo_epochs=4,
+        kl_coef=0.0,
     )
     trainer.train()
     rewards = [row["objective/scores"] for row in rollout_rows(trainer)]
@@ -98,9 +122,22 @@ def test_accumulated_parts_make_one_rollout_and_every_number_is_logged(folders, 
     rows = rollout_rows(trainer)
     assert [row["episode"] for row in rows] == [8, 16]
     expected = {
-        "objective/kl", "objective/entropy", "objective/non_score_reward", "objective/rlhf_reward", "policy/approxkl_avg",
-        "policy/clipfrac_avg", "policy/entropy_avg", "loss/policy_avg", "loss/value_avg", "val/clipfrac_avg", "val/ratio",
-        "val/ratio_var", "val/num_eos_tokens", "prompts/truncated_share", "rewards/vowels", "rewards/counting",
+        "objective/kl",
+        "objective/entropy",
+        "objective/non_score_reward",
+        "objective/rlhf_reward",
+        "policy/approxkl_avg",
+        "policy/clipfrac_avg",
+        "policy/entropy_avg",
+        "loss/policy_avg",
+        "loss/value_avg",
+        "val/clipfrac_avg",
+        "val/ratio",
+        "val/ratio_var",
+        "val/num_eos_tokens",
+        "prompts/truncated_share",
+        "rewards/vowels",
+        "rewards/counting/mean",
     }
     assert expected <= set(rows[0])
     epochs = [row["epoch_reward"] for row in trainer.state.log_history if "epoch_reward" in row]
@@ -110,8 +147,13 @@ def test_accumulated_parts_make_one_rollout_and_every_number_is_logged(folders, 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(folders, tmp_path, accumulation):
     settings = {
-        "gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4 // accumulation,
-        "total_episodes": 32, "rows": 12, "save_strategy": "steps", "save_steps": 1, "adaptive_kl": True,
+        "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": 4 // accumulation,
+        "total_episodes": 32,
+        "rows": 12,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "adaptive_kl": True,
     }
     straight = make_trainer(folders["t5"], tmp_path / "straight", **settings)
     straight.train()
@@ -178,7 +220,7 @@ def test_evaluation_repeats_itself_and_leaves_training_alone(folders, tmp_path):
     logged = [row for row in with_evaluation.state.log_history if "eval_reward" in row]
     assert len(logged) == 6
     metrics = with_evaluation.evaluate()
-    assert metrics["eval_reward"] == logged[-1]["eval_reward"] == metrics["eval_rewards/vowels"]
+    assert metrics["eval_reward"] == logged[-1]["eval_reward"] == metrics["eval_rewards/vowels/mean"]
     assert metrics["eval_length"] > 0
 
 
@@ -191,8 +233,16 @@ def test_evaluation_may_decode_in_any_way(folders, tmp_path):
 
 def test_the_best_checkpoint_is_loaded_at_the_end(folders, tmp_path):
     trainer = make_trainer(
-        folders["t5"], tmp_path, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
-        load_best_model_at_end=True, metric_for_best_model="eval_reward", greater_is_better=True, learning_rate=5e-3,
+        folders["t5"],
+        tmp_path,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_reward",
+        greater_is_better=True,
+        learning_rate=5e-3,
     )
     trainer.train()
     best = load_file(f"{trainer.state.best_model_checkpoint}/model.safetensors")
@@ -215,8 +265,14 @@ def test_micro_batches_do_not_change_the_update(folders, tmp_path):
     ends = []
     for micro, accumulation in ((8, 1), (2, 4)):
         trainer = make_trainer(
-            folders["t5"], tmp_path, per_device_train_batch_size=micro, gradient_accumulation_steps=accumulation,
-            num_mini_batches=1, num_ppo_epochs=1, optim="sgd", learning_rate=0.1,
+            folders["t5"],
+            tmp_path,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=accumulation,
+            num_mini_batches=1,
+            num_ppo_epochs=1,
+            optim="sgd",
+            learning_rate=0.1,
         )
         batches = [trainer.data_collator([trainer.train_dataset[row] for row in range(8)])]
         torch.manual_seed(5)
@@ -234,12 +290,10 @@ def test_several_rewards_are_weighted_and_named(folders, tmp_path):
     def length(completions, **kwargs):
         return [float(len(text)) for text in completions]
 
-    trainer = make_trainer(
-        folders["t5"], tmp_path, [vowels, length], total_episodes=4, reward_weights=[2.0, -0.5]
-    )
+    trainer = make_trainer(folders["t5"], tmp_path, [vowels, length], total_episodes=4, reward_weights=[2.0, -0.5])
     trainer.train()
     (row,) = rollout_rows(trainer)
-    expected = 2.0 * row["rewards/vowels"] - 0.5 * row["rewards/length"]
+    expected = 2.0 * row["rewards/vowels/mean"] - 0.5 * row["rewards/length/mean"]
     assert row["objective/scores"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -247,9 +301,7 @@ def test_a_missing_eos_costs_what_was_asked(folders, tmp_path):
     def zero(completions, **kwargs):
         return [0.0] * len(completions)
 
-    trainer = make_trainer(
-        folders["t5"], tmp_path, zero, total_episodes=4, missing_eos_penalty=1.5, response_length=1
-    )
+    trainer = make_trainer(folders["t5"], tmp_path, zero, total_episodes=4, missing_eos_penalty=1.5, response_length=1)
     trainer.train()
     (row,) = rollout_rows(trainer)
     assert row["objective/scores"] == pytest.approx(-1.5 * (4 - row["val/num_eos_tokens"]) / 4)
@@ -288,16 +340,27 @@ def test_conversations_reach_the_rewards_as_messages(folders, tmp_path):
     assert seen[0][0]["role"] == "assistant"
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers by the old name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning"
+)  # peft asks transformers by the old name
 def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders, tmp_path):
     from peft import LoraConfig, PeftModel
 
     config = Seq2SeqPPOConfig(
-        output_dir=str(tmp_path), per_device_train_batch_size=4, response_length=5, learning_rate=1e-2,
-        total_episodes=12, report_to="none", disable_tqdm=True, save_strategy="no",
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        response_length=5,
+        learning_rate=1e-2,
+        total_episodes=12,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
     )
     trainer = Seq2SeqPPOTrainer(
-        folders["t5"], vowels, config, train_dataset=dataset(),
+        folders["t5"],
+        vowels,
+        config,
+        train_dataset=dataset(),
         peft_config=LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q", "v"]),
     )
     trainer.train()
@@ -312,7 +375,9 @@ def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders
 
 
 def test_the_callers_arguments_stay_as_they_were(folders, tmp_path):
-    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), per_device_train_batch_size=4, total_episodes=18, report_to="none")
+    args = Seq2SeqPPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, total_episodes=18, report_to="none"
+    )
     trainer = Seq2SeqPPOTrainer(folders["t5"], vowels, args, train_dataset=dataset())
     assert args.max_steps == -1
     assert trainer.args.max_steps == 5  # ceil(18 / 4)

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.policy import bare_model
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
@@ -30,7 +31,7 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
         config = _read_config(str(model))
         shown = f"{model} (model_type {config.model_type})"
     else:
-        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        bare = bare_model(model)
         if not isinstance(bare, PreTrainedModel):
             raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {EXAMPLES}")
         if bare.dtype == torch.float16:
@@ -38,7 +39,8 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
         config, shown = bare.config, type(bare).__name__
     if not config.is_encoder_decoder:
         raise InputError(
-            "an encoder-decoder model", f"{shown}, which is not one",
+            "an encoder-decoder model",
+            f"{shown}, which is not one",
             f"pass one, {EXAMPLES}; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward",
         )
 
@@ -47,14 +49,16 @@ def _read_config(name: str):
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
-            "a folder with a model (config.json and weights)", f"{name} without config.json",
+            "a folder with a model (config.json and weights)",
+            f"{name} without config.json",
             "pass the folder that save_pretrained() wrote, or a Hub id",
         )
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(
-            "a folder with a model, or the id of one on the Hub", f"{name!r}: {str(error).splitlines()[0]}",
+            "a folder with a model, or the id of one on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
             f"check the spelling, {EXAMPLES}; without network, pass a folder",
         ) from error
 
@@ -63,7 +67,8 @@ def check_devices(n_gpu: int) -> None:
     """Refuses several visible GPUs without a launcher, which would mean `nn.DataParallel`."""
     if n_gpu > 1:
         raise InputError(
-            "one GPU a process", f"{n_gpu} visible GPUs and no launcher",
+            "one GPU a process",
+            f"{n_gpu} visible GPUs and no launcher",
             "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0",
         )
 
@@ -81,20 +86,23 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
     for reward in rewards:
         if isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
             raise InputError(
-                "reward callables in TRL's protocol", f"{type(reward).__name__} {str(reward)[:80]!r}",
+                "reward callables in TRL's protocol",
+                f"{type(reward).__name__} {str(reward)[:80]!r}",
                 "wrap it: ClassifierReward(model, label=...)",
             )
     names = [reward_name(reward) for reward in rewards]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            "rewards of different names", f"two named {twice[0]!r}",
+            "rewards of different names",
+            f"two named {twice[0]!r}",
             "give one of them another __name__ (or name=..., for a ClassifierReward)",
         )
     if weights is not None and len(weights) != len(rewards):
         raise InputError(
             f"{len(rewards)} reward_weights, one a reward ({', '.join(names)})",
-            f"{len(weights)}: {list(weights)}", "pass one weight for each reward, or none",
+            f"{len(weights)}: {list(weights)}",
+            "pass one weight for each reward, or none",
         )
     return rewards
 
@@ -112,20 +120,23 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
     """
     if not isinstance(dataset, Dataset):
         raise InputError(
-            f"{role} as a datasets.Dataset", type(dataset).__name__,
+            f"{role} as a datasets.Dataset",
+            type(dataset).__name__,
             "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])",
         )
     if "prompt" not in dataset.column_names:
         close = difflib.get_close_matches("prompt", dataset.column_names, n=1)
         named = close[0] if close else "text"
         raise InputError(
-            f"{role} with a column 'prompt'", f"the columns {dataset.column_names}",
+            f"{role} with a column 'prompt'",
+            f"the columns {dataset.column_names}",
             f"rename one: dataset.rename_column({named!r}, 'prompt')",
         )
     if len(dataset) == 0:
         raise InputError(f"{role} with at least {smallest} rows", "an empty dataset", "check how it was loaded")
     if len(dataset) < smallest:
         raise InputError(
-            f"{role} with at least one rollout of prompts, {smallest}", f"{len(dataset)} rows",
+            f"{role} with at least one rollout of prompts, {smallest}",
+            f"{len(dataset)} rows",
             "lower per_device_train_batch_size or gradient_accumulation_steps, or add prompts",
         )

@@ -5,7 +5,7 @@ Leaves out: knobs of the host that keep their meaning (they are inherited), and 
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from transformers import TrainingArguments
@@ -66,7 +66,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     logging_steps: float = field(
         default=1, metadata={"help": "Log every so many rollouts; 1, because the reward of every rollout matters."}
     )
-    bf16: bool | None = field(  # type: ignore[assignment]
+    bf16: bool | None = field(
         default=None,
         metadata={"help": "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32."},
     )
@@ -99,7 +99,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     )
     kl_coef: float = field(default=0.05, metadata={"help": "Weight of the KL penalty in the token rewards."})
     kl_estimator: str = field(
-        default="k1", metadata={"help": "k1 (unbiased) or k3 (never negative); see ppo/kl.py.", "choices": ["k1", "k3"]}
+        default="k1",
+        metadata={"help": "k1 (unbiased) or k3 (never negative); see ppo/kl.py.", "choices": ["k1", "k3"]},
     )
     cliprange: float = field(default=0.2, metadata={"help": "Clip range of the policy's ratio."})
     cliprange_value: float = field(default=0.2, metadata={"help": "Clip range of the value."})
@@ -115,8 +116,10 @@ class Seq2SeqPPOConfig(TrainingArguments):
     kl_horizon: int = field(default=10_000, metadata={"help": "Horizon of the adaptive KL, in episodes."})
     early_stop_kl: float | None = field(
         default=None,
-        metadata={"help": "End a rollout's update once the mean approximate KL to the old policy, in nats a token, "
-                          "is above this; the mini-batch that showed it is not learnt from."},
+        metadata={
+            "help": "End a rollout's update once the mean approximate KL to the old policy, in nats a token, "
+            "is above this; the mini-batch that showed it is not learnt from."
+        },
     )
     reward_weights: list[float] | None = field(
         default=None, metadata={"help": "One weight for each of `reward_funcs`. Unset: 1.0 each."}
@@ -140,12 +143,17 @@ class Seq2SeqPPOConfig(TrainingArguments):
         metadata={"help": "Settings of `generate` during evaluation, any of them. Unset: sample as in training."},
     )
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "generation_kwargs", "eval_generation_kwargs"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "generation_kwargs",
+        "eval_generation_kwargs",
+    ]
 
     def __post_init__(self):
         if self.fp16:
             raise InputError(
-                "float32 or bf16", "fp16=True",
+                "float32 or bf16",
+                "fp16=True",
                 "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
             )
         if self.bf16 is None:
@@ -178,8 +186,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("kl_target", self.kl_target > 0, "above 0"),
             ("kl_horizon", self.kl_horizon >= 1, "at least 1"),
             ("kl_estimator", self.kl_estimator in ("k1", "k3"), "'k1' or 'k3'"),
-            ("missing_eos_penalty", self.missing_eos_penalty is None or self.missing_eos_penalty >= 0,
-             "0 or more, or unset: it is subtracted"),
+            (
+                "missing_eos_penalty",
+                self.missing_eos_penalty is None or self.missing_eos_penalty >= 0,
+                "0 or more, or unset: it is subtracted",
+            ),
             ("early_stop_kl", self.early_stop_kl is None or self.early_stop_kl > 0, "above 0, or unset"),
         ]
         for name, holds, expected in rules:
@@ -188,17 +199,22 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     def _check_generation(self) -> None:
         """Refuses by name what would make the sampled policy differ from the scored one."""
-        asked = {**(self.generation_kwargs or {}), "top_k": self.top_k, "top_p": self.top_p}
+        for name in ("generation_kwargs", "eval_generation_kwargs"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
+        asked = {**cast(dict[str, Any], self.generation_kwargs or {}), "top_k": self.top_k, "top_p": self.top_p}
         for name, value in asked.items():
             if name in FIELD_INSTEAD:
                 raise InputError(
-                    f"{FIELD_INSTEAD[name]} as a field of the config", f"generation_kwargs with {name}={value!r}",
+                    f"{FIELD_INSTEAD[name]} as a field of the config",
+                    f"generation_kwargs with {name}={value!r}",
                     f"set Seq2SeqPPOConfig({FIELD_INSTEAD[name]}=...) instead",
                 )
             if name not in NEUTRAL_GENERATION:
                 raise InputError(
                     "generation settings known to leave the sampled distribution as it is",
-                    f"{name}={value!r}", f"leave {name} out; evaluation may use it through eval_generation_kwargs",
+                    f"{name}={value!r}",
+                    f"leave {name} out; evaluation may use it through eval_generation_kwargs",
                 )
             if value not in NEUTRAL_GENERATION[name]:
                 raise InputError(

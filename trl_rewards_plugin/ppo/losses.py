@@ -10,9 +10,7 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.masking import check_same_shape
 
 
-def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float
-) -> tuple[Tensor, Tensor]:
+def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
     """Clipped surrogate objective, negated.
 
         ratio = exp(logprob - old_logprob)
@@ -32,9 +30,7 @@ def policy_loss(
     return torch.maximum(unclipped, clipped), clipped > unclipped
 
 
-def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, cliprange_value: float
-) -> tuple[Tensor, Tensor]:
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_value: float) -> tuple[Tensor, Tensor]:
     """Squared error of the value, pessimistic about moves of more than `cliprange_value`.
 
         clipped = old_value + clip(value - old_value, -cliprange_value, cliprange_value)

@@ -5,7 +5,7 @@ rollout.py go through the same `TokenRules`, so both speak of one distribution.
 Leaves out: sampling, and the reference policy's weights (they live beside this module, frozen).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +62,17 @@ class PolicyWithValueHead(nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any):
         """The policy's own `generate`."""
-        return self.policy.generate(*args, **kwargs)
+        return cast(Any, self.policy).generate(*args, **kwargs)
 
     def activation_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
         """Turns on gradient checkpointing in the policy; the host calls this name on modules of our own."""
-        self.core.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+        cast(Any, self.core).gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 
     gradient_checkpointing_enable = activation_checkpointing_enable
 
-    def forward(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules) -> PolicyOutput:
+    def forward(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
+    ) -> PolicyOutput:
         """Scores responses by teacher forcing.
 
         Args:
@@ -85,7 +87,7 @@ class PolicyWithValueHead(nn.Module):
 
 def bare_model(model: nn.Module) -> PreTrainedModel:
     """The `PreTrainedModel` inside a `PeftModel`, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast(PreTrainedModel, model)
 
 
 def decoder_width(model: PreTrainedModel) -> int:

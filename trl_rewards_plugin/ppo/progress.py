@@ -22,7 +22,7 @@ class RolloutProgressCallback(TrainerCallback):
                 desc="PPO",
                 unit="episode",
                 bar_format="{desc} {percentage:3.0f}%|{bar:20}| episode {n_fmt}/{total_fmt}{postfix} "
-                           "[{elapsed}, {remaining} left]",
+                "[{elapsed}, {remaining} left]",
             )
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -25,7 +25,7 @@ class Scored:
 
     Attributes:
         total: (B,) float32, weighted sum over rewards; a reward that says None of a completion is left out of it.
-        metrics: means to log: `rewards/<name>` of every reward, and what the rewards logged themselves.
+        metrics: means to log: `rewards/<name>/mean` of every reward, as in TRL, and what the rewards logged.
     """
 
     total: Tensor
@@ -59,13 +59,17 @@ def score_completions(
         name = reward_name(reward)
         try:
             values = reward(
-                prompts=list(prompts), completions=list(shaped), completion_ids=list(completion_ids),
-                trainer_state=trainer_state, log_metric=metrics.__setitem__, **extra,
+                prompts=list(prompts),
+                completions=list(shaped),
+                completion_ids=list(completion_ids),
+                trainer_state=trainer_state,
+                log_metric=metrics.__setitem__,
+                **extra,
             )
         except Exception as error:
             raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error
         scores.append(_checked(name, values, completions))
-        metrics.setdefault(f"rewards/{name}", torch.nanmean(scores[-1]).item())
+        metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(scores[-1]).item())
     table = torch.stack(scores, dim=1)
     unscored = table.isnan().all(dim=1)
     if unscored.any():

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object, set_seed
@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    TrainerControl,
 )
 from transformers import trainer as host_module
 
@@ -81,6 +82,7 @@ class Seq2SeqPPOTrainer(Trainer):
     """
 
     args: Seq2SeqPPOConfig
+    control: TrainerControl
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class Seq2SeqPPOTrainer(Trainer):
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)
         else:
-            without_adapter = self.policy_model.disable_adapter()
+            without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
             log_weights, _ = teacher_forced(reference, prompt_ids, prompt_mask, response_ids, self.rules)
         return token_logprobs(log_weights, response_ids)
@@ -189,9 +191,7 @@ class Seq2SeqPPOTrainer(Trainer):
         wrapped = self._wrapped
         wrapped.eval()
         with self.accelerator.autocast():
-            responses = sample_responses(
-                wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length
-            )
+            responses = sample_responses(wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length)
             output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules)
             ref_logprobs = self._reference_logprobs(prompt_ids, prompt_mask, responses.ids)
         scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
@@ -199,8 +199,17 @@ class Seq2SeqPPOTrainer(Trainer):
             scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
         self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(prompt_ids))
         return Rollout(
-            prompt_ids, prompt_mask, responses.ids, responses.mask, responses.ended, responses.logprobs,
-            output.logprobs, ref_logprobs, output.entropies, output.values, scores,
+            prompt_ids,
+            prompt_mask,
+            responses.ids,
+            responses.mask,
+            responses.ended,
+            responses.logprobs,
+            output.logprobs,
+            ref_logprobs,
+            output.entropies,
+            output.values,
+            scores,
         )
 
     def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
@@ -208,8 +217,13 @@ class Seq2SeqPPOTrainer(Trainer):
         texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
         ids = [row[mask].tolist() for row, mask in zip(response_ids, response_mask, strict=True)]
         scored = score_completions(
-            self.reward_funcs, self.reward_weights, columns["prompt"], texts,
-            completion_ids=ids, columns=columns, trainer_state=self.state,
+            self.reward_funcs,
+            self.reward_weights,
+            columns["prompt"],
+            texts,
+            completion_ids=ids,
+            columns=columns,
+            trainer_state=self.state,
         )
         for name, value in scored.metrics.items():
             self._metrics[name].append(value)
@@ -237,9 +251,7 @@ class Seq2SeqPPOTrainer(Trainer):
         self._epoch_scores = (total + scores.sum().item(), count + len(scores))
         if self.args.adaptive_kl:
             mean_kl = self.accelerator.gather(targets.kl.sum(1)).mean().item()
-            self.kl_coef = next_kl_coef(
-                self.kl_coef, mean_kl, self.args.kl_target, len(scores), self.args.kl_horizon
-            )
+            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, self.args.kl_target, len(scores), self.args.kl_horizon)
         for name, value in stats.items():
             self._metrics[name].append(value)
         return stats
@@ -297,7 +309,7 @@ class Seq2SeqPPOTrainer(Trainer):
         Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was.
 
         Returns:
-            `eval_reward`, `eval_rewards/<name>`, `eval_length` (tokens).
+            `eval_reward`, `eval_rewards/<name>/mean`, `eval_length` (tokens).
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
@@ -306,15 +318,28 @@ class Seq2SeqPPOTrainer(Trainer):
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         columns = dataset.select(range(process, len(dataset), processes)).to_dict()
         decoded = decode_prompts(
-            self.policy_model, self.processing_class, columns["prompt"], self.args, seed=self.args.seed,
+            self.policy_model,
+            self.processing_class,
+            columns["prompt"],
+            self.args,
+            seed=self.args.seed,
             generation_kwargs=self.args.eval_generation_kwargs,  # type: ignore[arg-type]
         )
         ids = self.processing_class(decoded.texts)["input_ids"]
         scored = score_completions(
-            self.reward_funcs, self.reward_weights, columns["prompt"], decoded.texts,
-            completion_ids=ids, columns=columns, trainer_state=self.state,
+            self.reward_funcs,
+            self.reward_weights,
+            columns["prompt"],
+            decoded.texts,
+            completion_ids=ids,
+            columns=columns,
+            trainer_state=self.state,
         )
-        local = {"reward": scored.total.mean().item(), **scored.metrics, "length": decoded.lengths.float().mean().item()}
+        local = {
+            "reward": scored.total.mean().item(),
+            **scored.metrics,
+            "length": decoded.lengths.float().mean().item(),
+        }
         parts = gather_object([(len(decoded.texts), local)])
         rows = sum(count for count, _ in parts)
         metrics = {
@@ -336,7 +361,7 @@ class Seq2SeqPPOTrainer(Trainer):
             state_dict = {
                 name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)
             }
-        self.policy_model.save_pretrained(folder, state_dict=state_dict)
+        cast(Any, self.policy_model).save_pretrained(folder, state_dict=state_dict)
         self.processing_class.save_pretrained(folder)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -350,10 +375,13 @@ class Seq2SeqPPOTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        missing = [name for name in (VALUE_HEAD_FILE, STATE_FILE, "trainer_state.json") if not (folder / name).is_file()]
+        missing = [
+            name for name in (VALUE_HEAD_FILE, STATE_FILE, "trainer_state.json") if not (folder / name).is_file()
+        ]
         if missing:
             raise InputError(
-                "a complete checkpoint of this trainer", f"{folder} without {', '.join(missing)}",
+                "a complete checkpoint of this trainer",
+                f"{folder} without {', '.join(missing)}",
                 "resume from an earlier checkpoint-* folder",
             )
         _load_policy(self.policy_model, folder)
@@ -369,8 +397,11 @@ class Seq2SeqPPOTrainer(Trainer):
         self.kl_coef, self.episodes, self._epoch_scores = kept
 
     def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | list[str] | None = None,
-        tags: str | list[str] | None = None, **kwargs: Any,
+        self,
+        model_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Writes README.md into the output folder."""
         from trl_rewards_plugin.hub.card import generate_model_card
@@ -383,7 +414,8 @@ class Seq2SeqPPOTrainer(Trainer):
 def _check_critic(value_model: Any) -> None:
     if value_model is not None:
         raise InputError(
-            "value_model=None", f"a {type(value_model).__name__}",
+            "value_model=None",
+            f"a {type(value_model).__name__}",
             "leave it out: the value head sits on the policy's own decoder",
         )
 

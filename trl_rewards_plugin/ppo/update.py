@@ -109,7 +109,12 @@ def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
 
 
 def _mini_batch_step(
-    model: nn.Module, rollout: Rollout, targets: Targets, rows: Tensor, args: Seq2SeqPPOConfig, rules: TokenRules,
+    model: nn.Module,
+    rollout: Rollout,
+    targets: Targets,
+    rows: Tensor,
+    args: Seq2SeqPPOConfig,
+    rules: TokenRules,
     host: Host,
 ) -> dict[str, float]:
     """Accumulates the gradient of one mini-batch over micro-batches that fit in memory; returns its statistics.
@@ -139,7 +144,12 @@ def _mini_batch_step(
 
 
 def _micro_batch_loss(
-    model: nn.Module, rollout: Rollout, targets: Targets, rows: Tensor, args: Seq2SeqPPOConfig, rules: TokenRules,
+    model: nn.Module,
+    rollout: Rollout,
+    targets: Targets,
+    rows: Tensor,
+    args: Seq2SeqPPOConfig,
+    rules: TokenRules,
     host: Host,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss summed over the tokens of some rows, and token sums of the statistics."""
@@ -187,4 +197,3 @@ def rollout_statistics(rollout: Rollout, targets: Targets, kl_coef: float) -> di
         "tokens/queries_len_mean": rollout.prompt_mask.sum(1).float().mean().item(),
         "tokens/responses_len_mean": mask.sum(1).float().mean().item(),
     }
-
