@@ -13,11 +13,14 @@ def main(output_dir: str = "runs/example", **settings) -> Seq2SeqPPOTrainer:
     """Trains the bundled tiny T5 for 1.0 x acceptability + 0.5 x neutrality and saves it."""
     files = {split: str(asset_path("prompts") / f"{split}.jsonl") for split in ("train", "heldout")}
     prompts = load_dataset("json", data_files=files)
-    defaults = {"num_train_epochs": 5, "per_device_train_batch_size": 32, "num_mini_batches": 2, "learning_rate": 1e-4}
+    defaults = {
+        "num_train_epochs": 5, "per_device_train_batch_size": 32, "num_mini_batches": 2,
+        "learning_rate": 1e-4, "response_length": 48,
+    }  # fmt: skip
     trainer = Seq2SeqPPOTrainer(
         str(asset_path("tiny-t5")),
         MultiClassifierReward.from_preset("tiny"),
-        args=Seq2SeqPPOConfig(output_dir=output_dir, response_length=48, seed=0, **{**defaults, **settings}),
+        args=Seq2SeqPPOConfig(output_dir=output_dir, seed=0, **{**defaults, **settings}),
         train_dataset=prompts["train"],
         eval_dataset=prompts["heldout"],
     )

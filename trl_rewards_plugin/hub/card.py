@@ -287,7 +287,7 @@ def _sample_rows(data: RewardModelCardData) -> str:
     for row in data.samples:
         before, after = (f"{_cell(row[side])} ({row[f'{side}_reward']:+.2f})" for side in ("before", "after"))
         lines.append(f"| {_cell(row['source'])} | {before} | {after} |")
-    return f"The first {len(data.samples)} held-out prompts, sampled, with their reward.\n\n" + "\n".join(lines)
+    return f"Held-out prompts 1 to {len(data.samples)}, sampled, with their reward.\n\n" + "\n".join(lines)
 
 
 def _cell(text: str, limit: int = 400) -> str:

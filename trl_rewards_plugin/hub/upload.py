@@ -37,8 +37,10 @@ def push_to_hub(
         InputError: the folder holds no model.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise InputError("a folder with a saved model (config.json)", str(folder), "give the output_dir of a run")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise InputError(
+            "a folder with a saved model or adapter", f"no config.json in {folder}", "give the output_dir of a run"
+        )
     if api is None:
         from huggingface_hub import HfApi
 

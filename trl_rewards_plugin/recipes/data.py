@@ -218,8 +218,10 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) 
         )
     if text_column == "prompt" and not prompt_prefix:
         return rows
-    kept = rows.remove_columns([column for column in ("prompt",) if column in rows.column_names])
-    return kept.add_column("prompt", [prompt_prefix + text for text in texts])
+    # Added before the old one goes: a table without columns would have no rows either.
+    added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts])
+    kept = added.remove_columns("prompt") if "prompt" in rows.column_names else added
+    return kept.rename_column("new_prompt", "prompt")
 
 
 def _did_you_mean(word: str, known: Sequence[str], otherwise: str) -> str:

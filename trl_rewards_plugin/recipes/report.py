@@ -145,7 +145,8 @@ def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, comp
         _draw(top, episodes, rows, key, window, label=label, color=f"C{index}", width=2.5 if index == 0 else 1.6)
     top.set_ylabel("mean of a rollout")
     top.set_title(f"Training reward (bold: mean of the last {window} rollouts)" if window > 1 else "Training reward")
-    top.legend(loc="best", frameon=False)
+    if rows:
+        top.legend(loc="best", frameon=False)
     _draw(bottom, episodes, rows, "objective/kl", window, label="KL", color="0.25", width=1.6)
     bottom.set_ylabel("KL to the start\n(nats a response)")
     bottom.set_xlabel("episodes (prompts answered)")

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -103,15 +103,15 @@ def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def non_default_fields(args: Any) -> dict[str, Any]:
-    """Fields of a config dataclass that differ from a fresh one's, in plain types."""
+def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
     fresh = type(args)(output_dir=args.output_dir)
     fields = {}
     for field in dataclasses.fields(args):
         if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
             continue
         value = getattr(args, field.name)
-        if value != getattr(fresh, field.name):
+        if field.name in always or value != getattr(fresh, field.name):
             fields[field.name] = _plain(value)
     return fields
 

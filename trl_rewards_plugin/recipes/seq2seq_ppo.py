@@ -37,7 +37,7 @@ from trl_rewards_plugin.recipes.evaluation import (
     score_texts,
 )
 from trl_rewards_plugin.recipes.names import public_name, resolve
-from trl_rewards_plugin.recipes.presets import get_preset
+from trl_rewards_plugin.recipes.presets import PRESETS, get_preset
 from trl_rewards_plugin.rewards import MultiClassifierReward
 
 SAMPLES_SHOWN = 3
@@ -313,7 +313,7 @@ class Seq2SeqPPO:
             self._write(trainer, inputs, metrics, rows)
             self.echo(report.format_table(metrics))
             shown = rows[:SAMPLES_SHOWN]
-            self.echo(f"\nThe first {len(shown)} held-out prompts, sampled (reward in brackets):\n")
+            self.echo(f"\nHeld-out prompts 1 to {len(shown)}, sampled (reward in brackets):\n")
             self.echo(report.format_samples(shown))
             self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
             if self.push_to:
@@ -347,8 +347,9 @@ class Seq2SeqPPO:
             "push_to": self.push_to,
             "seed": self.args.seed,
         }
-        values = {key: value for key, value in values.items() if value not in (None, "")}
-        values |= run_folder.non_default_fields(self.args)
+        values = {key: value for key, value in values.items() if value is not None}
+        # Whatever some preset sets is written even at its default: the file is read on top of a preset.
+        values |= run_folder.chosen_fields(self.args, {key for preset in PRESETS.values() for key in preset.config})
         parts = [
             {key: public_name(value) if key == "model" else value for key, value in part.items() if value is not None}
             for part in _describe(inputs.reward)

@@ -1,0 +1,146 @@
+import json
+
+import pytest
+import yaml
+
+from tests.recipes.tiny_run import SHORT
+from trl_rewards_plugin.cli import main as cli
+from trl_rewards_plugin.cli import train
+from trl_rewards_plugin.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _loud(monkeypatch):
+    """The command turns warnings and logs down for its process, which is pytest's own here."""
+    monkeypatch.setattr(train, "_quiet", lambda: None)
+
+
+def build(*argv):
+    return train.build_recipe([*argv, "--use_cpu"])
+
+
+def flags(**settings):
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def test_a_flag_beats_the_file_beats_the_preset_beats_the_default(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("preset: article\nlearning_rate: 3e-4\nresponse_length: 20\ntext_column: body\n", encoding="utf-8")
+    recipe, _ = build("--config", str(path), "--response-length", "10")
+    assert recipe.preset == "article"
+    assert recipe.args.response_length == 10
+    assert recipe.args.learning_rate == 3e-4
+    assert recipe.args.max_prompt_length == 512
+    assert recipe.args.gamma == 1.0
+    assert (recipe.text_column, recipe.prompt_prefix) == ("body", "summarize: ")
+    assert build("--preset", "tiny", f"--config={path}")[0].preset == "tiny"
+
+
+def test_the_output_folder_is_named_after_preset_and_seed(tmp_path):
+    assert build()[0].args.output_dir == "runs/tiny-seed0"
+    assert build("--seed=3")[0].args.output_dir == "runs/tiny-seed3"
+    assert build("--output-dir", "x")[0].args.output_dir == "x"
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 8\npreset: article\n", encoding="utf-8")
+    assert build("--config", str(path))[0].args.output_dir == "runs/article-seed8"
+
+
+def test_both_spellings_and_the_runs_own_options():
+    recipe, arguments = build("--text-column", "body", "--prompt_prefix", "say: ", "--overwrite", "--dry-run")
+    assert (recipe.text_column, recipe.prompt_prefix, recipe.overwrite) == ("body", "say: ", True)
+    assert arguments.dry_run
+    assert recipe.args.disable_tqdm is False
+
+
+def test_resume_may_stand_alone():
+    assert build("--resume_from_checkpoint")[0].args.resume_from_checkpoint is True
+    assert build("--resume-from-checkpoint", "--seed", "1")[0].args.resume_from_checkpoint is True
+    assert build("--resume_from_checkpoint", "a/checkpoint-3")[0].args.resume_from_checkpoint == "a/checkpoint-3"
+
+
+def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_VARIABLE_OF_THE_TEST", "old")
+    path = tmp_path / "run.yaml"
+    path.write_text("env:\n  A_VARIABLE_OF_THE_TEST: 1\nmade_of: {versions: {}}\n", encoding="utf-8")
+    assert train.read_config(path) == {}
+    import os
+
+    assert os.environ["A_VARIABLE_OF_THE_TEST"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("argv", "found", "step"),
+    [
+        (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),
+        (["--learning_rat", "1"], "--learning_rat 1", "did you mean --learning_rate?"),
+        (["--zzzzzz"], "--zzzzzz", "see trl-rewards train --help"),
+        (["--response_length", "many"], "many", "see trl-rewards train --help"),
+        (["--seed", "many"], "many", "see trl-rewards train --help"),
+        (["--fp16"], "fp16", "bf16"),
+        (["--top_p", "0.9"], "top_p", "top_p"),
+        (["--config", "no-such.yaml"], "no-such.yaml", "check the path"),
+        (["--config", "LIST"], "list", "one setting a line"),
+        (["--config", "BROKEN"], "", "mend the file"),
+        (["--config", "TYPO"], "'respons_length'", "did you mean 'response_length'?"),
+        (["--config", "STRANGE"], "'qqq'", "see trl-rewards train --help"),
+        (["--dataset", "no-such.jsonl"], "no such file", "check the path"),
+        (["--model", "EMPTY"], "config.json", "folder"),
+    ],
+)
+def test_refusals_have_three_parts_and_exit_code_2(tiny_run, tmp_path, capsys, argv, found, step):
+    files = {"LIST": "- a\n", "BROKEN": "a: [\n", "TYPO": "respons_length: 3\n", "STRANGE": "qqq: 3\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "EMPTY").mkdir()
+    argv = [str(tmp_path / part) if part in (*files, "EMPTY") else part for part in argv]
+    common = ["--use_cpu", "--output_dir", str(tmp_path / "run"), "--model", tiny_run.model]
+    assert cli.main(["train", *common, *argv]) == 2
+    err = capsys.readouterr().err
+    expected_line, found_line, next_line = err.strip().splitlines()[-3:]
+    assert expected_line.startswith("Expected: ")
+    assert found_line.startswith("Found:    ")
+    assert found in found_line
+    assert step in next_line
+    assert "Traceback" not in err
+
+
+def test_help_says_what_the_run_is_first(capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.build_recipe(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.index("--prompt_prefix") < out.index("--output_dir")
+    assert "--kl_coef" in out
+
+
+def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_path, capsys):
+    folder = tmp_path / "first"
+    named = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset)
+    short = flags(**{name: value for name, value in SHORT.items() if name != "use_cpu"})
+    assert cli.main(["train", *named, *short, "--use_cpu", "--output_dir", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "ROUGE-L to the source" in out
+    assert out.count("source: ") == 3
+    first = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    # The file names no absolute paths, so the three inputs are given again.
+    again = ["--config", str(folder / "config.yaml"), "--output_dir", str(tmp_path / "second")]
+    assert cli.main(["train", *named, *again]) == 0
+    second = json.loads((tmp_path / "second" / "metrics.json").read_text(encoding="utf-8"))
+    for metrics in (first, second):
+        del metrics["seconds"]
+    assert first == second, "config.yaml leaves out something that counts"
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["max_steps"] == 2
+
+
+def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
+    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, response_length=8)
+    assert cli.main(["train", *argv, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "run")]) == 0
+    assert "Dry run: nothing was trained or written." in capsys.readouterr().out
+
+
+def test_input_errors_of_the_reward_pass_through(tiny_run, tmp_path):
+    path = tmp_path / "reward.yaml"
+    path.write_text("rewards: []\n", encoding="utf-8")
+    recipe, _ = build("--model", tiny_run.model, "--reward", str(path), "--output_dir", str(tmp_path / "run"))
+    with pytest.raises(InputError):
+        recipe.run()

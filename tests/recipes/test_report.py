@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from tests.recipes.test_evaluation import make_metrics
+from trl_rewards_plugin.recipes import report
+
+LOG = [
+    {"episode": 8 * step, "objective/scores": 0.1 * step, "objective/kl": 0.5 * step, "rewards/good/mean": 0.2 * step}
+    for step in range(1, 31)
+] + [{"epoch_reward": 0.5, "epoch": 1.0}]
+
+
+def test_table_shows_every_number():
+    table = report.format_table(make_metrics())
+    lines = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
+    assert lines["reward"] == ["2.000", "3.000", "+1.000", "[+0.000,", "+2.000]", "9.000", "7.000"]
+    assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
+    assert lines["reward, greedy"] == ["2.000", "3.000", "+1.000"]
+    assert lines["words an output"] == ["2.000", "1.500", "x", "0.75"]
+    assert lines["KL to the start, nats"] == ["0.000", "1.500"]
+    assert "2 held-out prompts" in table
+
+
+def test_table_has_a_dash_for_what_was_not_scored():
+    metrics = make_metrics()
+    metrics["before"]["kind"] = metrics["before_greedy"]["kind"] = None
+    metrics["component_gain"]["kind"] = {"mean": None, "ci95": [None, None], "n": 0}
+    metrics["kl"] = None
+    table = report.format_table(metrics)
+    assert "None" not in table
+    assert "KL" not in table
+    assert "[-, -]" in table
+
+
+def test_samples_stand_side_by_side_within_the_width():
+    row = {
+        "source": "word " * 60,
+        "before": "left " * 30,
+        "after": "",
+        "before_reward": 0.5,
+        "after_reward": -1.25,
+    }
+    text = report.format_samples([row, row], width=70)
+    assert max(map(len, text.splitlines())) <= 70
+    assert "before (+0.50): left" in text
+    assert "| after (-1.25): (nothing)" in text
+    assert text.count("source: ") == 2
+
+
+def test_plan_is_aligned_and_wrapped():
+    plan = report.format_plan({"Model": "x", "Held out": "word " * 30}, width=60)
+    assert plan.splitlines()[0] == "Model     x"
+    assert all(line.startswith(" " * 10) for line in plan.splitlines()[2:])
+    assert max(map(len, plan.splitlines())) <= 60
+
+
+def test_reward_formula():
+    parts = [{"name": "good", "weight": 1.0}, {"name": "kind", "weight": 0.5}]
+    assert report.format_reward(parts) == "1 x good + 0.5 x kind"
+
+
+def test_moving_average_by_hand():
+    averages = report.moving_average(np.array([1.0, 3.0, 5.0, 1.0]), 2)
+    assert averages == pytest.approx([1, 2, 4, 3])
+    assert report.moving_average(np.array([2.0, 8.0]), 1) == pytest.approx([2, 8])
+
+
+@pytest.mark.parametrize("log", [LOG, LOG[:1], []], ids=["run", "one rollout", "nothing"])
+def test_reward_curve_is_a_picture(tmp_path, log):
+    report.save_reward_curve(log, tmp_path / "curve.png", ["good", "kind"])
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,178 @@
+import json
+import math
+
+import pyarrow.parquet
+import pytest
+import yaml
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from tests.recipes.tiny_run import SHORT, sentences
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.recipes import seq2seq_ppo
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
+
+
+def words_reward(completions, **kwargs):
+    """One point a word."""
+    return [float(len(text.split())) for text in completions]
+
+
+@pytest.fixture
+def make(tiny_run, tmp_path):
+    """`make(**changes)`: the tiny run as a recipe, and what it has said, in `recipe.said`."""
+
+    def build(**changes):
+        settings = {key: value for key, value in changes.items() if key in Seq2SeqPPOConfig.__dataclass_fields__}
+        arguments = {key: value for key, value in changes.items() if key not in settings}
+        said = []
+        given = {"model": tiny_run.model, "reward": tiny_run.reward, "dataset": tiny_run.dataset, "echo": said.append}
+        settings = {**SHORT, "output_dir": str(tmp_path / "run"), "seed": 0, **settings}
+        recipe = Seq2SeqPPO(**{**given, **arguments}, args=Seq2SeqPPOConfig(**settings))
+        recipe.said = said
+        return recipe
+
+    return build
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Fails a test in which a trainer, and so a model, is asked for."""
+
+    def refuse(*args, **kwargs):
+        pytest.fail("a model was loaded before the input was refused")
+
+    monkeypatch.setattr(seq2seq_ppo, "Seq2SeqPPOTrainer", refuse)
+
+
+def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
+    recipe = make()
+    result = recipe.run()
+    folder = tmp_path / "run"
+    names = {path.name for path in folder.iterdir()}
+    expected = {"config.json", "model.safetensors", "tokenizer.json", "README.md", "reward_curve.png"}
+    assert expected | {"completions.parquet", "config.yaml", "metrics.json"} <= names
+    assert (result.folder, result.url) == (folder, None)
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == result.metrics
+    assert result.metrics["episodes"] == 16
+    assert result.metrics["reward_gain"]["n"] == 4
+    assert set(result.metrics["before"]) == {"reward", "acceptability", "neutrality"}
+    rows = pyarrow.parquet.read_table(folder / "completions.parquet").to_pylist()
+    gain = sum(row["after_reward"] - row["before_reward"] for row in rows) / len(rows)
+    assert math.isclose(gain, result.metrics["reward_gain"]["mean"], abs_tol=1e-9)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert (config["seed"], config["max_steps"], config["made_of"]["held_out_rows"]) == (0, 2, 4)
+    AutoTokenizer.from_pretrained(folder)
+    AutoModelForSeq2SeqLM.from_pretrained(folder)
+    text = "\n".join(recipe.said)
+    assert "1 x acceptability + 0.5 x neutrality" in text
+    assert "4 of 40 rows of prompts.jsonl, held out at random with seed 0" in text
+    assert "best of 16" in text
+    for name in ("README.md", "config.yaml", "metrics.json"):
+        assert str(tmp_path.parent) not in (folder / name).read_text(encoding="utf-8"), name
+
+
+def test_a_run_resumes_and_is_not_overwritten_unasked(make):
+    first = make(save_steps=1).run()
+    with pytest.raises(InputError, match="resume_from_checkpoint"):
+        make().run()
+    recipe = make(max_steps=3)
+    second = recipe.run(resume_from_checkpoint=True)
+    assert second.trainer.state.global_step == 3
+    assert second.metrics["episodes"] == 24
+    assert second.metrics["before"] == first.metrics["before"]
+    assert "checkpoint-2" in recipe.said[0]
+    third = make(overwrite=True, max_steps=1, save_strategy="no").run()
+    assert not list(third.folder.glob("checkpoint-*"))
+
+
+def test_plain_callables_and_texts_will_do(make, tmp_path):
+    recipe = make(reward=words_reward, dataset=sentences(20), eval_dataset=sentences(3, seed=9), prompt_prefix="say: ")
+    metrics = recipe.run().metrics
+    assert set(metrics["before"]) == {"reward", "words_reward"}
+    assert metrics["before"]["words_reward"] == metrics["guard"]["output_length"]["before"]
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert "dataset" not in config
+    assert "trl-rewards train" not in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_dry_run_scores_four_prompts_and_leaves_nothing(make, tmp_path):
+    recipe = make(max_steps=-1, num_train_epochs=2)
+    recipe.dry_run()
+    text = "\n".join(recipe.said)
+    assert text.count("prompt: ") == 4
+    # 36 prompts twice in rollouts of 8: 9 rollouts of 2 updates.
+    assert "9 rollouts of 8 prompts" in text
+    assert "18 updates" in text
+    assert "an estimate" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_upload_is_asked_for_once_the_folder_is_whole(make, tmp_path, monkeypatch):
+    uploads = []
+
+    def push(folder, repo_id):
+        uploads.append((repo_id, sorted(path.name for path in folder.iterdir() if path.suffix == ".md")))
+        return "https://example.invalid/commit"
+
+    monkeypatch.setattr(seq2seq_ppo, "push_to_hub", push)
+    result = make(push_to="me/model", max_steps=1).run()
+    assert uploads == [("me/model", ["README.md"])]
+    assert result.url == "https://example.invalid/commit"
+    assert "# me/model" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"dataset": ["one", "two"], "eval_dataset": ["three"]}, "2 in the given texts"),
+        ({"dataset": "missing.jsonl"}, "no such file"),
+        ({"text_column": "prmpt"}, "prompt"),
+        ({"model": "."}, "config.json"),
+        ({"reward": "no-such-preset"}, "no-such-preset"),
+        ({"resume_from_checkpoint": "true"}, "none in"),
+    ],
+)
+def test_bad_input_is_refused_before_any_model_is_loaded(make, no_models, changes, found, tmp_path):
+    with pytest.raises(InputError) as caught:
+        make(**changes).run()
+    assert found in caught.value.found
+    assert caught.value.next_step
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_component_may_not_take_the_name_of_the_total(make, no_models):
+    def reward(completions, **kwargs):
+        return [0.0] * len(completions)
+
+    with pytest.raises(InputError, match="another name"):
+        make(reward=reward).run()
+
+
+def test_from_preset_takes_arguments_and_settings(tmp_path):
+    recipe = Seq2SeqPPO.from_preset("article", learning_rate=1e-3, seed=5, use_cpu=True, text_column="body")
+    assert recipe.args.learning_rate == 1e-3
+    assert recipe.args.response_length == 64
+    assert recipe.args.output_dir == "runs/article-seed5"
+    assert (recipe.text_column, recipe.prompt_prefix) == ("body", "summarize: ")
+
+
+def test_another_data_set_does_not_keep_the_presets_held_out_prompts():
+    assert Seq2SeqPPO.from_preset("tiny", use_cpu=True).eval_dataset == "bundled:prompts/heldout.jsonl"
+    assert Seq2SeqPPO.from_preset("tiny", dataset="mine.jsonl", use_cpu=True).eval_dataset is None
+    own = Seq2SeqPPO.from_preset("tiny", dataset="mine.jsonl", eval_dataset="held.jsonl", use_cpu=True)
+    assert own.eval_dataset == "held.jsonl"
+
+
+def test_from_preset_refuses_what_it_does_not_know(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'learning_rate'"):
+        Seq2SeqPPO.from_preset("tiny", learning_rat=1.0)
+    with pytest.raises(InputError, match=r"see help\(Seq2SeqPPO\)"):
+        Seq2SeqPPO.from_preset("tiny", zzzz=1.0)
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(InputError, match="put the settings into args"):
+        Seq2SeqPPO.from_preset("tiny", args=args, learning_rate=1.0)
+
+
+def test_without_args_the_folder_is_named_after_the_model():
+    assert Seq2SeqPPO("google/flan-t5-small", words_reward, ["x"]).args.output_dir == "runs/flan-t5-small"
