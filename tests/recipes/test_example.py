@@ -1,7 +1,6 @@
 import importlib.util
 from pathlib import Path
 
-
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin import MultiClassifierReward, assets
 

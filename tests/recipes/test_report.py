@@ -13,7 +13,7 @@ LOG = [
 def test_table_shows_every_number():
     table = report.format_table(make_metrics())
     lines = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
-    assert lines["reward"] == ["2.000", "3.000", "+1.000", "[+0.000,", "+2.000]", "9.000", "7.000"]
+    assert lines["reward"] == ["2.000", "3.000", "+1.000", "+0.00", "to", "+2.00", "9.000", "7.000"]
     assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
     assert lines["reward, greedy"] == ["2.000", "3.000", "+1.000"]
     assert lines["words an output"] == ["2.000", "1.500", "x", "0.75"]
@@ -29,7 +29,15 @@ def test_table_has_a_dash_for_what_was_not_scored():
     table = report.format_table(metrics)
     assert "None" not in table
     assert "KL" not in table
-    assert "[-, -]" in table
+    assert "- to -" in table
+
+
+def test_large_numbers_stay_apart():
+    metrics = make_metrics()
+    metrics["before"]["reward"], metrics["after"]["reward"] = -12.3456, -1234.5678
+    row = next(line for line in report.format_table(metrics).splitlines() if line.startswith("reward"))
+    assert row.split()[1:3] == ["-12.3", "-1234.6"]
+    assert len(report.format_table(make_metrics()).splitlines()[0]) == 79
 
 
 def test_samples_stand_side_by_side_within_the_width():

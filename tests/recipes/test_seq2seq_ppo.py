@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -176,3 +177,12 @@ def test_from_preset_refuses_what_it_does_not_know(tmp_path):
 
 def test_without_args_the_folder_is_named_after_the_model():
     assert Seq2SeqPPO("google/flan-t5-small", words_reward, ["x"]).args.output_dir == "runs/flan-t5-small"
+
+
+def test_an_unknown_label_is_refused_before_the_policy_is_loaded(make, no_models, tiny_run, tmp_path):
+    parts = yaml.safe_load(Path(tiny_run.reward).read_text(encoding="utf-8"))["rewards"]
+    parts[0]["label"] = "acceptible"
+    path = tmp_path / "typo.yaml"
+    path.write_text(yaml.safe_dump({"rewards": parts}), encoding="utf-8")
+    with pytest.raises(InputError, match="did you mean 'acceptable'"):
+        make(reward=str(path)).run()

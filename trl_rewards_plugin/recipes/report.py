@@ -51,27 +51,28 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
-    lines = [f"{'':<22}{'before':>9}{'after':>9}{'gain':>9}  {'95 % interval':<18}{'sources':>9}{'best of 16':>12}"]
+    # 79 columns wide: the least that a terminal has.
+    lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
         before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
-        low, high = (number(end, "+.3f") for end in gain["ci95"])
+        low, high = ("-" if end is None else f"{end:+.2f}" for end in gain["ci95"])
         lines.append(
-            f"{_row_name(name)}{number(before):>9}{number(after):>9}{number(gain['mean'], '+.3f'):>9}  "
-            f"{f'[{low}, {high}]':<18}{number(sources):>9}{number(best):>12}"
+            f"{_row_name(name)} {number(before):>6} {number(after):>6}{number(gain['mean'], '+'):>8}  "
+            f"{f'{low} to {high}':<14}{number(sources):>8}{number(best):>11}"
         )
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
         change = None if before is None or after is None else after - before
         label = _row_name(name, ", greedy")
-        lines.append(f"{label}{number(before):>9}{number(after):>9}{number(change, '+.3f'):>9}")
+        lines.append(f"{label} {number(before):>6} {number(after):>6}{number(change, '+'):>8}")
     lines.append("")
     for name, pair in metrics["guard"].items():
         ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
         label = GUARD_NAMES.get(name, name)
-        lines.append(f"{label:<22}{pair['before']:>9.3f}{pair['after']:>9.3f}{ratio:>9}".rstrip())
+        lines.append(f"{label:<22} {number(pair['before']):>6} {number(pair['after']):>6}{ratio:>8}".rstrip())
     if metrics["kl"] is not None:
-        lines.append(f"{'KL to the start, nats':<22}{0.0:>9.3f}{metrics['kl']:>9.3f}")
+        lines.append(f"{'KL to the start, nats':<22}{number(0.0):>7}{number(metrics['kl']):>7}")
     note = (
         f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
         "interval: paired bootstrap over prompts"
@@ -79,9 +80,9 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """`value` as text; a dash where nothing was scored."""
-    return "-" if value is None else format(value, form)
+def number(value: float | None, sign: str = "") -> str:
+    """`value` with three decimals, from 10 on with one, so that columns stay apart; a dash where nothing was scored."""
+    return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
 def _row_name(name: str, suffix: str = "") -> str:
