@@ -204,6 +204,7 @@ class SharedClassifier:
             batches = token_batches(lengths, batch_size)
             parts = [self._forward(model, tokenizer, encoded, batch) for batch in batches]
         order = torch.tensor([index for batch in batches for index in batch])
+        # New tensors from here on: those made in inference mode could not enter a caller's loss.
         batched = torch.cat(parts)
         logits = torch.empty_like(batched)
         logits[order] = batched
@@ -215,9 +216,7 @@ class SharedClassifier:
         inputs = DataCollatorWithPadding(tokenizer)(rows).to(model.device)
         # A trainer may call us inside its autocast: the judge keeps the precision that it was loaded in.
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            logits = model(**inputs).logits.float().cpu()
-        # Out of inference mode's special tensors, which a caller could not use in a loss.
-        return logits.clone()
+            return model(**inputs).logits.float().cpu()
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
