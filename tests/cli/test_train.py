@@ -106,11 +106,12 @@ def test_refusals_have_three_parts_and_exit_code_2(tiny_run, tmp_path, capsys, a
 
 def test_help_says_what_the_run_is_first(capsys):
     with pytest.raises(SystemExit) as caught:
-        train.build_recipe(["--help"])
+        train.build_recipe(["--preset", "article", "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert out.index("--prompt_prefix") < out.index("--output_dir")
     assert "--kl_coef" in out
+    assert "(default: 2e-05)" in out
 
 
 def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_path, capsys):

@@ -15,24 +15,30 @@ class TrainArguments:
             "The options below replace parts of it."
         },
     )
-    model: str | None = field(default=None, metadata={"help": "Encoder-decoder to train: Hub id or folder."})
-    reward: str | None = field(default=None, metadata={"help": "Reward: name of a reward preset, or a YAML file."})
+    model: str | None = field(
+        default=None, metadata={"help": "Encoder-decoder to train: Hub id or folder. Unset: the preset's."}
+    )
+    reward: str | None = field(
+        default=None, metadata={"help": "Reward: name of a reward preset, or a YAML file. Unset: the preset's."}
+    )
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. The preset's eval_dataset no "
-            "longer applies."
+            "help": "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. Unset: the preset's. Set: the "
+            "preset's eval_dataset no longer applies."
         },
     )
     eval_dataset: str | None = field(
         default=None,
         metadata={
-            "help": "Held-out prompts, likewise. Unset: a validation or test split (first 100 rows), else a tenth of "
-            "the rows."
+            "help": "Held-out prompts, likewise. Unset: the preset's, where dataset is its too; else a validation or "
+            "test split (first 100 rows), else a tenth of the rows. The plan says which."
         },
     )
-    text_column: str | None = field(default=None, metadata={"help": "Column of the texts."})
-    prompt_prefix: str | None = field(default=None, metadata={"help": "Put in front of every text."})
+    text_column: str | None = field(default=None, metadata={"help": "Column of the texts. Unset: the preset's."})
+    prompt_prefix: str | None = field(
+        default=None, metadata={"help": "Put in front of every text. Unset: the preset's."}
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "Load everything, score four prompts, print the plan and stop."}
     )

@@ -49,13 +49,13 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     preset = get_preset(name)
     seed = first.seed if first.seed is not None else from_file.get("seed", preset.config.get("seed"))
     parser = _parser()
-    if {"-h", "--help"} & set(arguments):
-        parser.print_help()
-        sys.exit(0)
     # The host turns its progress bar off, and prints dictionaries, where the log is as quiet as _quiet makes it.
     settings = {"disable_tqdm": False, **preset.config, "output_dir": default_output_dir(name, seed)}
     _set_defaults(parser, settings, f"the preset {name}")
     _set_defaults(parser, from_file, str(first.config))
+    if {"-h", "--help"} & set(arguments):
+        parser.print_help()  # after the preset is in, so that the defaults shown are those of this very run
+        sys.exit(0)
     train, config, unknown = parser.parse_args_and_config(
         _without_config(arguments), return_remaining_strings=True
     )
@@ -143,7 +143,9 @@ def _parser() -> Any:
         prog="trl-rewards train",
         usage="trl-rewards train [--preset NAME] [--config FILE.yaml] [options]",
         description="Teaches an encoder-decoder by PPO what text classifiers prefer, and measures what that changed. "
-        "The first options choose the run; all others are fields of Seq2SeqPPOConfig.",
+        "The first options choose the run; all others are fields of Seq2SeqPPOConfig, here with the preset's "
+        "defaults. FILE.yaml holds any of them, such as `learning_rate: 1.0e-5`; flags are stronger. The config.yaml "
+        "of a run folder is such a file.",
         # An abbreviated --preset would be read by this parser and missed by the first look.
         allow_abbrev=False,
     )

@@ -81,7 +81,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """`value` with three decimals, from 10 on with one, so that columns stay apart; a dash where nothing was scored."""
+    """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
