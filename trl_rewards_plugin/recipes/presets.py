@@ -59,7 +59,6 @@ _TINY = Preset(
             "max_prompt_length": 128,
             "kl_coef": 0.05,
             "seed": 0,
-            "report_to": "none",
         }
     ),
 )
@@ -84,7 +83,6 @@ _ARTICLE = Preset(
             "response_length": 64,
             "max_prompt_length": 512,
             "seed": 0,
-            "report_to": "none",
         }
     ),
     license="apache-2.0",

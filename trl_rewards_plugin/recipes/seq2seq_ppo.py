@@ -25,6 +25,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
+from trl_rewards_plugin.recipes.configuration import configuration, describe_reward, given_name, public_parts
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
 from trl_rewards_plugin.recipes.evaluation import (
     BEST_OF,
@@ -37,7 +38,7 @@ from trl_rewards_plugin.recipes.evaluation import (
     score_texts,
 )
 from trl_rewards_plugin.recipes.names import public_name, resolve
-from trl_rewards_plugin.recipes.presets import PRESETS, get_preset
+from trl_rewards_plugin.recipes.presets import get_preset
 from trl_rewards_plugin.rewards import MultiClassifierReward
 
 SAMPLES_SHOWN = 3
@@ -47,6 +48,11 @@ RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
 _ARGUMENTS = (
     "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite", "echo",
 )  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
+    print(text, flush=True)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Seq2SeqPPO:
         prompt_prefix: str = "",
         push_to: str | None = None,
         overwrite: bool = False,
-        echo: Callable[[str], None] = print,
+        echo: Callable[[str], None] = say,
     ):
         self.model = model
         self.reward = reward
@@ -228,7 +234,7 @@ class Seq2SeqPPO:
             reward = MultiClassifierReward.from_preset(str(reward))
         elif not hasattr(reward, "score"):
             reward = MultiClassifierReward(list(reward) if isinstance(reward, list | tuple) else [reward])
-        for part in _describe(reward):
+        for part in describe_reward(reward):
             if part["name"] in RESERVED_NAMES:
                 step = "give the reward another name=..."
                 raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
@@ -266,7 +272,7 @@ class Seq2SeqPPO:
         updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
         plan = {
             "Model": public_name(self.model),
-            "Reward": report.format_reward(_describe(inputs.reward)),
+            "Reward": report.format_reward(describe_reward(inputs.reward)),
             "Prompts": f"{len(data.train)} of {data.train_name}",
             "Held out": data.eval_name,
             "Training": f"{rollouts} rollouts of {args.rollout_batch_size} prompts, {args.num_ppo_epochs} epochs of "
@@ -335,36 +341,27 @@ class Seq2SeqPPO:
         (folder / run_folder.CARD).write_text(generate_model_card(folder), encoding="utf-8")
 
     def _configuration(self, inputs: _Inputs, log_history: list[dict[str, Any]]) -> dict[str, Any]:
-        """What `trl-rewards train --config config.yaml` needs to do the same run again, and what it was made of."""
-        values = {
+        preset = get_preset(self.preset) if self.preset else None
+        given = {
             "preset": self.preset,
             "model": public_name(self.model),
-            "reward": _name(self.reward),
-            "dataset": _name(self.dataset),
-            "eval_dataset": _name(self.eval_dataset),
+            "reward": given_name(self.reward),
+            "dataset": given_name(self.dataset),
+            "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
             "prompt_prefix": self.prompt_prefix,
             "push_to": self.push_to,
             "seed": self.args.seed,
         }
-        values = {key: value for key, value in values.items() if value is not None}
-        # Whatever some preset sets is written even at its default: the file is read on top of a preset.
-        values |= run_folder.chosen_fields(self.args, {key for preset in PRESETS.values() for key in preset.config})
-        parts = [
-            {key: public_name(value) if key == "model" else value for key, value in part.items() if value is not None}
-            for part in _describe(inputs.reward)
-        ]
-        preset = get_preset(self.preset) if self.preset else None
         made_of = {
-            "rewards": parts,
+            "rewards": public_parts(inputs.reward),
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
             "held_out": inputs.data.eval_name,
             "epoch_rewards": [row["epoch_reward"] for row in log_history if "epoch_reward" in row],
             "license": preset.license if preset and preset.model == self.model else None,
-            "versions": run_folder.versions(),
         }
-        return values | {"made_of": {key: value for key, value in made_of.items() if value}}
+        return configuration(given, self.args, made_of)
 
 
 def default_output_dir(preset: str, seed: int | None) -> str:
@@ -379,14 +376,3 @@ def _refuse_unknown(fields: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             step = f"did you mean {close[0]!r}?" if close else "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
             raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(name), step)
-
-
-def _describe(reward: Any) -> list[dict[str, Any]]:
-    if hasattr(reward, "describe"):
-        return [dict(part) for part in reward.describe()]
-    return [{"name": getattr(reward, "name", "reward_"), "weight": 1.0}]
-
-
-def _name(given: Any) -> str | None:
-    """What was given by name, as another machine can read it; None for an object."""
-    return public_name(given) if isinstance(given, str | Path) else None

@@ -1,0 +1,49 @@
+"""What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of.
+
+Leaves out: writing the file (`run_folder.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.recipes import run_folder
+from trl_rewards_plugin.recipes.names import public_name
+from trl_rewards_plugin.recipes.presets import PRESETS
+
+
+def configuration(given: Mapping[str, Any], args: Any, made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The run as `trl-rewards train --config config.yaml` reads it.
+
+    Args:
+        given: Arguments of the recipe; those that are None are left out.
+        args: The `Seq2SeqPPOConfig`.
+        made_of: For the reader; the command skips it. What is empty is left out.
+    """
+    values = {key: value for key, value in given.items() if value is not None}
+    # Whatever some preset sets is written even at its default: the file is read on top of a preset.
+    values |= run_folder.chosen_fields(args, {key for preset in PRESETS.values() for key in preset.config})
+    told = {**made_of, "versions": run_folder.versions()}
+    return values | {"made_of": {key: value for key, value in told.items() if value}}
+
+
+def describe_reward(reward: Any) -> list[dict[str, Any]]:
+    """One dict a component, with at least `name` and `weight`."""
+    if hasattr(reward, "describe"):
+        return [dict(part) for part in reward.describe()]
+    return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
+
+
+def public_parts(reward: Any) -> list[dict[str, Any]]:
+    """`describe_reward` without this machine's paths and without what is None."""
+    return [
+        {key: public_name(value) if key == "model" else value for key, value in part.items() if value is not None}
+        for part in describe_reward(reward)
+    ]
+
+
+def given_name(given: Any) -> str | None:
+    """What was given by name, as another machine can read it; None for an object."""
+    return public_name(given) if isinstance(given, str | Path) else None
