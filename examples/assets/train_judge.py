@@ -66,7 +66,7 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class Example:
-    """One text to learn from; `real` is the sentence that it is or was made from, None for a row of the CSV file."""
+    """One text to learn from; `real` is the sentence that it is or was made from, None where only the label counts."""
 
     text: str
     label: int
@@ -125,7 +125,8 @@ def epochs(texts: Texts, args: argparse.Namespace, rng: random.Random) -> Iterat
     if args.opening_pairs and texts.real:
         yield pairs(rng.sample(everything, min(args.opening_pairs, len(everything))), rng)
     for _ in range(args.epochs):
-        yield labelled + pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
+        beside = pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
+        yield labelled + [Example(example.text, example.label) for example in beside]
 
 
 def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Example]]:
@@ -150,7 +151,7 @@ def spoilt_places(real: Sequence[int], spoilt: Sequence[int]) -> list[int]:
 
 
 def place_targets(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, inputs: dict) -> torch.Tensor:
-    """[texts, pieces] 1 where spoilt, 0 where not, -1 on padding and in rows of the CSV file, where nobody knows."""
+    """[texts, pieces] 1 where spoilt, 0 where not, -1 on padding and where only the label counts."""
     targets = torch.full(inputs["input_ids"].shape, -1.0)
     for row, example in enumerate(examples):
         if example.real is not None:
@@ -215,7 +216,8 @@ def label_weights(rows: Sequence[Row], labels: int, balanced: bool) -> torch.Ten
 class Lesson:
     """The loss of one batch: the verdict on each text and, in pairs, the places where it was spoilt.
 
-    Seeing the places teaches within minutes what the verdict alone does not. Their head is thrown away.
+    The places say more than one bit a text, so that order begins to matter to an encoder made for meaning. Their head
+    is thrown away.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, weights: torch.Tensor | None):
