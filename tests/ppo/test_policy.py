@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.policy import (
@@ -13,7 +13,7 @@ from trl_rewards_plugin.ppo.policy import (
     turn_off_dropout,
 )
 from trl_rewards_plugin.ppo.prompts import tokenize_prompts
-from trl_rewards_plugin.ppo.rollout import sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout, sample_responses
 from trl_rewards_plugin.ppo.token_rules import token_rules
 
 PROMPTS = ["the cat", "the big black dog eats old fish near the cold river .", "snow", "she reads a long book now"] * 6
@@ -57,17 +57,40 @@ def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, 
     assert difference < 1e-4
 
 
-def test_the_invariant_breaks_with_left_padded_prompts(tmp_path):
-    """BART counts encoder positions from the left edge: the same prompt, padded on the left, is another prompt."""
-    model, tokenizer = load(tiny_bart, tmp_path)
-    turn_off_dropout(model)
-    right = tokenize_prompts(PROMPTS, tokenizer, 64)
-    left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
+def update_gap(model, ids, mask):
+    """The gap as the update sees it: after the rollout's rows were picked and cut to their longest prompt."""
     rules = token_rules(model)
     torch.manual_seed(0)
-    responses = sample_responses(model, left["input_ids"], left["attention_mask"].bool(), rules, 12)
-    scored = token_logprobs(teacher_forced(model, right.ids, right.mask, responses.ids, rules)[0], responses.ids)
-    assert ((scored - responses.logprobs).abs() * responses.mask).max() > 1e-2
+    drawn = sample_responses(model, ids, mask, rules, 12)
+    zeros = torch.zeros_like(drawn.logprobs)
+    rollout = Rollout(
+        ids,
+        mask,
+        drawn.ids,
+        drawn.mask,
+        drawn.ended,
+        drawn.logprobs,
+        zeros,
+        zeros,
+        zeros,
+        zeros,
+        torch.zeros(len(ids)),
+    )
+    short = rollout.select((mask.sum(1) < mask.sum(1).max()).nonzero()[:, 0])
+    log_weights, _ = teacher_forced(model, short.prompt_ids, short.prompt_mask, short.response_ids, rules)
+    scored = token_logprobs(log_weights, short.response_ids)
+    return ((scored - short.sampled_logprobs).abs() * short.response_mask).max().item()
+
+
+@families
+def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, build):
+    model, tokenizer = load(build, tmp_path)
+    make_eos_likely(model)
+    turn_off_dropout(model)
+    right = tokenize_prompts(PROMPTS, tokenizer, 64)
+    assert update_gap(model, right.ids, right.mask) < 1e-4
+    left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
+    assert update_gap(model, left["input_ids"], left["attention_mask"].bool()) > 1e-2
 
 
 @families
@@ -150,6 +173,17 @@ def test_values_start_at_zero_and_entropy_is_that_of_the_distribution(tmp_path, 
     exact = torch.distributions.Categorical(logits=log_weights.double()).entropy()
     assert torch.allclose(output.entropies.double(), exact, atol=1e-5)
     assert hidden.shape == (*responses.ids.shape, 32)
+
+
+def test_a_decoder_deeper_than_its_encoder_can_be_sampled():
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_decoder_layers=3, num_heads=2,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    ids = torch.tensor([[5, 6, 1], [7, 1, 0]])
+    assert gap(model, ids, ids != 0)[1] < 1e-4
 
 
 def test_log_probabilities_and_entropy_by_hand():

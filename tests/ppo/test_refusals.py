@@ -3,9 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, T5Model
 
-from tests.tiny_models import tiny_classifier, tiny_t5
+from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
@@ -18,6 +18,10 @@ from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 
 def reward(completions, **kwargs):
+    return [0.0] * len(completions)
+
+
+async def later(completions, **kwargs):
     return [0.0] * len(completions)
 
 
@@ -59,6 +63,18 @@ def refused(call):
             "num_mini_batches that divides",
             "num_mini_batches=3 for 8 episodes",
             "divisors of 8",
+        ),
+        (lambda: config(vf_coef=-1.0), "vf_coef 0 or more", "vf_coef=-1.0", "change vf_coef"),
+        (lambda: config(kl_horizon=4), "one rollout's episodes", "kl_horizon=4", "change kl_horizon"),
+        (lambda: config(reward_weights=[float("nan")]), "finite numbers", "[nan]", "change reward_weights"),
+        (lambda: config(max_steps=3, total_episodes=9), "both say when to stop", "max_steps=3", "change max_steps"),
+        (lambda: config(generation_kwargs="top_k"), "generation_kwargs as a mapping", "'top_k'", "write for example"),
+        (lambda: check_reward_funcs(later, None), "return their values", "'later', an async", "asyncio.run"),
+        (
+            lambda: check_dataset(Dataset.from_list([{"prompt": "a"}, {"prompt": None}]), "eval_dataset"),
+            "every row of eval_dataset",
+            "None in row 1",
+            "dataset.filter",
         ),
         (lambda: check_devices(2), "one GPU a process", "2 visible GPUs", "accelerate launch"),
         (lambda: check_reward_funcs([], None), "at least one reward", "an empty list", "pass a callable"),
@@ -118,6 +134,22 @@ def test_loaded_models_are_checked_too(tmp_path):
     half = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path), dtype=torch.float16)
     assert "float16" in refused(lambda: check_seq2seq_model(half)).found
     assert "Linear" in refused(lambda: check_seq2seq_model(torch.nn.Linear(1, 1))).found
+
+
+def test_what_cannot_be_trained_or_generate_is_refused(tmp_path):
+    assert "T5Model" in refused(lambda: check_seq2seq_model(T5Model.from_pretrained(tiny_t5(tmp_path)))).found
+    brain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    error = refused(lambda: Seq2SeqPPOTrainer(brain, reward, config(), processing_class=tokenizer))
+    assert "bfloat16" in error.found
+    error = refused(lambda: Seq2SeqPPOTrainer(brain.float(), reward, config(), ref_model="google/flan-t5-small"))
+    assert "loaded ref_model" in error.expected
+
+
+def test_a_response_longer_than_the_positions_is_refused(tmp_path):
+    settings = config(response_length=200)
+    error = refused(lambda: Seq2SeqPPOTrainer(tiny_bart(tmp_path), reward, settings))
+    assert "at most 128" in error.expected
 
 
 def test_a_name_that_is_nowhere_is_refused(monkeypatch):

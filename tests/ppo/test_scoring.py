@@ -46,6 +46,10 @@ def test_columns_reach_the_reward_and_what_it_logs_is_kept():
     assert scored.metrics["rewards/inner"] == 7.0
 
 
+def test_a_reward_that_says_nothing_of_a_whole_batch_logs_no_mean():
+    assert score([named("a", [None, None]), named("b", [1.0, 1.0])]).metrics == {"rewards/b/mean": 1.0}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -14,6 +14,14 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
+# peft asks transformers by the old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+# The host's field changed its name in transformers 5.23.
+ACTIVATION_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in Seq2SeqPPOConfig.__dataclass_fields__
+)
 SENTENCES = [
     "the cat",
     "a big dog eats old fish near the river .",
@@ -388,6 +396,91 @@ def test_the_progress_bar_is_one_line_of_episode_reward_kl_length_and_time(folde
     last = capsys.readouterr().err.replace("\n", "").split("\r")[-1]
     for part in ("episode 8/8", "reward ", "kl ", "length ", "left]"):
         assert part in last
+
+
+def test_every_rollout_is_whole_where_accumulation_does_not_divide_the_epoch(folders, tmp_path):
+    trainer = make_trainer(
+        folders["t5"], tmp_path, gradient_accumulation_steps=2, rows=20, num_mini_batches=8, num_ppo_epochs=1,
+        total_episodes=40,
+    )  # fmt: skip
+    trainer.train()
+    assert [row["episode"] for row in rollout_rows(trainer)] == [8, 16, 24, 32, 40]
+
+
+def test_a_last_epoch_that_ends_early_has_its_mean_too(folders, tmp_path):
+    trainer = make_trainer(folders["t5"], tmp_path, total_episodes=24)  # an epoch and a half
+    trainer.train()
+    assert len([row for row in trainer.state.log_history if "epoch_reward" in row]) == 2
+
+
+def test_the_order_of_prompts_hangs_on_the_seed_alone(folders, tmp_path):
+    orders = []
+
+    def recording(completions, rank, **kwargs):
+        orders[-1].extend(rank)
+        return vowels(completions)
+
+    for state in (1, 2):
+        trainer = make_trainer(folders["t5"], tmp_path, recording, total_episodes=16)
+        torch.manual_seed(state)
+        orders.append([])
+        trainer.train()
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == list(range(16))
+
+
+def test_a_run_that_failed_leaves_nothing_to_the_next(folders, tmp_path):
+    calls = []
+
+    def fails_once(completions, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("judge gone")
+        return vowels(completions)
+
+    trainer = make_trainer(folders["t5"], tmp_path, fails_once, gradient_accumulation_steps=2, total_episodes=8)
+    with pytest.raises(RewardError):
+        trainer.train()
+    trainer.train()
+    assert [row["episode"] for row in rollout_rows(trainer)] == [8]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kl_estimator": "k3", "whiten_rewards": True, "whiten_advantages": False},
+        {"bf16": True, "use_cpu": True},
+        {ACTIVATION_CHECKPOINTING: True},
+    ],
+    ids=["k3 and whitening", "bf16", "checkpointing"],
+)
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_every_mode_trains(folders, tmp_path, family, settings):
+    trainer = make_trainer(folders[family], tmp_path, total_episodes=8, **settings)
+    start = weights(trainer)
+    trainer.train()
+    assert any(not torch.equal(value, start[name]) for name, value in weights(trainer).items())
+    assert rollout_rows(trainer)[0]["val/ratio_first"] == pytest.approx(1.0, abs=0.02 if "bf16" in settings else 1e-4)
+
+
+def test_checkpointing_gives_the_same_gradients(folders, tmp_path):
+    ends = []
+    for settings in ({}, {ACTIVATION_CHECKPOINTING: True}):
+        trainer = make_trainer(folders["bart"], tmp_path, total_episodes=8, **settings)
+        trainer.train()
+        ends.append(weights(trainer))
+    for name, value in ends[0].items():
+        assert torch.allclose(value, ends[1][name], atol=1e-5), name
+
+
+def test_a_trained_adapter_that_is_passed_in_is_the_starting_model(folders, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])
+    policy = get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, init_lora_weights=False))
+    trainer = make_trainer(policy, tmp_path, total_episodes=4)
+    trainer.train()
+    assert abs(rollout_rows(trainer)[0]["objective/kl"]) < 1e-5
 
 
 class _StopAfter(TrainerCallback):

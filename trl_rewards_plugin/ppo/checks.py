@@ -4,6 +4,7 @@ Leaves out: settings, which the config checks itself.
 """
 
 import difflib
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
         if not isinstance(bare, PreTrainedModel):
             raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {EXAMPLES}")
         if bare.dtype == torch.float16:
-            raise InputError("a model in float32 or bfloat16", "one in float16", "call model.float() first")
+            raise InputError("a model in float32", "one in float16", "call model.float() first; T5 overflows in fp16")
+        if not bare.can_generate():
+            raise InputError("a model that generates text", type(bare).__name__, "load it by AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__
     if not config.is_encoder_decoder:
         raise InputError(
@@ -61,6 +64,39 @@ def _read_config(name: str):
             f"{name!r}: {str(error).splitlines()[0]}",
             f"check the spelling, {EXAMPLES}; without network, pass a folder",
         ) from error
+
+
+def check_reference(ref_model: Any, policy: nn.Module) -> None:
+    """Refuses a reference that is no loaded encoder-decoder, or shares its weights with the policy."""
+    if isinstance(ref_model, str | os.PathLike):
+        raise InputError(
+            "a loaded ref_model", repr(str(ref_model)), "load it by AutoModelForSeq2SeqLM.from_pretrained"
+        )
+    check_seq2seq_model(ref_model)
+    if bare_model(ref_model) is bare_model(policy):
+        raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
+
+
+def check_positions(model: PreTrainedModel, response_length: int) -> None:
+    """Refuses responses that are longer than the model has positions for."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and response_length > positions:
+        raise InputError(
+            f"response_length of at most {positions}, the positions of {type(model).__name__}",
+            f"response_length={response_length}",
+            "lower response_length",
+        )
+
+
+def check_trained_dtype(model: nn.Module) -> None:
+    """Refuses trainable weights that are not float32: steps of Adam are lost in bfloat16's eight bits."""
+    found = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} - {torch.float32}
+    if found:
+        raise InputError(
+            "trainable weights in float32",
+            ", ".join(sorted(str(dtype) for dtype in found)),
+            "call model.float() first; bf16=True still computes in bfloat16",
+        )
 
 
 def check_devices(n_gpu: int) -> None:
@@ -89,6 +125,12 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
                 "reward callables in TRL's protocol",
                 f"{type(reward).__name__} {str(reward)[:80]!r}",
                 "wrap it: ClassifierReward(model, label=...)",
+            )
+        if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+            raise InputError(
+                "reward callables that return their values",
+                f"{reward_name(reward)!r}, an async function",
+                "wrap it: a function that runs it by asyncio.run(...)",
             )
     names = [reward_name(reward) for reward in rewards]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -126,7 +168,7 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
         )
     if "prompt" not in dataset.column_names:
         close = difflib.get_close_matches("prompt", dataset.column_names, n=1)
-        named = close[0] if close else "text"
+        named = (close or dataset.column_names or ["text"])[0]
         raise InputError(
             f"{role} with a column 'prompt'",
             f"the columns {dataset.column_names}",
@@ -140,3 +182,10 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             f"{len(dataset)} rows",
             "lower per_device_train_batch_size or gradient_accumulation_steps, or add prompts",
         )
+    for row, prompt in enumerate(dataset["prompt"]):
+        if not isinstance(prompt, str | list):
+            raise InputError(
+                f"a text or a conversation in every row of {role}'s column 'prompt'",
+                f"{prompt!r} in row {row}",
+                "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)",
+            )

@@ -157,7 +157,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
             )
         if self.bf16 is None:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = (
+                not self.use_cpu
+                and torch.cuda.is_available()
+                and torch.cuda.is_bf16_supported(including_emulation=False)
+            )
         super().__post_init__()
         self._check_ranges()
         self._check_generation()
@@ -184,7 +188,18 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("lam", 0 <= self.lam <= 1, "from 0 to 1"),
             ("kl_coef", self.kl_coef >= 0, "0 or more"),
             ("kl_target", self.kl_target > 0, "above 0"),
-            ("kl_horizon", self.kl_horizon >= 1, "at least 1"),
+            ("kl_horizon", self.kl_horizon >= self.batch_size, "of at least one rollout's episodes"),
+            ("vf_coef", self.vf_coef >= 0, "0 or more"),
+            (
+                "reward_weights",
+                all(math.isfinite(weight) for weight in self.reward_weights or ()),
+                "of finite numbers, or unset",
+            ),
+            (
+                "max_steps",
+                self.max_steps <= 0 or self.total_episodes is None,
+                "unset where total_episodes is given: both say when to stop",
+            ),
             ("kl_estimator", self.kl_estimator in ("k1", "k3"), "'k1' or 'k3'"),
             (
                 "missing_eos_penalty",

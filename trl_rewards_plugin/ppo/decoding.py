@@ -33,6 +33,12 @@ class Decoded:
     log_ratio: Tensor | None
 
 
+def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
+    """Most tokens of a prompt: `max_prompt_length`, or the model's positions where they are fewer (BART's are)."""
+    positions = getattr(bare_model(model).config, "max_position_embeddings", None)
+    return min(args.max_prompt_length, positions or args.max_prompt_length)
+
+
 def rules_for(model: nn.Module, args: Seq2SeqPPOConfig) -> TokenRules:
     """The token rules of a model under a config."""
     return token_rules(
@@ -66,7 +72,7 @@ def decode_prompts(
         ref_model: a frozen reference to compare with.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
     """
-    rules = rules_for(model, args)
+    rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
     was_training = core.training
     core.eval()
@@ -78,7 +84,7 @@ def decode_prompts(
         torch.manual_seed(seed)
         for start in range(0, len(repeated), args.per_device_eval_batch_size):
             batch = repeated[start : start + args.per_device_eval_batch_size]
-            encoded = tokenize_prompts(batch, processing_class, args.max_prompt_length)
+            encoded = tokenize_prompts(batch, processing_class, limit)
             ids, mask = encoded.ids.to(core.device), encoded.mask.to(core.device)
             if generation_kwargs is not None:
                 given = {"max_new_tokens": args.response_length, **generation_kwargs}

@@ -58,7 +58,7 @@ def masked_whiten(
         whitened = (values - mean) / sqrt(variance + epsilon)   [+ mean, if not shift_mean]
 
     The variance is the unbiased one (n - 1), as in TRL. Rewards are whitened without the shift and advantages
-    with it (arXiv 2403.17031). Sums are taken in float64, so that their order does not show.
+    with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not show.
 
     Args:
         values: (B, T).
@@ -68,12 +68,13 @@ def masked_whiten(
     Returns:
         (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.
     """
-    doubles = torch.where(mask, values, torch.zeros_like(values)).double()
-    count, total = reduce(torch.stack([mask.sum().double(), doubles.sum()]))
+    precise = torch.float32 if values.device.type == "mps" else torch.float64
+    numbers = torch.where(mask, values, torch.zeros_like(values)).to(precise)
+    count, total = reduce(torch.stack([mask.sum().to(precise), numbers.sum()]))
     mean = total / count.clamp(min=1)
-    squares = reduce(torch.where(mask, (doubles - mean) ** 2, torch.zeros_like(doubles)).sum())
+    squares = reduce(torch.where(mask, (numbers - mean) ** 2, torch.zeros_like(numbers)).sum())
     variance = squares / (count - 1) if count > 1 else torch.ones_like(squares)
-    whitened = (doubles - mean) * torch.rsqrt(variance + epsilon)
+    whitened = (numbers - mean) * torch.rsqrt(variance + epsilon)
     if not shift_mean:
         whitened = whitened + mean
     return torch.where(mask, whitened, torch.zeros_like(whitened)).to(values.dtype)

@@ -64,11 +64,13 @@ class PolicyWithValueHead(nn.Module):
         """The policy's own `generate`."""
         return cast(Any, self.policy).generate(*args, **kwargs)
 
-    def activation_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        """Turns on gradient checkpointing in the policy; the host calls this name on modules of our own."""
-        cast(Any, self.core).gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Turns on gradient checkpointing in the policy; the host's name since transformers 5.23."""
+        cast(Any, self.core).activation_checkpointing_enable(**settings)
 
-    gradient_checkpointing_enable = activation_checkpointing_enable
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Turns on gradient checkpointing in the policy; the host's name before transformers 5.23."""
+        cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
         self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
@@ -81,7 +83,9 @@ class PolicyWithValueHead(nn.Module):
             rules: the distribution that the tokens were drawn from.
         """
         log_weights, hidden = teacher_forced(self.core, prompt_ids, prompt_mask, response_ids, rules)
-        values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
+        # In float32 even under autocast: returns are compared with values to a few hundredths.
+        with torch.autocast(hidden.device.type, enabled=False):
+            values = self.value_head(hidden.float()).squeeze(-1)
         return PolicyOutput(token_logprobs(log_weights, response_ids), token_entropies(log_weights), values)
 
 

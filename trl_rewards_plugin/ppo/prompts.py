@@ -36,7 +36,7 @@ def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def tokenize_prompts(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int) -> PromptBatch:
-    """Tokenises on the right side, whatever side the tokenizer is set to: left padding shifts T5's positions.
+    """Pads on the right, whatever side the tokenizer is set to: rollouts are cut and joined on the right.
 
     Args:
         prompts: B texts or conversations.

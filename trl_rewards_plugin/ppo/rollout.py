@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
@@ -126,7 +126,8 @@ def sample_responses(
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     token = torch.full((batch, 1), rules.start_id, device=device)
-    cache = None
+    # Without a config the caches grow layer by layer: sized by T5's config they would count encoder layers.
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     for step in range(max_new_tokens):
         outputs = model(
             encoder_outputs=encoder_outputs,
@@ -136,7 +137,6 @@ def sample_responses(
             use_cache=True,
             return_dict=True,
         )
-        cache = outputs.past_key_values
         all_logprobs = rules.log_weights(outputs.logits[:, -1:], step)[:, 0].log_softmax(-1)
         token = all_logprobs.argmax(-1, keepdim=True) if greedy else torch.multinomial(all_logprobs.exp(), 1)
         filled = rows[alive]

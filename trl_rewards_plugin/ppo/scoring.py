@@ -69,7 +69,8 @@ def score_completions(
         except Exception as error:
             raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error
         scores.append(_checked(name, values, completions))
-        metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(scores[-1]).item())
+        if not scores[-1].isnan().all():  # a mean over nothing would poison the log's average
+            metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(scores[-1]).item())
     table = torch.stack(scores, dim=1)
     unscored = table.isnan().all(dim=1)
     if unscored.any():

@@ -37,7 +37,7 @@ class TokenRules:
     @property
     def never(self) -> list[int]:
         """Ids that no step allows."""
-        return sorted({*self.suppressed, self.pad_id} - set(self.eos_ids))
+        return sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids)))
 
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
@@ -68,8 +68,12 @@ def token_rules(
     """The rules of a model, from its generation config or, where that is silent, its config.
 
     Raises:
-        InputError: the decoder start, EOS or pad token is set in neither.
+        InputError: the decoder start, EOS or pad token is set in neither, or a suppressed id is none of the model's.
     """
+    size = model.get_output_embeddings().weight.shape[0]
+    beyond = [token for token in suppressed if not 0 <= token < size]
+    if beyond:
+        raise InputError(f"suppress_tokens from 0 to {size - 1}", str(beyond), "leave these ids out")
     start, eos, pad = (_token_id(model, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"))
     eos_ids = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
     return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature)

@@ -21,9 +21,8 @@ from accelerate.utils import gather_object, set_seed
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -31,24 +30,26 @@ from transformers import (
     TrainerControl,
 )
 from transformers import trainer as host_module
+from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
     check_devices,
+    check_positions,
     check_reward_funcs,
     check_seq2seq_model,
 )
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
+from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit, rules_for
 from trl_rewards_plugin.ppo.kl import next_kl_coef
+from trl_rewards_plugin.ppo.loading import load_policy, policy_and_reference, restore_policy
 from trl_rewards_plugin.ppo.policy import (
     PolicyOutput,
     PolicyWithValueHead,
     bare_model,
     teacher_forced,
     token_logprobs,
-    turn_off_dropout,
 )
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import PromptCollator
@@ -109,14 +110,15 @@ class Seq2SeqPPOTrainer(Trainer):
             check_dataset(eval_dataset, "eval_dataset")
         check_seq2seq_model(model)
 
-        policy, processing_class = _load(model, processing_class)
+        policy, processing_class = load_policy(model, processing_class)
         use_cache = bare_model(policy).config.use_cache
-        wrapped, self.ref_model = _policy_and_reference(policy, ref_model, peft_config)
+        check_positions(bare_model(policy), args.response_length)
+        wrapped, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
         self.rules = rules_for(wrapped.core, args)
         super().__init__(
             model=wrapped,
             args=_with_max_steps(args, train_dataset),
-            data_collator=PromptCollator(processing_class, args.max_prompt_length),
+            data_collator=PromptCollator(processing_class, prompt_limit(policy, args)),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -128,11 +130,30 @@ class Seq2SeqPPOTrainer(Trainer):
             self.ref_model.to(self.args.device)
         self._use_progress_bar()
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
-        self.kl_coef = args.kl_coef
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """State of one training run; what a checkpoint holds of it is loaded over this."""
+        self.kl_coef = self.args.kl_coef
         self.episodes = 0
         self._collected: list[Rollout] = []
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
+        self._start_afresh()
+        output = super().train(*args, **kwargs)
+        self._log_epoch_reward()  # of a last epoch that ended early
+        return output
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        """The host's sampler, over as many prompts an epoch as make whole rollouts."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, RandomSampler):
+            rows = len(sampler.data_source) // self.args.batch_size * self.args.batch_size
+            sampler = RandomSampler(sampler.data_source, num_samples=rows)
+        return sampler
 
     def _use_progress_bar(self) -> None:
         if not self.args.disable_tqdm:
@@ -280,24 +301,29 @@ class Seq2SeqPPOTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the rollouts since the last log, and the episode count."""
-        if "loss" in logs and self._metrics:
+        if "loss" in logs:
             logs["episode"] = self.episodes
-            names = sorted(self._metrics)
-            means = torch.tensor([sum(self._metrics[name]) / len(self._metrics[name]) for name in names])
-            means = self.accelerator.reduce(means.to(self.args.device), reduction="mean")
-            logs.update(zip(names, means.tolist(), strict=True))
+            logs.update(
+                _weighted_means(
+                    [(len(values), {name: sum(values) / len(values)}) for name, values in self._metrics.items()]
+                )
+            )
             self._metrics.clear()
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         # Before the host saves: a checkpoint at the end of an epoch must not carry the scores into the next one.
+        if float(self.state.epoch).is_integer():
+            self._log_epoch_reward()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _log_epoch_reward(self) -> None:
         total, count = self._epoch_scores
-        if count and float(self.state.epoch).is_integer():
+        if count:
             self._epoch_scores = (0.0, 0)
             should_log = self.control.should_log
             self.log({"epoch_reward": total / count})
             self.control.should_log = should_log  # cleared by any log, and the rollout's own is still to come
-        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     # ---- Evaluation ----
 
@@ -316,7 +342,16 @@ class Seq2SeqPPOTrainer(Trainer):
             raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
         check_dataset(dataset, "eval_dataset")
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        columns = dataset.select(range(process, len(dataset), processes)).to_dict()
+        rows = dataset.select(range(process, len(dataset), processes))
+        parts = [self._evaluate_rows(rows)] if len(rows) else []
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in _weighted_means(parts).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _evaluate_rows(self, rows: Dataset) -> tuple[int, dict[str, float]]:
+        """Number of rows, and the means over them."""
+        columns = rows.to_dict()
         decoded = decode_prompts(
             self.policy_model,
             self.processing_class,
@@ -325,35 +360,24 @@ class Seq2SeqPPOTrainer(Trainer):
             seed=self.args.seed,
             generation_kwargs=self.args.eval_generation_kwargs,  # type: ignore[arg-type]
         )
-        ids = self.processing_class(decoded.texts)["input_ids"]
         scored = score_completions(
             self.reward_funcs,
             self.reward_weights,
             columns["prompt"],
             decoded.texts,
-            completion_ids=ids,
+            completion_ids=self.processing_class(decoded.texts)["input_ids"],
             columns=columns,
             trainer_state=self.state,
         )
-        local = {
-            "reward": scored.total.mean().item(),
-            **scored.metrics,
-            "length": decoded.lengths.float().mean().item(),
-        }
-        parts = gather_object([(len(decoded.texts), local)])
-        rows = sum(count for count, _ in parts)
-        metrics = {
-            f"{metric_key_prefix}_{name}": sum(count * values[name] for count, values in parts) / rows
-            for name in local
-        }
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        length = decoded.lengths.float().mean().item()
+        return len(rows), {"reward": scored.total.mean().item(), **scored.metrics, "length": length}
 
     # ---- Saving, loading ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Writes the bare policy and the tokenizer, in the form that `from_pretrained` (or peft) reads."""
+        if not self.args.should_save:
+            return
         folder = output_dir or self.args.output_dir
         os.makedirs(folder, exist_ok=True)
         prefix = "policy."
@@ -384,7 +408,7 @@ class Seq2SeqPPOTrainer(Trainer):
                 f"{folder} without {', '.join(missing)}",
                 "resume from an earlier checkpoint-* folder",
             )
-        _load_policy(self.policy_model, folder)
+        restore_policy(self.policy_model, folder)
         self._wrapped.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         self.kl_coef, self.episodes = state["kl_coef"], state["episodes"]
@@ -411,6 +435,29 @@ class Seq2SeqPPOTrainer(Trainer):
             Path(self.args.output_dir, "README.md").write_text(generate_model_card(self), encoding="utf-8")
 
 
+def _with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Dataset | None) -> Seq2SeqPPOConfig:
+    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
+    args = copy.copy(args)
+    if args.data_seed is None:
+        # Else the order would hang on torch's random state, which differs between processes and between callers.
+        args.data_seed = args.seed
+    if args.max_steps <= 0 and train_dataset is not None:
+        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
+        args.max_steps = math.ceil(episodes / args.batch_size)
+    return args
+
+
+def _weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Means by name of all processes' (weight, values); a name may be missing in some of them."""
+    sums: dict[str, list[float]] = {}
+    for weight, values in gather_object(parts):
+        for name, value in values.items():
+            total = sums.setdefault(name, [0.0, 0.0])
+            total[0] += weight * value
+            total[1] += weight
+    return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
+
+
 def _check_critic(value_model: Any) -> None:
     if value_model is not None:
         raise InputError(
@@ -418,65 +465,3 @@ def _check_critic(value_model: Any) -> None:
             f"a {type(value_model).__name__}",
             "leave it out: the value head sits on the policy's own decoder",
         )
-
-
-def _load(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer; names are loaded in float32, whatever the checkpoint was stored in."""
-    name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
-    if isinstance(model, str | os.PathLike):
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
-    if processing_class is None:
-        if not name:
-            raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
-        processing_class = AutoTokenizer.from_pretrained(name)
-    return model, processing_class
-
-
-def _load_policy(policy: nn.Module, folder: Path) -> None:
-    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
-    if hasattr(policy, "peft_config"):
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
-        return
-    saved = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        saved.update(load_file(file))
-    result = policy.load_state_dict(saved, strict=False)
-    own = policy.state_dict()
-    loaded = {own[name].data_ptr() for name in saved if name in own}
-    missing = [name for name in result.missing_keys if own[name].data_ptr() not in loaded]  # tied ones are stored once
-    if missing or result.unexpected_keys:
-        raise InputError(
-            f"a checkpoint of this model ({type(policy).__name__})",
-            f"{folder} with missing {missing[:3]} and unexpected {result.unexpected_keys[:3]}",
-            "resume with the model that the run began with",
-        )
-
-
-def _policy_and_reference(
-    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
-) -> tuple[PolicyWithValueHead, nn.Module | None]:
-    """The wrapped policy with dropout off, and the frozen reference (None: the policy without its adapter)."""
-    if peft_config is not None:
-        from peft import get_peft_model
-
-        policy = get_peft_model(policy, peft_config)
-    turn_off_dropout(policy)
-    if ref_model is None and not hasattr(policy, "disable_adapter"):
-        ref_model = copy.deepcopy(policy)
-    if ref_model is not None:
-        if ref_model is policy:
-            raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
-        turn_off_dropout(ref_model)
-        ref_model.eval().requires_grad_(False)
-    return PolicyWithValueHead(policy), ref_model
-
-
-def _with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Dataset | None) -> Seq2SeqPPOConfig:
-    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
-    args = copy.copy(args)
-    if args.max_steps <= 0 and train_dataset is not None:
-        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
-        args.max_steps = math.ceil(episodes / args.batch_size)
-    return args

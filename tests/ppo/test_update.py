@@ -1,0 +1,83 @@
+"""Targets and logged numbers of a rollout, by hand."""
+
+import pytest
+import torch
+
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
+from trl_rewards_plugin.ppo.update import compute_targets, rollout_statistics
+
+MASK = torch.tensor([[True, True], [True, False]])
+
+
+def rollout():
+    """Two responses, of two tokens and of one."""
+    return Rollout(
+        prompt_ids=torch.tensor([[5, 6, 1], [7, 1, 0]]),
+        prompt_mask=torch.tensor([[True, True, True], [True, True, False]]),
+        response_ids=torch.tensor([[8, 1], [1, 0]]),
+        response_mask=MASK,
+        ended=torch.tensor([True, True]),
+        sampled_logprobs=torch.tensor([[-1.0, -2.0], [-0.5, 0.0]]),
+        logprobs=torch.tensor([[-1.0, -2.25], [-0.5, -99.0]]),
+        ref_logprobs=torch.tensor([[-1.5, -2.0], [-1.0, -99.0]]),
+        entropies=torch.tensor([[1.0, 2.0], [3.0, 99.0]]),
+        values=torch.tensor([[0.5, 1.0], [0.0, 99.0]]),
+        scores=torch.tensor([2.0, -1.0]),
+    )
+
+
+def config(**settings):
+    return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **{"gamma": 1.0, "lam": 1.0, **settings})
+
+
+def test_targets_by_hand():
+    targets = compute_targets(rollout(), config(whiten_advantages=False), kl_coef=0.1)
+    assert targets.kl.tolist() == [[0.5, -0.25], [0.5, 0.0]]
+    assert torch.allclose(targets.rewards, torch.tensor([[-0.05, 2.025], [-1.05, 0.0]]))
+    assert torch.allclose(targets.returns, torch.tensor([[1.975, 2.025], [-1.05, 0.0]]))
+    assert torch.allclose(targets.advantages, torch.tensor([[1.475, 1.025], [-1.05, 0.0]]))
+
+
+def test_whitening_moves_the_advantages_and_not_the_returns():
+    plain = compute_targets(rollout(), config(whiten_advantages=False), kl_coef=0.1)
+    white = compute_targets(rollout(), config(), kl_coef=0.1)
+    assert torch.equal(plain.returns, white.returns)
+    assert white.advantages[MASK].mean().item() == pytest.approx(0.0, abs=1e-6)
+    assert white.advantages[MASK].std().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_whitened_rewards_keep_their_mean_and_reach_the_returns():
+    plain = compute_targets(rollout(), config(), kl_coef=0.1)
+    white = compute_targets(rollout(), config(whiten_rewards=True), kl_coef=0.1)
+    assert white.rewards[MASK].mean().item() == pytest.approx(plain.rewards[MASK].mean().item(), abs=1e-6)
+    assert white.rewards[MASK].std().item() == pytest.approx(1.0, abs=1e-5)
+    assert not torch.equal(plain.returns, white.returns)
+
+
+def test_logged_numbers_by_hand():
+    data = rollout()
+    stats = rollout_statistics(data, compute_targets(data, config(), kl_coef=0.1), kl_coef=0.1)
+    assert stats["objective/scores"] == 0.5
+    assert stats["objective/scores_std"] == 1.5
+    assert stats["objective/kl"] == pytest.approx(0.375)  # (0.25 + 0.5) / 2 responses
+    assert stats["objective/non_score_reward"] == pytest.approx(-0.0375)
+    assert stats["objective/rlhf_reward"] == pytest.approx(0.4625)
+    assert stats["objective/entropy"] == 2.0  # (1 + 2 + 3) / 3 tokens
+    assert stats["val/num_eos_tokens"] == 2.0
+    assert stats["val/sampling_gap"] == 0.25
+    assert stats["tokens/queries_len_mean"] == 2.5
+    assert stats["tokens/responses_len_mean"] == 1.5
+
+
+def test_joined_and_selected_rows_are_the_rows_they_were():
+    data = rollout()
+    narrow = data.select(torch.tensor([1]))
+    assert narrow.prompt_ids.tolist() == [[7, 1]]
+    assert narrow.response_ids.tolist() == [[1]]
+    joined = join_rollouts([narrow, data], pad_id=0)
+    assert joined.prompt_ids.tolist() == [[7, 1, 0], [5, 6, 1], [7, 1, 0]]
+    assert joined.prompt_mask.tolist()[0] == [True, True, False]
+    assert joined.scores.tolist() == [-1.0, 2.0, -1.0]
+    again = joined.select(torch.tensor([0]))
+    assert again.values.tolist() == narrow.values.tolist()
