@@ -56,6 +56,14 @@ WARM_UP = 0.06  # share of all steps
 AVERAGED_STEPS = 200  # about so many last steps weigh in the average
 SHARD = "14MB"
 REPORTED_STEPS = 25
+TOKENIZER_LEFTOVERS = (
+    "is_local",
+    "local_files_only",
+    "max_length",
+    "stride",
+    "truncation_side",
+    "truncation_strategy",
+)
 
 PLACE_LOSS = 5.0  # weight of finding the spoilt places beside the verdict on the whole text
 PLACE_LAYER = -2  # whose output shows the places; the last layer is left to gather them into the verdict
@@ -279,7 +287,7 @@ def save_judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: 
     """Replaces the folder `out`, in one rename, by the judge with its weights in fp16 and its checksums."""
     fresh, old = out.with_name(f"{out.name}.fresh"), out.with_name(f"{out.name}.old")
     copy.deepcopy(model).half().save_pretrained(fresh, max_shard_size=SHARD)
-    tokenizer.save_pretrained(fresh)
+    save_tokenizer(tokenizer, fresh)
     config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
     config["dtype"] = "float32"  # fp16 is only how the file is kept; a judge computes in float32
     (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -288,6 +296,17 @@ def save_judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: 
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves `tokenizer` without what its last call or its loading left in it."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in settings.items() if name not in TOKENIZER_LEFTOVERS}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:

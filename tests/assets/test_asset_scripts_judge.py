@@ -60,6 +60,7 @@ def test_trains_a_judge_that_loads_with_its_checksums(tmp_path):
     assert tokenizer.model_max_length == model.config.max_position_embeddings == 128
     long = tokenizer("word " * 500, truncation=True, return_tensors="pt")
     assert torch.isfinite(model(**long).logits).all()
+    assert len(tokenizer("word " * 500, truncation=True)["input_ids"]) == 128  # not the 64 of training
     assert tokenizer.unk_token_id not in tokenizer("An idiosyncratic phrase, naturally.")["input_ids"]
 
 
