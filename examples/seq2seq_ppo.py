@@ -1,6 +1,6 @@
 """The default job of `trl-rewards train` against the public names, without its measuring before and after.
 
-    python examples/seq2seq_ppo.py
+python examples/seq2seq_ppo.py
 """
 
 from datasets import load_dataset

@@ -222,14 +222,21 @@ def pad(rows: list[list[Piece]], value: int) -> torch.Tensor:
 
 
 def copy_loss(model: T5ForConditionalGeneration, batch: list[Sentences]) -> tuple[torch.Tensor, float]:
-    """(loss to train on, mean negative log-likelihood per piece) of all sentences of the passages, encoded once.
+    """`copy_loss_of` with every sentence of every passage as a target."""
+    return copy_loss_of(model, batch, [part for example in batch for part in example])
 
-    The first weighs a sentence's first piece by START_WEIGHT.
+
+def copy_loss_of(
+    model: T5ForConditionalGeneration, batch: list[Sentences], targets: Sentences
+) -> tuple[torch.Tensor, float]:
+    """(loss to train on, mean negative log-likelihood per piece) of one target for each sentence of the passages.
+
+    Passages are encoded once. The first number weighs a target's first piece by START_WEIGHT.
     """
     sources = pad([[piece for part in example for piece in part] + [END] for example in batch], PAD)
     mask = (sources != PAD).long()
     owners = torch.tensor([row for row, example in enumerate(batch) for _ in example])
-    labels = pad([[*part, END] for example in batch for part in example], IGNORED)
+    labels = pad([[*target, END] for target in targets], IGNORED)
     hidden = model.encoder(input_ids=sources, attention_mask=mask).last_hidden_state[owners]
     logits = model(
         encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
@@ -318,13 +325,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prepare(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, Mixture, list[str]]:
-    """The tokenizer, the training examples and the held-out prompts."""
+def prepare(
+    options: argparse.Namespace, trained: Path | None = None
+) -> tuple[PreTrainedTokenizerFast, Mixture, list[str]]:
+    """The tokenizer (new, or that of a `trained` model), the training examples and the held-out prompts."""
     training, held_out = load_documents(options.documents)
     forbidden = set(sentences(held_out))
     texts = [text for text in dict.fromkeys(sentences(training)) if text not in forbidden]
     words = [text for text in texts if max(map(len, text.split())) <= 20]  # addresses would fill the vocabulary
-    tokenizer = train_tokenizer(words[:2000] if options.smoke else words, 512 if options.smoke else 4096)
+    if trained is None:
+        tokenizer = train_tokenizer(words[:2000] if options.smoke else words, 512 if options.smoke else 4096)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(trained)
 
     def encode(parts: list[str]) -> Sentences:
         return tokenizer(parts, add_special_tokens=False)["input_ids"]

@@ -56,9 +56,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     if {"-h", "--help"} & set(arguments):
         parser.print_help()  # after the preset is in, so that the defaults shown are those of this very run
         sys.exit(0)
-    train, config, unknown = parser.parse_args_and_config(
-        _without_config(arguments), return_remaining_strings=True
-    )
+    train, config, unknown = parser.parse_args_and_config(_without_config(arguments), return_remaining_strings=True)
     _refuse_unknown(unknown, parser)
     if str(config.resume_from_checkpoint).lower() == "true":
         config.resume_from_checkpoint = True

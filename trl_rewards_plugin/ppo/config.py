@@ -111,6 +111,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     # Ours.
     whiten_advantages: bool = field(default=True, metadata={"help": "Scale advantages to mean 0 and variance 1."})
+    critic_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
+            "Unset: learning_rate."
+        },
+    )
     adaptive_kl: bool = field(default=False, metadata={"help": "Adapt the KL coefficient towards `kl_target`."})
     kl_target: float = field(default=6.0, metadata={"help": "Target of the adaptive KL, in nats a response."})
     kl_horizon: int = field(default=10_000, metadata={"help": "Horizon of the adaptive KL, in episodes."})
@@ -189,6 +196,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("kl_coef", self.kl_coef >= 0, "0 or more"),
             ("kl_target", self.kl_target > 0, "above 0"),
             ("kl_horizon", self.kl_horizon >= self.batch_size, "of at least one rollout's episodes"),
+            (
+                "critic_learning_rate",
+                self.critic_learning_rate is None or self.critic_learning_rate > 0,
+                "above 0, or unset",
+            ),
             ("vf_coef", self.vf_coef >= 0, "0 or more"),
             (
                 "reward_weights",

@@ -160,6 +160,20 @@ class Seq2SeqPPOTrainer(Trainer):
             self.remove_callback(host_module.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
 
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """The host's optimizer, with the value head in a group of its own where it has its own learning rate."""
+        rate = self.args.critic_learning_rate
+        if self.optimizer is not None or rate is None:
+            return super().create_optimizer(*args)
+        optimizer = super().create_optimizer(*args)
+        head = {id(parameter) for parameter in self._wrapped.value_head.parameters()}
+        for group in list(optimizer.param_groups):
+            own = [parameter for parameter in group["params"] if id(parameter) in head]
+            if own:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
+                optimizer.add_param_group({**group, "params": own, "lr": rate})
+        return optimizer
+
     # ---- The model and its parts ----
 
     @property

@@ -140,9 +140,7 @@ class Evaluator:
         best = many.take(statistics.best_of(many.total, self.best_of))
         return Yardsticks(sources=self._score_sources().means(), best_of=best.means())
 
-    def _decode_and_score(
-        self, *, greedy: bool = False, num_samples: int = 1, with_reference: bool = False
-    ) -> Scored:
+    def _decode_and_score(self, *, greedy: bool = False, num_samples: int = 1, with_reference: bool = False) -> Scored:
         held_out = self.held_out
         decoded = self.decode(
             held_out.prompts, greedy=greedy, num_samples=num_samples, seed=self.seed, with_reference=with_reference
