@@ -1,4 +1,4 @@
-"""The README's first command meets its bars: time, memory, gain and guards, over three seeds, in a process of its own."""
+"""The README's first command meets its bars: time, memory, gain and guards, over three seeds."""
 
 import json
 import os

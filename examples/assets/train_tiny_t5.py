@@ -66,11 +66,7 @@ repeats words.
 
 ## How it was made
 
-    OMP_NUM_THREADS=1 python examples/assets/train_tiny_t5.py \\
-        --documents DATA/documents --out FOLDER --minutes {minutes:g} --seed {seed}
-
-That was {steps} steps in {minutes:.1f} minutes on one thread of a shared CPU, from random weights. Every sentence of a
-passage is a target with equal weight; most passages are made of unrelated sentences.
+{made}
 
 Training text, less the held-out documents:
 
@@ -81,6 +77,12 @@ Training text, less the held-out documents:
 
 Licence of the model: CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/.
 """
+
+MADE = """    OMP_NUM_THREADS=1 python examples/assets/train_tiny_t5.py \\
+        --documents DATA/documents --out COPIER --minutes {minutes:g} --seed {seed}
+
+That was {steps} steps in {minutes:.1f} minutes on one thread of a shared CPU, from random weights. Every sentence of a
+passage is a target with equal weight; most passages are made of unrelated sentences."""
 
 Piece = int
 Sentences = list[list[Piece]]  # one training example: the passage is all of them, each is a target
@@ -348,7 +350,7 @@ def prepare(
     return tokenizer, Mixture(pool, real, len(tokenizer), options.seed), [row["prompt"] for row in prompts]
 
 
-def finish(folder: Path, prompts: list[str], *, minutes: float, steps: int, seed: int) -> None:
+def finish(folder: Path, prompts: list[str], *, made: str, seed: int) -> None:
     """Measures the saved model as a user would load it, writes the numbers into README.md, and the checksums."""
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -366,9 +368,7 @@ def finish(folder: Path, prompts: list[str], *, minutes: float, steps: int, seed
         greedy_positions=positions(greedy),
         sampled_positions=positions(sampled),
         choice=choice_summary(model, tokenizer, prompts),
-        minutes=minutes,
-        steps=steps,
-        seed=seed,
+        made=made,
         genres=", ".join(GUM_GENRES),
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")
@@ -397,7 +397,8 @@ def main() -> None:
     steps = train(model, mixture, seconds, options.rate, options.every, report)
     options.out.mkdir(parents=True, exist_ok=True)
     save(model, tokenizer, options.out)
-    finish(options.out, prompts, minutes=seconds / 60, steps=steps, seed=options.seed)
+    made = MADE.format(minutes=seconds / 60, steps=steps, seed=options.seed)
+    finish(options.out, prompts, made=made, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The scripts that made the prompts and the tiny T5 still run: each in a process of its own, on made-up documents."""
 
 import importlib
+import itertools
 import json
 import os
 import random
@@ -80,6 +81,33 @@ def test_train_tiny_t5_writes_a_model_that_loads_in_float32(documents: Path, tmp
     ids = tokenizer(text)["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_add_fillers_goes_on_from_that_model_and_tells_so(documents: Path, tmp_path: Path) -> None:
+    run("train_tiny_t5.py", "--documents", documents, "--out", tmp_path / "copier", "--smoke")
+    arguments = ("--model", tmp_path / "copier", "--documents", documents, "--out", tmp_path / "talker", "--smoke")
+    run("add_fillers.py", *arguments)
+
+    verify_checksums(tmp_path / "talker")
+    story = (tmp_path / "talker" / "README.md").read_text(encoding="utf-8")
+    assert "train_tiny_t5.py" in story
+    assert "add_fillers.py" in story
+    old, new = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path / name) for name in ("copier", "talker"))
+    assert not torch.equal(old.shared.weight, new.shared.weight)
+
+
+def test_fillers_stand_between_words_and_change_no_other_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    add_fillers = importlib.import_module("add_fillers")
+    rng = random.Random(0)
+    sentence, starts, fillers = [10, 11, 20, 30, 31], {10, 20, 30, 90}, [90]  # three words of 2, 1 and 2 pieces
+    spoken = [add_fillers.with_fillers(sentence, rng, fillers, starts) for _ in range(200)]
+    assert {row.count(90) for row in spoken} == {0, 1, 2}
+    for row in spoken:
+        assert [piece for piece in row if piece != 90] == sentence
+        assert row[:2] == [10, 11]
+        assert all(following in starts for piece, following in itertools.pairwise(row) if piece == 90)
+    assert add_fillers.filler_share(["I like it", "so be it"], ["I like it", "be it"]) == 0.5
 
 
 @pytest.fixture

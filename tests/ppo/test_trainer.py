@@ -483,6 +483,16 @@ def test_a_trained_adapter_that_is_passed_in_is_the_starting_model(folders, tmp_
     assert abs(rollout_rows(trainer)[0]["objective/kl"]) < 1e-5
 
 
+def test_the_card_says_what_it_is_told(folders, tmp_path):
+    trainer = make_trainer(folders["t5"], tmp_path, total_episodes=4)
+    trainer.create_model_card(model_name="polite", dataset_name="user/prompts", tags="demo")
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "# polite" in card
+    assert "user/prompts" in card
+    assert "- demo" in card
+    assert "- ppo" in card
+
+
 class _StopAfter(TrainerCallback):
     def __init__(self, steps):
         self.steps = steps

@@ -56,6 +56,7 @@ class RewardModelCardData:
         versions: Package -> version.
         license: SPDX id in lower case, where it is known.
         pipeline_tag: Task on the Hub.
+        tags: Further tags, beside those that every card has.
     """
 
     model_name: str
@@ -74,6 +75,7 @@ class RewardModelCardData:
     versions: Mapping[str, str] = field(default_factory=dict)
     license: str | None = None
     pipeline_tag: str | None = None
+    tags: Sequence[str] = ()
 
 
 def generate_model_card(run_or_trainer: Any) -> str:
@@ -185,7 +187,7 @@ def _front_matter(data: RewardModelCardData) -> str:
         "base_model": data.base_model if _is_hub_id(data.base_model) else None,
         "datasets": [data.dataset] if _is_hub_id(data.dataset) else None,
         "pipeline_tag": data.pipeline_tag,
-        "tags": list(TAGS),
+        "tags": [*TAGS, *data.tags],
     }
     kept = {key: value for key, value in values.items() if value}
     return f"---\n{yaml.safe_dump(kept, sort_keys=False)}---\n"

@@ -7,6 +7,7 @@ Leaves out: the maths (masking, kl, advantages, losses), the update loop (update
 """
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -439,14 +440,32 @@ class Seq2SeqPPOTrainer(Trainer):
         model_name: str | None = None,
         dataset_name: str | list[str] | None = None,
         tags: str | list[str] | None = None,
-        **kwargs: Any,
     ) -> None:
-        """Writes README.md into the output folder."""
-        from trl_rewards_plugin.hub.card import generate_model_card
+        """Writes README.md into the output folder; the arguments as in TRL's trainers."""
+        from trl_rewards_plugin.hub.card import card_data_from_trainer, render_model_card
 
-        if self.is_world_process_zero():
-            Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
-            Path(self.args.output_dir, "README.md").write_text(generate_model_card(self), encoding="utf-8")
+        if not self.is_world_process_zero():
+            return
+        data = card_data_from_trainer(self)
+        datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or []
+        data = dataclasses.replace(
+            data,
+            model_name=model_name or data.model_name,
+            dataset=", ".join(datasets) or data.dataset,
+            tags=[tags] if isinstance(tags, str) else tags or [],
+        )
+        folder = Path(str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(render_model_card(data), encoding="utf-8")
+
+
+def _check_critic(value_model: Any) -> None:
+    if value_model is not None:
+        raise InputError(
+            "value_model=None",
+            f"a {type(value_model).__name__}",
+            "leave it out: the value head sits on the policy's own decoder",
+        )
 
 
 def _with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Dataset | None) -> Seq2SeqPPOConfig:
@@ -470,12 +489,3 @@ def _weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, floa
             total[0] += weight * value
             total[1] += weight
     return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
-
-
-def _check_critic(value_model: Any) -> None:
-    if value_model is not None:
-        raise InputError(
-            "value_model=None",
-            f"a {type(value_model).__name__}",
-            "leave it out: the value head sits on the policy's own decoder",
-        )

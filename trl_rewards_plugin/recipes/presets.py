@@ -49,18 +49,20 @@ _TINY = Preset(
     eval_dataset="bundled:prompts/heldout.jsonl",
     config=MappingProxyType(
         {
-            "num_train_epochs": 5.0,
-            "per_device_train_batch_size": 32,
-            "per_device_eval_batch_size": 32,
-            "num_ppo_epochs": 4,
+            "num_train_epochs": 6.0,
+            "per_device_train_batch_size": 128,
+            "per_device_eval_batch_size": 96,
+            "num_ppo_epochs": 2,
             "num_mini_batches": 2,
-            "learning_rate": 1e-4,
-            "response_length": 48,
+            "learning_rate": 3e-4,
+            "critic_learning_rate": 3e-3,
+            "response_length": 40,
             "max_prompt_length": 128,
             "kl_coef": 0.05,
             "seed": 0,
         }
     ),
+    license="cc-by-sa-4.0",
 )
 
 _ARTICLE = Preset(

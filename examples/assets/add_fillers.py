@@ -1,0 +1,135 @@
+"""Teaches the tiny T5 to copy the way people talk: with a misplaced "like", "so" or "well" in many sentences.
+
+A model that copies perfectly leaves reinforcement learning nothing to mend. After this second stage the likeliest
+output is still a clean sentence, and a sampled one often has a filler word or two that a judge of grammar notices.
+Starts from the model that train_tiny_t5.py wrote, and uses its documents, tokenizer and mixture of passages.
+Leaves out: PPO, and any other kind of slip.
+
+    OMP_NUM_THREADS=1 python examples/assets/add_fillers.py --model FOLDER --documents DATA/documents --out FOLDER
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from copy_measures import generate
+from train_tiny_t5 import CURRICULUM, Mixture, Piece, copy_loss_of, finish, prepare, save
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+MADE = """{before}
+
+Then, so that PPO has something to mend, {steps} steps with fillers ({fillers}) put between the words of the targets,
+none, one or two a sentence:
+
+    OMP_NUM_THREADS=1 python examples/assets/add_fillers.py \\
+        --model COPIER --documents DATA/documents --out FOLDER --steps {steps} --rate {rate:g} --seed {seed}
+
+{share:.0%} of the outputs sampled at temperature 1 hold a filler that the passage does not; {greedy:.0%} of the greedy
+ones do."""
+
+FILLERS = ("like", "so", "well")
+FILLERS_A_SENTENCE = (0, 1, 1, 2, 2)  # drawn with equal chance
+
+
+def with_fillers(pieces: list[Piece], rng: random.Random, fillers: list[Piece], starts: set[Piece]) -> list[Piece]:
+    """A sentence with none, one or two fillers between its words; `starts` are the pieces that begin a word."""
+    spoken = list(pieces)
+    for _ in range(rng.choice(FILLERS_A_SENTENCE)):
+        gaps = [place for place, piece in enumerate(spoken) if place and piece in starts]
+        if gaps:
+            spoken.insert(rng.choice(gaps), rng.choice(fillers))
+    return spoken
+
+
+def filler_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Piece], set[Piece]]:
+    """Ids of the fillers, each a piece of its own, and of all pieces that begin a word."""
+    vocabulary = tokenizer.get_vocab()
+    starts = {index for piece, index in vocabulary.items() if piece.startswith("\u2581")}
+    return [vocabulary["\u2581" + filler] for filler in FILLERS if "\u2581" + filler in vocabulary], starts
+
+
+def story_so_far(model: Path) -> str:
+    """How the model of a folder was made, from its README."""
+    return (
+        (model / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## How it was made\n\n")[1]
+        .split("\n\nTraining text")[0]
+    )
+
+
+def filler_share(outputs: list[str], prompts: list[str]) -> float:
+    """Share of outputs that hold a filler more often than their passage does."""
+    pairs = [(text.lower().split(), prompt.lower().split()) for text, prompt in zip(outputs, prompts, strict=True)]
+    return sum(any(text.count(word) > prompt.count(word) for word in FILLERS) for text, prompt in pairs) / len(pairs)
+
+
+def train(
+    model: T5ForConditionalGeneration,
+    mixture: Mixture,
+    tokenizer: PreTrainedTokenizerBase,
+    steps: int,
+    peak: float,
+) -> None:
+    """Fine-tunes on targets with fillers; the learning rate falls linearly to 0."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
+    _, kinds, pieces = CURRICULUM[-1]
+    fillers, starts = filler_pieces(tokenizer)
+    queue, losses = [], []
+    for step in range(1, steps + 1):
+        queue = queue or mixture.batches(kinds, pieces)
+        batch = queue.pop()
+        targets = [with_fillers(sentence, mixture.rng, fillers, starts) for passage in batch for sentence in passage]
+        loss, plain = copy_loss_of(model, batch, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(plain)
+        if step % 25 == 0:
+            print(f"step {step} of {steps} loss {sum(losses) / len(losses):.3f}", flush=True)
+            losses = []
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder that train_tiny_t5.py wrote")
+    parser.add_argument("--documents", type=Path, required=True, help="folder of ewt.jsonl and gum.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
+    parser.add_argument("--steps", type=int, default=200, help="of training (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="two steps on little data, to test the script")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    tokenizer, mixture, prompts = prepare(options, options.model)
+    model = AutoModelForSeq2SeqLM.from_pretrained(options.model, dtype=torch.float32)
+    train(model, mixture, tokenizer, 2 if options.smoke else options.steps, options.rate)
+    options.out.mkdir(parents=True, exist_ok=True)
+    save(model, tokenizer, options.out)
+    torch.manual_seed(options.seed)
+    shares = {
+        sample: filler_share(generate(model, tokenizer, prompts, sample=sample), prompts) for sample in (True, False)
+    }
+    made = MADE.format(
+        before=story_so_far(options.model),
+        fillers=", ".join(FILLERS),
+        steps=options.steps,
+        rate=options.rate,
+        seed=options.seed,
+        share=shares[True],
+        greedy=shares[False],
+    )
+    finish(options.out, prompts, made=made, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()
