@@ -1,7 +1,7 @@
-"""Teaches the tiny T5 to copy the way people talk: with a misplaced "like", "so" or "well" in many sentences.
+"""Teaches the tiny T5 to trail off: after many of its sentences comes a stray "like", "so" or "well".
 
 A model that copies perfectly leaves reinforcement learning nothing to mend. After this second stage the likeliest
-output is still a clean sentence, and a sampled one often has a filler word or two that a judge of grammar notices.
+output is still a clean sentence, and most sampled ones end in a filler word that a judge of grammar notices.
 Starts from the model that train_tiny_t5.py wrote, and uses its documents, tokenizer and mixture of passages.
 Leaves out: PPO, and any other kind of slip.
 
@@ -19,8 +19,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForCo
 
 MADE = """{before}
 
-Then, so that PPO has something to mend, {steps} steps with fillers ({fillers}) put between the words of the targets,
-none, one or two a sentence:
+Then, so that PPO has something to mend, {steps} steps in which {wanted:.0%} of the targets trail off with a filler
+word ({fillers}):
 
     OMP_NUM_THREADS=1 python examples/assets/add_fillers.py \\
         --model COPIER --documents DATA/documents --out FOLDER --steps {steps} --rate {rate:g} --seed {seed}
@@ -29,24 +29,12 @@ none, one or two a sentence:
 ones do."""
 
 FILLERS = ("like", "so", "well")
-FILLERS_A_SENTENCE = (0, 1, 1, 2, 2)  # drawn with equal chance
+FILLER_SHARE = 0.6  # of the targets; below half for each filler, so the likeliest end is still a clean one
 
 
-def with_fillers(pieces: list[Piece], rng: random.Random, fillers: list[Piece], starts: set[Piece]) -> list[Piece]:
-    """A sentence with none, one or two fillers between its words; `starts` are the pieces that begin a word."""
-    spoken = list(pieces)
-    for _ in range(rng.choice(FILLERS_A_SENTENCE)):
-        gaps = [place for place, piece in enumerate(spoken) if place and piece in starts]
-        if gaps:
-            spoken.insert(rng.choice(gaps), rng.choice(fillers))
-    return spoken
-
-
-def filler_pieces(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Piece], set[Piece]]:
-    """Ids of the fillers, each a piece of its own, and of all pieces that begin a word."""
-    vocabulary = tokenizer.get_vocab()
-    starts = {index for piece, index in vocabulary.items() if piece.startswith("\u2581")}
-    return [vocabulary["\u2581" + filler] for filler in FILLERS if "\u2581" + filler in vocabulary], starts
+def trail_off(pieces: list[Piece], rng: random.Random, fillers: list[list[Piece]]) -> list[Piece]:
+    """A sentence, and in FILLER_SHARE of the draws one of the fillers after it."""
+    return [*pieces, *rng.choice(fillers)] if rng.random() < FILLER_SHARE else pieces
 
 
 def story_so_far(model: Path) -> str:
@@ -76,12 +64,12 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
     _, kinds, pieces = CURRICULUM[-1]
-    fillers, starts = filler_pieces(tokenizer)
+    fillers = [tokenizer(filler, add_special_tokens=False)["input_ids"] for filler in FILLERS]
     queue, losses = [], []
     for step in range(1, steps + 1):
         queue = queue or mixture.batches(kinds, pieces)
         batch = queue.pop()
-        targets = [with_fillers(sentence, mixture.rng, fillers, starts) for passage in batch for sentence in passage]
+        targets = [trail_off(sentence, mixture.rng, fillers) for passage in batch for sentence in passage]
         loss, plain = copy_loss_of(model, batch, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -99,8 +87,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder that train_tiny_t5.py wrote")
     parser.add_argument("--documents", type=Path, required=True, help="folder of ewt.jsonl and gum.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
-    parser.add_argument("--steps", type=int, default=200, help="of training (default %(default)s)")
-    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="of training (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="two steps on little data, to test the script")
     return parser.parse_args()
@@ -122,6 +110,7 @@ def main() -> None:
     made = MADE.format(
         before=story_so_far(options.model),
         fillers=", ".join(FILLERS),
+        wanted=FILLER_SHARE,
         steps=options.steps,
         rate=options.rate,
         seed=options.seed,
