@@ -1,11 +1,12 @@
 """The README's first command meets its bars: time, memory, gain and guards, over three seeds."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,46 +15,72 @@ pytestmark = pytest.mark.slow
 MINUTES, GIBIBYTES = 5, 4
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
-def job(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / f"seed{request.param}"
-    command = [sys.executable, "-m", "trl_rewards_plugin.cli.main", "train"]
-    flags = ["--seed", str(request.param), "--output_dir", str(folder)]
-    started = time.monotonic()
-    run = subprocess.run([*command, *flags], capture_output=True, text=True, check=True, env=os.environ)
-    return json.loads((folder / "metrics.json").read_text()), run, time.monotonic() - started, folder
+@dataclass(frozen=True)
+class Job:
+    """One finished default job: its metrics, what it printed, its seconds and its folder."""
+
+    metrics: dict
+    stdout: str
+    stderr: str
+    seconds: float
+    folder: Path
 
 
-def test_it_stays_within_its_time_and_memory(job):
-    _, _, seconds, _ = job
-    assert seconds < 60 * MINUTES
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory):
+    """The default job with seeds 0, 1 and 2, one after the other."""
+    done = []
+    for seed in range(3):
+        folder = tmp_path_factory.mktemp("run") / f"seed{seed}"
+        command = [sys.executable, "-m", "trl_rewards_plugin.cli.main", "train"]
+        flags = ["--seed", str(seed), "--output_dir", str(folder)]
+        started = time.monotonic()
+        run = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        done.append(Job(metrics, run.stdout, run.stderr, time.monotonic() - started, folder))
+    return done
+
+
+def mean(numbers):
+    numbers = list(numbers)
+    return sum(numbers) / len(numbers)
+
+
+def test_it_stays_within_its_time_and_memory(jobs):
+    assert max(job.seconds for job in jobs) < 60 * MINUTES
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB, of the largest child so far
     assert peak < GIBIBYTES * 2**20
 
 
-def test_the_gain_is_real_and_large(job):
-    metrics, *_ = job
-    assert metrics["reward_gain"]["ci95"][0] > 0
-    assert metrics["reward_gain"]["mean"] >= 0.5 * metrics["before_std"]["reward"]
-    for name, gain in metrics["component_gain"].items():
-        assert gain["mean"] >= 0, name
+def test_the_gain_is_real_with_every_seed(jobs):
+    for job in jobs:
+        assert job.metrics["reward_gain"]["ci95"][0] > 0
 
 
-def test_the_guards_hold(job):
-    guard = job[0]["guard"]
-    for name in ("rouge_l_source", "output_length"):
-        assert 0.8 <= guard[name]["after"] / guard[name]["before"] <= 1.25, name
-    for name in ("distinct", "not_whole_input"):
-        assert guard[name]["after"] >= 0.9 * guard[name]["before"], name
+def test_the_gain_is_large_and_no_component_falls(jobs):
+    """Over the three seeds: a mean over 96 sampled outputs has a standard error of about a tenth."""
+    gain = mean(job.metrics["reward_gain"]["mean"] for job in jobs)
+    assert gain >= 0.5 * mean(job.metrics["before_std"]["reward"] for job in jobs)
+    for name in ("acceptability", "neutrality"):
+        assert mean(job.metrics["component_gain"][name]["mean"] for job in jobs) >= 0, name
 
 
-def test_it_shows_a_progress_line_a_table_and_samples_and_leaves_the_run_folder(job):
-    _, run, _, folder = job
-    last = run.stderr.replace("\n", "\r").split("\r")
-    assert any("reward" in line and "kl" in line and "length" in line and "left" in line for line in last)
-    assert "95 % interval" in run.stdout
-    assert "source:" in run.stdout
-    names = {path.name for path in folder.iterdir()}
+def test_the_guards_hold(jobs):
+    for job in jobs:
+        guard = job.metrics["guard"]
+        for name in ("rouge_l_source", "output_length"):
+            assert 0.8 <= guard[name]["after"] / guard[name]["before"] <= 1.25, name
+        for name in ("distinct", "not_whole_input"):
+            assert guard[name]["after"] >= 0.9 * guard[name]["before"], name
+
+
+def test_it_shows_a_progress_line_a_table_and_samples_and_leaves_the_run_folder(jobs):
+    job = jobs[0]
+    lines = job.stderr.replace("\n", "\r").split("\r")
+    assert any(all(word in line for word in ("episode", "reward", "kl", "length", "left")) for line in lines)
+    assert "95 % interval" in job.stdout
+    assert "source:" in job.stdout
+    names = {path.name for path in job.folder.iterdir()}
     assert {
         "README.md", "completions.parquet", "config.json", "config.yaml", "metrics.json", "model.safetensors",
         "reward_curve.png", "tokenizer.json",
