@@ -50,11 +50,11 @@ _TINY = Preset(
     config=MappingProxyType(
         {
             "num_train_epochs": 6.0,
-            "per_device_train_batch_size": 128,
+            "per_device_train_batch_size": 64,
             "per_device_eval_batch_size": 96,
             "num_ppo_epochs": 2,
             "num_mini_batches": 2,
-            "learning_rate": 3e-4,
+            "learning_rate": 1.5e-4,
             "critic_learning_rate": 3e-3,
             "response_length": 40,
             "max_prompt_length": 128,
