@@ -493,6 +493,26 @@ def test_the_card_says_what_it_is_told(folders, tmp_path):
     assert "- ppo" in card
 
 
+def test_the_value_head_may_learn_at_a_rate_of_its_own_also_after_a_resume(folders, tmp_path):
+    settings = {
+        "learning_rate": 1e-3, "critic_learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2,
+        "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    straight = make_trainer(folders["t5"], tmp_path, **settings)
+    straight.train()
+    head = {id(parameter) for parameter in straight.model.value_head.parameters()}
+    rates = {
+        id(parameter) in head: group["lr"]
+        for group in straight.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert rates == {True: 1e-2, False: 1e-3}
+    resumed = make_trainer(folders["t5"], tmp_path / "resumed", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    for name, value in weights(straight).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
 class _StopAfter(TrainerCallback):
     def __init__(self, steps):
         self.steps = steps

@@ -189,3 +189,13 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
                 f"{prompt!r} in row {row}",
                 "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)",
             )
+
+
+def check_value_model(value_model: Any) -> None:
+    """Refuses a separate critic: the value head sits on the policy's decoder."""
+    if value_model is not None:
+        raise InputError(
+            "value_model=None",
+            f"a {type(value_model).__name__}",
+            "leave it out: the value head sits on the policy's own decoder",
+        )

@@ -3,7 +3,9 @@
 Leaves out: knobs of the host that keep their meaning (they are inherited), and derived numbers (properties).
 """
 
+import copy
 import math
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -284,3 +286,15 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def num_total_batches(self) -> int | None:
         """Rollouts that `total_episodes` makes; None while it is unset."""
         return None if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+
+
+def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
+    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
+    args = copy.copy(args)
+    if args.data_seed is None:
+        # Else the order would hang on torch's random state, which differs between processes and between callers.
+        args.data_seed = args.seed
+    if args.max_steps <= 0 and train_dataset is not None:
+        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
+        args.max_steps = math.ceil(episodes / args.batch_size)
+    return args

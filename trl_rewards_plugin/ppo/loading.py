@@ -1,15 +1,13 @@
-"""Models in and out of the trainer: loading by name, the frozen reference, a checkpoint's weights.
+"""Models into the trainer: loading by name, the adapter, the frozen reference.
 
-Leaves out: training, and what the checkpoint holds beside the policy (trainer.py).
+Leaves out: checkpoints (checkpoint.py).
 """
 
 import copy
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,28 +26,6 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
         processing_class = AutoTokenizer.from_pretrained(name)
     return model, processing_class
-
-
-def restore_policy(policy: nn.Module, folder: Path) -> None:
-    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
-    if hasattr(policy, "peft_config"):
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
-        return
-    saved = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        saved.update(load_file(file))
-    result = policy.load_state_dict(saved, strict=False)
-    own = policy.state_dict()
-    loaded = {own[name].data_ptr() for name in saved if name in own}
-    missing = [name for name in result.missing_keys if own[name].data_ptr() not in loaded]  # tied ones are stored once
-    if missing or result.unexpected_keys:
-        raise InputError(
-            f"a checkpoint of this model ({type(policy).__name__})",
-            f"{folder} with missing {missing[:3]} and unexpected {result.unexpected_keys[:3]}",
-            "resume with the model that the run began with",
-        )
 
 
 def policy_and_reference(

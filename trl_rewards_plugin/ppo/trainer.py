@@ -6,10 +6,7 @@ checkpoint always lies between rollouts, and `global_step` and every `*_steps` c
 Leaves out: the maths (masking, kl, advantages, losses), the update loop (update.py) and what a reward is.
 """
 
-import copy
 import dataclasses
-import json
-import math
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,9 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 from transformers import (
@@ -34,17 +30,20 @@ from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checkpoint import RunState, load_critic, restore_policy, save_critic
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
     check_devices,
     check_positions,
     check_reward_funcs,
     check_seq2seq_model,
+    check_value_model,
 )
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit, rules_for
 from trl_rewards_plugin.ppo.kl import next_kl_coef
-from trl_rewards_plugin.ppo.loading import load_policy, policy_and_reference, restore_policy
+from trl_rewards_plugin.ppo.loading import load_policy, policy_and_reference
+from trl_rewards_plugin.ppo.optimizer import split_group
 from trl_rewards_plugin.ppo.policy import (
     PolicyOutput,
     PolicyWithValueHead,
@@ -52,14 +51,12 @@ from trl_rewards_plugin.ppo.policy import (
     teacher_forced,
     token_logprobs,
 )
+from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import PromptCollator
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts, sample_responses
 from trl_rewards_plugin.ppo.scoring import score_completions
 from trl_rewards_plugin.ppo.update import Host, compute_targets, rollout_statistics, run_update
-
-VALUE_HEAD_FILE = "value_head.safetensors"
-STATE_FILE = "ppo_state.json"
 
 
 class Seq2SeqPPOTrainer(Trainer):
@@ -103,7 +100,7 @@ class Seq2SeqPPOTrainer(Trainer):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
         self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
-        _check_critic(value_model)
+        check_value_model(value_model)
         check_devices(args.n_gpu)
         if train_dataset is not None:
             check_dataset(train_dataset, "train_dataset", args.batch_size)
@@ -118,7 +115,7 @@ class Seq2SeqPPOTrainer(Trainer):
         self.rules = rules_for(wrapped.core, args)
         super().__init__(
             model=wrapped,
-            args=_with_max_steps(args, train_dataset),
+            args=with_max_steps(args, train_dataset),
             data_collator=PromptCollator(processing_class, prompt_limit(policy, args)),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -167,12 +164,7 @@ class Seq2SeqPPOTrainer(Trainer):
         if self.optimizer is not None or rate is None:
             return super().create_optimizer(*args)
         optimizer = super().create_optimizer(*args)
-        head = {id(parameter) for parameter in self._wrapped.value_head.parameters()}
-        for group in list(optimizer.param_groups):
-            own = [parameter for parameter in group["params"] if id(parameter) in head]
-            if own:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
-                optimizer.add_param_group({**group, "params": own, "lr": rate})
+        split_group(optimizer, list(self._wrapped.value_head.parameters()), rate)
         return optimizer
 
     # ---- The model and its parts ----
@@ -319,7 +311,7 @@ class Seq2SeqPPOTrainer(Trainer):
         if "loss" in logs:
             logs["episode"] = self.episodes
             logs.update(
-                _weighted_means(
+                weighted_means(
                     [(len(values), {name: sum(values) / len(values)}) for name, values in self._metrics.items()]
                 )
             )
@@ -359,7 +351,7 @@ class Seq2SeqPPOTrainer(Trainer):
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         rows = dataset.select(range(process, len(dataset), processes))
         parts = [self._evaluate_rows(rows)] if len(rows) else []
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in _weighted_means(parts).items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in weighted_means(parts).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -407,27 +399,14 @@ class Seq2SeqPPOTrainer(Trainer):
         """Saves the policy; in a checkpoint, which the host marks as its own call, the critic and counters too."""
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None and self.args.should_save:
-            folder = Path(output_dir)
-            save_file(self._wrapped.value_head.state_dict(), folder / VALUE_HEAD_FILE)
-            state = {"kl_coef": self.kl_coef, "episodes": self.episodes, "epoch_scores": self._epoch_scores}
-            (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+            state = RunState(self.kl_coef, self.episodes, self._epoch_scores)
+            save_critic(Path(output_dir), self._wrapped.value_head, state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        missing = [
-            name for name in (VALUE_HEAD_FILE, STATE_FILE, "trainer_state.json") if not (folder / name).is_file()
-        ]
-        if missing:
-            raise InputError(
-                "a complete checkpoint of this trainer",
-                f"{folder} without {', '.join(missing)}",
-                "resume from an earlier checkpoint-* folder",
-            )
+        state = load_critic(folder, self._wrapped.value_head)
         restore_policy(self.policy_model, folder)
-        self._wrapped.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        self.kl_coef, self.episodes = state["kl_coef"], state["episodes"]
-        self._epoch_scores = tuple(state["epoch_scores"])
+        self.kl_coef, self.episodes, self._epoch_scores = state.kl_coef, state.episodes, state.epoch_scores
 
     def _load_best_model(self) -> None:
         # The host would load by its wrapper's parameter names, find none of them and only warn.
@@ -457,35 +436,3 @@ class Seq2SeqPPOTrainer(Trainer):
         folder = Path(str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "README.md").write_text(render_model_card(data), encoding="utf-8")
-
-
-def _check_critic(value_model: Any) -> None:
-    if value_model is not None:
-        raise InputError(
-            "value_model=None",
-            f"a {type(value_model).__name__}",
-            "leave it out: the value head sits on the policy's own decoder",
-        )
-
-
-def _with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Dataset | None) -> Seq2SeqPPOConfig:
-    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
-    args = copy.copy(args)
-    if args.data_seed is None:
-        # Else the order would hang on torch's random state, which differs between processes and between callers.
-        args.data_seed = args.seed
-    if args.max_steps <= 0 and train_dataset is not None:
-        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
-        args.max_steps = math.ceil(episodes / args.batch_size)
-    return args
-
-
-def _weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Means by name of all processes' (weight, values); a name may be missing in some of them."""
-    sums: dict[str, list[float]] = {}
-    for weight, values in gather_object(parts):
-        for name, value in values.items():
-            total = sums.setdefault(name, [0.0, 0.0])
-            total[0] += weight * value
-            total[1] += weight
-    return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
