@@ -49,7 +49,7 @@ def test_most_greedy_outputs_of_the_starting_model_are_a_sentence_of_their_sourc
 
 
 def test_the_acceptability_judge_prefers_a_sentence_to_its_corrupted_copy():
-    """Measured on these 214 pairs: 82 % (standard error 2.6 points); the judge's README has the larger measurements."""
+    """Measured on these 214 pairs: 82 %, standard error 2.6 points; its README has larger measurements."""
     rng = random.Random(0)
     real = [sentence for prompt in prompts("heldout") for sentence in split_sentences(prompt)]
     spoilt = []

@@ -61,8 +61,8 @@ def test_resume_may_stand_alone():
 def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("A_VARIABLE_OF_THE_TEST", "old")
     path = tmp_path / "run.yaml"
-    path.write_text("env:\n  A_VARIABLE_OF_THE_TEST: 1\nmade_of: {versions: {}}\n", encoding="utf-8")
-    assert train.read_config(path) == {}
+    path.write_text("env:\n  A_VARIABLE_OF_THE_TEST: 1\nseed: 3\n", encoding="utf-8")
+    assert train.read_config(path) == {"seed": 3}
     import os
 
     assert os.environ["A_VARIABLE_OF_THE_TEST"] == "1"
@@ -85,6 +85,9 @@ def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
         (["--config", "STRANGE"], "'qqq'", "see trl-rewards train --help"),
         (["--dataset", "no-such.jsonl"], "no such file", "check the path"),
         (["--model", "EMPTY"], "config.json", "folder"),
+        (["--reward_weights", "2.0"], "reward_weights=[2.0]", "in the reward file"),
+        (["--push_to_hub"], "push_to_hub=True", "--push_to"),
+        (["--per_device_train_batch_size", "0"], "per_device_train_batch_size=0", "change per_device"),
     ],
 )
 def test_refusals_have_three_parts_and_exit_code_2(tiny_run, tmp_path, capsys, argv, found, step):
@@ -133,9 +136,60 @@ def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_p
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["max_steps"] == 2
 
 
+def test_a_config_of_a_run_on_objects_wants_names_for_them(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("model: bundled:tiny-t5\ndataset: prompts.jsonl\nmade_of: {}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="--reward NAME"):
+        build("--config", str(path))
+    assert build("--config", str(path), "--reward", "tiny")[0].reward == "tiny"
+
+
+def test_a_malformed_file_is_refused_with_its_reason(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": \n', encoding="utf-8")
+    recipe, _ = build("--dataset", str(path), "--output_dir", str(tmp_path / "run"))
+    with pytest.raises(InputError, match=r"a well-formed \.jsonl file"):
+        recipe.run()
+
+
+def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path, capsys):
+    (tmp_path / "metrics.json").write_text("{}")
+    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, response_length=8)
+    assert (
+        cli.main(
+            [
+                "train",
+                *argv,
+                "--dry_run",
+                "--use_cpu",
+                "--per_device_train_batch_size",
+                "4",
+                "--output_dir",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / "metrics.json").read_text() == "{}"
+
+
 def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
     argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, response_length=8)
-    assert cli.main(["train", *argv, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "run")]) == 0
+    assert (
+        cli.main(
+            [
+                "train",
+                *argv,
+                "--dry_run",
+                "--use_cpu",
+                "--per_device_train_batch_size",
+                "4",
+                "--output_dir",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     assert "Dry run: nothing was trained or written." in capsys.readouterr().out
 
 

@@ -45,6 +45,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     arguments = complete_resume_flag(argv)
     first = _first_look(arguments)
     from_file = {} if first.config is None else read_config(Path(first.config))
+    _refuse_objects(first.config, from_file, arguments)
     name = first.preset or from_file.get("preset") or TrainArguments.preset
     preset = get_preset(name)
     seed = first.seed if first.seed is not None else from_file.get("seed", preset.config.get("seed"))
@@ -52,7 +53,8 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     # The host turns its progress bar off, and prints dictionaries, where the log is as quiet as _quiet makes it.
     settings = {"disable_tqdm": False, **preset.config, "output_dir": default_output_dir(name, seed)}
     _set_defaults(parser, settings, f"the preset {name}")
-    _set_defaults(parser, from_file, str(first.config))
+    settings_of_file = {key: value for key, value in from_file.items() if key not in NOT_SETTINGS}
+    _set_defaults(parser, settings_of_file, str(first.config))
     if {"-h", "--help"} & set(arguments):
         parser.print_help()  # after the preset is in, so that the defaults shown are those of this very run
         sys.exit(0)
@@ -86,6 +88,20 @@ def complete_resume_flag(argv: Sequence[str]) -> list[str]:
     return completed
 
 
+def _refuse_objects(config: str | None, from_file: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """A run made of Python objects left no name for them, and a preset's would silently stand in."""
+    if "made_of" not in from_file:
+        return
+    flags = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+    lost = [key for key in ("model", "reward", "dataset") if key not in from_file and key not in flags]
+    if lost:
+        raise InputError(
+            f"a config that names its {', '.join(lost)}",
+            f"{config} of a run that was given objects for that",
+            f"add {' '.join(f'--{key} NAME' for key in lost)}",
+        )
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; its `env`, as TrlParser has it, goes into the environment.
 
@@ -104,7 +120,7 @@ def read_config(path: Path) -> dict[str, Any]:
         step = "write one setting a line, such as learning_rate: 1.0e-5"
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)
     os.environ.update({key: str(value) for key, value in (values.pop("env", None) or {}).items()})
-    return {key: value for key, value in values.items() if key not in NOT_SETTINGS}
+    return values
 
 
 def _first_look(arguments: list[str]) -> argparse.Namespace:

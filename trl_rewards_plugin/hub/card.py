@@ -29,7 +29,7 @@ GUARDS = {
 }
 # Keys of config.yaml that are told in words of their own, or not at all.
 NOT_SETTINGS = (
-    "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "seed",
+    "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
 )  # fmt: skip
 _DATA_FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -105,7 +105,7 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
     named = {key: config.pop(key, None) for key in NOT_SETTINGS}
     again = bool(named["model"] and named["reward"] and named["dataset"])
     prefix = named["prompt_prefix"] or ""
-    pushed_to = named["push_to"]
+    pushed_to = made_of.get("push_to")
     return RewardModelCardData(
         model_name=pushed_to or folder.resolve().name,
         base_model=named["model"],

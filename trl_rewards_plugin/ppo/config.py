@@ -184,6 +184,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     def _check_ranges(self) -> None:
         rules = [
+            ("per_device_train_batch_size", self.per_device_train_batch_size >= 1, "at least 1"),
             ("temperature", self.temperature > 0, "above 0"),
             ("response_length", self.response_length >= 1, "at least 1"),
             ("max_prompt_length", self.max_prompt_length >= 1, "at least 1"),

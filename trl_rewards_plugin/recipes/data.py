@@ -157,6 +157,7 @@ def _files_in(folder: Path) -> str:
 
 def _load_file(path: Path, name: str, text_column: str) -> Dataset:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     if not path.is_file():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -164,7 +165,11 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
     if not path.stat().st_size:
         raise InputError(f"rows in {name}", "an empty file", "give a data set with rows")
     builder = BUILDERS[path.suffix.lower()]
-    rows = load_dataset(builder, data_files=str(path), split="train")
+    try:
+        rows = load_dataset(builder, data_files=str(path), split="train")
+    except DatasetGenerationError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"a well-formed {path.suffix} file", f"{name}: {reason}", "mend the file") from error
     if builder == "text":
         # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
         rows = rows.filter(lambda row: bool(row["text"].strip())).rename_column("text", text_column)

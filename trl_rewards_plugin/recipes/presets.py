@@ -59,6 +59,8 @@ _TINY = Preset(
             "response_length": 40,
             "max_prompt_length": 128,
             "kl_coef": 0.05,
+            "save_steps": 10,
+            "save_total_limit": 1,
             "seed": 0,
         }
     ),

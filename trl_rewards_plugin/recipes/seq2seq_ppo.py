@@ -184,7 +184,7 @@ class Seq2SeqPPO:
 
     def dry_run(self) -> None:
         """Loads everything, answers and scores four prompts, tells the plan with an estimate of time, and stops."""
-        inputs = self._check(None)
+        inputs = self._check(None, dry=True)
         existed = self.folder.exists()
         trainer = self._trainer(inputs)
         if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -205,12 +205,13 @@ class Seq2SeqPPO:
         self.echo(report.format_plan(self._plan(inputs) | {"Time": words}))
         self.echo("\nDry run: nothing was trained or written.")
 
-    def _check(self, resume: str | bool | None) -> _Inputs:
+    def _check(self, resume: str | bool | None, *, dry: bool = False) -> _Inputs:
         """Everything that can be refused without loading a model, cheapest first."""
         resume = resume if resume is not None else self.args.resume_from_checkpoint
         checkpoint = run_folder.find_checkpoint(self.folder, resume)
-        if checkpoint is None:
+        if checkpoint is None and not dry:  # a dry run writes nothing
             run_folder.refuse_run(self.folder, overwrite=self.overwrite)
+        self._check_settings()
         if isinstance(self.model, str | Path):
             check_seq2seq_model(str(resolve(str(self.model))))
         data = load_run_data(
@@ -227,6 +228,21 @@ class Seq2SeqPPO:
                 "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
             )
         return _Inputs(data, self._load_reward(), checkpoint)
+
+    def _check_settings(self) -> None:
+        """Refuses settings of the trainer alone that this recipe decides itself."""
+        if self.args.push_to_hub:
+            raise InputError(
+                "push_to as the way to the Hub",
+                "push_to_hub=True, which uploads before the card and the metrics are there",
+                "use push_to (--push_to user/name)",
+            )
+        if self.args.reward_weights is not None:
+            raise InputError(
+                "weights inside the one reward of a run",
+                f"reward_weights={self.args.reward_weights}",
+                "set the weights in MultiClassifierReward, or in the reward file",
+            )
 
     def _load_reward(self) -> Any:
         reward = self.reward
@@ -350,11 +366,11 @@ class Seq2SeqPPO:
             "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
             "prompt_prefix": self.prompt_prefix,
-            "push_to": self.push_to,
             "seed": self.args.seed,
         }
         made_of = {
             "rewards": public_parts(inputs.reward),
+            "push_to": self.push_to,  # not a setting: who runs the file again must not upload over the first run
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
             "held_out": inputs.data.eval_name,
