@@ -152,44 +152,21 @@ def test_a_malformed_file_is_refused_with_its_reason(tmp_path):
         recipe.run()
 
 
-def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path, capsys):
-    (tmp_path / "metrics.json").write_text("{}")
+def dry_run(tiny_run, folder):
+    """The exit code of a dry run with `folder` as its output."""
     argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, response_length=8)
-    assert (
-        cli.main(
-            [
-                "train",
-                *argv,
-                "--dry_run",
-                "--use_cpu",
-                "--per_device_train_batch_size",
-                "4",
-                "--output_dir",
-                str(tmp_path),
-            ]
-        )
-        == 0
-    )
+    small = ["--dry_run", "--use_cpu", "--per_device_train_batch_size", "4", "--output_dir", str(folder)]
+    return cli.main(["train", *argv, *small])
+
+
+def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    assert dry_run(tiny_run, tmp_path) == 0
     assert (tmp_path / "metrics.json").read_text() == "{}"
 
 
 def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
-    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, response_length=8)
-    assert (
-        cli.main(
-            [
-                "train",
-                *argv,
-                "--dry_run",
-                "--use_cpu",
-                "--per_device_train_batch_size",
-                "4",
-                "--output_dir",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
+    assert dry_run(tiny_run, tmp_path / "run") == 0
     assert "Dry run: nothing was trained or written." in capsys.readouterr().out
 
 

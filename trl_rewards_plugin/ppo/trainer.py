@@ -55,7 +55,7 @@ from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import PromptCollator
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts, sample_responses
-from trl_rewards_plugin.ppo.scoring import score_completions
+from trl_rewards_plugin.ppo.scoring import Scored, score_completions
 from trl_rewards_plugin.ppo.update import Host, compute_targets, rollout_statistics, run_update
 
 
@@ -160,11 +160,10 @@ class Seq2SeqPPOTrainer(Trainer):
 
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
         """The host's optimizer, with the value head in a group of its own where it has its own learning rate."""
-        rate = self.args.critic_learning_rate
-        if self.optimizer is not None or rate is None:
-            return super().create_optimizer(*args)
+        is_new, rate = self.optimizer is None, self.args.critic_learning_rate
         optimizer = super().create_optimizer(*args)
-        split_group(optimizer, list(self._wrapped.value_head.parameters()), rate)
+        if is_new and rate is not None:
+            split_group(optimizer, list(self._wrapped.value_head.parameters()), rate)
         return optimizer
 
     # ---- The model and its parts ----
@@ -244,7 +243,14 @@ class Seq2SeqPPOTrainer(Trainer):
         """Total rewards (B,) of decoded responses, on the CPU; logs their parts."""
         texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
         ids = [row[mask].tolist() for row, mask in zip(response_ids, response_mask, strict=True)]
-        scored = score_completions(
+        scored = self._score_texts(columns, texts, ids)
+        for name, value in scored.metrics.items():
+            self._metrics[name].append(value)
+        return scored.total
+
+    def _score_texts(self, columns: dict[str, list], texts: list[str], ids: list[list[int]]) -> Scored:
+        """The rewards of completions, in training and in evaluation."""
+        return score_completions(
             self.reward_funcs,
             self.reward_weights,
             columns["prompt"],
@@ -253,9 +259,6 @@ class Seq2SeqPPOTrainer(Trainer):
             columns=columns,
             trainer_state=self.state,
         )
-        for name, value in scored.metrics.items():
-            self._metrics[name].append(value)
-        return scored.total
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from a rollout: all optimizer steps of its epochs but the last, which the host takes.
@@ -367,15 +370,7 @@ class Seq2SeqPPOTrainer(Trainer):
             seed=self.args.seed,
             generation_kwargs=self.args.eval_generation_kwargs,  # type: ignore[arg-type]
         )
-        scored = score_completions(
-            self.reward_funcs,
-            self.reward_weights,
-            columns["prompt"],
-            decoded.texts,
-            completion_ids=self.processing_class(decoded.texts)["input_ids"],
-            columns=columns,
-            trainer_state=self.state,
-        )
+        scored = self._score_texts(columns, decoded.texts, self.processing_class(decoded.texts)["input_ids"])
         length = decoded.lengths.float().mean().item()
         return len(rows), {"reward": scored.total.mean().item(), **scored.metrics, "length": length}
 
@@ -403,16 +398,18 @@ class Seq2SeqPPOTrainer(Trainer):
             save_critic(Path(output_dir), self._wrapped.value_head, state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        state = load_critic(folder, self._wrapped.value_head)
-        restore_policy(self.policy_model, folder)
+        state = self._load_weights(Path(resume_from_checkpoint))
         self.kl_coef, self.episodes, self._epoch_scores = state.kl_coef, state.episodes, state.epoch_scores
 
     def _load_best_model(self) -> None:
         # The host would load by its wrapper's parameter names, find none of them and only warn.
-        kept = self.kl_coef, self.episodes, self._epoch_scores
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-        self.kl_coef, self.episodes, self._epoch_scores = kept
+        self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
+
+    def _load_weights(self, folder: Path) -> RunState:
+        """Loads policy and value head in place; returns the counters that the checkpoint holds."""
+        state = load_critic(folder, self._wrapped.value_head)
+        restore_policy(self.policy_model, folder)
+        return state
 
     def create_model_card(
         self,

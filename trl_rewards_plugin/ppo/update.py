@@ -80,26 +80,22 @@ def run_update(
         Means over mini-batches of the losses and diagnostics, under TRL's names.
     """
     history: list[dict[str, float]] = []
-    pending = False
+    stopped = False
     for rows in _mini_batches(len(rollout), args):
-        if pending:
+        if history:
             host.step()
         stats = _mini_batch_step(model, rollout, targets, rows, args, rules, host)
         history.append(stats)
-        pending = True
-        if args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl:
+        stopped = args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl
+        if stopped:
             host.clear()
             break
     means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
     ratios = torch.tensor([stats["val/ratio"] for stats in history])
     means["val/ratio_var"] = ratios.var(correction=0).item()
     means["val/ratio_first"] = history[0]["val/ratio"]  # 1 unless the policy moved between sampling and update
-    means["val/optimizer_steps"] = float(len(history) - (not _learnt(history[-1], args)))
+    means["val/optimizer_steps"] = float(len(history) - stopped)
     return means
-
-
-def _learnt(stats: dict[str, float], args: Seq2SeqPPOConfig) -> bool:
-    return args.early_stop_kl is None or stats["policy/approxkl_avg"] <= args.early_stop_kl
 
 
 def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
