@@ -1,4 +1,4 @@
-"""Every test starts from the same random state."""
+"""Every test starts from the same random state, and none writes into the user's data set cache."""
 
 import pytest
 import torch
@@ -7,3 +7,21 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _datasets_cache(tmp_path_factory):
+    import datasets
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A `TinyRun`: tiny random model and judges with a few prompts."""
+    from tests.recipes.tiny_run import make_tiny_run
+
+    return make_tiny_run(tmp_path_factory.mktemp("tiny_run"))
