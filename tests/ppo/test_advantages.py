@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.ppo.advantages import gae, token_rewards
+from trl_rewards_plugin.ppo.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 
@@ -65,3 +65,75 @@ def test_padding_on_the_right_changes_nothing(pairs, padding, gamma, lam):
     for short, long in zip(narrow, wide, strict=True):
         assert torch.equal(short, long[:, : len(pairs)])
         assert not long[:, len(pairs) :].any()
+
+
+def test_reward_to_go_by_hand():
+    # Row 0, gamma 0.5: 4; 2 + 2 = 4; 1 + 2 = 3. Row 1 ends after its first token.
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [3.0, 7.0, 7.0]])
+    assert reward_to_go(rewards, MASK, gamma=0.5).tolist() == [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]]
+
+
+def test_leave_one_out_by_hand():
+    # First prompt: 1 against (2 + 6) / 2, 2 against 3.5, 6 against 1.5. Second: all alike.
+    totals = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    assert leave_one_out(totals, 3).tolist() == [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0]
+
+
+def test_group_relative_by_hand():
+    # First prompt: mean 3, deviations -2, 0, 2, unbiased std 2. Second: no spread, so nothing to learn.
+    advantages = group_relative(torch.tensor([1.0, 3.0, 5.0, 4.0, 4.0, 4.0]), 3, epsilon=0.0)
+    assert advantages[:3].tolist() == [-1.0, 0.0, 1.0]
+    assert group_relative(torch.tensor([4.0, 4.0, 4.0]), 3).tolist() == [0.0, 0.0, 0.0]
+
+
+groups = st.integers(2, 5).flatmap(
+    lambda size: st.tuples(
+        st.just(size), st.lists(st.lists(st.floats(-9, 9), min_size=size, max_size=size), min_size=1, max_size=4)
+    )
+)
+
+
+@given(groups, st.floats(-50, 50))
+def test_group_advantages_sum_to_0_and_ignore_what_a_prompt_is_worth(sized, worth):
+    size, totals = sized
+    flat = torch.tensor(totals, dtype=torch.float64).flatten()
+    shifted = flat + worth
+    for estimate in (leave_one_out, group_relative):
+        advantages = estimate(flat, size)
+        torch.testing.assert_close(
+            advantages.view(-1, size).sum(1), torch.zeros(len(totals)).double(), atol=1e-6, rtol=0
+        )
+        torch.testing.assert_close(estimate(shifted, size), advantages, atol=1e-6, rtol=1e-6)
+
+
+@given(groups)
+def test_leave_one_out_is_the_group_s_deviation_times_n_over_n_minus_1(sized):
+    size, totals = sized
+    table = torch.tensor(totals, dtype=torch.float64)
+    expected = (table - table.mean(1, keepdim=True)) * size / (size - 1)
+    torch.testing.assert_close(leave_one_out(table.flatten(), size), expected.flatten())
+
+
+@pytest.mark.parametrize(("rows", "size"), [(4, 1), (5, 2)])
+def test_groups_that_do_not_divide_the_batch_print_both_numbers(rows, size):
+    with pytest.raises(ValueError, match=rf"got \({rows},\) and {size}"):
+        leave_one_out(torch.zeros(rows), size)
+
+
+@given(rows, st.floats(0, 1), st.floats(0, 1))
+def test_gae_agrees_with_its_definition_as_a_sum_in_float64(pairs, gamma, lam):
+    """advantage[t] = sum over l of (gamma lam)^l delta[t + l]: equation 16 of the paper, without the recursion."""
+    rewards, values = ([pair[i] for pair in pairs] for i in (0, 1))
+    deltas = [
+        reward + gamma * (values[t + 1] if t + 1 < len(values) else 0.0) - values[t]
+        for t, reward in enumerate(rewards)
+    ]
+    expected = [
+        sum((gamma * lam) ** (later - t) * deltas[later] for later in range(t, len(deltas)))
+        for t in range(len(deltas))
+    ]
+    tensors = (torch.tensor([numbers], dtype=torch.float64) for numbers in (rewards, values))
+    mask = torch.ones(1, len(rewards), dtype=torch.bool)
+    advantages, returns = gae(*tensors, mask, gamma=gamma, lam=lam)
+    assert advantages[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert returns[0].tolist() == pytest.approx([a + v for a, v in zip(expected, values, strict=True)], abs=1e-6)

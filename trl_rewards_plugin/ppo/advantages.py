@@ -1,6 +1,6 @@
-"""From a score a response to an advantage and a return a token. Pure functions.
+"""From a score a response to an advantage a token, by one of four estimators. Pure functions.
 
-Leaves out: estimators other than GAE.
+Leaves out: whitening of advantages (masking.py), and where the KL penalty goes (update.py).
 """
 
 import torch
@@ -61,3 +61,67 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
         next_value = values[:, t]
         advantages[:, t] = next_advantage
     return advantages, advantages + values
+
+
+def reward_to_go(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
+    """REINFORCE's advantage without a critic: what each response still earns from a token on.
+
+        advantage[t] = reward[t] + gamma * advantage[t + 1]
+    Source: Williams, "Simple statistical gradient-following algorithms" (1992); whitened over the batch it is
+    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0.
+
+    Args:
+        rewards: (B, T).
+        response_mask: (B, T), True on a prefix of every row.
+
+    Returns:
+        (B, T), 0 where the mask is False.
+    """
+    advantages, _ = gae(rewards, torch.zeros_like(rewards), response_mask, gamma=gamma, lam=1.0)
+    return advantages
+
+
+def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
+    """RLOO: each response against the mean of the others to its prompt.
+
+        advantage[i] = total[i] - mean of total[j] over the other responses j of the group
+    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10.
+
+    Args:
+        totals: (B,) what each response earned, KL penalty included where it is in the reward; the `num_generations`
+            responses to one prompt lie side by side.
+
+    Returns:
+        (B,).
+    """
+    groups = _groups(totals, num_generations)
+    others = (groups.sum(dim=1, keepdim=True) - groups) / (num_generations - 1)
+    return (groups - others).flatten()
+
+
+def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) -> Tensor:
+    """GRPO: each response against its group's mean, in units of the group's standard deviation.
+
+        advantage[i] = (total[i] - mean of the group) / (std of the group + epsilon)
+    Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
+    deviation (n - 1) as in TRL.
+
+    Args:
+        totals: (B,), the `num_generations` responses to one prompt side by side.
+
+    Returns:
+        (B,); 0 where a whole group earned the same.
+    """
+    groups = _groups(totals, num_generations)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred / (groups.std(dim=1, keepdim=True) + epsilon)).flatten()
+
+
+def _groups(totals: Tensor, num_generations: int) -> Tensor:
+    """(B,) -> (prompts, num_generations)."""
+    if totals.ndim != 1 or num_generations < 2 or len(totals) % num_generations:
+        raise ValueError(
+            f"totals must be (B,) with B a multiple of num_generations >= 2, got {tuple(totals.shape)} "
+            f"and {num_generations}"
+        )
+    return totals.view(-1, num_generations)
