@@ -61,21 +61,6 @@ def test_split_sentences(text, expected):
     assert statistics.split_sentences(text) == expected
 
 
-def test_shares_by_hand():
-    assert statistics.distinct_share(["a b", "a  b", "c", "d"]) == 0.75
-    assert statistics.not_whole_input_share(["a b", "c", "x", "y"], ["a  b ", "c d", "X", "z"]) == 0.75
-
-
-def test_word_count():
-    assert statistics.word_count(["", "a", "a  b\nc"]).tolist() == [0, 1, 3]
-
-
-def test_rouge_l_by_hand():
-    # Longest common subsequence "a c" of 2: precision 2/2, recall 2/4, F1 = 2/3.
-    scores = statistics.rouge_l(["a c", "x", "a b c d"], ["a b c d"] * 3)
-    assert scores == pytest.approx([2 / 3, 0, 1])
-
-
 def test_best_of_picks_within_each_prompt():
     assert statistics.best_of(np.array([0.0, 2.0, 1.0, -3.0, -1.0, -2.0]), 3).tolist() == [1, 4]
     assert statistics.best_of(np.array([np.nan, -5.0]), 2).tolist() == [1]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from trl_rewards_plugin.ppo.guards import guard_metrics
 from trl_rewards_plugin.recipes import statistics
 
 if TYPE_CHECKING:
@@ -174,20 +175,6 @@ def score_texts(
     return Scored(list(texts), np.asarray(scores.total, dtype=np.float64), components)
 
 
-def guard_metrics(outputs: Scored, sources: Sequence[str]) -> dict[str, float]:
-    """What a reward hacker would break.
-
-    `rouge_l_source` (F1 against the source), `output_length` (words), `distinct` (share of different outputs),
-    `not_whole_input` (share that do not give back the whole input, white space aside).
-    """
-    return {
-        "rouge_l_source": float(statistics.rouge_l(outputs.texts, sources).mean()),
-        "output_length": float(statistics.word_count(outputs.texts).mean()),
-        "distinct": statistics.distinct_share(outputs.texts),
-        "not_whole_input": statistics.not_whole_input_share(outputs.texts, sources),
-    }
-
-
 def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """`{"mean", "ci95", "n"}` of the paired difference, over the n prompts that were scored both times.
 
@@ -209,7 +196,7 @@ def build_metrics(
     """
     pairs = {name: (values, after.sampled.by_name()[name]) for name, values in before.sampled.by_name().items()}
     gains = {name: gain(*pair) for name, pair in pairs.items()}
-    guard_before, guard_after = (guard_metrics(each.sampled, sources) for each in (before, after))
+    guard_before, guard_after = (guard_metrics(each.sampled.texts, sources) for each in (before, after))
     return {
         "before": before.sampled.means(),
         "after": after.sampled.means(),

@@ -1,10 +1,11 @@
-"""Pure numbers over outputs: paired bootstrap, guard metrics, sentence splitting. Leaves out models and rewards.
+"""Pure numbers over outputs: paired bootstrap, means, best of n, sentence splitting.
+
+Leaves out models, rewards and what guards against their misuse (`ppo/guards.py`).
 
 Shapes: N outputs, one for each of N held-out prompts.
 """
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -65,36 +66,6 @@ def split_sentences(text: str) -> list[str]:
             start = match.end()
         sentences.append(line[start:].strip())
     return [sentence for sentence in sentences if sentence]
-
-
-def normalise_space(text: str) -> str:
-    """`text` with every run of white space as one space, none at the ends."""
-    return " ".join(text.split())
-
-
-def word_count(texts: Sequence[str]) -> np.ndarray:
-    """(N,) words in each text, split at white space."""
-    return np.array([len(text.split()) for text in texts], dtype=np.float64)
-
-
-def distinct_share(texts: Sequence[str]) -> float:
-    """Different texts / all texts, after white space is normalised: 1 when no two outputs are equal."""
-    return len({normalise_space(text) for text in texts}) / len(texts)
-
-
-def not_whole_input_share(texts: Sequence[str], sources: Sequence[str]) -> float:
-    """Share of texts that differ from their own source, after white space is normalised: 0 when all are copies."""
-    pairs = zip(texts, sources, strict=True)
-    return sum(normalise_space(text) != normalise_space(source) for text, source in pairs) / len(texts)
-
-
-def rouge_l(texts: Sequence[str], sources: Sequence[str]) -> np.ndarray:
-    """(N,) ROUGE-L F1 of each text against its own source (package `rouge_score`, no stemming)."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"])
-    pairs = zip(texts, sources, strict=True)
-    return np.array([scorer.score(source, text)["rougeL"].fmeasure for text, source in pairs])
 
 
 def best_of(totals: np.ndarray, num_samples: int) -> np.ndarray:
