@@ -26,6 +26,7 @@ class Preset:
         prompt_prefix: Put in front of every text.
         config: Fields of `Seq2SeqPPOConfig`.
         license: Of the model, as the Hub writes it, where it is known.
+        language: Of the texts, as the Hub writes it, where it is known.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preset:
     prompt_prefix: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
+    language: str | None = None
 
 
 _TINY = Preset(
@@ -65,6 +67,7 @@ _TINY = Preset(
         }
     ),
     license="cc-by-sa-4.0",
+    language="en",
 )
 
 _ARTICLE = Preset(
@@ -90,6 +93,7 @@ _ARTICLE = Preset(
         }
     ),
     license="apache-2.0",
+    language="en",
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in (_TINY, _ARTICLE)})

@@ -6,7 +6,6 @@ Leaves out: uploading (`hub/upload.py`), rendering the card (`hub/card.py`).
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import re
 import shutil
@@ -33,7 +32,6 @@ _LEFT_OUT = {
     "output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token", "local_rank", "seed",
     "resume_from_checkpoint", "deepspeed_plugin", "distributed_state", "logging_first_step", "disable_tqdm",
 }  # fmt: skip
-VERSIONED = ("trl_rewards_plugin", "trl", "transformers", "torch", "datasets", "accelerate")
 
 
 def holds_run(folder: Path) -> list[str]:
@@ -124,17 +122,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)
-
-
-def versions() -> dict[str, str]:
-    """Package -> installed version, of those that can change a result."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            continue
-    return found
 
 
 def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
