@@ -3,7 +3,6 @@
 Leaves out: rewards. None of these numbers is trained on; each is held against the same number before training.
 """
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +31,11 @@ def without_instruction(prompts: Sequence[str]) -> list[str]:
     Else an output that gives back the whole source would never equal its prompt. Prompts that are all the same text
     stay as they are; an instruction behind the source stays too.
     """
-    shared = os.path.commonprefix(list(prompts)) if len(set(prompts)) > 1 else ""
+    if len(set(prompts)) == 1:
+        return list(prompts)
+    first, last = min(prompts), max(prompts)  # in alphabetical order all between them share what these two share
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = first[: next((place for place, (one, other) in pairs if one != other), len(first))]
     words = max(shared.rfind(" "), shared.rfind("\n")) + 1  # whole words only
     return [prompt[words:] for prompt in prompts]
 
