@@ -1,21 +1,23 @@
-"""What a checkpoint holds beside the policy and the host's state: the value head and the counters of the run.
+"""What a checkpoint holds beside the policy and the host's state: the critic, the run's counters, the rewards' state.
 
-Leaves out: saving the policy, which `save_pretrained` does.
+Leaves out: saving the policy, which `save_pretrained` does, and how a folder becomes whole (checkpoint_folder.py).
 """
 
-import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checkpoint_folder import STATE_FILE
+from trl_rewards_plugin.ppo.checks import reward_name
 
-VALUE_HEAD_FILE = "value_head.safetensors"
-STATE_FILE = "ppo_state.json"
-HOST_STATE_FILE = "trainer_state.json"  # written last; without it the host would silently restart its counters at 0
+CRITIC_FILE = "value_head.safetensors"
+POLICY_PREFIX = "policy."
 
 
 @dataclass(frozen=True)
@@ -26,36 +28,36 @@ class RunState:
         kl_coef: the KL coefficient, which an adaptive controller moves.
         episodes: responses trained on so far.
         epoch_scores: sum and count of the scores of the running epoch.
+        rewards: for each process, the state of every reward that has one, by name.
     """
 
     kl_coef: float
     episodes: int
     epoch_scores: tuple[float, int]
+    rewards: list[dict[str, Any]]
 
 
-def save_critic(folder: Path, value_head: nn.Module, state: RunState) -> None:
-    """Writes the value head and the counters into a checkpoint folder."""
-    save_file(value_head.state_dict(), folder / VALUE_HEAD_FILE)
-    (folder / STATE_FILE).write_text(json.dumps(dataclasses.asdict(state)), encoding="utf-8")
+def load_run_state(folder: Path) -> RunState:
+    """Reads the counters of a checkpoint."""
+    saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    return RunState(saved["kl_coef"], saved["episodes"], tuple(saved["epoch_scores"]), saved["rewards"])
 
 
-def load_critic(folder: Path, value_head: nn.Module) -> RunState:
-    """Reads what `save_critic` wrote: the value head in place, and the counters.
+def policy_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The policy's own part of the state of policy and critic, under its own names."""
+    return {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
 
-    Raises:
-        InputError: a part of the checkpoint is missing.
-    """
-    parts = (VALUE_HEAD_FILE, STATE_FILE, HOST_STATE_FILE)
-    missing = [name for name in parts if not (folder / name).is_file()]
-    if missing:
-        raise InputError(
-            "a complete checkpoint of this trainer",
-            f"{folder} without {', '.join(missing)}",
-            "resume from an earlier checkpoint-* folder",
-        )
-    value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
-    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    return RunState(state["kl_coef"], state["episodes"], tuple(state["epoch_scores"]))
+
+def save_critic(folder: Path, state: dict[str, Tensor]) -> None:
+    """Writes the critic's part of the state of policy and critic: the head, and a separate value model."""
+    critic = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
+    # Clones, because the file format refuses tied tensors.
+    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / CRITIC_FILE)
+
+
+def load_critic(folder: Path, wrapped: nn.Module) -> None:
+    """Loads what `save_critic` wrote, in place."""
+    _load(wrapped, load_file(folder / CRITIC_FILE), folder, ignore=POLICY_PREFIX)
 
 
 def restore_policy(policy: nn.Module, folder: Path) -> None:
@@ -68,13 +70,69 @@ def restore_policy(policy: nn.Module, folder: Path) -> None:
     saved = {}
     for file in sorted(folder.glob("model*.safetensors")):
         saved.update(load_file(file))
-    result = policy.load_state_dict(saved, strict=False)
-    own = policy.state_dict()
+    _load(policy, saved, folder)
+
+
+def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:
+    """Loads tensors in place, all of the module's but those whose name begins with `ignore`.
+
+    Raises:
+        InputError: tensors are missing, or the module has no place for them.
+    """
+    result = module.load_state_dict(saved, strict=False)
+    own = module.state_dict()
     loaded = {own[name].data_ptr() for name in saved if name in own}
-    missing = [name for name in result.missing_keys if own[name].data_ptr() not in loaded]  # tied ones are stored once
+    missing = [
+        name
+        for name in result.missing_keys
+        if own[name].data_ptr() not in loaded  # tied ones are stored once
+        and not (ignore and name.startswith(ignore))
+    ]
     if missing or result.unexpected_keys:
         raise InputError(
-            f"a checkpoint of this model ({type(policy).__name__})",
+            f"a checkpoint of this model ({type(module).__name__})",
             f"{folder} with missing {missing[:3]} and unexpected {result.unexpected_keys[:3]}",
             "resume with the model that the run began with",
         )
+
+
+def reward_states(rewards: Sequence[Callable]) -> dict[str, Any]:
+    """What the rewards that have `state_dict` and `load_state_dict` (running normalisation) ask to be saved, by name.
+
+    Raises:
+        InputError: a state does not consist of plain JSON values.
+    """
+    states = {}
+    for reward in _with_state(rewards):
+        name, state = reward_name(reward), reward.state_dict()
+        try:
+            states[name] = json.loads(json.dumps(state))
+        except TypeError as error:
+            raise InputError(
+                "plain JSON values (numbers, texts, lists, mappings) from a reward's state_dict()",
+                f"reward {name!r}: {error}",
+                "convert tensors with .tolist()",
+            ) from error
+    return states
+
+
+def restore_rewards(rewards: Sequence[Callable], states: dict[str, Any]) -> None:
+    """Hands every reward the state that `reward_states` found.
+
+    Raises:
+        InputError: the rewards that have a state are not those of the checkpoint.
+    """
+    stateful = {reward_name(reward): reward for reward in _with_state(rewards)}
+    if stateful.keys() != states.keys():
+        raise InputError(
+            f"the rewards whose state the checkpoint holds: {sorted(states) or 'none'}",
+            f"rewards with a state: {sorted(stateful) or 'none'}",
+            "resume with the reward_funcs that the run began with",
+        )
+    for name, reward in stateful.items():
+        reward.load_state_dict(states[name])
+
+
+def _with_state(rewards: Sequence[Callable]) -> list[Any]:
+    methods = ("state_dict", "load_state_dict")
+    return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]

@@ -22,7 +22,6 @@ from torch.utils.data import RandomSampler
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     TrainerControl,
 )
@@ -30,7 +29,7 @@ from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checkpoint import RunState, load_critic, restore_policy, save_critic
+from trl_rewards_plugin.ppo.checkpoint import RunState
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
     check_devices,
@@ -46,7 +45,6 @@ from trl_rewards_plugin.ppo.loading import load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.optimizer import split_group
 from trl_rewards_plugin.ppo.policy import (
     PolicyOutput,
-    PolicyWithValueHead,
     bare_model,
     teacher_forced,
     token_logprobs,
@@ -54,12 +52,13 @@ from trl_rewards_plugin.ppo.policy import (
 from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import PromptCollator
+from trl_rewards_plugin.ppo.restart import RestartableTrainer
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts, sample_responses
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
 from trl_rewards_plugin.ppo.update import Host, compute_targets, rollout_statistics, run_update
 
 
-class Seq2SeqPPOTrainer(Trainer):
+class Seq2SeqPPOTrainer(RestartableTrainer):
     """Trains an encoder-decoder by PPO to please reward functions.
 
     Args:
@@ -167,15 +166,6 @@ class Seq2SeqPPOTrainer(Trainer):
         return optimizer
 
     # ---- The model and its parts ----
-
-    @property
-    def policy_model(self) -> nn.Module:
-        """The `PreTrainedModel` or `PeftModel` that is trained and saved."""
-        return self._wrapped.policy
-
-    @property
-    def _wrapped(self) -> PolicyWithValueHead:
-        return self.accelerator.unwrap_model(self.model)
 
     def _reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference."""
@@ -374,42 +364,13 @@ class Seq2SeqPPOTrainer(Trainer):
         length = decoded.lengths.float().mean().item()
         return len(rows), {"reward": scored.total.mean().item(), **scored.metrics, "length": length}
 
-    # ---- Saving, loading ----
+    # ---- Saving, loading: see restart.py ----
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Writes the bare policy and the tokenizer, in the form that `from_pretrained` (or peft) reads."""
-        if not self.args.should_save:
-            return
-        folder = output_dir or self.args.output_dir
-        os.makedirs(folder, exist_ok=True)
-        prefix = "policy."
-        if state_dict is not None:
-            state_dict = {
-                name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)
-            }
-        cast(Any, self.policy_model).save_pretrained(folder, state_dict=state_dict)
-        self.processing_class.save_pretrained(folder)
+    def _run_state(self) -> RunState:
+        return RunState(self.kl_coef, self.episodes, self._epoch_scores, rewards=[])
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the policy; in a checkpoint, which the host marks as its own call, the critic and counters too."""
-        super().save_model(output_dir, _internal_call)
-        if _internal_call and output_dir is not None and self.args.should_save:
-            state = RunState(self.kl_coef, self.episodes, self._epoch_scores)
-            save_critic(Path(output_dir), self._wrapped.value_head, state)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        state = self._load_weights(Path(resume_from_checkpoint))
+    def _set_run_state(self, state: RunState) -> None:
         self.kl_coef, self.episodes, self._epoch_scores = state.kl_coef, state.episodes, state.epoch_scores
-
-    def _load_best_model(self) -> None:
-        # The host would load by its wrapper's parameter names, find none of them and only warn.
-        self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
-
-    def _load_weights(self, folder: Path) -> RunState:
-        """Loads policy and value head in place; returns the counters that the checkpoint holds."""
-        state = load_critic(folder, self._wrapped.value_head)
-        restore_policy(self.policy_model, folder)
-        return state
 
     def create_model_card(
         self,

@@ -1,0 +1,155 @@
+"""Checkpoint folders that are whole or absent: published by a rename, checked before use, removed by a rename.
+
+A checkpoint is written below `UNFINISHED` in the output folder and renamed when every byte is on the disk, so a
+process that is killed leaves the last one untouched. What was written is listed, with sizes and checksums, in the
+last file, so one that was damaged later is found out.
+Leaves out: what the files hold (checkpoint.py, and the host).
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.errors import InputError
+
+UNFINISHED = "_unfinished"
+STATE_FILE = "ppo_state.json"  # written last
+HOST_STATE_FILE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_logger = logging.getLogger(__name__)
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Writes `state` and the list of all other files into a folder, and everything through to the disk."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / STATE_FILE)
+    files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
+    (folder / STATE_FILE).write_text(json.dumps({**state, "files": files}), encoding="utf-8")
+    for path in (*paths, folder / STATE_FILE, *(path for path in folder.rglob("*") if path.is_dir()), folder):
+        _flush(path)
+
+
+def publish(unfinished: Path, folder: Path) -> None:
+    """Renames a sealed folder to its name; one that has the name already gives way."""
+    if folder.exists():
+        folder.rename(unfinished.with_name(f"replaced-{folder.name}"))
+    unfinished.rename(folder)
+    _flush(folder.parent)
+
+
+def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
+    """Removes the oldest checkpoints until `limit` are left, but none of `keep`. No limit: None or 0."""
+    if not limit or limit < 0:
+        return
+    folders = checkpoints(output_dir)
+    spare = [folder for folder in folders if folder not in keep]
+    for folder in spare[: max(0, len(folders) - limit)]:
+        (output_dir / UNFINISHED).mkdir(exist_ok=True)
+        folder.rename(output_dir / UNFINISHED / f"removed-{folder.name}")
+    remove_unfinished(output_dir)
+
+
+def remove_unfinished(output_dir: Path) -> None:
+    """Removes what a save, or one that was killed, left behind."""
+    if (output_dir / UNFINISHED).is_dir():
+        shutil.rmtree(output_dir / UNFINISHED)
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoint folders in `output_dir`, oldest step first."""
+    if not output_dir.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir()]
+
+
+def damage(folder: Path) -> str | None:
+    """What makes a folder useless for a resume, in words; None if nothing does."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    try:
+        files = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"{STATE_FILE}, which is written last, is missing or cannot be read ({type(error).__name__})"
+    for name, (size, checksum) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if name.endswith(".json"):  # may have been edited by hand
+            try:
+                json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                return f"{name} is not JSON"
+        elif path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        elif _checksum(path) != checksum:
+            return f"{name} is not what was saved: its checksum differs"
+    if HOST_STATE_FILE not in files:
+        return f"{HOST_STATE_FILE} is missing"
+    if not any("optim" in name for name in files):
+        return "it was saved without the state of the optimizer (save_only_model)"
+    return None
+
+
+def find_checkpoint(output_dir: Path, resume: str | os.PathLike | bool | None, *, quiet: bool = False) -> Path | None:
+    """The checkpoint to resume from: a given folder, for True the last whole one in `output_dir`, else None.
+
+    Args:
+        quiet: do not warn of the damaged ones that are passed over; for all processes but one.
+
+    Raises:
+        InputError: the given one is damaged, or none is whole.
+    """
+    if resume is None or resume is False:
+        return None
+    if resume is not True:
+        folder = Path(resume)
+        if wrong := damage(folder):
+            others = [path.name for path in checkpoints(folder.parent) if path != folder]
+            raise InputError(
+                "a whole checkpoint of this trainer",
+                f"{folder}: {wrong}",
+                f"resume from another of {', '.join(others)}, or from True, the last whole one"
+                if others
+                else "check the path",
+            )
+        return folder
+    found = []
+    for folder in reversed(checkpoints(output_dir)):
+        wrong = damage(folder)
+        if wrong is None:
+            return folder
+        found.append(f"{folder.name}: {wrong}")
+        if not quiet:
+            _logger.warning("%s is damaged and passed over: %s", folder, wrong)
+    raise InputError(
+        "a whole checkpoint to resume from in output_dir",
+        "; ".join([f"none in {output_dir}", *found]),
+        "train without resume_from_checkpoint, or check output_dir",
+    )
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _flush(path: Path) -> None:
+    """Has the system write a file or folder through to the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot, for a folder; the files in it count
+            raise
