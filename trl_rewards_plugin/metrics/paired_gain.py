@@ -1,0 +1,77 @@
+"""Paired scores -> mean gain, bootstrap interval, share improved: what the module `reward_gain` computes. Pure."""
+
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.statistics import paired_bootstrap
+
+RESAMPLES = 10_000
+
+
+def paired_gain(
+    before: Sequence[float | None], after: Sequence[float | None], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Gain of N scores over those of the same prompts before.
+
+    With the defaults the mean and the interval are those of a run's `metrics.json`. See `paired_bootstrap`.
+
+    Args:
+        before: N scores; a pair with a None or NaN in it is left out.
+        after: N scores of the same prompts in the same order.
+        resamples: Draws of the bootstrap.
+        seed: Of its generator.
+
+    Returns:
+        `{"reward_gain": mean, "ci95": [low, high], "share_improved": share, "n": pairs}`; None for the numbers where
+        no pair is left.
+
+    Raises:
+        InputError: see `as_scores`; or resamples or seed out of range.
+    """
+    if not _is_whole(resamples) or resamples < 1:
+        raise InputError("resamples as a positive whole number", repr(resamples), "10,000 is the usual choice")
+    if not _is_whole(seed) or seed < 0:
+        raise InputError("seed as a whole number of at least 0", repr(seed), "leave it out for seed 0")
+    # None becomes NaN.
+    pairs = np.array([as_scores(before, "before"), as_scores(after, "after")], dtype=np.float64)
+    first, second = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if not len(first):
+        return {"reward_gain": None, "ci95": [None, None], "share_improved": None, "n": 0}
+    mean, interval = paired_bootstrap(first, second, resamples=resamples, seed=seed)
+    improved = float((second > first).mean())
+    return {"reward_gain": mean, "ci95": list(interval), "share_improved": improved, "n": len(first)}
+
+
+def as_scores(values: Any, what: str) -> list[float | None]:
+    """N scores as a list: finite numbers, NaN or None.
+
+    Args:
+        values: N scores in any iterable.
+        what: Their name, for the error.
+
+    Raises:
+        InputError: no list of scores, or one of them is infinite or no number; its place is named.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(
+            f"{what} as a list of scores", f"{type(values).__name__} {values!r}", "give one score a prompt"
+        )
+    listed = list(values)
+    for place, value in enumerate(listed):
+        number = value is None or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+        if not number or (value is not None and math.isinf(value)):
+            raise InputError(
+                f"finite numbers in {what}, and None where there is no score",
+                f"{what}[{place}] is {value!r}",
+                "find out what scored that text",
+            )
+    return listed
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,80 @@
+"""How much scores rose, pair by pair, with a bootstrap interval: a module for `evaluate.load`, and a Space's.
+
+Needs the package trl_rewards_plugin, which has the bootstrap.
+"""
+
+import datasets
+import evaluate
+
+from trl_rewards_plugin.metrics import paired_gain
+
+_DESCRIPTION = """\
+Reward gain: the mean of (score after - score before) over prompts that were scored both times, with its 95 %
+percentile bootstrap interval over prompts and the share of prompts that improved. It recomputes the claim of a
+before/after report from the scores themselves.
+"""
+
+_CITATION = """\
+@book{efron-tibshirani-1993-bootstrap,
+    title = "An Introduction to the Bootstrap",
+    author = "Efron, Bradley and Tibshirani, Robert J.",
+    publisher = "Chapman and Hall",
+    year = "1993",
+}
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (list of float): scores after, one a prompt.
+    references (list of float): scores before, of the same prompts in the same order. A pair in which either is None or
+        NaN was not scored and is left out.
+    resamples (int): draws of the bootstrap; 10,000 by default.
+    seed (int): of the bootstrap's own generator; 0 by default. The same scores and seed give the same interval.
+
+Returns:
+    reward_gain (float): mean of after - before; None of no pairs.
+    ci95 (list of two floats): 2.5 and 97.5 % quantiles of the resampled means; [None, None] of no pairs.
+    share_improved (float): share of pairs with after > before; None of no pairs.
+    n (int): pairs that were scored both times.
+
+Raises (all are ValueErrors):
+    predictions, references: None where nothing was added before, or of one of them only; lists of different lengths;
+    anything but numbers and None in a list; an infinite score. Empty lists are no error: the values are then None.
+    resamples: no positive whole number. seed: no whole number of at least 0.
+
+Examples:
+
+    >>> import evaluate
+    >>> from trl_rewards_plugin.metrics import REWARD_GAIN
+    >>> reward_gain = evaluate.load(REWARD_GAIN)
+    >>> reward_gain.compute(predictions=[1.5, 0.5, 2.0, 1.0], references=[1.0, 0.5, 1.0, 0.5])
+    {'reward_gain': 0.5, 'ci95': [0.125, 0.875], 'share_improved': 0.75, 'n': 4}
+
+    A prompt that was not scored both times takes no part:
+
+    >>> results = reward_gain.compute(predictions=[1.5, None], references=[1.0, 1.0])
+    >>> results["reward_gain"], results["n"]
+    (0.5, 1)
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class RewardGain(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+            ),
+        )
+
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Adds pairs to those that the next `compute` compares. Raises InputError, a ValueError: see `compute`."""
+        after = paired_gain.as_scores(predictions, "predictions")
+        before = paired_gain.as_scores(references, "references")
+        super().add_batch(predictions=after, references=before, **kwargs)
+
+    def _compute(self, predictions, references, resamples=paired_gain.RESAMPLES, seed=0):
+        return paired_gain.paired_gain(references, predictions, resamples=resamples, seed=seed)
