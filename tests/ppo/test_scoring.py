@@ -1,11 +1,12 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from trl_rewards_plugin.ppo.scoring import RewardError, score_completions
 
 
-def score(rewards, weights=None, completions=("ab", "c"), prompts=("p", "q"), **columns):
+def score(rewards, weights=None, completions=("ab", "c"), prompts=("p", "q"), state=None, **columns):
     return score_completions(
         rewards,
         weights or [1.0] * len(rewards),
@@ -13,7 +14,7 @@ def score(rewards, weights=None, completions=("ab", "c"), prompts=("p", "q"), **
         list(completions),
         completion_ids=[[1], [2]],
         columns={"prompt": list(prompts), **columns},
-        trainer_state=None,
+        trainer_state=state,
     )
 
 
@@ -57,13 +58,39 @@ def test_a_reward_that_says_nothing_of_a_whole_batch_logs_no_mean():
         (["x", 1.0], "'bad' must return one float or None a completion"),
         (3.0, "'bad' must return one float or None a completion"),
         ([1.0, math.inf], "'bad' returned inf for the completion 'c'"),
-        ([None, 1.0], "no reward gave a score to the completion 'ab'"),
+        ([None, 1.0], "no reward gave a score for the completion 'ab'"),
     ],
 )
 def test_what_is_no_reward_stops_with_the_name_and_the_text(values, message):
     with pytest.raises(RewardError) as caught:
         score([named("bad", values)])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [[1.0, math.inf], [1.0, None], [1.0, 1e39]])
+def test_the_step_and_the_prompt_are_named(values):
+    with pytest.raises(RewardError, match="after 7 steps for the completion 'c' to the prompt 'q'"):
+        score([named("bad", values)], state=SimpleNamespace(global_step=7))
+
+
+def test_the_table_has_a_column_for_every_reward_and_for_what_they_log():
+    def judge(completions, log_extra, **kwargs):
+        log_extra("words", (len(text.split()) for text in completions))
+        return [1.5, None]
+
+    scored = score([judge, named("b", [0.0, 2.0])])
+    assert scored.table == {
+        "prompt": ["p", "q"], "completion": ["ab", "c"], "judge": [1.5, None], "b": [0.0, 2.0], "words": [1, 1],
+    }  # fmt: skip
+
+
+def test_an_extra_column_of_another_length_is_refused():
+    def judge(log_extra, **kwargs):
+        log_extra("words", [1])
+        return [1.0, 2.0]
+
+    with pytest.raises(RewardError, match=r"log_extra\('words'\) got 1 values for 2 completions"):
+        score([judge])
 
 
 def test_a_reward_that_raises_is_named_and_its_error_kept():

@@ -35,6 +35,19 @@ def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
     return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
 
 
+def prompt_lines(prompt: Prompt) -> str:
+    """A prompt for people: a conversation as one "role: content" a line."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
+def quoted(prompt: Prompt, most: int = 120) -> str:
+    """The start of a prompt in quotes and on one line, for messages."""
+    text = " ".join(prompt_lines(prompt).split())
+    return repr(text if len(text) <= most else f"{text[:most]} ...")
+
+
 def tokenize_prompts(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int) -> PromptBatch:
     """Pads on the right, whatever side the tokenizer is set to: rollouts are cut and joined on the right.
 

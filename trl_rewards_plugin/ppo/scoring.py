@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.checks import reward_name
-from trl_rewards_plugin.ppo.prompts import Prompt
+from trl_rewards_plugin.ppo.prompts import Prompt, quoted
 
 
 class RewardError(RuntimeError):
@@ -26,10 +26,12 @@ class Scored:
     Attributes:
         total: (B,) float32, weighted sum over rewards; a reward that says None of a completion is left out of it.
         metrics: means to log: `rewards/<name>/mean` of every reward, as in TRL, and what the rewards logged.
+        table: name -> B values: prompt, completion, every reward, and what the rewards gave to `log_extra`.
     """
 
     total: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
+    table: dict[str, list] = field(default_factory=dict)
 
 
 def score_completions(
@@ -42,54 +44,70 @@ def score_completions(
     columns: dict[str, list],
     trainer_state: Any,
 ) -> Scored:
-    """Scores B completions by K rewards.
+    """Scores B >= 1 completions by K rewards.
 
     Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
-    where the prompts are conversations), completion_ids, trainer_state, log_metric, and every further column.
+    where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
+    column.
 
     Raises:
-        RewardError: names the reward and, where there is one, the offending completion.
+        RewardError: names the reward, the steps done, and the prompt and completion that it was about.
     """
     metrics: dict[str, float] = {}
+    logged: dict[str, list] = {}
+
+    def place(row: int) -> str:
+        steps = "" if trainer_state is None else f" after {trainer_state.global_step} steps"
+        return f"{steps} for the completion {completions[row]!r} to the prompt {quoted(prompts[row])}"
+
     conversational = bool(prompts) and not isinstance(prompts[0], str)
     shaped = [[{"role": "assistant", "content": text}] for text in completions] if conversational else completions
-    extra = {name: values for name, values in columns.items() if name not in ("prompt", "completion")}
-    scores = []
-    for reward in reward_funcs:
-        name = reward_name(reward)
-        try:
-            values = reward(
-                prompts=list(prompts),
-                completions=list(shaped),
-                completion_ids=list(completion_ids),
-                trainer_state=trainer_state,
-                log_metric=metrics.__setitem__,
-                **extra,
-            )
-        except Exception as error:
-            raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}") from error
-        scores.append(_checked(name, values, completions))
-        if not scores[-1].isnan().all():  # a mean over nothing would poison the log's average
-            metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(scores[-1]).item())
-    table = torch.stack(scores, dim=1)
-    unscored = table.isnan().all(dim=1)
+    arguments = {
+        **{name: values for name, values in columns.items() if name not in ("prompt", "completion")},
+        "prompts": list(prompts),
+        "completions": list(shaped),
+        "completion_ids": list(completion_ids),
+        "trainer_state": trainer_state,
+        "log_metric": metrics.__setitem__,
+        "log_extra": lambda column, entries: logged.__setitem__(column, list(entries)),
+    }
+    scores = {reward_name(reward): _ask(reward, arguments, place) for reward in reward_funcs}
+    for name, values in scores.items():
+        if not values.isnan().all():  # a mean over nothing would poison the log's average
+            metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(values).item())
+    for column, entries in logged.items():
+        if len(entries) != len(completions):
+            raise RewardError(f"log_extra({column!r}) got {len(entries)} values for {len(completions)} completions")
+    stacked = torch.stack(list(scores.values()), dim=1)
+    unscored = stacked.isnan().all(dim=1)
     if unscored.any():
-        text = completions[int(unscored.nonzero()[0])]
-        raise RewardError(f"no reward gave a score to the completion {text!r}: all returned None or NaN")
-    total = torch.nansum(table * torch.tensor(list(weights)), dim=1)
-    return Scored(total, metrics)
+        raise RewardError(f"no reward gave a score{place(int(unscored.nonzero()[0]))}: all returned None or NaN")
+    total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
+    shown = {
+        name: [None if math.isnan(value) else value for value in values.tolist()] for name, values in scores.items()
+    }
+    return Scored(total, metrics, {"prompt": list(prompts), "completion": list(shaped), **shown, **logged})
 
 
-def _checked(name: str, values: Any, completions: Sequence[str]) -> Tensor:
-    """One reward's values as a (B,) float32 tensor, None as NaN."""
+def _ask(reward: Callable, arguments: dict[str, Any], place: Callable[[int], str]) -> Tensor:
+    """One reward's values of B completions as a float32 tensor, None as NaN."""
+    name, count = reward_name(reward), len(arguments["completions"])
+    try:
+        values = reward(**arguments)
+    except Exception as error:
+        raise RewardError(
+            f"reward {name!r} raised {type(error).__name__}: {error}; it was called on {count} completions, the "
+            f"first{place(0)}"
+        ) from error
     values = values.tolist() if isinstance(values, Tensor) else values
     try:
         numbers = [math.nan if value is None else float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise RewardError(f"reward {name!r} must return one float or None a completion, got {values!r}") from error
-    if len(numbers) != len(completions):
-        raise RewardError(f"reward {name!r} returned {len(numbers)} values for {len(completions)} completions")
-    for number, text in zip(numbers, completions, strict=True):
-        if math.isinf(number):
-            raise RewardError(f"reward {name!r} returned {number} for the completion {text!r}")
-    return torch.tensor(numbers, dtype=torch.float32)
+    if len(numbers) != count:
+        raise RewardError(f"reward {name!r} returned {len(numbers)} values for {count} completions")
+    scores = torch.tensor(numbers, dtype=torch.float32)
+    if scores.isinf().any():  # also what only float32 cannot hold
+        row = int(scores.isinf().nonzero()[0])
+        raise RewardError(f"reward {name!r} returned {numbers[row]}{place(row)}")
+    return scores
