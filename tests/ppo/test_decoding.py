@@ -4,7 +4,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import decode_prompts
+from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
+from trl_rewards_plugin.ppo.policy import teacher_forced, token_logprobs
 from trl_rewards_plugin.ppo.prompts import prompt_text, tokenize_prompts
 
 PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
@@ -35,10 +36,16 @@ def test_the_samples_of_one_prompt_lie_side_by_side(loaded):
 
 def test_the_log_ratio_is_0_against_itself_and_that_of_the_texts_against_another(loaded, tmp_path):
     model, tokenizer, args = loaded
-    same = decode_prompts(model, tokenizer, PROMPTS, args, ref_model=model)
+    def logprobs_under(scorer):
+        rules = rules_for(scorer, args)
+        return lambda ids, mask, responses: token_logprobs(
+            teacher_forced(scorer, ids, mask, responses, rules)[0], responses
+        )
+
+    same = decode_prompts(model, tokenizer, PROMPTS, args, reference=logprobs_under(model))
     assert torch.equal(same.log_ratio, torch.zeros(2))
     other = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path, seed=1)).eval()
-    many = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=20, ref_model=other)
+    many = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=20, reference=logprobs_under(other))
     assert many.log_ratio.mean() > 0  # a KL divergence, estimated from 40 responses
 
 

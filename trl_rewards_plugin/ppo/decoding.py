@@ -3,7 +3,7 @@
 Leaves out: scoring the texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from trl_rewards_plugin.ppo.policy import bare_model, teacher_forced, token_logp
 from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
 from trl_rewards_plugin.ppo.rollout import sample_responses
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
+
+# prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
+Reference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def decode_prompts(
     greedy: bool = False,
     num_samples: int = 1,
     seed: int = 0,
-    ref_model: nn.Module | None = None,
+    reference: Reference | None = None,
     generation_kwargs: dict[str, Any] | None = None,
 ) -> Decoded:
     """Decodes every prompt `num_samples` times; the same arguments give the same texts.
@@ -69,7 +72,7 @@ def decode_prompts(
         args: temperature, lengths and batch size come from here.
         greedy: the likeliest token at every step instead of a sampled one.
         seed: of the sampling alone; the global random state is left as it was.
-        ref_model: a frozen reference to compare with.
+        reference: to compare plain samples with, such as `trainer.reference_logprobs`.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
     """
     rules, limit = rules_for(model, args), prompt_limit(model, args)
@@ -95,11 +98,9 @@ def decode_prompts(
             responses = sample_responses(core, ids, mask, rules, args.response_length, greedy=greedy)
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
             lengths.append(responses.mask.sum(1))
-            if ref_model is not None:
-                logprobs, ref_logprobs = (
-                    token_logprobs(teacher_forced(scorer, ids, mask, responses.ids, rules)[0], responses.ids)
-                    for scorer in (core, bare_model(ref_model))
-                )
-                ratios.append(torch.where(responses.mask, logprobs - ref_logprobs, 0.0).sum(1))
+            if reference is not None:
+                logprobs = token_logprobs(teacher_forced(core, ids, mask, responses.ids, rules)[0], responses.ids)
+                log_ratio = logprobs - reference(ids, mask, responses.ids)
+                ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
     core.train(was_training)
     return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)

@@ -167,7 +167,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
 
     # ---- The model and its parts ----
 
-    def _reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor) -> Tensor:
+    def reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference."""
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
@@ -210,7 +210,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         with self.accelerator.autocast():
             responses = sample_responses(wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length)
             output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules)
-            ref_logprobs = self._reference_logprobs(prompt_ids, prompt_mask, responses.ids)
+            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids)
         scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
         if self.args.missing_eos_penalty is not None:
             scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)

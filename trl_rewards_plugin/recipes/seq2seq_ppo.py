@@ -179,7 +179,7 @@ class Seq2SeqPPO:
         trainer.train(resume_from_checkpoint=inputs.checkpoint)
         seconds = time.perf_counter() - started
         self.echo("Measuring the trained model on the same prompts ...\n")
-        after = evaluator.evaluate(with_reference=trainer.ref_model is not None)
+        after = evaluator.evaluate(with_reference=True)
         return self._finish(trainer, inputs, before, after, yardsticks, seconds)
 
     def dry_run(self) -> None:
@@ -268,9 +268,9 @@ class Seq2SeqPPO:
 
     def _evaluator(self, trainer: Seq2SeqPPOTrainer, reward: Any, held_out: HeldOut) -> Evaluator:
         def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
-            reference = trainer.ref_model if with_reference else None
+            reference = trainer.reference_logprobs if with_reference else None
             return decode_prompts(
-                trainer.policy_model, trainer.processing_class, prompts, trainer.args, ref_model=reference, **settings
+                trainer.policy_model, trainer.processing_class, prompts, trainer.args, reference=reference, **settings
             )
 
         return Evaluator(decode, reward, held_out, seed=self.args.seed)
