@@ -56,6 +56,57 @@ def refused(call):
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
         (lambda: config(kl_estimator="k2"), "'k1' or 'k3'", "kl_estimator='k2'", "change kl_estimator"),
+        (
+            lambda: config(advantage_estimator="ppo"),
+            "one of gae, rloo",
+            "advantage_estimator='ppo'",
+            "change advantage",
+        ),
+        (lambda: config(advantage_estimator="rloo"), "at least 2 for rloo", "num_generations=1", "change num_gener"),
+        (
+            lambda: config(num_generations=0),
+            "num_generations at least 1",
+            "num_generations=0",
+            "change num_generations",
+        ),
+        (
+            lambda: config(num_generations=3),
+            "divides per_device_train_batch_size (8",
+            "num_generations=3",
+            "change num",
+        ),
+        (
+            lambda: config(advantage_estimator="grpo", num_generations=2, gamma=0.9),
+            "1 for rloo and grpo",
+            "gamma=0.9",
+            "change gamma",
+        ),
+        (
+            lambda: config(use_kl_loss=True),
+            "gradient of k1 is 0 on average",
+            "kl_estimator='k1'",
+            "change kl_estimator",
+        ),
+        (
+            lambda: config(advantage_estimator="reinforce", critic_learning_rate=0.1),
+            "reinforce has no critic",
+            "critic_learning_rate=0.1",
+            "change critic_learning_rate",
+        ),
+        (
+            lambda: config(advantage_estimator="reinforce", critic_warmup_steps=1),
+            "reinforce has no critic",
+            "critic_warmup_steps=1",
+            "change critic_warmup_steps",
+        ),
+        (
+            lambda: config(advantage_estimator="reinforce", detach_value_head=True),
+            "reinforce has no critic",
+            "detach_value_head=True",
+            "change detach_value_head",
+        ),
+        (lambda: config(critic_warmup_steps=-1), "0 or more", "critic_warmup_steps=-1", "change critic_warmup_steps"),
+        (lambda: config(num_layers_unfrozen=-1), "0 or more, or unset", "unfrozen=-1", "change num_layers_unfrozen"),
         (lambda: config(missing_eos_penalty=-1.0), "it is subtracted", "missing_eos_penalty=-1.0", "change missing"),
         (lambda: config(min_new_tokens=53), "below response_length", "min_new_tokens=53", "change min_new_tokens"),
         (
@@ -171,12 +222,14 @@ def test_a_classifier_is_no_policy(tmp_path):
         ({"train_dataset": rows(0)}, "empty"),
         ({"train_dataset": rows(8, "text")}, "['text']"),
         ({"eval_dataset": rows(0)}, "empty"),
-        ({"value_model": "critic"}, "str"),
+        ({"value_model": "critic", "args": {"advantage_estimator": "reinforce"}}, "str"),
+        ({"value_model": "critic", "args": {"detach_value_head": True}}, "detach_value_head=True"),
     ],
 )
 def test_the_trainer_refuses_before_it_looks_at_the_model(arguments, found):
     settings = {"reward_funcs": reward, "train_dataset": rows(8), **arguments}
-    error = refused(lambda: Seq2SeqPPOTrainer("no/model/is/looked/at", args=config(), **settings))
+    settings["args"] = config(**settings.get("args", {}))
+    error = refused(lambda: Seq2SeqPPOTrainer("no/model/is/looked/at", **settings))
     assert found in error.found
 
 

@@ -1,5 +1,7 @@
 """Targets and logged numbers of a rollout, by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -81,3 +83,32 @@ def test_joined_and_selected_rows_are_the_rows_they_were():
     assert joined.scores.tolist() == [-1.0, 2.0, -1.0]
     again = joined.select(torch.tensor([0]))
     assert again.values.tolist() == narrow.values.tolist()
+
+
+def grouped(estimator, **settings):
+    """The two responses as a group: what they earned, KL included, is 1.975 and -1.05."""
+    args = config(
+        advantage_estimator=estimator, num_generations=2, per_device_train_batch_size=2, num_mini_batches=1, **settings
+    )
+    return compute_targets(rollout(), args, kl_coef=0.1)
+
+
+def test_reinforce_gives_every_token_what_is_still_to_come():
+    targets = compute_targets(rollout(), config(advantage_estimator="reinforce", whiten_advantages=False), kl_coef=0.1)
+    assert torch.allclose(targets.advantages, torch.tensor([[1.975, 2.025], [-1.05, 0.0]]))
+
+
+def test_rloo_gives_every_token_of_a_response_its_lead_over_the_others():
+    assert torch.allclose(grouped("rloo").advantages, torch.tensor([[3.025, 3.025], [-3.025, 0.0]]))
+
+
+def test_grpo_measures_the_lead_in_standard_deviations():
+    # Of two the mean is halfway and the unbiased standard deviation the difference over sqrt(2): 1 / sqrt(2) each.
+    expected = 0.5 * 3.025 / (3.025 / 2**0.5 + 1e-4)
+    assert torch.allclose(grouped("grpo").advantages, torch.tensor([[expected, expected], [-expected, 0.0]]))
+
+
+def test_kl_in_the_loss_is_not_in_the_rewards():
+    targets = grouped("rloo", use_kl_loss=True, kl_estimator="k3")
+    assert targets.rewards.tolist() == [[0.0, 2.0], [-1.0, 0.0]]
+    assert targets.kl[0, 0].item() == pytest.approx(math.exp(-0.5) - 1 + 0.5)

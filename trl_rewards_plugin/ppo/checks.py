@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy import bare_model
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
@@ -191,11 +192,20 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             )
 
 
-def check_value_model(value_model: Any) -> None:
-    """Refuses a separate critic: the value head sits on the policy's decoder."""
-    if value_model is not None:
+def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
+    """Refuses a separate critic that is no encoder-decoder, or that the advantage estimator would not ask."""
+    if value_model is None:
+        return
+    if not args.has_critic:
         raise InputError(
-            "value_model=None",
+            f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic",
             f"a {type(value_model).__name__}",
-            "leave it out: the value head sits on the policy's own decoder",
+            "leave value_model out, or set advantage_estimator='gae'",
         )
+    if args.detach_value_head:
+        raise InputError(
+            "detach_value_head=False with a value_model, whose decoder shares nothing with the policy",
+            "detach_value_head=True",
+            "leave one of the two out",
+        )
+    check_seq2seq_model(value_model)

@@ -14,6 +14,8 @@ from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
 
+ADVANTAGE_ESTIMATORS = ("gae", "rloo", "grpo", "reinforce")
+
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -87,7 +89,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     # PPO, with TRL's names.
     total_episodes: int | None = field(
-        default=None, metadata={"help": "Responses to train on. Unset: num_train_epochs x prompts."}
+        default=None, metadata={"help": "Responses to train on. Unset: num_train_epochs x prompts x num_generations."}
     )
     num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over each rollout."})
     num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps in one pass over a rollout."})
@@ -99,10 +101,19 @@ class Seq2SeqPPOConfig(TrainingArguments):
     missing_eos_penalty: float | None = field(
         default=None, metadata={"help": "Subtracted from the score of a response that has no EOS. Positive."}
     )
-    kl_coef: float = field(default=0.05, metadata={"help": "Weight of the KL penalty in the token rewards."})
+    kl_coef: float = field(
+        default=0.05, metadata={"help": "Weight of the KL penalty, in the token rewards or in the loss."}
+    )
     kl_estimator: str = field(
         default="k1",
-        metadata={"help": "k1 (unbiased) or k3 (never negative); see ppo/kl.py.", "choices": ["k1", "k3"]},
+        metadata={
+            "help": "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; ppo/kl.py.",
+            "choices": ["k1", "k3"],
+        },
+    )
+    use_kl_loss: bool = field(
+        default=False,
+        metadata={"help": "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."},
     )
     cliprange: float = field(default=0.2, metadata={"help": "Clip range of the policy's ratio."})
     cliprange_value: float = field(default=0.2, metadata={"help": "Clip range of the value."})
@@ -112,12 +123,49 @@ class Seq2SeqPPOConfig(TrainingArguments):
     whiten_rewards: bool = field(default=False, metadata={"help": "Scale token rewards to variance 1, mean kept."})
 
     # Ours.
-    whiten_advantages: bool = field(default=True, metadata={"help": "Scale advantages to mean 0 and variance 1."})
+    advantage_estimator: str = field(
+        default="gae",
+        metadata={
+            "help": "gae (PPO's, with a critic), or without a critic: reinforce (reward to go), rloo or grpo "
+            "(against the other responses to the prompt); see ppo/advantages.py.",
+            "choices": list(ADVANTAGE_ESTIMATORS),
+        },
+    )
+    num_generations: int = field(
+        default=1, metadata={"help": "Responses to each prompt of a rollout; rloo and grpo compare at least 2."}
+    )
+    whiten_advantages: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for gae and reinforce, "
+            "off for rloo and grpo, which centre them by prompt."
+        },
+    )
     critic_learning_rate: float | None = field(
         default=None,
         metadata={
             "help": "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
             "Unset: learning_rate."
+        },
+    )
+    detach_value_head: bool = field(
+        default=False, metadata={"help": "The value loss trains the value head alone and leaves the policy be."}
+    )
+    critic_warmup_steps: int = field(
+        default=0, metadata={"help": "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."}
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the decoder alone, with its cross-attention. What the encoder says of a prompt is then "
+            "computed once a rollout; embeddings that it shares with the decoder stay as they are."
+        },
+    )
+    num_layers_unfrozen: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train only the last so many layers of the decoder, what lies above them, and the value head; "
+            "implies freeze_encoder. Unset: all layers."
         },
     )
     adaptive_kl: bool = field(default=False, metadata={"help": "Adapt the KL coefficient towards `kl_target`."})
@@ -171,8 +219,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 and torch.cuda.is_available()
                 and torch.cuda.is_bf16_supported(including_emulation=False)
             )
+        if self.whiten_advantages is None:
+            self.whiten_advantages = self.advantage_estimator in ("gae", "reinforce")
         super().__post_init__()
         self._check_ranges()
+        self._check_estimator()
         self._check_generation()
         if self.local_batch_size % self.num_mini_batches:
             raise InputError(
@@ -215,6 +266,18 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 self.max_steps <= 0 or self.total_episodes is None,
                 "unset where total_episodes is given: both say when to stop",
             ),
+            (
+                "advantage_estimator",
+                self.advantage_estimator in ADVANTAGE_ESTIMATORS,
+                f"one of {', '.join(ADVANTAGE_ESTIMATORS)}",
+            ),
+            ("num_generations", self.num_generations >= 1, "at least 1"),
+            ("critic_warmup_steps", self.critic_warmup_steps >= 0, "0 or more"),
+            (
+                "num_layers_unfrozen",
+                self.num_layers_unfrozen is None or self.num_layers_unfrozen >= 0,
+                "0 or more, or unset",
+            ),
             ("kl_estimator", self.kl_estimator in ("k1", "k3"), "'k1' or 'k3'"),
             (
                 "missing_eos_penalty",
@@ -223,6 +286,34 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ),
             ("early_stop_kl", self.early_stop_kl is None or self.early_stop_kl > 0, "above 0, or unset"),
         ]
+        for name, holds, expected in rules:
+            if not holds:
+                raise InputError(f"{name} {expected}", f"{name}={getattr(self, name)!r}", f"change {name}")
+
+    def _check_estimator(self) -> None:
+        """Refuses settings that the advantage estimator would ignore, or that teach nothing."""
+        compares = self.advantage_estimator in ("rloo", "grpo")
+        rules = [
+            ("num_generations", not compares or self.num_generations >= 2, "at least 2 for rloo and grpo"),
+            (
+                "num_generations",
+                self.per_device_train_batch_size % self.num_generations == 0,
+                f"that divides per_device_train_batch_size ({self.per_device_train_batch_size} responses)",
+            ),
+            ("gamma", not compares or self.gamma == 1, "1 for rloo and grpo, which judge whole responses"),
+            (
+                "kl_estimator",
+                not self.use_kl_loss or self.kl_estimator == "k3",
+                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
+            ),
+        ]
+        if not self.has_critic:
+            none = f"unset: {self.advantage_estimator} has no critic"
+            rules += [
+                ("critic_learning_rate", self.critic_learning_rate is None, none),
+                ("detach_value_head", not self.detach_value_head, none),
+                ("critic_warmup_steps", self.critic_warmup_steps == 0, none),
+            ]
         for name, holds, expected in rules:
             if not holds:
                 raise InputError(f"{name} {expected}", f"{name}={getattr(self, name)!r}", f"change {name}")
@@ -254,6 +345,21 @@ class Seq2SeqPPOConfig(TrainingArguments):
                     f"leave {name} out; to sharpen sampling lower `temperature`; evaluation may use {name} "
                     "through eval_generation_kwargs",
                 )
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the advantage estimator needs values."""
+        return self.advantage_estimator == "gae"
+
+    @property
+    def frozen_encoder(self) -> bool:
+        """Whether the encoder is left as it is, by either setting that says so."""
+        return self.freeze_encoder or self.num_layers_unfrozen is not None
+
+    @property
+    def prompts_per_rollout(self) -> int:
+        """Prompts of a rollout on all processes; each gets `num_generations` responses."""
+        return self.batch_size // self.num_generations
 
     # TRL's names for derived numbers, here read-only.
     @property
@@ -296,6 +402,6 @@ def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2S
         # Else the order would hang on torch's random state, which differs between processes and between callers.
         args.data_seed = args.seed
     if args.max_steps <= 0 and train_dataset is not None:
-        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset)
+        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset) * args.num_generations
         args.max_steps = math.ceil(episodes / args.batch_size)
     return args

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.checks import check_reference, check_trained_dtype
-from trl_rewards_plugin.ppo.policy import PolicyWithValueHead, bare_model, turn_off_dropout
+from trl_rewards_plugin.ppo.policy import bare_model, turn_off_dropout
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -28,10 +28,34 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
     return model, processing_class
 
 
+def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | None:
+    """The separate critic with dropout off, or None; names are loaded in float32.
+
+    Raises:
+        InputError: it is the policy itself, is not in float32, or has fewer token embeddings than the policy.
+    """
+    if value_model is None:
+        return None
+    if isinstance(value_model, str | os.PathLike):
+        value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
+    if value_model is bare_model(policy):
+        raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
+    check_trained_dtype(value_model)
+    tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
+    if tokens < needed:
+        raise InputError(
+            f"a value_model that reads the policy's {needed} tokens",
+            f"one of {tokens} tokens",
+            "start it from the same model",
+        )
+    turn_off_dropout(value_model)
+    return value_model
+
+
 def policy_and_reference(
     policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
-) -> tuple[PolicyWithValueHead, nn.Module | None]:
-    """The wrapped policy with dropout off, and the frozen reference (None: the policy without its new adapter)."""
+) -> tuple[Any, nn.Module | None]:
+    """The policy with dropout off, and the frozen reference (None: the policy without its new adapter)."""
     if peft_config is not None:
         from peft import get_peft_model
 
@@ -45,4 +69,4 @@ def policy_and_reference(
     if ref_model is not None:
         turn_off_dropout(ref_model)
         ref_model.eval().requires_grad_(False)
-    return PolicyWithValueHead(policy), ref_model
+    return policy, ref_model

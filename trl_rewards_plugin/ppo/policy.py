@@ -5,12 +5,14 @@ rollout.py go through the same `TokenRules`, so both speak of one distribution.
 Leaves out: sampling, and the reference policy's weights (they live beside this module, frozen).
 """
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.ppo.architectures import run_decoder
 from trl_rewards_plugin.ppo.masking import check_same_shape
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
@@ -30,25 +32,39 @@ class PolicyOutput(NamedTuple):
 
 
 class PolicyWithValueHead(nn.Module):
-    """An encoder-decoder and a linear value head on its decoder's last hidden state.
+    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state.
 
     Args:
         policy: a sequence-to-sequence `PreTrainedModel`, or a `PeftModel` around one. It stays reachable, as it was
             passed, under `policy`, and is what gets saved.
+        has_critic: False leaves the head out; all values are then 0.
+        detach_value_head: the value loss trains the head alone.
+        value_model: a further encoder-decoder of the same vocabulary, on whose decoder the head sits instead.
     """
 
-    def __init__(self, policy: nn.Module):
+    def __init__(
+        self,
+        policy: nn.Module,
+        *,
+        has_critic: bool = True,
+        detach_value_head: bool = False,
+        value_model: PreTrainedModel | None = None,
+    ):
         super().__init__()
         self.policy = policy
-        self.value_head = nn.Linear(decoder_width(self.core), 1)
-        # A critic that starts at 0 leaves the first advantages to the rewards alone (arXiv 2403.17031).
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_model = value_model
+        self.detach_value_head = detach_value_head
+        self.value_head = _zero_head(decoder_width(value_model or self.core)) if has_critic else None
 
     @property
     def core(self) -> PreTrainedModel:
         """The plain encoder-decoder that computes: the policy, or what lies inside its adapter."""
         return bare_model(self.policy)
+
+    def critic_parts(self) -> dict[str, nn.Module]:
+        """What the value loss alone trains, by name: the head, and a separate value model; often less."""
+        parts = {"value_head": self.value_head, "value_model": self.value_model}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def config(self):
@@ -73,7 +89,14 @@ class PolicyWithValueHead(nn.Module):
         cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        rules: TokenRules,
+        encoder_states: Tensor | None = None,
+        *,
+        critic_only: bool = False,
     ) -> PolicyOutput:
         """Scores responses by teacher forcing.
 
@@ -81,12 +104,32 @@ class PolicyWithValueHead(nn.Module):
             prompt_ids, prompt_mask: (B, S).
             response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
             rules: the distribution that the tokens were drawn from.
+            encoder_states: (B, S, H) of the policy's encoder, where they are known already.
+            critic_only: no gradient reaches the policy, by whatever way.
         """
-        log_weights, hidden = teacher_forced(self.core, prompt_ids, prompt_mask, response_ids, rules)
+        with torch.no_grad() if critic_only else nullcontext():
+            log_weights, hidden = teacher_forced(
+                self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states
+            )
+        logprobs, entropies = token_logprobs(log_weights, response_ids), token_entropies(log_weights)
+        if self.value_head is None:
+            return PolicyOutput(logprobs, entropies, torch.zeros_like(logprobs))
+        if self.value_model is not None:
+            _, hidden = teacher_forced(self.value_model, prompt_ids, prompt_mask, response_ids, rules)
+        elif self.detach_value_head:
+            hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
         with torch.autocast(hidden.device.type, enabled=False):
             values = self.value_head(hidden.float()).squeeze(-1)
-        return PolicyOutput(token_logprobs(log_weights, response_ids), token_entropies(log_weights), values)
+        return PolicyOutput(logprobs, entropies, values)
+
+
+def _zero_head(width: int) -> nn.Linear:
+    """A critic that starts at 0 leaves the first advantages to the rewards alone (arXiv 2403.17031)."""
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def bare_model(model: nn.Module) -> PreTrainedModel:
@@ -100,28 +143,29 @@ def decoder_width(model: PreTrainedModel) -> int:
     return config.hidden_size
 
 
-def decoder_inputs(response_ids: Tensor, start_id: int) -> Tensor:
-    """Shifts responses (B, T) right by one behind the decoder start."""
-    start = torch.full_like(response_ids[:, :1], start_id)
+def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
+    """Responses (B, T) behind what the decoder starts with, without their last token: (B, P + T - 1)."""
+    start = response_ids.new_tensor(prefix).expand(len(response_ids), -1)
     return torch.cat([start, response_ids[:, :-1]], dim=1)
 
 
 def teacher_forced(
-    model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    rules: TokenRules,
+    encoder_states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses.
 
-    No decoder mask is passed: padding lies behind the EOS, and a causal decoder never looks there.
+    With `encoder_states` (B, S, H) the encoder is not run again. What the decoder reads before the response's first
+    token was not chosen by the policy: nothing is said of it.
     """
-    outputs = model(
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask.long(),
-        decoder_input_ids=decoder_inputs(response_ids, rules.start_id),
-        use_cache=False,
-        output_hidden_states=True,
-        return_dict=True,
-    )
-    return rules.log_weights(outputs.logits), outputs.decoder_hidden_states[-1]
+    inputs = decoder_inputs(response_ids, rules.prefix)
+    logits, hidden = run_decoder(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    first = len(rules.prefix) - 1
+    return rules.log_weights(logits[:, first:]), hidden[:, first:]
 
 
 def token_logprobs(log_weights: Tensor, token_ids: Tensor) -> Tensor:
@@ -139,17 +183,3 @@ def token_logprobs(log_weights: Tensor, token_ids: Tensor) -> Tensor:
 def token_entropies(log_weights: Tensor) -> Tensor:
     """Entropy of softmax(log_weights) in nats: (B, T, V) -> (B, T)."""
     return torch.special.entr(log_weights.softmax(-1)).sum(-1)
-
-
-def turn_off_dropout(module: nn.Module) -> None:
-    """Sets every dropout and layerdrop probability in a built module to 0, and leaves its config as it is.
-
-    Zeroing `nn.Dropout` alone is not enough: T5's attention and all of BART read a float attribute of the module.
-    The config stays, so that the saved model keeps its own setting.
-    """
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        for name, value in vars(part).items():
-            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float):
-                setattr(part, name, 0.0)

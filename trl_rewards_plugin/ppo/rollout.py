@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from trl_rewards_plugin.ppo.architectures import encoder_outputs, new_cache, run_encoder
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
@@ -48,6 +49,7 @@ class Rollout:
         entropies: (B, T) in nats.
         values: (B, T) before the update.
         scores: (B,) total reward of each response, any penalty for a missing EOS included.
+        encoder_states: (B, S, H) what the encoder says of the prompts, where it is frozen; else None.
     """
 
     prompt_ids: Tensor
@@ -61,6 +63,7 @@ class Rollout:
     entropies: Tensor
     values: Tensor
     scores: Tensor
+    encoder_states: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -71,29 +74,47 @@ class Rollout:
         Args:
             rows: (M,) row numbers.
         """
-        picked = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        picked = {name: value[rows] for name, value in self._tensors().items()}
         longest = {
             "prompt_mask": int(picked["prompt_mask"].sum(1).max()),
             "response_mask": int(picked["response_mask"].sum(1).max()),
         }
         for name, value in picked.items():
-            if value.dim() == 2:
-                owner = "prompt_mask" if name.startswith("prompt") else "response_mask"
+            if value.dim() >= 2:
+                owner = "prompt_mask" if name.startswith(("prompt", "encoder")) else "response_mask"
                 picked[name] = value[:, : longest[owner]]
         return Rollout(**picked)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The fields that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
     """One rollout of all rows, padded on the right to the longest prompt and the longest response."""
     joined = {}
-    for field in fields(Rollout):
-        parts = [getattr(rollout, field.name) for rollout in rollouts]
-        if parts[0].dim() == 2:
+    tensors = [rollout._tensors() for rollout in rollouts]
+    for name in tensors[0]:
+        parts = [own[name] for own in tensors]
+        if parts[0].dim() >= 2:
             width = max(part.shape[1] for part in parts)
-            fill = pad_id if field.name.endswith("_ids") else 0
-            parts = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
-        joined[field.name] = torch.cat(parts)
+            fill = pad_id if name.endswith("_ids") else 0
+            parts = [_widened(part, width, fill) for part in parts]
+        joined[name] = torch.cat(parts)
     return Rollout(**joined)
+
+
+def _widened(values: Tensor, width: int, fill: int) -> Tensor:
+    """(B, T, ...) -> (B, width, ...), filled on the right."""
+    behind = (0, 0) * (values.dim() - 2)
+    return torch.nn.functional.pad(values, (*behind, 0, width - values.shape[1]), value=fill)
+
+
+@torch.no_grad()
+def encode_prompts(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+    """What the encoder says of prompts (B, S), once for all who read it: (B, S, H), without gradient."""
+    return run_encoder(model, prompt_ids, prompt_mask)
 
 
 @torch.no_grad()
@@ -105,6 +126,7 @@ def sample_responses(
     max_new_tokens: int,
     *,
     greedy: bool = False,
+    encoder_states: Tensor | None = None,
 ) -> Responses:
     """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
 
@@ -116,16 +138,17 @@ def sample_responses(
         prompt_ids, prompt_mask: (B, S), padded on the right.
         max_new_tokens: responses are cut here; one that is cut has no EOS.
         greedy: take the likeliest allowed token instead of drawing.
+        encoder_states: (B, S, H) of `encode_prompts`, where they are known already.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
     logprobs = torch.zeros((batch, max_new_tokens), device=device)
     eos_ids = torch.tensor(rules.eos_ids, device=device)
     mask = prompt_mask.long()
-    encoder_outputs = model.get_encoder()(input_ids=prompt_ids, attention_mask=mask, return_dict=True)
+    if encoder_states is None:
+        encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
-    token = torch.full((batch, 1), rules.start_id, device=device)
     # Without a config the caches grow layer by layer: sized by T5's config they would count encoder layers.
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     for step in range(max_new_tokens):
@@ -149,7 +172,7 @@ def sample_responses(
         if count <= alive.shape[0] // 2:
             keep = alive.nonzero()[:, 0]
             cache.batch_select_indices(keep)
-            encoder_outputs.last_hidden_state = encoder_outputs.last_hidden_state[keep]
+            encoder_outputs = BaseModelOutput(last_hidden_state=encoder_outputs.last_hidden_state[keep])
             mask, rows, token, alive = mask[keep], rows[keep], token[keep], alive[keep]
     response_mask = first_eos_mask(ids, rules.eos_ids)
     width = step + 1

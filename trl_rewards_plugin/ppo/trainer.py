@@ -40,11 +40,13 @@ from trl_rewards_plugin.ppo.checks import (
 )
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit, rules_for
+from trl_rewards_plugin.ppo.freezing import freeze
 from trl_rewards_plugin.ppo.kl import next_kl_coef
-from trl_rewards_plugin.ppo.loading import load_policy, policy_and_reference
+from trl_rewards_plugin.ppo.loading import load_policy, load_value_model, policy_and_reference
 from trl_rewards_plugin.ppo.optimizer import split_group
 from trl_rewards_plugin.ppo.policy import (
     PolicyOutput,
+    PolicyWithValueHead,
     bare_model,
     teacher_forced,
     token_logprobs,
@@ -53,9 +55,9 @@ from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import PromptCollator
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
-from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout, encode_prompts, join_rollouts, sample_responses
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
-from trl_rewards_plugin.ppo.update import Host, compute_targets, rollout_statistics, run_update
+from trl_rewards_plugin.ppo.update import Host, Lesson, compute_targets, rollout_statistics, run_update
 
 
 class Seq2SeqPPOTrainer(RestartableTrainer):
@@ -71,7 +73,8 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         processing_class: the tokenizer; loaded from `model`'s name if left out.
         ref_model: frozen reference of the KL penalty; a copy of the starting model if left out, and the model with
             its adapter off where `peft_config` is given.
-        value_model: must be None; the value head sits on the policy's decoder.
+        value_model: Hub id, folder or `PreTrainedModel` of an encoder-decoder for the critic; the value head sits on
+            the policy's own decoder if left out.
         callbacks, optimizers: as in `transformers.Trainer`.
         peft_config: wraps the model in an adapter.
 
@@ -91,7 +94,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         ref_model: PreTrainedModel | None = None,
-        value_model: None = None,
+        value_model: str | os.PathLike | PreTrainedModel | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple = (None, None),
         peft_config: Any | None = None,
@@ -99,10 +102,10 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
         self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
-        check_value_model(value_model)
+        check_value_model(value_model, args)
         check_devices(args.n_gpu)
         if train_dataset is not None:
-            check_dataset(train_dataset, "train_dataset", args.batch_size)
+            check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
         if eval_dataset is not None:
             check_dataset(eval_dataset, "eval_dataset")
         check_seq2seq_model(model)
@@ -110,7 +113,16 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         policy, processing_class = load_policy(model, processing_class)
         use_cache = bare_model(policy).config.use_cache
         check_positions(bare_model(policy), args.response_length)
-        wrapped, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
+        # The reference's encoder is the policy's own for good where it is frozen and the reference is made from it.
+        self._one_encoder = args.frozen_encoder and ref_model is None
+        policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
+        freeze(bare_model(policy), encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
+        wrapped = PolicyWithValueHead(
+            policy,
+            has_critic=args.has_critic,
+            detach_value_head=args.detach_value_head,
+            value_model=load_value_model(value_model, policy),
+        )
         self.rules = rules_for(wrapped.core, args)
         super().__init__(
             model=wrapped,
@@ -148,9 +160,16 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         """The host's sampler, over as many prompts an epoch as make whole rollouts."""
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, RandomSampler):
-            rows = len(sampler.data_source) // self.args.batch_size * self.args.batch_size
+            whole = self.args.prompts_per_rollout
+            rows = len(sampler.data_source) // whole * whole
             sampler = RandomSampler(sampler.data_source, num_samples=rows)
         return sampler
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """The host's; in training a batch of responses needs `num_generations` times fewer prompts."""
+        if kwargs.get("is_training"):
+            kwargs["batch_size"] //= self.args.num_generations
+        return super()._get_dataloader(*args, **kwargs)
 
     def _use_progress_bar(self) -> None:
         if not self.args.disable_tqdm:
@@ -158,24 +177,32 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
 
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
-        """The host's optimizer, with the value head in a group of its own where it has its own learning rate."""
+        """The host's optimizer, with the critic in a group of its own where it has its own learning rate."""
         is_new, rate = self.optimizer is None, self.args.critic_learning_rate
         optimizer = super().create_optimizer(*args)
         if is_new and rate is not None:
-            split_group(optimizer, list(self._wrapped.value_head.parameters()), rate)
+            critic = [p for part in self._wrapped.critic_parts().values() for p in part.parameters()]
+            split_group(optimizer, critic, rate)
         return optimizer
 
     # ---- The model and its parts ----
 
-    def reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor) -> Tensor:
-        """Log-probabilities (B, T) of responses under the frozen reference."""
+    def reference_logprobs(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, encoder_states: Tensor | None = None
+    ) -> Tensor:
+        """Log-probabilities (B, T) of responses under the frozen reference.
+
+        Args:
+            encoder_states: the policy's (B, S, H), read where the reference has the same encoder.
+        """
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)
         else:
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
-            log_weights, _ = teacher_forced(reference, prompt_ids, prompt_mask, response_ids, self.rules)
+            states = encoder_states if self._one_encoder else None
+            log_weights, _ = teacher_forced(reference, prompt_ids, prompt_mask, response_ids, self.rules, states)
         return token_logprobs(log_weights, response_ids)
 
     # ---- One step: rollout, then update ----
@@ -184,7 +211,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         """Collects a part of the rollout; with the last part, updates on all of it.
 
         Returns:
-            The mean policy plus value loss of the update, 0-d; 0 while parts are still missing.
+            The mean loss of the update, 0-d; 0 while parts are still missing.
         """
         inputs = self._prepare_inputs(inputs)
         self._collected.append(self.collect(inputs))
@@ -193,28 +220,37 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         rollout = join_rollouts(self._collected, self.rules.pad_id)
         self._collected = []
         stats = self.update(rollout, model)
-        return torch.tensor(
-            stats["loss/policy_avg"] + self.args.vf_coef * stats["loss/value_avg"], device=self.args.device
-        )
+        return torch.tensor(stats["loss/total_avg"], device=self.args.device)
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples a response to each prompt, scores it, and records what the update will need.
+        """Samples `num_generations` responses to each prompt, scores them, and records what the update will need.
 
         Args:
             inputs: a batch of `PromptCollator`.
+
+        Returns:
+            The responses to one prompt side by side.
         """
-        prompt_ids, prompt_mask, columns = inputs["prompt_ids"], inputs["prompt_mask"], inputs["columns"]
+        copies = self.args.num_generations
+        prompt_ids, prompt_mask = (inputs[name].repeat_interleave(copies, 0) for name in ("prompt_ids", "prompt_mask"))
+        columns = {
+            name: [value for value in values for _ in range(copies)] for name, values in inputs["columns"].items()
+        }
         wrapped = self._wrapped
         wrapped.eval()
         with self.accelerator.autocast():
-            responses = sample_responses(wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length)
-            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules)
-            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids)
+            states = encode_prompts(wrapped.core, inputs["prompt_ids"], inputs["prompt_mask"])
+            states = states.repeat_interleave(copies, 0)
+            responses = sample_responses(
+                wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length, encoder_states=states
+            )
+            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, states)
+            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids, states)
         scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
         if self.args.missing_eos_penalty is not None:
             scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
-        self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(prompt_ids))
+        self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(inputs["prompt_ids"]))
         return Rollout(
             prompt_ids,
             prompt_mask,
@@ -227,6 +263,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             output.entropies,
             output.values,
             scores,
+            states if self.args.frozen_encoder else None,
         )
 
     def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
@@ -265,7 +302,9 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         host = self._host(model)
         targets = compute_targets(rollout, self.args, self.kl_coef, host.reduce)
         stats = rollout_statistics(rollout, targets, self.kl_coef)
-        stats.update(run_update(model, rollout, targets, self.args, self.rules, host))
+        warming_up = self.state.global_step < self.args.critic_warmup_steps
+        lesson = Lesson(self.args, self.rules, self.kl_coef, critic_only=warming_up)
+        stats.update(run_update(model, rollout, targets, lesson, host))
         scores = self.accelerator.gather(rollout.scores)
         self.episodes += len(scores)
         total, count = self._epoch_scores

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trl_rewards_plugin.ppo.advantages import gae, token_rewards
+from trl_rewards_plugin.ppo.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.kl import token_kl
 from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
@@ -59,18 +59,48 @@ def compute_targets(
     mask = rollout.response_mask
     kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
     kl = torch.where(mask, kl, torch.zeros_like(kl))
-    rewards = token_rewards(rollout.scores, kl, mask, kl_coef)
+    rewards = token_rewards(rollout.scores, kl, mask, 0.0 if args.use_kl_loss else kl_coef)
     if args.whiten_rewards:
         rewards = masked_whiten(rewards, mask, shift_mean=False, reduce=reduce)
-    advantages, returns = gae(rewards, rollout.values, mask, gamma=args.gamma, lam=args.lam)
+    advantages, returns = _advantages_and_returns(rewards, rollout.values, mask, args)
     if args.whiten_advantages:
         advantages = masked_whiten(advantages, mask, reduce=reduce)
     return Targets(kl, rewards, advantages, returns)
 
 
-def run_update(
-    model: nn.Module, rollout: Rollout, targets: Targets, args: Seq2SeqPPOConfig, rules: TokenRules, host: Host
-) -> dict[str, float]:
+def _advantages_and_returns(
+    rewards: Tensor, values: Tensor, mask: Tensor, args: Seq2SeqPPOConfig
+) -> tuple[Tensor, Tensor]:
+    """(B, T) each, by the config's estimator; where there is no critic the returns are the advantages."""
+    if args.advantage_estimator == "gae":
+        return gae(rewards, values, mask, gamma=args.gamma, lam=args.lam)
+    if args.advantage_estimator == "reinforce":
+        advantages = reward_to_go(rewards, mask, gamma=args.gamma)
+    else:
+        compare = {"rloo": leave_one_out, "grpo": group_relative}[args.advantage_estimator]
+        of_responses = compare(rewards.sum(1), args.num_generations)
+        advantages = torch.where(mask, of_responses.unsqueeze(1), torch.zeros_like(rewards))
+    return advantages, advantages
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one update goes by.
+
+    Attributes:
+        args: the settings.
+        rules: the distribution that the tokens were drawn from.
+        kl_coef: weight of the KL penalty now.
+        critic_only: the policy is left as it is, for critic warm-up.
+    """
+
+    args: Seq2SeqPPOConfig
+    rules: TokenRules
+    kl_coef: float
+    critic_only: bool = False
+
+
+def run_update(model: nn.Module, rollout: Rollout, targets: Targets, lesson: Lesson, host: Host) -> dict[str, float]:
     """`num_ppo_epochs` passes over the rollout in shuffled mini-batches.
 
     Every optimizer step but the last is taken here; the gradients of the last are left for the host. Where
@@ -79,12 +109,13 @@ def run_update(
     Returns:
         Means over mini-batches of the losses and diagnostics, under TRL's names.
     """
+    args = lesson.args
     history: list[dict[str, float]] = []
     stopped = False
     for rows in _mini_batches(len(rollout), args):
         if history:
             host.step()
-        stats = _mini_batch_step(model, rollout, targets, rows, args, rules, host)
+        stats = _mini_batch_step(model, rollout, targets, rows, lesson, host)
         history.append(stats)
         stopped = args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl
         if stopped:
@@ -109,8 +140,7 @@ def _mini_batch_step(
     rollout: Rollout,
     targets: Targets,
     rows: Tensor,
-    args: Seq2SeqPPOConfig,
-    rules: TokenRules,
+    lesson: Lesson,
     host: Host,
 ) -> dict[str, float]:
     """Accumulates the gradient of one mini-batch over micro-batches that fit in memory; returns its statistics.
@@ -121,11 +151,11 @@ def _mini_batch_step(
     device = rollout.response_ids.device
     rows = rows.to(device)
     tokens = host.reduce(rollout.response_mask[rows].sum().float()).clamp(min=1)
-    chunks = rows.split(args.micro_batch_size)
+    chunks = rows.split(lesson.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
         with host.no_sync() if number < len(chunks) - 1 else nullcontext():
-            loss, chunk_sums = _micro_batch_loss(model, rollout, targets, chunk, args, rules, host)
+            loss, chunk_sums = _micro_batch_loss(model, rollout, targets, chunk, lesson, host)
             # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
             host.backward(loss / tokens * host.world_size)
         sums = chunk_sums if sums is None else {name: sums[name] + value for name, value in chunk_sums.items()}
@@ -144,31 +174,43 @@ def _micro_batch_loss(
     rollout: Rollout,
     targets: Targets,
     rows: Tensor,
-    args: Seq2SeqPPOConfig,
-    rules: TokenRules,
+    lesson: Lesson,
     host: Host,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss summed over the tokens of some rows, and token sums of the statistics."""
-    part = rollout.select(rows)
+    args, part = lesson.args, rollout.select(rows)
     mask = part.response_mask
     width = mask.shape[1]
     advantages, returns = targets.advantages[rows, :width], targets.returns[rows, :width]
     with host.autocast():
-        output = model(part.prompt_ids, part.prompt_mask, part.response_ids, rules)
+        output = model(
+            part.prompt_ids,
+            part.prompt_mask,
+            part.response_ids,
+            lesson.rules,
+            part.encoder_states,
+            critic_only=lesson.critic_only,
+        )
     pg_losses, pg_clipped = policy_loss(output.logprobs, part.logprobs, advantages, args.cliprange)
-    vf_losses, vf_clipped = value_loss(output.values, part.values, returns, args.cliprange_value)
-    pg_sum, vf_sum = masked_sum(pg_losses, mask), masked_sum(vf_losses, mask)
-    with torch.no_grad():
-        sums = {
-            "loss/policy_avg": pg_sum.detach(),
-            "loss/value_avg": vf_sum.detach(),
-            "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, part.logprobs), mask),
-            "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
-            "policy/entropy_avg": masked_sum(output.entropies, mask),
-            "val/clipfrac_avg": masked_sum(vf_clipped.float(), mask),
-            "val/ratio": masked_sum(torch.exp(output.logprobs - part.logprobs), mask),
-        }
-    return pg_sum + args.vf_coef * vf_sum, sums
+    loss = masked_sum(pg_losses, mask)
+    sums = {
+        "loss/policy_avg": loss.detach(),
+        "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, part.logprobs), mask),
+        "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
+        "policy/entropy_avg": masked_sum(output.entropies, mask),
+        "val/ratio": masked_sum(torch.exp(output.logprobs - part.logprobs), mask),
+    }
+    if args.use_kl_loss:
+        kl_sum = masked_sum(token_kl(output.logprobs, part.ref_logprobs, "k3"), mask)
+        loss = loss + lesson.kl_coef * kl_sum
+        sums["loss/kl_avg"] = kl_sum
+    if args.has_critic:
+        vf_losses, vf_clipped = value_loss(output.values, part.values, returns, args.cliprange_value)
+        vf_sum = masked_sum(vf_losses, mask)
+        loss = loss + args.vf_coef * vf_sum
+        sums |= {"loss/value_avg": vf_sum, "val/clipfrac_avg": masked_sum(vf_clipped.float(), mask)}
+    sums["loss/total_avg"] = loss
+    return loss, {name: value.detach() for name, value in sums.items()}
 
 
 def rollout_statistics(rollout: Rollout, targets: Targets, kl_coef: float) -> dict[str, float]:
