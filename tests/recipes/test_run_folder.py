@@ -6,6 +6,7 @@ import yaml
 
 from tests.recipes.test_evaluation import scored
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.settings import chosen_fields
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import run_folder
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
@@ -49,9 +50,9 @@ def test_configuration_has_what_differs_from_the_defaults(tmp_path):
         output_dir=str(tmp_path / "here"), learning_rate=0.5, seed=3, save_strategy="no", hub_token="secret",
         use_cpu=True, reward_weights=[1.0],
     )  # fmt: skip
-    fields = run_folder.chosen_fields(args)
+    fields = chosen_fields(args)
     assert fields == {"learning_rate": 0.5, "save_strategy": "no", "use_cpu": True, "reward_weights": [1.0]}
-    assert run_folder.chosen_fields(args, ["gamma", "seed"]) == {**fields, "gamma": 1.0}
+    assert chosen_fields(args, ["gamma", "seed"]) == {**fields, "gamma": 1.0}
     run_folder.write_yaml(tmp_path / "c.yaml", fields)
     assert yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8")) == fields
 

@@ -1,5 +1,6 @@
-"""What a card tells of where and how a run was made: hardware, energy, versions, commit. Leaves out: names of machines,
-of people and of folders, which never go into a card.
+"""What a card tells of where and how a run was made: hardware, energy, versions, commit.
+
+Leaves out: names of machines, of people and of folders, which never go into a card.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.hub import facts
-from trl_rewards_plugin.recipes import run_folder
-from trl_rewards_plugin.recipes.names import public_name
+from trl_rewards_plugin.hub.names import public_name
+from trl_rewards_plugin.hub.settings import chosen_fields
 from trl_rewards_plugin.recipes.presets import PRESETS
 
 
@@ -25,7 +25,7 @@ def configuration(given: Mapping[str, Any], args: Any, made_of: Mapping[str, Any
     """
     values = {key: value for key, value in given.items() if value is not None}
     # Whatever some preset sets is written even at its default: the file is read on top of a preset.
-    values |= run_folder.chosen_fields(args, {key for preset in PRESETS.values() for key in preset.config})
+    values |= chosen_fields(args, {key for preset in PRESETS.values() for key in preset.config})
     told = {**made_of, "versions": facts.versions(), "commit": facts.commit()}
     return values | {"made_of": {key: value for key, value in told.items() if value}}
 

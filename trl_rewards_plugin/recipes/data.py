@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.names import bundled_path, is_bundled, public_name
 from trl_rewards_plugin.recipes.evaluation import HeldOut
-from trl_rewards_plugin.recipes.names import bundled_path, is_bundled, public_name
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

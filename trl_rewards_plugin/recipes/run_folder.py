@@ -5,12 +5,10 @@ Leaves out: uploading (`hub/upload.py`), rendering the card (`hub/card.py`).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,6 @@ METRICS, CONFIG, COMPLETIONS, CURVE, CARD = (
     "README.md",
 )
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
-# Told apart by machine or run, secret, or written elsewhere in the file: none of them makes a run another run.
-_LEFT_OUT = {
-    "output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token", "local_rank", "seed",
-    "resume_from_checkpoint", "deepspeed_plugin", "distributed_state", "logging_first_step", "disable_tqdm",
-}  # fmt: skip
 
 
 def holds_run(folder: Path) -> list[str]:
@@ -99,29 +92,6 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """YAML in the given order."""
     path.write_text(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
-    """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
-    fresh = type(args)(output_dir=args.output_dir)
-    fields = {}
-    for field in dataclasses.fields(args):
-        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
-            continue
-        value = getattr(args, field.name)
-        if field.name in always or value != getattr(fresh, field.name):
-            fields[field.name] = _plain(value)
-    return fields
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:

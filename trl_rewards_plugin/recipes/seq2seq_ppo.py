@@ -18,7 +18,10 @@ from typing import Any
 from transformers import set_seed
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.card import generate_model_card
+from trl_rewards_plugin.hub.card import write_model_card
+from trl_rewards_plugin.hub.curve import save_reward_curve
+from trl_rewards_plugin.hub.facts import energy, hardware
+from trl_rewards_plugin.hub.names import public_name, resolve
 from trl_rewards_plugin.hub.upload import push_to_hub
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -37,7 +40,6 @@ from trl_rewards_plugin.recipes.evaluation import (
     build_metrics,
     score_texts,
 )
-from trl_rewards_plugin.recipes.names import public_name, resolve
 from trl_rewards_plugin.recipes.presets import get_preset
 from trl_rewards_plugin.rewards import MultiClassifierReward
 
@@ -350,13 +352,14 @@ class Seq2SeqPPO:
         log_history = trainer.state.log_history
         components = list(metrics["component_gain"])
         run_folder.write_completions(folder / run_folder.COMPLETIONS, rows)
-        run_folder.write_yaml(folder / run_folder.CONFIG, self._configuration(inputs, log_history))
-        report.save_reward_curve(log_history, folder / run_folder.CURVE, components)
+        run_folder.write_yaml(folder / run_folder.CONFIG, self._configuration(trainer, inputs))
+        save_reward_curve(log_history, folder / run_folder.CURVE, components)
         # The metrics come last but for the card, which reads the others: a folder that has them is complete.
         run_folder.write_json(folder / run_folder.METRICS, metrics)
-        (folder / run_folder.CARD).write_text(generate_model_card(folder), encoding="utf-8")
+        write_model_card(folder)
 
-    def _configuration(self, inputs: _Inputs, log_history: list[dict[str, Any]]) -> dict[str, Any]:
+    def _configuration(self, trainer: Seq2SeqPPOTrainer, inputs: _Inputs) -> dict[str, Any]:
+        log_history = trainer.state.log_history
         preset = get_preset(self.preset) if self.preset else None
         given = {
             "preset": self.preset,
@@ -375,7 +378,10 @@ class Seq2SeqPPO:
             "held_out_rows": len(inputs.data.held_out),
             "held_out": inputs.data.eval_name,
             "epoch_rewards": [row["epoch_reward"] for row in log_history if "epoch_reward" in row],
+            "hardware": hardware(self.args.device, self.args.world_size),
+            "energy": energy(trainer.callback_handler.callbacks),
             "license": preset.license if preset and preset.model == self.model else None,
+            "language": preset.language if preset and preset.dataset == self.dataset else None,
         }
         return configuration(given, self.args, made_of)
 

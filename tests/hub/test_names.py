@@ -4,7 +4,7 @@ import pytest
 
 from trl_rewards_plugin.assets import ROOT
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.recipes.names import bundled_path, public_name, resolve
+from trl_rewards_plugin.hub.names import bundled_path, public_name, resolve
 
 
 def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):

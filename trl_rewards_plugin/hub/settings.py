@@ -1,0 +1,39 @@
+"""Settings of a run that were not left at their default. Leaves out: what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from enum import Enum
+from typing import Any
+
+# Told apart by machine or run, secret, or written elsewhere in the file: none of them makes a run another run.
+_LEFT_OUT = {
+    "output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token", "local_rank", "seed",
+    "resume_from_checkpoint", "deepspeed_plugin", "distributed_state", "logging_first_step", "disable_tqdm",
+}  # fmt: skip
+
+
+def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
+    # A machine without a GPU refuses some configs' own defaults unless it is told so again.
+    fresh = type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
+    fields = {}
+    for field in dataclasses.fields(args):
+        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
+            continue
+        value = getattr(args, field.name)
+        default = field.default if field.name == "use_cpu" else getattr(fresh, field.name)
+        if field.name in always or value != default:
+            fields[field.name] = _plain(value)
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
