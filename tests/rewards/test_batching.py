@@ -11,8 +11,10 @@ def test_batches_by_hand():
     assert token_batches([5, 10, 1, 10, 3, 5, 2], token_budget=20) == [[1, 3], [0, 5, 4, 6], [2]]
 
 
-def test_batch_size_counts_texts_and_replaces_the_budget():
-    assert token_batches([100, 1, 1], batch_size=2, token_budget=10) == [[0, 1], [2]]
+def test_batch_size_counts_texts_and_the_budget_tokens():
+    assert token_batches([100, 1, 1], batch_size=2, token_budget=None) == [[0, 1], [2]]
+    assert token_batches([100, 1, 1, 1], batch_size=2, token_budget=10) == [[0], [1, 2], [3]]
+    assert token_batches([100, 1, 1], token_budget=None) == [[0, 1, 2]]
 
 
 def test_a_text_above_the_budget_goes_alone():
@@ -34,7 +36,7 @@ def test_every_text_once_and_within_the_budget(lengths, budget):
 
 @given(LENGTHS, st.integers(1, 7))
 def test_every_text_once_and_within_the_batch_size(lengths, size):
-    batches = token_batches(lengths, size)
+    batches = token_batches(lengths, size, None)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     assert all(len(batch) <= size for batch in batches)
 

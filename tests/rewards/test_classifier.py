@@ -226,8 +226,8 @@ def test_a_loaded_model_is_used_as_it_is():
     ("options", "message"),
     [
         ({}, "tokenizer beside a loaded model"),
-        ({"tokenizer": 1, "revision": "main"}, "revision and dtype"),
-        ({"tokenizer": 1, "dtype": "float32"}, "revision and dtype"),
+        ({"tokenizer": 1, "revision": "main"}, "revision, dtype and offload"),
+        ({"tokenizer": 1, "dtype": "float32"}, "revision, dtype and offload"),
     ],
 )
 def test_what_does_not_fit_a_loaded_model_is_refused(options, message):

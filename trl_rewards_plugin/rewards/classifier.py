@@ -10,10 +10,11 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.encoding import EncodingMemo
 from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, shortened
 from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.shared_classifier import SharedClassifier, position_limit
+from trl_rewards_plugin.rewards.shared_classifier import OFFLOADS, SharedClassifier, position_limit
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 
@@ -37,12 +38,17 @@ class ClassifierReward(Reward):
         score_type: "logit" (raw), "probability" or "log_probability" (nats). Probabilities are a softmax, or a
             sigmoid where `problem_type` says multi-label or the model has a single label.
         pair: None scores the completion alone, "prompt" the sentence pair (prompt, completion).
-        batch_size: Texts in a forward pass; None forms batches of at most 16,384 padded tokens.
+        batch_size: Texts in a forward pass; None forms batches of at most 16,384 padded tokens, 2,048 on a CPU.
+            Where either is too large for the memory, the batch is halved, and stays so.
         max_length: Tokens read of a text or pair, the rest is cut off; None is what the model's positions and its
             tokenizer allow, at most 512.
         device: None is this process's own device.
-        dtype: None is float32. A `torch.dtype` or its name.
+        dtype: None is float32. A `torch.dtype` or its name; "bfloat16" and "float16" halve the weights and run under
+            autocast, at scores that differ in the second or third digit.
         revision: Branch, tag or commit of a Hub model.
+        offload: Where the weights go after each scoring, so that several rewards need the memory of one: None leaves
+            them, "cpu" moves them from the accelerator to the CPU's memory, "disk" drops them altogether, to be
+            loaded again for the next scoring.
 
     Raises:
         InputError: an unknown label, score type or pair, or a value out of range.
@@ -63,12 +69,16 @@ class ClassifierReward(Reward):
         device: Any = None,
         dtype: Any = None,
         revision: str | None = None,
+        offload: str | None = None,
     ):
         if pair not in (None, "prompt"):
             raise InputError("pair=None or pair='prompt'", repr(pair), "use 'prompt' to score (prompt, completion)")
         _check_positive("batch_size", batch_size)
         _check_positive("max_length", max_length)
-        self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype)
+        if offload not in OFFLOADS:
+            step = "use 'cpu' where the accelerator is too small, 'disk' where the CPU's memory is"
+            raise InputError("offload=None, 'cpu' or 'disk'", repr(offload), step)
+        self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload)
         config = self._classifier.config
         self._check_max_length(max_length, position_limit(config))
         check_score_type(score_type, config)
@@ -120,6 +130,11 @@ class ClassifierReward(Reward):
         """Uses `other`'s loaded copy from now on, where both name the same weights in the same place."""
         if self._classifier.key == other._classifier.key:
             self._classifier = other._classifier
+
+    def share_tokens(self, other: "ClassifierReward") -> None:
+        """Takes a text's token ids from `other` from now on, where their tokenizers turn out to agree."""
+        memo = other._classifier.memo or EncodingMemo()
+        other._classifier.memo = self._classifier.memo = memo
 
     def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
         """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.

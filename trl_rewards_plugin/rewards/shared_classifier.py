@@ -5,6 +5,7 @@ Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on firs
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,15 +14,19 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    DataCollatorWithPadding,
     PreTrainedModel,
 )
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.batching import token_batches, unique_rows
+from trl_rewards_plugin.rewards import devices
+from trl_rewards_plugin.rewards.batching import Row, unique_rows, windows
+from trl_rewards_plugin.rewards.encoding import Encoded, EncodingMemo, encode, fingerprint
+from trl_rewards_plugin.rewards.forward import BatchedForward
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
+
+OFFLOADS = (None, "cpu", "disk")
 
 # Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
 # `max_position_embeddings` are never used, so that RoBERTa's 514 take 512 tokens.
@@ -38,17 +43,6 @@ _OFFSET_POSITIONS = {
     "xlm-roberta-xl",
     "xmod",
 }
-
-
-def own_device() -> torch.device:
-    """This process's own accelerator (by LOCAL_RANK under a launcher, else the current one), or the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is None or not torch.accelerator.is_available():
-        return torch.device("cpu")
-    rank = int(os.environ.get("LOCAL_RANK", -1))
-    # A launcher may also show each process a single device; then the rank does not index it.
-    within = 0 <= rank < torch.accelerator.device_count()
-    return torch.device(accelerator.type, rank if within else torch.accelerator.current_device_index())
 
 
 def position_limit(config: Any) -> int | None:
@@ -70,20 +64,32 @@ class SharedClassifier:
         tokenizer: Its name or object; None is the model's own. Required with a loaded model.
         revision, dtype: For models loaded here; dtype defaults to float32, whatever the checkpoint holds.
         device: None is this process's own device, and a loaded model's present one.
+        offload: Where the weights go after each scoring: None leaves them, "cpu" moves them to the CPU's memory,
+            "disk" drops them, to be loaded again.
+
+    Attributes:
+        memo: Where token ids are kept for other classifiers with the same tokenizer; None keeps none.
+        forward: How texts are batched, and what was learnt of the memory.
 
     Raises:
-        InputError: a loaded model without its tokenizer, or with a revision or dtype.
+        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk".
         OSError: of huggingface_hub or transformers, where the config cannot be read.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, revision: str | None, device: Any, dtype: Any):
+    def __init__(
+        self, model: Any, tokenizer: Any, revision: str | None, device: Any, dtype: Any, offload: str | None = None
+    ):
         self.revision = revision
-        self.device = None if device is None else torch.device(device)
-        self.dtype = _as_dtype(dtype)
+        self.device = devices.as_device(device)
+        self.dtype = devices.as_dtype(dtype)
+        self.offload = offload
+        self.memo: EncodingMemo | None = None
         self._tokenizer_source = os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer
         self._lock = threading.RLock()
         self._model: Any = None
+        self._place: torch.device | None = None
         self._tokenizer: Any = None
+        self._fingerprint: str | None = None
         if isinstance(model, PreTrainedModel):
             self.source: Any = model
             self.model_id = model.config.name_or_path or type(model).__name__
@@ -98,6 +104,7 @@ class SharedClassifier:
                 f"{type(model).__name__}",
                 "pass the name that AutoModelForSequenceClassification.from_pretrained takes",
             )
+        self.forward = BatchedForward(self.model_id, self.dtype)
 
     def _check_loaded(self, tokenizer: Any, revision: str | None, dtype: Any) -> None:
         found = f"a loaded {type(self.source).__name__}"
@@ -105,11 +112,11 @@ class SharedClassifier:
             raise InputError(
                 "a tokenizer beside a loaded model", f"{found} alone", "pass tokenizer=, or the model's name instead"
             )
-        if revision is not None or dtype is not None:
+        if revision is not None or dtype is not None or self.offload == "disk":
             raise InputError(
-                "revision and dtype only for models that are loaded here",
-                f"{found} with revision={revision!r}, dtype={dtype!r}",
-                "load or convert the model as you want it and leave both out",
+                "revision, dtype and offload='disk' only for models that are loaded here",
+                f"{found} with revision={revision!r}, dtype={dtype!r}, offload={self.offload!r}",
+                "load or convert the model as you want it and leave them out, or pass the model's name",
             )
 
     @property
@@ -118,7 +125,7 @@ class SharedClassifier:
         same = self.source if isinstance(self.source, str) else id(self.source)
         tokenizer = self._tokenizer_source
         tokenizer = tokenizer if isinstance(tokenizer, str | None) else id(tokenizer)
-        return same, tokenizer, self.revision, self.device, self.dtype
+        return same, tokenizer, self.revision, self.device, self.dtype, self.offload
 
     @property
     def loaded(self) -> bool:
@@ -126,16 +133,24 @@ class SharedClassifier:
         return self._model is not None
 
     def load(self) -> tuple[Any, Any]:
-        """The model, in eval mode on its device, and the tokenizer; loaded on the first call only.
+        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
 
         Raises:
-            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token.
+            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token,
+                or the device is not there.
         """
         with self._lock:
             if self._model is None:
                 self._model = self._load_model()
+                self._place = self._model.device
             if self._tokenizer is None:
                 self._tokenizer = self._load_tokenizer()
+                self._fingerprint = fingerprint(self._tokenizer)
+            if self._model.config.pad_token_id is None:
+                # Decoder-only classifiers find a text's last token by it.
+                self._model.config.pad_token_id = self._tokenizer.pad_token_id
+            if self.offload == "cpu":
+                self._model.to(self._place)
             return self._model, self._tokenizer
 
     def _load_tokenizer(self) -> Any:
@@ -160,13 +175,20 @@ class SharedClassifier:
             )
         return tokenizer
 
+    def _own_place(self) -> torch.device:
+        place = self.device or devices.own_device()
+        devices.check_present(place)
+        return place
+
     def _load_model(self) -> Any:
         if not isinstance(self.source, str):
-            model = self.source if self.device is None else self.source.to(self.device)
+            model = self.source if self.device is None else self.source.to(self._own_place())
             return model.eval()
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            self.source, revision=self.revision, dtype=self.dtype or torch.float32, output_loading_info=True
-        )
+        place = self._own_place()
+        with devices.whole_weights():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                self.source, revision=self.revision, dtype=self.dtype or torch.float32, output_loading_info=True
+            )
         # transformers fills a missing head with random numbers and only warns: a reward of noise.
         if info["missing_keys"]:
             raise InputError(
@@ -174,7 +196,18 @@ class SharedClassifier:
                 f"no weights for {', '.join(sorted(info['missing_keys']))}",
                 "name a checkpoint that was fine-tuned for text classification",
             )
-        return model.to(self.device or own_device()).eval()
+        return model.to(place).eval()
+
+    def _put_away(self) -> None:
+        """Frees the device as `offload` says."""
+        if self.offload is None or self._model is None:
+            return
+        device = self._model.device
+        if self.offload == "cpu":
+            self._model.to("cpu")
+        else:
+            self._model = None
+        devices.free_memory(device)
 
     def max_tokens(self, max_length: int | None) -> int:
         """Tokens read of a text: `max_length`, else what positions and tokenizer allow, at most 512."""
@@ -188,35 +221,33 @@ class SharedClassifier:
     ) -> Tensor:
         """Raw outputs for N texts, or for N (prompt, text) pairs: (N, L) float32 on the CPU, L labels.
 
-        A repeated row is scored once; batches hold texts of like length. Neither changes a text's logits beyond
-        float rounding. Texts that are too long lose tokens at the end (of the longer of a pair first).
+        A repeated row is scored once; batches hold texts of like length, fewer of them from the first batch on that
+        the memory is too small for. None of this changes a text's logits beyond float rounding. Texts that are too
+        long lose tokens at the end (of the longer of a pair first).
+
+        Raises:
+            torch.OutOfMemoryError, or RuntimeError on a CPU: the memory is too small for a single text.
         """
         rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
         if not rows:
             return torch.zeros(0, len(self.config.id2label))
         # A fast tokenizer keeps its truncation setting in one shared object, so it is under the lock as well.
         with self._lock:
-            model, tokenizer = self.load()
-            own = [text for text, _ in rows]
-            first, second = (own, None) if prompts is None else ([prompt or "" for _, prompt in rows], own)
-            encoded = tokenizer(first, second, truncation=True, max_length=self.max_tokens(max_length))
-            lengths = [len(ids) for ids in encoded["input_ids"]]
-            batches = token_batches(lengths, batch_size)
-            parts = [self._forward(model, tokenizer, encoded, batch) for batch in batches]
-        order = torch.tensor([index for batch in batches for index in batch])
-        # New tensors from here on: those made in inference mode could not enter a caller's loss.
-        batched = torch.cat(parts)
-        logits = torch.empty_like(batched)
-        logits[order] = batched
-        return logits[torch.tensor(places)]
+            try:
+                limit = self.max_tokens(max_length)
+                parts = [
+                    self.forward.logits(*self.load(), self._encode(window, limit), batch_size)
+                    for window in windows(rows)
+                ]
+            finally:
+                self._put_away()
+        return torch.cat(parts)[torch.tensor(places)]
 
-    @staticmethod
-    def _forward(model: Any, tokenizer: Any, encoded: Any, batch: list[int]) -> Tensor:
-        rows = [{key: values[index] for key, values in encoded.items()} for index in batch]
-        inputs = DataCollatorWithPadding(tokenizer)(rows).to(model.device)
-        # A trainer may call us inside its autocast: the judge keeps the precision that it was loaded in.
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-            return model(**inputs).logits.float().cpu()
+    def _encode(self, rows: Sequence[Row], limit: int) -> Encoded:
+        _, tokenizer = self.load()
+        if self.memo is None:
+            return encode(tokenizer, rows, limit)
+        return self.memo.encode(tokenizer, self._fingerprint, rows, limit)
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
@@ -225,12 +256,3 @@ class SharedClassifier:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
-
-
-def _as_dtype(dtype: Any) -> torch.dtype | None:
-    if dtype is None:
-        return None
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError("dtype as a floating torch.dtype or its name", repr(dtype), "for example dtype='bfloat16'")
-    return found

@@ -1,0 +1,119 @@
+"""Where a classifier runs: devices, dtypes, memory. Knows nothing of models."""
+
+import contextlib
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.errors import InputError
+
+_LOADING = threading.Lock()
+
+
+def own_device() -> torch.device:
+    """This process's own accelerator (by LOCAL_RANK under a launcher, else the current one), or the CPU."""
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    rank = int(os.environ.get("LOCAL_RANK", -1))
+    # A launcher may also show each process a single device; then the rank does not index it.
+    within = 0 <= rank < torch.accelerator.device_count()
+    return torch.device(accelerator.type, rank if within else torch.accelerator.current_device_index())
+
+
+def as_device(device: Any) -> torch.device | None:
+    """`device` as torch has it; None stays None. Whether this machine has it is asked when a model is loaded.
+
+    Raises:
+        InputError: torch knows no such device.
+    """
+    if device is None:
+        return None
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        step = "leave it out for this process's own device"
+        raise InputError("a device such as 'cpu', 'cuda' or 'cuda:1'", repr(device), step) from error
+
+
+def check_present(device: torch.device) -> None:
+    """Refuses an accelerator that this process does not see.
+
+    Raises:
+        InputError: it does not.
+    """
+    if device.type == "cpu":
+        return
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = torch.accelerator.device_count() if found is not None and found.type == device.type else 0
+    if (device.index or 0) >= count:
+        here = "none but the CPU" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
+        raise InputError(f"the device {str(device)!r}", here, "give device='cpu', or leave it out")
+
+
+def as_dtype(dtype: Any) -> torch.dtype | None:
+    """A floating dtype by itself or its name; None stays None.
+
+    Raises:
+        InputError: it is none.
+    """
+    if dtype is None:
+        return None
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError("dtype as a floating torch.dtype or its name", repr(dtype), "for example dtype='bfloat16'")
+    return found
+
+
+def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    """The autocast to run a classifier of this dtype in: on for the half dtypes, which keeps sums in float32.
+
+    Off otherwise, also inside a trainer's own autocast: the judge keeps the precision that it was given.
+    """
+    half = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype=dtype if half else None, enabled=half)
+
+
+def to_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """`inputs` on `device`; to a CUDA device through pinned memory, so that the copy waits for no kernel."""
+    if device.type == "cuda":
+        return {key: value.pin_memory().to(device, non_blocking=True) for key, value in inputs.items()}
+    return {key: value.to(device) for key, value in inputs.items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device's memory, or the CPU's, was too small. On a CPU torch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def free_memory(device: torch.device) -> None:
+    """Gives back what no object holds any longer: on an accelerator to the other users of its memory as well."""
+    gc.collect()
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()
+
+
+@contextlib.contextmanager
+def whole_weights() -> Iterator[None]:
+    """Has `from_pretrained` read all weights in every process.
+
+    Under FSDP with CPU-efficient loading, transformers fills a model in the first process only and counts on FSDP to
+    send the rest; a judge is no part of FSDP and would score with empty weights in the others, without an error.
+    """
+    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+    # The environment belongs to the whole process, and so do the defaults that transformers sets while it loads.
+    with _LOADING:
+        before = os.environ.get(name)
+        os.environ[name] = "false"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
