@@ -5,12 +5,12 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo.architectures import settle
 from trl_rewards_plugin.ppo.policy import (
     PolicyWithValueHead,
     teacher_forced,
     token_entropies,
     token_logprobs,
-    turn_off_dropout,
 )
 from trl_rewards_plugin.ppo.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.rollout import Rollout, sample_responses
@@ -46,7 +46,7 @@ def make_eos_likely(model):
 def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, rules):
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
-    turn_off_dropout(model)
+    settle(model)
     model.train()  # as during the update
     batch = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert len(set(batch.mask.sum(1).tolist())) > 2
@@ -86,7 +86,7 @@ def update_gap(model, ids, mask):
 def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
-    turn_off_dropout(model)
+    settle(model)
     right = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert update_gap(model, right.ids, right.mask) < 1e-4
     left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
@@ -105,7 +105,7 @@ def test_the_invariant_breaks_with_dropout_on(tmp_path, build):
 def test_dropout_is_off_in_the_modules_and_kept_in_the_config(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     before = model.config.to_dict()
-    turn_off_dropout(model)
+    settle(model)
     model.train()
     batch = tokenize_prompts(PROMPTS, tokenizer, 64)
     responses = torch.full((len(PROMPTS), 3), 7)
