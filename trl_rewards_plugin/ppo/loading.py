@@ -12,8 +12,9 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.architectures import settle
 from trl_rewards_plugin.ppo.checks import check_reference, check_trained_dtype
-from trl_rewards_plugin.ppo.policy import bare_model, turn_off_dropout
+from trl_rewards_plugin.ppo.policy import bare_model
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -48,7 +49,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
             f"one of {tokens} tokens",
             "start it from the same model",
         )
-    turn_off_dropout(value_model)
+    settle(value_model)
     return value_model
 
 
@@ -61,12 +62,12 @@ def policy_and_reference(
 
         policy = get_peft_model(policy, peft_config)
     check_trained_dtype(policy)
-    turn_off_dropout(policy)
+    settle(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
     elif peft_config is None:
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
-        turn_off_dropout(ref_model)
+        settle(ref_model)
         ref_model.eval().requires_grad_(False)
     return policy, ref_model

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import encoder_outputs, new_cache, run_encoder
+from trl_rewards_plugin.ppo.architectures import decoder_step, new_cache, run_encoder
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
@@ -144,23 +144,17 @@ def sample_responses(
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
     logprobs = torch.zeros((batch, max_new_tokens), device=device)
     eos_ids = torch.tensor(rules.eos_ids, device=device)
-    mask = prompt_mask.long()
     if encoder_states is None:
         encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
-    # Without a config the caches grow layer by layer: sized by T5's config they would count encoder layers.
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    states, mask, cache = encoder_states, prompt_mask, new_cache()
+    *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
+    for given in before:
+        decoder_step(model, given, states, mask, cache)
     for step in range(max_new_tokens):
-        outputs = model(
-            encoder_outputs=encoder_outputs,
-            attention_mask=mask,
-            decoder_input_ids=token,
-            past_key_values=cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        all_logprobs = rules.log_weights(outputs.logits[:, -1:], step)[:, 0].log_softmax(-1)
+        logits, _ = decoder_step(model, token, states, mask, cache)
+        all_logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
         token = all_logprobs.argmax(-1, keepdim=True) if greedy else torch.multinomial(all_logprobs.exp(), 1)
         filled = rows[alive]
         ids[filled, step] = token[alive, 0]
@@ -172,8 +166,7 @@ def sample_responses(
         if count <= alive.shape[0] // 2:
             keep = alive.nonzero()[:, 0]
             cache.batch_select_indices(keep)
-            encoder_outputs = BaseModelOutput(last_hidden_state=encoder_outputs.last_hidden_state[keep])
-            mask, rows, token, alive = mask[keep], rows[keep], token[keep], alive[keep]
+            states, mask, rows, token, alive = states[keep], mask[keep], rows[keep], token[keep], alive[keep]
     response_mask = first_eos_mask(ids, rules.eos_ids)
     width = step + 1
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
