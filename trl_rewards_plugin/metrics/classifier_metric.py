@@ -10,10 +10,11 @@ from typing import Any
 
 import evaluate
 
+from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import ClassifierReward
 from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.presets import preset_entries
+from trl_rewards_plugin.rewards.presets import PRESETS
 from trl_rewards_plugin.rewards.score_types import SCORE_TYPES
 from trl_rewards_plugin.rewards.texts import as_texts
 
@@ -91,8 +92,9 @@ def judge_entry(component: str, judge: str, label: str | int | None = None) -> d
         InputError: a model of the user's own without a label.
     """
     if judge in PRESET_OF:
-        entry = next(entry for entry in preset_entries(PRESET_OF[judge]) if entry["name"] == component)
-        return {"model": entry["model"], "label": entry["label"] if label is None else label}
+        entry = next(entry for entry in PRESETS[PRESET_OF[judge]] if entry["name"] == component)
+        model = asset_path(entry["asset"]) if "asset" in entry else entry["model"]
+        return {"model": model, "label": entry["label"] if label is None else label}
     if label is None:
         raise InputError(
             f"label= beside a model of your own, or one of the config names {', '.join(PRESET_OF)}",
