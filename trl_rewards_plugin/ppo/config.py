@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from trl_rewards_plugin.errors import InputError
 
 ADVANTAGE_ESTIMATORS = ("gae", "rloo", "grpo", "reinforce")
+ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
@@ -195,6 +196,34 @@ class Seq2SeqPPOConfig(TrainingArguments):
     generation_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Further settings of rollouts; only neutral values can be scored exactly."}
     )
+    max_kl: float | None = field(
+        default=50.0,
+        metadata={"help": "Alarm `kl` above this mean KL to the reference, in nats a response. None: no alarm."},
+    )
+    min_entropy: float | None = field(
+        default=0.05, metadata={"help": "Alarm `entropy` below this mean entropy, in nats a token. None: no alarm."}
+    )
+    max_unended_share: float | None = field(
+        default=0.95,
+        metadata={"help": "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."},
+    )
+    stop_on: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Alarms that stop the run instead of warning. Numbers that are not finite always stop it.",
+            "choices": list(ALARMS),
+        },
+    )
+    log_completions: bool = field(
+        default=False,
+        metadata={
+            "help": "At every log print completions with their scores, and write them to completions/ and "
+            "eval_completions/ in the output folder, one parquet file a step."
+        },
+    )
+    num_completions_to_print: int | None = field(
+        default=5, metadata={"help": "Completions to print; the files hold all. None prints all, often screens full."}
+    )
     eval_generation_kwargs: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "Settings of `generate` during evaluation, any of them. Unset: sample as in training."},
@@ -285,6 +314,19 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "0 or more, or unset: it is subtracted",
             ),
             ("early_stop_kl", self.early_stop_kl is None or self.early_stop_kl > 0, "above 0, or unset"),
+            ("max_kl", self.max_kl is None or self.max_kl > 0, "above 0, or None"),
+            ("min_entropy", self.min_entropy is None or self.min_entropy > 0, "above 0, or None"),
+            (
+                "max_unended_share",
+                self.max_unended_share is None or 0 <= self.max_unended_share < 1,
+                "from 0 to below 1, or None",
+            ),
+            ("stop_on", set(self.stop_on or ()) <= set(ALARMS), f"of names among {', '.join(ALARMS)}"),
+            (
+                "num_completions_to_print",
+                self.num_completions_to_print is None or self.num_completions_to_print >= 1,
+                "at least 1, or None for all",
+            ),
         ]
         for name, holds, expected in rules:
             if not holds:

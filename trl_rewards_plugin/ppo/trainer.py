@@ -29,6 +29,7 @@ from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.alarms import AlarmBell
 from trl_rewards_plugin.ppo.checkpoint import RunState
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
@@ -38,8 +39,12 @@ from trl_rewards_plugin.ppo.checks import (
     check_seq2seq_model,
     check_value_model,
 )
+from trl_rewards_plugin.ppo.completions import CompletionLog
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
-from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit, rules_for
+from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
+from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
+from trl_rewards_plugin.ppo.evaluation import answer_prompts, held_out_metrics
+from trl_rewards_plugin.ppo.finite import told_with_place
 from trl_rewards_plugin.ppo.freezing import freeze
 from trl_rewards_plugin.ppo.kl import next_kl_coef
 from trl_rewards_plugin.ppo.loading import load_policy, load_value_model, policy_and_reference
@@ -53,7 +58,7 @@ from trl_rewards_plugin.ppo.policy import (
 )
 from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
-from trl_rewards_plugin.ppo.prompts import PromptCollator
+from trl_rewards_plugin.ppo.prompts import PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
 from trl_rewards_plugin.ppo.rollout import Rollout, encode_prompts, join_rollouts, sample_responses
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
@@ -138,6 +143,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         self._use_progress_bar()
+        self.add_callback(TrainingCurvesCallback())
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
         self._start_afresh()
 
@@ -148,6 +154,8 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         self._collected: list[Rollout] = []
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
+        self.completions = CompletionLog(self.args, main_process=self.is_world_process_zero())
+        self.alarms = AlarmBell(self.args, self.processing_class.decode, speaks=self.is_world_process_zero())
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
@@ -239,7 +247,8 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         }
         wrapped = self._wrapped
         wrapped.eval()
-        with self.accelerator.autocast():
+        place = told_with_place(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row]))
+        with place, self.accelerator.autocast():
             states = encode_prompts(wrapped.core, inputs["prompt_ids"], inputs["prompt_mask"])
             states = states.repeat_interleave(copies, 0)
             responses = sample_responses(
@@ -273,6 +282,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         scored = self._score_texts(columns, texts, ids)
         for name, value in scored.metrics.items():
             self._metrics[name].append(value)
+        self.completions.add(scored.table)
         return scored.total
 
     def _score_texts(self, columns: dict[str, list], texts: list[str], ids: list[list[int]]) -> Scored:
@@ -304,7 +314,9 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         stats = rollout_statistics(rollout, targets, self.kl_coef)
         warming_up = self.state.global_step < self.args.critic_warmup_steps
         lesson = Lesson(self.args, self.rules, self.kl_coef, critic_only=warming_up)
-        stats.update(run_update(model, rollout, targets, lesson, host))
+        self.completions.end_rollout(targets.advantages, rollout.response_mask)
+        with self.alarms.watching(rollout, targets.returns, self.state.global_step + 1, host.reduce):
+            stats.update(run_update(model, rollout, targets, lesson, host))
         scores = self.accelerator.gather(rollout.scores)
         self.episodes += len(scores)
         total, count = self._epoch_scores
@@ -348,6 +360,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
                 )
             )
             self._metrics.clear()
+            self.completions.log_rollout(self.state.global_step)
         super().log(logs, start_time)
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -374,7 +387,10 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was.
 
         Returns:
-            `eval_reward`, `eval_rewards/<name>/mean`, `eval_length` (tokens).
+            `eval_reward`, `eval_rewards/<name>/mean`, `eval_length` (tokens), `eval_guard/<name>` (see `guards.py`),
+            and, of plainly sampled answers, `eval_kl`: the mean over responses of the summed log-ratio to the
+            reference, in nats. It is left out with `eval_generation_kwargs`: those answers are not drawn from the
+            policy's distribution, so the mean of their log-ratios is no KL.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
@@ -382,26 +398,21 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         check_dataset(dataset, "eval_dataset")
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         rows = dataset.select(range(process, len(dataset), processes))
-        parts = [self._evaluate_rows(rows)] if len(rows) else []
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in weighted_means(parts).items()}
+        answers = None
+        if len(rows):
+            answers = answer_prompts(
+                self.policy_model,
+                self.processing_class,
+                rows.to_dict(),
+                self.args,
+                self._score_texts,
+                self.reference_logprobs,
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(answers).items()}
         self.log(metrics)
+        self.completions.log_evaluation({} if answers is None else answers.scored.table, self.state.global_step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _evaluate_rows(self, rows: Dataset) -> tuple[int, dict[str, float]]:
-        """Number of rows, and the means over them."""
-        columns = rows.to_dict()
-        decoded = decode_prompts(
-            self.policy_model,
-            self.processing_class,
-            columns["prompt"],
-            self.args,
-            seed=self.args.seed,
-            generation_kwargs=self.args.eval_generation_kwargs,  # type: ignore[arg-type]
-        )
-        scored = self._score_texts(columns, decoded.texts, self.processing_class(decoded.texts)["input_ids"])
-        length = decoded.lengths.float().mean().item()
-        return len(rows), {"reward": scored.total.mean().item(), **scored.metrics, "length": length}
 
     # ---- Saving, loading: see restart.py ----
 

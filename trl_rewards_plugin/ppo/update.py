@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trl_rewards_plugin.ppo.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.finite import check_gradients
 from trl_rewards_plugin.ppo.kl import token_kl
 from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.masking import masked_mean, masked_sum, masked_whiten
@@ -166,6 +167,7 @@ def _mini_batch_step(
         raise FloatingPointError(
             f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
         )
+    check_gradients(model, host.reduce)
     return stats
 
 

@@ -1,0 +1,118 @@
+"""Numbers that are not finite: found before the optimizer step, so that the weights stay good, and told with a place.
+
+Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (alarms.py).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from trl_rewards_plugin.ppo.rollout import Rollout  # which imports this file, for the sampler
+
+POLICY_CAUSE = (
+    "the policy's weights have run away (resume from the last checkpoint with a lower learning_rate), or its "
+    "checkpoint was damaged"
+)
+CAUSES = {
+    "scores": "a reward, or the penalty for a missing EOS, is not finite",
+    "logprobs": POLICY_CAUSE,
+    "entropies": POLICY_CAUSE,
+    "ref_logprobs": "the reference model's weights are damaged, or it does not know a token that the policy sampled",
+    "values": "the critic has run away: resume from the last checkpoint with a lower critic_learning_rate or vf_coef",
+}
+
+
+class NotFiniteError(FloatingPointError):
+    """A number of the training is NaN or infinite.
+
+    Attributes:
+        row: the response of the rollout that shows it, where one can be told.
+    """
+
+    def __init__(self, message: str, row: int | None = None):
+        super().__init__(message)
+        self.row = row
+
+
+def check_logprobs(logprobs: Tensor, rows: Tensor) -> None:
+    """Refuses the sampler's next-token log-probabilities (M, V) if one is NaN.
+
+    Args:
+        rows: (M,) the responses that they belong to.
+
+    Raises:
+        NotFiniteError: with the first such row.
+    """
+    bad = logprobs.isnan().any(dim=1)
+    if bad.any():
+        raise NotFiniteError(
+            f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", int(rows[int(bad.nonzero()[0])])
+        )
+
+
+def check_rollout(rollout: "Rollout") -> None:
+    """Refuses a rollout with a number that is not finite on a real token.
+
+    Raises:
+        NotFiniteError: the field, its likely cause, and the row.
+    """
+    for name, cause in CAUSES.items():
+        values: Tensor = getattr(rollout, name)
+        bad = ~torch.isfinite(values)
+        if values.dim() == 2:
+            bad = (bad & rollout.response_mask).any(dim=1)
+        if bad.any():
+            raise NotFiniteError(f"{name} of the rollout are not finite. Likely cause: {cause}", int(bad.nonzero()[0]))
+
+
+def check_gradients(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+    """Refuses gradients that are not finite; without gradients (DeepSpeed keeps its own) there is nothing to check.
+
+    Args:
+        reduce: sums over processes, so that all of them stop together.
+
+    Raises:
+        NotFiniteError: with the name of a parameter.
+    """
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    if not gradients:
+        return
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    if bool(torch.isfinite(reduce(norm.float()))):
+        return
+    bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
+    of = f"of {bad[0]} and {len(bad) - 1} more parameters " if bad else "(its norm overflows) "
+    raise NotFiniteError(
+        f"the gradient {of}is not finite. Likely cause: learning_rate or the scale of the rewards is too high"
+    )
+
+
+def most_extreme_row(rollout: "Rollout", returns: Tensor) -> int:
+    """The response of a rollout with the return (B, T) furthest from 0: the likeliest to blow up a loss."""
+    sizes = torch.where(rollout.response_mask, returns.abs(), torch.zeros_like(returns))
+    return int(sizes.nan_to_num(nan=torch.inf).amax(dim=1).argmax())
+
+
+@contextmanager
+def told_with_place(step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Adds the step and a prompt to what is raised within about numbers that are not finite.
+
+    Args:
+        step: the running step, counted from 1.
+        prompt_of: row of the rollout -> its prompt, shown.
+        suspect: the row to name where the error names none.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        row = getattr(error, "row", None)
+        row = suspect() if row is None else row
+        raise NotFiniteError(
+            f"step {step}: {error}. Seen at the prompt {prompt_of(row)}. The optimizer step was not taken; the last "
+            "checkpoint is good",
+            row,
+        ) from error
