@@ -177,7 +177,9 @@ class AlarmBell:
 
         with told_with_place(step, prompt_of, lambda: most_extreme_row(rollout, returns)):
             check_rollout(rollout)
-            self.ring(find_alarms(rollout, measure_health(rollout, reduce, gather_object), self.limits), step, prompt_of)
+            self.ring(
+                find_alarms(rollout, measure_health(rollout, reduce, gather_object), self.limits), step, prompt_of
+            )
             yield
 
     def ring(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
@@ -199,6 +201,9 @@ class AlarmBell:
                 )
             if self.speaks and alarm.name not in self.ringing:
                 logger.warning(
-                    "%s. Likely cause: %s. The run goes on; stop_on=['%s'] would stop it", place, alarm.cause, alarm.name
+                    "%s. Likely cause: %s. The run goes on; stop_on=['%s'] would stop it",
+                    place,
+                    alarm.cause,
+                    alarm.name,
                 )
         self.ringing = {alarm.name for alarm in alarms}

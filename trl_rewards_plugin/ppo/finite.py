@@ -98,7 +98,9 @@ def most_extreme_row(rollout: "Rollout", returns: Tensor) -> int:
 
 
 @contextmanager
-def told_with_place(step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0) -> Iterator[None]:
+def told_with_place(
+    step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0
+) -> Iterator[None]:
     """Adds the step and a prompt to what is raised within about numbers that are not finite.
 
     Args:
