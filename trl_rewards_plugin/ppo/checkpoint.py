@@ -79,19 +79,21 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
     Raises:
         InputError: tensors are missing, or the module has no place for them.
     """
-    result = module.load_state_dict(saved, strict=False)
     own = module.state_dict()
-    loaded = {own[name].data_ptr() for name in saved if name in own}
+    fitting = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
+    unexpected = sorted(saved.keys() - fitting.keys())
+    missing = module.load_state_dict(fitting, strict=False).missing_keys
+    loaded = {own[name].data_ptr() for name in fitting}
     missing = [
         name
-        for name in result.missing_keys
+        for name in missing
         if own[name].data_ptr() not in loaded  # tied ones are stored once
         and not (ignore and name.startswith(ignore))
     ]
-    if missing or result.unexpected_keys:
+    if missing or unexpected:
         raise InputError(
             f"a checkpoint of this model ({type(module).__name__})",
-            f"{folder} with missing {missing[:3]} and unexpected {result.unexpected_keys[:3]}",
+            f"{folder} with missing {missing[:3]} and unexpected {unexpected[:3]}",
             "resume with the model that the run began with",
         )
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.ppo.checkpoint import (
@@ -47,6 +47,7 @@ class RestartableTrainer(Trainer):
     processing_class: PreTrainedTokenizerBase
     reward_funcs: list[Callable]
     _checkpointing = False
+    _resumed_from: Path | None = None
 
     @property
     def policy_model(self) -> nn.Module:
@@ -87,6 +88,7 @@ class RestartableTrainer(Trainer):
             self._resume_run_state(folder)
         elif self.args.should_save and (found := checkpoints(output_dir)):
             _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
+        self._resumed_from = folder
         reward_states(self.reward_funcs)  # refused now rather than at the first save
         return super().train(None if folder is None else str(folder), *args, **kwargs)
 
@@ -102,6 +104,16 @@ class RestartableTrainer(Trainer):
             )
         restore_rewards(self.reward_funcs, state.rewards[process % len(state.rewards)])
         self._set_run_state(state)
+
+    def set_initial_training_values(self, *args: Any) -> tuple:
+        """The host's, but that a run which had finished is not trained for a further step."""
+        epochs, steps_per_epoch, *others = super().set_initial_training_values(*args)
+        if self._resumed_from is not None:
+            step = TrainerState.load_from_json(str(self._resumed_from / HOST_STATE_FILE)).global_step
+            if step >= others[-1]:
+                epochs = min(epochs, step // steps_per_epoch)
+                self._load_rng_state(str(self._resumed_from))  # the host would with the first batch
+        return epochs, steps_per_epoch, *others
 
     @property
     def _host_loads(self) -> bool:

@@ -1,0 +1,240 @@
+"""Checkpoints are whole or absent; damaged ones are named and passed over; rewards get their running state back."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Trainer
+
+from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+
+
+class Centred:
+    """Length less its running mean."""
+
+    __name__ = "centred"
+
+    def __init__(self):
+        self.count, self.mean = 0, 0.0
+
+    def __call__(self, completions, **kwargs):
+        for text in completions:
+            self.count += 1
+            self.mean += (len(text) - self.mean) / self.count
+        return [len(text) - self.mean for text in completions]
+
+    def state_dict(self):
+        return {"count": self.count, "mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.count, self.mean = state["count"], state["mean"]
+
+
+def length(completions, **kwargs):
+    return [float(len(text)) for text in completions]
+
+
+def make_trainer(model, folder, reward=None, **settings):
+    settings = {
+        "per_device_train_batch_size": 2,
+        "response_length": 4,
+        "num_ppo_epochs": 1,
+        "max_steps": 3,
+        "save_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        **settings,
+    }
+    rows = Dataset.from_list([{"prompt": text} for text in ("the cat", "snow", "we go home now .", "a big dog")])
+    args = Seq2SeqPPOConfig(output_dir=str(folder), **settings)
+    return Seq2SeqPPOTrainer(model, reward or Centred(), args, train_dataset=rows, eval_dataset=rows)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_t5(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """The output folder of a run with checkpoints 1 to 3; to be copied."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    make_trainer(model, folder).train()
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def remove(path):
+    path.unlink()
+
+
+DAMAGES = {
+    "no host state": ("trainer_state.json", remove, r"trainer_state\.json is missing"),
+    "cut host state": ("trainer_state.json", cut, r"trainer_state\.json is not JSON"),
+    "cut tensors": ("model.safetensors", cut, r"model\.safetensors has \d+ bytes instead of \d+"),
+    "changed tensors": ("value_head.safetensors", flip, r"value_head\.safetensors is not what was saved"),
+    "no optimizer": ("optimizer.pt", remove, r"optimizer\.pt is missing"),
+    "cut random state": ("rng_state.pth", cut, r"rng_state\.pth has \d+ bytes"),
+    "no list": ("ppo_state.json", remove, r"ppo_state\.json, which is written last, is missing"),
+    "cut list": ("ppo_state.json", cut, r"ppo_state\.json, which is written last, .*JSONDecodeError"),
+}
+
+
+@pytest.mark.parametrize(("name", "harm", "words"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(folder, caplog, name, harm, words):
+    harm(folder / "checkpoint-3" / name)
+    assert find_checkpoint(folder, True).name == "checkpoint-2"
+    assert len(caplog.records) == 1
+    assert "checkpoint-3 is damaged and passed over" in caplog.text
+    with pytest.raises(InputError, match=words) as refused:
+        find_checkpoint(folder, folder / "checkpoint-3")
+    assert "checkpoint-3" in refused.value.found
+    assert "checkpoint-1, checkpoint-2" in refused.value.next_step
+
+
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one_and_ends_the_same(model, folder, finished, caplog):
+    cut(folder / "checkpoint-3" / "optimizer.pt")
+    resumed = make_trainer(model, folder)
+    resumed.train(resume_from_checkpoint=True)
+    assert "checkpoint-3 is damaged" in caplog.text
+    assert damage(folder / "checkpoint-3") is None  # written anew
+    for name in ("model.safetensors", "value_head.safetensors"):
+        assert (folder / "checkpoint-3" / name).read_bytes() == (finished / "checkpoint-3" / name).read_bytes()
+    assert not (folder / UNFINISHED).exists()
+
+
+def test_nothing_whole_to_resume_from_is_an_error_that_says_what_there_is(model, folder, tmp_path):
+    with pytest.raises(InputError, match="none in"):
+        make_trainer(model, tmp_path / "empty").train(resume_from_checkpoint=True)
+    for number in (1, 2, 3):
+        remove(folder / f"checkpoint-{number}" / "trainer_state.json")
+    with pytest.raises(InputError, match=r"checkpoint-3: trainer_state\.json is missing; checkpoint-2"):
+        make_trainer(model, folder).train(resume_from_checkpoint=True)
+    with pytest.raises(InputError, match="no such folder"):
+        make_trainer(model, folder).train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_without_the_optimizer_cannot_be_resumed_from(model, tmp_path):
+    make_trainer(model, tmp_path, save_only_model=True, max_steps=1).train()
+    with pytest.raises(InputError, match="save_only_model"):
+        make_trainer(model, tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_another_models_checkpoint_is_refused(folder, tmp_path):
+    other = make_trainer(tiny_bart(tmp_path / "bart"), tmp_path / "other")
+    with pytest.raises(InputError, match="resume with the model that the run began with"):
+        other.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
+
+
+def test_a_run_that_had_finished_is_not_trained_further(model, folder):
+    trainer = make_trainer(model, folder)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 3
+    assert [path.name for path in checkpoints(folder)][-1] == "checkpoint-3"
+    longer = make_trainer(model, folder, max_steps=4)
+    longer.train(resume_from_checkpoint=True)
+    assert longer.state.global_step == 4
+
+
+def test_leftovers_of_a_killed_save_are_removed_at_the_next_start(model, folder):
+    shutil.copytree(folder / "checkpoint-3", folder / UNFINISHED / "checkpoint-4")
+    make_trainer(model, folder).train(resume_from_checkpoint=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+
+
+def test_a_fresh_start_beside_an_earlier_runs_checkpoints_is_told(model, folder, caplog):
+    make_trainer(model, folder, max_steps=1).train()
+    assert "holds checkpoint-3 of an earlier run" in caplog.text
+
+
+@pytest.mark.parametrize(("limit", "left"), [(None, [1, 2, 3, 4]), (0, [1, 2, 3, 4]), (2, [3, 4]), (1, [4])])
+def test_the_oldest_checkpoints_are_removed(model, tmp_path, limit, left):
+    make_trainer(model, tmp_path, max_steps=4, save_total_limit=limit).train()
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{number}" for number in left]
+    assert not (tmp_path / UNFINISHED).exists()
+
+
+def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path):
+    trainer = make_trainer(
+        model,
+        tmp_path,
+        max_steps=4,
+        save_total_limit=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_reward",
+        greater_is_better=True,
+    )
+    ranking = iter([0.0, 3.0, 2.0, 1.0])
+    trainer._evaluate_rows = lambda rows: (len(rows), {"reward": next(ranking)})
+    trainer.train()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert (tmp_path / "checkpoint-2").is_dir()
+    saved = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == str(tmp_path / "checkpoint-2")
+
+
+def test_a_checkpoint_is_pushed_once_it_has_its_name(model, tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, damage(Path(folder))))
+    )
+    trainer = make_trainer(model, tmp_path, max_steps=1)
+    trainer.args.push_to_hub = True
+    monkeypatch.setattr(trainer, "push_to_hub", lambda *args, **kwargs: None)
+    trainer.train()
+    assert pushed == [(str(tmp_path / "checkpoint-1"), None)]
+
+
+def test_a_rewards_running_state_comes_back(model, folder, finished):
+    reward = Centred()
+    make_trainer(model, folder, reward).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    assert reward.count == 6
+    saved = json.loads((finished / "checkpoint-3" / "ppo_state.json").read_text())
+    assert saved["rewards"] == [{"centred": reward.state_dict()}]
+
+
+def test_rewards_that_are_not_the_runs_own_are_refused(model, folder):
+    with pytest.raises(InputError, match=r"the rewards whose state the checkpoint holds: \['centred'\]"):
+        make_trainer(model, folder, length).train(resume_from_checkpoint=True)
+
+
+def test_a_reward_state_that_is_not_plain_is_refused_before_training(model, tmp_path):
+    reward = Centred()
+    reward.mean = torch.zeros(())
+    with pytest.raises(InputError, match=r"reward 'centred'.*Tensor"):
+        make_trainer(model, tmp_path, reward).train()
+
+
+def test_another_number_of_processes_is_told(model, folder, caplog):
+    path = folder / "checkpoint-2" / "ppo_state.json"
+    state = json.loads(path.read_text())
+    state["rewards"] = state["rewards"] * 2
+    path.write_text(json.dumps(state))
+    with caplog.at_level(logging.WARNING):
+        make_trainer(model, folder).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    assert "was saved by 2 processes and is resumed by 1" in caplog.text
