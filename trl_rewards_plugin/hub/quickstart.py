@@ -5,10 +5,11 @@ The Python blocks run as they stand, beside the model's folder or with its id on
 
 from __future__ import annotations
 
+import re
 from string import Template
 
 from trl_rewards_plugin.hub.data import RewardModelCardData
-from trl_rewards_plugin.hub.markdown import one_line
+from trl_rewards_plugin.hub.markdown import escape, one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500
@@ -102,3 +103,12 @@ def _prompt(data: RewardModelCardData) -> str:
 def _literal(text: str) -> str:
     """`text` as a Python string in double quotes on one line."""
     return '"' + one_line(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def with_name(card: str, name: str) -> str:
+    """A card of ours with another name in its title, its code and its metadata."""
+    title = escape(name.rpartition("/")[2])
+    card = re.sub(r"(?m)^# .*$", lambda found: f"# {title}", card, count=1)
+    return re.sub(
+        r'(?m)^(name = |pipe = text2text_pipeline\()"(?:[^"\\]|\\.)*"', lambda found: found[1] + _literal(name), card
+    )

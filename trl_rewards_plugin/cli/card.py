@@ -1,0 +1,55 @@
+"""`trl-rewards card RUN`: renders the card of a run folder again, and shows it. Leaves out: what a card tells."""
+
+from __future__ import annotations
+
+import tempfile
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl_rewards_plugin.cli.flags import Parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes RUN/README.md and, if asked, its page; returns the exit code."""
+    from trl_rewards_plugin.hub.card import write_model_card
+    from trl_rewards_plugin.hub.preview import preview_html
+
+    arguments = _parser().parse(argv)
+    folder = Path(arguments.run)
+    path = write_model_card(folder, overwrite=arguments.overwrite_card)
+    print(f"Card: {path}")
+    if arguments.preview is not None:
+        page = preview_html(path.read_text(encoding="utf-8"), folder)
+        if arguments.preview:
+            Path(arguments.preview).write_text(page, encoding="utf-8")
+            print(f"Page: {arguments.preview}")
+        else:
+            _show(page)
+    return 0
+
+
+def _show(page: str) -> None:
+    """Opens the page in the browser, from a file that outlives this command; says where it is if there is none."""
+    with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="card-", delete=False, encoding="utf-8") as file:
+        file.write(page)
+    shown = webbrowser.open(Path(file.name).as_uri())
+    print(f"Page: {file.name}" + ("" if shown else " (no browser found: open it in one)"))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="trl-rewards card",
+        description="Renders the model card of a finished run again, from the numbers in its folder.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder: the output_dir of trl-rewards train")
+    parser.add_argument(
+        "--preview",
+        nargs="?",
+        const="",
+        metavar="FILE.html",
+        help="show the card as a page: written to FILE.html, or opened in the browser without one",
+    )
+    parser.add_argument("--overwrite-card", action="store_true", help="give up what a person changed in RUN/README.md")
+    return parser

@@ -1,0 +1,99 @@
+"""`trl-rewards push RUN user/name`: a run folder, or a metric as a Space, to the Hub.
+
+Leaves out: the upload itself (`hub/upload.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl_rewards_plugin.cli.flags import Parser
+from trl_rewards_plugin.errors import InputError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Uploads as the flags say; returns the exit code: 1 where the Hub or the network failed."""
+    from trl_rewards_plugin.hub.failures import UploadError
+    from trl_rewards_plugin.hub.upload import plan_upload, push_to_hub
+
+    arguments = _parser().parse(argv)
+    folder, repo_id = _what_and_where(arguments)
+    if arguments.dry_run:
+        plan = plan_upload(
+            folder, repo_id, revision=arguments.revision, include_completions=arguments.include_completions
+        )
+        print(f"{plan.format()}\nDry run: nothing was sent.")
+        return 0
+    try:
+        push_to_hub(
+            folder,
+            repo_id,
+            private=arguments.private or None,
+            create_pr=arguments.create_pr,
+            revision=arguments.revision,
+            include_completions=arguments.include_completions,
+            overwrite_card=arguments.overwrite_card,
+            commit_message=arguments.message,
+            # At once: in a pipe the list must not come after the progress bar, which is on standard error.
+            echo=lambda text: print(text, flush=True),
+        )
+    except UploadError as error:
+        print(f"trl-rewards push: not uploaded{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
+    """The folder and the repository: RUN user/name, or user/name alone with --metric."""
+    if arguments.metric is not None:
+        if len(arguments.names) != 1:
+            step = "trl-rewards push --metric NAME user/name"
+            raise InputError("one repository with --metric", " ".join(arguments.names) or "none", step)
+        return _metric_folder(arguments.metric), arguments.names[0]
+    if len(arguments.names) != 2:
+        step = "trl-rewards push RUN user/name"
+        raise InputError("a run folder and a repository", " ".join(arguments.names) or "nothing", step)
+    folder, repo_id = arguments.names
+    if not Path(folder).is_dir():
+        raise InputError("a run folder", f"{folder!r}, which is no folder", "give the output_dir of a run first")
+    return Path(folder), repo_id
+
+
+def _metric_folder(name: str) -> Path:
+    root = Path(__file__).parents[1] / "metrics"
+    known = sorted(path.parent.name for path in root.glob("*/app.py"))
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        step = f"did you mean {close[0]!r}?" if close else "give one of these"
+        raise InputError(f"a metric, one of {', '.join(known)}", repr(name), step)
+    return root / name
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="trl-rewards push",
+        usage="trl-rewards push RUN user/name [options]\n       trl-rewards push --metric NAME user/name [options]",
+        description="Uploads a run's model with its card, or a metric as a Space, in one commit. A second time "
+        "uploads nothing. Log in first: `hf auth login`, or HF_TOKEN.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
+    parser.add_argument("--metric", metavar="NAME", help="push this metric of the package as a Space, and no run")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, made if it does not exist")
+    parser.add_argument("--message", metavar="TEXT", help="first line of the commit; unset: what changed")
+    parser.add_argument(
+        "--include-completions",
+        action="store_true",
+        help="take along the held-out prompts and outputs, also where the prompts are your own",
+    )
+    parser.add_argument(
+        "--overwrite-card", action="store_true", help="replace a card in the repository that a person edited"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the list of files and send nothing")
+    return parser

@@ -1,0 +1,184 @@
+"""What a repository on the Hub holds, and what of a local folder it lacks. Leaves out: changing it (`upload.py`)."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in
+from trl_rewards_plugin.hub.files import UploadFile
+
+# Seconds without a byte after which a request is given up; the client itself would wait for ever.
+TIMEOUT = 120.0
+# Weights of an earlier upload that a loader would find beside, or before, the new ones.
+_WEIGHTS = (
+    "model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "pytorch_model*.bin",
+    "pytorch_model.bin.index.json", "adapter_model.bin",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository, or one that could be made.
+
+    Attributes:
+        repo_id: `owner/name`.
+        repo_type: "model" or "space".
+        revision: Branch, or None for the main one.
+    """
+
+    repo_id: str
+    repo_type: str = "model"
+    revision: str | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """As the client's methods take it."""
+        return {"repo_id": self.repo_id, "repo_type": self.repo_type, "revision": self.revision}
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there: the latest commit, None if there is no repository, and file -> digest."""
+
+    head: str | None
+    has_branch: bool
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a commit would do."""
+
+    added: Sequence[UploadFile]
+    updated: Sequence[UploadFile]
+    removed: Sequence[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.updated or self.removed)
+
+    def summary(self) -> str:
+        """`Add config.json; update README.md and 2 more`."""
+        parts = []
+        for verb, names in (
+            ("add", [file.name for file in self.added]),
+            ("update", [file.name for file in self.updated]),
+            ("remove", list(self.removed)),
+        ):
+            if names:
+                shown = ", ".join(names[:3])
+                parts.append(f"{verb} {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
+        told = "; ".join(parts)
+        return told[:1].upper() + told[1:]
+
+
+@contextmanager
+def patient_client() -> Iterator[None]:
+    """Gives the client's connection a time limit where it has none, so that a Hub that stalls is an error."""
+    from huggingface_hub import get_session
+
+    client = get_session()
+    before = client.timeout
+    if before.read is None:
+        client.timeout = TIMEOUT
+    try:
+        yield
+    finally:
+        client.timeout = before
+
+
+def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str, str]:
+    """The full id of the repository, and who this is, after asking the Hub whether they may write there.
+
+    Raises:
+        InputError: nobody is logged in, or not someone who may write there.
+    """
+    me = api.whoami()
+    role = me.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read":
+        raise not_logged_in("a token that may only read")
+    owner, _, name = repo_id.rpartition("/")
+    owner = owner or me["name"]
+    own = {me["name"], *(organisation["name"] for organisation in me.get("orgs", ()))}
+    if owner not in own and not create_pr:
+        raise not_allowed(f"{owner}/{name}", f"the login of {me['name']}, who is not {owner} and not a member")
+    return f"{owner}/{name}", me["name"]
+
+
+def read_state(api: Any, repository: Repository) -> State:
+    """What the repository holds now."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        head = api.repo_info(**repository.place).sha
+        tree = list(api.list_repo_tree(**{**repository.place, "revision": head}, recursive=True))
+    except RepositoryNotFoundError:
+        return State(None, False, {})
+    except RevisionNotFoundError:
+        return State(None, False, {}) if repository.revision is None else _main_state(api, repository)
+    files = [entry for entry in tree if hasattr(entry, "blob_id")]
+    return State(head, True, {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files})
+
+
+def _main_state(api: Any, repository: Repository) -> State:
+    """What a new branch would start from."""
+    state = read_state(api, Repository(repository.repo_id, repository.repo_type))
+    return State(state.head, False, state.digests)
+
+
+def find_changes(files: Sequence[UploadFile], state: State) -> Changes:
+    """What of `files` the repository lacks, and which older weights would be in their way."""
+    added = [file for file in files if file.name not in state.digests]
+    updated = [file for file in files if file.name in state.digests and not _is_same(file, state.digests[file.name])]
+    names = {file.name for file in files}
+    has_weights = any(fnmatch(name, pattern) for name in names for pattern in _WEIGHTS)
+    removed = [
+        name
+        for name in state.digests
+        if has_weights and name not in names and any(fnmatch(name, pattern) for pattern in _WEIGHTS)
+    ]
+    return Changes(added, updated, removed)
+
+
+def _is_same(file: UploadFile, digest: str) -> bool:
+    """Whether the digest is the file's: SHA-256 where the Hub keeps it as a large file, else git's blob id."""
+    if len(digest) == 64:
+        return _sha256(file) == digest
+    content = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
+
+
+def _sha256(file: UploadFile) -> str:
+    if isinstance(file.content, bytes):
+        return hashlib.sha256(file.content).hexdigest()
+    with file.content.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_text(api: Any, repository: Repository, head: str, name: str) -> str:
+    """A file of the repository, without a trace in the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = {**repository.place, "revision": head}
+        return Path(api.hf_hub_download(filename=name, local_dir=folder, **place)).read_text(encoding="utf-8")
+
+
+def open_pull_request(api: Any, repository: Repository, files: Sequence[UploadFile], me: str) -> str | None:
+    """The address of an open pull request of `me` that already holds `files`; None if there is none."""
+    open_ones = api.get_repo_discussions(
+        repository.repo_id,
+        repo_type=repository.repo_type,
+        author=me,
+        discussion_type="pull_request",
+        discussion_status="open",
+    )
+    for request in open_ones:
+        place = Repository(repository.repo_id, repository.repo_type, request.git_reference)
+        if not find_changes(files, read_state(api, place)):
+            return str(request.url)
+    return None
