@@ -1,10 +1,7 @@
 """Where a classifier runs: devices, dtypes, memory. Knows nothing of models."""
 
-import contextlib
 import gc
 import os
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +9,12 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 
-_LOADING = threading.Lock()
+# Beside torch.OutOfMemoryError: of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
+_TOO_SMALL = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "could not create a primitive",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def own_device() -> torch.device:
@@ -87,8 +89,10 @@ def to_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tens
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device's memory, or the CPU's, was too small. On a CPU torch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether the device's memory, or the CPU's, was too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(message in str(error) for message in _TOO_SMALL)
 
 
 def free_memory(device: torch.device) -> None:
@@ -96,24 +100,3 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type != "cpu":
         torch.accelerator.empty_cache()
-
-
-@contextlib.contextmanager
-def whole_weights() -> Iterator[None]:
-    """Has `from_pretrained` read all weights in every process.
-
-    Under FSDP with CPU-efficient loading, transformers fills a model in the first process only and counts on FSDP to
-    send the rest; a judge is no part of FSDP and would score with empty weights in the others, without an error.
-    """
-    name = "FSDP_CPU_RAM_EFFICIENT_LOADING"
-    # The environment belongs to the whole process, and so do the defaults that transformers sets while it loads.
-    with _LOADING:
-        before = os.environ.get(name)
-        os.environ[name] = "false"
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = before

@@ -73,7 +73,7 @@ class BatchedForward:
         try:
             with torch.inference_mode(), devices.precision(model.device, self.dtype):
                 return model(**devices.to_device(inputs, model.device)).logits
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
             texts, tokens = inputs["input_ids"].shape

@@ -26,6 +26,9 @@ from trl_rewards_plugin.rewards.forward import BatchedForward
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
 
+# transformers sets torch's default dtype and device while it loads: one model at a time in a process.
+_LOADING = threading.Lock()
+
 OFFLOADS = (None, "cpu", "disk")
 
 # Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
@@ -185,7 +188,7 @@ class SharedClassifier:
             model = self.source if self.device is None else self.source.to(self._own_place())
             return model.eval()
         place = self._own_place()
-        with devices.whole_weights():
+        with _LOADING:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 self.source, revision=self.revision, dtype=self.dtype or torch.float32, output_loading_info=True
             )
