@@ -15,6 +15,8 @@ from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.token_rules import TokenRules
 
 # ProphetNet's forward pass over a whole response mixes up the relative positions of its predicting stream (it permutes
 # them in another order than it looks them up), so that a token's probability hangs on the response's length. One token
@@ -22,7 +24,16 @@ from trl_rewards_plugin.errors import InputError
 SCORED_TOKEN_BY_TOKEN = ("prophetnet",)
 
 # Position embeddings of RoBERTa and its like begin behind the pad token's id.
-_COUNTED_FROM_PAD = ("camembert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
+_COUNTED_FROM_PAD = (
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
 
 # Larger than any batch has tokens.
 _NO_LIMIT = 2**62
@@ -59,19 +70,20 @@ def _side_positions(config: Any, side: str) -> int | None:
     return None
 
 
-def check_architecture(model: PreTrainedModel, *, max_prompt_length: int, gradient_checkpointing: bool) -> None:
+def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: TokenRules) -> None:
     """Refuses a model whose sampled policy could not be scored, and settings that its architecture cannot follow.
 
     Raises:
-        InputError: an encoder that reads no text, experts chosen at random, block-sparse attention over prompts that
-            reach it, or gradient checkpointing where responses are scored token by token.
+        InputError: responses longer than the decoder has positions for, experts chosen at random, block-sparse
+            attention over prompts that reach it, or gradient checkpointing where responses are scored token by token.
     """
     config = model.config
-    if model.main_input_name != "input_ids":
+    room = positions(model).decoder
+    if room is not None and args.response_length > room - len(rules.forced_ids):
         raise InputError(
-            "an encoder-decoder that reads text",
-            f"{type(model).__name__}, which reads {model.main_input_name}",
-            "pass a text-to-text model, for example google/flan-t5-small or facebook/bart-base",
+            f"response_length of at most {room - len(rules.forced_ids)}, the positions of {type(model).__name__}",
+            f"response_length={args.response_length}",
+            "lower response_length",
         )
     policy = getattr(config, "second_expert_policy", "all")
     if policy != "all":
@@ -81,14 +93,16 @@ def check_architecture(model: PreTrainedModel, *, max_prompt_length: int, gradie
             "load the model with second_expert_policy='all'",
         )
     limit = _full_attention_limit(_sides_config(config, "encoder"))
-    if limit is not None and max_prompt_length > limit:
+    if limit is not None and args.max_prompt_length > limit:
         raise InputError(
             f"prompts of at most {limit} tokens for {type(model).__name__} with block-sparse attention, which is "
             "another one in training than in generation",
-            f"max_prompt_length={max_prompt_length}",
+            f"max_prompt_length={args.max_prompt_length}",
             "lower max_prompt_length, or load the model with attention_type='original_full'",
         )
-    if gradient_checkpointing and config.model_type in SCORED_TOKEN_BY_TOKEN:
+    # The host's name for it since transformers 5.23, and the one before.
+    asked = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
+    if asked and config.model_type in SCORED_TOKEN_BY_TOKEN:
         raise InputError(
             f"no gradient checkpointing with {type(model).__name__}, which is scored through its key-value cache",
             "gradient checkpointing switched on",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -27,11 +27,12 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
 
     Raises:
         InputError: a folder without a model, a name that is neither a folder nor on the Hub, a decoder-only or
-            encoder-only model, a model in fp16, or no `PreTrainedModel` at all.
+            encoder-only model, one for speech or images, a model in fp16, or no `PreTrainedModel` at all.
     """
     if isinstance(model, str | os.PathLike):
         config = _read_config(str(model))
         shown = f"{model} (model_type {config.model_type})"
+        reads_text = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
     else:
         bare = bare_model(model)
         if not isinstance(bare, PreTrainedModel):
@@ -41,11 +42,18 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
         if not bare.can_generate():
             raise InputError("a model that generates text", type(bare).__name__, "load it by AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__
+        reads_text = bare.main_input_name == "input_ids"
     if not config.is_encoder_decoder:
         raise InputError(
             "an encoder-decoder model",
             f"{shown}, which is not one",
             f"pass one, {EXAMPLES}; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward",
+        )
+    if not reads_text:
+        raise InputError(
+            "an encoder-decoder that reads text and writes text",
+            f"{shown}, which is none",
+            f"pass one, {EXAMPLES}",
         )
 
 
@@ -76,17 +84,6 @@ def check_reference(ref_model: Any, policy: nn.Module) -> None:
     check_seq2seq_model(ref_model)
     if bare_model(ref_model) is bare_model(policy):
         raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
-
-
-def check_positions(model: PreTrainedModel, response_length: int) -> None:
-    """Refuses responses that are longer than the model has positions for."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and response_length > positions:
-        raise InputError(
-            f"response_length of at most {positions}, the positions of {type(model).__name__}",
-            f"response_length={response_length}",
-            "lower response_length",
-        )
 
 
 def check_trained_dtype(model: nn.Module) -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from trl_rewards_plugin.ppo.architectures import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy import bare_model, teacher_forced, token_logprobs
 from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
 from trl_rewards_plugin.ppo.rollout import sample_responses
@@ -38,8 +40,7 @@ class Decoded:
 
 def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
     """Most tokens of a prompt: `max_prompt_length`, or the model's positions where they are fewer (BART's are)."""
-    positions = getattr(bare_model(model).config, "max_position_embeddings", None)
-    return min(args.max_prompt_length, positions or args.max_prompt_length)
+    return min(args.max_prompt_length, positions(bare_model(model)).encoder or args.max_prompt_length)
 
 
 def rules_for(model: nn.Module, args: Seq2SeqPPOConfig) -> TokenRules:
@@ -91,9 +92,10 @@ def decode_prompts(
             ids, mask = encoded.ids.to(core.device), encoded.mask.to(core.device)
             if generation_kwargs is not None:
                 given = {"max_new_tokens": args.response_length, **generation_kwargs}
-                output = core.generate(input_ids=ids, attention_mask=mask.long(), **given)[:, 1:]
+                output = core.generate(input_ids=ids, attention_mask=mask.long(), **given)
+                output = _without_prefix(output, rules)
                 texts += processing_class.batch_decode(output, skip_special_tokens=True)
-                lengths.append((output != rules.pad_id).sum(1))
+                lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
                 continue
             responses = sample_responses(core, ids, mask, rules, args.response_length, greedy=greedy)
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
@@ -104,3 +106,10 @@ def decode_prompts(
                 ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
     core.train(was_training)
     return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)
+
+
+def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:
+    """What `generate` wrote (N, L), without the decoder's start and what was forced behind it."""
+    output = output[:, 1:]
+    forced = output.new_tensor(rules.forced_ids)
+    return output[:, len(forced) :] if (output[:, : len(forced)] == forced).all() else output

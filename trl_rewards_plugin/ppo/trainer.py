@@ -30,11 +30,11 @@ from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.alarms import AlarmBell
+from trl_rewards_plugin.ppo.architectures import check_architecture
 from trl_rewards_plugin.ppo.checkpoint import RunState
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
     check_devices,
-    check_positions,
     check_reward_funcs,
     check_seq2seq_model,
     check_value_model,
@@ -116,8 +116,9 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         check_seq2seq_model(model)
 
         policy, processing_class = load_policy(model, processing_class)
-        use_cache = bare_model(policy).config.use_cache
-        check_positions(bare_model(policy), args.response_length)
+        use_cache = getattr(bare_model(policy).config, "use_cache", None)
+        self.rules = rules_for(policy, args)
+        check_architecture(bare_model(policy), args, self.rules)
         # The reference's encoder is the policy's own for good where it is frozen and the reference is made from it.
         self._one_encoder = args.frozen_encoder and ref_model is None
         policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
@@ -128,7 +129,6 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             detach_value_head=args.detach_value_head,
             value_model=load_value_model(value_model, policy),
         )
-        self.rules = rules_for(wrapped.core, args)
         super().__init__(
             model=wrapped,
             args=with_max_steps(args, train_dataset),
@@ -139,7 +139,11 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        wrapped.config.use_cache = use_cache  # the host turned it off, and it would have gone into the saved config
+        # The host turned it off, and it would have gone into the saved config; where each side has its own, it made it.
+        if use_cache is None:
+            del wrapped.config.use_cache
+        else:
+            wrapped.config.use_cache = use_cache
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         self._use_progress_bar()
