@@ -1,0 +1,11 @@
+"""Runs here draw no curves: a picture takes a quarter of a second, and one is due at every save of every run."""
+
+import pytest
+
+from trl_rewards_plugin.ppo import curves
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch, request):
+    if not request.module.__name__.endswith("test_curves"):
+        monkeypatch.setattr(curves, "save_training_curves", lambda log_history, path: None)
