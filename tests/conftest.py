@@ -25,6 +25,20 @@ def _datasets_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def evaluate_cache(tmp_path_factory):
+    """evaluate's caches in a temporary folder, for tests that call `evaluate.load`. One for the whole session: the
+    scripts that it copies are imported from the first one."""
+    import evaluate
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(folder / "modules"))
+    patch.setattr(evaluate.config, "HF_METRICS_CACHE", str(folder / "metrics"))
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """A `TinyRun`: tiny random model and judges with a few prompts."""
     from tests.recipes.tiny_run import make_tiny_run
