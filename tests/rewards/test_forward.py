@@ -20,14 +20,21 @@ from trl_rewards_plugin.rewards.forward import BatchedForward
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
 
-def watched(limit=None, error=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), **options):
+GPU_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+CPU_ERROR = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "12884901888 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+def watched(limit, error=GPU_ERROR, **options):
     """A reward whose model fails with `error` above `limit` padded tokens, and the shapes that it was given."""
     model = AutoModelForSequenceClassification.from_pretrained(judge())
     shapes = []
 
     def look(_, args, inputs):
         shapes.append(tuple(inputs["input_ids"].shape))
-        if limit is not None and inputs["input_ids"].numel() > limit:
+        if inputs["input_ids"].numel() > limit:
             raise error
 
     model.register_forward_pre_hook(look, with_kwargs=True)
@@ -35,13 +42,7 @@ def watched(limit=None, error=torch.OutOfMemoryError("CUDA out of memory. Tried 
     return ClassifierReward(model, label="good", tokenizer=tokenizer, name="watched", **options), shapes
 
 
-CPU_ERROR = RuntimeError(
-    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
-    "12884901888 bytes. Error code 12 (Cannot allocate memory)"
-)
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), CPU_ERROR])
+@pytest.mark.parametrize("error", [GPU_ERROR, CPU_ERROR])
 @pytest.mark.parametrize("batch_size", [None, 8])
 def test_a_batch_that_does_not_fit_is_halved_and_stays_so(error, batch_size, caplog):
     texts = [letter * 8 for letter in "abcdefgh"]  # 10 tokens each
