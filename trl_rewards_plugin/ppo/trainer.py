@@ -315,7 +315,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         model.train()  # gradient checkpointing needs it; dropout is off in either mode
         host = self._host(model)
         targets = compute_targets(rollout, self.args, self.kl_coef, host.reduce)
-        stats = rollout_statistics(rollout, targets, self.kl_coef)
+        stats = rollout_statistics(rollout, targets, self.kl_coef, self.accelerator.gather)
         warming_up = self.state.global_step < self.args.critic_warmup_steps
         lesson = Lesson(self.args, self.rules, self.kl_coef, critic_only=warming_up)
         self.completions.end_rollout(targets.advantages, rollout.response_mask)

@@ -15,7 +15,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_gradients
 from trl_rewards_plugin.ppo.kl import token_kl
 from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.masking import masked_mean, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.masking import masked_sum, masked_whiten
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
@@ -215,25 +215,41 @@ def _micro_batch_loss(
     return loss, {name: value.detach() for name, value in sums.items()}
 
 
-def rollout_statistics(rollout: Rollout, targets: Targets, kl_coef: float) -> dict[str, float]:
-    """What a rollout looked like before it was learnt from, under TRL's names.
+def rollout_statistics(
+    rollout: Rollout, targets: Targets, kl_coef: float, gather: Callable[[Tensor], Tensor] = lambda rows: rows
+) -> dict[str, float]:
+    """What a rollout looked like before it was learnt from, on all processes, under TRL's names.
 
     `objective/kl`, `non_score_reward` and `rlhf_reward` are means over responses of token sums, KL in nats;
     entropy and the sampling gap are means and the maximum over tokens.
+
+    Args:
+        rollout, targets: this process's part.
+        gather: joins rows (B, columns) of all processes; the identity on one.
     """
     mask = rollout.response_mask
-    kl = targets.kl.sum(1).mean()
-    gap = torch.where(mask, (rollout.sampled_logprobs - rollout.logprobs).abs(), torch.zeros_like(rollout.logprobs))
+    zeros = torch.zeros_like(rollout.logprobs)
+    columns = [
+        rollout.scores,
+        targets.kl.sum(1),
+        torch.where(mask, rollout.entropies, zeros).sum(1),
+        torch.where(mask, (rollout.sampled_logprobs - rollout.logprobs).abs(), zeros).amax(1),
+        rollout.ended,
+        rollout.prompt_mask.sum(1),
+        mask.sum(1),
+    ]
+    rows = gather(torch.stack([column.float() for column in columns], dim=1))
+    scores, kl, entropy, gap, ended, prompt_tokens, tokens = rows.unbind(1)
     return {
-        "objective/scores": rollout.scores.mean().item(),
-        "objective/scores_std": rollout.scores.std(correction=0).item(),
-        "objective/kl": kl.item(),
+        "objective/scores": scores.mean().item(),
+        "objective/scores_std": scores.std(correction=0).item(),
+        "objective/kl": kl.mean().item(),
         "objective/kl_coef": kl_coef,
-        "objective/entropy": masked_mean(rollout.entropies, mask).item(),
-        "objective/non_score_reward": -kl_coef * kl.item(),
-        "objective/rlhf_reward": (rollout.scores.mean() - kl_coef * kl).item(),
-        "val/num_eos_tokens": float(rollout.ended.sum()),
+        "objective/entropy": (entropy.sum() / tokens.sum()).item(),
+        "objective/non_score_reward": -kl_coef * kl.mean().item(),
+        "objective/rlhf_reward": (scores - kl_coef * kl).mean().item(),
+        "val/num_eos_tokens": ended.sum().item(),
         "val/sampling_gap": gap.max().item(),
-        "tokens/queries_len_mean": rollout.prompt_mask.sum(1).float().mean().item(),
-        "tokens/responses_len_mean": mask.sum(1).float().mean().item(),
+        "tokens/queries_len_mean": prompt_tokens.mean().item(),
+        "tokens/responses_len_mean": tokens.mean().item(),
     }
