@@ -59,7 +59,7 @@ def as_scores(values: Any, what: str) -> list[float | None]:
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(
-            f"{what} as a list of scores", f"{type(values).__name__} {values!r}", "give one score a prompt"
+            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score a prompt"
         )
     listed = list(values)
     for place, value in enumerate(listed):

@@ -1,0 +1,73 @@
+"""Each metric's folder is a whole Space: front matter, requirements, and an app that shows the module beside it."""
+
+import runpy
+import shutil
+from pathlib import Path
+
+import evaluate
+import pytest
+import yaml
+
+from trl_rewards_plugin import metrics
+
+FOLDERS = [Path(getattr(metrics, name)) for name in metrics.__all__]
+
+pytestmark = pytest.mark.usefixtures("evaluate_cache")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_folder_is_complete(folder):
+    files = {path.name for path in folder.iterdir() if path.is_file()}
+    assert files == {f"{folder.name}.py", "README.md", "app.py", "requirements.txt"}
+    assert (folder / "requirements.txt").read_text(encoding="utf-8").startswith("trl_rewards_plugin\n")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_front_matter_is_a_spaces(folder):
+    _, front, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert set(values) >= {
+        "title",
+        "emoji",
+        "colorFrom",
+        "colorTo",
+        "sdk",
+        "sdk_version",
+        "app_file",
+        "pinned",
+        "tags",
+    }
+    assert (values["sdk"], values["app_file"]) == ("gradio", "app.py")
+    # The Hub's rules for the card of a Space.
+    colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert {values["colorFrom"], values["colorTo"]} <= colours
+    assert values["tags"] == ["evaluate", "metric"]
+    for heading in ("## How to use", "### Inputs", "### Output", "## Limits", "## Citation"):
+        assert heading in text
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_app_shows_the_module_beside_it_whatever_the_folder_is_called(folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(folder, tmp_path / "app")
+    real_load = evaluate.load
+    # The default judge is on the Hub.
+    config = None if folder.name == "reward_gain" else "tiny"
+    monkeypatch.setattr(evaluate, "load", lambda path: real_load(path, config))
+    shown = []
+    monkeypatch.setattr(evaluate.utils, "launch_gradio_widget", shown.append)
+    runpy.run_path(str(copy / "app.py"), run_name="__main__")
+    assert [module.name for module in shown] == [folder.name]
+
+
+@pytest.mark.parametrize("folder", FOLDERS[:2], ids=lambda folder: folder.name)
+def test_the_readmes_calls_are_those_that_work(folder):
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    block = text.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(
+        block.replace("evaluate.load(" + folder.name.upper() + ")", f'evaluate.load({folder.name.upper()}, "tiny")'),
+        names,
+    )
+    results = names["results"]
+    assert isinstance(results, dict)
+    assert list(results) == [folder.name, "scores", "share_above"]
