@@ -1,13 +1,28 @@
+import functools
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainerState
 
 from tests.rewards.judges import TEXTS, judge, sentiment
 from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import MultiClassifierReward, presets, shared_classifier
+from trl_rewards_plugin.rewards import (
+    ClassifierReward,
+    LengthReward,
+    MetricReward,
+    MultiClassifierReward,
+    RepetitionReward,
+    SimilarityReward,
+    presets,
+    shared_classifier,
+)
 
 
 def reward_file(folder, content):
@@ -20,15 +35,59 @@ def reward_file(folder, content):
 
 
 def test_the_article_is_the_published_pair():
-    assert presets.preset_entries("article") == [
-        {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
-        {
-            "model": "cardiffnlp/twitter-roberta-base-sentiment",
-            "label": "LABEL_1",
-            "weight": 0.5,
-            "name": "neutrality",
-        },
-    ]
+    assert presets.preset_content("article") == {
+        "name": "article",
+        "rewards": [
+            {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
+            {
+                "model": "cardiffnlp/twitter-roberta-base-sentiment",
+                "label": "LABEL_1",
+                "weight": 0.5,
+                "name": "neutrality",
+            },
+        ],
+    }
+
+
+# What the models' own configs say (id2label in order), so that each preset can be built without the Hub.
+LABELS = {
+    "textattack/roberta-base-CoLA": ("LABEL_0", "LABEL_1"),
+    "cardiffnlp/twitter-roberta-base-sentiment": ("LABEL_0", "LABEL_1", "LABEL_2"),
+    "s-nlp/roberta_toxicity_classifier": ("neutral", "toxic"),
+    "Intel/polite-guard": ("polite", "somewhat polite", "neutral", "impolite"),
+    "MoritzLaurer/DeBERTa-v3-base-mnli-fever-anli": ("entailment", "neutral", "contradiction"),
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Models of these names are tiny ones with the same labels."""
+
+    class Hub:
+        @staticmethod
+        def from_pretrained(name, **options):
+            return AutoConfig.from_pretrained(judge(name.replace("/", "-"), LABELS[name]))
+
+    monkeypatch.setattr(shared_classifier, "AutoConfig", Hub)
+    yield
+    for name in presets.PRESETS:
+        vars(presets).pop(name, None)
+
+
+@pytest.mark.parametrize("name", [name for name in presets.PRESETS if name != "tiny"])
+def test_every_preset_is_an_attribute_with_labels_that_its_models_have(hub, name):
+    reward = getattr(presets, name)
+    assert reward.name == name
+    assert reward is getattr(presets, name)
+    for part, entry in zip(reward.rewards, presets.PRESETS[name], strict=True):
+        assert part.label == entry["label"]
+        assert part.pair == entry.get("pair")
+
+
+def test_a_label_that_the_model_does_not_have_stops_with_the_list(hub, tmp_path):
+    path = reward_file(tmp_path, "rewards: [{model: Intel/polite-guard, label: politely}]")
+    with pytest.raises(InputError, match=r"2: 'neutral', 3: 'impolite'[\s\S]*did you mean 'polite'"):
+        MultiClassifierReward.from_preset(path)
 
 
 def test_importing_the_presets_builds_none(monkeypatch):
@@ -125,22 +184,47 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry], "weights": [1]}))
 
 
+@pytest.mark.parametrize("content", ["rewards: [", "", "- a", "rewards: []", "rewards: {model: a}", "rewards: \x00"])
+def test_a_file_of_another_form_is_refused(tmp_path, content):
+    with pytest.raises(InputError, match=r"'rewards:', a list[\s\S]*for example: rewards"):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, content))
+
+
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("entry", "message"),
     [
-        ("rewards: [", "no YAML"),
-        ("", "None"),
-        ("- a", "a"),
-        ("rewards: []", "rewards"),
-        ("rewards: {model: a}", "rewards"),
-        ("rewards: [a]", r"rewards\[0\] is 'a'"),
-        ("rewards: [{model: a}]", "has only model"),
-        ("rewards: [{model: a, label: null}]", "has only model, label"),
+        ("a", r"rewards\[0\] as a mapping"),
+        ("{}", "one of model, asset, function, metric"),
+        ("{modle: a, label: b}", "did you mean 'model'"),
+        ("{model: a, function: length}", "one of model, asset, function, metric"),
+        ("{model: a}", "label in my reward.yaml"),
+        ("{model: a, label: null}", "label in my reward.yaml"),
+        ("{model: [a], label: b}", "as a name"),
+        ("{function: [a]}", "as a name"),
+        ("{function: length, min_lenght: 3}", "did you mean 'min_length'"),
+        ("{function: similarity}", "reference in my reward.yaml"),
+        ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type one of"),
+        ("{function: lenght}", "did you mean 'length'"),
+        ("{function: json.dmups}", "package.module.name"),
+        ("{function: no_such_package.reward}", "No module named"),
+        ("{function: json.dumps, min_length: 3}", "only the keys function, name, weight"),
+        ("{metric: rouge}", "key in my reward.yaml"),
+        ("{asset: no-judge, label: b}", "a bundled asset"),
+        ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),
+        ("{function: length, min_length: 3, normalization: zscores}", r"normalization of 'rewards\[0\]'"),
+        ("{function: length, min_length: 3, weight_schedule: 1}", r"weight_schedule of 'rewards\[0\]'"),
     ],
 )
-def test_a_file_of_another_form_is_refused(tmp_path, content, found):
-    with pytest.raises(InputError, match=rf"'rewards:', a list[\s\S]*Found: .*{found}[\s\S]*for example"):
-        MultiClassifierReward.from_preset(reward_file(tmp_path, content))
+def test_an_entry_of_another_form_is_refused(tmp_path, entry, message):
+    with pytest.raises(InputError, match=message):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, f"rewards: [{entry}]"))
+
+
+def test_an_unknown_aggregation_in_a_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'minimum'"):
+        MultiClassifierReward.from_preset(
+            reward_file(tmp_path, "{aggregation: minimun, rewards: [{function: length, min_length: 3}]}")
+        )
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
@@ -152,3 +236,142 @@ def test_a_weight_that_is_no_number_is_refused_before_the_models_are_looked_up(t
     path = reward_file(tmp_path, "rewards: [{model: ./missing, label: a, weight: heavy}]")
     with pytest.raises(InputError, match="finite numbers"):
         MultiClassifierReward.from_preset(path)
+
+
+# --- saving ---
+
+
+def shouts(completions, **kwargs):
+    return [float(text.isupper()) for text in completions]
+
+
+def every_kind():
+    rewards = [
+        ClassifierReward(judge(), label="good", score_type="probability", max_length=32, dtype="bfloat16"),
+        ClassifierReward(sentiment(), label="neutral", name="neutrality", pair="prompt", tokenizer=sentiment()),
+        LengthReward(min_length=2, max_length=5, unit="characters"),
+        RepetitionReward(ngram_size=2, name="distinct_2"),
+        SimilarityReward("summary", measure="precision"),
+        shouts,
+    ]
+    return MultiClassifierReward(
+        rewards,
+        [1.0, -0.5, 0.25, 1, 2, 0],
+        name="everything",
+        normalization={"neutrality": "zscore", "length": {"mean": 0.5, "scale": 2.0}},
+        clip={"neutrality": (-3.0, 3.0), "shouts": (0.0, float("inf"))},
+        weight_schedule={"distinct_2": {0.0: 0.0, 0.5: 1.0}},
+    )
+
+
+def test_a_saved_preset_gives_the_same_reward_again(tmp_path):
+    reward = every_kind()
+    reward.save_preset(tmp_path / "saved.yaml")
+    again = MultiClassifierReward.from_preset(tmp_path / "saved.yaml")
+    assert again.describe() == reward.describe()
+    assert again.name == reward.name
+    assert again._combination == reward._combination
+    columns = {"summary": ["hello", "the cat"] * 4, "trainer_state": TrainerState(global_step=1, max_steps=4)}
+    assert again.score(TEXTS, TEXTS, **columns).total.equal(reward.score(TEXTS, TEXTS, **columns).total)
+    assert again(TEXTS, TEXTS, **columns) == reward(TEXTS, TEXTS, **columns)
+    again.save_preset(tmp_path / "twice.yml")
+    assert (tmp_path / "twice.yml").read_text() == (tmp_path / "saved.yaml").read_text()
+
+
+def test_the_aggregation_is_saved(tmp_path):
+    reward = MultiClassifierReward([shouts, LengthReward(max_length=3)], aggregation="minimum")
+    reward.save_preset(tmp_path / "saved.yaml")
+    assert MultiClassifierReward.from_preset(tmp_path / "saved.yaml").aggregation == "minimum"
+
+
+def test_what_describe_gives_of_every_kind_is_read_back(tmp_path):
+    reward = every_kind()
+    again = MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": reward.describe()}))
+    assert again.describe() == reward.describe()
+
+
+def test_folders_are_saved_with_their_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(judge().parent)
+    reward = MultiClassifierReward([ClassifierReward(judge().name, label="good")])
+    reward.save_preset(tmp_path / "saved.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert MultiClassifierReward.from_preset("saved.yaml").rewards[0].model_id == str(judge())
+
+
+def test_a_bundled_model_is_saved_by_its_name(bundled, tmp_path):
+    MultiClassifierReward.from_preset("tiny").save_preset(tmp_path / "saved.yaml")
+    content = yaml.safe_load((tmp_path / "saved.yaml").read_text())
+    assert [entry["asset"] for entry in content["rewards"]] == ["acceptability-judge", "sentiment-judge"]
+    assert MultiClassifierReward.from_preset(tmp_path / "saved.yaml").describe() == presets.tiny.describe()
+
+
+def test_a_metric_is_saved_by_its_name(tmp_path):
+    reward = MultiClassifierReward([MetricReward("rouge", "rougeL", references="summary", name="rouge")])
+    reward.save_preset(tmp_path / "saved.yaml")
+    again = MultiClassifierReward.from_preset(tmp_path / "saved.yaml")
+    assert again.describe() == reward.describe()
+    assert vars(again.rewards[0]).keys() == vars(reward.rewards[0]).keys()
+    assert again.rewards[0].references == "summary"
+
+
+def test_hub_models_are_saved_with_the_commit_that_was_read(hub, tmp_path, monkeypatch):
+    reward = MultiClassifierReward.from_preset("polite")
+    with pytest.raises(InputError, match="the commit of Intel/polite-guard"):
+        reward.save_preset(tmp_path / "saved.yaml")
+    monkeypatch.setattr(reward.rewards[0]._classifier.config, "_commit_hash", "a" * 40, raising=False)
+    reward.save_preset(tmp_path / "saved.yaml")
+    [entry] = yaml.safe_load((tmp_path / "saved.yaml").read_text())["rewards"]
+    assert entry["revision"] == "a" * 40
+    assert entry["model"] == "Intel/polite-guard"
+
+
+FROM_THE_CACHE = """
+import sys
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+MultiClassifierReward([ClassifierReward("org/judge", label="good", revision="main")]).save_preset(sys.argv[1])
+reward = MultiClassifierReward.from_preset(sys.argv[1])
+print(reward.rewards[0].revision, len(reward(["a"])))
+"""
+
+
+@pytest.mark.slow
+def test_the_commit_is_that_of_the_hub_cache(tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--org--judge"
+    shutil.copytree(judge(), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    command = [sys.executable, "-c", FROM_THE_CACHE, str(tmp_path / "saved.yaml")]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert found.split() == [commit, "1"]
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        lambda completions, **kwargs: [1.0],
+        MultiClassifierReward([shouts], name="inner"),
+        functools.partial(shouts, extra=1),
+    ],
+)
+def test_what_no_file_can_name_is_not_saved(tmp_path, reward):
+    with pytest.raises(InputError, match="something that a file can name"):
+        MultiClassifierReward([reward]).save_preset(tmp_path / "saved.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_model_is_not_saved(tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(judge())
+    tokenizer = AutoTokenizer.from_pretrained(judge())
+    for reward in (
+        ClassifierReward(model, label="good", tokenizer=tokenizer),
+        ClassifierReward(judge(), label="good", tokenizer=tokenizer),
+    ):
+        with pytest.raises(InputError, match="by name, for a file"):
+            MultiClassifierReward([reward]).save_preset(tmp_path / "saved.yaml")
+
+
+def test_a_path_that_would_not_be_read_back_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"saved\.txt\.yaml"):
+        MultiClassifierReward([shouts]).save_preset(tmp_path / "saved.txt")

@@ -1,7 +1,20 @@
 """Rewards: texts in, scores out, in TRL's reward function protocol. Knows nothing of PPO."""
 
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
+from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
+from trl_rewards_plugin.rewards.ready_made import LengthReward, RepetitionReward
 from trl_rewards_plugin.rewards.scores import RewardScores
+from trl_rewards_plugin.rewards.similarity import SimilarityReward
+from trl_rewards_plugin.rewards.state_callback import RewardStateCallback
 
-__all__ = ["ClassifierReward", "MultiClassifierReward", "RewardScores"]
+__all__ = [
+    "ClassifierReward",
+    "LengthReward",
+    "MetricReward",
+    "MultiClassifierReward",
+    "RepetitionReward",
+    "RewardScores",
+    "RewardStateCallback",
+    "SimilarityReward",
+]

@@ -63,8 +63,10 @@ class Reward:
     def describe(self) -> list[dict[str, Any]]:
         """One dict a component, of plain values for YAML, JSON and model cards.
 
-        The keys are name, model, label, weight, score_type, revision, pair. Where every component is a classifier
-        loaded by name, `{"rewards": describe()}` is a reward file that `from_preset` reads back.
+        Each has the keys name, model, label, weight, score_type, revision and pair (None where they do not apply), and
+        beside them what an entry of a reward file says of it. `{"rewards": describe()}`, with the aggregation where
+        it is not the default, is a reward file that `from_preset` reads back, as long as every component can be
+        named: no lambdas, no loaded models. `save_preset` writes the exact revisions as well.
         """
         raise NotImplementedError
 

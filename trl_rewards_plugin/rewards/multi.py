@@ -1,11 +1,14 @@
-"""MultiClassifierReward: several rewards, weighted, as one reward function. One forward pass per distinct model.
+"""MultiClassifierReward: several rewards as one reward function. One forward pass per distinct model.
 
-Leaves out: normalisation and clipping of scores.
+Leaves out: the maths of making one number of many (combination.py), and classifiers themselves (classifier.py).
 """
 
-import math
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,40 +18,63 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.callables import CallableReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
-from trl_rewards_plugin.rewards.combine import weighted_sum
-from trl_rewards_plugin.rewards.presets import preset_entries, preset_name
+from trl_rewards_plugin.rewards.combination import Combination
+from trl_rewards_plugin.rewards.entries import entry_of, exact_entry, reward_of
+from trl_rewards_plugin.rewards.event_loop import running
+from trl_rewards_plugin.rewards.preset_file import SETTINGS, write_preset_file
+from trl_rewards_plugin.rewards.presets import preset_content
+from trl_rewards_plugin.rewards.schedule import training_progress
 from trl_rewards_plugin.rewards.scores import RewardScores
+from trl_rewards_plugin.rewards.statistics import RunningStatistics
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
 
+_DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
+
 
 class MultiClassifierReward(Reward):
-    """Weighted sum of K rewards, which never travels without its parts.
+    """Several rewards as one number a text, which never travels without its parts.
 
     ```python
     reward = MultiClassifierReward([acceptability, neutrality, no_repetition], weights=[1.0, 0.5, 0.2])
     ```
 
-    Rewards on one model share one loaded copy (those passed here are made to) and one forward pass. Called by TRL, it
-    logs each component's mean as `rewards/<component>/mean` (TRL's own form) and each component as a column of the
-    completions table. Callables get completions and prompts as they came, texts or chat messages.
+    Each reward's scores are normalised, clipped and weighed, in this order, and then aggregated; by default they are
+    only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
+
+    Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
+    run together while classifiers and plain callables run. Called by TRL, it logs each component's mean as
+    `rewards/<component>/mean` (TRL's own form) and each component as a column of the completions table. Callables get
+    completions and prompts as they came, texts or chat messages, and the columns of the data set that they name.
 
     A call fails with `InputError` where a component's scores are not N finite numbers, Nones or NaNs, and with
-    `RuntimeError` where a component fails; its name and a text are in the message.
+    `RuntimeError` where a component fails; its name and a text are in the message. A call that fails changes nothing.
+
+    A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
+    `weight_schedule`. `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
+    In a distributed run the statistics are those of all processes together, so that every process has to make the
+    call, as TRL's trainers do; `score()` may be called in one alone.
 
     Args:
-        rewards: K `ClassifierReward`s and plain callables `f(prompts=, completions=, **columns)`, mixed. A callable
-            returns one float or None per completion; None and NaN are left out of the sum, as in TRL.
+        rewards: K `ClassifierReward`s and plain or async callables, mixed; see callables.py for what these get and
+            return. None and NaN are left out of the total, as in TRL.
         weights: K finite floats; 1.0 each if omitted.
         name: Of letters, digits, `_`, `-`, `.`; by default the components' names joined by `_`.
+        aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
+            classifiers score_type="probability"). The formulas are in combine.py.
+        normalization: "zscore" for every reward: by the mean and standard deviation of its scores so far. Or a dict by
+            name, with "zscore" or {"mean": m, "scale": s}, which is (score - m) / s. None leaves scores as they are.
+        clip: None or (low, high), to which normalised scores are clipped. For every reward, or a dict by name.
+        weight_schedule: By name, {progress: factor}: what the weight is multiplied with at global_step / max_steps,
+            linear between the points and constant outside, for example {"length": {0.0: 0.0, 0.5: 1.0}}.
 
     Attributes:
         rewards: The K rewards as they were given.
         weights: Their K weights.
 
     Raises:
-        InputError: no rewards, two of one name, a count that differs, a weight that is not finite, a model that is
+        InputError: no rewards, two of one name, a count that differs, a setting that does not fit, a model that is
             not wrapped. All before anything is loaded.
     """
 
@@ -58,62 +84,185 @@ class MultiClassifierReward(Reward):
         weights: Sequence[float] | None = None,
         *,
         name: str | None = None,
+        aggregation: str = "weighted_sum",
+        normalization: str | Mapping[str, Any] | None = None,
+        clip: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
+        weight_schedule: Mapping[str, Mapping[float, float]] | None = None,
     ):
         if not isinstance(rewards, list | tuple) or not rewards:
             raise InputError("a list of one or more rewards", repr(rewards), "for a single one, pass [reward]")
         self.rewards = list(rewards)
-        self._parts = [one if isinstance(one, ClassifierReward) else CallableReward(one) for one in rewards]
+        kinds = ClassifierReward | CallableReward | MultiClassifierReward
+        self._parts = [one if isinstance(one, kinds) else CallableReward(one) for one in rewards]
         names = [part.name for part in self._parts]
         _check_unique(names)
-        self.weights = _checked_weights(weights, len(names))
+        self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
+        self.weights = list(self._combination.weights)
         super().__init__("_".join(names) if name is None else name)
+        self._statistics = RunningStatistics(self._combination.learnt)
+        self._frozen = 0
+        self._lock = threading.Lock()
+        classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
+        _check_probabilities(classifiers, self._combination)
         first_of: dict[tuple, ClassifierReward] = {}
-        for part in self._parts:
-            if isinstance(part, ClassifierReward):
-                part.share_model(first_of.setdefault(part.forward_key[0], part))
+        for part in classifiers:
+            part.share_model(first_of.setdefault(part.forward_key[0], part))
+            part.share_tokens(classifiers[0])
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str]) -> "MultiClassifierReward":
-        """The reward of a preset's name ("article", "tiny") or of a YAML file; its name is the preset's or the file's.
-
-        The file holds `rewards:`, a list of mappings with `model` and `label`, and if wanted `weight`, `name`, and
-        any other argument of `ClassifierReward`.
+        """The reward of a preset's name (presets.py: "article", "tiny" ...) or of a YAML file (preset_file.py).
 
         Raises:
-            InputError: an unknown preset or key, or a file that is missing or of another form.
+            InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
+                form. A label that the model does not have stops here as well, with the list of those that it has.
         """
-        entries = preset_entries(preset)
-        weights = [entry.pop("weight", 1.0) for entry in entries]
-        _checked_weights(weights, len(entries))
-        return cls([ClassifierReward(**entry) for entry in entries], weights, name=preset_name(preset))
+        content = preset_content(preset)
+        settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in content["rewards"]]
+        weights = [one.get("weight", 1.0) for one in settings]
+        aggregation = content.get("aggregation", "weighted_sum")
 
-    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
-        plain = as_texts(completions)
-        plain_prompts = paired_texts(prompts, plain)
-        logits: dict[tuple, Tensor] = {}
-        scores = []
-        for part in self._parts:
-            if isinstance(part, CallableReward):
-                scores.append(part.values(plain, completions, prompts, columns))
-                continue
-            if part.forward_key not in logits:
-                logits[part.forward_key] = part.logits(plain, plain_prompts)
-            scores.append(part.pick(logits[part.forward_key], plain))
-        total = weighted_sum(torch.stack(scores, dim=1), torch.tensor(self.weights))
-        return RewardScores(total, dict(zip(self.component_names(), scores, strict=True)))
+        def by_name(key: str, names: Sequence[str]) -> dict[str, Any]:
+            return {name: one[key] for name, one in zip(names, settings, strict=True) if key in one}
+
+        # Once before the models are looked up, under the names that the reader of the file can find.
+        places = [f"rewards[{place}]" for place in range(len(weights))]
+        Combination.checked(places, weights, aggregation, *(by_name(key, places) for key in SETTINGS[1:]))
+        rewards = [reward_of(entry) for entry in content["rewards"]]
+        names = [one.name if isinstance(one, Reward) else CallableReward(one).name for one in rewards]
+        normalization, clip, weight_schedule = (by_name(key, names) for key in SETTINGS[1:])
+        return cls(
+            rewards,
+            weights,
+            name=content["name"],
+            aggregation=aggregation,
+            normalization=normalization,
+            clip=clip,
+            weight_schedule=weight_schedule,
+        )
+
+    def save_preset(self, path: str | PathLike[str]) -> None:
+        """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.
+
+        Hub models are written with the commit that was read, folders with their absolute path. Not written are
+        `device`, `batch_size` and `offload`, which belong to the machine, and running statistics (`state_dict`).
+
+        Raises:
+            InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
+        """
+        entries = [
+            {**exact_entry(part), "weight": weight, **self._combination.settings(part.name)}
+            for part, weight in zip(self._parts, self.weights, strict=True)
+        ]
+        content = {"name": self.name, "aggregation": self._combination.aggregation, "rewards": entries}
+        write_preset_file(Path(path), content)
+
+    @property
+    def aggregation(self) -> str:
+        """How the weighted scores become one number."""
+        return self._combination.aggregation
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
-        scores = self._scores(completions, prompts, kwargs)
-        log_metric, log_extra = kwargs.get("log_metric"), kwargs.get("log_extra")
+        scores = self._evaluate(completions, prompts, kwargs, training=True, learning=True)
+        self._log(scores, kwargs)
+        return scores.total.tolist()
+
+    __call__.__doc__ = Reward.__call__.__doc__
+
+    def _log(self, scores: RewardScores, columns: dict[str, Any]) -> None:
+        log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
         for name, values in scores.components.items():
             # A mean over nothing is NaN and would poison the average of the logging step.
             if log_metric is not None and not values.isnan().all():
                 log_metric(f"rewards/{name}/mean", values.nanmean().item())
             if log_extra is not None:
                 log_extra(name, values.tolist())
-        return scores.total.tolist()
 
-    __call__.__doc__ = Reward.__call__.__doc__
+    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        return self._evaluate(completions, prompts, columns, training=False, learning=False)
+
+    def _evaluate(
+        self, completions: Any, prompts: Any, columns: dict[str, Any], *, training: bool, learning: bool
+    ) -> RewardScores:
+        plain = as_texts(completions)
+        scheduled = training and bool(self._combination.weight_schedule)
+        progress = training_progress(columns.get("trainer_state")) if scheduled else None
+        learning = learning and not self._frozen
+        components = self._components(plain, completions, prompts, columns, training, learning)
+        raw = torch.stack(list(components.values()), dim=1)
+
+        def total(moments: Mapping[str, Any]) -> Tensor:
+            return self._combination.total(raw, moments, progress, plain)
+
+        learnt = self._statistics.learn(components, total) if learning else total(self._statistics.moments)
+        return RewardScores(learnt, components)
+
+    def _components(
+        self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], training: bool, learning: bool
+    ) -> dict[str, Tensor]:
+        """Name -> raw scores (N,), in the order of the rewards."""
+        plain_prompts = paired_texts(prompts, plain)
+        functions = {part.name: part for part in self._parts if isinstance(part, CallableReward)}
+        # All columns are asked for before anything is scored.
+        arguments = {name: part.arguments(completions, prompts, columns) for name, part in functions.items()}
+        pending = {name: part for name, part in functions.items() if part.is_async}
+        scores: dict[str, Tensor] = {}
+        logits: dict[tuple, Tensor] = {}
+        with running({name: part.call(arguments[name]) for name, part in pending.items()}) as futures:
+            for part in self._parts:
+                if isinstance(part, ClassifierReward):
+                    if part.forward_key not in logits:
+                        logits[part.forward_key] = part.logits(plain, plain_prompts)
+                    scores[part.name] = part.pick(logits[part.forward_key], plain)
+                elif isinstance(part, MultiClassifierReward):
+                    inner = part._evaluate(completions, prompts, columns, training=training, learning=learning)
+                    scores[part.name] = inner.total
+                    if training:
+                        part._log(inner, columns)
+                elif part.name not in pending:
+                    scores[part.name] = functions[part.name].values(arguments[part.name], plain)
+            names = {future: name for name, future in futures.items()}
+            for future in as_completed(names):
+                scores[names[future]] = pending[names[future]].result(future, plain)
+        return {part.name: scores[part.name] for part in self._parts}
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within this block calls use the running statistics and leave them alone: for an evaluation by a trainer.
+
+        ```python
+        with reward.frozen():
+            trainer.evaluate()
+        ```
+
+        `RewardStateCallback` does so for the evaluations during training.
+        """
+        with self._lock:
+            self._frozen += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._frozen -= 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running statistics as JSON values; empty where nothing is learnt. `RewardStateCallback` saves them."""
+        inner = {part.name: part.state_dict() for part in self._parts if isinstance(part, MultiClassifierReward)}
+        state = {"statistics": self._statistics.state_dict(), "rewards": {k: v for k, v in inner.items() if v}}
+        return {key: value for key, value in state.items() if value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave.
+
+        Raises:
+            InputError: the state of a reward with other components or another normalisation.
+        """
+        if not isinstance(state, Mapping) or not set(state) <= {"statistics", "rewards"}:
+            raise InputError("what state_dict() gave", repr(state), "load the state of this reward")
+        inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
+        self._statistics.load_state_dict(state.get("statistics", {}))
+        for name, part in inner.items():
+            part.load_state_dict(state.get("rewards", {}).get(name, {}))
 
     def component_names(self) -> list[str]:
         return [part.name for part in self._parts]
@@ -124,12 +273,40 @@ class MultiClassifierReward(Reward):
     component.__doc__ = Reward.component.__doc__
 
     def describe(self) -> list[dict[str, Any]]:
-        """One dict a component, with its weight; see `Reward.describe`."""
-        pairs = zip(self._parts, self.weights, strict=True)
-        return [{**part.describe()[0], "weight": weight} for part, weight in pairs]
+        """One dict a component, with its weight and what else is set; see `Reward.describe`."""
+        return [
+            {
+                **dict.fromkeys(_DESCRIBED),
+                **entry_of(part),
+                "weight": weight,
+                **self._combination.settings(part.name),
+            }
+            for part, weight in zip(self._parts, self.weights, strict=True)
+        ]
 
     def __repr__(self) -> str:
         return f"MultiClassifierReward({self._parts!r}, weights={self.weights!r}, name={self.name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_frozen": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+def _check_probabilities(classifiers: Sequence[ClassifierReward], combination: Combination) -> None:
+    """Refuses at once what the first call of a geometric mean would refuse."""
+    if combination.aggregation != "geometric_mean":
+        return
+    for part in classifiers:
+        changed = part.name in combination.normalization or part.name in combination.clip
+        if part.score_type != "probability" and not changed:
+            raise InputError(
+                "probabilities for geometric_mean",
+                f"score_type={part.score_type!r} in reward {part.name!r}",
+                "build it with score_type='probability'",
+            )
 
 
 def _check_unique(names: list[str]) -> None:
@@ -140,15 +317,3 @@ def _check_unique(names: list[str]) -> None:
             f"{', '.join(repeated)} more than once in {', '.join(names)}",
             "pass name= to the ClassifierRewards, or rename the functions",
         )
-
-
-def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    if weights is None:
-        return [1.0] * count
-    found = list(weights)
-    if len(found) != count:
-        raise InputError(f"{count} weights, one for each reward", f"{len(found)}: {found}", "give one weight a reward")
-    for weight in found:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")
-    return [float(weight) for weight in found]

@@ -10,8 +10,8 @@ class RewardScores:
     """Scores of N texts, float32 on the CPU.
 
     Attributes:
-        total: (N,), the weighted sum; NaN where no component scored the text.
-        components: Name -> (N,), before weighting; NaN where that component gave no score.
+        total: (N,), the combination of the components; NaN where none of them scored the text.
+        components: Name -> (N,), raw, before normalisation and weights; NaN where that component gave no score.
     """
 
     total: Tensor

@@ -1,0 +1,101 @@
+"""Real training runs of a transformers.Trainer that calls a reward in each step, as TRL's trainers do."""
+
+import json
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import MultiClassifierReward, RewardStateCallback
+
+
+def number(completions, **kwargs):
+    return [float(text) for text in completions]
+
+
+def new_reward(name="reward"):
+    return MultiClassifierReward([number], normalization="zscore", name=name)
+
+
+class Scoring(Trainer):
+    """Scores the texts of each batch, training and evaluation alike."""
+
+    reward = None
+    scored = None
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        texts = [str(value) for value in inputs["x"].flatten().tolist()]
+        self.scored.append(self.reward(completions=texts, trainer_state=self.state))
+        loss = model(inputs["x"]).square().mean()
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        return self.compute_loss(model, inputs).detach(), None, None
+
+
+def train(folder, reward, callbacks, resume=None, **settings):
+    args = TrainingArguments(
+        str(folder), per_device_train_batch_size=2, per_device_eval_batch_size=4, max_steps=4, save_strategy="steps",
+        save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, remove_unused_columns=False, logging_steps=100,
+        **settings,
+    )  # fmt: skip
+    rows = [{"x": torch.tensor([float(value)])} for value in range(8)]
+    held_out = [{"x": torch.tensor([100.0 * value])} for value in range(4)]
+    torch.manual_seed(0)
+    trainer = Scoring(torch.nn.Linear(1, 1), args, train_dataset=rows, eval_dataset=held_out, callbacks=callbacks)
+    trainer.reward, trainer.scored = reward, []
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_a_resumed_run_goes_on_from_the_statistics_of_its_checkpoint(tmp_path):
+    whole = new_reward()
+    expected = train(tmp_path / "whole", whole, [RewardStateCallback(whole)]).scored
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    saved = json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"]["reward_statistics"]
+    assert saved["reward"]["statistics"]["number"]["count"] == 4
+    resumed = new_reward()
+    found = train(tmp_path / "elsewhere", resumed, [RewardStateCallback(resumed)], resume=str(checkpoint)).scored
+    assert found == expected[2:]
+    assert resumed.state_dict() == whole.state_dict()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True},
+        {"eval_strategy": "epoch"},
+    ],
+)
+def test_evaluations_during_training_leave_the_statistics_alone(tmp_path, settings):
+    reward, undisturbed = new_reward(), new_reward()
+    train(tmp_path / "one", undisturbed, [RewardStateCallback(undisturbed)])
+    trainer = train(tmp_path / "two", reward, [RewardStateCallback(reward)], **settings)
+    assert len(trainer.scored) > 4
+    assert reward.state_dict() == undisturbed.state_dict()
+    # After training calls learn again.
+    reward(["1.0"])
+    assert reward.state_dict() != undisturbed.state_dict()
+
+
+def test_a_checkpoint_without_the_statistics_is_refused(tmp_path):
+    reward = new_reward()
+    train(tmp_path, reward, [])
+    with pytest.raises(InputError, match="none in that of step 2"):
+        train(tmp_path, reward, [RewardStateCallback(reward)], resume=str(tmp_path / "checkpoint-2"))
+
+
+def test_the_statistics_of_another_reward_are_refused(tmp_path):
+    reward = new_reward()
+    train(tmp_path, reward, [RewardStateCallback(reward)])
+    other = new_reward("other")
+    with pytest.raises(InputError, match="statistics of other"):
+        train(tmp_path, other, [RewardStateCallback(other)], resume=str(tmp_path / "checkpoint-2"))
+
+
+def test_only_named_combinations_are_taken():
+    with pytest.raises(InputError, match="MultiClassifierRewards"):
+        RewardStateCallback(number)
+    with pytest.raises(InputError, match="different names"):
+        RewardStateCallback(new_reward(), new_reward())

@@ -1,0 +1,69 @@
+"""One event loop in a thread of its own, on which async rewards run together while the caller goes on.
+
+It works where the calling thread runs a loop itself, as in TRL's trainers. One loop serves the whole process, so that
+what a reward keeps between calls (an HTTP client's connections) stays usable.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner: int | None = None
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """This process's loop, started on first use. A forked child gets its own: threads do not survive a fork."""
+    global _loop, _owner
+    with _lock:
+        if _loop is None or _owner != os.getpid():
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_run, args=(_loop,), name="async-rewards", daemon=True).start()
+        return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+@contextmanager
+def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future]]:
+    """Starts all `calls` at once on the background loop; gives a future a name. On exit what still runs is cancelled.
+
+    Raises:
+        RuntimeError: called from the background loop itself, which would wait for itself.
+    """
+    if not calls:
+        yield {}
+        return
+    loop = background_loop()
+    if _runs_here(loop):
+        raise RuntimeError(
+            "a combination with async rewards was called from within an async reward; "
+            "await asyncio.to_thread(reward, ...) instead"
+        )
+    futures = {name: asyncio.run_coroutine_threadsafe(_awaited(call), loop) for name, call in calls.items()}
+    try:
+        yield futures
+    finally:
+        for future in futures.values():
+            future.cancel()
+
+
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # how asyncio says that no loop runs in this thread
+        return False

@@ -1,0 +1,74 @@
+"""Scores of one reward -> scores on a common scale: running z-score, fixed mean and scale. Pure maths, no state."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations from the mean (`m2`) of the scores seen so far."""
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation, sqrt(m2 / count); 0 before any score."""
+        return math.sqrt(self.m2 / self.count) if self.count else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values; `Moments(**values)` gives the same numbers back, bit by bit."""
+        return {"count": self.count, "mean": self.mean, "m2": self.m2}
+
+
+def moments_of(scores: Tensor) -> Moments:
+    """Moments, in float64, of the scores (N,) that are not NaN."""
+    seen = scores[~scores.isnan()].double()
+    if not len(seen):
+        return Moments()
+    mean = seen.mean()
+    return Moments(len(seen), mean.item(), (seen - mean).square().sum().item())
+
+
+def merged(first: Moments, second: Moments) -> Moments:
+    """Moments of both sets of scores together, as if they had been seen at once.
+
+        n = n1 + n2;  d = mean2 - mean1
+        mean = mean1 + d * n2 / n
+        m2 = m2_1 + m2_2 + d^2 * n1 * n2 / n
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    """
+    if not first.count or not second.count:
+        return first if first.count else second
+    count = first.count + second.count
+    delta = second.mean - first.mean
+    mean = first.mean + delta * second.count / count
+    return Moments(count, mean, first.m2 + second.m2 + delta**2 * first.count * second.count / count)
+
+
+def z_scores(scores: Tensor, moments: Moments) -> Tensor:
+    """Scores (N,) in standard deviations from the mean; NaN stays NaN.
+
+        z[n] = (scores[n] - mean) / std
+
+    While all scores seen were alike (std below 1e-6 of the mean or, for a mean within 1 of 0, below 1e-6: float
+    rounding of a judge) there is no scale yet: std counts as 1. Before any score was seen, z is the score itself.
+    """
+    alike = moments.std <= 1e-6 * max(1.0, abs(moments.mean))
+    return rescaled(scores, moments.mean, 1.0 if alike else moments.std)
+
+
+def rescaled(scores: Tensor, mean: float, scale: float) -> Tensor:
+    """(scores[n] - mean) / scale for scores (N,), in their dtype; NaN stays NaN."""
+    return ((scores.double() - mean) / scale).to(scores.dtype)
+
+
+def clipped(scores: Tensor, low: float, high: float) -> Tensor:
+    """min(max(scores[n], low), high) for scores (N,); NaN stays NaN."""
+    return torch.clamp(scores, low, high)

@@ -1,0 +1,78 @@
+"""RewardStateCallback: a reward's running statistics in the checkpoints of any `transformers.Trainer`."""
+
+import contextlib
+from typing import Any
+
+from transformers import TrainerCallback
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.multi import MultiClassifierReward
+
+KEY = "reward_statistics"
+"""Where the statistics stand under `stateful_callbacks` in a checkpoint's trainer_state.json."""
+
+
+class RewardStateCallback(TrainerCallback):
+    """Saves and restores running statistics with the checkpoints, and freezes them during evaluations.
+
+    ```python
+    GRPOTrainer(..., reward_funcs=reward, callbacks=[RewardStateCallback(reward)])
+    ```
+
+    The statistics are part of `trainer_state.json`, so that a resumed run goes on from those of its checkpoint,
+    wherever that lies. Trainers that score in another process (TRL's AsyncGRPO) keep a copy of the reward there, which
+    this callback does not see.
+
+    Args:
+        *rewards: Those of the trainer's rewards that have statistics.
+
+    Raises:
+        InputError: one is no `MultiClassifierReward`, or two of one name; in training, a checkpoint without
+            statistics, or with those of another reward.
+    """
+
+    def __init__(self, *rewards: MultiClassifierReward):
+        for reward in rewards:
+            if not isinstance(reward, MultiClassifierReward):
+                step = "pass the reward that the trainer was given"
+                raise InputError("MultiClassifierRewards", type(reward).__name__, step)
+        self.rewards = {reward.name: reward for reward in rewards}
+        if len(self.rewards) != len(rewards):
+            raise InputError("rewards of different names", ", ".join(r.name for r in rewards), "pass name= to them")
+        self._evaluation = contextlib.ExitStack()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        saved = state.stateful_callbacks.get(KEY)
+        if saved is None and state.global_step > 0:
+            raise InputError(
+                "a checkpoint with the rewards' running statistics",
+                f"none in that of step {state.global_step}",
+                "resume a run that had this callback, or leave it out to start the statistics anew",
+            )
+        if saved is not None:
+            if set(saved) != set(self.rewards):
+                raise InputError(
+                    f"statistics of {', '.join(self.rewards)}", ", ".join(saved), "pass the rewards of that run"
+                )
+            for name, reward in self.rewards.items():
+                reward.load_state_dict(saved[name])
+        if args.eval_on_start:
+            self._freeze()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The host writes its state next, if at all: what is learnt in this step is in it.
+        state.stateful_callbacks[KEY] = {name: reward.state_dict() for name, reward in self.rewards.items()}
+        if control.should_evaluate:
+            self._freeze()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_evaluate:
+            self._freeze()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._evaluation.close()
+
+    def _freeze(self) -> None:
+        self._evaluation.close()
+        for reward in self.rewards.values():
+            self._evaluation.enter_context(reward.frozen())
