@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures import run_decoder
-from trl_rewards_plugin.ppo.masking import check_same_shape
+from trl_rewards_plugin.ppo.output_head import (
+    decoder_features,
+    output_head,
+    score_in_slices,
+    token_entropies,
+    token_logprobs,
+)
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
 
@@ -40,6 +46,7 @@ class PolicyWithValueHead(nn.Module):
         has_critic: False leaves the head out; all values are then 0.
         detach_value_head: the value loss trains the head alone.
         value_model: a further encoder-decoder of the same vocabulary, on whose decoder the head sits instead.
+        sliced: logits are computed a few steps at a time; `output_head.head_is_whole` says whether they can be.
     """
 
     def __init__(
@@ -49,11 +56,13 @@ class PolicyWithValueHead(nn.Module):
         has_critic: bool = True,
         detach_value_head: bool = False,
         value_model: PreTrainedModel | None = None,
+        sliced: bool = False,
     ):
         super().__init__()
         self.policy = policy
         self.value_model = value_model
         self.detach_value_head = detach_value_head
+        self.sliced = sliced
         self.value_head = _zero_head(decoder_width(value_model or self.core)) if has_critic else None
 
     @property
@@ -108,10 +117,9 @@ class PolicyWithValueHead(nn.Module):
             critic_only: no gradient reaches the policy, by whatever way.
         """
         with torch.no_grad() if critic_only else nullcontext():
-            log_weights, hidden = teacher_forced(
-                self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states
+            logprobs, entropies, hidden = score_responses(
+                self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states, sliced=self.sliced
             )
-        logprobs, entropies = token_logprobs(log_weights, response_ids), token_entropies(log_weights)
         if self.value_head is None:
             return PolicyOutput(logprobs, entropies, torch.zeros_like(logprobs))
         if self.value_model is not None:
@@ -149,6 +157,30 @@ def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
     return torch.cat([start, response_ids[:, :-1]], dim=1)
 
 
+def score_responses(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    rules: TokenRules,
+    encoder_states: Tensor | None = None,
+    *,
+    sliced: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities and entropies (B, T) of response tokens, in nats, and the decoder's hidden states (B, T, H).
+
+    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding.
+    """
+    if not sliced:
+        log_weights, hidden = teacher_forced(model, prompt_ids, prompt_mask, response_ids, rules, encoder_states)
+        return token_logprobs(log_weights, response_ids), token_entropies(log_weights), hidden
+    inputs = decoder_inputs(response_ids, rules.prefix)
+    features, hidden = decoder_features(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    first = len(rules.prefix) - 1
+    logprobs, entropies = score_in_slices(output_head(model), features[:, first:], response_ids, rules)
+    return logprobs, entropies, hidden[:, first:]
+
+
 def teacher_forced(
     model: PreTrainedModel,
     prompt_ids: Tensor,
@@ -166,20 +198,3 @@ def teacher_forced(
     logits, hidden = run_decoder(model, prompt_ids, prompt_mask, inputs, encoder_states)
     first = len(rules.prefix) - 1
     return rules.log_weights(logits[:, first:]), hidden[:, first:]
-
-
-def token_logprobs(log_weights: Tensor, token_ids: Tensor) -> Tensor:
-    """log softmax(log_weights)[token] in nats: (B, T, V) and (B, T) -> (B, T).
-
-    A token that is not allowed (the padding behind an EOS) gets a large negative finite number, because -inf times
-    a mask of 0 would be NaN.
-    """
-    check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
-    chosen = log_weights.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-    return (chosen - log_weights.logsumexp(-1)).clamp(min=torch.finfo(torch.float32).min / 2)
-
-
-@torch.no_grad()
-def token_entropies(log_weights: Tensor) -> Tensor:
-    """Entropy of softmax(log_weights) in nats: (B, T, V) -> (B, T)."""
-    return torch.special.entr(log_weights.softmax(-1)).sum(-1)

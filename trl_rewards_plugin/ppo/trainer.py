@@ -49,12 +49,12 @@ from trl_rewards_plugin.ppo.freezing import freeze
 from trl_rewards_plugin.ppo.kl import next_kl_coef
 from trl_rewards_plugin.ppo.loading import load_policy, load_value_model, policy_and_reference
 from trl_rewards_plugin.ppo.optimizer import split_group
+from trl_rewards_plugin.ppo.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy import (
     PolicyOutput,
     PolicyWithValueHead,
     bare_model,
-    teacher_forced,
-    token_logprobs,
+    score_responses,
 )
 from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
@@ -128,6 +128,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             has_critic=args.has_critic,
             detach_value_head=args.detach_value_head,
             value_model=load_value_model(value_model, policy),
+            sliced=head_is_whole(bare_model(policy), self.rules),
         )
         super().__init__(
             model=wrapped,
@@ -139,7 +140,7 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        # The host turned it off, and it would have gone into the saved config; where each side has its own, it made it.
+        # The host turned it off, which would have gone into the saved config; where each side has its own, it made it.
         if use_cache is None:
             del wrapped.config.use_cache
         else:
@@ -214,8 +215,10 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
             states = encoder_states if self._one_encoder else None
-            log_weights, _ = teacher_forced(reference, prompt_ids, prompt_mask, response_ids, self.rules, states)
-        return token_logprobs(log_weights, response_ids)
+            sliced = self._wrapped.sliced
+            return score_responses(
+                reference, prompt_ids, prompt_mask, response_ids, self.rules, states, sliced=sliced
+            )[0]
 
     # ---- One step: rollout, then update ----
 

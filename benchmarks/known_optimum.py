@@ -1,0 +1,277 @@
+"""How close does training come to the optimum that is known exactly?
+
+    python benchmarks/known_optimum.py --out known_optimum
+    python benchmarks/known_optimum.py --estimators rloo --tokens 1 --seeds 0 --out quick
+
+A tiny random T5 answers 8 prompts by one or two of 12 words, so every response can be counted out. Of reward minus
+beta times KL to the starting model the optimum is then known:
+
+    policy(y | x)  is proportional to  reference(y | x) exp(reward(x, y) / beta)
+
+(Ziegler et al., arXiv 1909.08593, section 2.2). The script trains by every estimator with the KL penalty as k1 in the
+reward, as k3 in the reward, and as k3 in the loss, and prints the total variation distance to that optimum, the mean
+over prompts; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
+picture. Only the learning rate differs between estimators.
+Leaves out: text; the words mean nothing, and the reward is a table of random numbers.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from tqdm import tqdm
+from transformers import (
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    T5Config,
+    T5ForConditionalGeneration,
+    TrainerCallback,
+)
+
+from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin.ppo.policy import teacher_forced
+
+PROMPTS, WORDS, BETA = 8, 12, 0.3
+SPECIAL = ("<pad>", "</s>", "<unk>")
+ESTIMATORS = {"gae": 3e-3, "rloo": 3e-3, "grpo": 3e-3, "reinforce": 3e-3}  # learning rates
+PENALTIES = {
+    "k1 in the reward": {"kl_estimator": "k1"},
+    "k3 in the reward": {"kl_estimator": "k3"},
+    "k3 in the loss": {"kl_estimator": "k3", "use_kl_loss": True},
+}
+ROLLOUTS = {1: 150, 2: 250}
+REACHED = 0.05  # total variation that counts as the optimum
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rewards of every response to every prompt: (PROMPTS, WORDS) or (PROMPTS, WORDS, WORDS)."""
+
+    tokens: int
+    rewards: Tensor
+
+    def __call__(self, completions: list[str], prompts: list[str], **_) -> list[float]:
+        """The reward function: looks each response up."""
+        rows = [int(prompt.removeprefix("p")) for prompt in prompts]
+        words = [[int(word.removeprefix("w")) for word in text.split()] for text in completions]
+        return [self.rewards[row, *answer].item() for row, answer in zip(rows, words, strict=True)]
+
+    __name__ = "table"
+
+
+def make_problem(tokens: int, seed: int) -> Problem:
+    """Standard normal rewards."""
+    generator = torch.Generator().manual_seed(seed)
+    return Problem(tokens, torch.randn(PROMPTS, *[WORDS] * tokens, generator=generator))
+
+
+def make_model(seed: int) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
+    """A random T5 with an output matrix of its own, whose answers are neither alike nor certain."""
+    names = [*SPECIAL, *(f"p{row}" for row in range(PROMPTS)), *(f"w{word}" for word in range(WORDS))]
+    core = Tokenizer(models.WordLevel({name: row for row, name in enumerate(names)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=8
+    )
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=len(names),
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=1,
+        num_decoder_layers=1,
+        num_heads=4,
+        dropout_rate=0.0,
+        initializer_factor=0.2,
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(config), tokenizer
+
+
+@torch.no_grad()
+def answer_logprobs(model, tokenizer, rules, tokens: int) -> Tensor:
+    """log pi(answer | prompt) of every answer, by teacher forcing: (PROMPTS, WORDS ** tokens)."""
+    first = len(SPECIAL) + PROMPTS
+    encoded = tokenizer([f"p{row}" for row in range(PROMPTS)], return_tensors="pt")
+    total = torch.zeros(PROMPTS, 1)
+    for step in range(tokens):
+        # Every prefix of `step` words, then all words that may follow it.
+        prefixes = torch.cartesian_prod(*[torch.arange(WORDS)] * step).reshape(-1, step) if step else None
+        count = WORDS**step
+        responses = torch.full((count, step + 1), first)
+        if prefixes is not None:
+            responses[:, :step] = prefixes + first
+        rows = torch.arange(PROMPTS).repeat_interleave(count)
+        log_weights, _ = teacher_forced(
+            model,
+            encoded["input_ids"][rows],
+            encoded["attention_mask"][rows].bool(),
+            responses.repeat(PROMPTS, 1),
+            rules,
+        )
+        following = log_weights[:, -1].log_softmax(-1)[:, first : first + WORDS].view(PROMPTS, count, WORDS)
+        total = (total.unsqueeze(-1) + following).view(PROMPTS, -1)
+    return total
+
+
+def optimum(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    """softmax(log reference + reward / beta) over the answers: (PROMPTS, answers)."""
+    return (reference + rewards.flatten(1) / beta).softmax(-1)
+
+
+def total_variation(left: Tensor, right: Tensor) -> float:
+    """0.5 * sum |left - right|, the mean over prompts."""
+    return (0.5 * (left - right).abs().sum(-1)).mean().item()
+
+
+class Distance(TrainerCallback):
+    """Keeps the distance to the optimum after every rollout."""
+
+    def __init__(self, measure):
+        self.measure, self.curve = measure, []
+
+    def on_step_end(self, *_, **__):
+        """Measures the policy of this moment."""
+        self.curve.append(self.measure())
+
+
+def train(estimator: str, penalty: str, tokens: int, seed: int) -> dict:
+    """One run; the distances before training and after every rollout."""
+    problem = make_problem(tokens, seed)
+    model, tokenizer = make_model(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        args = Seq2SeqPPOConfig(
+            output_dir=folder,
+            advantage_estimator=estimator,
+            learning_rate=ESTIMATORS[estimator],
+            **PENALTIES[penalty],
+            kl_coef=BETA,
+            num_generations=8,
+            per_device_train_batch_size=256,
+            num_mini_batches=1,
+            num_ppo_epochs=4,
+            response_length=tokens,
+            suppress_tokens=list(range(len(SPECIAL) + PROMPTS)),
+            max_steps=ROLLOUTS[tokens],
+            seed=seed,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        rows = [{"prompt": f"p{row}"} for row in range(PROMPTS)] * (args.prompts_per_rollout // PROMPTS)
+        trainer = Seq2SeqPPOTrainer(
+            model, problem, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        )
+        reference = answer_logprobs(model, tokenizer, trainer.rules, tokens)
+        best = optimum(reference, problem.rewards, BETA)
+
+        def measure() -> float:
+            return total_variation(answer_logprobs(model, tokenizer, trainer.rules, tokens).exp(), best)
+
+        distance = Distance(measure)
+        trainer.add_callback(distance)
+        trainer.remove_callback(PrinterCallback)
+        before = measure()
+        trainer.train()
+    return {
+        "estimator": estimator,
+        "penalty": penalty,
+        "tokens": tokens,
+        "seed": seed,
+        "before": before,
+        "after": distance.curve[-1],
+        "curve": distance.curve,
+    }
+
+
+def table(runs: list[dict]) -> str:
+    """Distances after training, the mean and the largest over seeds."""
+    lines = [f"{'estimator':<11}{'penalty':<18}{'tokens':>6}{'before':>9}{'after':>9}{'largest':>9}  reached"]
+    groups: dict[tuple, list[dict]] = {}
+    for run in runs:
+        groups.setdefault((run["estimator"], run["penalty"], run["tokens"]), []).append(run)
+    for (estimator, penalty, tokens), group in groups.items():
+        before, after = (statistics.mean(run[name] for run in group) for name in ("before", "after"))
+        largest = max(run["after"] for run in group)
+        verdict = "yes" if largest < REACHED else "no"
+        lines.append(f"{estimator:<11}{penalty:<18}{tokens:>6}{before:>9.3f}{after:>9.3f}{largest:>9.3f}  {verdict}")
+    return "\n".join(lines)
+
+
+def draw(runs: list[dict], path: Path) -> None:
+    """Distance after every rollout: one panel a length, one line a run."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lengths = sorted({run["tokens"] for run in runs})
+    figure, axes = pyplot.subplots(1, len(lengths), figsize=(6 * len(lengths), 4), squeeze=False, sharey=True)
+    colours = {name: f"C{number}" for number, name in enumerate(ESTIMATORS)}
+    styles = dict(zip(PENALTIES, ("-", ":", "--"), strict=True))
+    for axis, tokens in zip(axes[0], lengths, strict=True):
+        for run in runs:
+            if run["tokens"] == tokens:
+                label = f"{run['estimator']}, {run['penalty']}"
+                known = label in axis.get_legend_handles_labels()[1]
+                axis.plot(
+                    run["curve"],
+                    color=colours[run["estimator"]],
+                    linestyle=styles[run["penalty"]],
+                    linewidth=1,
+                    label="_" if known else label,
+                )
+        axis.axhline(REACHED, color="grey", linewidth=0.8)
+        axis.set(title=f"responses of {tokens} token{'s' * (tokens > 1)}", xlabel="rollouts", yscale="log")
+    axes[0][0].set_ylabel("total variation distance to the optimum")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Trains, prints the table, writes JSON and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    parser.add_argument("--penalties", nargs="+", choices=PENALTIES, default=list(PENALTIES))
+    parser.add_argument("--tokens", nargs="+", type=int, choices=ROLLOUTS, default=list(ROLLOUTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("known_optimum"), help="folder of JSON and picture")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    cases = [
+        (estimator, penalty, tokens, seed)
+        for tokens in args.tokens
+        for penalty in args.penalties
+        for estimator in args.estimators
+        for seed in args.seeds
+    ]
+    began = time.monotonic()
+    runs = [train(*case) for case in tqdm(cases, desc="runs")]
+    print(table(runs))
+    record = {
+        "runs": runs,
+        "beta": BETA,
+        "torch": torch.__version__,
+        "device": "cpu",
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (args.out / "known_optimum.json").write_text(json.dumps(record), encoding="utf-8")
+    draw(runs, args.out / "known_optimum.png")
+
+
+if __name__ == "__main__":
+    main()
