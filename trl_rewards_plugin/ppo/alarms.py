@@ -5,9 +5,12 @@ Leaves out: numbers that are not finite, which always stop the run (finite.py).
 """
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -142,19 +145,19 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
 
 
 class AlarmBell:
-    """Watches a run: says each alarm once until it has been quiet again, or stops where `stop_on` names it.
+    """Watches a run: says each alarm at the 1st, 10th, 100th ... rollout that raises it, or stops at the first.
 
     Args:
         limits: the config.
-        decode: prompt ids (S,) without padding -> text.
+        decode: the tokenizer's.
         speaks: False on all processes but one.
     """
 
-    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[[Tensor], str], *, speaks: bool = True):
+    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, speaks: bool = True):
         self.limits = limits
         self.decode = decode
         self.speaks = speaks
-        self.ringing: set[str] = set()
+        self.times: Counter[str] = Counter()
 
     @contextmanager
     def watching(
@@ -173,7 +176,8 @@ class AlarmBell:
         """
 
         def prompt_of(row: int) -> str:
-            return quoted(self.decode(rollout.prompt_ids[row][rollout.prompt_mask[row]]))
+            ids = rollout.prompt_ids[row][rollout.prompt_mask[row]]
+            return quoted(self.decode(ids, skip_special_tokens=True))
 
         with told_with_place(step, prompt_of, lambda: most_extreme_row(rollout, returns)):
             check_rollout(rollout)
@@ -183,7 +187,7 @@ class AlarmBell:
             yield
 
     def ring(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
-        """Warns of new alarms, or stops.
+        """Warns, or stops.
 
         Args:
             prompt_of: row of the rollout -> its prompt, shown.
@@ -199,11 +203,14 @@ class AlarmBell:
                     f"{place}. Likely cause: {alarm.cause}. Stopped before the update, because stop_on names "
                     f"{alarm.name!r}; the last checkpoint is good"
                 )
-            if self.speaks and alarm.name not in self.ringing:
+            self.times[alarm.name] += 1
+            times = self.times[alarm.name]
+            if self.speaks and math.log10(times).is_integer():
                 logger.warning(
-                    "%s. Likely cause: %s. The run goes on; stop_on=['%s'] would stop it",
+                    "%s. Likely cause: %s. Rollouts so far that show it: %d. The run goes on; stop_on=['%s'] would "
+                    "stop it",
                     place,
                     alarm.cause,
+                    times,
                     alarm.name,
                 )
-        self.ringing = {alarm.name for alarm in alarms}

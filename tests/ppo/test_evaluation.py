@@ -1,0 +1,148 @@
+"""Evaluation while training: what is measured, and that the best model and early stopping follow from it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
+
+from tests.ppo.test_trainer import dataset, make_trainer, rollout_rows, vowels
+from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.ppo.evaluation import Answers, held_out_metrics
+from trl_rewards_plugin.ppo.scoring import Scored
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+BEST = {**EVERY_STEP, "load_best_model_at_end": True, "metric_for_best_model": "eval_reward", "learning_rate": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_t5(tmp_path_factory.mktemp("models") / "t5")
+
+
+def best_after_two_steps(completions, trainer_state, **kwargs):
+    """Highest after two steps, whatever the policy; the share of vowels leaves training something to learn."""
+    return [share - 10.0 * abs(trainer_state.global_step - 2) for share in vowels(completions)]
+
+
+def adapted(model, folder, reward, **settings):
+    """A trainer of a LoRA adapter."""
+    from peft import LoraConfig
+
+    plain = make_trainer(model, folder, **settings)
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q", "v"])
+    return Seq2SeqPPOTrainer(model, reward, plain.args, dataset(), dataset(5), peft_config=lora)
+
+
+def evaluations(trainer):
+    return [row for row in trainer.state.log_history if "eval_reward" in row]
+
+
+def test_metrics_by_hand():
+    table = {
+        "prompt": ["say: a b c d", [{"role": "user", "content": "say: b"}]],
+        "completion": ["a c", [{"role": "assistant", "content": "b"}]],
+    }
+    scored = Scored(torch.tensor([1.0, 2.0]), {"rewards/judge/mean": 1.5}, table)
+    answers = Answers(scored, torch.tensor([3, 6]), torch.tensor([0.5, 1.0]))
+    assert held_out_metrics(answers) == pytest.approx(
+        {
+            "reward": 1.5, "rewards/judge/mean": 1.5, "length": 4.5, "kl": 0.75, "guard/rouge_l_source": 5 / 6,
+            "guard/output_length": 1.5, "guard/distinct": 1.0, "guard/not_whole_input": 0.5,
+        }
+    )  # fmt: skip
+
+
+def test_before_the_first_step_the_guards_are_in_the_log_and_the_kl_is_0(model, tmp_path):
+    trainer = make_trainer(model, tmp_path, eval_strategy="steps", eval_steps=2, eval_on_start=True, total_episodes=16)
+    trainer.train()
+    first, *later = evaluations(trainer)
+    assert trainer.state.log_history[0] is first
+    assert first["step"] == 0
+    assert [row["step"] for row in later] == [2, 4]
+    assert first["eval_kl"] == pytest.approx(0, abs=1e-5)
+    assert {name for name in first if name.startswith("eval_guard/")} == {
+        f"eval_guard/{name}" for name in ("rouge_l_source", "output_length", "distinct", "not_whole_input")
+    }
+    assert all(abs(row["eval_kl"]) > 1e-3 for row in later)
+
+
+def test_held_out_kl_is_that_of_the_policy_to_the_start_under_an_adapter_too(model, tmp_path):
+    trainer = adapted(model, tmp_path, vowels, total_episodes=8, learning_rate=1e-2)
+    assert trainer.evaluate()["eval_kl"] == pytest.approx(0, abs=1e-5)
+    trainer.train()
+    assert abs(trainer.evaluate()["eval_kl"]) > 1e-4
+
+
+def test_answers_that_were_not_sampled_have_no_kl(model, tmp_path):
+    trainer = make_trainer(model, tmp_path, eval_generation_kwargs={"num_beams": 2, "do_sample": False})
+    metrics = trainer.evaluate(metric_key_prefix="test")
+    assert "test_kl" not in metrics
+    assert metrics["test_reward"] == metrics["test_rewards/vowels/mean"]
+    assert metrics["test_guard/output_length"] > 0
+
+
+def test_a_run_that_hacks_its_reward_shows_it_in_the_guards(model, tmp_path):
+    def one_word(completions, **kwargs):
+        return [text.split().count("star") - 0.2 * len(text.split()) for text in completions]
+
+    trainer = make_trainer(
+        model, tmp_path, one_word, per_device_train_batch_size=16, total_episodes=16 * 16, learning_rate=5e-2,
+        eval_strategy="steps", eval_steps=16, eval_on_start=True, kl_coef=0.0, num_ppo_epochs=4,
+    )  # fmt: skip
+    trainer.eval_dataset = dataset(40)
+    trainer.train()
+    before, after = evaluations(trainer)
+    assert after["eval_reward"] > before["eval_reward"] + 1
+    assert before["eval_guard/distinct"] == 1.0
+    assert after["eval_guard/distinct"] < 0.5
+    assert after["eval_kl"] > 3
+
+
+@pytest.mark.parametrize("strategy", ["steps", "best"])
+def test_the_best_model_is_loaded_at_the_end_and_is_not_the_last(model, tmp_path, strategy):
+    trainer = make_trainer(model, tmp_path, best_after_two_steps, **{**BEST, "save_strategy": strategy})
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert trainer.state.best_metric == max(row["eval_reward"] for row in evaluations(trainer))
+    own = trainer.policy_model.state_dict()
+    for name, value in load_file(tmp_path / "checkpoint-2" / "model.safetensors").items():
+        assert torch.equal(own[name], value), name
+    trainer.save_model()
+    assert torch.equal(
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path).lm_head.weight,
+        AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "checkpoint-2").lm_head.weight,
+    )
+    if strategy == "steps":
+        last = load_file(tmp_path / "checkpoint-6" / "model.safetensors")
+        assert any(not torch.equal(own[name], value) for name, value in last.items())
+
+
+def test_the_best_adapter_is_loaded_at_the_end(model, tmp_path):
+    trainer = adapted(model, tmp_path, best_after_two_steps, **BEST)
+    trainer.train()
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (2, 6))
+    own = {name.replace(".default", ""): value for name, value in trainer.policy_model.state_dict().items()}
+    assert all(torch.equal(own[name], value) for name, value in best.items())
+    assert not all(torch.equal(own[name], value) for name, value in last.items())
+
+
+def test_early_stopping_stops_and_leaves_the_best_model(model, tmp_path):
+    trainer = make_trainer(
+        model, tmp_path, best_after_two_steps, callbacks=[EarlyStoppingCallback(early_stopping_patience=2)], **BEST
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert len(rollout_rows(trainer)) == 4
+    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(trainer.policy_model.state_dict()[name], value) for name, value in best.items())
+
+
+def test_a_component_or_a_guard_may_choose_the_best_model_too(model, tmp_path):
+    trainer = make_trainer(
+        model, tmp_path, **{**BEST, "metric_for_best_model": "eval_guard/rouge_l_source", "total_episodes": 12}
+    )
+    trainer.train()
+    assert trainer.state.best_metric == max(row["eval_guard/rouge_l_source"] for row in evaluations(trainer))
