@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures import decoder_step, new_cache, run_encoder
+from trl_rewards_plugin.ppo.finite import check_logprobs
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
@@ -155,6 +156,7 @@ def sample_responses(
     for step in range(max_new_tokens):
         logits, _ = decoder_step(model, token, states, mask, cache)
         all_logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
+        check_logprobs(all_logprobs, rows)
         token = all_logprobs.argmax(-1, keepdim=True) if greedy else torch.multinomial(all_logprobs.exp(), 1)
         filled = rows[alive]
         ids[filled, step] = token[alive, 0]
