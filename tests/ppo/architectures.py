@@ -112,6 +112,19 @@ BERT_SIZES = {
     "initializer_range": 0.3,
 }
 
+SEAMLESS_SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+}
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -121,11 +134,13 @@ class Architecture:
         name: its `model_type`.
         checkpoint: a published checkpoint that the special tokens are those of.
         build: a new random model.
+        note: what is done for this architecture alone.
     """
 
     name: str
     checkpoint: str
     build: Callable[[], PreTrainedModel]
+    note: str = ""
 
 
 def _untied(model: PreTrainedModel) -> PreTrainedModel:
@@ -293,19 +308,7 @@ def _fsmt():
 
 
 def _seamless_m4t():
-    config = SeamlessM4TConfig(
-        vocab_size=VOCAB,
-        hidden_size=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    return _forced_bos(SeamlessM4TForTextToText(config))
+    return _forced_bos(SeamlessM4TForTextToText(SeamlessM4TConfig(**SEAMLESS_SIZES)))
 
 
 def _bert2bert():
@@ -324,24 +327,57 @@ ARCHITECTURES = (
     Architecture("mt5", "google/mt5-small", _mt5),
     Architecture("umt5", "google/umt5-small", _umt5),
     Architecture("longt5", "google/long-t5-tglobal-base", _longt5),
-    Architecture("switch_transformers", "google/switch-base-8", _switch_transformers),
+    Architecture(
+        "switch_transformers",
+        "google/switch-base-8",
+        _switch_transformers,
+        "no router noise; in the decoder no expert is ever full, as in generation; in the encoder `expert_capacity` "
+        "counts each prompt for itself",
+    ),
     Architecture("t5gemma", "google/t5gemma-s-s-prefixlm", _t5gemma),
     Architecture("t5gemma2", "google/t5gemma-2-270m-270m", _t5gemma2),
-    Architecture("bart", "facebook/bart-base", _bart),
-    Architecture("mbart", "facebook/mbart-large-50-many-to-many-mmt", _mbart),
+    Architecture("bart", "facebook/bart-base", _bart, "a forced first token is part of the decoder's start"),
+    Architecture(
+        "mbart", "facebook/mbart-large-50-many-to-many-mmt", _mbart, "the language code is part of the decoder's start"
+    ),
     Architecture("mvp", "RUCAIBox/mvp", _mvp),
     Architecture("plbart", "uclanlp/plbart-python-en_XX", _plbart),
     Architecture("pegasus", "google/pegasus-xsum", _pegasus),
     Architecture("pegasus_x", "google/pegasus-x-base", _pegasus_x),
-    Architecture("bigbird_pegasus", "google/bigbird-pegasus-large-arxiv", _bigbird_pegasus),
-    Architecture("led", "allenai/led-base-16384", _led),
+    Architecture(
+        "bigbird_pegasus",
+        "google/bigbird-pegasus-large-arxiv",
+        _bigbird_pegasus,
+        "full attention from the start, which it takes for such prompts by itself",
+    ),
+    Architecture(
+        "led", "allenai/led-base-16384", _led, "prompts as long as its encoder's positions, responses as its decoder's"
+    ),
     Architecture("marian", "Helsinki-NLP/opus-mt-en-de", _marian),
-    Architecture("m2m_100", "facebook/nllb-200-distilled-600M", _m2m_100),
-    Architecture("nllb-moe", "facebook/nllb-moe-54b", _nllb_moe),
+    Architecture(
+        "m2m_100", "facebook/nllb-200-distilled-600M", _m2m_100, "the language code is part of the decoder's start"
+    ),
+    Architecture(
+        "nllb-moe",
+        "facebook/nllb-moe-54b",
+        _nllb_moe,
+        "the language code is part of the decoder's start; no expert is ever full, whatever else is in the batch; "
+        "transformers itself sends every token to the first two experts alone",
+    ),
     Architecture("blenderbot", "facebook/blenderbot-400M-distill", _blenderbot),
     Architecture("blenderbot-small", "facebook/blenderbot_small-90M", _blenderbot_small),
-    Architecture("prophetnet", "microsoft/prophetnet-large-uncased", _prophetnet),
+    Architecture(
+        "prophetnet",
+        "microsoft/prophetnet-large-uncased",
+        _prophetnet,
+        "scored token by token: over a whole response at once it mixes up relative positions",
+    ),
     Architecture("fsmt", "facebook/wmt19-en-de", _fsmt),
-    Architecture("seamless_m4t", "facebook/hf-seamless-m4t-medium", _seamless_m4t),
+    Architecture(
+        "seamless_m4t",
+        "facebook/hf-seamless-m4t-medium",
+        _seamless_m4t,
+        "the language code is part of the decoder's start; text to text",
+    ),
     Architecture("encoder-decoder", "patrickvonplaten/bert2bert_cnn_daily_mail", _bert2bert),
 )
