@@ -38,7 +38,7 @@ class ClassifierReward(Reward):
         score_type: "logit" (raw), "probability" or "log_probability" (nats). Probabilities are a softmax, or a
             sigmoid where `problem_type` says multi-label or the model has a single label.
         pair: None scores the completion alone, "prompt" the sentence pair (prompt, completion).
-        batch_size: Texts in a forward pass; None forms batches of at most 16,384 padded tokens, 2,048 on a CPU.
+        batch_size: Texts in a forward pass; None forms batches of at most 16,384 padded tokens, 768 on a CPU.
             Where either is too large for the memory, the batch is halved, and stays so.
         max_length: Tokens read of a text or pair, the rest is cut off; None is what the model's positions and its
             tokenizer allow, at most 512.
