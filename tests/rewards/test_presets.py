@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, TrainerState
@@ -314,15 +315,25 @@ def test_a_metric_is_saved_by_its_name(tmp_path):
     assert again.rewards[0].references == "summary"
 
 
+def cached(folder, name):
+    """A cache of the Hub with one model, as the Hub's library writes it; its commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = folder / f"models--{name.replace('/', '--')}"
+    shutil.copytree(judge(), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return commit
+
+
 def test_hub_models_are_saved_with_the_commit_that_was_read(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     reward = MultiClassifierReward.from_preset("polite")
-    with pytest.raises(InputError, match="the commit of Intel/polite-guard"):
+    with pytest.raises(InputError, match="Intel/polite-guard in the cache"):
         reward.save_preset(tmp_path / "saved.yaml")
-    monkeypatch.setattr(reward.rewards[0]._classifier.config, "_commit_hash", "a" * 40, raising=False)
+    commit = cached(tmp_path, "Intel/polite-guard")
     reward.save_preset(tmp_path / "saved.yaml")
     [entry] = yaml.safe_load((tmp_path / "saved.yaml").read_text())["rewards"]
-    assert entry["revision"] == "a" * 40
-    assert entry["model"] == "Intel/polite-guard"
+    assert (entry["model"], entry["revision"]) == ("Intel/polite-guard", commit)
 
 
 FROM_THE_CACHE = """
@@ -336,11 +347,7 @@ print(reward.rewards[0].revision, len(reward(["a"])))
 
 @pytest.mark.slow
 def test_the_commit_is_that_of_the_hub_cache(tmp_path):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "models--org--judge"
-    shutil.copytree(judge(), repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
+    commit = cached(tmp_path, "org/judge")
     command = [sys.executable, "-c", FROM_THE_CACHE, str(tmp_path / "saved.yaml")]
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout

@@ -17,6 +17,8 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
@@ -130,14 +132,20 @@ def _exact_classifier(part: ClassifierReward, entry: dict[str, Any]) -> dict[str
             del exact["model"]
             return {"name": exact.pop("name"), "asset": name, **exact}
         return exact
-    commit = getattr(classifier.config, "_commit_hash", None)
-    if commit is None:
+    return exact | {"revision": _commit(part.model_id, part.revision)}
+
+
+def _commit(model_id: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a Hub model stood for when its config was read into the cache."""
+    # The cache and not the config: newer transformers no longer keep the commit there.
+    path = try_to_load_from_cache(model_id, "config.json", revision=revision)
+    if not isinstance(path, str):
         raise InputError(
-            f"the commit of {part.model_id}, so that a run can be repeated",
-            "none in its config",
-            "name a folder, or a model that transformers finds on the Hub or in its cache",
+            f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated",
+            "no such entry",
+            "pass revision= a commit, and build the reward anew",
         )
-    return exact | {"revision": commit}
+    return os.path.basename(os.path.dirname(path))
 
 
 def _exact_path(name: str) -> str:
