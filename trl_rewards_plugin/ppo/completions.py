@@ -63,6 +63,12 @@ class CompletionLog:
             table, self._rollout = self._rollout, {}
             self._log(table, step, FOLDER, f"Step {step}")
 
+    def log_batch(self, table: Table, step: int) -> None:
+        """Prints and writes rows of this process that a loop of its own drew; the parts kept so far are dropped."""
+        if self.enabled:
+            self._parts, self._rollout = [], {}
+            self._log(table, step, FOLDER, f"Step {step}")
+
     def log_evaluation(self, table: Table, step: int) -> None:
         """Prints and writes the held-out rows of this process."""
         if self.enabled:

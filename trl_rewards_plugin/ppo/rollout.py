@@ -24,13 +24,14 @@ class Responses:
     Attributes:
         ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
         mask: (B, T) bool, True on real tokens, EOS included.
-        logprobs: (B, T) with which the sampler drew each token, in nats; 0 where the mask is False.
+        logprobs: (B, T) with which the sampler drew each token, in nats; 0 where the mask is False. None where
+            someone else drew them.
         ended: (B,) bool, True where the response has its EOS.
     """
 
     ids: Tensor
     mask: Tensor
-    logprobs: Tensor
+    logprobs: Tensor | None
     ended: Tensor
 
 

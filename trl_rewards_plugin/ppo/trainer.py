@@ -39,6 +39,7 @@ from trl_rewards_plugin.ppo.checks import (
     check_seq2seq_model,
     check_value_model,
 )
+from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.completions import CompletionLog
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
 from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
@@ -58,14 +59,21 @@ from trl_rewards_plugin.ppo.policy import (
 )
 from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
-from trl_rewards_plugin.ppo.prompts import PromptCollator, quoted
+from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
-from trl_rewards_plugin.ppo.rollout import Rollout, encode_prompts, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.rollout import Responses, Rollout, encode_prompts, join_rollouts, sample_responses
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
-from trl_rewards_plugin.ppo.update import Host, Lesson, compute_targets, rollout_statistics, run_update
+from trl_rewards_plugin.ppo.update import (
+    Host,
+    Lesson,
+    compute_targets,
+    critic_statistics,
+    rollout_statistics,
+    run_update,
+)
 
 
-class Seq2SeqPPOTrainer(RestartableTrainer):
+class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     """Trains an encoder-decoder by PPO to please reward functions.
 
     Args:
@@ -254,32 +262,52 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         }
         wrapped = self._wrapped
         wrapped.eval()
-        place = told_with_place(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row]))
-        with place, self.accelerator.autocast():
+        with self._told_with_place(columns["prompt"]), self.accelerator.autocast():
             states = encode_prompts(wrapped.core, inputs["prompt_ids"], inputs["prompt_mask"])
             states = states.repeat_interleave(copies, 0)
             responses = sample_responses(
                 wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length, encoder_states=states
             )
-            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, states)
-            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids, states)
         scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
         if self.args.missing_eos_penalty is not None:
             scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
         self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(inputs["prompt_ids"]))
+        with self._told_with_place(columns["prompt"]):
+            return self.record(prompt_ids, prompt_mask, responses, scores, states)
+
+    def _told_with_place(self, prompts: list[Prompt]) -> AbstractContextManager:
+        """Names the step and the prompt where numbers stop being finite."""
+        return told_with_place(self.state.global_step + 1, lambda row: quoted(prompts[row]))
+
+    @torch.no_grad()
+    def record(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, responses: Responses, scores: Tensor, encoder_states: Tensor
+    ) -> Rollout:
+        """What the update will need of scored responses: the old policy, its values and the reference.
+
+        Args:
+            prompt_ids, prompt_mask: (B, S).
+            scores: (B,).
+            encoder_states: (B, S, H) of the policy's encoder.
+        """
+        wrapped = self._wrapped
+        wrapped.eval()
+        with self.accelerator.autocast():
+            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids, encoder_states)
         return Rollout(
             prompt_ids,
             prompt_mask,
             responses.ids,
             responses.mask,
             responses.ended,
-            responses.logprobs,
+            output.logprobs if responses.logprobs is None else responses.logprobs,
             output.logprobs,
             ref_logprobs,
             output.entropies,
             output.values,
             scores,
-            states if self.args.frozen_encoder else None,
+            encoder_states if self.args.frozen_encoder else None,
         )
 
     def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
@@ -319,6 +347,8 @@ class Seq2SeqPPOTrainer(RestartableTrainer):
         host = self._host(model)
         targets = compute_targets(rollout, self.args, self.kl_coef, host.reduce)
         stats = rollout_statistics(rollout, targets, self.kl_coef, self.accelerator.gather)
+        if self.args.has_critic:
+            stats.update(critic_statistics(rollout, targets, host.reduce))
         warming_up = self.state.global_step < self.args.critic_warmup_steps
         lesson = Lesson(self.args, self.rules, self.kl_coef, critic_only=warming_up)
         self.completions.end_rollout(targets.advantages, rollout.response_mask)

@@ -133,7 +133,7 @@ def run_update(model: nn.Module, rollout: Rollout, targets: Targets, lesson: Les
 def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
     """Row numbers of every mini-batch of every epoch, shuffled anew for each epoch."""
     for _ in range(args.num_ppo_epochs):
-        yield from torch.randperm(size).tensor_split(args.num_mini_batches)
+        yield from torch.randperm(size).tensor_split(min(args.num_mini_batches, size))
 
 
 def _mini_batch_step(
@@ -253,3 +253,19 @@ def rollout_statistics(
         "tokens/queries_len_mean": prompt_tokens.mean().item(),
         "tokens/responses_len_mean": tokens.mean().item(),
     }
+
+
+def critic_statistics(
+    rollout: Rollout, targets: Targets, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> dict[str, float]:
+    """How well the values foretold the returns, over the tokens of all processes, under the classic names.
+
+    val/error         = mean of (value - return)^2
+    val/var_explained = 1 - val/error / variance of the returns; 1 is perfect, 0 no better than a constant
+    """
+    mask = rollout.response_mask
+    returns = targets.returns
+    sums = [masked_sum(values, mask) for values in ((rollout.values - returns) ** 2, returns, returns**2)]
+    error, mean, squares = (reduce(torch.stack(sums).double()) / reduce(mask.sum().double())).tolist()
+    variance = squares - mean**2
+    return {"val/error": error, "val/var_explained": 1 - error / variance if variance > 1e-12 else float("nan")}

@@ -1,0 +1,300 @@
+"""The classic loop of TRL up to 0.11, for those who write their own: `dataloader`, `generate`, `step`, `log_stats`.
+
+    for batch in trainer.dataloader:
+        responses = trainer.generate(batch["input_ids"])
+        texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
+        stats = trainer.step(batch["input_ids"], responses, reward(texts))
+        trainer.log_stats(stats, {**batch, "response": texts}, scores)
+
+`step` learns by the same `update` as `train`. Leaves out: saving, evaluation and callbacks between steps, which are
+the loop's own (`save_model`, `evaluate`), and what would make the sampled policy another than the scored one.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import align_special_tokens
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import FIELD_INSTEAD, NEUTRAL_GENERATION, Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.decoding import prompt_limit
+from trl_rewards_plugin.ppo.masking import first_eos_mask
+from trl_rewards_plugin.ppo.prompts import prompt_text
+from trl_rewards_plugin.ppo.rollout import Responses, Rollout, encode_prompts, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.token_rules import TokenRules
+
+# The names that dashboards of the classic trainer read, and ours for the same numbers.
+CLASSIC_NAMES = {
+    "objective/kl": "objective/kl",
+    "objective/kl_coef": "objective/kl_coef",
+    "objective/entropy": "objective/entropy",
+    "ppo/mean_scores": "objective/scores",
+    "ppo/std_scores": "objective/scores_std",
+    "ppo/mean_non_score_reward": "objective/non_score_reward",
+    "ppo/loss/policy": "loss/policy_avg",
+    "ppo/loss/value": "loss/value_avg",
+    "ppo/loss/total": "loss/total_avg",
+    "ppo/policy/entropy": "policy/entropy_avg",
+    "ppo/policy/approxkl": "policy/approxkl_avg",
+    "ppo/policy/clipfrac": "policy/clipfrac_avg",
+    "ppo/policy/ratio": "val/ratio",
+    "ppo/val/error": "val/error",
+    "ppo/val/var_explained": "val/var_explained",
+    "tokens/queries_len_mean": "tokens/queries_len_mean",
+    "tokens/responses_len_mean": "tokens/responses_len_mean",
+}
+REFUSED = {
+    "length_sampler": "leave it out: a length drawn from outside is no choice of the policy; max_new_tokens cuts",
+    "generate_ref_response": "evaluate() compares with the reference; or call trainer.ref_model.generate",
+    "return_prompt": "a decoder's output does not hold the prompt",
+}
+
+
+class ClassicLoop:
+    """The four parts of the classic loop, for a trainer that has `record` and `update`."""
+
+    args: Seq2SeqPPOConfig
+    rules: TokenRules
+    _dataloader: DataLoader | None = None
+    _prepared = False
+
+    @property
+    def dataloader(self) -> DataLoader:
+        """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
+
+        `input_ids` are 1-D tensors without padding, `query` the texts, and every column of the data set is there.
+        """
+        trainer = cast(Any, self)
+        if trainer.train_dataset is None:
+            raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
+        if self._dataloader is None:
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            loader: DataLoader = DataLoader(
+                trainer.train_dataset,
+                batch_size=self.args.local_batch_size,
+                shuffle=True,
+                generator=torch.Generator().manual_seed(seed),
+                collate_fn=self._queries,
+                drop_last=True,
+            )
+            self._dataloader = trainer.accelerator.prepare(loader)
+        return self._dataloader
+
+    def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list]:
+        trainer = cast(Any, self)
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        texts = [prompt_text(prompt, trainer.processing_class) for prompt in columns["prompt"]]
+        limit = prompt_limit(trainer.policy_model, self.args)
+        ids = trainer.processing_class(texts, truncation=True, max_length=limit)["input_ids"]
+        return {**columns, "query": texts, "input_ids": [torch.tensor(row) for row in ids]}
+
+    def generate(
+        self, query_tensor: Tensor | Sequence[Tensor], *, batch_size: int | None = None, **generation: Any
+    ) -> Any:
+        """Samples one response to each query from the distribution that `step` will score.
+
+        Args:
+            query_tensor: one 1-D tensor of prompt ids, or a list of them.
+            batch_size: queries at a time; `per_device_train_batch_size` if left out.
+            **generation: `max_new_tokens` (`response_length` if left out), and settings that change nothing, such as
+                `do_sample=True` or `top_p=1.0`.
+
+        Returns:
+            Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
+
+        Raises:
+            InputError: no 1-D tensors, or a setting that `step` could not score exactly.
+        """
+        queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
+        check_tensors("queries", queries)
+        length = self._checked_generation(generation)
+        size = batch_size or self.args.micro_batch_size
+        trainer = cast(Any, self)
+        trainer._wrapped.eval()
+        found: list[Tensor] = []
+        for start in range(0, len(queries), size):
+            ids, mask = self._padded(queries[start : start + size])
+            with trainer.accelerator.autocast():
+                responses = sample_responses(trainer._wrapped.core, ids, mask, self.rules, length)
+            found += [row[real] for row, real in zip(responses.ids, responses.mask, strict=True)]
+        return found[0] if isinstance(query_tensor, Tensor) else found
+
+    def _checked_generation(self, generation: dict[str, Any]) -> int:
+        """Most new tokens, after everything else is found to change nothing."""
+        # What a tokenizer's ids and the lower bounds of the classic loop say where they say nothing.
+        silent = {
+            "pad_token_id": (None, self.rules.pad_id),
+            "eos_token_id": (None, *self.rules.eos_ids, list(self.rules.eos_ids)),
+            "temperature": (None, self.rules.temperature),
+            "min_length": (None, -1, 0),
+            "min_new_tokens": (None, self.rules.min_new_tokens),
+            "return_prompt": (False,),
+            **NEUTRAL_GENERATION,
+        }
+        for name, value in generation.items():
+            if name == "max_new_tokens" or (name in silent and value in silent[name]):
+                continue
+            if name in REFUSED:
+                raise InputError(f"generate without {name}", f"{name}={value!r}", REFUSED[name])
+            field = FIELD_INSTEAD.get(name)
+            raise InputError(
+                "generation settings that leave the distribution as step() scores it",
+                f"{name}={value!r}",
+                f"set Seq2SeqPPOConfig({field}=...) instead" if field else f"leave {name} out",
+            )
+        length = generation.get("max_new_tokens", self.args.response_length)
+        if not isinstance(length, int) or length < 1:
+            raise InputError("max_new_tokens of at least 1", repr(length), "leave it out for response_length")
+        return length
+
+    def step(
+        self,
+        queries: Sequence[Tensor],
+        responses: Sequence[Tensor],
+        scores: Sequence[float | Tensor],
+        response_masks: None = None,
+    ) -> dict[str, Any]:
+        """One PPO step on scored responses: `num_ppo_epochs` of updates, then one step of the schedule.
+
+        The old log-probabilities are recomputed. The first call prepares model and optimizer as `train()` does.
+
+        Args:
+            queries: N 1-D tensors of prompt ids.
+            responses: N 1-D tensors of response ids. A leading decoder start is dropped; what lies behind the first
+                EOS is left out.
+            scores: N numbers.
+
+        Returns:
+            The statistics of the step, under the classic names.
+
+        Raises:
+            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers.
+        """
+        if response_masks is not None:
+            raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
+        began = time.perf_counter()
+        prompts, answers, numbers = self._checked_rows(queries, responses, scores)
+        trainer = cast(Any, self)
+        self._prepare()
+        size = self.args.micro_batch_size
+        parts = [
+            self._recorded(prompts[at : at + size], answers[at : at + size], numbers[at : at + size])
+            for at in range(0, len(prompts), size)
+        ]
+        recorded = time.perf_counter()
+        model = trainer.model_wrapped
+        found = trainer.update(join_rollouts(parts, self.rules.pad_id), model)
+        trainer._host(model).step()  # the last one, which the host would take
+        trainer._metrics.clear()  # the caller has them
+        rate = trainer.lr_scheduler.get_last_lr()[0]
+        trainer.lr_scheduler.step()
+        trainer.state.global_step += 1
+        ended = time.perf_counter()
+        return {
+            **{classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found},
+            "ppo/learning_rate": rate,
+            "time/ppo/forward_pass": recorded - began,
+            "time/ppo/optimize_step": ended - recorded,
+            "time/ppo/total": ended - began,
+        }
+
+    def _checked_rows(
+        self, queries: Sequence[Tensor], responses: Sequence[Tensor], scores: Sequence[float | Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[float]]:
+        counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
+        if len(set(counts.values())) > 1 or not len(queries):
+            raise InputError(
+                "as many queries, responses and scores, at least one", str(counts), "pass one of each a row"
+            )
+        if len(queries) % self.args.num_generations:
+            raise InputError(
+                f"responses in groups of num_generations={self.args.num_generations}, one prompt's side by side",
+                f"{len(queries)}",
+                "repeat each query as often",
+            )
+        check_tensors("queries", queries)
+        plain = [response.reshape(-1) for response in responses if isinstance(response, Tensor)]
+        check_tensors("responses", plain if len(plain) == len(responses) else responses)
+        numbers = [float(score) for score in scores]
+        wrong = [number for number in numbers if not math.isfinite(number)]
+        if wrong:
+            raise InputError("finite scores", f"{wrong[0]} at {numbers.index(wrong[0])}", "leave such rows out")
+        return list(queries), [self._without_start(row) for row in plain], numbers
+
+    def _without_start(self, response: Tensor) -> Tensor:
+        """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
+        prefix = response.new_tensor(self.rules.prefix)
+        if len(response) > len(prefix) and bool((response[: len(prefix)] == prefix).all()):
+            return response[len(prefix) :]
+        return response
+
+    def _recorded(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
+        trainer = cast(Any, self)
+        prompt_ids, prompt_mask = self._padded(queries)
+        ids, given = self._padded(responses)
+        mask = first_eos_mask(ids, self.rules.eos_ids) & given
+        ids = torch.where(mask, ids, self.rules.pad_id)
+        ended = (torch.isin(ids, ids.new_tensor(self.rules.eos_ids)) & mask).any(1)
+        states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
+        totals = torch.tensor(scores, device=ids.device)
+        return trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, None, ended), totals, states)
+
+    def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, L) ids padded on the right, and the mask that is True on what was given."""
+        device = cast(Any, self).args.device
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [row.to(device) for row in rows], batch_first=True, padding_value=self.rules.pad_id
+        )
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return ids, torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)
+
+    def _prepare(self) -> None:
+        """Model, optimizer and schedule, as the host makes them in `train()`; once."""
+        trainer = cast(Any, self)
+        if self._prepared or trainer.optimizer is not None:
+            return
+        constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")
+        if self.args.max_steps <= 0 and not constant:
+            raise InputError(
+                "max_steps, total_episodes with a train_dataset, or a constant schedule: the learning rate falls to 0 "
+                "over the steps to come",
+                "none of them",
+                "set max_steps to the steps of your loop, or lr_scheduler_type='constant'",
+            )
+        align_special_tokens(trainer.model, trainer.processing_class)
+        trainer.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
+        trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+        self._prepared = True
+
+    def log_stats(self, stats: dict[str, Any], batch: dict[str, list], rewards: Sequence[float | Tensor]) -> None:
+        """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
+
+        With `log_completions` the batch's `query` and `response` are printed and written with their rewards.
+        """
+        trainer = cast(Any, self)
+        values = [float(reward) for reward in rewards]
+        spread = torch.tensor(values)
+        own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}
+        texts = {
+            column: batch[name] for column, name in (("prompt", "query"), ("completion", "response")) if name in batch
+        }
+        if len(texts) == 2:
+            trainer.completions.log_batch({**texts, "reward": values}, trainer.state.global_step)
+        trainer.log({**stats, **own})
+
+
+def check_tensors(role: str, rows: Sequence[Any]) -> None:
+    """Refuses what are no 1-D tensors of token ids, or empty ones."""
+    for place, row in enumerate(rows):
+        if not isinstance(row, Tensor) or row.dim() != 1 or len(row) == 0 or row.is_floating_point():
+            shown = f"{tuple(row.shape)} {row.dtype}" if isinstance(row, Tensor) else type(row).__name__
+            raise InputError(
+                f"{role} as 1-D tensors of token ids, at least one each",
+                f"{shown} at {place}",
+                "pass a list of tensors",
+            )
