@@ -6,7 +6,6 @@ two sisters until `unregister()`. Importing this module changes nothing. Leaves 
 
 from typing import Any
 
-import transformers
 import transformers.pipelines as host
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -61,7 +60,7 @@ def text2text_pipeline(
     """
     pipeline_class = _class_of(task)
     source = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
-    if _is_version_4():
+    if _host_has_them():
         options = {"dtype": dtype, "model_kwargs": model_kwargs, **source, **kwargs}
         return host.pipeline(task, model=model, tokenizer=tokenizer, **options)
     name = str(model) if not hasattr(model, "config") else model.config.name_or_path
@@ -90,7 +89,7 @@ def register(*tasks: str) -> None:
         InputError: a name of another form, or a task that someone else has registered. Nothing is changed then.
     """
     classes = {task: _class_of(task) for task in (*_CLASSES, *_T5_PAIRS, *tasks)}
-    if _is_version_4():
+    if _host_has_them():
         return
     registry = host.PIPELINE_REGISTRY
     for task, pipeline_class in classes.items():
@@ -130,5 +129,6 @@ def _removed_tasks() -> dict[str, str]:
     return getattr(host, "REMOVED_TASKS", {})
 
 
-def _is_version_4() -> bool:
-    return int(transformers.__version__.split(".")[0]) < 5
+def _host_has_them() -> bool:
+    """Whether transformers brings these pipelines itself, as version 4 does."""
+    return hasattr(host, "Text2TextGenerationPipeline")
