@@ -81,8 +81,11 @@ def test_the_place_is_added_once_and_other_errors_pass():
     ):
         raise FloatingPointError("loss")
     assert caught.value.row == 1
-    with pytest.raises(KeyError), finite.told_with_place(3, str):
+    place = finite.told_with_place(3, str)
+    with pytest.raises(KeyError), place:
         raise KeyError("x")
+    with pytest.raises(NotFiniteError, match=r"Seen at the prompt 0"), place:
+        raise FloatingPointError("again")
 
 
 def stopped(trainer, match):

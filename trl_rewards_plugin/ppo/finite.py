@@ -3,8 +3,8 @@
 Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (alarms.py).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,24 +97,26 @@ def most_extreme_row(rollout: "Rollout", returns: Tensor) -> int:
     return int(sizes.nan_to_num(nan=torch.inf).amax(dim=1).argmax())
 
 
-@contextmanager
-def told_with_place(
-    step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0
-) -> Iterator[None]:
-    """Adds the step and a prompt to what is raised within about numbers that are not finite.
+class told_with_place(AbstractContextManager):
+    """Adds the step and a prompt to what is raised within about numbers that are not finite. May be entered again.
 
     Args:
         step: the running step, counted from 1.
         prompt_of: row of the rollout -> its prompt, shown.
         suspect: the row to name where the error names none.
     """
-    try:
-        yield
-    except FloatingPointError as error:
-        row = getattr(error, "row", None)
-        row = suspect() if row is None else row
-        raise NotFiniteError(
-            f"step {step}: {error}. Seen at the prompt {prompt_of(row)}. The optimizer step was not taken; the last "
-            "checkpoint is good",
-            row,
-        ) from error
+
+    def __init__(self, step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0):
+        self.step = step
+        self.prompt_of = prompt_of
+        self.suspect = suspect
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FloatingPointError):
+            row = getattr(error, "row", None)
+            row = self.suspect() if row is None else row
+            raise NotFiniteError(
+                f"step {self.step}: {error}. Seen at the prompt {self.prompt_of(row)}. The optimizer step was not "
+                "taken; the last checkpoint is good",
+                row,
+            ) from error
