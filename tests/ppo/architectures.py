@@ -335,7 +335,7 @@ ARCHITECTURES = (
         "counts each prompt for itself",
     ),
     Architecture("t5gemma", "google/t5gemma-s-s-prefixlm", _t5gemma),
-    Architecture("t5gemma2", "google/t5gemma-2-270m-270m", _t5gemma2),
+    Architecture("t5gemma2", "google/t5gemma-2-270m-270m", _t5gemma2, "text, no images"),
     Architecture("bart", "facebook/bart-base", _bart, "a forced first token is part of the decoder's start"),
     Architecture(
         "mbart", "facebook/mbart-large-50-many-to-many-mmt", _mbart, "the language code is part of the decoder's start"
@@ -350,9 +350,7 @@ ARCHITECTURES = (
         _bigbird_pegasus,
         "full attention from the start, which it takes for such prompts by itself",
     ),
-    Architecture(
-        "led", "allenai/led-base-16384", _led, "prompts as long as its encoder's positions, responses as its decoder's"
-    ),
+    Architecture("led", "allenai/led-base-16384", _led),
     Architecture("marian", "Helsinki-NLP/opus-mt-en-de", _marian),
     Architecture(
         "m2m_100", "facebook/nllb-200-distilled-600M", _m2m_100, "the language code is part of the decoder's start"

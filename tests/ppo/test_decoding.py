@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from tests.tiny_models import tiny_t5
+from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
 from trl_rewards_plugin.ppo.policy import teacher_forced, token_logprobs
@@ -36,6 +38,7 @@ def test_the_samples_of_one_prompt_lie_side_by_side(loaded):
 
 def test_the_log_ratio_is_0_against_itself_and_that_of_the_texts_against_another(loaded, tmp_path):
     model, tokenizer, args = loaded
+
     def logprobs_under(scorer):
         rules = rules_for(scorer, args)
         return lambda ids, mask, responses: token_logprobs(
@@ -53,6 +56,28 @@ def test_generate_decodes_where_settings_are_given(loaded):
     model, tokenizer, args = loaded
     decoded = decode_prompts(model, tokenizer, PROMPTS, args, generation_kwargs={"num_beams": 3, "max_new_tokens": 2})
     assert int(decoded.lengths.max()) <= 2
+
+
+def test_what_generate_writes_is_counted_without_start_and_forced_tokens_and_with_its_eos(tmp_path, loaded):
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_bart(tmp_path)).eval()
+    tokenizer, args = AutoTokenizer.from_pretrained(tmp_path), loaded[2]
+    model.generation_config.forced_bos_token_id = tokenizer.convert_tokens_to_ids("cat")
+    greedy = {"num_beams": 1, "do_sample": False, "bad_words_ids": [[tokenizer.pad_token_id]]}
+    given = {**greedy, "max_new_tokens": 6, "forced_eos_token_id": None}  # the forced token is one of the 6
+    plain = decode_prompts(model, tokenizer, PROMPTS, args, generation_kwargs=given)
+    five = dataclasses.replace(args, response_length=5)
+    ours = decode_prompts(model, tokenizer, PROMPTS, five, greedy=True)
+    assert plain.texts == ours.texts
+    assert torch.equal(plain.lengths, ours.lengths)
+    # Where the caller takes the forced token back, nothing of the response is lost.
+    free = decode_prompts(model, tokenizer, PROMPTS, args, generation_kwargs={**given, "forced_bos_token_id": None})
+    assert int(free.lengths.max()) == 6
+    # A pad that is also the EOS: the EOS that generate forces at the end counts, what follows it does not.
+    model.generation_config.pad_token_id = model.generation_config.eos_token_id
+    ended = decode_prompts(
+        model, tokenizer, PROMPTS, args, generation_kwargs={"num_beams": 1, "do_sample": False, "max_new_tokens": 3}
+    )
+    assert int(ended.lengths.max()) == 2
 
 
 def test_prompts_are_padded_on_the_right_and_cut_before_their_eos(loaded):

@@ -2,8 +2,10 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from tests.ppo.architectures import ARCHITECTURES, LANGUAGE
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.rollout import sample_responses
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
 
 
@@ -40,6 +42,39 @@ def test_an_eos_may_be_suppressed_but_only_ids_of_the_model(tmp_path):
 
 def test_a_pad_that_is_also_the_eos_stays_allowed():
     assert TokenRules(start_id=0, eos_ids=(1,), pad_id=1).never == []
+
+
+def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_not_taken_over(tmp_path):
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_bart(tmp_path)).eval()
+    assert model.generation_config.forced_eos_token_id == 2
+    assert token_rules(model).prefix == (2,)
+    model.generation_config.forced_bos_token_id = 7
+    rules = token_rules(model, suppressed=(2,))
+    assert rules.prefix == (2, 7)
+    prompt = torch.tensor([[9, 10, 2]])
+    responses = sample_responses(model, prompt, prompt > 0, rules, 4)
+    assert not responses.ended.any()  # cut, and no EOS was put at its end
+    with torch.no_grad():
+        plain = model(input_ids=prompt, decoder_input_ids=torch.tensor([[2, 7]])).logits[0, -1]
+    plain[[1, 2]] = -torch.inf
+    first = plain.log_softmax(-1)[responses.ids[0, 0]]
+    assert responses.logprobs[0, 0].item() == pytest.approx(first.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mbart", "m2m_100", "nllb-moe", "seamless_m4t"])
+def test_a_multilingual_model_is_told_its_target_language(name):
+    model = next(architecture for architecture in ARCHITECTURES if architecture.name == name).build()
+    assert token_rules(model).forced_ids == (LANGUAGE,)
+    model.generation_config.forced_bos_token_id = None
+    with pytest.raises(InputError, match=r"target language of (?s:.*)forced_bos_token_id=None"):
+        token_rules(model)
+
+
+def test_the_first_mbart_starts_its_decoder_with_the_language():
+    model = next(architecture for architecture in ARCHITECTURES if architecture.name == "mbart").build()
+    model.generation_config.forced_bos_token_id = None
+    model.generation_config.decoder_start_token_id = LANGUAGE
+    assert token_rules(model).prefix == (LANGUAGE,)
 
 
 @pytest.mark.parametrize(("build", "start", "eos", "pad"), [(tiny_t5, 0, 1, 0), (tiny_bart, 2, 2, 1)])
