@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -137,17 +138,17 @@ class Evaluator:
 
     def yardsticks(self) -> Yardsticks:
         """Scores of the sources' own sentences, and of the best of `best_of` samples of the model as it is now."""
-        many = self._decode_and_score(num_samples=self.best_of)
-        best = many.take(statistics.best_of(many.total, self.best_of))
+        held_out = self.held_out
+        decode = partial(self.decode, greedy=False, seed=self.seed, with_reference=False)
+        best = best_of_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns)
         return Yardsticks(sources=self._score_sources().means(), best_of=best.means())
 
-    def _decode_and_score(self, *, greedy: bool = False, num_samples: int = 1, with_reference: bool = False) -> Scored:
+    def _decode_and_score(self, *, greedy: bool = False, with_reference: bool = False) -> Scored:
         held_out = self.held_out
         decoded = self.decode(
-            held_out.prompts, greedy=greedy, num_samples=num_samples, seed=self.seed, with_reference=with_reference
+            held_out.prompts, greedy=greedy, num_samples=1, seed=self.seed, with_reference=with_reference
         )
-        owners = [index for index in range(len(held_out.prompts)) for _ in range(num_samples)]
-        scored = self._score(decoded.texts, owners)
+        scored = score_texts(self.reward, decoded.texts, held_out.prompts, held_out.columns)
         if decoded.log_ratio is None:
             return scored
         return replace(scored, log_ratio=np.asarray(decoded.log_ratio, dtype=np.float64))
@@ -158,16 +159,32 @@ class Evaluator:
             for index, source in enumerate(self.held_out.sources)
             for sentence in statistics.split_sentences(source)
         ]
-        return self._score([sentence for sentence, _ in pairs], [index for _, index in pairs])
-
-    def _score(self, texts: Sequence[str], owners: Sequence[int]) -> Scored:
-        """Judges N texts; `owners` are the indices of the prompts that they answer."""
+        owners = [index for _, index in pairs]
         prompts = [self.held_out.prompts[index] for index in owners]
-        return score_texts(self.reward, texts, prompts, self.held_out.columns_at(owners))
+        return score_texts(self.reward, [sentence for sentence, _ in pairs], prompts, self.held_out.columns_at(owners))
+
+
+def best_of_samples(
+    decode: Callable[..., Decoded],
+    reward: Scorer,
+    prompts: Sequence[Any],
+    n: int,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> Scored:
+    """The answer with the highest total among `n` samples of each of B prompts; of equals the first.
+
+    Args:
+        decode: `decode(prompts, num_samples=n)`, the samples of a prompt side by side.
+        columns: B values of each further column of the prompts.
+    """
+    repeated = [prompt for prompt in prompts for _ in range(n)]
+    beside = {name: [value for value in values for _ in range(n)] for name, values in (columns or {}).items()}
+    many = score_texts(reward, decode(prompts, num_samples=n).texts, repeated, beside)
+    return many.take(statistics.best_of(many.total, n))
 
 
 def score_texts(
-    reward: Scorer, texts: Sequence[str], prompts: Sequence[str], columns: Mapping[str, list[Any]] | None = None
+    reward: Scorer, texts: Sequence[str], prompts: Sequence[Any], columns: Mapping[str, list[Any]] | None = None
 ) -> Scored:
     """Judges N texts, answers to N prompts, with N values of each further column."""
     scores = reward.score(list(texts), prompts=list(prompts), **(columns or {}))

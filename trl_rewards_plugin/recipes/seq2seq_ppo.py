@@ -28,6 +28,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
+from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.configuration import configuration, describe_reward, given_name, public_parts
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
 from trl_rewards_plugin.recipes.evaluation import (
@@ -41,7 +42,6 @@ from trl_rewards_plugin.recipes.evaluation import (
     score_texts,
 )
 from trl_rewards_plugin.recipes.presets import get_preset
-from trl_rewards_plugin.rewards import MultiClassifierReward
 
 SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4
@@ -247,11 +247,7 @@ class Seq2SeqPPO:
             )
 
     def _load_reward(self) -> Any:
-        reward = self.reward
-        if isinstance(reward, str | Path):
-            reward = MultiClassifierReward.from_preset(str(reward))
-        elif not hasattr(reward, "score"):
-            reward = MultiClassifierReward(list(reward) if isinstance(reward, list | tuple) else [reward])
+        reward = as_scorer(self.reward)
         for part in describe_reward(reward):
             if part["name"] in RESERVED_NAMES:
                 step = "give the reward another name=..."

@@ -1,0 +1,109 @@
+"""`best_of_n`: what sampling alone reaches, the baseline that a trained model should be held against.
+
+Leaves out: training, and the comparison itself (evaluation.py has it for a run, with n = 16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.names import resolve
+from trl_rewards_plugin.ppo.architectures import check_architecture, settle
+from trl_rewards_plugin.ppo.checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
+from trl_rewards_plugin.ppo.loading import load_policy
+from trl_rewards_plugin.ppo.policy import bare_model
+from trl_rewards_plugin.recipes.evaluation import best_of_samples
+from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """The chosen answers of B prompts.
+
+    Attributes:
+        texts: B answers, special tokens left out.
+        scores: Their `.total` (B,) and `.components`, name -> (B,).
+    """
+
+    texts: list[str]
+    scores: RewardScores
+
+
+def best_of_n(
+    model: Any,
+    reward: Any,
+    prompts: Sequence[Any],
+    n: int = 16,
+    *,
+    processing_class: Any = None,
+    args: Seq2SeqPPOConfig | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+) -> BestOfN:
+    """Samples `n` answers to each prompt as training does, and keeps the one that the reward likes best.
+
+    It costs `n` generations at inference where a trained model needs one, and it stays close to the model: the KL of
+    its answers to a plain sample's is at most log n - (n - 1) / n nats, 1.8 for n = 16 (Beirami et al., arXiv
+    2401.01879). A trained model that scores lower than this with a larger KL has not earned its training.
+
+    Args:
+        model: Hub id, folder, "bundled:tiny-t5", or a loaded encoder-decoder, such as `trainer.policy_model`.
+        reward: What `Seq2SeqPPO` takes: a reward, a callable, a list of them, or the name of a preset or file.
+        prompts: B texts or conversations, as the model reads them.
+        n: Samples a prompt; 1 is plain sampling.
+        processing_class: The tokenizer; loaded by the model's name if left out.
+        args: Temperature, lengths, suppressed tokens, batch size and device; the defaults if left out.
+        columns: B values of each further column that a reward reads.
+        seed: Of the sampling alone.
+
+    Raises:
+        InputError: no prompts, `n` below 1, columns of another length, or a model that cannot be sampled so.
+    """
+    _check(prompts, n, columns or {})
+    args = args or Seq2SeqPPOConfig(output_dir="trainer_output", report_to="none")
+    named = isinstance(model, str | Path)
+    model = resolve(str(model)) if named else model
+    check_seq2seq_model(model)
+    scorer = as_scorer(reward)
+    policy, processing_class = load_policy(model, processing_class)
+    check_architecture(bare_model(policy), args, rules_for(policy, args))
+    if named:  # a loaded model stays as it is, where it is
+        settle(policy)
+        policy.to(args.device)
+    decode = partial(decode_prompts, policy, processing_class, args=args, seed=seed)
+    best = best_of_samples(decode, scorer, prompts, n, columns)
+    components = {name: torch.tensor(values, dtype=torch.float32) for name, values in best.components.items()}
+    return BestOfN(best.texts, RewardScores(torch.tensor(best.total, dtype=torch.float32), components))
+
+
+def as_scorer(reward: Any) -> Any:
+    """A reward with `.score`: itself, a preset's or a file's by name, or callables added up."""
+    if isinstance(reward, str | Path):
+        return MultiClassifierReward.from_preset(str(reward))
+    if hasattr(reward, "score"):
+        return reward
+    return MultiClassifierReward(list(reward) if isinstance(reward, list | tuple) else [reward])
+
+
+def _check(prompts: Any, n: int, columns: Mapping[str, Sequence[Any]]) -> None:
+    if isinstance(prompts, str) or not len(prompts):
+        found = repr(prompts)
+        raise InputError("a list of at least one prompt", found, "pass [prompt], or the column dataset['prompt']")
+    if n < 1:
+        raise InputError("n of at least 1 sample a prompt", f"n={n}", "16 is what a run compares with")
+    for name, values in columns.items():
+        if len(values) != len(prompts):
+            raise InputError(
+                f"{len(prompts)} values in every column, one a prompt",
+                f"{len(values)} in {name!r}",
+                "pass the rows of the same prompts",
+            )
