@@ -19,10 +19,10 @@ from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.callables import CallableReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combination import Combination
-from trl_rewards_plugin.rewards.entries import entry_of, exact_entry, reward_of
+from trl_rewards_plugin.rewards.entries import entry_of, exact_entry
 from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.preset_file import SETTINGS, write_preset_file
-from trl_rewards_plugin.rewards.presets import preset_content
+from trl_rewards_plugin.rewards.preset_file import write_preset_file
+from trl_rewards_plugin.rewards.presets import preset_arguments
 from trl_rewards_plugin.rewards.schedule import training_progress
 from trl_rewards_plugin.rewards.scores import RewardScores
 from trl_rewards_plugin.rewards.statistics import RunningStatistics
@@ -117,29 +117,7 @@ class MultiClassifierReward(Reward):
             InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
                 form. A label that the model does not have stops here as well, with the list of those that it has.
         """
-        content = preset_content(preset)
-        settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in content["rewards"]]
-        weights = [one.get("weight", 1.0) for one in settings]
-        aggregation = content.get("aggregation", "weighted_sum")
-
-        def by_name(key: str, names: Sequence[str]) -> dict[str, Any]:
-            return {name: one[key] for name, one in zip(names, settings, strict=True) if key in one}
-
-        # Once before the models are looked up, under the names that the reader of the file can find.
-        places = [f"rewards[{place}]" for place in range(len(weights))]
-        Combination.checked(places, weights, aggregation, *(by_name(key, places) for key in SETTINGS[1:]))
-        rewards = [reward_of(entry) for entry in content["rewards"]]
-        names = [one.name if isinstance(one, Reward) else CallableReward(one).name for one in rewards]
-        normalization, clip, weight_schedule = (by_name(key, names) for key in SETTINGS[1:])
-        return cls(
-            rewards,
-            weights,
-            name=content["name"],
-            aggregation=aggregation,
-            normalization=normalization,
-            clip=clip,
-            weight_schedule=weight_schedule,
-        )
+        return cls(**preset_arguments(preset))
 
     def save_preset(self, path: str | PathLike[str]) -> None:
         """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.

@@ -8,12 +8,17 @@ The classifiers' labels are those of their model cards and configs.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.callables import CallableReward
+from trl_rewards_plugin.rewards.combination import Combination
+from trl_rewards_plugin.rewards.entries import reward_of
 from trl_rewards_plugin.rewards.names import clean_name, did_you_mean
-from trl_rewards_plugin.rewards.preset_file import is_file_name, read_preset_file
+from trl_rewards_plugin.rewards.preset_file import SETTINGS, is_file_name, read_preset_file
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     # The article's pair: https://huggingface.co/textattack/roberta-base-CoLA, LABEL_1 = acceptable, and
@@ -67,6 +72,31 @@ def preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
             f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file",
         )
     return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
+
+
+def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
+
+    Raises:
+        InputError: as `preset_content`, or an argument that does not fit.
+    """
+    content = preset_content(preset)
+    entries = [dict(entry) for entry in content["rewards"]]
+    settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
+    weights = [one.get("weight", 1.0) for one in settings]
+    aggregation = content.get("aggregation", "weighted_sum")
+
+    def by_name(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        rows = list(zip(names, settings, strict=True))
+        return {key: {name: one[key] for name, one in rows if key in one} for key in SETTINGS if key != "weight"}
+
+    # Once before the models are looked up, under names that the reader of the file can find.
+    places = [f"rewards[{place}]" for place in range(len(entries))]
+    Combination.checked(places, weights, aggregation, **by_name(places))
+    rewards = [reward_of(entry) for entry in entries]
+    names = [one.name if isinstance(one, Reward) else CallableReward(one).name for one in rewards]
+    arguments = {"rewards": rewards, "weights": weights, "name": content["name"], "aggregation": aggregation}
+    return arguments | by_name(names)
 
 
 def __getattr__(name: str) -> Any:
