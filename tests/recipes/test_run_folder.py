@@ -8,6 +8,7 @@ from tests.recipes.test_evaluation import scored
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.settings import chosen_fields
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.completions import write_completions
 from trl_rewards_plugin.recipes import run_folder
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
 
@@ -23,6 +24,8 @@ def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path):
     run_folder.refuse_run(tmp_path, overwrite=True)
     with pytest.raises(InputError, match=r"the file .*notes\.txt"):
         run_folder.refuse_run(tmp_path / "notes.txt", overwrite=True)
+    write_completions(tmp_path / "completions", {"prompt": ["x"]}, 1)
+    assert "completions" in run_folder.holds_run(tmp_path)
     run_folder.clear_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

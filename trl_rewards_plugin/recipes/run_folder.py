@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.completions import EVAL_FOLDER, FOLDER
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
 
 METRICS, CONFIG, COMPLETIONS, CURVE, CARD = (
@@ -28,11 +29,12 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def holds_run(folder: Path) -> list[str]:
-    """Names in `folder` that only a run leaves there: its metrics, its configuration, its checkpoints."""
+    """Names in `folder` that only a run leaves there: its metrics, configuration, checkpoints and completion logs."""
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if name in (METRICS, CONFIG) or _CHECKPOINT.fullmatch(name)]
+    own = (METRICS, CONFIG, FOLDER, EVAL_FOLDER)
+    return [name for name in names if name in own or _CHECKPOINT.fullmatch(name)]
 
 
 def find_checkpoint(folder: Path, resume: str | bool | None) -> str | None:
