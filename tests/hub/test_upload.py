@@ -1,53 +1,369 @@
-from fnmatch import fnmatch
-from types import SimpleNamespace
+"""The real client over real HTTP to the Hub on loopback."""
+
+import json
+import shutil
 
 import pytest
+import torch
 
+from tests.hub.test_card import front_matter
+from trl_rewards_plugin import push_to_hub
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.upload import push_to_hub
+from trl_rewards_plugin.hub import remote
+from trl_rewards_plugin.hub.failures import UploadError
+from trl_rewards_plugin.hub.remote import Changes, Repository, find_changes, read_state
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 
 
-class FakeApi:
-    """Remembers what it was asked."""
-
-    def __init__(self):
-        self.calls = {}
-
-    def create_repo(self, repo_id, **settings):
-        self.calls["create_repo"] = {"repo_id": repo_id, **settings}
-        return SimpleNamespace(repo_id=f"me/{repo_id}")
-
-    def upload_folder(self, **settings):
-        self.calls["upload_folder"] = settings
-        pr = "https://example.invalid/pr/1" if settings["create_pr"] else None
-        return SimpleNamespace(commit_url="https://example.invalid/commit/1", pr_url=pr)
+def writes(hub):
+    """Requests that changed something, or sent content."""
+    return [path for method, path, _ in hub.requests if method in ("POST", "PUT") and "validate-yaml" not in path]
 
 
-def test_a_run_folder_is_uploaded_without_training_state(tmp_path):
-    (tmp_path / "config.json").touch()
-    api = FakeApi()
-    assert push_to_hub(tmp_path, "model", private=True, api=api) == "https://example.invalid/commit/1"
-    assert api.calls["create_repo"] == {"repo_id": "model", "private": True, "exist_ok": True}
-    upload = api.calls["upload_folder"]
-    assert (upload["repo_id"], upload["folder_path"]) == ("me/model", str(tmp_path))
+def test_push_then_again_then_after_a_change(hub, api, run):
+    said = []
+    url = push_to_hub(run, "me/model", api=api, echo=said.append)
+    head = read_state(api, Repository("me/model")).head
+    assert url == f"{hub.url}/me/model/commit/{head}"
+    assert said[0].startswith("model me/model: 9 files, ")
+    assert "checkpoint-2  (training state)" in said[0]
+    assert hub.titles("me/model") == ["Add README.md, config.json, config.yaml and 6 more"]
+    files = hub.files("me/model")
+    assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+    assert not {"completions.parquet", "value_head.safetensors", "training_args.bin"} & set(files)
 
-    def ignored(name):
-        return any(fnmatch(name, pattern) for pattern in upload["ignore_patterns"])
+    hub.requests.clear()
+    assert push_to_hub(run, "model", api=api) == url  # the owner is who is logged in
+    assert writes(hub) == []
 
-    assert ignored("checkpoint-3/optimizer.pt")
-    assert ignored("training_args.bin")
-    assert ignored("value_head.safetensors")
-    for name in ("model.safetensors", "README.md", "metrics.json", "reward_curve.png", "completions.parquet"):
-        assert not ignored(name)
-
-
-def test_a_pull_request_is_answered_with_its_address(tmp_path):
-    (tmp_path / "adapter_config.json").touch()
-    assert push_to_hub(tmp_path, "model", create_pr=True, api=FakeApi()) == "https://example.invalid/pr/1"
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**metrics, "kl": 9.0}))
+    push_to_hub(run, "me/model", api=api)
+    assert hub.titles("me/model")[1:] == ["Update README.md, metrics.json"]
+    assert b"9.000" in hub.files("me/model")["README.md"]
 
 
-def test_a_folder_without_a_model_is_refused_before_anything_is_made(tmp_path):
-    api = FakeApi()
-    with pytest.raises(InputError, match="output_dir of a run"):
-        push_to_hub(tmp_path, "model", api=api)
-    assert not api.calls
+def test_the_card_on_the_hub_has_its_own_name_and_no_prompts_of_the_user(hub, api, run):
+    local = (run / "README.md").read_text(encoding="utf-8")
+    prompts = [row["text"] for row in front_matter(local)["widget"]]
+    push_to_hub(run, "me/model", api=api)
+    card = hub.files("me/model")["README.md"].decode()
+    assert 'name = "me/model"' in card
+    assert front_matter(card)["model-index"][0]["name"] == "me/model"
+    assert all(prompt in local and prompt not in card for prompt in prompts)
+    assert (run / "README.md").read_text(encoding="utf-8") == local
+    push_to_hub(run, "me/model", api=api, include_completions=True)
+    assert prompts[0] in hub.files("me/model")["README.md"].decode()
+    assert hub.files("me/model")["completions.parquet"] == (run / "completions.parquet").read_bytes()
+
+
+def test_a_pushed_model_loads_back_and_gives_equal_outputs(hub, api, run, tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    push_to_hub(run, "me/model", api=api, private=True)
+    assert hub.repos["model", "me/model"].private
+    cache = {"cache_dir": tmp_path / "cache", "token": hub.token}
+    inputs = AutoTokenizer.from_pretrained("me/model", **cache)("the dog sees a cat", return_tensors="pt")
+    outputs = [
+        AutoModelForSeq2SeqLM.from_pretrained(name, **settings).generate(**inputs, max_new_tokens=8)
+        for name, settings in ((run, {}), ("me/model", cache))
+    ]
+    assert torch.equal(*outputs)
+
+
+# ---- Branches, pull requests, old weights ----
+
+
+def test_a_branch_is_made_and_main_left_alone(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    (run / "metrics.json").write_text((run / "metrics.json").read_text() + "\n")
+    push_to_hub(run, "me/model", api=api, revision="next")
+    assert hub.titles("me/model", "next")[1:] == ["Update metrics.json"]
+    assert len(hub.titles("me/model")) == 1
+    hub.requests.clear()
+    push_to_hub(run, "me/model", api=api, revision="next")
+    assert writes(hub) == []
+
+
+def test_a_branch_of_a_new_repository(hub, api, run):
+    push_to_hub(run, "me/model", api=api, revision="next")
+    assert hub.files("me/model") == {}
+    assert "model.safetensors" in hub.files("me/model", "next")
+
+
+def test_a_pull_request_is_opened_once(hub, api, run):
+    from huggingface_hub import HfApi
+
+    push_to_hub(run, "me/model", api=api)
+    (run / "metrics.json").write_text((run / "metrics.json").read_text() + "\n")
+    other = HfApi(endpoint=hub.url, token=hub.other_token)
+    url = push_to_hub(run, "me/model", api=other, create_pr=True)
+    assert url == f"{hub.url}/me/model/discussions/1"
+    assert len(hub.titles("me/model")) == 1
+    hub.requests.clear()
+    assert push_to_hub(run, "me/model", api=other, create_pr=True) == url
+    assert writes(hub) == []
+    with pytest.raises(InputError, match="leave out revision"):
+        push_to_hub(run, "me/model", api=api, create_pr=True, revision="next")
+
+
+def test_weights_that_would_be_loaded_instead_are_removed(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    hub.put("me/model", "model-00001-of-00002.safetensors", b"old")
+    hub.put("me/model", "notes.md", b"theirs")
+    push_to_hub(run, "me/model", api=api)
+    assert hub.titles("me/model")[-1] == "Remove model-00001-of-00002.safetensors"
+    assert "notes.md" in hub.files("me/model")
+
+
+def test_the_message_says_what_changed():
+    from trl_rewards_plugin.hub.files import UploadFile
+
+    files = [UploadFile(f"{letter}.json", b"") for letter in "abcde"]
+    told = Changes(files[:1], files[1:], ["model.bin"]).summary()
+    assert told == "Add a.json; update b.json, c.json, d.json and 1 more; remove model.bin"
+    assert not Changes([], [], [])
+
+
+def test_files_are_compared_as_git_and_lfs_do(tmp_path):
+    from trl_rewards_plugin.hub.files import UploadFile
+    from trl_rewards_plugin.hub.remote import State
+
+    (tmp_path / "a").write_bytes(b"hello\n")
+    # git hash-object and sha256sum of "hello\n"
+    digests = {
+        "git": "ce013625030ba8dba906f756967f9e9ca394464a",
+        "lfs": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+    }
+    for content in (b"hello\n", tmp_path / "a"):
+        files = [UploadFile(name, content) for name in digests]
+        assert not find_changes(files, State("x", True, digests))
+    assert find_changes([UploadFile("git", b"other")], State("x", True, digests)).updated
+
+
+# ---- The card that a person edited ----
+
+
+def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    theirs = hub.files("me/model")["README.md"].replace(b"## Limits", b"## What we found")
+    hub.put("me/model", "README.md", theirs)
+    with pytest.raises(InputError, match="--overwrite-card"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.files("me/model")["README.md"] == theirs
+    push_to_hub(run, "me/model", api=api, create_pr=True)
+    assert hub.files("me/model")["README.md"] == theirs
+    push_to_hub(run, "me/model", api=api, overwrite_card=True)
+    assert is_untouched(hub.files("me/model")["README.md"].decode())
+
+
+def test_a_card_edited_here_goes_as_it_is(hub, api, run):
+    mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", "## What I found")
+    (run / "README.md").write_text(mine, encoding="utf-8")
+    said = []
+    push_to_hub(run, "me/model", api=api, echo=said.append)
+    assert hub.files("me/model")["README.md"].decode() == mine
+    assert "edited by hand" in said[0]
+    hub.requests.clear()
+    push_to_hub(run, "me/model", api=api)
+    assert writes(hub) == []
+
+
+def test_the_card_of_a_checkpoint_gets_the_repositorys_name(hub, api, run):
+    folder = run / "checkpoint-2"
+    card = '---\ntags: [trl]\n---\n# old\n\n```python\nname = "old"  # this\npipe = text2text_pipeline("old")\n```\n'
+    (folder / "README.md").write_text(stamped(card))
+    push_to_hub(folder, "me/other", api=api)
+    found = hub.files("me/other")["README.md"].decode()
+    assert is_untouched(found)
+    assert found.startswith('---\ntags: [trl]\n---\n# other\n\n```python\nname = "me/other"  # this\n')
+    assert 'text2text_pipeline("me/other")' in found
+    assert not {"optimizer.pt", "value_head.safetensors", "trainer_state.json"} & set(hub.files("me/other"))
+
+
+def test_a_run_without_its_card_gets_one_and_a_mere_model_is_refused(hub, api, run):
+    (run / "README.md").unlink()
+    push_to_hub(run, "me/model", api=api)
+    assert "README.md" in hub.files("me/model")
+    (run / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"a model with its card, README\.md"):
+        push_to_hub(run, "me/model", api=api)
+
+
+# ---- A metric as a Space ----
+
+
+@pytest.fixture
+def metric(tmp_path):
+    folder = tmp_path / "kindness"
+    folder.mkdir()
+    (folder / "README.md").write_text(
+        "---\ntitle: Kindness\nemoji: X\ncolorFrom: blue\ncolorTo: green\nsdk: gradio\napp_file: app.py\n---\n# Kindness\n"
+    )
+    for name in ("app.py", "requirements.txt", "kindness.py"):
+        (folder / name).write_text(f"# {name}\n")
+    return folder
+
+
+def test_a_metric_becomes_a_space(hub, api, metric):
+    url = push_to_hub(metric, "me/kindness", api=api)
+    assert "/spaces/me/kindness/commit/" in url
+    files = hub.files("me/kindness", kind="space")
+    assert set(files) == {"README.md", "app.py", "kindness.py", "requirements.txt"}
+    hub.requests.clear()
+    assert push_to_hub(metric, "me/kindness", api=api) == url
+    assert writes(hub) == []
+    hub.put("me/kindness", "README.md", files["README.md"] + b"\nMine.\n", kind="space")
+    with pytest.raises(InputError, match="--overwrite-card"):
+        push_to_hub(metric, "me/kindness", api=api)
+
+
+# ---- Refused before anything is sent ----
+
+
+def test_who_is_not_logged_in_is_told_how(hub, api, run, monkeypatch):
+    from huggingface_hub import HfApi
+
+    monkeypatch.delenv("HF_TOKEN")
+    for token, found in ((None, "no token"), ("hf_" + "z" * 34, "does not accept"), (hub.read_token, "only read")):
+        with pytest.raises(InputError, match=rf"{found}[\s\S]*hf auth login[\s\S]*notebook_login") as refused:
+            push_to_hub(run, "me/model", api=HfApi(endpoint=hub.url, token=token))
+        assert str(token) not in str(refused.value)
+    assert writes(hub) == []
+
+
+def test_who_may_not_write_is_told_where(hub, api, run):
+    with pytest.raises(InputError, match=r"permission to write to someone/model[\s\S]*--create-pr"):
+        push_to_hub(run, "someone/model", api=api)
+    assert writes(hub) == []
+    push_to_hub(run, "our-team/model", api=api)
+    assert hub.titles("our-team/model")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "me/x y", "me/.x", "-", "me/" + "x" * 100])
+def test_what_cannot_be_a_name_is_refused(hub, api, run, name):
+    with pytest.raises(InputError, match="a repository as owner/name"):
+        push_to_hub(run, name, api=api)
+    assert hub.requests == []
+
+
+def test_a_secret_stops_the_upload(hub, api, run):
+    with (run / "config.yaml").open("a") as file:
+        file.write(f"note: {hub.token}\n")
+    with pytest.raises(InputError, match=r"in config\.yaml") as refused:
+        push_to_hub(run, "me/model", api=api)
+    assert hub.token not in str(refused.value)
+    assert hub.requests == []
+
+
+def test_metadata_that_the_hub_refuses_leave_the_repository_as_it_was(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    before = hub.files("me/model")
+    card = (run / "README.md").read_text(encoding="utf-8").replace("library_name:", "licence: mit\nlibrary_name:")
+    (run / "README.md").write_text(card, encoding="utf-8")
+    (run / "model.safetensors").write_bytes((run / "checkpoint-1" / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match="licence"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.files("me/model") == before
+
+
+# ---- When the Hub or the network fails ----
+
+STEPS = ("GET .*whoami", "POST .*create$", "POST .*validate-yaml", "POST .*preupload", "POST .*batch", "PUT .*large",
+         "POST .*commit")  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("what", [429, 500, 503, "drop"])
+def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
+    hub.fail(step, what, times=1)
+    push_to_hub(run, "me/model", api=api)
+    assert len(hub.titles("me/model")) == 1
+    assert hub.waits
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "POST .*preupload", "PUT .*large", "POST .*commit"])
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        (401, InputError, "hf auth login"),
+        (403, InputError, "permission to write to me/model"),
+        (404, InputError, "check owner, name and revision"),
+        (409, UploadError, "someone else"),
+        (429, UploadError, "too many requests"),
+        (500, UploadError, "run the same again"),
+        (503, UploadError, "run the same again"),
+        (418, UploadError, "refuses the request"),
+        ("drop", UploadError, "cannot be reached, or broke off"),
+    ],
+)
+def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run, step, what, error, message):
+    push_to_hub(run, "me/model", api=api)
+    before, titles = hub.files("me/model"), hub.titles("me/model")
+    shutil.copy(run / "checkpoint-1" / "model.safetensors", run / "model.safetensors")
+    hub.fail(step, what)
+    with pytest.raises(error, match=message) as failed:
+        push_to_hub(run, "me/model", api=api)
+    assert hub.token not in str(failed.value)
+    assert (hub.files("me/model"), hub.titles("me/model")) == (before, titles)
+    hub.faults.clear()
+    push_to_hub(run, "me/model", api=api)
+    assert hub.titles("me/model")[1:] == ["Update model.safetensors"]
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "PUT .*large", "POST .*commit"])
+def test_a_hub_that_stalls_is_given_up(hub, api, run, step, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
+    hub.fail(step, "stall")
+    with pytest.raises(UploadError, match="cannot be reached, or broke off"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, api, run):
+    hub.fail("POST .*commit", "drop", times=1, after=True)
+    push_to_hub(run, "me/model", api=api)
+    assert len(hub.titles("me/model")) == 1
+
+
+def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    (run / "metrics.json").write_text((run / "metrics.json").read_text() + "\n")
+    hub.fail("POST .*commit", "drop", times=1, after=True)
+    assert push_to_hub(run, "me/model", api=api, create_pr=True).endswith("/discussions/1")
+    assert len(hub.repos["model", "me/model"].requests) == 1
+
+
+def test_offline_mode_is_told(hub, api, run, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.waits == []
+
+
+def test_what_is_not_the_networks_fault_is_not_reworded(hub, api, run, monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(api, "create_commit", broken)
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        push_to_hub(run, "me/model", api=api)
+
+
+def test_a_failure_crosses_a_process_border():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(UploadError("found", "step")))
+    assert (error.found, error.next_step) == ("found", "step")
+
+
+def test_the_time_limit_is_only_for_the_upload(hub, api, run):
+    from huggingface_hub import get_session
+
+    push_to_hub(run, "me/model", api=api)
+    assert get_session().timeout.read is None
+    get_session().timeout = 5.0
+    with remote.patient_client():
+        assert get_session().timeout.read == 5.0

@@ -1,4 +1,7 @@
-"""What goes wrong between here and the Hub, in words that say what to do next. Leaves out: trying again (`upload.py`)."""
+"""What goes wrong between here and the Hub, in words that say what to do next.
+
+Leaves out: trying again (`upload.py`).
+"""
 
 from __future__ import annotations
 

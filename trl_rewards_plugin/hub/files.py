@@ -70,7 +70,7 @@ class Selection:
 def is_space(folder: Path) -> bool:
     """Whether `folder` is a Space by its README: `sdk:` in front."""
     card = folder / "README.md"
-    return card.is_file() and bool(re.match(r"---\n(?:.*\n)*?sdk:\s*\w+", card.read_text(encoding="utf-8")))
+    return card.is_file() and bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", card.read_text(encoding="utf-8")))
 
 
 def select_model(folder: Path, *, include_completions: bool = False) -> Selection:
@@ -93,9 +93,7 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
             left_out[state] = "training state"
         elif name == COMPLETIONS and not include_completions:
             left_out[name] = "prompts and outputs; --include-completions takes it along"
-        elif name == COMPLETIONS or any(
-            fnmatch(name, known) and _depth(name) == _depth(known) for known in MODEL_FILES
-        ):
+        elif name == COMPLETIONS or _is_of_a_model(name):
             taken.append(UploadFile(name, path))
         else:
             left_out[name] = "no file of a model"
@@ -109,8 +107,8 @@ def _above(name: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _depth(name: str) -> int:
-    return name.count("/")
+def _is_of_a_model(name: str) -> bool:
+    return any(fnmatch(name, known) and name.count("/") == known.count("/") for known in MODEL_FILES)
 
 
 def _check_weights(folder: Path, names: list[str]) -> None:

@@ -92,7 +92,7 @@ def has_own_texts(folder: Path) -> bool:
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` for a reader: without the host's bookkeeping and without this machine's paths."""
-    kept = {key: value for key, value in settings.items() if not key.startswith(_BOOKKEEPING)}
+    kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
     return {key: public_name(value) if isinstance(value, str) else value for key, value in kept.items()}
 
 

@@ -22,8 +22,8 @@ def one_line(text: object, limit: int | None = None) -> str:
     Without the marks (categories Cc, Cf, Cs, Co, Cn of Unicode) nothing can turn the rest of the page around; letters
     of right-to-left scripts stay. More than `limit` characters end in " ...".
     """
-    words = " ".join(str(text).split())
-    kept = "".join(letter for letter in words if unicodedata.category(letter)[0] != "C")
+    printable = (letter for letter in str(text) if letter.isspace() or unicodedata.category(letter)[0] != "C")
+    kept = " ".join("".join(printable).split())
     return kept if limit is None or len(kept) <= limit else kept[: limit - 4].rstrip() + " ..."
 
 

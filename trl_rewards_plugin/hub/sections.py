@@ -52,7 +52,7 @@ def headline(data: RewardModelCardData) -> str:
     told = f"**Reward {number(before, '.2f')} → {number(after, '.2f')}** on {gain['n']} held-out prompts"
     told += f": a gain of **{number(gain['mean'], '+.2f')}** (95 % interval {low} to {high})"
     if data.metrics.get("kl") is not None:
-        told += f", {data.metrics['kl']:.2f} nats from the starting model"
+        told += f", KL {number(data.metrics['kl'], '.2f')} nats to the starting model"
     return f"> {told}."
 
 
@@ -249,9 +249,9 @@ def _measured_limits(data: RewardModelCardData) -> list[str]:
         return []
     lines, metrics = [], data.metrics
     fell = [
-        f"{escape(name)} ({gain['mean']:+.3f})"
+        f"{escape(name)} ({number(gain['mean'], '+.3f')})"
         for name, gain in metrics["component_gain"].items()
-        if gain["mean"] is not None and gain["mean"] < 0
+        if gain["mean"] is not None and round(gain["mean"], 3) < 0
     ]
     if fell:
         lines.append(f"Lower than before training: {_listed(fell)}.")
@@ -281,7 +281,7 @@ def reproduce(data: RewardModelCardData) -> str:
     if data.seed is not None:
         parts.append(f"Seed {data.seed}. ")
     if data.versions:
-        told = ", ".join(f"{escape(name)} {escape(version)}" for name, version in data.versions.items())
+        told = ", ".join(f"{name} {escape(version)}" for name, version in data.versions.items())
         parts.append(f"Made with {told}.")
     if data.commit:
         parts.append(f" Source of {PACKAGE}: commit {code(data.commit)}.")
@@ -289,8 +289,11 @@ def reproduce(data: RewardModelCardData) -> str:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """`value` in `form` with a real minus sign; a dash where nothing was measured."""
-    return DASH if value is None else format(value, form).replace("-", MINUS)
+    """`value` in `form` with a real minus sign, 0 without any; a dash where nothing was measured."""
+    if value is None:
+        return DASH
+    told = format(value, form)
+    return told.lstrip("+-") if float(told) == 0 else told.replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

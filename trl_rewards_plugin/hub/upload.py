@@ -243,10 +243,10 @@ def _send(
         return url
     _check_remote_card(api, repository, state, changes, overwrite_card or create_pr)
     if create_pr and state.head is not None:
-        url = open_pull_request(api, repository, upload.selection.files, me)
-        if url is not None:
-            say(f"Nothing to upload: a pull request has it all ({url})")
-            return url
+        request = open_pull_request(api, repository, upload.selection.files, me)
+        if request is not None:
+            say(f"Nothing to upload: a pull request has it all ({request})")
+            return request
     head = prepare(api, repository, state, private)
     return _commit(api, repository, head, changes, create_pr, commit_message, say)
 
