@@ -348,9 +348,7 @@ def test_conversations_reach_the_rewards_as_messages(folders, tmp_path):
     assert seen[0][0]["role"] == "assistant"
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing:FutureWarning"
-)  # peft asks transformers by the old name
+@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")  # nor were they
 def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders, tmp_path):
     from peft import LoraConfig, PeftModel
 
@@ -380,6 +378,17 @@ def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders
     assert not (tmp_path / "model.safetensors").exists()
     again = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(folders["t5"]), tmp_path)
     assert again.state_dict().keys() == trainer.policy_model.state_dict().keys()
+    # Merged and saved it is a plain model again, with an output matrix of its own as before.
+    merged = again.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+    assert not torch.equal(plain.lm_head.weight, plain.shared.weight)
+    inputs = {"input_ids": torch.tensor([[5, 6, 1]]), "decoder_input_ids": torch.tensor([[0, 7, 8]])}
+    with torch.no_grad():
+        trained = trainer.policy_model.eval()(**inputs).logits
+        torch.testing.assert_close(plain(**inputs).logits, trained, atol=1e-5, rtol=1e-4)
+        start = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])(**inputs).logits
+    assert (trained - start).abs().max() > 1e-3
 
 
 def test_the_callers_arguments_stay_as_they_were(folders, tmp_path):

@@ -42,6 +42,14 @@ class TrainArguments:
     dry_run: bool = field(
         default=False, metadata={"help": "Load everything, score four prompts, print the plan and stop."}
     )
+    use_peft: bool = field(
+        default=False, metadata={"help": "Train a LoRA adapter and leave the model's own weights as they are."}
+    )
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Its scale: updates are multiplied by lora_alpha / lora_r."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Matrices that get an adapter. Unset: peft's choice for the architecture."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Give up a run that lies in output_dir."})
     push_to: str | None = field(
         default=None, metadata={"help": "Hub repository (owner/name) to upload the finished run to."}

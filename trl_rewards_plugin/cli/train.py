@@ -39,6 +39,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     Raises:
         InputError: an unknown flag, key or preset, or a value of the wrong type.
     """
+    from trl_rewards_plugin.recipes.adapters import lora_config
     from trl_rewards_plugin.recipes.presets import get_preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
 
@@ -72,6 +73,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
         prompt_prefix=train.prompt_prefix,
         push_to=train.push_to,
         overwrite=train.overwrite,
+        peft_config=lora_config(train.lora_r, train.lora_alpha, train.lora_target_modules) if train.use_peft else None,
         args=config,
     )
     return recipe, train

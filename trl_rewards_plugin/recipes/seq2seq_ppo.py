@@ -28,6 +28,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
+from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.configuration import configuration, describe_reward, given_name, public_parts
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
@@ -48,7 +49,8 @@ DRY_RUN_PROMPTS = 4
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
 _ARGUMENTS = (
-    "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite", "echo",
+    "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite",
+    "peft_config", "echo",
 )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ class Seq2SeqPPO:
         prompt_prefix: Put in front of every text.
         push_to: Hub repository that the finished run folder is uploaded to.
         overwrite: Give up a run that lies in the output folder.
+        peft_config: Train this adapter (peft's `LoraConfig` ...) instead of the model's own weights.
         echo: Called with each block of text for the reader.
     """
 
@@ -112,6 +115,7 @@ class Seq2SeqPPO:
         prompt_prefix: str = "",
         push_to: str | None = None,
         overwrite: bool = False,
+        peft_config: Any = None,
         echo: Callable[[str], None] = say,
     ):
         self.model = model
@@ -123,6 +127,7 @@ class Seq2SeqPPO:
         self.prompt_prefix = prompt_prefix
         self.push_to = push_to
         self.overwrite = overwrite
+        self.peft_config = peft_config
         # One voice under `accelerate launch`.
         self.echo: Callable[[str], None] = echo if self.args.process_index == 0 else (lambda text: None)
         self.preset: str | None = None
@@ -223,9 +228,9 @@ class Seq2SeqPPO:
             prompt_prefix=self.prompt_prefix,
             seed=self.args.seed,
         )
-        if len(data.train) < self.args.rollout_batch_size:
+        if len(data.train) < self.args.prompts_per_rollout:
             raise InputError(
-                f"at least one rollout of prompts ({self.args.rollout_batch_size})",
+                f"at least one rollout of prompts ({self.args.prompts_per_rollout})",
                 f"{len(data.train)} in {data.train_name}",
                 "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
             )
@@ -262,6 +267,7 @@ class Seq2SeqPPO:
             args=self.args,
             train_dataset=inputs.data.train,
             eval_dataset=inputs.data.held_out,
+            peft_config=self.peft_config,
         )
 
     def _evaluator(self, trainer: Seq2SeqPPOTrainer, reward: Any, held_out: HeldOut) -> Evaluator:
@@ -277,7 +283,7 @@ class Seq2SeqPPO:
         """Rollouts that training will take over `rows` prompts."""
         if self.args.max_steps > 0:
             return self.args.max_steps
-        episodes = self.args.total_episodes or self.args.num_train_epochs * rows
+        episodes = self.args.total_episodes or self.args.num_train_epochs * rows * self.args.num_generations
         return math.ceil(episodes / self.args.rollout_batch_size)
 
     def _plan(self, inputs: _Inputs) -> dict[str, str]:
@@ -289,7 +295,7 @@ class Seq2SeqPPO:
             "Reward": report.format_reward(describe_reward(inputs.reward)),
             "Prompts": f"{len(data.train)} of {data.train_name}",
             "Held out": data.eval_name,
-            "Training": f"{rollouts} rollouts of {args.rollout_batch_size} prompts, {args.num_ppo_epochs} epochs of "
+            "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
             f"{args.num_mini_batches} mini-batches on each: {updates} updates",
             "Folder": str(args.output_dir),
         }
@@ -297,7 +303,7 @@ class Seq2SeqPPO:
 
     def _estimate_minutes(self, evaluator: Evaluator, inputs: _Inputs) -> float:
         train, size = inputs.data.train, self.args.rollout_batch_size
-        batch = train.select(range(size))
+        batch = train.select([row // self.args.num_generations for row in range(size)])
         started = time.perf_counter()
         prompts = list(batch["prompt"])
         decoded = evaluator.decode(prompts, greedy=False, num_samples=1, seed=self.args.seed, with_reference=False)
@@ -366,6 +372,7 @@ class Seq2SeqPPO:
             "text_column": self.text_column,
             "prompt_prefix": self.prompt_prefix,
             "seed": self.args.seed,
+            **lora_settings(self.peft_config),
         }
         made_of = {
             "rewards": public_parts(inputs.reward),

@@ -1,0 +1,48 @@
+"""LoRA for encoder-decoders, by TRL's flags. Leaves out: other kinds of adapters, which Python code passes itself."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from trl_rewards_plugin.errors import InputError
+
+
+def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
+    """peft's `LoraConfig` as TRL makes it, for a sequence-to-sequence model (TRL's default task is another).
+
+    Args:
+        r: rank.
+        alpha: scale; updates are multiplied by alpha / r.
+        target_modules: names of the matrices that get an adapter; None: peft's choice for the architecture.
+
+    Raises:
+        InputError: peft is not installed.
+    """
+    if find_spec("peft") is None:
+        raise InputError("the package peft for --use_peft", "not installed", 'pip install "trl_rewards_plugin[peft]"')
+    from trl import ModelConfig, get_peft_config
+
+    return get_peft_config(
+        ModelConfig(
+            use_peft=True,
+            lora_task_type="SEQ_2_SEQ_LM",
+            lora_r=r,
+            lora_alpha=alpha,
+            lora_dropout=0.0,  # PPO turns dropout off
+            lora_target_modules=target_modules,
+        )
+    )
+
+
+def lora_settings(peft_config: Any) -> dict[str, Any]:
+    """The flags that make this adapter again; empty without one."""
+    if peft_config is None:
+        return {}
+    modules = peft_config.target_modules
+    return {
+        "use_peft": True,
+        "lora_r": peft_config.r,
+        "lora_alpha": peft_config.lora_alpha,
+        "lora_target_modules": sorted(modules) if isinstance(modules, set | list) else modules,
+    }
