@@ -7,8 +7,8 @@ import yaml
 from tests.recipes.test_evaluation import scored
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.settings import chosen_fields
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.completions import write_completions
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import run_folder
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
 
