@@ -43,9 +43,11 @@ def load_run_state(folder: Path) -> RunState:
     return RunState(saved["kl_coef"], saved["episodes"], tuple(saved["epoch_scores"]), saved["rewards"])
 
 
-def policy_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The policy's own part of the state of policy and critic, under its own names."""
-    return {name.removeprefix(POLICY_PREFIX): value for name, value in state.items() if name.startswith(POLICY_PREFIX)}
+def policy_state(wrapped: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The policy's own part of a gathered state of policy and critic, under its own names, tied tensors once."""
+    ties = dict(wrapped.named_parameters(remove_duplicate=False)).keys() - dict(wrapped.named_parameters()).keys()
+    names = [name for name in state if name.startswith(POLICY_PREFIX) and name not in ties]
+    return {name.removeprefix(POLICY_PREFIX): state[name] for name in names}
 
 
 def save_critic(folder: Path, state: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.ppo.rollout import Rollout  # which imports this file, for the sampler
@@ -82,6 +83,8 @@ def check_gradients(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambd
     if not gradients:
         return
     norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+    if isinstance(norm, DTensor):  # FSDP spreads every gradient over the processes
+        norm = norm.full_tensor()
     if bool(torch.isfinite(reduce(norm.float()))):
         return
     bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]

@@ -1,6 +1,18 @@
-"""Means over processes. Leaves out: tensors, which accelerate reduces."""
+"""Several processes: means over them, weights that are spread over them, and a launch that did not join them.
 
-from accelerate.utils import gather_object
+Leaves out: tensors, which accelerate reduces.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+
+from trl_rewards_plugin.errors import InputError
 
 
 def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
@@ -12,3 +24,55 @@ def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float
             total[0] += weight * value
             total[1] += weight
     return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
+
+
+def check_launch(world_size: int) -> None:
+    """Refuses the processes of a launcher that do not know of each other: each would train alone, in one folder.
+
+    Args:
+        world_size: the number of processes that the arguments know of.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and world_size == 1:
+        raise InputError(
+            f"one run of the {launched} processes that were launched",
+            "processes that do not know of each other",
+            "on CPUs set use_cpu=True (--use_cpu)",
+        )
+
+
+@contextmanager
+def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Within it each process holds all weights of a model that FSDP2 or ZeRO-3 spreads over processes.
+
+    So each may sample for as many steps as its own responses need, without waiting for the others.
+
+    Args:
+        model: the prepared model.
+    """
+    if isinstance(model, FSDPModule):
+        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+        _begin_fsdp(model)
+        model.set_reshard_after_forward(False)
+        for part in parts:
+            part.unshard()
+        try:
+            yield
+        finally:
+            model.set_reshard_after_forward(True)
+            for part in parts:
+                part.reshard()
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from trl.models import unwrap_model_for_generation
+
+        with unwrap_model_for_generation(model, accelerator):
+            yield
+    else:
+        yield
+
+
+def _begin_fsdp(model: FSDPModule) -> None:
+    """FSDP2 wants the first forward pass to be the root's: an empty one, by its own way of declaring further ones."""
+    model.begin_fsdp = lambda: None  # type: ignore[attr-defined]
+    register_fsdp_forward_method(model, "begin_fsdp")  # type: ignore[arg-type]
+    model.begin_fsdp()  # type: ignore[attr-defined]

@@ -179,7 +179,7 @@ class RestartableTrainer(Trainer):
             return
         folder = Path(output_dir or cast(str, self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        policy = None if state_dict is None else policy_state(state_dict)
+        policy = None if state_dict is None else policy_state(self._wrapped, state_dict)
         cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
         self.processing_class.save_pretrained(folder)
         if self._checkpointing:

@@ -57,7 +57,7 @@ from trl_rewards_plugin.ppo.policy import (
     bare_model,
     score_responses,
 )
-from trl_rewards_plugin.ppo.processes import weighted_means
+from trl_rewards_plugin.ppo.processes import check_launch, weighted_means, whole_weights
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
@@ -117,6 +117,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
         check_value_model(value_model, args)
         check_devices(args.n_gpu)
+        check_launch(args.world_size)
         if train_dataset is not None:
             check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
         if eval_dataset is not None:
@@ -237,7 +238,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             The mean loss of the update, 0-d; 0 while parts are still missing.
         """
         inputs = self._prepare_inputs(inputs)
-        self._collected.append(self.collect(inputs))
+        with whole_weights(self.model_wrapped, self.accelerator):
+            self._collected.append(self.collect(inputs))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         rollout = join_rollouts(self._collected, self.rules.pad_id)
@@ -436,15 +438,16 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         rows = dataset.select(range(process, len(dataset), processes))
         answers = None
-        if len(rows):
-            answers = answer_prompts(
-                self.policy_model,
-                self.processing_class,
-                rows.to_dict(),
-                self.args,
-                self._score_texts,
-                self.reference_logprobs,
-            )
+        with whole_weights(self.model_wrapped, self.accelerator):
+            if len(rows):
+                answers = answer_prompts(
+                    self.policy_model,
+                    self.processing_class,
+                    rows.to_dict(),
+                    self.args,
+                    self._score_texts,
+                    self.reference_logprobs,
+                )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(answers).items()}
         self.log(metrics)
         self.completions.log_evaluation({} if answers is None else answers.scored.table, self.state.global_step)
