@@ -105,8 +105,8 @@ import resource, sys
 from trl_rewards_plugin.rewards import ClassifierReward
 reward = ClassifierReward(sys.argv[1], label="good")
 peaks = []
-for count in (4_096, 16_384):
-    texts = [f"{number} " * 8 for number in range(count)]
+for count in (12_288, 24_576):
+    texts = [f"{number} " * 4 for number in range(count)]
     assert len(reward(texts)) == count
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[1] - peaks[0])
@@ -117,5 +117,5 @@ print(peaks[1] - peaks[0])
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 def test_peak_memory_does_not_grow_with_the_number_of_texts():
     run = subprocess.run([sys.executable, "-c", PEAK, str(judge())], capture_output=True, text=True, check=True)
-    # The 12,288 further texts and their scores are 3 MB.
-    assert int(run.stdout) < 10 * 1024
+    # The 12,288 further texts and their scores are 3 MB; their token ids would be 60.
+    assert int(run.stdout) < 8 * 1024

@@ -1,0 +1,44 @@
+"""TRL's own command line, as a process of its own, finds a reward of ours by its dotted path."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.rewards.tiny_causal import PROMPTS, tiny_causal
+from trl_rewards_plugin.rewards import presets
+
+
+@pytest.mark.slow
+def test_trl_trains_for_a_preset_by_its_dotted_path(tmp_path):
+    import pandas
+
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "train.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    model = tiny_causal(tmp_path / "model")
+    arguments = {
+        "reward_funcs": "trl_rewards_plugin.rewards.presets.tiny", "model_name_or_path": model, "dataset_name": data,
+        "output_dir": tmp_path / "run", "max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 4,
+        "max_completion_length": 6, "logging_steps": 1, "report_to": "none", "use_cpu": True, "bf16": False,
+        "log_completions": True, "dtype": "float32",
+    }  # fmt: skip
+    flags = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+    # TRL's command hands over to accelerate's launcher, as on a user's machine.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    run = subprocess.run(
+        [sys.executable, "-c", "from trl.cli.main import main; main()", "grpo", *flags],
+        capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    state = json.loads(next((tmp_path / "run").glob("checkpoint-*/trainer_state.json")).read_text())
+    logged = state["log_history"][0]
+    assert logged["reward"] == pytest.approx(logged["rewards/tiny/mean"], abs=1e-6)
+    table = pandas.read_parquet(tmp_path / "run" / "completions" / "completions_00001.parquet")
+    scores = presets.tiny.score(list(table["completion"]))
+    assert logged["rewards/tiny/mean"] == pytest.approx(scores.total.mean().item(), rel=0, abs=1e-5)
+    for name, values in scores.components.items():
+        assert list(table[name]) == pytest.approx(values.tolist(), rel=0, abs=1e-5)
+        assert logged[f"rewards/{name}/mean"] == pytest.approx(values.mean().item(), rel=0, abs=1e-5)
