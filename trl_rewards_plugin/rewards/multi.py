@@ -71,7 +71,6 @@ class MultiClassifierReward(Reward):
 
     Attributes:
         rewards: The K rewards as they were given.
-        weights: Their K weights.
 
     Raises:
         InputError: no rewards, two of one name, a count that differs, a setting that does not fit, a model that is
@@ -97,7 +96,6 @@ class MultiClassifierReward(Reward):
         names = [part.name for part in self._parts]
         _check_unique(names)
         self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
-        self.weights = list(self._combination.weights)
         super().__init__("_".join(names) if name is None else name)
         self._statistics = RunningStatistics(self._combination.learnt)
         self._frozen = 0
@@ -134,6 +132,11 @@ class MultiClassifierReward(Reward):
         ]
         content = {"name": self.name, "aggregation": self._combination.aggregation, "rewards": entries}
         write_preset_file(Path(path), content)
+
+    @property
+    def weights(self) -> list[float]:
+        """The K weights, as they were given."""
+        return list(self._combination.weights)
 
     @property
     def aggregation(self) -> str:
