@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.hub.fixtures import api, finished_run, hub, pytest_collection_modifyitems, run  # noqa: F401
+
 # On a busy machine any example may take long; what must be fast is measured in benchmarks/.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")

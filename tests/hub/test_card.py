@@ -184,8 +184,8 @@ The first 1 held-out prompts, sampled, with the reward of each output.
 ## Limits
 
 - It was taught what the judges above prefer, mistakes and biases included; a higher score is not proof of better text.
-- good reads the output alone and never the source: a fluent text that is bland, or about something else, can please as \
-well as a true one.
+- good reads the output alone and never the source: a fluent text that is bland, or about something else, can please \
+as well as a true one.
 - The rewards are added up, so a high score of one can pay for a low score of another.
 - Outputs are 25 % shorter than before.
 - The interval of the gain includes 0: these prompts do not show that training helped.

@@ -92,6 +92,11 @@ def explain(error: Exception, repo_id: str) -> Exception:
         return not_logged_in("no token")
     if status is None:
         return UploadError("the Hub cannot be reached, or broke off", _SAFE) if is_dropped(error) else error
+    if status == 400 and "README.md" in str(error):
+        told = " ".join(str(error).split())
+        return InputError(
+            "a card whose metadata the Hub accepts", told, "mend the lines between the two --- of README.md"
+        )
     if status == 401:
         return not_logged_in("a token that the Hub does not accept")
     if status == 403:

@@ -130,6 +130,9 @@ def push_to_hub(
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
+    if "/" not in repo_id:  # the card tells the whole name, which only the Hub knows
+        repo_id = repeated(lambda: check_login(api, repo_id)[0], repo_id)
+        upload = plan_upload(folder, repo_id, revision=revision, include_completions=include_completions)
     check_content(Path(folder), upload.selection.files, _own_token(api))
     say(upload.format())
 

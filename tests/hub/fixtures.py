@@ -1,4 +1,4 @@
-"""The Hub on loopback, a client for it, and folders to push."""
+"""The Hub on loopback, a client for it, and folders to push; tests/conftest.py hands them to every test."""
 
 import time
 
@@ -24,6 +24,8 @@ def hub(monkeypatch, tmp_path):
     server.waits = []
     monkeypatch.setattr(time, "sleep", server.waits.append)
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # The loopback Hub stores large files itself; Xet's storage is another service.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -44,15 +46,14 @@ def api(hub):
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
+def finished_run(tiny_run, tmp_path_factory):
     """The folder of a real run of tiny random models, with a checkpoint."""
-    from tests.recipes.tiny_run import SHORT, make_tiny_run
+    from tests.recipes.tiny_run import SHORT
     from trl_rewards_plugin import Seq2SeqPPO, Seq2SeqPPOConfig
 
-    made = make_tiny_run(tmp_path_factory.mktemp("made"))
     folder = tmp_path_factory.mktemp("runs") / "finished"
     args = Seq2SeqPPOConfig(output_dir=str(folder), seed=0, save_steps=1, **SHORT)
-    Seq2SeqPPO(made.model, made.reward, made.dataset, args=args, echo=lambda text: None).run()
+    Seq2SeqPPO(tiny_run.model, tiny_run.reward, tiny_run.dataset, args=args, echo=lambda text: None).run()
     return folder
 
 

@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trl_rewards_plugin.cli.main import main
+
+
+def test_a_process_of_its_own_pushes_and_repeats(hub, run, tmp_path):
+    environment = os.environ | {
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0", "HF_DEBUG": "0",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "trl_rewards_plugin.cli.main", "push", str(run), "me/model", "--private"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "model me/model: 9 files, " in done.stdout
+    assert "100%" in done.stderr  # the progress bar
+    assert hub.repos["model", "me/model"].private
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "Nothing to upload" in again.stdout
+    assert len(hub.titles("me/model")) == 1
+    files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for place in (done.stdout, done.stderr, again.stdout, again.stderr, files.decode(errors="replace")):
+        assert hub.token not in place
+
+
+def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
+    assert main(["push", "--dry_run", str(run), "me/model", "--include-completions"]) == 0
+    out = capsys.readouterr().out
+    assert "model.safetensors" in out
+    assert "completions.parquet  " in out
+    assert "nothing was sent" in out
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        (401, 2, "hf auth login"),
+        (403, 2, "permission to write to me/model"),
+        (404, 2, "check owner, name and revision"),
+        (409, 1, "was changed by someone else"),
+        (429, 1, "too many requests"),
+        (500, 1, "run the same again"),
+        ("drop", 1, "cannot be reached, or broke off"),
+    ],
+)
+def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, message):
+    hub.fail("POST .*commit", what)
+    assert main(["push", str(run), "me/model"]) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert hub.token not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run"], "trl-rewards push RUN user/name"),
+        ([], "trl-rewards push RUN user/name"),
+        (["me/model", "run"], "is no folder"),
+        ([".", "me/model", "--privat"], "did you mean --private?"),
+        ([".", "me/model"], "no config.json in ."),
+        (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),
+        (["--metric", "zzz", "me/x"], "give one of these"),
+        (["--metric", "grammaticality"], "trl-rewards push --metric NAME user/name"),
+        (["--revision"], "expected one argument"),
+    ],
+)
+def test_slips_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_metric_of_the_package_becomes_a_space(hub, capsys):
+    assert main(["push", "--metric", "grammaticality", "me/grammaticality"]) == 0
+    assert "Space me/grammaticality: " in capsys.readouterr().out
+    assert {"README.md", "app.py", "grammaticality.py", "requirements.txt"} <= set(
+        hub.files("me/grammaticality", kind="space")
+    )
+
+
+def test_pushing_needs_no_torch():
+    code = (
+        "import sys; from trl_rewards_plugin.cli.main import main; main(['push', '.', 'me/x', '--dry-run']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'trl')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
