@@ -141,6 +141,9 @@ def sample_responses(
         max_new_tokens: responses are cut here; one that is cut has no EOS.
         greedy: take the likeliest allowed token instead of drawing.
         encoder_states: (B, S, H) of `encode_prompts`, where they are known already.
+
+    Raises:
+        NotFiniteError: the model's logits are NaN or infinite.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
