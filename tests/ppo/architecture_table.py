@@ -174,6 +174,10 @@ def _no_language(model: PreTrainedModel) -> None:
     model.generation_config.forced_bos_token_id = None
 
 
+def _other_pad(model: PreTrainedModel) -> None:
+    model.config.pad_token_id = 5
+
+
 def _random_experts(model: PreTrainedModel) -> None:
     if hasattr(model.config, "second_expert_policy"):
         model.config.second_expert_policy = "random"
@@ -186,6 +190,7 @@ PROBES: dict[str, tuple[Callable[[PreTrainedModel], None], dict]] = {
         {"max_prompt_length": 2**20},
     ),
     '`second_expert_policy` other than "all", which draws experts at random': (_random_experts, {}),
+    "a `pad_token_id` other than 0, from which its cache counts positions": (_other_pad, {}),
     "gradient checkpointing, since it is scored through its key-value cache": (
         lambda model: None,
         {CHECKPOINTING: True},

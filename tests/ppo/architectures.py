@@ -341,7 +341,7 @@ ARCHITECTURES = (
         "mbart", "facebook/mbart-large-50-many-to-many-mmt", _mbart, "the language code is part of the decoder's start"
     ),
     Architecture("mvp", "RUCAIBox/mvp", _mvp),
-    Architecture("plbart", "uclanlp/plbart-python-en_XX", _plbart),
+    Architecture("plbart", "uclanlp/plbart-python-en_XX", _plbart, "the decoder starts with the language code"),
     Architecture("pegasus", "google/pegasus-xsum", _pegasus),
     Architecture("pegasus_x", "google/pegasus-x-base", _pegasus_x),
     Architecture(
@@ -350,7 +350,9 @@ ARCHITECTURES = (
         _bigbird_pegasus,
         "full attention from the start, which it takes for such prompts by itself",
     ),
-    Architecture("led", "allenai/led-base-16384", _led),
+    Architecture(
+        "led", "allenai/led-base-16384", _led, "local attention, as `generate` without `global_attention_mask`"
+    ),
     Architecture("marian", "Helsinki-NLP/opus-mt-en-de", _marian),
     Architecture(
         "m2m_100", "facebook/nllb-200-distilled-600M", _m2m_100, "the language code is part of the decoder's start"

@@ -269,6 +269,10 @@ def test_block_sparse_attention_is_refused_for_prompts_that_reach_it():
     check_architecture(model, architecture_table.settings("unused", max_prompt_length=57), rules)
 
 
+def test_a_prophetnet_whose_pad_is_not_0_is_refused():
+    assert refusal("prophetnet", lambda model: setattr(model.config, "pad_token_id", 5)).found == "pad_token_id=5"
+
+
 def test_gradient_checkpointing_is_refused_where_responses_are_scored_token_by_token():
     settings = {architecture_table.CHECKPOINTING: True}
     assert "lower per_device_train_batch_size" in refusal("prophetnet", **settings).next_step

@@ -75,7 +75,8 @@ def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: To
 
     Raises:
         InputError: responses longer than the decoder has positions for, experts chosen at random, block-sparse
-            attention over prompts that reach it, or gradient checkpointing where responses are scored token by token.
+            attention over prompts that reach it, a ProphetNet whose pad is not 0, or gradient checkpointing where
+            responses are scored token by token.
     """
     config = model.config
     room = positions(model).decoder
@@ -99,6 +100,12 @@ def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: To
             "another one in training than in generation",
             f"max_prompt_length={args.max_prompt_length}",
             "lower max_prompt_length, or load the model with attention_type='original_full'",
+        )
+    if config.model_type == "prophetnet" and config.pad_token_id != 0:
+        raise InputError(
+            f"pad_token_id=0 for {type(model).__name__}, whose key-value cache counts positions from it",
+            f"pad_token_id={config.pad_token_id}",
+            "use a vocabulary whose token 0 is the pad, as the published ones",
         )
     # The host's name for it since transformers 5.23, and the one before.
     asked = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))

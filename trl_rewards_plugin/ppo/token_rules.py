@@ -123,6 +123,6 @@ def _check_language(model: PreTrainedModel, forced: int | None, *, start_is_eos:
         raise InputError(
             f"the target language of {type(model).__name__}, a multilingual model",
             "forced_bos_token_id=None in its generation config",
-            "set model.generation_config.forced_bos_token_id to the language's token, for example "
-            "tokenizer.convert_tokens_to_ids('fra_Latn') for NLLB",
+            "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
+            "tokenizer.convert_tokens_to_ids('fra_Latn'); to go on by name, save it with save_pretrained first",
         )
