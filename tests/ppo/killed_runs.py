@@ -220,7 +220,7 @@ def main() -> None:
                 "resumed_at": resumed_steps[0] if resumed_steps else None,
                 "failed": again != 0,
                 "digests": json.loads(result.read_text())["digests"] if result.is_file() else None,
-                "files": sorted(path.name for path in folder.iterdir()),
+                "folders": sorted(path.name for path in folder.iterdir() if path.is_dir()),
             }
         )
     result = {"straight": straight["digests"], "seconds": straight["seconds"], "kills": done}

@@ -12,8 +12,10 @@ from transformers import Trainer
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo import trainer as trainer_module
 from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.processes import check_launch
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 
@@ -162,7 +164,8 @@ def test_a_run_that_had_finished_is_not_trained_further(model, folder):
 def test_leftovers_of_a_killed_save_are_removed_at_the_next_start(model, folder):
     shutil.copytree(folder / "checkpoint-3", folder / UNFINISHED / "checkpoint-4")
     make_trainer(model, folder).train(resume_from_checkpoint=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    left = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert left == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
 
 
 def test_a_fresh_start_beside_an_earlier_runs_checkpoints_is_told(model, folder, caplog):
@@ -177,7 +180,7 @@ def test_the_oldest_checkpoints_are_removed(model, tmp_path, limit, left):
     assert not (tmp_path / UNFINISHED).exists()
 
 
-def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path):
+def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path, monkeypatch):
     trainer = make_trainer(
         model,
         tmp_path,
@@ -190,7 +193,7 @@ def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path
         greater_is_better=True,
     )
     ranking = iter([0.0, 3.0, 2.0, 1.0])
-    trainer._evaluate_rows = lambda rows: (len(rows), {"reward": next(ranking)})
+    monkeypatch.setattr(trainer_module, "held_out_metrics", lambda answers: {"reward": next(ranking)})
     trainer.train()
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     assert (tmp_path / "checkpoint-2").is_dir()
@@ -228,6 +231,13 @@ def test_a_reward_state_that_is_not_plain_is_refused_before_training(model, tmp_
     reward.mean = torch.zeros(())
     with pytest.raises(InputError, match=r"reward 'centred'.*Tensor"):
         make_trainer(model, tmp_path, reward).train()
+
+
+def test_launched_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="use_cpu=True"):
+        check_launch(1)
+    check_launch(2)
 
 
 def test_another_number_of_processes_is_told(model, folder, caplog):

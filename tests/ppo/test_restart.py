@@ -35,4 +35,4 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, kills, seed):
         left = [int(name.rpartition("-")[2]) for name in kill["checkpoints"]]
         assert kill["resumed_at"] == max(left, default=0), kill
         assert max(kill["steps"], default=0) - kill["resumed_at"] <= SAVE_STEPS, kill  # all that was lost
-        assert kill["files"] == ["checkpoint-4", "checkpoint-5"], kill  # nothing of the killed save is left
+        assert kill["folders"] == ["checkpoint-4", "checkpoint-5"], kill  # nothing of the killed save is left
