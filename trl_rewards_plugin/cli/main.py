@@ -12,6 +12,8 @@ from trl_rewards_plugin.errors import InputError
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
     "train": ("trl_rewards_plugin.cli.train", "teach an encoder-decoder by PPO what classifiers prefer"),
+    "evaluate": ("trl_rewards_plugin.cli.evaluate", "measure outputs by any metrics, and compare two models"),
+    "score": ("trl_rewards_plugin.cli.score", "score the texts of a file by a reward"),
     "card": ("trl_rewards_plugin.cli.card", "render a run's model card again, and show it"),
     "push": ("trl_rewards_plugin.cli.push", "upload a run's model, or a metric as a Space, to the Hub"),
 }
