@@ -85,7 +85,7 @@ def test_what_is_no_probability_stops_with_name_and_text():
     with pytest.raises(InputError, match=r"-0\.25 for"):
         combined(aggregation="geometric_mean")(["-0.25,1"])
     # Float rounding of a probability is none.
-    assert totals(combined(aggregation="geometric_mean"), ["1.0000001,1"]) == [1.0]
+    assert totals(combined(aggregation="geometric_mean"), ["1.0000005,1", "-0.0000005,1"]) == [1.0, 0.0]
 
 
 def test_an_overflow_stops_with_the_text_and_the_parts():

@@ -87,7 +87,8 @@ torch.distributed.destroy_process_group()
 @pytest.mark.slow
 def test_every_process_learns_from_all(tmp_path):
     commands = [[sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "meet")] for rank in range(2)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
-    found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(lambda command: subprocess.run(command, check=True, capture_output=True), commands))
+    found = [json.loads(process.stdout) for process in ended]
     assert found[0] == found[1]
     assert found[0]["a"] == pytest.approx(moments_of(torch.tensor([1.0, 2.0, 6.0])).as_dict())
