@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from tests.hub.loopback import check_metadata
 from tests.hub.test_card import front_matter, headings, python_blocks
 from tests.recipes.tiny_run import sentences
-from tests.tiny_models import _word_tokenizer
+from tests.tiny_models import word_tokenizer
 from trl_rewards_plugin import generate_model_card
 from trl_rewards_plugin.hub import facts
 from trl_rewards_plugin.hub.from_run import picked
@@ -105,7 +105,7 @@ def test_the_commit_is_of_a_checkout_that_knows_the_file(tmp_path):
 def tiny_llama(folder):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _word_tokenizer(["<pad>", "</s>", "<unk>"], "$A")
+    tokenizer = word_tokenizer(["<pad>", "</s>", "<unk>"], "$A")
     tokenizer.padding_side = "left"
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -138,12 +138,12 @@ def test_a_run_of_trls_own_trainers_gets_a_card(tmp_path, monkeypatch, capsys, a
     }
     texts = sentences(8)
     if algorithm == "DPO":
-        args = trl.DPOConfig(**common, report_to=[], learning_rate=2e-4)
+        args = trl.DPOConfig(**common, learning_rate=2e-4)
         rows = Dataset.from_dict({"prompt": texts, "chosen": texts, "rejected": texts[::-1]})
         trainer = trl.DPOTrainer(model, args=args, train_dataset=rows)
     else:
         settings = {"num_generations": 2, "max_completion_length": 4, "per_device_train_batch_size": 2}
-        args = getattr(trl, f"{algorithm}Config")(**common, **settings, report_to=[], learning_rate=2e-4)
+        args = getattr(trl, f"{algorithm}Config")(**common, **settings, learning_rate=2e-4)
         rows = Dataset.from_dict({"prompt": texts})
         trainer = getattr(trl, f"{algorithm}Trainer")(model, short_words, args=args, train_dataset=rows)
     trainer.train()

@@ -27,7 +27,8 @@ class Wired(Seq2SeqPPOTrainer):
         return trainer_push.push_trainer(self, *args, **kwargs)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        trainer_push.push_checkpoint(self, checkpoint_folder)
+        if not self._checkpointing:  # not while it has its temporary name
+            trainer_push.push_checkpoint(self, checkpoint_folder)
 
 
 def make_trainer(tmp_path, **settings):

@@ -11,7 +11,7 @@ import unicodedata
 
 CELL_LENGTH = 300
 # Each as a character reference: a backslash escape would still end a table cell in some renderers.
-_MARKUP = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_[]<>|~$"} | {ord("&"): "&amp;"}
+_MARKUP = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*[]<>|~$"} | {ord("&"): "&amp;"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _DATA_FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".yaml", ".yml")
 
@@ -30,6 +30,8 @@ def one_line(text: object, limit: int | None = None) -> str:
 def escape(text: object, limit: int | None = None) -> str:
     """`one_line(text)` with every character that Markdown or HTML would read as markup as a character reference."""
     escaped = one_line(text, limit).translate(_MARKUP)
+    # Inside a word it is no markup, and names are full of it.
+    escaped = re.sub(r"(?<![^\W_])_|_(?![^\W_])", "&#95;", escaped)
     # A bare address would become a link.
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
 

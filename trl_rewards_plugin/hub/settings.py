@@ -16,8 +16,7 @@ _LEFT_OUT = {
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
     """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
-    # A machine without a GPU refuses some configs' own defaults unless it is told so again.
-    fresh = type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
+    fresh = _fresh(args)
     fields = {}
     for field in dataclasses.fields(args):
         if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
@@ -27,6 +26,21 @@ def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
         if field.name in always or value != default:
             fields[field.name] = _plain(value)
     return fields
+
+
+def _fresh(args: Any) -> Any:
+    """A config of the same kind that nobody set anything in."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    # A config that is built clears the state that every Accelerator of the process shares, a training trainer's too.
+    kept = [(state._shared_state, dict(state._shared_state)) for state in (AcceleratorState, PartialState)]
+    try:
+        # A machine without a GPU refuses some configs' own defaults unless it is told so again.
+        return type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
+    finally:
+        for state, values in kept:
+            state.clear()
+            state.update(values)
 
 
 def _plain(value: Any) -> Any:
