@@ -136,6 +136,14 @@ class ClassifierReward(Reward):
         memo = other._classifier.memo or EncodingMemo()
         other._classifier.memo = self._classifier.memo = memo
 
+    def place(self, device: Any) -> None:
+        """Runs on `device` from now on, with every reward that shares the model; weights in memory are dropped.
+
+        Raises:
+            InputError: torch knows no such device, or the model was passed in loaded.
+        """
+        self._classifier.place(device)
+
     def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
         """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
 

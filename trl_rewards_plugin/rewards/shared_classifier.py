@@ -135,6 +135,19 @@ class SharedClassifier:
         """Whether the weights are in memory."""
         return self._model is not None
 
+    def place(self, device: Any) -> None:
+        """Runs on `device` from now on; weights in memory are dropped.
+
+        Raises:
+            InputError: torch knows no such device, or the model was passed in loaded.
+        """
+        if not isinstance(self.source, str):
+            step = "move the model itself, or pass its name"
+            raise InputError("a model that is loaded here", f"a loaded {type(self.source).__name__}", step)
+        with self._lock:
+            self.device = devices.as_device(device)
+            self._model = None
+
     def load(self) -> tuple[Any, Any]:
         """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
 
