@@ -12,19 +12,35 @@ if TYPE_CHECKING:
     from trl_rewards_plugin.hub.upload import push_to_hub
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+    from trl_rewards_plugin.recipes.best_of_n import best_of_n
     from trl_rewards_plugin.recipes.seq2seq_ppo import RunResult, Seq2SeqPPO
-    from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, RewardScores
+    from trl_rewards_plugin.rewards import (
+        ClassifierReward,
+        LengthReward,
+        MetricReward,
+        MultiClassifierReward,
+        RepetitionReward,
+        RewardScores,
+        RewardStateCallback,
+        SimilarityReward,
+    )
 
 __all__ = [
     "ClassifierReward",
     "InputError",
+    "LengthReward",
+    "MetricReward",
     "MultiClassifierReward",
+    "RepetitionReward",
     "RewardModelCardData",
     "RewardScores",
+    "RewardStateCallback",
     "RunResult",
     "Seq2SeqPPO",
     "Seq2SeqPPOConfig",
     "Seq2SeqPPOTrainer",
+    "SimilarityReward",
+    "best_of_n",
     "generate_model_card",
     "push_to_hub",
 ]
@@ -32,13 +48,19 @@ __all__ = [
 _HOMES = {
     "ClassifierReward": "rewards",
     "InputError": "errors",
+    "LengthReward": "rewards",
+    "MetricReward": "rewards",
     "MultiClassifierReward": "rewards",
+    "RepetitionReward": "rewards",
     "RewardModelCardData": "hub.card",
     "RewardScores": "rewards",
+    "RewardStateCallback": "rewards",
     "RunResult": "recipes.seq2seq_ppo",
     "Seq2SeqPPO": "recipes.seq2seq_ppo",
     "Seq2SeqPPOConfig": "ppo.config",
     "Seq2SeqPPOTrainer": "ppo.trainer",
+    "SimilarityReward": "rewards",
+    "best_of_n": "recipes.best_of_n",
     "generate_model_card": "hub.card",
     "push_to_hub": "hub.upload",
 }

@@ -120,7 +120,7 @@ def refused(call):
         (lambda: config(reward_weights=[float("nan")]), "finite numbers", "[nan]", "change reward_weights"),
         (lambda: config(max_steps=3, total_episodes=9), "both say when to stop", "max_steps=3", "change max_steps"),
         (lambda: config(generation_kwargs="top_k"), "generation_kwargs as a mapping", "'top_k'", "write for example"),
-        (lambda: check_reward_funcs(later, None), "return their values", "'later', an async", "asyncio.run"),
+        (lambda: check_reward_funcs(later, None), "return their values", "'later', an async", "MultiClassifier"),
         (
             lambda: check_dataset(Dataset.from_list([{"prompt": "a"}, {"prompt": None}]), "eval_dataset"),
             "every row of eval_dataset",

@@ -128,7 +128,7 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
             raise InputError(
                 "reward callables that return their values",
                 f"{reward_name(reward)!r}, an async function",
-                "wrap it: a function that runs it by asyncio.run(...)",
+                "wrap it: MultiClassifierReward([it]) runs async functions together",
             )
     names = [reward_name(reward) for reward in rewards]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -22,7 +22,7 @@ from trl_rewards_plugin.hub.card import write_model_card
 from trl_rewards_plugin.hub.curve import save_reward_curve
 from trl_rewards_plugin.hub.facts import energy, hardware
 from trl_rewards_plugin.hub.names import public_name, resolve
-from trl_rewards_plugin.hub.upload import push_to_hub
+from trl_rewards_plugin.hub.upload import check_access, push_to_hub
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
@@ -238,6 +238,8 @@ class Seq2SeqPPO:
 
     def _check_settings(self) -> None:
         """Refuses settings of the trainer alone that this recipe decides itself."""
+        if self.push_to is not None and self.args.process_index == 0:
+            check_access(self.push_to)
         if self.args.push_to_hub:
             raise InputError(
                 "push_to as the way to the Hub",
@@ -253,6 +255,12 @@ class Seq2SeqPPO:
 
     def _load_reward(self) -> Any:
         reward = as_scorer(self.reward)
+        if getattr(reward, "state_dict", dict)():
+            raise InputError(
+                "a reward whose scale stays as it is, so that before and after can be compared",
+                f"normalization='zscore' in {reward.name}",
+                "set a fixed mean and scale, or train with Seq2SeqPPOTrainer, which keeps the running one",
+            )
         for part in describe_reward(reward):
             if part["name"] in RESERVED_NAMES:
                 step = "give the reward another name=..."
@@ -343,8 +351,8 @@ class Seq2SeqPPO:
             self.echo(report.format_samples(shown))
             self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
             if self.push_to:
-                url = push_to_hub(self.folder, self.push_to)
-                self.echo(f"Uploaded: {url}")
+                self.echo("")
+                url = push_to_hub(self.folder, self.push_to, echo=self.echo)
         return RunResult(metrics, self.folder, trainer, url)
 
     def _write(
