@@ -42,9 +42,8 @@ def expected(reward_file, texts):
 
 
 def write(path, texts, **columns):
-    rows = [
-        dict(zip(("text", *columns), values, strict=True)) for values in zip(texts, *columns.values(), strict=True)
-    ]
+    columns = {"text": texts, **columns}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".csv":
