@@ -11,6 +11,7 @@ Leaves out: numbers, which would change from machine to machine; the test has th
 
 import dataclasses
 import functools
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ TABLE_FILE = Path(__file__).parents[2] / "docs" / "architectures.md"
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 PROMPT_LENGTHS = (1, 38, 5, 12, 27, 3, 20, 9)
 TOLERANCE = 1e-4
+SIDES = ("encoder", "decoder")
 # The host's name of gradient checkpointing since transformers 5.23, and the one before.
 CHECKPOINTING = next(
     name
@@ -56,6 +58,7 @@ class Finding:
         reload_gap: largest difference of what the saved and reloaded model samples with from what the trained policy
             says of it.
         generates: whether the reloaded model's own greedy `generate` writes what greedy sampling writes.
+        config_changes: settings that the saved config holds otherwise than the one before.
         untied: whether input and output embeddings are two tensors, before and after.
         refused: which settings are refused.
     """
@@ -67,6 +70,7 @@ class Finding:
     moved: float
     reload_gap: float
     generates: bool
+    config_changes: dict
     untied: tuple[bool, bool]
     refused: tuple[str, ...]
 
@@ -198,6 +202,16 @@ PROBES: dict[str, tuple[Callable[[PreTrainedModel], None], dict]] = {
 }
 
 
+def changes(before: Path, after: Path) -> dict:
+    """What two config files hold differently, by name; not what they say of each side, where loading adds a dtype."""
+    old, new = (json.loads(file.read_text(encoding="utf-8")) for file in (before, after))
+    return {
+        name: (old.get(name), new.get(name))
+        for name in old | new
+        if name not in SIDES and old.get(name) != new.get(name)
+    }
+
+
 @functools.cache
 def examine(architecture: Architecture) -> Finding:
     """Loads the architecture from a folder into the trainer, samples, scores, trains one step, saves and reloads."""
@@ -242,6 +256,7 @@ def examine(architecture: Architecture) -> Finding:
             moved=difference(before, scored(policy, rollout, rules), rollout.response_mask),
             reload_gap=difference(token_logprobs(weights, drawn.ids), drawn.logprobs, drawn.mask),
             generates=generates(reloaded, rollout, token_rules(reloaded)),
+            config_changes=changes(folder / "start" / "config.json", folder / "end" / "config.json"),
             untied=(untied, is_untied(reloaded)),
             refused=tuple(
                 what for what, (change, changed) in PROBES.items() if is_refused(architecture, change, **changed)

@@ -242,7 +242,7 @@ def _pegasus_x():
 
 def _bigbird_pegasus():
     return BigBirdPegasusForConditionalGeneration(
-        BigBirdPegasusConfig(**BART_SIZES, block_size=8, num_random_blocks=1)
+        BigBirdPegasusConfig(**BART_SIZES, attention_dropout=0.1, block_size=8, num_random_blocks=1)
     )
 
 

@@ -5,6 +5,7 @@ import torch
 from transformers import (
     AutoModelForSeq2SeqLM,
     BertConfig,
+    BigBirdConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     GPT2Config,
@@ -70,6 +71,7 @@ def test_an_architecture_is_sampled_scored_trained_saved_and_reloaded(name):
     assert found.moved > 1e-3
     assert found.reload_gap < architecture_table.TOLERANCE
     assert found.generates
+    assert found.config_changes == {}
     assert found.untied[0] == found.untied[1]
 
 
@@ -146,6 +148,9 @@ VARIANTS = {
     "seamless_m4t_v2": lambda: SeamlessM4Tv2ForTextToText(SeamlessM4Tv2Config(**SEAMLESS_SIZES)),
     "roberta2roberta": lambda: _pair(
         RobertaConfig(**BERT_SIZES, pad_token_id=1), RobertaConfig(**BERT_SIZES, pad_token_id=1)
+    ),
+    "bigbird2bert": lambda: _pair(
+        BigBirdConfig(**BERT_SIZES, block_size=8, num_random_blocks=1), BertConfig(**BERT_SIZES)
     ),
     "bert2gpt2": lambda: _pair(BertConfig(**BERT_SIZES), GPT2),
 }
@@ -245,7 +250,7 @@ def test_an_encoder_decoder_for_speech_is_refused_by_folder_and_by_model(tmp_pat
 
 
 def refusal(name, change=lambda model: None, **settings):
-    model = BY_NAME[name].build()
+    model = VARIANTS[name]() if name in VARIANTS else BY_NAME[name].build()
     change(model)
     args = architecture_table.settings("unused", **settings)
     with pytest.raises(InputError) as caught:
@@ -263,8 +268,8 @@ def test_block_sparse_attention_is_refused_for_prompts_that_reach_it():
     model = BY_NAME["bigbird_pegasus"].build()
     rules = token_rules(model)
     check_architecture(model, architecture_table.settings("unused", max_prompt_length=56), rules)
-    error = refusal("bigbird_pegasus", max_prompt_length=57)
-    assert "at most 56 tokens" in error.expected
+    for name in ("bigbird_pegasus", "bigbird2bert"):
+        assert "at most 56 tokens" in refusal(name, max_prompt_length=57).expected
     model.config.attention_type = "original_full"
     check_architecture(model, architecture_table.settings("unused", max_prompt_length=57), rules)
 
