@@ -18,7 +18,7 @@ from trl_rewards_plugin.ppo.prompts import prompt_lines
 
 Table = dict[str, list]  # column name -> one value a row
 FOLDER, EVAL_FOLDER = "completions", "eval_completions"
-SHOWN_CHARACTERS = 300
+SHOWN_CHARACTERS = 200
 
 
 class CompletionLog:
@@ -128,7 +128,9 @@ def print_completions(table: Mapping[str, list], title: str, limit: int | None =
         shown.add_column(
             name.replace("_", " "),
             style=styles.get(name, "cyan"),
-            ratio=3 if is_text else None,
+            ratio=1 if is_text else None,
+            max_width=None if is_text else 9,  # a long name is folded, so that the texts keep their room
+            overflow="fold",
             justify="left" if is_text else "right",
         )
     for row in list(zip(*table.values(), strict=True))[:limit]:
