@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.failures import UploadError
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
@@ -20,13 +21,16 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `trl-rewards` and returns its exit code: 2 for refused input."""
+    """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where the Hub or the network failed."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
     except InputError as error:
         print(f"trl-rewards: input refused{error}", file=sys.stderr)
         return 2
+    except UploadError as error:
+        print(f"trl-rewards: not uploaded{error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ntrl-rewards: interrupted", file=sys.stderr)
         return 130

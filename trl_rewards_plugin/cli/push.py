@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from trl_rewards_plugin.errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Uploads as the flags say; returns the exit code: 1 where the Hub or the network failed."""
-    from trl_rewards_plugin.hub.failures import UploadError
+    """Uploads as the flags say; returns the exit code."""
     from trl_rewards_plugin.hub.upload import plan_upload, push_to_hub
 
     arguments = _parser().parse(argv)
@@ -28,22 +26,18 @@ def main(argv: Sequence[str]) -> int:
         )
         print(f"{plan.format()}\nDry run: nothing was sent.")
         return 0
-    try:
-        push_to_hub(
-            folder,
-            repo_id,
-            private=arguments.private or None,
-            create_pr=arguments.create_pr,
-            revision=arguments.revision,
-            include_completions=arguments.include_completions,
-            overwrite_card=arguments.overwrite_card,
-            commit_message=arguments.message,
-            # At once: in a pipe the list must not come after the progress bar, which is on standard error.
-            echo=lambda text: print(text, flush=True),
-        )
-    except UploadError as error:
-        print(f"trl-rewards push: not uploaded{error}", file=sys.stderr)
-        return 1
+    push_to_hub(
+        folder,
+        repo_id,
+        private=arguments.private or None,
+        create_pr=arguments.create_pr,
+        revision=arguments.revision,
+        include_completions=arguments.include_completions,
+        overwrite_card=arguments.overwrite_card,
+        commit_message=arguments.message,
+        # At once: in a pipe the list must not come after the progress bar, which is on standard error.
+        echo=lambda text: print(text, flush=True),
+    )
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trl_rewards_plugin.hub.curve import save_reward_curve
 from trl_rewards_plugin.hub.data import RewardModelCardData
+from trl_rewards_plugin.hub.from_run import is_run_folder
 from trl_rewards_plugin.hub.from_trainer import card_data_from_trainer
 
 CURVE = "reward_curve.png"
@@ -55,6 +57,35 @@ class ModelCardCallback(TrainerCallback):
             save_reward_curve(history, folder / CURVE, component_names(history))
         data = dataclasses.replace(self.data(folder), **changes)
         (folder / CARD).write_text(render_model_card(data), encoding="utf-8")
+
+
+def create_model_card(
+    trainer: Any,
+    model_name: str | None = None,
+    dataset_name: str | Sequence[str] | None = None,
+    tags: str | Sequence[str] | None = None,
+) -> None:
+    """For the trainer's `create_model_card`: writes README.md, with the curves, into its output folder.
+
+    Where a finished run lies in the folder, its card is rendered again, which tells more than the trainer knows.
+    """
+    from trl_rewards_plugin.hub.card import CARD, generate_model_card
+
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(str(trainer.args.output_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name or ())
+    given = {
+        "model_name": model_name,
+        "dataset": ", ".join(names),
+        "tags": [tags] if isinstance(tags, str) else list(tags or ()),
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if is_run_folder(folder):
+        (folder / CARD).write_text(generate_model_card(folder, **changes), encoding="utf-8")
+    else:
+        ModelCardCallback(trainer).write(folder, **changes)
 
 
 def component_names(log_history: list[dict[str, Any]]) -> list[str]:

@@ -15,7 +15,6 @@ from transformers.trainer_utils import HubStrategy
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.from_run import is_run_folder
 from trl_rewards_plugin.hub.remote import Repository, check_login, read_state
 from trl_rewards_plugin.hub.upload import prepare, push_to_hub, repeated
 
@@ -90,9 +89,7 @@ def push_trainer(
     if not trainer.is_world_process_zero():
         return None
     folder = Path(str(args.output_dir))
-    # The card of a finished run tells more than the trainer knows.
-    if not is_run_folder(folder):
-        trainer.create_model_card(**{"model_name": trainer.hub_model_id, **card})
+    trainer.create_model_card(**{"model_name": trainer.hub_model_id, **card})
     return push_to_hub(
         folder,
         trainer.hub_model_id,

@@ -142,6 +142,20 @@ def push_to_hub(
     return repeated(send, upload.repository.repo_id)
 
 
+def check_access(repo_id: str, *, token: str | None = None) -> None:
+    """Refuses early what would fail after hours of training: nobody logged in, or not someone who may write there.
+
+    Raises:
+        InputError: see `push_to_hub`.
+        UploadError: the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    _check_name(repo_id)
+    api = HfApi(token=token)
+    repeated(lambda: check_login(api, repo_id), repo_id)
+
+
 def plan_upload(
     folder: Path | str, repo_id: str, *, revision: str | None = None, include_completions: bool = False
 ) -> Upload:
