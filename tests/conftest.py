@@ -10,6 +10,9 @@ from tests.hub.fixtures import api, finished_run, hub, pytest_collection_modifyi
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
+# One thread a test process: two of them share two cores, and sums have one order on every machine.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -1,7 +1,7 @@
 """Teaches the tiny T5 to trail off: after many of its sentences comes a stray "like", "so" or "well".
 
-A model that copies perfectly leaves reinforcement learning nothing to mend. After this second stage the likeliest
-output is still a clean sentence, and most sampled ones end in a filler word that a judge of grammar notices.
+A model that copies perfectly leaves reinforcement learning nothing to mend. After this second stage most outputs,
+greedy or sampled, end in a filler word that a judge of grammar notices; PPO can take it away.
 Starts from the model that train_tiny_t5.py wrote, and uses its documents, tokenizer and mixture of passages.
 Leaves out: PPO, and any other kind of slip.
 
@@ -29,7 +29,7 @@ word ({fillers}):
 ones do."""
 
 FILLERS = ("like", "so", "well")
-FILLER_SHARE = 0.6  # of the targets; below half for each filler, so the likeliest end is still a clean one
+FILLER_SHARE = 0.72  # of the targets
 
 
 def trail_off(pieces: list[Piece], rng: random.Random, fillers: list[list[Piece]]) -> list[Piece]:

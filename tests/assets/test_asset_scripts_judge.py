@@ -189,34 +189,47 @@ def test_places_are_unknown_in_csv_rows_and_padding(scripts):
     assert place_targets(examples, Words(), inputs).tolist() == [[0, 1, -1], [-1, -1, -1]]
 
 
-def tiny_judge(labels=("bad", "good"), width=8):
-    config = BertConfig(
-        vocab_size=32,
-        hidden_size=width,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        id2label=dict(enumerate(labels)),
+def tiny_judge():
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    return BertForSequenceClassification(BertConfig(vocab_size=32, **shape))
+
+
+def test_the_best_temperature_undoes_logits_that_are_too_large(scripts):
+    from calibrate_judge import best_temperature
+
+    scores = torch.tensor([[0.0, math.log(3.0)]] * 4) * 7  # of four such rows three are of label 1
+    true = torch.tensor([1, 1, 1, 0])
+    assert best_temperature(scores, true, None) == pytest.approx(7.0, abs=0.05)
+
+
+def test_calibration_divides_logits_and_changes_no_order(scripts, tmp_path, monkeypatch, capsys):
+    import calibrate_judge
+
+    assert run_script(tmp_path).returncode == 0
+    new = tmp_path / "calibrated"
+    command = ["calibrate_judge.py", "--judge", tmp_path / "judge", "--dev", tmp_path / "train.csv", "--out", new]
+    monkeypatch.setattr("sys.argv", list(map(str, command)))
+    calibrate_judge.main()
+    temperature = json.loads(capsys.readouterr().out)["temperature"]
+    verify_checksums(new)
+    tokenizer = AutoTokenizer.from_pretrained(new)
+    inputs = tokenizer(GOOD, padding=True, return_tensors="pt")
+    old, scaled = (
+        AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits
+        for folder in (tmp_path / "judge", new)
     )
-    return BertForSequenceClassification(config)
+    torch.testing.assert_close(scaled * temperature, old, atol=0.01, rtol=0.01)
+    with pytest.raises(InputError, match="a new folder"):
+        calibrate_judge.main()
 
 
-def test_an_average_lies_where_its_share_says(scripts):
-    from average_judges import average
+def test_only_a_linear_classifier_is_divided(scripts):
+    from calibrate_judge import divide_logits
 
-    first, second = tiny_judge(), tiny_judge()
-    own, theirs = first.classifier.weight.detach().clone(), second.classifier.weight.detach().clone()
-    mixed = average(first, second, 0.25)
-    torch.testing.assert_close(mixed.classifier.weight, 0.75 * own + 0.25 * theirs)
-
-
-def test_judges_of_other_shapes_or_labels_are_not_averaged(scripts):
-    from average_judges import average
-
-    with pytest.raises(InputError, match="one shape"):
-        average(tiny_judge(), tiny_judge(width=16), 0.5)
-    with pytest.raises(InputError, match="same labels"):
-        average(tiny_judge(), tiny_judge(("no", "yes")), 0.5)
+    judge = tiny_judge()
+    judge.classifier = torch.nn.Sequential(judge.classifier)
+    with pytest.raises(InputError, match="one linear layer"):
+        divide_logits(judge, 2.0)
 
 
 def test_the_ranking_loss_looks_at_pairs_alone(scripts):

@@ -1,0 +1,76 @@
+"""The optimum that is known exactly: its formula by hand, and that training by every estimator reaches it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPT = REPOSITORY / "benchmarks" / "known_optimum.py"
+REACHED = 0.05
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import known_optimum
+
+    return known_optimum
+
+
+def test_the_optimum_by_hand(script):
+    # Of two answers, likely 3 to 1, the second is worth log 3 more at beta 1: then both are alike.
+    reference = torch.tensor([[0.75, 0.25]]).log()
+    rewards = torch.tensor([[0.0, 1.0986123]])
+    best = script.optimum(reference, rewards, 1.0)
+    torch.testing.assert_close(best, torch.tensor([[0.5, 0.5]]))
+    assert script.total_variation(reference.exp(), best) == pytest.approx(0.25)
+
+
+def test_no_policy_has_more_reward_minus_kl_than_the_optimum(script):
+    reference = torch.randn(3, 5).log_softmax(-1)
+    rewards = torch.randn(3, 5)
+
+    def worth(policy):
+        return (policy * (rewards - 0.7 * (policy.log() - reference))).sum(-1)
+
+    best = worth(script.optimum(reference, rewards, 0.7))
+    # It is known in closed form: beta log E_reference exp(reward / beta).
+    torch.testing.assert_close(best, 0.7 * (reference + rewards / 0.7).logsumexp(-1))
+    for _ in range(100):
+        assert (worth(torch.randn(3, 5).softmax(-1)) <= best + 1e-6).all()
+
+
+def test_all_answers_are_counted_once(script):
+    from trl_rewards_plugin.ppo.token_rules import token_rules
+
+    model, tokenizer = script.make_model(0)
+    suppressed = tuple(range(len(script.SPECIAL) + script.PROMPTS))
+    logprobs = script.answer_logprobs(model, tokenizer, token_rules(model, suppressed=suppressed), 2)
+    assert logprobs.shape == (script.PROMPTS, script.WORDS**2)
+    torch.testing.assert_close(logprobs.exp().sum(-1), torch.ones(script.PROMPTS))
+
+
+@pytest.mark.slow
+def test_every_estimator_reaches_the_optimum_with_three_seeds(tmp_path):
+    command = [sys.executable, SCRIPT, "--penalties", "k1 in the reward", "--tokens"]
+    # One process a length, side by side.
+    both = [
+        subprocess.Popen([*command, tokens, "--out", tmp_path / tokens], stdout=subprocess.PIPE, text=True)
+        for tokens in ("1", "2")
+    ]
+    outputs = [process.communicate(timeout=1500)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    runs = [
+        run
+        for tokens in ("1", "2")
+        for run in json.loads((tmp_path / tokens / "known_optimum.json").read_text(encoding="utf-8"))["runs"]
+    ]
+    assert len(runs) == 2 * 4 * 3
+    missed = [(run["estimator"], run["tokens"], run["seed"], run["after"]) for run in runs if run["after"] >= REACHED]
+    assert not missed
+    assert all(run["before"] > 5 * REACHED for run in runs)
+    assert (tmp_path / "2" / "known_optimum.png").stat().st_size > 10_000
