@@ -13,6 +13,8 @@ import numpy as np
 
 BEFORE_COLOUR, AFTER_COLOUR, GAIN_COLOUR = "#7f7f7f", "#1f77b4", "#2ca02c"
 ROW_HEIGHT = 2.6  # inches
+HEAD_ROOM = 1.45
+"""Height of an axes over its highest bar: the legend stands above bars and lines."""
 
 
 def save_distributions(
@@ -78,7 +80,7 @@ def _draw_sides(axes: Any, name: str, before: np.ndarray | None, after: np.ndarr
         axes.hist(scored, edges, histtype="stepfilled", alpha=0.35, color=colour, label=f"{label}{mean}")
         axes.hist(scored, edges, histtype="step", color=colour, linewidth=1.2)
         if len(scored):
-            axes.axvline(scored.mean(), color=colour, linewidth=1.6, linestyle="--")
+            axes.axvline(scored.mean(), ymax=1 / HEAD_ROOM, color=colour, linewidth=1.6, linestyle="--")
     axes.set_title(f"{name}: score of each output", fontsize=10, loc="left")
     axes.set_xlabel(f"{name} (dashed: mean)", fontsize=9)
     axes.set_ylabel("outputs", fontsize=9)
@@ -92,13 +94,14 @@ def _draw_differences(
         axes.set_visible(False)
         return
     difference = (after - before)[~np.isnan(after - before)]
-    axes.hist(difference, shared_bins(difference), color=GAIN_COLOUR, alpha=0.35, histtype="stepfilled")
-    axes.axvline(0, color="0.2", linewidth=1.2, label="no change")
+    axes.hist(difference, shared_bins(difference), color="0.8", edgecolor="0.5", histtype="stepfilled")
+    axes.axvline(0, ymax=1 / HEAD_ROOM, color="0.1", linewidth=1.2, label="no change")
     low, high = gain["ci95"]
     interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"
-    axes.axvspan(low, high, color=GAIN_COLOUR, alpha=0.3, linewidth=0, label=interval)
+    axes.axvspan(low, high, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, alpha=0.25, linewidth=0, label=interval)
     mean = f"mean {_short(gain['reward_gain'], '+')}"
-    axes.axvline(gain["reward_gain"], color=GAIN_COLOUR, linewidth=1.6, linestyle="--", label=mean)
+    place = gain["reward_gain"]
+    axes.axvline(place, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, linewidth=1.6, linestyle="--", label=mean)
     improved = f"{100 * gain['share_improved']:.0f} % of {gain['n']} improved"
     axes.set_title(f"after - before, prompt by prompt: {improved}", fontsize=10, loc="left")
     axes.set_xlabel(f"difference in {name}", fontsize=9)
@@ -107,8 +110,7 @@ def _draw_differences(
 
 
 def _legend(axes: Any) -> None:
-    # Head room, so that the legend hides no bar.
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.45)
+    axes.set_ylim(0, axes.get_ylim()[1] * HEAD_ROOM)
     axes.legend(loc="upper left", frameon=False, fontsize=8)
 
 

@@ -102,7 +102,7 @@ class EvaluationJob:
         self.data_name = data.eval_name
         count = min(settings.rows or len(held_out.prompts), len(held_out.prompts))
         if count < len(held_out.prompts):
-            self.data_name = f"the first {count} of {self.data_name}"
+            self.data_name = f"the first {count} of {self.data_name.removeprefix('all ')}"
         columns = {name: values[:count] for name, values in held_out.columns.items()}
         return HeldOut(held_out.prompts[:count], held_out.sources[:count], columns)
 
@@ -123,7 +123,7 @@ class EvaluationJob:
 
     def plan(self) -> dict[str, str]:
         """What is about to happen, for the reader."""
-        lines = {side.capitalize(): public_name(name) for side, name in reversed(self.names.items())}
+        lines = {side.capitalize(): self._shown(side) for side in reversed(self.names)}
         if self.settings.compare is None and "before" in self.names:
             lines["Before"] += " (the run started from it)"
         if self.data_name:
@@ -134,6 +134,12 @@ class EvaluationJob:
         if {"grammaticality", "neutrality"} & set(self.settings.metrics):
             lines["Metrics"] += f"; judges of the preset {self.preset.name}"
         return lines
+
+    def _shown(self, side: str) -> str:
+        """Name of a side as a person may read it; of a file with its column."""
+        name = self.names[side]
+        column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
+        return public_name(name) + column
 
     def _decoding_words(self) -> str:
         how = "sampled at temperature 1" if self.settings.sample else "as each model's generation config says"
@@ -180,8 +186,8 @@ class EvaluationJob:
         """What the numbers are of."""
         generated = len(self._read) < len(self.names)
         return {
-            "after": public_name(self.names["after"]),
-            "before": public_name(self.names["before"]) if "before" in self.names else None,
+            "after": self._shown("after"),
+            "before": self._shown("before") if "before" in self.names else None,
             "prompts": self.data_name,
             "references": self.settings.reference_column or "the prompts without prefix" if self.held_out else None,
             "n": count,

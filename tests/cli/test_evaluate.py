@@ -1,0 +1,289 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import evaluate
+import pyarrow.parquet
+import pytest
+import yaml
+
+from tests.recipes.tiny_run import SHORT, sentences
+from tests.tiny_models import tiny_bart
+from trl_rewards_plugin import Seq2SeqPPO
+from trl_rewards_plugin.cli import evaluate as command
+from trl_rewards_plugin.cli import main as cli
+from trl_rewards_plugin.cli import train
+from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.pipelines import text2text_pipeline
+
+ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
+GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")
+
+pytestmark = pytest.mark.usefixtures("evaluate_cache")
+
+
+@pytest.fixture(autouse=True)
+def _loud(monkeypatch):
+    """The command turns warnings and logs down for its process, which is pytest's own here."""
+    monkeypatch.setattr(train, "_quiet", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """A metric that is not here would be looked for on the Hub."""
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+
+
+def rows_of(path):
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def result_of(folder):
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A file with two columns of outputs and their sources."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {
+            "output": "The cat sleeps.",
+            "old": "cat the sleeps the",
+            "text": "The cat sleeps on the mat.",
+            "best": "A cat.",
+        },
+        {"output": "I went home.", "old": "I went home.", "text": "I went home early.", "best": "I went."},
+        {"output": "", "old": "went I", "text": "He went.", "best": "He went."},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_two_files_of_outputs_by_hand(pairs, tmp_path, capsys):
+    folder = tmp_path / "out"
+    argv = ["evaluate", str(pairs), "--compare", str(pairs), "--compare_column", "old", "--dataset", str(pairs)]
+    argv += ["--text-column", "text", "--metrics", ROUGE, "--output_dir", str(folder)]
+    assert cli.main(argv) == 0
+    out = capsys.readouterr().out
+    result = result_of(folder)
+    # ROUGE-L F1 by hand: 3 of 3 and 6 words 2/3; 3 and 4 words 6/7; 0. Before: longest common subsequences of "cat
+    # the sleeps the" with its source: "the sleeps the" 3, of 4 and 6 words 3/5; 6/7; "went" 1 of 2 and 2 words 1/2.
+    after, before = [2 / 3, 6 / 7, 0.0], [3 / 5, 6 / 7, 1 / 2]
+    row = result["metrics"]["rouge_here rougeL"]
+    assert row["after"] == pytest.approx(sum(after) / 3)
+    assert row["before"] == pytest.approx(sum(before) / 3)
+    expected = paired_gain(before, after)
+    assert row["gain"]["reward_gain"] == pytest.approx(expected["reward_gain"])
+    assert row["gain"]["ci95"] == pytest.approx(expected["ci95"])
+    assert row["gain"]["share_improved"] == pytest.approx(1 / 3)
+    assert (result["n"], result["after"], result["before"]) == (3, "pairs.jsonl, output", "pairs.jsonl, old")
+    assert result["decoding"] is None
+    line = next(line for line in out.splitlines() if line.startswith("rouge_here"))
+    assert line.split()[2:5] == ["0.652", "0.508", "-0.144"]
+    assert line.split()[-1] == "33%"
+    assert (folder / "distributions.png").read_bytes().startswith(b"\x89PNG")
+    table = rows_of(folder / "outputs.parquet")
+    assert [row["after"] for row in table] == ["The cat sleeps.", "I went home.", ""]
+    assert [row["before rouge_here rougeL"] for row in table] == pytest.approx(before)
+
+
+def test_a_column_of_references(pairs, tmp_path):
+    argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--reference_column", "best"]
+    assert cli.main([*argv, "--metrics", ROUGE, "--output_dir", str(tmp_path / "out")]) == 0
+    result = result_of(tmp_path / "out")
+    # "The cat sleeps." and "A cat.": 1 of 3 and 2 words, 2/5; "I went home." and "I went.": 4/5; nothing: 0.
+    assert result["metrics"]["rouge_here rougeL"]["after"] == pytest.approx((2 / 5 + 4 / 5) / 3)
+    assert result["references"] == "best"
+
+
+def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
+    assert cli.main(["evaluate", str(pairs), "--output-dir", str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    result = result_of(tmp_path / "out")
+    assert list(result["metrics"]) == [
+        "grammaticality", "grammaticality share_above", "neutrality", "neutrality share_above"
+    ]  # fmt: skip
+    assert result["before"] is None
+    row = result["metrics"]["grammaticality"]
+    assert "gain" not in row
+    assert row["quartiles"][0] <= row["after"] <= row["quartiles"][4]
+    assert "median" in captured.out
+    assert "judges of the preset tiny" in captured.out
+    assert "Metrics" in captured.err, "a bar on standard error"
+
+
+def test_lines_of_a_text_file_are_outputs_empty_ones_too(tmp_path):
+    path = tmp_path / "outputs.txt"
+    path.write_text("The cat sleeps.\n\nI went home.\n", encoding="utf-8")
+    argv = ["evaluate", str(path), "--metrics", "grammaticality", "--output_dir", str(tmp_path / "out")]
+    assert cli.main(argv) == 0
+    assert [row["after"] for row in rows_of(tmp_path / "out" / "outputs.parquet")] == [
+        "The cat sleeps.",
+        "",
+        "I went home.",
+    ]
+
+
+def test_a_reward_file_is_a_metric(tiny_run, pairs, tmp_path):
+    argv = ["evaluate", str(pairs), "--metrics", tiny_run.reward, "--output_dir", str(tmp_path / "out")]
+    assert cli.main(argv) == 0
+    found = {name: row["after"] for name, row in result_of(tmp_path / "out")["metrics"].items()}
+    total, acceptability, neutrality = found.values()
+    assert list(found) == ["two-judges reward", "two-judges acceptability", "two-judges neutrality"]
+    assert total == pytest.approx(acceptability + 0.5 * neutrality, abs=1e-5)
+
+
+def test_arguments_of_metrics(tiny_run, pairs, tmp_path):
+    judge = str(Path(tiny_run.reward).parent / "acceptability")
+    arguments = {"grammaticality": {"config_name": judge, "label": "unacceptable", "score_type": "logit"}}
+    argv = ["evaluate", str(pairs), "--metrics", "grammaticality", "--metric-kwargs", json.dumps(arguments)]
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    from trl_rewards_plugin import ClassifierReward
+
+    texts = [row["after"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]
+    scores = [row["after grammaticality"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]
+    assert scores == pytest.approx(ClassifierReward(judge, label="unacceptable")(texts), abs=1e-6)
+
+
+def test_two_models_on_a_data_set(tiny_run, tmp_path, capsys):
+    bart = str(tiny_bart(tmp_path / "bart"))
+    argv = ["evaluate", tiny_run.model, "--compare", bart, "--dataset", tiny_run.dataset, "--rows", "5"]
+    argv += ["--metrics", ROUGE, "--max-new-tokens", "6", "--batch-size", "3", "--output-dir", str(tmp_path / "out")]
+    assert cli.main(argv) == 0
+    table = rows_of(tmp_path / "out" / "outputs.parquet")
+    prompts = sentences(40)[:5]
+    assert [row["prompt"] for row in table] == prompts
+    for side, model in (("after", tiny_run.model), ("before", bart)):
+        records = text2text_pipeline(model)(prompts, max_new_tokens=6)
+        assert [row[side] for row in table] == [record["generated_text"] for record in records]
+    captured = capsys.readouterr()
+    assert "the first 5 of 40 rows of prompts.jsonl" in captured.out
+    assert "Outputs of" in captured.err
+    assert result_of(tmp_path / "out")["decoding"] == {"max_new_tokens": 6, "seed": 0}
+
+
+def test_sampling_depends_on_the_seed_alone(tiny_run, tmp_path):
+    def outputs(seed, name):
+        argv = ["evaluate", tiny_run.model, "--dataset", tiny_run.dataset, "--rows", "4", "--max_new_tokens", "6"]
+        argv += ["--sample", "--seed", str(seed), "--metrics", ROUGE, "--output_dir", str(tmp_path / name)]
+        assert cli.main(argv) == 0
+        return [row["after"] for row in rows_of(tmp_path / name / "outputs.parquet")]
+
+    first = outputs(1, "a")
+    assert outputs(1, "b") == first
+    assert outputs(2, "c") != first
+    assert result_of(tmp_path / "a")["decoding"]["do_sample"] is True
+
+
+@pytest.mark.slow
+def test_a_run_folder_brings_its_prompts_and_its_starting_model(tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "out"
+    settings = {**SHORT, "max_steps": 1, "per_device_train_batch_size": 16}
+    recipe = Seq2SeqPPO.from_preset("tiny", output_dir=str(run), echo=lambda text: None, **settings)
+    recipe.run()
+    argv = ["evaluate", str(run), "--metrics", "tiny", "--batch_size", "96", "--output_dir", str(folder)]
+    assert cli.main(argv) == 0
+    result, claim = result_of(folder), json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert (result["before"], result["n"]) == ("bundled:tiny-t5", 96)
+    # The run decoded the same prompts greedily, by its own sampler.
+    row = result["metrics"]["tiny reward"]
+    assert row["after"] == pytest.approx(claim["after_greedy"]["reward"], abs=1e-4)
+    assert row["before"] == pytest.approx(claim["before_greedy"]["reward"], abs=1e-4)
+    alone = ["evaluate", str(run), "--compare", "none", "--rows", "2", "--metrics", "tiny"]
+    assert cli.main([*alone, "--output_dir", str(tmp_path / "alone")]) == 0
+    assert result_of(tmp_path / "alone")["before"] is None
+
+
+def test_a_config_file_and_stronger_flags(pairs, tmp_path):
+    path = tmp_path / "evaluate.yaml"
+    values = {"model": str(pairs), "metrics": ["grammaticality"], "rows": 2, "metric_kwargs": {"neutrality": {}}}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    settings = command.build_settings(["--config", str(path), "--rows", "3", "--output-dir", "x"])
+    assert (settings.model, settings.metrics, settings.rows, settings.output_dir) == (
+        str(pairs), ["grammaticality"], 3, "x"
+    )  # fmt: skip
+    assert settings.metric_kwargs == {"neutrality": {}}
+    assert settings.batch_size == 16
+
+
+def test_help_says_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.build_settings(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(flag in out for flag in ("--compare", "--metric-kwargs", "--reference-column", "--config"))
+    assert "Default: grammaticality neutrality." in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "found", "step"),
+    [
+        (["--metrics", "gramaticality"], "'gramaticality'", "did you mean 'grammaticality'?"),
+        (["--metrics", "./no-such-module"], "no-such-module", "folder of an evaluate module"),
+        (["--metrics", "grammaticality", "grammaticality"], "grammaticality grammaticality", "once"),
+        (["--metrics", GAIN], "reward_gain, whose predictions", "name another metric"),
+        (["--metrics", ROUGE], "only predictions", "--dataset"),
+        (
+            ["--metrics", "grammaticality", "--metric-kwargs", '{"gramaticality": {}}'],
+            "'gramaticality'",
+            "did you mean",
+        ),
+        (["--metric-kwargs", "{bad"], "no JSON", "--help"),
+        (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
+        (["--model", "other"], "and --model other", "leave one of them out"),
+        (["--output_colum", "x"], "--output-colum x", "did you mean --output-column?"),
+        (["--output_column", "outptu"], "output", "did you mean 'output'?"),
+        (["--compare", "pairs.jsonl"], "no such file", "check the path"),
+        (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
+        (["--compare", "BROKEN.jsonl"], "BROKEN.jsonl", "mend the file"),
+        (["--compare", "HOLES.jsonl"], "None in row 1", "''"),
+        (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
+        (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
+        (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),
+        (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "column"),
+        (["--rows", "0"], "0", "leave rows out"),
+        (["--rows", "many"], "many", "--help"),
+        (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),
+        (["--config", "TYPO.yaml"], "'metrisc'", "did you mean 'metrics'?"),
+        (["--config", "KIND.yaml"], "'two'", "--help"),
+        (["--output_dir", "DONE"], "evaluation.json in", "overwrite"),
+    ],
+)
+def test_refusals_have_three_parts_and_exit_code_2(tiny_run, pairs, tmp_path, capsys, argv, found, step):
+    files = {
+        "EMPTY.txt": "", "BROKEN.jsonl": '{"output": "a"}\n{"output": \n', "SHORT.txt": "a\nb\n",
+        "HOLES.jsonl": '{"output": "a"}\n{"output": null}\n',
+        "TYPO.yaml": "metrisc: [a]\n", "KIND.yaml": "rows: two\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "DONE").mkdir()
+    (tmp_path / "DONE" / "evaluation.json").write_text("{}", encoding="utf-8")
+    places = {"PAIRS": str(pairs), "JUDGE": str(Path(tiny_run.reward).parent / "acceptability")}
+    places |= {name: str(tmp_path / name) for name in (*files, "DONE")}
+    common = [] if "--output_dir" in argv else ["--output_dir", str(tmp_path / "out")]
+    assert cli.main(["evaluate", str(pairs), *common, *(places.get(part, part) for part in argv)]) == 2
+    err = capsys.readouterr().err
+    expected_line, found_line, next_line = err.strip().splitlines()[-3:]
+    assert expected_line.startswith("Expected: ")
+    assert found in found_line
+    assert step in next_line
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_evaluation_is_replaced_when_asked(pairs, tmp_path):
+    folder = tmp_path / "out"
+    argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--metrics", ROUGE]
+    argv += ["--output_dir", str(folder)]
+    assert cli.main(argv) == 0
+    assert cli.main([*argv, "--rows", "2"]) == 2
+    assert cli.main([*argv, "--rows", "2", "--overwrite"]) == 0
+    assert result_of(folder)["n"] == 2
+
+
+def test_importing_the_command_is_cheap():
+    code = "import sys, trl_rewards_plugin.cli.evaluate; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
