@@ -10,8 +10,9 @@ Two roberta-base-sized classifiers with random weights (the time does not depend
     batch32    pipeline(texts, batch_size=32), for each classifier
     reward     MultiClassifierReward
 
-and, to see what each step is worth, the reward without it. All in float32 unless --dtype says otherwise for the
-reward; the scores are compared with the pipeline's. Leaves out: loading, which none of the times holds.
+and, to see what each step is worth, the reward without it. On a CPU that others use too, read the seconds that this
+process had it (with OMP_NUM_THREADS=1: waiting threads count as busy). All in float32 unless --dtype says otherwise
+for the reward; the scores are compared with the pipeline's. Leaves out: loading, which none of the times holds.
 """
 
 import argparse
@@ -37,6 +38,9 @@ from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, 
 from trl_rewards_plugin.rewards.encoding import EncodingMemo
 
 WORDS = (5, 60)
+
+Times = dict[str, list[tuple[float, float]]]
+"""Way -> of each repeat, the seconds and the CPU seconds."""
 
 
 def read_sentences(documents: str | None) -> list[str]:
@@ -142,16 +146,16 @@ STEPS: dict[str, Callable] = {
 }
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of `work`, the device's queue included."""
+def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds of `work`, the device's queue included, and of them those that this process had the CPU."""
     gc.collect()
     if device.type != "cpu":
         torch.accelerator.synchronize()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     work()
     if device.type != "cpu":
         torch.accelerator.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -181,8 +185,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
     return report
 
 
-def measure(folders: Sequence[Path], texts: list[str], arguments) -> tuple[dict[str, list[float]], float]:
-    """Seconds of each way, one number a repeat, and the largest difference of a score from the pipeline's."""
+def measure(
+    folders: Sequence[Path], texts: list[str], arguments
+) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """The times, and the largest difference of a score from the pipeline's."""
     device = torch.device(arguments.device)
     pipes = [
         transformers.pipeline("text-classification", model=str(path), device=device, dtype=torch.float32)
@@ -202,7 +208,7 @@ def measure(folders: Sequence[Path], texts: list[str], arguments) -> tuple[dict[
     expected = torch.tensor(pipeline_scores(pipes, texts, batch_size=32))
     found = torch.stack(list(reward.score(texts).components.values()))
     difference = (found - expected).abs().max().item()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: Times = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, work in ways.items():
             # The tokens of the repeat before are not this one's to use.
@@ -217,7 +223,7 @@ def _within(context: Callable, work: Callable[[], object]) -> object:
         return work()
 
 
-def describe(seconds: dict[str, list[float]], difference: float, texts: list[str], arguments) -> dict:
+def describe(seconds: Times, difference: float, texts: list[str], arguments) -> dict:
     """The result as plain values."""
     device = torch.device(arguments.device)
     name = platform.processor() or platform.machine()
@@ -226,7 +232,8 @@ def describe(seconds: dict[str, list[float]], difference: float, texts: list[str
     elif Path("/proc/cpuinfo").is_file():
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
-    medians = {way: statistics.median(values) for way, values in seconds.items()}
+    medians = {way: statistics.median(wall for wall, _ in values) for way, values in seconds.items()}
+    cpu = {way: statistics.median(own for _, own in values) for way, values in seconds.items()}
     return {
         "device": name,
         "threads": torch.get_num_threads(),
@@ -238,8 +245,11 @@ def describe(seconds: dict[str, list[float]], difference: float, texts: list[str
         "dtype": arguments.dtype or "float32",
         "seconds": seconds,
         "median_seconds": medians,
+        "median_cpu_seconds": cpu,
         "times_one": {way: medians["one"] / value for way, value in medians.items()},
         "times_batch32": {way: medians["batch32"] / value for way, value in medians.items()},
+        "cpu_times_one": {way: cpu["one"] / value for way, value in cpu.items()},
+        "cpu_times_batch32": {way: cpu["batch32"] / value for way, value in cpu.items()},
         "largest_difference": difference,
     }
 
@@ -250,11 +260,12 @@ def table(report: dict) -> str:
     lines = [
         f"{report['texts']} texts, {report['words']} words; {report['device']}, {report['threads']} threads; "
         f"{report['dtype']}; {versions}; seed {report['seed']}",
-        f"{'':34}{'seconds':>9}{'texts/s':>9}{'x one':>8}{'x batch32':>11}",
+        f"{'':34}{'seconds':>9}{'x one':>8}{'x batch32':>11}{'CPU seconds':>14}{'x one':>8}{'x batch32':>11}",
     ]
     for way, value in report["median_seconds"].items():
         ratios = f"{report['times_one'][way]:8.2f}{report['times_batch32'][way]:11.2f}"
-        lines.append(f"{way:34}{value:9.2f}{report['texts'] / value:9.1f}{ratios}")
+        own = f"{report['cpu_times_one'][way]:8.2f}{report['cpu_times_batch32'][way]:11.2f}"
+        lines.append(f"{way:34}{value:9.2f}{ratios}{report['median_cpu_seconds'][way]:14.2f}{own}")
     lines.append(f"largest difference of a score from the pipeline's: {report['largest_difference']:.1e}")
     return "\n".join(lines)
 

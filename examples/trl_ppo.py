@@ -1,0 +1,57 @@
+"""TRL's own PPOTrainer, which TRL had up to 1.12 (pip install trl==1.12.0), with a reward as its reward model.
+
+    python examples/trl_ppo.py                                       # offline: tiny random models
+    python examples/trl_ppo.py Qwen/Qwen2.5-0.5B-Instruct article    # real ones; reward: a preset or .yaml file
+
+TRL hands a reward model token ids; `as_reward_model` decodes them, finds the response behind the query that it knows,
+and scores it. On a newer TRL, and for encoder-decoders on any, Seq2SeqPPOTrainer is the trainer to take.
+"""
+
+import sys
+
+import torch
+from tiny_policy import build_config, build_policy, load_prompts, load_tokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import LlamaForSequenceClassification as TinyValues
+from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+from trl_rewards_plugin import MultiClassifierReward
+
+
+def main(
+    model: str | None = None, reward_name: str = "tiny", output_dir: str = "runs/trl_ppo", **settings
+) -> PPOTrainer:
+    """Trains, and prints the mean reward in the first and in the last steps."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer() if model is None else AutoTokenizer.from_pretrained(model, padding_side="left")
+    if model is None:
+        policy, values = build_policy(tokenizer), TinyValues(build_config(tokenizer, num_labels=1))
+    else:
+        policy = AutoModelForCausalLM.from_pretrained(model)
+        values = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    queries = load_prompts().map(lambda row: {"input_ids": tokenizer(row["prompt"])["input_ids"]})
+    queries = queries.remove_columns([name for name in queries.column_names if name != "input_ids"])
+    defaults = {
+        "total_episodes": 2560, "per_device_train_batch_size": 64, "response_length": 16, "stop_token": "eos",
+        "temperature": 1.0, "learning_rate": 3e-3 if model is None else 3e-6, "logging_steps": 1, "report_to": "none",
+        "num_sample_generations": 0, "save_strategy": "no", "disable_tqdm": True, "bf16": torch.cuda.is_available(),
+    }  # fmt: skip
+    reward = MultiClassifierReward.from_preset(reward_name)
+    trainer = PPOTrainer(
+        args=PPOConfig(output_dir=output_dir, **{**defaults, **settings}),
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=None,
+        reward_model=reward.as_reward_model(tokenizer, prompts=list(queries["input_ids"])),
+        value_model=values,
+        train_dataset=queries,
+    )
+    trainer.train()
+    means = [entry["objective/scores"] for entry in trainer.state.log_history if "objective/scores" in entry]
+    few = min(5, len(means))
+    print(f"reward: {sum(means[:few]) / few:+.2f} -> {sum(means[-few:]) / few:+.2f}")
+    return trainer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
