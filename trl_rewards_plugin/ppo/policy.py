@@ -85,6 +85,12 @@ class PolicyWithValueHead(nn.Module):
         """The policy's own generation configuration."""
         return self.core.generation_config
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the layers that FSDP makes units of, which accelerate looks for here."""
+        present = {type(module).__name__ for module in self.modules()}
+        return [name for name in self.core._no_split_modules or [] if name in present]
+
     def generate(self, *args: Any, **kwargs: Any):
         """The policy's own `generate`."""
         return cast(Any, self.policy).generate(*args, **kwargs)

@@ -6,11 +6,13 @@ Leaves out: tensors, which accelerate reduces.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
-from torch import nn
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from trl_rewards_plugin.errors import InputError
 
@@ -41,6 +43,14 @@ def check_launch(world_size: int) -> None:
         )
 
 
+def load_models_whole() -> None:
+    """Takes back what ZeRO-3's config asks of `from_pretrained`: to spread every model over the processes.
+
+    References and judges stay whole on each, and the policy until DeepSpeed itself takes it over.
+    """
+    unset_hf_deepspeed_config()
+
+
 @contextmanager
 def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     """Within it each process holds all weights of a model that FSDP2 or ZeRO-3 spreads over processes.
@@ -62,11 +72,17 @@ def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
             model.set_reshard_after_forward(True)
             for part in parts:
                 part.reshard()
-    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
-        from trl.models import unwrap_model_for_generation
+    elif _engine(accelerator) and accelerator.state.deepspeed_plugin.zero_stage == 3:
+        import deepspeed
+        from trl.models.utils import add_hooks, remove_hooks
 
-        with unwrap_model_for_generation(model, accelerator):
-            yield
+        load_models_whole()  # the engine set it anew, and rewards load their models on first use
+        with deepspeed.zero.GatheredParameters(list(model.parameters())):
+            remove_hooks(model)
+            try:
+                yield
+            finally:
+                add_hooks(model)
     else:
         yield
 
@@ -76,3 +92,29 @@ def _begin_fsdp(model: FSDPModule) -> None:
     model.begin_fsdp = lambda: None  # type: ignore[attr-defined]
     register_fsdp_forward_method(model, "begin_fsdp")  # type: ignore[arg-type]
     model.begin_fsdp()  # type: ignore[attr-defined]
+
+
+def backward(accelerator: Accelerator, loss: Tensor) -> None:
+    """Backward pass of a loss that is to count as it is; DeepSpeed takes its optimizer step in it."""
+    engine = _engine(accelerator)
+    accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)  # by which it divides
+
+
+@contextmanager
+def without_sync(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
+    """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
+    if _engine(accelerator):
+        accelerator.sync_gradients = False
+        try:
+            yield
+        finally:
+            accelerator.sync_gradients = True
+    else:
+        with accelerator.no_sync(model):
+            yield
+
+
+def _engine(accelerator: Accelerator) -> Any:
+    """DeepSpeed's engine, or None."""
+    wrapper = accelerator.deepspeed_engine_wrapped
+    return None if wrapper is None else wrapper.engine

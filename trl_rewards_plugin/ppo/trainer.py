@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,7 +58,14 @@ from trl_rewards_plugin.ppo.policy import (
     bare_model,
     score_responses,
 )
-from trl_rewards_plugin.ppo.processes import check_launch, weighted_means, whole_weights
+from trl_rewards_plugin.ppo.processes import (
+    backward,
+    check_launch,
+    load_models_whole,
+    weighted_means,
+    whole_weights,
+    without_sync,
+)
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
@@ -124,6 +132,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             check_dataset(eval_dataset, "eval_dataset")
         check_seq2seq_model(model)
 
+        load_models_whole()
         policy, processing_class = load_policy(model, processing_class)
         use_cache = getattr(bare_model(policy).config, "use_cache", None)
         self.rules = rules_for(policy, args)
@@ -374,15 +383,12 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             self.optimizer.step()
             model.zero_grad()
 
-        def no_sync() -> AbstractContextManager:
-            return self.accelerator.no_sync(model)
-
         return Host(
-            backward=self.accelerator.backward,
+            backward=partial(backward, self.accelerator),
             step=step,
             clear=lambda: model.zero_grad(set_to_none=True),
             reduce=lambda sums: self.accelerator.reduce(sums, reduction="sum"),
-            no_sync=no_sync,
+            no_sync=partial(without_sync, self.accelerator, model),
             autocast=self.accelerator.autocast,
             world_size=self.accelerator.num_processes,
         )
