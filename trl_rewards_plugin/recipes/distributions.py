@@ -42,6 +42,10 @@ def save_distributions(
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
+    if not rows:
+        grid[0, 0].text(
+            0.5, 0.5, "No metric has a score for each output.", ha="center", transform=grid[0, 0].transAxes
+        )
     for place, (name, (before, after)) in enumerate(rows.items()):
         _draw_sides(grid[place, 0], name, before, after)
         if columns == 2:
