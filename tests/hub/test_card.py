@@ -315,7 +315,7 @@ def test_an_adapter_and_a_decoder_are_called_as_what_they_are():
 HOSTILE_TEXT = st.text(max_size=60) | st.sampled_from(HOSTILE) | st.sampled_from(['me/a"b', "name: {x}", "'", "\\"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(HOSTILE_TEXT, HOSTILE_TEXT, HOSTILE_TEXT)
 def test_hostile_content_breaks_neither_metadata_nor_page_nor_code(one, two, three):
     row = {**ROW, "prompt": one, "source": two, "before": three, "after": one}
