@@ -83,6 +83,7 @@ def test_answers_that_were_not_sampled_have_no_kl(model, tmp_path):
     assert metrics["test_guard/output_length"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_hacks_its_reward_shows_it_in_the_guards(model, tmp_path):
     def one_word(completions, **kwargs):
         return [text.split().count("star") - 0.2 * len(text.split()) for text in completions]
