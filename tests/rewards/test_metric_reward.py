@@ -132,12 +132,10 @@ class Shout(evaluate.Metric):
 """
 
 
-def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path, monkeypatch):
+def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path):
     folder = tmp_path / "shout"
     folder.mkdir()
     (folder / "shout.py").write_text(SCRIPT)
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
     reward = MetricReward(folder, "shout")
     assert reward._module is None
     assert reward(["A", "a"]) == [1.0, 0.0]
@@ -148,8 +146,7 @@ def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path, monkeyp
     assert "shout" in repr(reward)
 
 
-def test_a_metric_that_is_not_there_stops_with_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+def test_a_metric_that_is_not_there_stops_with_its_name(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match=r"'x' raised FileNotFoundError"):
         MultiClassifierReward([MetricReward(tmp_path / "empty", "x")])(["a"])

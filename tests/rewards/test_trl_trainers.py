@@ -54,7 +54,8 @@ class Tables(TrainerCallback):
     def on_log(self, args, state, control, **kwargs):
         logs = self.trainer._logs
         self.tables.append(
-            {"completion": list(logs["completion"]), **{k: list(v) for k, v in logs["rewards"].items()}}
+            {name: list(logs[name]) for name in ("prompt", "completion")}
+            | {name: list(values) for name, values in logs["rewards"].items()}
         )
 
 
