@@ -5,10 +5,13 @@ doctests with `evaluate.load` pointed at that folder, and there are at least two
 """
 
 import doctest
+import functools
+import http.server
 import importlib
 import inspect
 import os
 import shutil
+import threading
 
 import evaluate
 import pytest
@@ -57,3 +60,31 @@ def test_the_module_tells_what_it_is(name):
     values = {"predictions": "string"} if config else {"predictions": "float64", "references": "float64"}
     assert {key: feature.dtype for key, feature in module.features.items()} == values
     assert module.inputs_description in module.compute.__doc__
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server on loopback where evaluate looks for Spaces; the folder that it serves as one called `name`."""
+    serve = functools.partial(_Quiet, directory=str(tmp_path / "hub"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/{{path}}/{{revision}}/{{name}}"
+        monkeypatch.setattr(evaluate.config, "HUB_EVALUATE_URL", place)
+        monkeypatch.setattr(evaluate.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+        monkeypatch.setattr(evaluate.config, "DOWNLOADED_EVALUATE_PATH", str(tmp_path / "downloads"))
+        yield lambda name: tmp_path / "hub" / name / "main"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_pushed_folder_loads_from_its_repository(hub, name):
+    shutil.copytree(MODULES[name], hub(f"user/{name}"))
+    config = None if name == "reward_gain" else "tiny"
+    module = evaluate.load(f"user/{name}", config)
+    given = {"predictions": [1.0], "references": [0.5]} if config is None else {"predictions": ["The cat sleeps."]}
+    assert module.compute(**given) == evaluate.load(MODULES[name], config).compute(**given)
