@@ -10,7 +10,7 @@ also be passed whole, `reward_funcs=reward`: then its own weights count, and eac
 import sys
 
 import torch
-from tiny_policy import build_policy, load_prompts, load_tokenizer
+from tiny_policy import load_prompts, print_change, save_policy
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_rewards_plugin import MultiClassifierReward
@@ -20,17 +20,15 @@ def main(
     model: str | None = None, reward_name: str = "tiny", output_dir: str = "runs/grpo", **settings
 ) -> GRPOTrainer:
     """Trains, and prints each component's mean in the first and in the last steps."""
-    torch.manual_seed(0)
     reward = MultiClassifierReward.from_preset(reward_name)
-    tokenizer = load_tokenizer() if model is None else None
     defaults = {
         "max_steps": 40, "per_device_train_batch_size": 64, "num_generations": 8, "max_completion_length": 16,
-        "learning_rate": 3e-3 if model is None else 1e-6, "logging_steps": 1, "report_to": "none",
+        "learning_rate": 1e-2 if model is None else 1e-6, "logging_steps": 1, "report_to": "none",
         "log_completions": True, "num_completions_to_print": 0, "save_strategy": "no", "disable_tqdm": True,
         "bf16": torch.cuda.is_available(),
     }  # fmt: skip
     trainer = GRPOTrainer(
-        model or build_policy(tokenizer),
+        model or save_policy(f"{output_dir}/policy"),
         [reward.component(name) for name in reward.component_names()],
         args=GRPOConfig(
             output_dir=output_dir,
@@ -39,13 +37,9 @@ def main(
             **{**defaults, **settings},
         ),
         train_dataset=load_prompts(),
-        processing_class=tokenizer,
     )
     trainer.train()
-    for name in reward.component_names():
-        means = [entry[f"rewards/{name}/mean"] for entry in trainer.state.log_history if "reward" in entry]
-        few = min(5, len(means))
-        print(f"{name}: {sum(means[:few]) / few:+.2f} -> {sum(means[-few:]) / few:+.2f}")
+    print_change(trainer, [f"rewards/{name}/mean" for name in reward.component_names()])
     return trainer
 
 

@@ -9,7 +9,7 @@ This trainer logs the total (objective/scores) and offers no place for component
 import sys
 
 import torch
-from tiny_policy import build_policy, load_prompts, load_tokenizer
+from tiny_policy import load_prompts, print_change, save_policy
 from transformers import AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
@@ -20,24 +20,21 @@ def main(
     model: str | None = None, reward_name: str = "tiny", output_dir: str = "runs/online_dpo", **settings
 ) -> OnlineDPOTrainer:
     """Trains, and prints the mean reward in the first and in the last steps."""
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer() if model is None else AutoTokenizer.from_pretrained(model, padding_side="left")
+    policy = model or save_policy(f"{output_dir}/policy")
     defaults = {
         "max_steps": 40, "per_device_train_batch_size": 32, "max_new_tokens": 16, "beta": 0.1,
         "learning_rate": 3e-3 if model is None else 5e-7, "logging_steps": 1, "report_to": "none",
         "save_strategy": "no", "disable_tqdm": True, "bf16": torch.cuda.is_available(),
     }  # fmt: skip
     trainer = OnlineDPOTrainer(
-        model=model or build_policy(tokenizer),
+        model=policy,
         reward_funcs=MultiClassifierReward.from_preset(reward_name),
         args=OnlineDPOConfig(output_dir=output_dir, **{**defaults, **settings}),
         train_dataset=load_prompts(),
-        processing_class=tokenizer,
+        processing_class=AutoTokenizer.from_pretrained(policy, padding_side="left"),
     )
     trainer.train()
-    means = [entry["objective/scores"] for entry in trainer.state.log_history if "objective/scores" in entry]
-    few = min(5, len(means))
-    print(f"reward: {sum(means[:few]) / few:+.2f} -> {sum(means[-few:]) / few:+.2f}")
+    print_change(trainer, ["objective/scores"])
     return trainer
 
 

@@ -10,9 +10,8 @@ and scores it. On a newer TRL, and for encoder-decoders on any, Seq2SeqPPOTraine
 import sys
 
 import torch
-from tiny_policy import build_config, build_policy, load_prompts, load_tokenizer
+from tiny_policy import load_prompts, print_change, save_policy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers import LlamaForSequenceClassification as TinyValues
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from trl_rewards_plugin import MultiClassifierReward
@@ -22,13 +21,8 @@ def main(
     model: str | None = None, reward_name: str = "tiny", output_dir: str = "runs/trl_ppo", **settings
 ) -> PPOTrainer:
     """Trains, and prints the mean reward in the first and in the last steps."""
-    torch.manual_seed(0)
-    tokenizer = load_tokenizer() if model is None else AutoTokenizer.from_pretrained(model, padding_side="left")
-    if model is None:
-        policy, values = build_policy(tokenizer), TinyValues(build_config(tokenizer, num_labels=1))
-    else:
-        policy = AutoModelForCausalLM.from_pretrained(model)
-        values = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
+    policy = model or save_policy(f"{output_dir}/policy")
+    tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
     queries = load_prompts().map(lambda row: {"input_ids": tokenizer(row["prompt"])["input_ids"]})
     queries = queries.remove_columns([name for name in queries.column_names if name != "input_ids"])
     defaults = {
@@ -40,16 +34,14 @@ def main(
     trainer = PPOTrainer(
         args=PPOConfig(output_dir=output_dir, **{**defaults, **settings}),
         processing_class=tokenizer,
-        model=policy,
+        model=AutoModelForCausalLM.from_pretrained(policy),
         ref_model=None,
         reward_model=reward.as_reward_model(tokenizer, prompts=list(queries["input_ids"])),
-        value_model=values,
+        value_model=AutoModelForSequenceClassification.from_pretrained(policy, num_labels=1),
         train_dataset=queries,
     )
     trainer.train()
-    means = [entry["objective/scores"] for entry in trainer.state.log_history if "objective/scores" in entry]
-    few = min(5, len(means))
-    print(f"reward: {sum(means[:few]) / few:+.2f} -> {sum(means[-few:]) / few:+.2f}")
+    print_change(trainer, ["objective/scores"])
     return trainer
 
 
