@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -116,5 +116,6 @@ def without_sync(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
 
 def _engine(accelerator: Accelerator) -> Any:
     """DeepSpeed's engine, or None."""
-    wrapper = accelerator.deepspeed_engine_wrapped
-    return None if wrapper is None else wrapper.engine
+    if accelerator.distributed_type != DistributedType.DEEPSPEED or accelerator.deepspeed_engine_wrapped is None:
+        return None
+    return accelerator.deepspeed_engine_wrapped.engine
