@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.errors import InputError
+    from trl_rewards_plugin.hub.callback import ModelCardCallback
     from trl_rewards_plugin.hub.card import RewardModelCardData, generate_model_card
+    from trl_rewards_plugin.hub.failures import UploadError
     from trl_rewards_plugin.hub.upload import push_to_hub
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
-    from trl_rewards_plugin.recipes.best_of_n import best_of_n
+    from trl_rewards_plugin.recipes.best_of_n import BestOfN, best_of_n
     from trl_rewards_plugin.recipes.seq2seq_ppo import RunResult, Seq2SeqPPO
     from trl_rewards_plugin.rewards import (
         ClassifierReward,
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BestOfN",
     "ClassifierReward",
     "InputError",
     "LengthReward",
     "MetricReward",
+    "ModelCardCallback",
     "MultiClassifierReward",
     "RepetitionReward",
     "RewardModelCardData",
@@ -40,16 +44,19 @@ __all__ = [
     "Seq2SeqPPOConfig",
     "Seq2SeqPPOTrainer",
     "SimilarityReward",
+    "UploadError",
     "best_of_n",
     "generate_model_card",
     "push_to_hub",
 ]
 
 _HOMES = {
+    "BestOfN": "recipes.best_of_n",
     "ClassifierReward": "rewards",
     "InputError": "errors",
     "LengthReward": "rewards",
     "MetricReward": "rewards",
+    "ModelCardCallback": "hub.callback",
     "MultiClassifierReward": "rewards",
     "RepetitionReward": "rewards",
     "RewardModelCardData": "hub.card",
@@ -60,6 +67,7 @@ _HOMES = {
     "Seq2SeqPPOConfig": "ppo.config",
     "Seq2SeqPPOTrainer": "ppo.trainer",
     "SimilarityReward": "rewards",
+    "UploadError": "hub.failures",
     "best_of_n": "recipes.best_of_n",
     "generate_model_card": "hub.card",
     "push_to_hub": "hub.upload",

@@ -8,8 +8,6 @@ from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub import trainer_push
-from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.hub.stamp import is_untouched
 
 
@@ -17,29 +15,14 @@ def short_words(completions, **kwargs):
     return [-float(len(text)) for text in completions]
 
 
-class Wired(Seq2SeqPPOTrainer):
-    """The trainer with the host's hooks led to `trainer_push`."""
-
-    def init_hf_repo(self, token=None, private=None):
-        trainer_push.open_repository(self, token, private)
-
-    def push_to_hub(self, *args, **kwargs):
-        return trainer_push.push_trainer(self, *args, **kwargs)
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        if not self._checkpointing:  # not while it has its temporary name
-            trainer_push.push_checkpoint(self, checkpoint_folder)
-
-
 def make_trainer(tmp_path, **settings):
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path / "out"), save_steps=1, report_to=[], **(SHORT | settings))
     rows = Dataset.from_dict({"prompt": sentences(16)})
-    return Wired(str(tiny_t5(tmp_path / "t5")), short_words, args=args, train_dataset=rows)
+    return Seq2SeqPPOTrainer(str(tiny_t5(tmp_path / "t5")), short_words, args=args, train_dataset=rows)
 
 
 def test_every_checkpoint_gets_its_card_with_the_curves(tmp_path):
     trainer = make_trainer(tmp_path)
-    trainer.add_callback(ModelCardCallback(trainer))
     trainer.train()
     for step in (1, 2):
         folder = tmp_path / "out" / f"checkpoint-{step}"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Trainer
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo import restart
 from trl_rewards_plugin.ppo import trainer as trainer_module
 from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -204,7 +204,7 @@ def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path
 def test_a_checkpoint_is_pushed_once_it_has_its_name(model, tmp_path, monkeypatch):
     pushed = []
     monkeypatch.setattr(
-        Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, damage(Path(folder))))
+        restart, "push_checkpoint", lambda trainer, folder: pushed.append((folder, damage(Path(folder))))
     )
     trainer = make_trainer(model, tmp_path, max_steps=1)
     trainer.args.push_to_hub = True

@@ -19,6 +19,7 @@ from trl_rewards_plugin.errors import InputError
 
 UNFINISHED = "_unfinished"
 STATE_FILE = "ppo_state.json"  # written last
+CARD = "README.md"  # no part of the state; it may be written again once the folder is whole
 HOST_STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
     """Writes `state` and the list of all other files into a folder, and everything through to the disk."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / STATE_FILE)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (STATE_FILE, CARD))
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
     (folder / STATE_FILE).write_text(json.dumps({**state, "files": files}), encoding="utf-8")
     for path in (*paths, folder / STATE_FILE, *(path for path in folder.rglob("*") if path.is_dir()), folder):

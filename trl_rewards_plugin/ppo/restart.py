@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
+from trl_rewards_plugin.hub.trainer_push import push_checkpoint
 from trl_rewards_plugin.ppo.checkpoint import (
     RunState,
     load_critic,
@@ -170,7 +171,7 @@ class RestartableTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._checkpointing:  # not while it has its temporary name
-            super()._push_from_checkpoint(checkpoint_folder)
+            push_checkpoint(self, checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes the bare policy and the tokenizer, as `from_pretrained` (or peft) reads them; in a checkpoint the

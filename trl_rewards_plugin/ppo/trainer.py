@@ -6,13 +6,11 @@ checkpoint always lies between rollouts, and `global_step` and every `*_steps` c
 Leaves out: the maths (masking, kl, advantages, losses), the update loop (update.py) and what a reward is.
 """
 
-import dataclasses
 import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -30,6 +28,7 @@ from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.alarms import AlarmBell
 from trl_rewards_plugin.ppo.architectures import check_architecture
 from trl_rewards_plugin.ppo.checkpoint import RunState
@@ -167,6 +166,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             self.ref_model.to(self.args.device)
         self._use_progress_bar()
         self.add_callback(TrainingCurvesCallback())
+        self.add_callback(ModelCardCallback(self))
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
         self._start_afresh()
 
@@ -475,18 +475,18 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         tags: str | list[str] | None = None,
     ) -> None:
         """Writes README.md into the output folder; the arguments as in TRL's trainers."""
-        from trl_rewards_plugin.hub.card import card_data_from_trainer, render_model_card
+        from trl_rewards_plugin.hub.callback import create_model_card
 
-        if not self.is_world_process_zero():
-            return
-        data = card_data_from_trainer(self)
-        datasets = [dataset_name] if isinstance(dataset_name, str) else dataset_name or []
-        data = dataclasses.replace(
-            data,
-            model_name=model_name or data.model_name,
-            dataset=", ".join(datasets) or data.dataset,
-            tags=[tags] if isinstance(tags, str) else tags or [],
-        )
-        folder = Path(str(self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "README.md").write_text(render_model_card(data), encoding="utf-8")
+        create_model_card(self, model_name, dataset_name, tags)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Opens the repository that `push_to_hub` asks for; refuses early what could not be uploaded."""
+        from trl_rewards_plugin.hub.trainer_push import open_repository
+
+        open_repository(self, token, private)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Uploads model, tokenizer and card in one commit, as `trl_rewards_plugin.push_to_hub` does."""
+        from trl_rewards_plugin.hub.trainer_push import push_trainer
+
+        return push_trainer(self, *args, **kwargs)
