@@ -243,6 +243,7 @@ def test_a_call_beats_the_constructor_beats_the_task_beats_the_model(folders):
     model.config.task_specific_params = {"summarization": {"max_length": 5}}
     pipe = text2text_pipeline(model, task="summarization", device="cpu")
     assert length(pipe) == 4
+    assert length(pipe, max_length=3) == 2
     assert length(pipe, max_new_tokens=7) == 7
     assert length(pipe, generation_config=GenerationConfig(max_new_tokens=2)) == 2
     built = text2text_pipeline(model, task="summarization", device="cpu", max_new_tokens=6)

@@ -50,6 +50,8 @@ def test_both_sides_share_axes_that_start_at_zero_and_count_everything(tmp_path,
     assert high >= max(before.max(), np.nanmax(after))
     assert differences.get_title(loc="left").startswith("after - before")
     assert "of 39 improved" in differences.get_title(loc="left")
+    outline = differences.patches[0].get_xy()[:, 0]
+    assert (outline.min(), outline.max()) == pytest.approx((np.nanmin(after - before), np.nanmax(after - before)))
     assert drawn[0].get_suptitle() == "a title"
 
 
