@@ -30,8 +30,10 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.checkpoint_folder import checkpoints
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 STEPS, SAVE_STEPS = 5, 2  # the last epoch ends early, and the last checkpoint is of step 5
@@ -94,9 +96,12 @@ def make_trainer(model: Path, folder: Path, pipe: int) -> Seq2SeqPPOTrainer:
         seed=3,
     )
     rows = [{"prompt": WORDS[row % 5]} for row in range(12)]  # three rollouts an epoch
-    return Seq2SeqPPOTrainer(
+    trainer = Seq2SeqPPOTrainer(
         str(model), DriftingReward(), args, train_dataset=Dataset.from_list(rows), callbacks=[_Report(pipe)]
     )
+    for drawing in (TrainingCurvesCallback, ModelCardCallback):  # takes longer than the training here
+        trainer.remove_callback(drawing)
+    return trainer
 
 
 def digests(trainer: Seq2SeqPPOTrainer) -> dict[str, str]:

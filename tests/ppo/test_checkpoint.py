@@ -4,18 +4,22 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo import restart
 from trl_rewards_plugin.ppo import trainer as trainer_module
 from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.processes import check_launch
+from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
+from trl_rewards_plugin.ppo.processes import check_launch, check_sharding
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 
@@ -58,7 +62,10 @@ def make_trainer(model, folder, reward=None, **settings):
     }
     rows = Dataset.from_list([{"prompt": text} for text in ("the cat", "snow", "we go home now .", "a big dog")])
     args = Seq2SeqPPOConfig(output_dir=str(folder), **settings)
-    return Seq2SeqPPOTrainer(model, reward or Centred(), args, train_dataset=rows, eval_dataset=rows)
+    trainer = Seq2SeqPPOTrainer(model, reward or Centred(), args, train_dataset=rows, eval_dataset=rows)
+    for drawing in (TrainingCurvesCallback, ModelCardCallback):  # takes longer than the training here
+        trainer.remove_callback(drawing)
+    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +245,15 @@ def test_launched_processes_that_do_not_know_of_each_other_are_refused(monkeypat
     with pytest.raises(InputError, match="use_cpu=True"):
         check_launch(1)
     check_launch(2)
+
+
+def test_the_first_fsdp_is_refused():
+    plugin = SimpleNamespace(fsdp_version=1)
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP, state=SimpleNamespace(fsdp_plugin=plugin))
+    with pytest.raises(InputError, match="fsdp_version: 2"):
+        check_sharding(accelerator)
+    plugin.fsdp_version = 2
+    check_sharding(accelerator)
 
 
 def test_another_number_of_processes_is_told(model, folder, caplog):

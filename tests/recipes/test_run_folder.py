@@ -7,6 +7,7 @@ import yaml
 from tests.recipes.test_evaluation import scored
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.settings import chosen_fields
+from trl_rewards_plugin.ppo.checkpoint_folder import seal
 from trl_rewards_plugin.ppo.completions import write_completions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import run_folder
@@ -34,12 +35,16 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
     for step in (2, 10, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").touch()
+        seal(tmp_path / f"checkpoint-{step}", {})
     assert Path(run_folder.find_checkpoint(tmp_path, True)).name == "checkpoint-10"
     assert Path(run_folder.find_checkpoint(tmp_path, "true")).name == "checkpoint-10"
     assert run_folder.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-2")).endswith("checkpoint-2")
     assert run_folder.find_checkpoint(tmp_path, None) is None
     assert run_folder.find_checkpoint(tmp_path, False) is None
+    with pytest.raises(InputError, match=r"checkpoint-12: ppo_state\.json"):
+        run_folder.find_checkpoint(tmp_path, str(tmp_path / "checkpoint-12"))
     with pytest.raises(InputError, match="give one of checkpoint-10, checkpoint-12, checkpoint-2"):
         run_folder.find_checkpoint(tmp_path, "nowhere")
     with pytest.raises(InputError, match="a whole checkpoint"):

@@ -43,6 +43,14 @@ def check_launch(world_size: int) -> None:
         )
 
 
+def check_sharding(accelerator: Accelerator) -> None:
+    """Refuses the first version of FSDP, whose weights cannot be made whole for sampling."""
+    if accelerator.distributed_type == DistributedType.FSDP and accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise InputError(
+            "FSDP2", "fsdp_version: 1", "set fsdp_version: 2, as in examples/accelerate/fsdp.yaml (--fsdp_version 2)"
+        )
+
+
 def load_models_whole() -> None:
     """Takes back what ZeRO-3's config asks of `from_pretrained`: to spread every model over the processes.
 

@@ -38,6 +38,7 @@ from trl_rewards_plugin.ppo.checkpoint_folder import (
     seal,
 )
 from trl_rewards_plugin.ppo.policy import PolicyWithValueHead
+from trl_rewards_plugin.ppo.processes import check_sharding
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class RestartableTrainer(Trainer):
         Raises:
             InputError: the folder given is damaged, or there is none that is whole.
         """
+        check_sharding(self.accelerator)
         output_dir = Path(cast(str, self.args.output_dir))
         if self.args.should_save:
             remove_unfinished(output_dir)

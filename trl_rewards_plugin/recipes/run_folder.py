@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo import checkpoint_folder
 from trl_rewards_plugin.ppo.completions import EVAL_FOLDER, FOLDER
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
 
@@ -38,23 +39,18 @@ def holds_run(folder: Path) -> list[str]:
 
 
 def find_checkpoint(folder: Path, resume: str | bool | None) -> str | None:
-    """The checkpoint to resume from: a given folder, the last one in `folder` for True or "true", else None.
+    """The checkpoint to resume from: a given folder, the last whole one in `folder` for True or "true", else None.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or the given one is damaged.
     """
     if resume is None or resume is False or str(resume).lower() in ("", "false", "none"):
         return None
-    if resume is not True and str(resume).lower() != "true":
-        if Path(resume).is_dir():
-            return str(resume)
+    if resume is True or str(resume).lower() == "true":
+        return str(checkpoint_folder.find_checkpoint(folder, True))
+    if not Path(resume).is_dir():
         raise InputError("a checkpoint folder to resume from", f"{resume!r}, which is none", _checkpoints(folder))
-    # trainer_state.json is written last: a checkpoint without it was cut short and would restart the counters at 0.
-    whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    if not whole:
-        step = "train without resume_from_checkpoint, or check output_dir"
-        raise InputError("a whole checkpoint to resume from in output_dir", f"none in {folder}", step)
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
+    return str(checkpoint_folder.find_checkpoint(folder, resume))
 
 
 def _checkpoints(folder: Path) -> str:
