@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.rewards.judges import TEXTS, judge, sentiment
-from trl_rewards_plugin.rewards import encoding
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, encoding
 from trl_rewards_plugin.rewards.encoding import EncodingMemo, encode, fingerprint, padded, valid_unicode
 
 
@@ -128,3 +128,13 @@ def test_the_memo_crosses_processes_empty_and_serves_threads():
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda mine: memo.encode(tokenizer, one, mine, 20), rows))
     assert found == [encode(tokenizer, mine, 20) for mine in rows]
+
+
+def test_a_combination_tokenizes_once_for_classifiers_that_read_alike(calls):
+    kinds = judge(), judge("other", seed=3), sentiment()
+    rewards = [ClassifierReward(folder, label=1, name=f"r{index}") for index, folder in enumerate(kinds)]
+    components = MultiClassifierReward(rewards).score(TEXTS).components
+    assert len(calls) == 2  # once for the two of RoBERTa, once for BERT
+    for index, folder in enumerate(kinds):
+        alone = ClassifierReward(folder, label=1).score(TEXTS).total
+        torch.testing.assert_close(components[f"r{index}"], alone, rtol=0, atol=1e-5)
