@@ -1,6 +1,7 @@
-"""The optimum that is known exactly: its formula by hand, and that training by every estimator reaches it."""
+"""The optimum that is known exactly: its formula by hand, and that training reaches it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,22 +56,25 @@ def test_all_answers_are_counted_once(script):
 
 
 @pytest.mark.slow
-def test_every_estimator_reaches_the_optimum_with_three_seeds(tmp_path):
-    command = [sys.executable, SCRIPT, "--penalties", "k1 in the reward", "--tokens"]
-    # One process a length, side by side.
+def test_training_reaches_the_optimum_with_and_without_a_critic(tmp_path):
+    """One seed; the benchmark runs all estimators with three."""
+    flags = ["--penalties", "k1 in the reward", "--seeds", "0", "--estimators"]
+    # One process an estimator, side by side; one thread each, so that their sums have one order.
     both = [
-        subprocess.Popen([*command, tokens, "--out", tmp_path / tokens], stdout=subprocess.PIPE, text=True)
-        for tokens in ("1", "2")
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *flags, estimator, "--out", tmp_path / estimator],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for estimator in ("gae", "rloo")
     ]
-    outputs = [process.communicate(timeout=1500)[0] for process in both]
+    outputs = [process.communicate(timeout=900)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    runs = [
-        run
-        for tokens in ("1", "2")
-        for run in json.loads((tmp_path / tokens / "known_optimum.json").read_text(encoding="utf-8"))["runs"]
-    ]
-    assert len(runs) == 2 * 4 * 3
-    missed = [(run["estimator"], run["tokens"], run["seed"], run["after"]) for run in runs if run["after"] >= REACHED]
-    assert not missed
-    assert all(run["before"] > 5 * REACHED for run in runs)
-    assert (tmp_path / "2" / "known_optimum.png").stat().st_size > 10_000
+    for estimator in ("gae", "rloo"):
+        runs = json.loads((tmp_path / estimator / "known_optimum.json").read_text(encoding="utf-8"))["runs"]
+        assert [run["tokens"] for run in runs] == [1, 2]
+        for run in runs:
+            assert run["before"] > 5 * REACHED
+            assert run["after"] < REACHED, run
+        assert (tmp_path / estimator / "known_optimum.png").stat().st_size > 10_000
