@@ -320,3 +320,28 @@ def test_two_launched_processes_share_the_texts(tmp_path, reward_file):
     assert done.returncode == 0, done.stderr[-3000:]
     assert [row["text"] for row in read(output)] == texts
     assert "of them before" in done.stderr
+
+
+# --- texts without a score ---
+
+
+def only_long(completions, **kwargs):
+    return [1.0 if len(text) > 10 else None for text in completions]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_a_text_that_nothing_scored_has_an_empty_score(tmp_path, ending):
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump({"rewards": [{"function": f"{__name__}.only_long"}]}))
+    source = write(tmp_path / "in.jsonl", ["short", "long enough"])
+    for _ in range(2):
+        summary = run(source, str(path), tmp_path / f"out{ending}")
+        assert summary.means == {"total": 1.0, "only_long": 1.0}
+    content = (tmp_path / f"out{ending}").read_bytes()
+    if ending == ".parquet":
+        table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+        assert table["total"].to_pylist() == table["only_long"].to_pylist() == [None, 1.0]
+    elif ending == ".csv":
+        assert content == b"text,total,only_long\r\nshort,,\r\nlong enough,1.0,1.0\r\n"
+    else:
+        assert b'"total": null, "only_long": null}\n' in content
