@@ -29,10 +29,10 @@ def _datasets_cache(tmp_path_factory):
     patch.undo()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def evaluate_cache(tmp_path_factory):
-    """evaluate's caches in a temporary folder, for tests that call `evaluate.load`. One for the whole session: the
-    scripts that it copies are imported from the first one."""
+    """evaluate's caches in a temporary folder. One for the whole session, from its first test on: the scripts that
+    evaluate copies are imported from the first folder that it was ever given, in every later test of the process."""
     import evaluate
 
     folder = tmp_path_factory.mktemp("evaluate")

@@ -20,8 +20,6 @@ ROUGE = os.path.join(os.path.dirname(__file__), "rouge_here")
 TEXTS = ["The cat sleeps on the mat.", "Cat the on mat sleeps the.", "", "I love you!", "The cat sleeps on the mat."]
 COMPONENTS = {"grammaticality": (GRAMMATICALITY, "acceptability"), "neutrality": (NEUTRALITY, "neutrality")}
 
-pytestmark = pytest.mark.usefixtures("evaluate_cache")
-
 
 @pytest.fixture(scope="module")
 def grammaticality(evaluate_cache):

@@ -24,8 +24,6 @@ MODULES = {
     "reward_gain": metrics.REWARD_GAIN,
 }
 
-pytestmark = pytest.mark.usefixtures("evaluate_cache")
-
 
 @pytest.fixture
 def script(request, tmp_path, monkeypatch):

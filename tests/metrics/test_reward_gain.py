@@ -11,8 +11,6 @@ from trl_rewards_plugin import InputError, Seq2SeqPPO
 from trl_rewards_plugin.metrics import REWARD_GAIN
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 
-pytestmark = pytest.mark.usefixtures("evaluate_cache")
-
 
 @pytest.fixture(scope="module")
 def reward_gain(evaluate_cache):

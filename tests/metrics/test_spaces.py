@@ -12,8 +12,6 @@ from trl_rewards_plugin import metrics
 
 FOLDERS = [Path(getattr(metrics, name)) for name in metrics.__all__]
 
-pytestmark = pytest.mark.usefixtures("evaluate_cache")
-
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_folder_is_complete(folder):

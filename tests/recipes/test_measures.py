@@ -11,8 +11,6 @@ TEXT = datasets.Value("string")
 TEXTS = Texts(["a b", "c"], ["say: a", "say: c"], ["a", "c"], ["a", "x"], {"id": [1, 2]})
 ALL = ["predictions", "references", "sources"]
 
-pytestmark = pytest.mark.usefixtures("evaluate_cache")
-
 
 def module(result, features=None):
     """A module that answers with `result`, or with what it makes of its inputs."""
