@@ -1,10 +1,10 @@
 """How fast a combined reward scores, beside `transformers.pipeline` on the same classifiers in the same process.
 
-python benchmarks/reward_throughput.py [--documents FILE.jsonl] [--device cuda] [--dtype bfloat16] [--output FILE.json]
+python benchmarks/reward_throughput.py [--device cuda] [--dtype bfloat16] [--output FILE.json]
 
 Two roberta-base-sized classifiers with random weights (the time does not depend on them) score 512 real texts of 5 to
-60 words: sentences of the bundled prompts and, if given, of a JSONL file of documents, each line
-`{"paragraphs": [[sentence, ...], ...]}`. Compared in alternation, `--repeats` times, of which the median counts:
+60 words: the bundled prompts, and pairs of neighbours among them. Compared in alternation, `--repeats` times, of which
+the median counts:
 
     one        the article's way: pipeline(text), one text at a time, for each classifier
     batch32    pipeline(texts, batch_size=32), for each classifier
@@ -17,6 +17,7 @@ for the reward; the scores are compared with the pipeline's. Leaves out: loading
 
 import argparse
 import gc
+import itertools
 import json
 import platform
 import random
@@ -43,31 +44,27 @@ Times = dict[str, list[tuple[float, float]]]
 """Way -> of each repeat, the seconds and the CPU seconds."""
 
 
-def read_sentences(documents: str | None) -> list[str]:
-    """Distinct sentences of the bundled prompts, and of the documents if given, in a fixed order."""
+def read_texts() -> list[str]:
+    """The bundled prompts, each a sentence, and each two neighbours as one text; distinct, in a fixed order."""
     sentences: list[str] = []
     for name in ("train", "heldout"):
         lines = (asset_path("prompts") / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         sentences += [json.loads(line)["prompt"] for line in lines]
-    if documents is not None:
-        for line in Path(documents).read_text(encoding="utf-8").splitlines():
-            sentences += [sentence for paragraph in json.loads(line)["paragraphs"] for sentence in paragraph]
-    return list(dict.fromkeys(sentences))
+    pairs = [f"{left} {right}" for left, right in itertools.pairwise(sentences)]
+    return list(dict.fromkeys(sentences + pairs))
 
 
-def choose(sentences: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` of the sentences of 5 to 60 words, drawn with `seed`."""
-    fitting = [text for text in sentences if WORDS[0] <= len(text.split()) <= WORDS[1]]
+def choose(texts: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` of the texts of 5 to 60 words, drawn with `seed`."""
+    fitting = [text for text in texts if WORDS[0] <= len(text.split()) <= WORDS[1]]
     return random.Random(seed).sample(fitting, count)
 
 
-def build_classifiers(folder: Path, sentences: Sequence[str], seed: int, layers: int) -> list[Path]:
+def build_classifiers(folder: Path, texts: Sequence[str], seed: int, layers: int) -> list[Path]:
     """Saves two random classifiers of roberta-base's size with one byte-level BPE tokenizer, trained here."""
     bpe = tokenizers.ByteLevelBPETokenizer()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    bpe.train_from_iterator(
-        sentences, vocab_size=50_265, min_frequency=2, special_tokens=specials, show_progress=False
-    )
+    bpe.train_from_iterator(texts, vocab_size=50_265, min_frequency=2, special_tokens=specials, show_progress=False)
     learnt = json.loads(bpe.to_str())["model"]
     tokenizer = RobertaTokenizer(vocab=learnt["vocab"], merges=[tuple(merge) for merge in learnt["merges"]])
     folders = []
@@ -161,7 +158,6 @@ def timed(work: Callable[[], object], device: torch.device) -> tuple[float, floa
 def main(argv: Sequence[str] | None = None) -> dict:
     """Measures, prints a table, writes JSON; returns what it wrote."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", help="JSONL file with further sentences")
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--layers", type=int, default=12, help="roberta-base has 12")
     parser.add_argument("--repeats", type=int, default=3)
@@ -173,10 +169,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
     arguments = parser.parse_args(argv)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    sentences = read_sentences(arguments.documents)
-    texts = choose(sentences, arguments.texts, arguments.seed)
+    known = read_texts()
+    texts = choose(known, arguments.texts, arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        folders = build_classifiers(Path(folder), sentences, arguments.seed, arguments.layers)
+        folders = build_classifiers(Path(folder), known, arguments.seed, arguments.layers)
         seconds, difference = measure(folders, texts, arguments)
     report = describe(seconds, difference, texts, arguments)
     print(table(report))
