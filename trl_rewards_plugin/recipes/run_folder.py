@@ -18,6 +18,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo import checkpoint_folder
 from trl_rewards_plugin.ppo.completions import EVAL_FOLDER, FOLDER
 from trl_rewards_plugin.recipes.evaluation import Evaluation, HeldOut
+from trl_rewards_plugin.recipes.log_file import LOG
 
 METRICS, CONFIG, COMPLETIONS, CURVE, CARD = (
     "metrics.json",
@@ -30,11 +31,11 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def holds_run(folder: Path) -> list[str]:
-    """Names in `folder` that only a run leaves there: its metrics, configuration, checkpoints and completion logs."""
+    """Names in `folder` that only a run leaves there: its metrics, configuration, log, checkpoints and outputs."""
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir())
-    own = (METRICS, CONFIG, FOLDER, EVAL_FOLDER)
+    own = (METRICS, CONFIG, LOG, FOLDER, EVAL_FOLDER)
     return [name for name in names if name in own or _CHECKPOINT.fullmatch(name)]
 
 

@@ -42,6 +42,7 @@ from trl_rewards_plugin.recipes.evaluation import (
     build_metrics,
     score_texts,
 )
+from trl_rewards_plugin.recipes.log_file import LogFileCallback
 from trl_rewards_plugin.recipes.presets import get_preset
 
 SAMPLES_SHOWN = 3
@@ -275,6 +276,7 @@ class Seq2SeqPPO:
             args=self.args,
             train_dataset=inputs.data.train,
             eval_dataset=inputs.data.held_out,
+            callbacks=[LogFileCallback()],
             peft_config=self.peft_config,
         )
 

@@ -1,0 +1,41 @@
+"""`trl-rewards report RUN [RUN ...]`: runs as one HTML page. Leaves out: what the page tells (`report/`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl_rewards_plugin.cli.flags import Parser
+from trl_rewards_plugin.errors import InputError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the page and says where it is; returns the exit code."""
+    from trl_rewards_plugin.report.page import write_report
+
+    arguments = _parser().parse(argv)
+    output = None if arguments.output is None else Path(arguments.output)
+    if output is not None and output.is_dir():
+        raise InputError(
+            "a file for the page", f"the folder {arguments.output}", "give --output a name such as report.html"
+        )
+    print(f"Page: {write_report(arguments.runs, output)}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="trl-rewards report",
+        usage="trl-rewards report RUN [RUN ...] [--output FILE.html]",
+        description="Writes one HTML page of one or more runs, finished or not: curves of reward, components, KL, "
+        "entropy and length, scores before and after, the runs' numbers and settings side by side, and outputs by "
+        "step. The page needs no network and no other file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder: the output_dir of trl-rewards train")
+    parser.add_argument(
+        "--output",
+        metavar="FILE.html",
+        help="the page; default: report.html in the run folder, or in this folder for several runs",
+    )
+    return parser

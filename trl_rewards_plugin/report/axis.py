@@ -1,0 +1,52 @@
+"""Scales and ticks of a chart. Pure functions of numbers; leaves out: drawing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from numbers `low` to `high` to places `start` to `end` of a picture."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, values: np.ndarray | float) -> np.ndarray:
+        """Places of `values`, of their shape."""
+        share = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
+
+
+def padded_range(low: float, high: float) -> tuple[float, float]:
+    """A range that holds both numbers with a little room, and is never empty."""
+    room = 0.05 * (high - low) or 0.5 * max(abs(low), 1.0)
+    return low - room, high + room
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten, from `low` to `high`; at least one."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 5, 10, 20):
+        step = factor * power
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= most:
+            break
+    return [count * step for count in range(first, last + 1)]
+
+
+def tick_labels(ticks: list[float]) -> list[str]:
+    """The ticks as short as tells them apart: `0.25`, `1,500`, `20k`, `3M`."""
+    for size, unit in ((1e6, "M"), (1e4, "k")):
+        if max(map(abs, ticks)) >= size:
+            divisor = min(size, 1e3 if unit == "k" else 1e6)
+            return [f"{tick / divisor:,.6g}{unit if tick else ''}" for tick in ticks]
+    step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=abs(ticks[0]) or 1.0)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{tick + 0.0:,.{decimals}f}" for tick in ticks]

@@ -1,0 +1,110 @@
+"""Which outputs the page shows: some of each of some steps, evenly spaced. Leaves out: their mark-up.
+
+A run's own files hold all of them; a page of everything would open in no browser.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.hub.from_run import picked
+from trl_rewards_plugin.report.run import EVALUATIONS, ROLLOUTS, Run, read_rows
+
+STEPS_SHOWN = 12  # of a run
+ROWS_SHOWN = 8  # of a step
+HELD_OUT_SHOWN = 20  # prompts of a run, each before and after
+MOST_CHARACTERS = 1500  # of a text
+_NO_SCORES = ("step", "prompt", "completion", "advantage")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An output.
+
+    Attributes:
+        run, index: Name and colour of its run.
+        step: Rollouts done before it; 0: of the starting model.
+        held_out: Whether its prompt was held out from training.
+        prompt, output: The texts, cut where they are very long.
+        scores: Name -> score, the whole reward first; None where it was not scored.
+    """
+
+    run: str
+    index: int
+    step: int
+    held_out: bool
+    prompt: str
+    output: str
+    scores: Mapping[str, float | None]
+
+    @property
+    def reward(self) -> float | None:
+        """The first score."""
+        return next(iter(self.scores.values()), None)
+
+
+def samples_of(run: Run, index: int) -> list[Sample]:
+    """The outputs of a run that are shown, by step."""
+    samples = [
+        _sample(run, index, step, path.parent.name == EVALUATIONS, row)
+        for paths in run.completion_files.values()
+        for step, path in picked([(step_of(path), path) for path in paths], STEPS_SHOWN)
+        for row in picked(read_rows(path), ROWS_SHOWN)
+    ]
+    for row in picked(run.held_out, HELD_OUT_SHOWN):
+        samples += [_held_out(run, index, row, side) for side in ("before", "after")]
+    return sorted(samples, key=lambda sample: sample.step)
+
+
+def missing_outputs(runs: Sequence[Run]) -> list[str]:
+    """Names of the runs that kept no outputs of their rollouts."""
+    return [run.name for run in runs if not run.completion_files[ROLLOUTS]]
+
+
+def step_of(path: Path) -> int:
+    """12 of `completions_00012.parquet`."""
+    found = re.search(r"\d+", path.stem)
+    return int(found[0]) if found else 0
+
+
+def shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
+    """`text` without the control characters that HTML forbids, and of at most `most` characters."""
+    kept = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    return kept if len(kept) <= most else f"{kept[:most]} ... ({len(kept) - most:,} more characters)"
+
+
+def _sample(run: Run, index: int, step: int, held_out: bool, row: Mapping[str, Any]) -> Sample:
+    scores = {key: _number(value) for key, value in row.items() if key not in _NO_SCORES and _is_score(value)}
+    texts = (shown_text(_lines(row.get(key))) for key in ("prompt", "completion"))
+    return Sample(run.name, index, step, held_out, *texts, scores)
+
+
+def _held_out(run: Run, index: int, row: Mapping[str, Any], side: str) -> Sample:
+    others = ("after_greedy", "before_greedy")
+    scores = {
+        key.removeprefix(f"{side}_"): _number(value)
+        for key, value in row.items()
+        if key.startswith(f"{side}_") and not key.startswith(others)
+    }
+    step = 0 if side == "before" else run.last_step
+    return Sample(run.name, index, step, True, shown_text(row["prompt"]), shown_text(row[side]), scores)
+
+
+def _lines(text: Any) -> str:
+    """A conversation as one "role: content" a line."""
+    if isinstance(text, list):
+        return "\n".join(f"{message['role']}: {message['content']}" for message in text)
+    return "" if text is None else str(text)
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, float | int) and not isinstance(value, bool))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
