@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,6 +15,7 @@ from trl_rewards_plugin.hub.data import RewardModelCardData
 from trl_rewards_plugin.hub.markdown import is_hub_id
 from trl_rewards_plugin.hub.names import is_bundled, public_name
 
+_Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
 FILES = ("config.yaml", "metrics.json", "completions.parquet")
@@ -134,7 +135,7 @@ def _gain(row: Mapping[str, Any]) -> float:
     return 0.0 if before is None or after is None else after - before
 
 
-def picked(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def picked(rows: Sequence[_Row], count: int) -> list[_Row]:
     """At most `count` rows, evenly spaced, first and last among them."""
     if len(rows) <= count:
         return list(rows)
