@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.recipes.statistics import paired_bootstrap
+from trl_rewards_plugin.metrics.paired_gain import paired_bootstrap
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.ppo.guards import guard_metrics
 from trl_rewards_plugin.recipes import statistics
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from trl_rewards_plugin.ppo.decoding import Decoded
 
 BEST_OF = 16
-RESAMPLES = 10_000
 
 
 class Scorer(Protocol):
@@ -35,7 +35,7 @@ class Scored:
 
     Attributes:
         texts: N outputs.
-        total: (N,) weighted sum.
+        total: (N,) what the reward makes of its components.
         components: Name -> (N,).
         log_ratio: (N,) summed log-ratio to the reference, in nats, where it was asked for.
     """
@@ -195,13 +195,10 @@ def score_texts(
 def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """`{"mean", "ci95", "n"}` of the paired difference, over the n prompts that were scored both times.
 
-    See `statistics.paired_bootstrap`. A plain callable may leave a text unscored (NaN).
+    See `paired_gain`. A plain callable may leave a text unscored (NaN).
     """
-    scored = ~(np.isnan(before) | np.isnan(after))
-    if not scored.any():
-        return {"mean": None, "ci95": [None, None], "n": 0}
-    mean, interval = statistics.paired_bootstrap(before[scored], after[scored], resamples=RESAMPLES)
-    return {"mean": mean, "ci95": list(interval), "n": int(scored.sum())}
+    found = paired_gain(before.tolist(), after.tolist())
+    return {"mean": found["reward_gain"], "ci95": found["ci95"], "n": found["n"]}
 
 
 def build_metrics(
