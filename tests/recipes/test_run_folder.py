@@ -26,7 +26,8 @@ def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path):
     with pytest.raises(InputError, match=r"the file .*notes\.txt"):
         run_folder.refuse_run(tmp_path / "notes.txt", overwrite=True)
     write_completions(tmp_path / "completions", {"prompt": ["x"]}, 1)
-    assert "completions" in run_folder.holds_run(tmp_path)
+    (tmp_path / "log.jsonl").touch()
+    assert run_folder.holds_run(tmp_path) == ["checkpoint-4", "completions", "log.jsonl", "metrics.json"]
     run_folder.clear_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -49,7 +49,8 @@ def _dispatch(arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         step = f"did you mean {close[0]!r}?" if close else "see trl-rewards --help"
         raise InputError(f"a command, one of {', '.join(COMMANDS)}", repr(name), step)
-    return importlib.import_module(COMMANDS[name][0]).main(rest)
+    code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
+    return code
 
 
 def _usage() -> str:

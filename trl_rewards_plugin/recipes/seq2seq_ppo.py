@@ -292,7 +292,7 @@ class Seq2SeqPPO:
     def _rollouts(self, rows: int) -> int:
         """Rollouts that training will take over `rows` prompts."""
         if self.args.max_steps > 0:
-            return self.args.max_steps
+            return int(self.args.max_steps)
         episodes = self.args.total_episodes or self.args.num_train_epochs * rows * self.args.num_generations
         return math.ceil(episodes / self.args.rollout_batch_size)
 

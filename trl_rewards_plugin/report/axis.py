@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,15 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [count * step for count in range(first, last + 1)]
 
 
-def tick_labels(ticks: list[float]) -> list[str]:
-    """The ticks as short as tells them apart: `0.25`, `1,500`, `20k`, `3M`."""
-    for size, unit in ((1e6, "M"), (1e4, "k")):
-        if max(map(abs, ticks)) >= size:
-            divisor = min(size, 1e3 if unit == "k" else 1e6)
-            return [f"{tick / divisor:,.6g}{unit if tick else ''}" for tick in ticks]
-    step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=abs(ticks[0]) or 1.0)
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Evenly spaced ticks as short as tells them apart: `0.2`, `1,500`, `20k`, `3M`, `2e-06`."""
+    largest = max(map(abs, ticks))
+    divisor, unit = next(
+        ((size, unit) for least, size, unit in ((1e6, 1e6, "M"), (1e4, 1e3, "k")) if largest >= least), (1.0, "")
+    )
+    step = (ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0) / divisor
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [f"{tick + 0.0:,.{decimals}f}" for tick in ticks]
+    if decimals > 4 and largest < 0.01:
+        return [f"{tick:.6g}" for tick in ticks]
+    labels = [f"{tick / divisor:,.{decimals}f}" for tick in ticks]
+    return [label + unit if float(label.replace(",", "")) else "0" for label in labels]

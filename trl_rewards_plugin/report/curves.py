@@ -88,8 +88,9 @@ def series_of(run: Run, index: int, panel: Panel) -> list[Series]:
     a_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
     found = []
     for key, held_out in ((panel.key, False), (panel.eval_key, True)):
-        pairs = np.array([(row["step"], row[key]) for row in run.log if row.get(key) is not None], dtype=np.float64)
-        pairs = pairs.reshape(-1, 2)
+        if key is None:
+            continue
+        pairs = np.array([(row["step"], row[key]) for row in run.log if key in row], dtype=np.float64).reshape(-1, 2)
         steps, values = pairs[np.isfinite(pairs[:, 1])].T
         if len(steps):
             found.append(Series(run.name, index, steps, steps * a_step, values, held_out))

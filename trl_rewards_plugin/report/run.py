@@ -115,10 +115,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("a parquet file as the run wrote it", f"{path}: {reason}", "remove or restore it") from error
+    return rows
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
@@ -131,7 +132,8 @@ def _read_log(folder: Path) -> list[dict[str, Any]]:
         (int(match[1]), path) for path in folder.iterdir() if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
     ]
     states = [path / STATE for _, path in sorted(found) if (path / STATE).is_file()]
-    return list(_read_json(states[-1]).get("log_history", [])) if states else []
+    history: list[dict[str, Any]] = _read_json(states[-1]).get("log_history", []) if states else []
+    return history
 
 
 def _read_json(path: Path) -> dict[str, Any]:

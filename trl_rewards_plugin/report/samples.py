@@ -80,8 +80,8 @@ def shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
 
 def _sample(run: Run, index: int, step: int, held_out: bool, row: Mapping[str, Any]) -> Sample:
     scores = {key: _number(value) for key, value in row.items() if key not in _NO_SCORES and _is_score(value)}
-    texts = (shown_text(_lines(row.get(key))) for key in ("prompt", "completion"))
-    return Sample(run.name, index, step, held_out, *texts, scores)
+    prompt, output = (shown_text(_lines(row.get(key))) for key in ("prompt", "completion"))
+    return Sample(run.name, index, step, held_out, prompt, output, scores)
 
 
 def _held_out(run: Run, index: int, row: Mapping[str, Any], side: str) -> Sample:

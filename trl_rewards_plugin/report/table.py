@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from trl_rewards_plugin.recipes.report import GUARD_NAMES, number
 from trl_rewards_plugin.report.run import Run
+
+_Metrics: TypeAlias = Mapping[str, Any]
 
 NOT_YET = "not yet"
 UNSET = "default"
@@ -28,24 +31,25 @@ def number_rows(runs: Sequence[Run]) -> list[Row]:
     measured = [run.metrics for run in runs if run.metrics is not None]
     components = list(dict.fromkeys(name for metrics in measured for name in metrics["component_gain"]))
     guards = list(dict.fromkeys(name for metrics in measured for name in metrics["guard"]))
-    readers = {
+    cells: dict[str, Callable[[_Metrics], str]] = {
         "Reward": lambda told: _change(told["before"]["reward"], told["after"]["reward"]),
         "Gain in reward": lambda told: _gain(told["reward_gain"]),
-        **{f"Gain in {name}": lambda told, name=name: _gain(told["component_gain"][name]) for name in components},
+        **{f"Gain in {name}": partial(_component_gain, name) for name in components},
         "Reward, greedy": lambda told: _change(told["before_greedy"]["reward"], told["after_greedy"]["reward"]),
-        "Best of 16 at the start": lambda told: number(told["best_of_16"]["reward"]),
-        "The sources' own sentences": lambda told: number(told["sources"]["reward"]),
+        "Best of 16 at the start": lambda told: _minus(number(told["best_of_16"]["reward"])),
+        "The sources' own sentences": lambda told: _minus(number(told["sources"]["reward"])),
         "KL to the start, nats": lambda told: number(told["kl"]),
-        **{
-            _sentence(GUARD_NAMES.get(name, name)): lambda told, name=name: _change(**told["guard"][name])
-            for name in guards
-        },
+        **{_sentence(GUARD_NAMES.get(name, name)): partial(_guard, name) for name in guards},
         "Held-out prompts": lambda told: f"{told['reward_gain']['n']:,}",
         "Responses trained on": lambda told: f"{told['episodes']:,}",
         "Seconds of training": lambda told: f"{told['seconds']:,.0f}",
         "Seed": lambda told: str(told["seed"]),
-    }  # fmt: skip
-    return [Row(label, [_cell(run, read) for run in runs]) for label, read in readers.items()] if measured else []
+    }
+    return [
+        Row(label, [NOT_YET if run.metrics is None else cell(run.metrics) for run in runs])
+        for label, cell in cells.items()
+        if measured
+    ]
 
 
 def setting_rows(runs: Sequence[Run], *, differing: bool) -> list[Row]:
@@ -82,13 +86,14 @@ def headline(run: Run) -> str:
     )
 
 
-def _cell(run: Run, read: Any) -> str:
-    if run.metrics is None:
-        return NOT_YET
-    try:
-        return read(run.metrics)
-    except KeyError:  # another run's component or guard
-        return "-"
+def _component_gain(name: str, told: _Metrics) -> str:
+    gain = told["component_gain"].get(name)
+    return "-" if gain is None else _gain(gain)
+
+
+def _guard(name: str, told: _Metrics) -> str:
+    guard = told["guard"].get(name)
+    return "-" if guard is None else _change(guard["before"], guard["after"])
 
 
 def _change(before: float | None, after: float | None) -> str:

@@ -1,0 +1,195 @@
+"""The page as a browser would take it: well-formed, closed to the network, every chart with its data."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.report.folders import LOG_ROWS, held_out_row, write_log, write_run
+from trl_rewards_plugin.report.page import FOLDER, write_report
+
+VOID = ("meta", "input", "br")
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</div></article></main><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }} {% include 'page.css' %}",
+    "\u202eright to left \u05e9\u05dc\u05d5\u05dd",
+    "x" * 50_000,
+    "\x00\x08'\"&amp;",
+]
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and texts; fails where a tag is closed that is not open."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.elements = [], []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), []))
+        if tag not in VOID:
+            self.open.append(self.elements[-1])
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), []))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, _, texts in self.open:
+            texts.append(data)
+
+    def of(self, tag, kind=None):
+        """(attributes, text) of each element."""
+        return [
+            (attributes, "".join(texts))
+            for name, attributes, texts in self.elements
+            if name == tag and (kind is None or kind in attributes.get("class", "").split())
+        ]
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def page(tmp_path):
+    return read(write_report([write_run(tmp_path / "one")]))
+
+
+def test_one_run_has_every_chart_with_its_data(page):
+    assert [text for _, text in page.of("h1")] == ["Run one"]
+    titles = [text for _, text in page.of("figcaption")]
+    curves = ["Reward", "good", "kind", "KL to the start", "Entropy", "Length of a response"]
+    assert titles == [*curves, "reward", "good", "kind"]
+    assert len(page.of("svg")) == len(titles)
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
+    assert len(page.of("polyline", "mean")) == len(curves)
+    assert len(page.of("polyline", "bars")) == 2 * 3
+    # Evaluated were the reward, one component, KL and length.
+    assert len(page.of("circle", "dot")) == 4
+    assert page.of("title")[0] == ({}, "Run one")
+
+
+def test_outputs_carry_what_the_filter_reads(page):
+    articles = [attributes for attributes, _ in page.of("article")]
+    assert [each["data-step"] for each in articles] == ["0", "0", "1", "1", "2", "2", "4", "4"]
+    assert {each["data-kind"] for each in articles} == {"held", "train"}
+    assert (articles[2]["data-reward"], articles[2]["data-run"]) == ("1.0", "0")
+    script = page.of("script")[0][1]
+    form = {attributes.get("name") for tag in ("select", "input") for attributes, _ in page.of(tag)}
+    assert form == {"run", "step", "kind", "order", "text"}
+    assert all(name in script for name in form)
+    assert {attributes.get("id") for attributes, _ in page.of("form")} == {"filter"}
+    assert [text for _, text in page.of("div", "output")][2] == "first of 1"
+
+
+def test_several_runs_share_the_curves(tmp_path, monkeypatch):
+    folders = [write_run(tmp_path / "one"), write_run(tmp_path / "two", learning_rate=2e-5)]
+    monkeypatch.chdir(tmp_path)
+    path = write_report(folders)
+    assert path.resolve() == tmp_path / "report.html"
+    page = read(path)
+    assert [text for _, text in page.of("h1")] == ["2 runs compared"]
+    assert [attributes["class"] for attributes, _ in page.of("polyline", "mean")][:2] == ["mean s0", "mean s1"]
+    assert len(page.of("figure")) == 6 + 2 * 3
+    rows = {text.split("\n")[0] for _, text in page.of("tr")}
+    assert "learning_rate1e-052e-05" in rows
+    assert "Reward2.000 → 3.0002.000 → 3.000" in rows
+
+
+def test_equal_runs_differ_in_no_setting(tmp_path):
+    page = read(
+        write_report([write_run(tmp_path / "one"), write_run(tmp_path / "two")], tmp_path / "new" / "page.html")
+    )
+    assert "None that the runs' config.yaml tells." in [text for _, text in page.of("p")]
+
+
+def test_gains_on_different_prompts_are_warned_of(tmp_path):
+    other = [held_out_row() | {"prompt": "Another."}]
+    page = read(
+        write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b", held_out=other)], tmp_path / "r.html")
+    )
+    assert "different held-out prompts" in page.of("p", "caveat")[0][1]
+
+
+def test_an_unfinished_run_has_its_curves(tmp_path):
+    write_log(tmp_path, LOG_ROWS[:2])
+    page = read(write_report([tmp_path]))
+    assert "Not finished: 2 rollouts so far" in page.of("li")[0][1]
+    assert len(page.of("figure")) == 6
+    assert (page.of("table"), page.of("article"), page.of("script")) == ([], [], [])
+
+
+def test_a_run_from_the_hub_has_its_numbers(tmp_path):
+    folder = write_run(tmp_path)
+    for name in ("log.jsonl", "completions.parquet"):
+        (folder / name).unlink()
+    page = read(write_report([folder]))
+    assert "No log in" in page.of("p")[0][1]
+    assert len(page.of("figure")) == 0
+    assert len(page.of("table")) == 2
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_model_wrote_stays_text(tmp_path, text):
+    folder = write_run(tmp_path / "one", held_out=[held_out_row(text)], model=text[:100])
+    path = write_report([folder])
+    page = read(path)
+    assert len(page.of("script")) == 1
+    assert page.of("img") == []
+    assert len(page.of("article")) == 2 + 4
+    shown = page.of("div", "output")[0]
+    assert shown[0]["dir"] == "auto"
+    assert shown[1].startswith("before " + re.sub("[\x00\x08]", "\N{REPLACEMENT CHARACTER}", text)[:1000])
+    assert path.stat().st_size < 100_000
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    page = read(write_report([write_run(tmp_path / "<b>&'\"")]))
+    assert page.of("h1")[0][1] == "Run <b>&'\""
+
+
+def test_nothing_is_loaded_and_no_other_script_runs(tmp_path):
+    path = write_report([write_run(tmp_path)])
+    page, text = read(path), path.read_text(encoding="utf-8")
+    policy = page.of("meta")[1][0]["content"]
+    assert policy.startswith("default-src 'none'; ")
+    for tag in ("style", "script"):
+        digest = hashlib.sha256(page.of(tag)[0][1].encode()).digest()
+        assert f"{tag}-src 'sha256-{base64.b64encode(digest).decode()}'" in policy
+    assert not re.search(r"https?://|//\w|url\(|@import", text)
+    loading = {"src", "href", "srcset", "action", "style"}
+    assert not any(loading & attributes.keys() for _, attributes, _ in page.elements)
+    assert not any(name.startswith("on") for _, attributes, _ in page.elements for name in attributes)
+
+
+def luminance(colour):
+    """Relative luminance of "#rrggbb" (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_letters_and_lines_stand_out_from_their_ground(scheme):
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    part = style.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", part.split("* {")[0]))
+    for ground in ("page", "card"):
+        assert contrast(colours["ink"], colours[ground]) >= 7
+        assert contrast(colours["quiet"], colours[ground]) >= 4.5
+        for name in ("before", *(f"c{index}" for index in range(8))):
+            assert contrast(colours[name], colours[ground]) >= 3, name

@@ -1,0 +1,79 @@
+import pytest
+
+from tests.report.folders import LOG_ROWS, REWARDS, held_out_row, write_log, write_run
+from trl_rewards_plugin.report.run import read_runs
+from trl_rewards_plugin.report.table import headline, number_rows, setting_rows, why_not_comparable
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(name, **settings):
+        return read_runs([write_run(tmp_path / name, **settings)])[0]
+
+    return make
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    write_log(tmp_path / "unfinished", LOG_ROWS[:2])
+    return read_runs([tmp_path / "unfinished"])[0]
+
+
+def cells(rows):
+    return {row.label: list(row.cells) for row in rows}
+
+
+def test_numbers_by_hand(make, unfinished):
+    told = cells(number_rows([make("one"), unfinished]))
+    # tests/recipes/test_evaluation.py works these numbers out.
+    assert told["Reward"] == ["2.000 → 3.000", "not yet"]
+    assert told["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
+    assert told["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001
+    assert told["Words an output"][0] == "2.000 → 1.500"
+    assert told["KL to the start, nats"][0] == "1.500"
+    assert told["Seconds of training"][0] == "2"
+    assert (told["Held-out prompts"][0], told["Responses trained on"][0], told["Seed"][0]) == ("2", "64", "3")
+    assert number_rows([unfinished]) == []
+
+
+def test_what_another_run_measured_is_a_dash(make):
+    other = make("other")
+    other.metrics["component_gain"] = {}
+    other.metrics["guard"] = {}
+    other.metrics["reward_gain"] = {"mean": None, "ci95": [None, None], "n": 0}
+    told = cells(number_rows([make("one"), other]))
+    assert told["Gain in good"][1] == told["Words an output"][1] == told["Gain in reward"][1] == "-"
+
+
+def test_settings_that_differ(make, unfinished):
+    other = [REWARDS[0], {"name": "kind", "weight": 0.25}]
+    runs = [make("one"), make("two", learning_rate=2e-5, kl_coef=0.1, made_of={"rewards": other}), unfinished]
+    assert cells(setting_rows(runs, differing=True)) == {
+        "learning_rate": ["1e-05", "2e-05", "not yet"],
+        "reward kind: weight": ["0.5", "0.25", "not yet"],
+        "kl_coef": ["default", "0.1", "not yet"],
+    }
+    every = cells(setting_rows([make("three", prompt_prefix="")], differing=False))
+    assert every["version of trl"] == ["1.16.0"]
+    assert every["prompt_prefix"] == ["(empty)"]
+    assert setting_rows([make("four"), make("five"), unfinished], differing=True) == []
+
+
+def test_gains_that_cannot_be_compared_are_told(make, unfinished):
+    one = make("one")
+    assert why_not_comparable([one, make("two"), unfinished]) is None
+    assert "different rewards" in why_not_comparable([one, make("three", made_of={"rewards": REWARDS[:1]})])
+    other = [held_out_row() | {"prompt": "Another."}]
+    assert "different held-out prompts" in why_not_comparable([one, make("four", held_out=other)])
+
+
+def test_a_run_in_a_sentence(make, unfinished):
+    assert headline(make("one")) == (
+        "Reward 2.000 → 3.000 on 2 held-out prompts: a gain of +1.000 (95 % interval +0.000 to +2.000); "
+        "KL 1.500 nats to the start."
+    )
+    assert headline(unfinished).startswith("Not finished: 2 rollouts so far")
+    without = make("two")
+    without.metrics["kl"] = None
+    assert "KL" not in headline(without)
