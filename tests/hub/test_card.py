@@ -163,19 +163,19 @@ look like these held-out ones:
 
 ## Outputs before and after
 
-The first 1 held-out prompts, sampled, with the reward of each output.
+The first held-out prompt, sampled, with the reward of each output.
 
 | Source | Before | After | Change |
 | --- | --- | --- | ---: |
 | a &#124; b | &#60;b&#62; (+1.00) | (nothing) (\N{MINUS SIGN}0.50) | \N{MINUS SIGN}1.50 |
 
-**Best gains** (1 outputs score higher than before):
+**Best gains** (1 output scores higher than before):
 
 | Source | Before | After | Change |
 | --- | --- | --- | ---: |
 | a &#124; b | &#60;b&#62; (+1.00) | better (+2.25) | +1.25 |
 
-**Worst regressions** (1 outputs score lower):
+**Worst regressions** (1 output scores lower):
 
 | Source | Before | After | Change |
 | --- | --- | --- | ---: |
@@ -282,6 +282,58 @@ def test_any_field_may_be_missing(field):
     assert check_metadata(card, "model") == []
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "formula", "limit"),
+    [
+        ("weighted_mean", "(1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind) / 1.5.", "averaged"),
+        ("minimum", "the least of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
+        ("geometric_mean", "(good^1 \N{MULTIPLICATION SIGN} kind^0.5)^(1 / 1.5).", "multiplied"),
+    ],
+)
+def test_the_reward_is_told_as_it_was_aggregated(aggregation, formula, limit):
+    card = render_model_card(dataclasses.replace(FULL, aggregation=aggregation))
+    assert f"\nReward of an output = {formula}\n" in card
+    limits = card.partition("## Limits")[2]
+    assert limit in limits
+    assert "added up" not in limits
+    assert "weighted sum" not in card
+
+
+def test_what_is_done_to_scores_is_told_with_them():
+    rewards = [
+        {**FULL.rewards[0], "normalization": {"mean": -1.0, "scale": 2.0}, "clip": [-3.0, float("inf")]},
+        {"name": "short", "weight": 0.5, "function": "length", "max_length": 60, "normalization": "zscore",
+         "weight_schedule": {0.0: 0.0, 0.5: 1.0}},
+        {"name": "rougeL", "weight": 1.0, "metric": "rouge", "key": "rougeL", "references": "summary"},
+    ]  # fmt: skip
+    card = render_model_card(dataclasses.replace(FULL, rewards=rewards))
+    rows = re.findall(r"^\| (?:good|short|rougeL) \| (.*) \|$", card.partition("## Use it")[0], re.MULTILINE)
+    assert [row.split(" | ")[-1] for row in rows] == [
+        "(score \N{MINUS SIGN} \N{MINUS SIGN}1) / 2; clipped to \N{MINUS SIGN}3 ... inf",
+        "running z-score; weight \N{MULTIPLICATION SIGN} 0 at 0 %, 1 at 50 % of training",
+        "",
+    ]
+    assert "| 0.5 | `length` (max_length 60) |" in card
+    assert "| 1 | `rouge` (key rougeL, references summary) |" in card
+    assert "1 \N{MULTIPLICATION SIGN} rougeL, of the adjusted scores." in card
+
+
+def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():
+    metrics = json.loads(json.dumps(make_metrics()))
+    metrics["component_gain"]["good"]["mean"], metrics["component_gain"]["kind"]["mean"] = 0.5, -0.25
+    good, kind = FULL.rewards
+
+    def limits(*rewards):
+        return render_model_card(dataclasses.replace(FULL, metrics=metrics, rewards=rewards)).partition("## Limits")[2]
+
+    told = limits({**good, "weight": -1.0}, {**kind, "weight": -0.5})
+    assert "Higher than before training: good (+0.500)." in told
+    assert "Lower than before training" not in told
+    told = limits(good, kind)
+    assert "Lower than before training: kind (\N{MINUS SIGN}0.250)." in told
+    assert "Higher than before training" not in told
+
+
 @pytest.mark.parametrize("name", ["bundled:tiny-t5", "./models/mine", "mine", "owner/name/more"])
 def test_what_is_no_hub_id_is_not_linked(name):
     card = render_model_card(dataclasses.replace(FULL, base_model=name, dataset="data/texts.jsonl"))
@@ -323,7 +375,10 @@ def test_hostile_content_breaks_neither_metadata_nor_page_nor_code(one, two, thr
         FULL, model_name=one or "x", base_model=two, dataset=three, prompts=[one, two], prompt_prefix=three,
         held_out=one, samples=[row], gains=[row], losses=[row], settings={two: three}, hardware=one, commit=two,
         versions={"trl": three}, license=one, language=two, tags=[three],
-        rewards=[{"name": one, "weight": 1.0, "model": two, "label": three, "revision": one, "score_type": two}],
+        rewards=[
+            {"name": one, "weight": 1.0, "model": two, "label": three, "revision": one, "score_type": two},
+            {"name": two, "weight": 1.0, "function": three, "reference": one},
+        ],
     )  # fmt: skip
     card = render_model_card(data)
     assert is_untouched(card)
@@ -375,6 +430,14 @@ def test_a_run_folder_tells_its_own_card(tmp_path):
     assert str(tmp_path) not in card
 
 
+def test_a_run_folder_tells_how_its_rewards_became_one(tmp_path):
+    write_run(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    config["made_of"]["aggregation"] = "minimum"
+    run_folder.write_yaml(tmp_path / "config.yaml", config)
+    assert "Reward of an output = the least of" in generate_model_card(tmp_path)
+
+
 def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
     rewards = [(0, 1), (0, 5), (0, -1), (0, -7), (0, 0), (0, 2), (0, 3), (0, -2), (0, -3), (0, float("nan"))]
     rows = [
@@ -391,7 +454,10 @@ def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
 
 
 def test_this_machines_paths_and_bookkeeping_are_no_settings(tmp_path):
-    write_run(tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None)
+    kwargs = {"cache": [f"{tmp_path}/deep/down"]}
+    write_run(
+        tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None, optim_target=kwargs
+    )
     card = generate_model_card(tmp_path)
     assert "| `deepspeed` | `zero.json` |" in card
     assert str(tmp_path) not in card

@@ -9,7 +9,7 @@ from tests.hub.loopback import check_metadata
 from tests.hub.test_card import front_matter, headings, python_blocks
 from tests.recipes.tiny_run import sentences
 from tests.tiny_models import word_tokenizer
-from trl_rewards_plugin import generate_model_card
+from trl_rewards_plugin import MultiClassifierReward, generate_model_card
 from trl_rewards_plugin.hub import facts
 from trl_rewards_plugin.hub.from_run import picked
 from trl_rewards_plugin.hub.from_trainer import card_data_from_trainer
@@ -57,6 +57,23 @@ def test_rewards_are_told_with_their_weights_and_without_paths(tmp_path):
     ]  # fmt: skip
     trainer = tiny_trainer(tmp_path, reward_funcs=short)
     assert card_data_from_trainer(trainer).rewards == [{"name": "short", "weight": 1.0}]
+
+
+def test_a_combination_that_is_no_sum_is_told_as_what_it_is(tmp_path):
+    def short(completions, **kwargs):
+        return [0.0 for _ in completions]
+
+    def long(completions, **kwargs):
+        return [1.0 for _ in completions]
+
+    combined = MultiClassifierReward([short, long], [1.0, 2.0], aggregation="minimum")
+    data = card_data_from_trainer(tiny_trainer(tmp_path, reward_funcs=[combined]))
+    assert data.aggregation == "minimum"
+    assert [part["name"] for part in data.rewards] == ["short", "long"]
+    # Beside others a trainer adds it up with them as one number.
+    data = card_data_from_trainer(tiny_trainer(tmp_path, reward_funcs=[combined, short], reward_weights=[0.5, 1.0]))
+    assert data.aggregation == "weighted_sum"
+    assert [(part["name"], part["weight"]) for part in data.rewards] == [("short_long", 0.5), ("short", 1.0)]
 
 
 def test_a_data_set_of_the_hub_is_known_by_its_files(tmp_path):

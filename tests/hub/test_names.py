@@ -4,7 +4,7 @@ import pytest
 
 from trl_rewards_plugin.assets import ROOT
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.names import bundled_path, public_name, resolve
+from trl_rewards_plugin.hub.names import bundled_path, public_name, public_part, public_value, resolve
 
 
 def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
@@ -27,3 +27,21 @@ def test_bundled_names_are_found():
     assert resolve("owner/name") == "owner/name"
     with pytest.raises(InputError):
         resolve("bundled:nothing")
+
+
+def test_parts_of_a_reward_name_no_folder_of_this_machine(tmp_path):
+    part = {
+        "name": "good", "label": "/r/askscience", "model": str(tmp_path / "judge"), "revision": None, "weight": 1.0,
+        "tokenizer": str(tmp_path / "words"), "max_length": 512,
+    }  # fmt: skip
+    assert public_part(part) == {
+        "name": "good", "label": "/r/askscience", "model": "judge", "weight": 1.0, "tokenizer": "words",
+        "max_length": 512,
+    }  # fmt: skip
+    metric = {"name": "own", "metric": str(tmp_path / "mine.py"), "compute_kwargs": {"lists": [str(tmp_path / "bad")]}}
+    assert public_part(metric) == {"name": "own", "metric": "mine.py", "compute_kwargs": {"lists": ["bad"]}}
+
+
+def test_a_setting_keeps_all_but_paths(tmp_path):
+    given = {"a": [1, None, tmp_path / "x"], "b": {"c": "~/zero.json", "d": "runs/../y"}, "e": ("z", 0.5)}
+    assert public_value(given) == {"a": [1, None, "x"], "b": {"c": "zero.json", "d": "runs/../y"}, "e": ["z", 0.5]}

@@ -2,7 +2,12 @@ from types import SimpleNamespace
 
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.configuration import configuration, describe_reward, given_name, public_parts
+from trl_rewards_plugin.recipes.configuration import (
+    configuration,
+    describe_reward,
+    given_name,
+    told_reward,
+)
 
 
 def test_what_a_preset_would_set_is_always_written(tmp_path):
@@ -17,10 +22,14 @@ def test_what_a_preset_would_set_is_always_written(tmp_path):
     assert str(tmp_path) not in str(values)
 
 
-def test_parts_of_a_reward_name_no_folder_of_this_machine(tmp_path):
-    parts = [{"name": "good", "weight": 1.0, "model": str(tmp_path / "judge"), "label": 0, "revision": None}]
-    reward = SimpleNamespace(describe=lambda: parts)
-    assert public_parts(reward) == [{"name": "good", "weight": 1.0, "model": "judge", "label": 0}]
+def test_a_reward_is_told_with_its_aggregation_and_without_folders_of_this_machine(tmp_path):
+    places = {"model": str(tmp_path / "judge"), "tokenizer": str(tmp_path / "words")}
+    parts = [{"name": "good", "weight": 1.0, "label": 0, "revision": None, **places}]
+    told = [{"name": "good", "weight": 1.0, "label": 0, "model": "judge", "tokenizer": "words"}]
+    reward = SimpleNamespace(describe=lambda: parts, aggregation="minimum")
+    assert told_reward(reward) == {"rewards": told, "aggregation": "minimum"}
+    reward.aggregation = "weighted_sum"
+    assert told_reward(reward)["aggregation"] is None
 
 
 def test_a_reward_that_does_not_describe_itself_has_a_name_and_a_weight():

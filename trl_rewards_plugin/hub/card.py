@@ -14,12 +14,13 @@ from string import Template
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub import metadata, quickstart, sections
+from trl_rewards_plugin.hub import metadata, quickstart
 from trl_rewards_plugin.hub.citations import citations
 from trl_rewards_plugin.hub.data import RewardModelCardData
 from trl_rewards_plugin.hub.from_run import card_data_from_folder
 from trl_rewards_plugin.hub.from_trainer import card_data_from_trainer
 from trl_rewards_plugin.hub.markdown import escape
+from trl_rewards_plugin.hub.sections import limits, outputs, results, taught, training
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 
 __all__ = ["RewardModelCardData", "generate_model_card", "render_model_card", "write_model_card"]
@@ -70,10 +71,10 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
             f"{path}, which a person edited",
             "give up the edits with --overwrite-card, or keep the card",
         )
-    results = metadata.eval_results(data)
-    if results is not None:
+    entries = metadata.eval_results(data)
+    if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        (folder / EVAL_RESULTS).write_text(results, encoding="utf-8")
+        (folder / EVAL_RESULTS).write_text(entries, encoding="utf-8")
     path.write_text(render_model_card(data), encoding="utf-8")
     return path
 
@@ -82,24 +83,24 @@ def render_model_card(data: RewardModelCardData) -> str:
     """Markdown with YAML front matter; the same data give the same text."""
     fields = {
         "title": escape(data.model_name.rpartition("/")[2] or data.model_name),
-        "intro": sections.intro(data),
-        "headline": sections.headline(data),
-        "rewards": sections.rewards(data),
+        "intro": taught.intro(data),
+        "headline": results.headline(data),
+        "rewards": taught.rewards(data),
         "quickstart": quickstart.quickstart(data),
         "hosted": quickstart.hosted(data),
-        "results": sections.results(data),
-        "guards": sections.guards(data),
-        "yardsticks": sections.yardsticks(data),
-        "curve": sections.curve(data),
-        "training": sections.training(data),
-        "settings": sections.settings(data),
-        "data": sections.data_section(data),
-        "log": sections.log(data),
-        "samples": sections.samples(data),
-        "gains": sections.gains(data),
-        "losses": sections.losses(data),
-        "limits": sections.limits(data),
-        "reproduce": sections.reproduce(data),
+        "results": results.results(data),
+        "guards": results.guards(data),
+        "yardsticks": results.yardsticks(data),
+        "curve": training.curve(data),
+        "training": training.training(data),
+        "settings": training.settings(data),
+        "data": training.data_section(data),
+        "log": training.log(data),
+        "samples": outputs.samples(data),
+        "gains": outputs.gains(data),
+        "losses": outputs.losses(data),
+        "limits": limits.limits(data),
+        "reproduce": training.reproduce(data),
         "citations": citations(data),
     }
     head, *parts = re.split(r"(?m)^(?=## )", TEMPLATE.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, comp
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    series = {"reward (weighted sum)": "objective/scores"}
+    series = {"reward": "objective/scores"}
     if len(components) > 1:
         series |= {name: _component_key(rows, name) for name in components}
     for index, (label, key) in enumerate(series.items()):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl_rewards_plugin.hub.formula import WEIGHTED_SUM
+
 
 @dataclass(frozen=True)
 class RewardModelCardData:
@@ -19,7 +21,8 @@ class RewardModelCardData:
         adapter: Whether the folder holds a PEFT adapter and not a whole model.
         algorithm: What trained it, such as "PPO", "GRPO" or "DPO".
         paper: Of the algorithm: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
-        rewards: As `reward.describe()` gives them: name, model, label, weight, score_type, revision, pair.
+        rewards: As `reward.describe()` gives them: name, model, label, weight, score_type, revision, pair ...
+        aggregation: How they become one number; see `MultiClassifierReward`.
         dataset: Where the prompts come from; linked if it reads owner/name.
         train_rows: Number of training prompts.
         prompts: Two prompts or so, as the model reads them. Only what may be shown to anyone.
@@ -56,6 +59,7 @@ class RewardModelCardData:
     algorithm: str = "PPO"
     paper: Mapping[str, str] = field(default_factory=dict)
     rewards: Sequence[Mapping[str, Any]] = ()
+    aggregation: str = WEIGHTED_SUM
     dataset: str | None = None
     train_rows: int | None = None
     prompts: Sequence[str] = ()

@@ -12,8 +12,9 @@ import yaml
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.data import RewardModelCardData
+from trl_rewards_plugin.hub.formula import WEIGHTED_SUM
 from trl_rewards_plugin.hub.markdown import is_hub_id
-from trl_rewards_plugin.hub.names import is_bundled, public_name
+from trl_rewards_plugin.hub.names import is_bundled, public_value
 
 _Row = TypeVar("_Row")
 SAMPLES = 3
@@ -57,6 +58,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         base_model=named["model"],
         adapter=(folder / "adapter_config.json").is_file(),
         rewards=made_of.get("rewards", ()),
+        aggregation=made_of.get("aggregation", WEIGHTED_SUM),
         dataset=named["dataset"],
         train_rows=made_of.get("train_rows"),
         prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],
@@ -94,7 +96,7 @@ def has_own_texts(folder: Path) -> bool:
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings` for a reader: without the host's bookkeeping and without this machine's paths."""
     kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
-    return {key: public_name(value) if isinstance(value, str) else value for key, value in kept.items()}
+    return {key: public_value(value) for key, value in kept.items()}
 
 
 def task_of(prompt_prefix: str) -> str | None:

@@ -7,15 +7,16 @@ which only a run folder has, and the texts of the data set, which may be private
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.hub import facts
 from trl_rewards_plugin.hub.data import RewardModelCardData
+from trl_rewards_plugin.hub.formula import WEIGHTED_SUM
 from trl_rewards_plugin.hub.from_run import picked, public_settings
 from trl_rewards_plugin.hub.markdown import is_hub_id
-from trl_rewards_plugin.hub.names import public_name
+from trl_rewards_plugin.hub.names import public_name, public_part
 from trl_rewards_plugin.hub.settings import chosen_fields
 
 LOG_ROWS = 8
@@ -34,6 +35,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
     config = getattr(model, "config", None)
     seconds = [row["train_runtime"] for row in history if "train_runtime" in row]
     tokenizer = getattr(trainer, "processing_class", None)
+    rewards, aggregation = _rewards(trainer)
     return RewardModelCardData(
         model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
         base_model=_base_model(model, config),
@@ -43,7 +45,8 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         # TRL's trainers tell their algorithm and its paper; ours is PPO.
         algorithm=getattr(trainer, "_name", None) or "PPO",
         paper=getattr(trainer, "_paper", None) or {},
-        rewards=_rewards(trainer),
+        rewards=rewards,
+        aggregation=aggregation,
         dataset=_dataset_name(getattr(trainer, "train_dataset", None)),
         train_rows=_size(getattr(trainer, "train_dataset", None)),
         epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
@@ -80,22 +83,32 @@ def _is_chat(dataset: Any) -> bool:
     return not isinstance(dataset[0]["prompt"], str)
 
 
-def _rewards(trainer: Any) -> list[dict[str, Any]]:
+def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
+    """The described rewards, and how they become one number."""
     functions: Any = getattr(trainer, "reward_funcs", None) or []
     functions = functions if isinstance(functions, Sequence) else [functions]
     weights = getattr(trainer, "reward_weights", None)
     weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
-    return [
+    if weights == [1.0]:
+        return _parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
+    parts = [
         part | {"weight": part["weight"] * weight}
         for function, weight in zip(functions, weights, strict=True)
-        for part in _parts(function)
+        for part in _summands(function)
     ]
+    return parts, WEIGHTED_SUM
 
 
-def _parts(function: Callable | Any) -> list[dict[str, Any]]:
+def _summands(function: Any) -> list[dict[str, Any]]:
+    """What a trainer adds up: the parts of a weighted sum, any other combination as one reward."""
+    if getattr(function, "aggregation", WEIGHTED_SUM) != WEIGHTED_SUM:
+        return [{"name": function.__name__, "weight": 1.0}]
+    return _parts(function)
+
+
+def _parts(function: Any) -> list[dict[str, Any]]:
     if hasattr(function, "describe"):
-        parts = [{key: value for key, value in part.items() if value is not None} for part in function.describe()]
-        return [part | ({"model": public_name(part["model"])} if "model" in part else {}) for part in parts]
+        return [public_part(part) for part in function.describe()]
     model = getattr(getattr(function, "config", None), "_name_or_path", None)
     if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
         return [{"name": public_name(model), "weight": 1.0, "model": public_name(model), "pair": "prompt"}]

@@ -1,7 +1,7 @@
 """The YAML in front of a card, and the files of `.eval_results/`: what the Hub reads.
 
 Fields: the Hub's model card specification. Values are put on one line, so that nothing in them can end the block.
-Leaves out: the text below it (`sections.py`).
+Leaves out: the text below it (`sections/`).
 """
 
 from __future__ import annotations

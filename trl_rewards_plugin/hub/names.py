@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import ROOT, asset_path
 
 BUNDLED = "bundled:"
+# Keys of a described reward that may name a folder.
+_NAMED_BY_PLACE = ("model", "tokenizer", "metric")
+# Those that are no path even where they look like one: "/r/askscience" is a fine label.
+_WORDS = ("name", "label")
 
 
 def is_bundled(name: Any) -> bool:
@@ -42,3 +47,21 @@ def public_name(name: Any) -> str:
     if path.is_absolute() or text.startswith("~"):
         return path.name
     return f"./{path.as_posix()}" if os.path.exists(text) and not text.startswith(".") else text
+
+
+def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A described reward without this machine in it and without what is None: judge, tokenizer, metric, any path."""
+    told = {key: value for key, value in part.items() if value is not None}
+    as_told = {key: public_name(told[key]) for key in _NAMED_BY_PLACE if key in told}
+    return {key: value if key in _WORDS else public_value(value) for key, value in (told | as_told).items()}
+
+
+def public_value(value: Any) -> Any:
+    """A setting, whatever containers it is made of, with the last part of each absolute path in it."""
+    if isinstance(value, Mapping):
+        return {key: public_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [public_value(item) for item in value]
+    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith("~") or os.path.isabs(value))):
+        return public_name(value)
+    return value

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.hub import facts
-from trl_rewards_plugin.hub.names import public_name
+from trl_rewards_plugin.hub.formula import WEIGHTED_SUM
+from trl_rewards_plugin.hub.names import public_name, public_part
 from trl_rewards_plugin.hub.settings import chosen_fields
 from trl_rewards_plugin.recipes.presets import PRESETS
 
@@ -37,12 +38,18 @@ def describe_reward(reward: Any) -> list[dict[str, Any]]:
     return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
 
 
-def public_parts(reward: Any) -> list[dict[str, Any]]:
-    """`describe_reward` without this machine's paths and without what is None."""
-    return [
-        {key: public_name(value) if key == "model" else value for key, value in part.items() if value is not None}
-        for part in describe_reward(reward)
-    ]
+def told_reward(reward: Any) -> dict[str, Any]:
+    """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
+    return {
+        "rewards": [public_part(part) for part in describe_reward(reward)],
+        "aggregation": aggregation_of(reward),
+    }
+
+
+def aggregation_of(reward: Any) -> str | None:
+    """How a combination's components become one number, where that is no weighted sum."""
+    found = getattr(reward, "aggregation", WEIGHTED_SUM)
+    return None if found == WEIGHTED_SUM else found
 
 
 def given_name(given: Any) -> str | None:

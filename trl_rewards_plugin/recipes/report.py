@@ -10,6 +10,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trl_rewards_plugin.hub.formula import WEIGHTED_SUM, reward_formula
+
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
     "output_length": "words an output",
@@ -24,9 +26,9 @@ def terminal_width() -> int:
     return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
 
 
-def format_reward(described: Sequence[Mapping[str, Any]]) -> str:
-    """`1 x acceptability + 0.5 x neutrality`."""
-    return " + ".join(f"{part['weight']:g} x {part['name']}" for part in described)
+def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | None = None) -> str:
+    """`1 x acceptability + 0.5 x neutrality`; with an `aggregation` other than the weighted sum its formula."""
+    return reward_formula(described, aggregation or WEIGHTED_SUM)
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:

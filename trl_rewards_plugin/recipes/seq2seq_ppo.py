@@ -30,7 +30,13 @@ from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
 from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
-from trl_rewards_plugin.recipes.configuration import configuration, describe_reward, given_name, public_parts
+from trl_rewards_plugin.recipes.configuration import (
+    aggregation_of,
+    configuration,
+    describe_reward,
+    given_name,
+    told_reward,
+)
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
 from trl_rewards_plugin.recipes.evaluation import (
     BEST_OF,
@@ -302,7 +308,7 @@ class Seq2SeqPPO:
         updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
         plan = {
             "Model": public_name(self.model),
-            "Reward": report.format_reward(describe_reward(inputs.reward)),
+            "Reward": report.format_reward(describe_reward(inputs.reward), aggregation_of(inputs.reward)),
             "Prompts": f"{len(data.train)} of {data.train_name}",
             "Held out": data.eval_name,
             "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
@@ -385,7 +391,7 @@ class Seq2SeqPPO:
             **lora_settings(self.peft_config),
         }
         made_of = {
-            "rewards": public_parts(inputs.reward),
+            **told_reward(inputs.reward),
             "push_to": self.push_to,  # not a setting: who runs the file again must not upload over the first run
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
