@@ -189,7 +189,13 @@ def test_a_combination_within_another_learns_with_it_and_keeps_its_state():
     outer = MultiClassifierReward([inner, second], [1.0, 1.0])
     logged = {}
     assert outer(["1,10", "3,20"], log_metric=logged.__setitem__) == [9.0, 21.0]
-    assert logged == {"rewards/first/mean": 2.0, "rewards/second/mean": 15.0, "rewards/inner/mean": 0.0}
+    assert logged == {
+        "rewards/inner/mean": 0.0,
+        "rewards/second/mean": 15.0,
+        # The inner one's parts lie below it: its "second" is no column of the outer one.
+        "rewards/inner/first/mean": 2.0,
+        "rewards/inner/second/mean": 15.0,
+    }
     before = outer.state_dict()
     assert totals(outer, ["5,0"]) == [3.0]
     with outer.frozen():
@@ -198,6 +204,18 @@ def test_a_combination_within_another_learns_with_it_and_keeps_its_state():
     inner(["9,9"])
     outer.load_state_dict(before)
     assert outer.state_dict() == before
+
+
+@pytest.mark.parametrize("text", ["7,x", "7,1e39"])
+def test_a_combination_within_learns_and_logs_nothing_where_the_outer_call_fails(text):
+    inner = MultiClassifierReward([first], normalization="zscore", name="inner")
+    outer = MultiClassifierReward([inner, second])
+    outer(["1,2", "3,5"])
+    before, logged = outer.state_dict(), []
+    with pytest.raises((RuntimeError, InputError), match="'second'"):
+        outer(["7,7", text], log_metric=lambda *metric: logged.append(metric))
+    assert outer.state_dict() == before
+    assert logged == []
 
 
 def test_eight_threads_learn_each_batch_once():

@@ -212,6 +212,16 @@ def test_names_and_components():
         mixed.component("lenght")
 
 
+def test_a_total_never_goes_by_the_name_of_a_part():
+    metrics, columns = {}, {}
+    one = MultiClassifierReward([length], [3.0])
+    assert one.name == "length_total"
+    assert one(["ab"], log_metric=metrics.__setitem__, log_extra=columns.__setitem__) == [6.0]
+    assert (metrics, columns) == ({"rewards/length/mean": 2.0}, {"length": [2.0]})
+    with pytest.raises(InputError, match="'length'"):
+        MultiClassifierReward([length, only_long], name="length")
+
+
 def test_a_combination_can_be_part_of_another():
     inner = MultiClassifierReward([length], [2.0], name="inner")
     assert MultiClassifierReward([inner, only_long], [1.0, 1.0])(["abc"]) == [6.0]
@@ -272,6 +282,14 @@ def test_it_crosses_into_another_process_and_still_shares(tmp_path):
 def test_what_does_not_fit_is_refused_when_it_is_built(rewards, weights, message):
     with pytest.raises(InputError, match=message):
         MultiClassifierReward(rewards, weights)
+
+
+def test_what_a_classifier_raises_is_told_with_its_name_and_a_text():
+    one, two = pair().rewards
+    two.model.classifier.forward = None
+    with pytest.raises(RuntimeError, match=r"'neutrality' raised TypeError.*2 completions.*'ab'") as error:
+        MultiClassifierReward([one, two])(["ab", "c"])
+    assert isinstance(error.value.__cause__, TypeError)
 
 
 def test_two_classifiers_of_one_name_are_refused_before_anything_is_loaded(tmp_path):

@@ -16,30 +16,36 @@ def batch(*values):
     return {"a": torch.tensor(values)}
 
 
-def test_batches_add_up_and_the_new_moments_are_used():
-    running = RunningStatistics(["a"])
-    running.learn(batch(1.0, 2.0), lambda moments: None)
-    used = running.learn(batch(6.0), lambda moments: moments["a"])
-    assert used == running.moments["a"] == moments_of(torch.tensor([1.0, 2.0, 6.0]))
+def learn(running, scores):
+    running.learn(running.batches(scores))
 
 
-def test_what_fails_is_not_learnt():
+def test_batches_add_up():
     running = RunningStatistics(["a"])
-    running.learn(batch(1.0, 2.0), lambda moments: None)
+    learn(running, batch(1.0, 2.0))
+    learn(running, batch(6.0))
+    assert running.moments["a"] == moments_of(torch.tensor([1.0, 2.0, 6.0]))
+
+
+def test_what_would_be_known_is_told_before_it_is_learnt():
+    running = RunningStatistics(["a"])
+    learn(running, batch(1.0, 2.0))
     before = running.state_dict()
-    with pytest.raises(ZeroDivisionError):
-        running.learn(batch(6.0), lambda moments: 1 / 0)
+    new = running.batches(batch(6.0))
+    known = running.after(new)
     assert running.state_dict() == before
+    running.learn(new)
+    assert running.moments == known
 
 
 def test_the_state_goes_through_json_and_pickle():
     running = RunningStatistics(["a"])
-    running.learn({"a": torch.randn(9)}, lambda moments: None)
+    learn(running, {"a": torch.randn(9)})
     fresh = RunningStatistics(["a"])
     fresh.load_state_dict(json.loads(json.dumps(running.state_dict())))
     assert fresh.moments == running.moments == pickle.loads(pickle.dumps(running)).moments
     # The lock is new on the other side.
-    pickle.loads(pickle.dumps(running)).learn(batch(1.0), lambda moments: None)
+    learn(pickle.loads(pickle.dumps(running)), batch(1.0))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_the_state_goes_through_json_and_pickle():
 )
 def test_another_state_is_refused_and_changes_nothing(state, message):
     running = RunningStatistics(["a"])
-    running.learn(batch(1.0, 2.0), lambda moments: None)
+    learn(running, batch(1.0, 2.0))
     before = running.state_dict()
     with pytest.raises(InputError, match=message):
         running.load_state_dict(state)
@@ -67,7 +73,7 @@ def test_another_state_is_refused_and_changes_nothing(state, message):
 def test_no_batch_is_lost_between_threads():
     running = RunningStatistics(["a"])
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda value: running.learn(batch(float(value)), lambda moments: None), range(400)))
+        list(pool.map(lambda value: learn(running, batch(float(value))), range(400)))
     found, expected = running.moments["a"], moments_of(torch.arange(400.0))
     assert (found.count, found.mean, found.m2) == pytest.approx((expected.count, expected.mean, expected.m2))
 
@@ -78,7 +84,7 @@ from trl_rewards_plugin.rewards.statistics import RunningStatistics
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 running = RunningStatistics(["a"])
-running.learn({"a": torch.tensor([1.0, 2.0]) if rank == 0 else torch.tensor([6.0])}, lambda moments: None)
+running.learn(running.batches({"a": torch.tensor([1.0, 2.0]) if rank == 0 else torch.tensor([6.0])}))
 print(json.dumps(running.state_dict()))
 torch.distributed.destroy_process_group()
 """

@@ -21,6 +21,8 @@ from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combination import Combination
 from trl_rewards_plugin.rewards.entries import entry_of, exact_entry
 from trl_rewards_plugin.rewards.event_loop import running
+from trl_rewards_plugin.rewards.names import check_unique, total_name
+from trl_rewards_plugin.rewards.outcome import Outcome
 from trl_rewards_plugin.rewards.preset_file import write_preset_file
 from trl_rewards_plugin.rewards.presets import preset_arguments
 from trl_rewards_plugin.rewards.schedule import training_progress
@@ -45,11 +47,13 @@ class MultiClassifierReward(Reward):
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while classifiers and plain callables run. Called by TRL, it logs each component's mean as
-    `rewards/<component>/mean` (TRL's own form) and each component as a column of the completions table. Callables get
-    completions and prompts as they came, texts or chat messages, and the columns of the data set that they name.
+    `rewards/<component>/mean` (TRL's own form) and each component as a column of the completions table; those of a
+    combination within as `<combination>/<component>`. Callables get completions and prompts as they came, texts or
+    chat messages, and the columns of the data set that they name.
 
     A call fails with `InputError` where a component's scores are not N finite numbers, Nones or NaNs, and with
-    `RuntimeError` where a component fails; its name and a text are in the message. A call that fails changes nothing.
+    `RuntimeError` where a component fails; its name and a text are in the message (in a note where the memory was too
+    small, which keeps its own error). A call that fails changes nothing.
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
@@ -60,7 +64,8 @@ class MultiClassifierReward(Reward):
         rewards: K `ClassifierReward`s and plain or async callables, mixed; see callables.py for what these get and
             return. None and NaN are left out of the total, as in TRL.
         weights: K finite floats; 1.0 each if omitted.
-        name: Of letters, digits, `_`, `-`, `.`; by default the components' names joined by `_`.
+        name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
+            and `<component>_total` for a single one.
         aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
             classifiers score_type="probability"). The formulas are in combine.py.
         normalization: "zscore" for every reward: by the mean and standard deviation of its scores so far. Or a dict by
@@ -94,9 +99,12 @@ class MultiClassifierReward(Reward):
         kinds = ClassifierReward | CallableReward | MultiClassifierReward
         self._parts = [one if isinstance(one, kinds) else CallableReward(one) for one in rewards]
         names = [part.name for part in self._parts]
-        _check_unique(names)
+        check_unique(names)
         self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
-        super().__init__("_".join(names) if name is None else name)
+        super().__init__(total_name("_".join(names), names) if name is None else name)
+        if self.name in names:
+            step = "pass another name=, or leave it out"
+            raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
         self._frozen = 0
         self._lock = threading.Lock()
@@ -144,50 +152,47 @@ class MultiClassifierReward(Reward):
         return self._combination.aggregation
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
-        scores = self._evaluate(completions, prompts, kwargs, training=True, learning=True)
-        self._log(scores, kwargs)
-        return scores.total.tolist()
+        found = self._evaluate(completions, prompts, kwargs, training=True, learning=True)
+        # Only now, where nothing failed.
+        self._learn(found)
+        found.log(kwargs)
+        return found.scores.total.tolist()
 
     __call__.__doc__ = Reward.__call__.__doc__
 
-    def _log(self, scores: RewardScores, columns: dict[str, Any]) -> None:
-        log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
-        for name, values in scores.components.items():
-            # A mean over nothing is NaN and would poison the average of the logging step.
-            if log_metric is not None and not values.isnan().all():
-                log_metric(f"rewards/{name}/mean", values.nanmean().item())
-            if log_extra is not None:
-                log_extra(name, values.tolist())
+    def _learn(self, found: Outcome) -> None:
+        self._statistics.learn(found.batches)
+        for part in self._parts:
+            if isinstance(part, MultiClassifierReward):
+                part._learn(found.inner[part.name])
 
     def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
-        return self._evaluate(completions, prompts, columns, training=False, learning=False)
+        return self._evaluate(completions, prompts, columns, training=False, learning=False).scores
 
     def _evaluate(
         self, completions: Any, prompts: Any, columns: dict[str, Any], *, training: bool, learning: bool
-    ) -> RewardScores:
+    ) -> Outcome:
         plain = as_texts(completions)
         scheduled = training and bool(self._combination.weight_schedule)
         progress = training_progress(columns.get("trainer_state")) if scheduled else None
         learning = learning and not self._frozen
-        components = self._components(plain, completions, prompts, columns, training, learning)
+        components, inner = self._components(plain, completions, prompts, columns, training, learning)
+        batches = self._statistics.batches(components) if learning else []
         raw = torch.stack(list(components.values()), dim=1)
-
-        def total(moments: Mapping[str, Any]) -> Tensor:
-            return self._combination.total(raw, moments, progress, plain)
-
-        learnt = self._statistics.learn(components, total) if learning else total(self._statistics.moments)
-        return RewardScores(learnt, components)
+        total = self._combination.total(raw, self._statistics.after(batches), progress, plain)
+        return Outcome(RewardScores(total, components), batches, inner)
 
     def _components(
         self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], training: bool, learning: bool
-    ) -> dict[str, Tensor]:
-        """Name -> raw scores (N,), in the order of the rewards."""
+    ) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        """Name -> raw scores (N,), in the order of the rewards; and what the combinations among them found."""
         plain_prompts = paired_texts(prompts, plain)
         functions = {part.name: part for part in self._parts if isinstance(part, CallableReward)}
         # All columns are asked for before anything is scored.
         arguments = {name: part.arguments(completions, prompts, columns) for name, part in functions.items()}
         pending = {name: part for name, part in functions.items() if part.is_async}
         scores: dict[str, Tensor] = {}
+        inner: dict[str, Outcome] = {}
         logits: dict[tuple, Tensor] = {}
         with running({name: part.call(arguments[name]) for name, part in pending.items()}) as futures:
             for part in self._parts:
@@ -196,16 +201,14 @@ class MultiClassifierReward(Reward):
                         logits[part.forward_key] = part.logits(plain, plain_prompts)
                     scores[part.name] = part.pick(logits[part.forward_key], plain)
                 elif isinstance(part, MultiClassifierReward):
-                    inner = part._evaluate(completions, prompts, columns, training=training, learning=learning)
-                    scores[part.name] = inner.total
-                    if training:
-                        part._log(inner, columns)
+                    found = part._evaluate(completions, prompts, columns, training=training, learning=learning)
+                    scores[part.name], inner[part.name] = found.scores.total, found
                 elif part.name not in pending:
                     scores[part.name] = functions[part.name].values(arguments[part.name], plain)
             names = {future: name for name, future in futures.items()}
             for future in as_completed(names):
                 scores[names[future]] = pending[names[future]].result(future, plain)
-        return {part.name: scores[part.name] for part in self._parts}
+        return {part.name: scores[part.name] for part in self._parts}, inner
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -288,13 +291,3 @@ def _check_probabilities(classifiers: Sequence[ClassifierReward], combination: C
                 f"score_type={part.score_type!r} in reward {part.name!r}",
                 "build it with score_type='probability'",
             )
-
-
-def _check_unique(names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(
-            "rewards of different names, since each is a column of its own",
-            f"{', '.join(repeated)} more than once in {', '.join(names)}",
-            "pass name= to the ClassifierRewards, or rename the functions",
-        )

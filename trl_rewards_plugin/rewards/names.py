@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trl_rewards_plugin.errors import InputError
 
@@ -24,6 +24,26 @@ def check_name(name: object) -> str:
         better = f"for example name={clean_name(str(name))!r}"
         raise InputError("a reward name of letters, digits, '_', '-' and '.'", repr(name), better)
     return name
+
+
+def check_unique(names: Sequence[str]) -> None:
+    """Refuses two components of one name.
+
+    Raises:
+        InputError: a name comes twice.
+    """
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(
+            "rewards of different names, since each is a column of its own",
+            f"{', '.join(repeated)} more than once in {', '.join(names)}",
+            "pass name= to the ClassifierRewards, or rename the functions",
+        )
+
+
+def total_name(default: str, components: Iterable[str]) -> str:
+    """`default`, or `<default>_total` where a component has that name: a total is no component's column."""
+    return f"{default}_total" if default in components else default
 
 
 def did_you_mean(word: object, options: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.callables import CallableReward
 from trl_rewards_plugin.rewards.combination import Combination
 from trl_rewards_plugin.rewards.entries import reward_of
-from trl_rewards_plugin.rewards.names import clean_name, did_you_mean
+from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, total_name
 from trl_rewards_plugin.rewards.preset_file import SETTINGS, is_file_name, read_preset_file
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -57,13 +57,13 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a reward file holds (see preset_file.py), its `name` filled in, for a preset's name or a YAML file.
+    """What a reward file holds (see preset_file.py), for a preset's name or a YAML file.
 
     Raises:
         InputError: an unknown preset, or a file that is missing, is no YAML, or has another form.
     """
     if is_file_name(preset):
-        return {"name": clean_name(Path(preset).stem), **read_preset_file(Path(preset))}
+        return read_preset_file(Path(preset))
     name = os.fspath(preset)
     if name not in PRESETS:
         raise InputError(
@@ -95,8 +95,8 @@ def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
     Combination.checked(places, weights, aggregation, **by_name(places))
     rewards = [reward_of(entry) for entry in entries]
     names = [one.name if isinstance(one, Reward) else CallableReward(one).name for one in rewards]
-    arguments = {"rewards": rewards, "weights": weights, "name": content["name"], "aggregation": aggregation}
-    return arguments | by_name(names)
+    name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
+    return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names)
 
 
 def __getattr__(name: str) -> Any:

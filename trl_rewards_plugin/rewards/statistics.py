@@ -5,8 +5,8 @@ Leaves out: what is done with them (normalize.py) and when a call may change the
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch import Tensor
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.normalize import Moments, merged, moments_of
 
-T = TypeVar("T")
+Batch = dict[str, Moments]
+"""Name -> moments of one batch of scores."""
 
 
 class RunningStatistics:
@@ -29,29 +30,33 @@ class RunningStatistics:
         self._lock = threading.Lock()
 
     @property
-    def moments(self) -> dict[str, Moments]:
+    def moments(self) -> Batch:
         """What has been learnt, by name."""
         return dict(self._moments)
 
-    def learn(self, scores: Mapping[str, Tensor], use: Callable[[dict[str, Moments]], T]) -> T:
-        """Takes in a batch and returns what `use` makes of the new moments; where `use` raises, nothing is learnt.
+    def batches(self, scores: Mapping[str, Tensor]) -> list[Batch]:
+        """The moments of this batch, or in a distributed run those of all processes, in the order of ranks.
 
-        In a distributed run the batches of all processes are taken in, in the order of ranks, so that every process
-        ends with the same moments: all of them have to make the call.
+        Every process ends with the same moments, so that all of them have to make the call.
 
         Args:
             scores: Name -> (N,), NaN where there is no score.
         """
         if not self._moments:
-            return use({})
-        batches = _of_all_processes({name: moments_of(scores[name]) for name in self._moments})
+            return []
+        return _of_all_processes({name: moments_of(scores[name]) for name in self._moments})
+
+    def after(self, batches: Sequence[Batch]) -> Batch:
+        """What would be known once `batches` were learnt; nothing changes."""
+        known = self.moments
+        for batch in batches:
+            known = {name: merged(seen, batch[name]) for name, seen in known.items()}
+        return known
+
+    def learn(self, batches: Sequence[Batch]) -> None:
+        """Takes in `batches`."""
         with self._lock:
-            candidate = self.moments
-            for batch in batches:
-                candidate = {name: merged(seen, batch[name]) for name, seen in candidate.items()}
-            result = use(candidate)
-            self._moments = candidate
-        return result
+            self._moments = self.after(batches)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Name -> count, mean and m2, as JSON values."""
@@ -95,7 +100,7 @@ def _moments(name: str, values: Any) -> Moments:
     return Moments(**numbers)
 
 
-def _of_all_processes(batch: dict[str, Moments]) -> list[dict[str, Moments]]:
+def _of_all_processes(batch: Batch) -> list[Batch]:
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return [batch]
