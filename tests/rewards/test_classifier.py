@@ -357,6 +357,18 @@ def test_a_copy_loads_for_itself():
     assert copy.deepcopy(reward)(TEXTS) == reward(TEXTS)
 
 
+def test_a_tokenizer_that_was_passed_in_is_read_and_left_as_it_is():
+    # Others may hold it: another reward, a trainer. What they set for themselves in other threads must not reach us.
+    tokenizer = AutoTokenizer.from_pretrained(judge())
+    tokenizer.backend_tokenizer.enable_truncation(max_length=3)
+    tokenizer.backend_tokenizer.enable_padding(length=4)
+    before = tokenizer.backend_tokenizer.to_str()
+    reward = ClassifierReward(judge(), label="good", tokenizer=tokenizer)
+    close(reward(TEXTS), ClassifierReward(judge(), label="good")(TEXTS))
+    assert reward.tokenizer is tokenizer
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
 def test_threads_load_once_and_agree(monkeypatch):
     loads = []
     from_pretrained = AutoModelForSequenceClassification.from_pretrained

@@ -89,7 +89,7 @@ def test_weights_leave_the_memory_after_a_failure_too():
     reward = ClassifierReward(judge(), label="good", offload="disk")
     model = reward.model
     model.classifier.forward = None
-    with pytest.raises(TypeError):
+    with pytest.raises(RuntimeError, match="raised TypeError"):
         reward(TEXTS)
     assert not reward._classifier.loaded
 

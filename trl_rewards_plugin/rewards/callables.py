@@ -31,6 +31,7 @@ from torch import Tensor
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.event_loop import running
+from trl_rewards_plugin.rewards.failures import failure, first_of
 from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, shortened
 from trl_rewards_plugin.rewards.scores import RewardScores
 from trl_rewards_plugin.rewards.texts import as_texts
@@ -113,7 +114,7 @@ class CallableReward(Reward):
         try:
             returned = self.function(**arguments)
         except Exception as error:
-            raise self._failure(error, plain) from error
+            raise failure(self.name, error, plain) from error
         return self._checked(returned, plain)
 
     def result(self, future: Future, plain: list[str]) -> Tensor:
@@ -121,14 +122,8 @@ class CallableReward(Reward):
         try:
             returned = future.result()
         except Exception as error:
-            raise self._failure(error, plain) from error
+            raise failure(self.name, error, plain) from error
         return self._checked(returned, plain)
-
-    def _failure(self, error: Exception, plain: list[str]) -> RuntimeError:
-        return RuntimeError(
-            f"reward {self.name!r} raised {type(error).__name__}: {error}; it was called on {len(plain)} completions, "
-            f"the first of them {_first(plain)}"
-        )
 
     def _checked(self, returned: Any, plain: list[str]) -> Tensor:
         found = returned.tolist() if hasattr(returned, "tolist") else returned
@@ -140,7 +135,7 @@ class CallableReward(Reward):
             count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
             raise InputError(
                 f"{len(plain)} scores from reward {self.name!r}, one float or None for each completion",
-                f"{count}, for the completions that begin with {_first(plain)}",
+                f"{count}, for the completions that begin with {first_of(plain)}",
                 step,
             )
         numbers = [self._number(value, text) for value, text in zip(found, plain, strict=True)]
@@ -169,10 +164,6 @@ class CallableReward(Reward):
 
     def __repr__(self) -> str:
         return f"CallableReward({self.name})"
-
-
-def _first(plain: list[str]) -> str:
-    return shortened(plain[0]) if plain else "no texts at all"
 
 
 def _parameters(function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:

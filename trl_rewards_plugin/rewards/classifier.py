@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import devices
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.encoding import EncodingMemo
+from trl_rewards_plugin.rewards.failures import called_on, failure
 from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, shortened
 from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.scores import RewardScores
@@ -148,7 +150,9 @@ class ClassifierReward(Reward):
         """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
 
         Raises:
-            InputError: `pair="prompt"` and no prompts.
+            InputError: `pair="prompt"` and no prompts, or a checkpoint that is no trained classifier.
+            OSError: it cannot be read.
+            RuntimeError: the classifier failed; the cause is chained. torch.OutOfMemoryError stays what it is.
         """
         if self.pair is None:
             prompts = None
@@ -158,7 +162,15 @@ class ClassifierReward(Reward):
                 "completions alone",
                 "pass prompts=, one for each completion, or build the reward without pair='prompt'",
             )
-        return self._classifier.logits(texts, prompts, self.max_length, self.batch_size)
+        try:
+            return self._classifier.logits(texts, prompts, self.max_length, self.batch_size)
+        except (InputError, OSError):  # of loading, which names the model itself
+            raise
+        except Exception as error:
+            if devices.is_out_of_memory(error):  # stays what it is: trainers and launchers know it
+                error.add_note(f"reward {self.name!r}: {called_on(texts)}")
+                raise
+            raise failure(self.name, error, texts) from error
 
     def pick(self, logits: Tensor, texts: list[str]) -> Tensor:
         """This reward's score from the model's raw outputs: (N, L) -> (N,).

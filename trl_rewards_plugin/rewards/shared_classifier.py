@@ -3,6 +3,7 @@
 Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on first use; picklable; thread-safe.
 """
 
+import copy
 import os
 import threading
 from collections.abc import Sequence
@@ -92,6 +93,7 @@ class SharedClassifier:
         self._model: Any = None
         self._place: torch.device | None = None
         self._tokenizer: Any = None
+        self._encoder: Any = None
         self._fingerprint: str | None = None
         if isinstance(model, PreTrainedModel):
             self.source: Any = model
@@ -161,7 +163,11 @@ class SharedClassifier:
                 self._place = self._model.device
             if self._tokenizer is None:
                 self._tokenizer = self._load_tokenizer()
-                self._fingerprint = fingerprint(self._tokenizer)
+                self._encoder = self._tokenizer
+                if self._tokenizer is self._tokenizer_source:
+                    # Truncation is a setting of the object, which others who hold it may change meanwhile.
+                    self._encoder = copy.deepcopy(self._tokenizer)
+                self._fingerprint = fingerprint(self._encoder)
             if self._model.config.pad_token_id is None:
                 # Decoder-only classifiers find a text's last token by it.
                 self._model.config.pad_token_id = self._tokenizer.pad_token_id
@@ -260,14 +266,14 @@ class SharedClassifier:
         return torch.cat(parts)[torch.tensor(places)]
 
     def _encode(self, rows: Sequence[Row], limit: int) -> Encoded:
-        _, tokenizer = self.load()
+        self.load()
         if self.memo is None:
-            return encode(tokenizer, rows, limit)
-        return self.memo.encode(tokenizer, self._fingerprint, rows, limit)
+            return encode(self._encoder, rows, limit)
+        return self.memo.encode(self._encoder, self._fingerprint, rows, limit)
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
-        return {**self.__dict__, "_lock": None, "_model": None, "_tokenizer": None}
+        return {**self.__dict__, "_lock": None, "_model": None, "_tokenizer": None, "_encoder": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
