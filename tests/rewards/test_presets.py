@@ -168,6 +168,16 @@ def test_a_file_gives_the_reward_it_describes(tmp_path):
     assert MultiClassifierReward.from_preset(str(path))(TEXTS) == reward(TEXTS)
 
 
+def test_a_file_called_like_its_component_gives_a_total_of_another_name(tmp_path):
+    path = tmp_path / "length.yaml"
+    path.write_text("rewards: [{function: length, max_length: 3}]")
+    reward = MultiClassifierReward.from_preset(path)
+    assert (reward.name, reward.component_names()) == ("length_total", ["length"])
+    path.write_text("{name: length, rewards: [{function: length, max_length: 3}]}")
+    with pytest.raises(InputError, match="a name that no component has"):
+        MultiClassifierReward.from_preset(path)
+
+
 def test_what_describe_gives_is_read_back(tmp_path):
     reward = MultiClassifierReward.from_preset(
         reward_file(tmp_path, {"rewards": [{"model": str(judge()), "label": 0, "weight": -1.5, "pair": "prompt"}]})
@@ -206,6 +216,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{function: similarity}", "reference in my reward.yaml"),
         ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type one of"),
         ("{function: lenght}", "did you mean 'length'"),
+        ("{function: lenght, max_length: 3}", "did you mean 'length'"),
         ("{function: json.dmups}", "package.module.name"),
         ("{function: no_such_package.reward}", "No module named"),
         ("{function: json.dumps, min_length: 3}", "only the keys function, name, weight"),

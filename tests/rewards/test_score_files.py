@@ -282,6 +282,13 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, monkeypatch, reward_file
         score_file(ScoreSettings(**given))
 
 
+def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_path):
+    reward = tmp_path / "reward.yaml"
+    reward.write_text("rewards: [{function: length, max_length: 3, name: total}, {function: repetition}]")
+    with pytest.raises(InputError, match="other names than 'total'"):
+        score_file(ScoreSettings(input=write(tmp_path / "in.jsonl", TEXTS), reward=str(reward)))
+
+
 def test_a_near_file_name_is_suggested(tmp_path, reward_file):
     write(tmp_path / "in.jsonl", TEXTS)
     with pytest.raises(InputError, match=r"did you mean in\.jsonl"):

@@ -57,6 +57,16 @@ def required_keys(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((source, *_arguments(made, required=True))))
 
 
+def check_function(path: str) -> None:
+    """Refuses what is neither ready-made nor can be imported.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if path not in READY_MADE:
+        _imported(path)
+
+
 def reward_of(entry: Mapping[str, Any]) -> Callable[..., Any]:
     """The reward that an entry with sound keys describes; only configs are read.
 

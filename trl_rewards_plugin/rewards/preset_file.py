@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.entries import SOURCES, entry_keys, required_keys
+from trl_rewards_plugin.rewards.entries import SOURCES, check_function, entry_keys, required_keys
 from trl_rewards_plugin.rewards.names import did_you_mean
 
 FILE_KEYS = ("name", "aggregation", "rewards")
@@ -85,6 +85,8 @@ def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
     for source in SOURCES:
         if source in entry and not isinstance(entry[source], str):
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
+    if "function" in entry:
+        check_function(entry["function"])  # a slip in its name before those in its arguments
     _check_keys(entry, (*entry_keys(entry), *SETTINGS), where)
     missing = [key for key in required_keys(entry) if key not in entry]
     if missing:

@@ -210,6 +210,9 @@ def _reward(settings: ScoreSettings) -> Any:
             raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)
         if settings.device is not None:
             part.place(settings.device)
+    if TOTAL in reward.component_names():
+        step = "give that component another name in the reward file"
+        raise InputError(f"components of other names than {TOTAL!r}, the column of their sum", repr(TOTAL), step)
     return reward
 
 
