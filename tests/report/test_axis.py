@@ -24,6 +24,12 @@ def test_ticks_by_hand(low, high, most, ticks):
     assert nice_ticks(low, high, most) == pytest.approx(ticks)
 
 
+def test_counts_have_whole_ticks():
+    assert nice_ticks(0.0, 2.16, 8) == pytest.approx([0, 0.5, 1, 1.5, 2])
+    assert nice_ticks(0.0, 2.16, 8, least_step=1.0) == [0, 1, 2]
+    assert nice_ticks(0.0, 1.08, 8, least_step=1.0) == [0, 1]
+
+
 @given(
     low=st.floats(-1e9, 1e9, allow_subnormal=False),
     width=st.floats(1e-6, 1e9),

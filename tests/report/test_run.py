@@ -63,6 +63,8 @@ def test_refusals(tmp_path):
         read_runs([tmp_path / "tiny-sed0"])
     with pytest.raises(InputError, match="give the output_dir of a run"):
         read_runs([tmp_path / "qqq" / "qqq"])
+    with pytest.raises(InputError, match=f"the file .*metrics.json\nNext:     give a folder, such as {folder}"):
+        read_runs([folder / "metrics.json"])
     with pytest.raises(InputError, match="twice"):
         read_runs([folder, folder / ".." / folder.name])
     (tmp_path / "empty").mkdir()

@@ -54,9 +54,9 @@ def test_settings_that_differ(make, unfinished):
         "reward kind: weight": ["0.5", "0.25", "not yet"],
         "kl_coef": ["default", "0.1", "not yet"],
     }
-    every = cells(setting_rows([make("three", prompt_prefix="")], differing=False))
+    every = cells(setting_rows([make("three", prompt_prefix="", report_to=["a", "b"])], differing=False))
     assert every["version of trl"] == ["1.16.0"]
-    assert every["prompt_prefix"] == ["(empty)"]
+    assert (every["prompt_prefix"], every["report_to"]) == (["(empty)"], ["a, b"])
     assert setting_rows([make("four"), make("five"), unfinished], differing=True) == []
 
 

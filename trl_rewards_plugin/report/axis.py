@@ -30,13 +30,17 @@ def padded_range(low: float, high: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten, from `low` to `high`; at least one."""
+def nice_ticks(low: float, high: float, most: int = 6, least_step: float = 0.0) -> list[float]:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten, from `low` to `high`; at least one.
+
+    Args:
+        least_step: Between two ticks; 1 where only whole numbers make sense.
+    """
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for factor in (1, 2, 5, 10, 20):
         step = factor * power
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
+        if last - first + 1 <= most and step >= least_step:
             break
     return [count * step for count in range(first, last + 1)]
 

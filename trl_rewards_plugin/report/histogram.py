@@ -24,9 +24,8 @@ def draw_distributions(name: str, before: np.ndarray, after: np.ndarray, index: 
     counts = {side: np.histogram(values, edges)[0] for side, values in sides.items()}
     told = "; ".join(f"{side}: {len(values)} outputs{_mean(values)}" for side, values in sides.items())
     top = max(1, *(int(each.max()) for each in counts.values()))
-    drawn = frame(
-        name, f"{name} of an output", "outputs", (float(edges[0]), float(edges[-1])), (0.0, 1.08 * top), told
-    )
+    x_range = (float(edges[0]), float(edges[-1]))
+    drawn = frame(name, f"{name} of an output", "outputs", x_range, (0.0, 1.08 * top), told, least_y_step=1.0)
     for side, values in sides.items():
         colour = "before" if side == "before" else series_class(index)
         _draw_bars(drawn, edges, counts[side], colour)

@@ -83,8 +83,10 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         InputError: there is none, or a file of it cannot be read.
     """
+    if folder.is_file():
+        raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
     if not folder.is_dir():
-        near = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         close = difflib.get_close_matches(folder.name, near, n=1)
         step = f"did you mean {close[0]!r}?" if close else "give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)

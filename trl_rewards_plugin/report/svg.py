@@ -40,17 +40,25 @@ class Frame:
 
 
 def frame(
-    title: str, x_label: str, y_label: str, x_range: tuple[float, float], y_range: tuple[float, float], told: str
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    told: str,
+    *,
+    least_y_step: float = 0.0,
 ) -> Frame:
     """Axes over the given ranges.
 
     Args:
         title: What the picture is called where it cannot be seen.
         told: What it shows, in words, likewise.
+        least_y_step: Between two ticks of the y axis.
     """
     root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": clean(f"{title}. {told}")})
     x, y = Scale(*x_range, LEFT, WIDTH - RIGHT), Scale(*y_range, HEIGHT - BOTTOM, TOP)
-    ticks = nice_ticks(*y_range, most=8)
+    ticks = nice_ticks(*y_range, most=8, least_step=least_y_step)
     for tick, label in zip(ticks, tick_labels(ticks), strict=True):
         height = place(y(tick))
         SubElement(root, "path", {"class": "grid", "d": f"M{LEFT} {height}H{WIDTH - RIGHT}"})
@@ -58,10 +66,10 @@ def frame(
     ticks = nice_ticks(*x_range)
     for tick, label in zip(ticks, tick_labels(ticks), strict=True):
         SubElement(root, "path", {"class": "axis", "d": f"M{place(x(tick))} {HEIGHT - BOTTOM}v4"})
-        add_text(root, label, float(x(tick)), HEIGHT - BOTTOM + 17, anchor="middle")
+        add_text(root, label, float(x(tick)), HEIGHT - BOTTOM + 18, anchor="middle")
     SubElement(root, "path", {"class": "axis", "d": f"M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"})
     add_text(root, y_label, 4, 14)
-    add_text(root, x_label, WIDTH - RIGHT, HEIGHT - 5, anchor="end")
+    add_text(root, x_label, WIDTH - RIGHT, HEIGHT - 4, anchor="end")
     return Frame(root, x, y)
 
 

@@ -124,4 +124,9 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
         values |= {f"reward {part.get('name')}: {key}": value for key, value in part.items() if key != "name"}
     values |= {key.replace("_", " "): made_of[key] for key in _TOLD if key in made_of}
     values |= {f"version of {name}": version for name, version in made_of.get("versions", {}).items()}
-    return {key: "(empty)" if value == "" else str(value) for key, value in values.items()}
+    return {key: _setting(value) for key, value in values.items()}
+
+
+def _setting(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text or "(empty)"
