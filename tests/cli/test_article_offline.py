@@ -5,7 +5,6 @@ The cache holds tiny random models and twenty rows under the four real names. Le
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,53 +12,18 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
 
-from tests.recipes.tiny_run import sentences
-from tests.tiny_models import tiny_classifier, tiny_t5
+from tests.stand_ins import NEWS, article_home, news_rows, snapshot
 from trl_rewards_plugin.recipes.data import load_run_data
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = Path(__file__).parents[2]
-NEWS = "argilla/news-summary"
-
-
-def snapshot(home: Path, name: str, kind: str = "models") -> Path:
-    """The folder in which the Hub cache under `home` keeps the files of `name`."""
-    root = home / "hub" / f"{kind}--{name.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(REVISION, encoding="utf-8")
-    folder = root / "snapshots" / REVISION
-    folder.mkdir(parents=True)
-    return folder
-
-
-def news_rows() -> Dataset:
-    """Twenty rows in the real columns."""
-    rows = [
-        {"text": text, "prediction": [{"text": text.split(".")[0], "score": 1.0}], "id": str(index)}
-        for index, text in enumerate(sentences(20))
-    ]
-    return Dataset.from_list(rows)
 
 
 @pytest.fixture
 def home(tmp_path):
     """An HF_HOME with the four names, as earlier runs leave them there."""
-    home = tmp_path / "home"
-    tiny_t5(snapshot(home, "google/flan-t5-small"))
-    tiny_classifier(snapshot(home, "textattack/roberta-base-CoLA"), ("LABEL_0", "LABEL_1"))
-    sentiment = snapshot(home, "cardiffnlp/twitter-roberta-base-sentiment")
-    tiny_classifier(sentiment, ("LABEL_0", "LABEL_1", "LABEL_2"), seed=1)
-    source = tmp_path / "news-summary" / "data"
-    source.mkdir(parents=True)
-    news_rows().to_parquet(source / "train-00000-of-00001.parquet")
-    built = tmp_path / "built"
-    load_dataset(str(source.parent), cache_dir=str(built))
-    # An earlier load_dataset of the Hub id leaves the same files under <owner>___<name>.
-    (folder,) = (path for path in built.iterdir() if path.is_dir() and "news" in path.name)
-    shutil.copytree(folder, home / "datasets" / NEWS.replace("/", "___"))
-    return home
+    return article_home(tmp_path)
 
 
 def test_files_that_hf_download_left_serve_as_well(tmp_path, monkeypatch):
