@@ -50,6 +50,7 @@ from trl_rewards_plugin.recipes.evaluation import (
 )
 from trl_rewards_plugin.recipes.log_file import LogFileCallback
 from trl_rewards_plugin.recipes.presets import get_preset
+from trl_rewards_plugin.recipes.trackers import check_trackers
 
 SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4
@@ -253,6 +254,7 @@ class Seq2SeqPPO:
                 "push_to_hub=True, which uploads before the card and the metrics are there",
                 "use push_to (--push_to user/name)",
             )
+        check_trackers(self.args.report_to)
         if self.args.reward_weights is not None:
             raise InputError(
                 "weights inside the one reward of a run",
