@@ -84,6 +84,9 @@ def test_what_would_fail_at_the_end_is_refused_at_the_start(hub, tmp_path, monke
         make_trainer(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints")
     with pytest.raises(InputError, match="permission to write"):
         make_trainer(tmp_path, push_to_hub=True, hub_model_id="someone/ppo")
+    hub.create("model", "me/open", private=False)
+    with pytest.raises(InputError, match="which is there already and public"):
+        make_trainer(tmp_path, push_to_hub=True, hub_model_id="me/open", hub_private_repo=True)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(InputError, match="hf auth login"):
         make_trainer(tmp_path, push_to_hub=True)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from tests.hub.test_card import front_matter
 from trl_rewards_plugin import push_to_hub
@@ -69,6 +70,19 @@ def test_a_pushed_model_loads_back_and_gives_equal_outputs(hub, api, run, tmp_pa
         for name, settings in ((run, {}), ("me/model", cache))
     ]
     assert torch.equal(*outputs)
+
+
+def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    hub.requests.clear()
+    with pytest.raises(InputError, match=r"which is there already and public[\s\S]*leave out --private"):
+        push_to_hub(run, "me/model", api=api, private=True)
+    assert writes(hub) == []
+    push_to_hub(run, "me/hidden", api=api, private=True)
+    hub.requests.clear()
+    for private in (True, False, None):
+        push_to_hub(run, "me/hidden", api=api, private=private)
+    assert writes(hub) == []
 
 
 # ---- Branches, pull requests, old weights ----
@@ -161,12 +175,44 @@ def test_a_card_edited_here_goes_as_it_is(hub, api, run):
     mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", "## What I found")
     (run / "README.md").write_text(mine, encoding="utf-8")
     said = []
-    push_to_hub(run, "me/model", api=api, echo=said.append)
+    push_to_hub(run, "me/model", api=api, echo=said.append, include_completions=True)
     assert hub.files("me/model")["README.md"].decode() == mine
     assert "edited by hand" in said[0]
     hub.requests.clear()
-    push_to_hub(run, "me/model", api=api)
+    push_to_hub(run, "me/model", api=api, include_completions=True)
     assert writes(hub) == []
+
+
+EDITED = "## What I found"
+
+
+def without(card, *starts):
+    """`card` without the lines that begin with one of `starts`."""
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith(starts))
+
+
+def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(hub, api, run):
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    places = {"widget": ("- text:",), "code": ("text = ",), "quote": ("> ",), "tables": ("| ",)}
+    clean = without(card, *(start for starts in places.values() for start in starts))
+    (run / "README.md").write_text(clean, encoding="utf-8")
+    push_to_hub(run, "me/model", api=api)
+    assert EDITED in hub.files("me/model")["README.md"].decode()
+    for kept in places:
+        starts = [start for place, found in places.items() if place != kept for start in found]
+        (run / "README.md").write_text(without(card, *starts), encoding="utf-8")
+        with pytest.raises(InputError, match=r"edited by hand[\s\S]*--include-completions") as refused:
+            push_to_hub(run, "me/model", api=api)
+        assert refused.value.expected == "a card without prompts of your own"
+
+
+def test_an_edited_card_may_show_prompts_of_a_public_data_set(hub, api, run):
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"dataset": "owner/texts"}), encoding="utf-8")
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    (run / "README.md").write_text(card, encoding="utf-8")
+    push_to_hub(run, "me/model", api=api)
+    assert hub.files("me/model")["README.md"].decode() == card
 
 
 def test_the_card_of_a_checkpoint_gets_the_repositorys_name(hub, api, run):
@@ -263,7 +309,7 @@ def test_metadata_that_the_hub_refuses_leave_the_repository_as_it_was(hub, api, 
     (run / "README.md").write_text(card, encoding="utf-8")
     (run / "model.safetensors").write_bytes((run / "checkpoint-1" / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match="licence"):
-        push_to_hub(run, "me/model", api=api)
+        push_to_hub(run, "me/model", api=api, include_completions=True)
     assert hub.files("me/model") == before
 
 

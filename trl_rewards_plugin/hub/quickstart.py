@@ -73,7 +73,7 @@ def quickstart(data: RewardModelCardData) -> str:
         "model_class": model_class,
         "name": _literal(data.model_name),
         "encode": encode,
-        "text": _prompt(data),
+        "text": prompt_literal(data),
         "length": data.max_new_tokens or MAX_NEW_TOKENS,
         # A decoder's output begins with its prompt.
         "response": "" if data.encoder_decoder else '[inputs["input_ids"].shape[1] :]',
@@ -92,10 +92,11 @@ def _imports(model_class: str, adapter: bool) -> str:
 
 def hosted(data: RewardModelCardData) -> str:
     """The call over HTTP."""
-    return _HOSTED.substitute(text=_prompt(data))
+    return _HOSTED.substitute(text=prompt_literal(data))
 
 
-def _prompt(data: RewardModelCardData) -> str:
+def prompt_literal(data: RewardModelCardData) -> str:
+    """The first prompt as the code blocks show it, or what stands in for one."""
     first = data.prompts[0] if data.prompts else f"{data.prompt_prefix}Your text here."
     return _literal(one_line(first, PROMPT_LENGTH))
 

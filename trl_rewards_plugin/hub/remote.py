@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in
 from trl_rewards_plugin.hub.files import UploadFile
 
@@ -45,11 +46,19 @@ class Repository:
 
 @dataclass(frozen=True)
 class State:
-    """What is there: the latest commit, None if there is no repository, and file -> digest."""
+    """What is there.
+
+    Attributes:
+        head: The latest commit; None if there is no repository.
+        has_branch: Whether the branch is there.
+        digests: File -> digest.
+        private: Whether the repository is; None if there is none.
+    """
 
     head: str | None
     has_branch: bool
     digests: Mapping[str, str]
+    private: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,20 +125,33 @@ def read_state(api: Any, repository: Repository) -> State:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        head = api.repo_info(**repository.place).sha
+        info = api.repo_info(**repository.place)
+        head = info.sha
         tree = list(api.list_repo_tree(**{**repository.place, "revision": head}, recursive=True))
     except RepositoryNotFoundError:
         return State(None, False, {})
     except RevisionNotFoundError:
         return State(None, False, {}) if repository.revision is None else _main_state(api, repository)
     files = [entry for entry in tree if hasattr(entry, "blob_id")]
-    return State(head, True, {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files})
+    digests = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
+    return State(head, True, digests, info.private)
 
 
 def _main_state(api: Any, repository: Repository) -> State:
     """What a new branch would start from."""
     state = read_state(api, Repository(repository.repo_id, repository.repo_type))
-    return State(state.head, False, state.digests)
+    return State(state.head, False, state.digests, state.private)
+
+
+def check_private(repository: Repository, state: State, private: bool | None) -> None:
+    """Refuses to write to a public repository what was meant for a private one.
+
+    Raises:
+        InputError: `private` is True, and the repository is there and public.
+    """
+    if private and state.private is False:
+        step = "make it private in its settings on the Hub, choose another name, or leave out --private"
+        raise InputError("a private repository", f"{repository.repo_id}, which is there already and public", step)
 
 
 def find_changes(files: Sequence[UploadFile], state: State) -> Changes:

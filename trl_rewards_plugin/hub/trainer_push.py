@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.remote import Repository, check_login, read_state
+from trl_rewards_plugin.hub.remote import Repository, check_login, check_private, read_state
 from trl_rewards_plugin.hub.upload import prepare, push_to_hub, repeated
 
 
@@ -25,7 +25,8 @@ def open_repository(trainer: Any, token: str | None = None, private: bool | None
     Sets `trainer.hub_model_id`.
 
     Raises:
-        InputError: nobody is logged in, or not someone who may write there; or a strategy that uploads training state.
+        InputError: nobody is logged in, or not someone who may write there; a public repository where a private one
+            is wanted; or a strategy that uploads training state.
         UploadError: the Hub cannot be reached.
     """
     args = trainer.args
@@ -45,9 +46,9 @@ def open_repository(trainer: Any, token: str | None = None, private: bool | None
 
     def make() -> str:
         repository = Repository(check_login(api, name)[0], "model", args.hub_revision)
-        prepare(
-            api, repository, read_state(api, repository), private if private is not None else args.hub_private_repo
-        )
+        state, hidden = read_state(api, repository), private if private is not None else args.hub_private_repo
+        check_private(repository, state, hidden)
+        prepare(api, repository, state, hidden)
         return repository.repo_id
 
     trainer.hub_model_id = repeated(make, name)

@@ -1,85 +1,39 @@
 """The only door to the network that writes: a model with its card, or a metric as a Space, to the Hub.
 
 Everything that can be refused is refused before anything is sent; then one commit. What is interrupted is repeated
-whole: each try compares first, so that nothing is sent twice. Leaves out: which files (`files.py`), what the
+whole: each try compares first, so that nothing is sent twice. Leaves out: what is sent (`plan.py`), what the
 repository holds (`remote.py`), the words for what goes wrong (`failures.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.card import CARD, render_model_card
+from trl_rewards_plugin.hub.card import CARD
 from trl_rewards_plugin.hub.failures import explain, is_transient
-from trl_rewards_plugin.hub.files import (
-    Selection,
-    UploadFile,
-    check_card,
-    check_content,
-    format_size,
-    is_space,
-    select_model,
-    select_space,
-)
-from trl_rewards_plugin.hub.from_run import card_data_from_folder, has_own_texts, is_run_folder
-from trl_rewards_plugin.hub.quickstart import with_name
+from trl_rewards_plugin.hub.files import check_content
+from trl_rewards_plugin.hub.plan import Upload, check_name, plan_upload
 from trl_rewards_plugin.hub.remote import (
     Changes,
     Repository,
     State,
     check_login,
+    check_private,
     find_changes,
     open_pull_request,
     patient_client,
     read_state,
     read_text,
 )
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.stamp import is_untouched
 
 # Seconds before each further try.
 WAITS = (1.0, 3.0)
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A checked upload, not yet sent.
-
-    Attributes:
-        repository: Where to.
-        selection: What of the folder.
-        card_kept: Whether the card is the user's own edited text, taken as it is.
-    """
-
-    repository: Repository
-    selection: Selection
-    card_kept: bool
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(file.size for file in self.selection.files)
-
-    def format(self) -> str:
-        """The list of files for a person, with their sizes and what stays at home."""
-        files = self.selection.files
-        width = max(len(file.name) for file in files)
-        kind = "Space" if self.repository.repo_type == "space" else "model"
-        branch = f", branch {self.repository.revision}" if self.repository.revision else ""
-        lines = [f"{kind} {self.repository.repo_id}{branch}: {len(files)} files, {format_size(self.size)}"]
-        lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in files]
-        if self.card_kept:
-            lines.append("The card was edited by hand and goes as it is.")
-        if self.selection.left_out:
-            lines.append("Stays here:")
-            lines += [f"  {name}  ({reason})" for name, reason in self.selection.left_out.items()]
-        return "\n".join(lines)
 
 
 def push_to_hub(
@@ -103,7 +57,8 @@ def push_to_hub(
     Args:
         folder: The run folder, the checkpoint, or the metric's folder, which becomes a Space.
         repo_id: `owner/name`, or the name of one of yours; made if it does not exist.
-        private: Of a new repository; None: what the owner's settings say.
+        private: Of a new repository; None: what the owner's settings say. One that is there already stays as it is,
+            and a public one is refused where this is True.
         token: Of the Hub; None: the one that is logged in.
         create_pr: Open a pull request instead of committing.
         api: A `huggingface_hub.HfApi`, for another endpoint; it brings its own token.
@@ -151,70 +106,9 @@ def check_access(repo_id: str, *, token: str | None = None) -> None:
     """
     from huggingface_hub import HfApi
 
-    _check_name(repo_id)
+    check_name(repo_id)
     api = HfApi(token=token)
     repeated(lambda: check_login(api, repo_id), repo_id)
-
-
-def plan_upload(
-    folder: Path | str, repo_id: str, *, revision: str | None = None, include_completions: bool = False
-) -> Upload:
-    """Everything that `push_to_hub` checks without the network, secrets of this login aside.
-
-    Raises:
-        InputError: what must not or cannot go up.
-    """
-    folder = Path(folder)
-    _check_name(repo_id)
-    if is_space(folder):
-        return _plan_space(folder, Repository(repo_id, "space", revision))
-    selection = select_model(folder, include_completions=include_completions)
-    card, kept = _card(folder, repo_id, include_completions)
-    check_card(card)
-    files = [file for file in selection.files if file.name != CARD] + [UploadFile(CARD, card.encode("utf-8"))]
-    ordered = tuple(sorted(files, key=lambda file: file.name))
-    upload = Upload(Repository(repo_id, "model", revision), Selection(ordered, selection.left_out), kept)
-    check_content(folder, upload.selection.files, None)
-    return upload
-
-
-def _plan_space(folder: Path, repository: Repository) -> Upload:
-    selection = select_space(folder)
-    # The stamp tells later whether anyone edited it on the Hub.
-    files = [
-        UploadFile(file.name, stamped(file.read().decode("utf-8")).encode("utf-8")) if file.name == CARD else file
-        for file in selection.files
-    ]
-    check_card(files[0].read().decode("utf-8") if files[0].name == CARD else "")
-    check_content(folder, tuple(files), None)
-    return Upload(repository, Selection(tuple(files), selection.left_out), False)
-
-
-def _check_name(repo_id: str) -> None:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        step = "use letters, digits, '-', '_' and '.', such as me/my-model"
-        raise InputError("a repository as owner/name", repr(repo_id), step) from error
-
-
-def _card(folder: Path, repo_id: str, include_completions: bool) -> tuple[str, bool]:
-    """The card as it goes up, and whether it is the user's own edited one."""
-    path = folder / CARD
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if not is_untouched(text):
-            return text, True
-        if not is_run_folder(folder):
-            return stamped(with_name(text, repo_id)), False
-    elif not is_run_folder(folder):
-        step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
-        raise InputError("a model with its card, README.md", f"none in {folder}", step)
-    show = include_completions or not has_own_texts(folder)
-    data = card_data_from_folder(folder, show_texts=show)
-    return render_model_card(dataclasses.replace(data, model_name=repo_id)), False
 
 
 def _own_token(api: Any) -> str | None:
@@ -253,6 +147,7 @@ def _send(
     repo_id, me = check_login(api, upload.repository.repo_id, create_pr=create_pr)
     repository = Repository(repo_id, upload.repository.repo_type, upload.repository.revision)
     state = read_state(api, repository)
+    check_private(repository, state, private)
     changes = find_changes(upload.selection.files, state)
     if state.head is not None and not changes and state.has_branch:
         url = commit_url(api, repository, state.head)
