@@ -85,7 +85,8 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
     """RLOO: each response against the mean of the others to its prompt.
 
         advantage[i] = total[i] - mean of total[j] over the other responses j of the group
-    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10.
+    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper takes a whole response for
+    one action, with one ratio; here every token of it has its own clipped ratio, and all share the advantage.
 
     Args:
         totals: (B,) what each response earned, KL penalty included where it is in the reward; the `num_generations`
@@ -104,7 +105,9 @@ def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) 
 
         advantage[i] = (total[i] - mean of the group) / (std of the group + epsilon)
     Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
-    deviation (n - 1) as in TRL.
+    deviation (n - 1) as in TRL. The paper's loss is a mean over each response's tokens (1/|o|), then over responses;
+    ours is a mean over all tokens of the mini-batch, in which every token weighs the same, whatever its response's
+    length (as in DAPO, arXiv 2503.14476, equation 8).
 
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
