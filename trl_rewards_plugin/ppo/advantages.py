@@ -86,7 +86,7 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
 
         advantage[i] = total[i] - mean of total[j] over the other responses j of the group
     Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper takes a whole response for
-    one action, with one ratio; here every token of it has its own clipped ratio, and all share the advantage.
+    one action; here the advantage is shared by its tokens, and each has a clipped ratio of its own.
 
     Args:
         totals: (B,) what each response earned, KL penalty included where it is in the reward; the `num_generations`
@@ -107,7 +107,7 @@ def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) 
     Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
     deviation (n - 1) as in TRL. The paper's loss is a mean over each response's tokens (1/|o|), then over responses;
     ours is a mean over all tokens of the mini-batch, in which every token weighs the same, whatever its response's
-    length (as in DAPO, arXiv 2503.14476, equation 8).
+    length (as in DAPO, arXiv 2503.14476).
 
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
