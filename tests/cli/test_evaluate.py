@@ -230,6 +230,18 @@ def test_help_says_every_option(capsys):
             "'gramaticality'",
             "did you mean",
         ),
+        (
+            ["--metric-kwargs", '{"neutrality": {"score_typ": "logit"}}'],
+            "'score_typ'",
+            "did you mean 'score_type'?",
+        ),
+        (["--metric-kwargs", '{"neutrality": {"score_type": "logits"}}'], "'logits'", "use one of these"),
+        (["--metric-kwargs", '{"neutrality": {"predictions": []}}'], "'predictions'", "see what its compute takes"),
+        (
+            ["--metric-kwargs", '{"neutrality": {"config_name": "/no/such/judge", "label": 1}}'],
+            "'/no/such/judge': ",
+            "config_name in --metric-kwargs",
+        ),
         (["--metric-kwargs", "{bad"], "no JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
         (["--model", "other"], "and --model other", "leave one of them out"),

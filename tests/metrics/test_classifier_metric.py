@@ -1,11 +1,10 @@
 import math
 import os
-import socket
 import subprocess
 import sys
-import urllib.parse
 
 import evaluate
+import httpx
 import huggingface_hub
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from trl_rewards_plugin.rewards import shared_classifier
 
 ROUGE = os.path.join(os.path.dirname(__file__), "rouge_here")
 TEXTS = ["The cat sleeps on the mat.", "Cat the on mat sleeps the.", "", "I love you!", "The cat sleeps on the mat."]
+NEUTRAL_JUDGE = "cardiffnlp/twitter-roberta-base-sentiment"
 COMPONENTS = {"grammaticality": (GRAMMATICALITY, "acceptability"), "neutrality": (NEUTRALITY, "neutrality")}
 
 
@@ -229,23 +229,28 @@ def test_only_the_main_process_loads_the_judge(monkeypatch):
     assert evaluate.load(GRAMMATICALITY, "tiny", num_process=2, process_id=1).process_id == 1
 
 
-def why_no_hub() -> str | None:
-    """Why the Hub cannot be reached, or None where it can."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    endpoint = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+def why_no_hub(repo_id: str) -> str | None:
+    """Why the Hub's client cannot reach `repo_id`, by proxy or not; None where it can."""
     try:
-        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
-    except OSError as error:
-        return f"the Hub cannot be reached: {error}"
+        huggingface_hub.HfApi().model_info(repo_id, timeout=10)
+    except (httpx.HTTPError, OSError) as error:  # no connection, offline mode, or the Hub's own refusal
+        return f"{repo_id} cannot be reached: {error}"
     return None
+
+
+def test_a_hub_that_cannot_be_reached_is_the_reason(hub):
+    assert why_no_hub("someone/judge").startswith("someone/judge cannot be reached: ")
+    hub.create("model", "someone/judge", private=False)
+    assert why_no_hub("someone/judge") is None
+    hub.fail("GET .*judge", "drop")
+    assert why_no_hub("someone/judge").startswith("someone/judge cannot be reached: ")
 
 
 @pytest.mark.slow
 def test_the_published_neutral_logits():
     # From the model's own page: raw logits of LABEL_1, published to four digits.
     published = {"hello": 0.8519, "I love you!": -0.7468, "I hate you": -0.5697}
-    reason = why_no_hub()
+    reason = why_no_hub(NEUTRAL_JUDGE)
     if reason:
         pytest.skip(reason)
     results = evaluate.load(NEUTRALITY).compute(predictions=list(published), score_type="logit")

@@ -98,15 +98,24 @@ def test_what_a_module_needs_to_be_installed_is_said(monkeypatch):
 
 def test_the_judge_is_the_config_name_of_our_own_only(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluate, "load", lambda path, **arguments: asked.append((path, arguments)) or module({}))
+    monkeypatch.setattr(
+        evaluate, "load", lambda path, **arguments: asked.append((path, arguments)) or module({"n": 1})
+    )
     names = ["grammaticality", "neutrality", "rouge"]
-    arguments = {"neutrality": {"config_name": "user/model", "label": 1}, "rouge": {"use_stemmer": True}}
+    arguments = {"neutrality": {"config_name": "user/model", "label": 1}, "rouge": {"scale": 2}}
     load_measures(names, judge="tiny", arguments=arguments, given=ALL)
     assert asked == [
         (measures.OWN["grammaticality"], {"config_name": "tiny"}),
         (measures.OWN["neutrality"], {"config_name": "user/model", "label": 1}),
         ("rouge", {}),
     ]
+
+
+def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
+    answer = module({"n": 1})
+    monkeypatch.setattr(type(answer), "_compute", lambda self, predictions, **anything: {"n": len(anything)})
+    rows = ModuleMeasure(answer, {"one": 1, "two": 2}, ALL).measure(TEXTS)
+    assert rows["answer n"].mean == 2
 
 
 def test_no_metric_at_all_is_refused():

@@ -97,7 +97,10 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
     compute_arguments = {key: value for key, value in arguments.items() if key not in LOAD_ARGUMENTS}
     if name in OWN and judge is not None:
         load_arguments.setdefault("config_name", judge)
-    return ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
+    measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
+    if name in OWN:  # ours take no texts as well: what is wrong with their arguments shows before any are generated
+        measure.measure(Texts([], [], [], [], {}))
+    return measure
 
 
 def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -109,6 +112,13 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
         raise
     # What evaluate raises for a name that it cannot find, a Hub that it cannot reach, a package that is not there.
     except (OSError, ImportError) as error:
+        if name in OWN:
+            judge = arguments.get("config_name", "default")
+            raise InputError(
+                f"a judge for {name}: default, tiny, or the Hub id or folder of a text classifier",
+                f"{judge!r}: {' '.join(str(error).split())[:300]}",
+                "check its name (config_name in --metric-kwargs) and the network, or take --preset tiny",
+            ) from error
         known = ", ".join(OWN)
         step = "check the spelling and the network, or give the folder of an evaluate module"
         raise InputError(
@@ -125,7 +135,7 @@ class ModuleMeasure:
     scores unaggregated (`use_aggregator`, as ROUGE has) is asked to.
 
     Raises:
-        InputError: the module is not for texts, or needs what is not given.
+        InputError: the module is not for texts, needs what is not given, or does not take one of the arguments.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):
@@ -148,7 +158,9 @@ class ModuleMeasure:
         # Some modules only take several references a text.
         self._several = "references" in self._inputs and not any(_is_text(option["references"]) for option in options)
         self._arguments = dict(arguments)
-        if "use_aggregator" in inspect.signature(module._compute).parameters:
+        parameters = inspect.signature(module._compute).parameters
+        _check_arguments(self.name, self._arguments, parameters, self._inputs)
+        if "use_aggregator" in parameters:
             self._arguments.setdefault("use_aggregator", False)
 
     def measure(self, texts: Texts) -> dict[str, Values]:
@@ -179,6 +191,19 @@ class ModuleMeasure:
 
     def _row_name(self, key: str) -> str:
         return key if key.startswith(self.name) else f"{self.name} {key}"
+
+
+def _check_arguments(
+    name: str, arguments: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], inputs: Sequence[str]
+) -> None:
+    """Refuses before any output is generated what `compute` would refuse after all are."""
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [parameter for parameter in parameters if parameter not in inputs]
+    for argument in arguments:
+        if argument not in known:
+            step = f"{did_you_mean(argument, known)}see what its compute takes"
+            raise InputError(f"arguments of the metric {name}: {', '.join(known) or 'none'}", repr(argument), step)
 
 
 class RewardMeasure:
