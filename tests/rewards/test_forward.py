@@ -6,8 +6,12 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BartConfig,
+    BartForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    T5Config,
+    T5ForSequenceClassification,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -118,10 +122,10 @@ def test_budgets_of_a_cpu_and_an_accelerator():
 # --- models that a neighbour's length could reach ---
 
 
-def alone_and_together(model, tokenizer):
+def alone_and_together(model, tokenizer, texts=TEXTS):
     reward = ClassifierReward(model.eval(), label=1, tokenizer=tokenizer, name="r")
-    alone = [reward([text])[0] for text in TEXTS]
-    torch.testing.assert_close(torch.tensor(reward(TEXTS)), torch.tensor(alone), **CLOSE)
+    alone = [reward([text])[0] for text in texts]
+    torch.testing.assert_close(torch.tensor(reward(texts)), torch.tensor(alone), **CLOSE)
     return torch.tensor(alone)
 
 
@@ -146,6 +150,23 @@ def test_xlnet_which_reads_the_last_position_is_padded_in_front():
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     alone_and_together(XLNetForSequenceClassification(config), tokenizer)
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_an_encoder_decoder_takes_texts_that_hold_its_end_token(family):
+    tokenizer = AutoTokenizer.from_pretrained(judge())
+    common = {"vocab_size": len(tokenizer), "num_labels": 2, "d_model": 16, "pad_token_id": 1, "eos_token_id": 2}
+    if family == "bart":
+        config = BartConfig(
+            encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=600, init_std=0.3, **common,
+        )  # fmt: skip
+        model = BartForSequenceClassification(config)
+    else:
+        model = T5ForSequenceClassification(
+            T5Config(d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **common)
+        )
+    alone_and_together(model, tokenizer, [*TEXTS, "</s>", "a </s> b", "b </s> a", "</s></s> <pad>"])
 
 
 def test_half_precision_is_near_and_not_the_same():

@@ -4,6 +4,7 @@ Leaves out: loading (shared_classifier.py), which texts go together (batching.py
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,19 +42,21 @@ class BatchedForward:
         lengths = [len(ids) for ids in encoded["input_ids"]]
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         left = _pads_left(model.config, tokenizer)
-        waiting, done, parts = list(range(len(lengths))), [], []
-        while waiting:
-            budget = self._budget(model.device, batch_size)
-            for places in token_batches([lengths[index] for index in waiting], batch_size, budget):
-                batch = [waiting[place] for place in places]
-                outputs = self._try(model, padded(encoded, batch, fills, left))
-                if outputs is None:
-                    self._halve(model.device, len(batch), lengths[batch[0]])
-                    break
-                parts.append(outputs)
-                done.extend(batch)
-            finished = set(done)
-            waiting = [index for index in waiting if index not in finished]
+        done: list[int] = []
+        parts = []
+        for waiting in _together(model.config, encoded["input_ids"]):
+            while waiting:
+                budget = self._budget(model.device, batch_size)
+                for places in token_batches([lengths[index] for index in waiting], batch_size, budget):
+                    batch = [waiting[place] for place in places]
+                    outputs = self._try(model, padded(encoded, batch, fills, left))
+                    if outputs is None:
+                        self._halve(model.device, len(batch), lengths[batch[0]])
+                        break
+                    parts.append(outputs)
+                    done.extend(batch)
+                finished = set(done)
+                waiting = [index for index in waiting if index not in finished]
         # One copy to the CPU for all batches, so that none waits for the results of the one before. New tensors from
         # here on: those made in inference mode could not enter a caller's loss.
         batched = torch.cat(parts).float().cpu()
@@ -93,6 +96,19 @@ class BatchedForward:
             f"{self.model_id}: out of memory on {device} at {texts} texts of {tokens} tokens; batches of at most "
             f"{self.token_budget} padded tokens from now on"
         )
+
+
+def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The indices of rows that may share a batch: all of them, but for encoder-decoder classifiers (BART, T5).
+
+    These read a row's last EOS and refuse a batch in whose rows it comes in different numbers; a text may hold it.
+    """
+    if not getattr(config, "is_encoder_decoder", False):
+        return [list(range(len(rows)))]
+    groups: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.count(config.eos_token_id), []).append(index)
+    return list(groups.values())
 
 
 def _pads_left(config: Any, tokenizer: Any) -> bool:
