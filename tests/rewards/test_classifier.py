@@ -79,6 +79,13 @@ def test_long_texts_are_cut_where_positions_end():
     close(shorter(long), pipeline_scores(judge(), "good", long, truncation=True, max_length=16))
 
 
+@pytest.mark.parametrize(("pair", "specials"), [(None, 2), ("prompt", 4)])
+def test_a_limit_that_leaves_nothing_of_a_text_is_refused(pair, specials):
+    with pytest.raises(InputError, match=f"max_length above {specials}"):
+        ClassifierReward(judge(), label="good", pair=pair, max_length=specials)(["a"], ["b"])
+    ClassifierReward(judge(), label="good", pair=pair, max_length=specials + 1)(["a"], ["b"])
+
+
 def test_the_tokenizers_own_limit_holds_as_well(tmp_path):
     folder = tiny_classifier(tmp_path, model_type="bert")
     BertTokenizer.from_pretrained(folder, model_max_length=8).save_pretrained(folder)

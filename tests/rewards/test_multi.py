@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 import transformers
@@ -52,6 +53,12 @@ def test_weights_default_to_one_each():
     both = MultiClassifierReward([length, only_long])
     assert both.weights == [1.0, 1.0]
     assert both(["a" * 11, "ab"]) == [12.0, 2.0]
+
+
+def test_numpys_numbers_are_weights_too():
+    weights = MultiClassifierReward([length], [numpy.float32(0.5)]).weights
+    assert weights == [0.5]
+    assert type(weights[0]) is float
 
 
 def test_callables_and_classifiers_mix():
@@ -269,6 +276,8 @@ def test_it_crosses_into_another_process_and_still_shares(tmp_path):
         ([length, length], None, "length more than once"),
         ([length, only_long], [1.0], "2 weights"),
         ([length], [1.0, 2.0], "1 weights"),
+        ([length], 1.0, "list of numbers"),
+        ([length], {"length": 1.0}, "list of numbers"),
         ([length], [math.nan], "finite"),
         ([length], [math.inf], "finite"),
         ([length], ["1"], "finite"),

@@ -393,3 +393,5 @@ def test_a_loaded_model_is_not_saved(tmp_path):
 def test_a_path_that_would_not_be_read_back_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"saved\.txt\.yaml"):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "saved.txt")
+    with pytest.raises(InputError, match="make the folder"):
+        MultiClassifierReward([shouts]).save_preset(tmp_path / "nowhere" / "saved.yaml")

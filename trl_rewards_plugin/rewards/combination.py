@@ -6,6 +6,7 @@ Leaves out: where scores come from, and when running statistics are learnt (mult
 """
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -191,6 +192,8 @@ def checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     """
     if weights is None:
         return [1.0] * count
+    if not isinstance(weights, Sequence):
+        raise InputError("weights as a list of numbers, one for each reward", repr(weights), "for example [1.0, 0.5]")
     found = list(weights)
     if len(found) != count:
         raise InputError(f"{count} weights, one for each reward", f"{len(found)}: {found}", "give one weight a reward")
@@ -256,7 +259,7 @@ def _checked_schedule(what: str, value: Any) -> dict[float, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:

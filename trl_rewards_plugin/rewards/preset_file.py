@@ -66,10 +66,12 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as YAML.
 
     Raises:
-        InputError: `path` has another ending, so that it would not be read back.
+        InputError: `path` has another ending, so that it would not be read back, or its folder is not there.
     """
     if not is_file_name(path):
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
+    if not path.parent.is_dir():
+        raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
     path.write_text(f"# Read by MultiClassifierReward.from_preset.\n{text}", encoding="utf-8")
 

@@ -231,12 +231,24 @@ class SharedClassifier:
             self._model = None
         devices.free_memory(device)
 
-    def max_tokens(self, max_length: int | None) -> int:
-        """Tokens read of a text: `max_length`, else what positions and tokenizer allow, at most 512."""
-        if max_length is not None:
-            return max_length
+    def max_tokens(self, max_length: int | None, pair: bool = False) -> int:
+        """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512.
+
+        Raises:
+            InputError: `max_length` leaves nothing of a text beside the special tokens.
+        """
         _, tokenizer = self.load()
-        return min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length)
+        if max_length is None:
+            return min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length)
+        specials = tokenizer.num_special_tokens_to_add(pair)
+        if max_length <= specials:
+            raise InputError(
+                f"max_length above {specials}, the special tokens that {self.model_id} reads around "
+                f"{'a pair' if pair else 'a text'}",
+                str(max_length),
+                "raise it, or leave it out",
+            )
+        return max_length
 
     def logits(
         self, texts: list[str], prompts: list[str] | None, max_length: int | None, batch_size: int | None
@@ -248,6 +260,7 @@ class SharedClassifier:
         long lose tokens at the end (of the longer of a pair first).
 
         Raises:
+            InputError: as `load` and `max_tokens`.
             torch.OutOfMemoryError, or RuntimeError on a CPU: the memory is too small for a single text.
         """
         rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
@@ -256,7 +269,7 @@ class SharedClassifier:
         # A fast tokenizer keeps its truncation setting in one shared object, so it is under the lock as well.
         with self._lock:
             try:
-                limit = self.max_tokens(max_length)
+                limit = self.max_tokens(max_length, prompts is not None)
                 parts = [
                     self.forward.logits(*self.load(), self._encode(window, limit), batch_size)
                     for window in windows(rows)
