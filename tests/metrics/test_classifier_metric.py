@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import evaluate
-import httpx
 import huggingface_hub
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from datasets import Dataset
 
 from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import ClassifierReward, InputError, MultiClassifierReward
+from trl_rewards_plugin.hub.failures import is_dropped, is_offline, status_of
 from trl_rewards_plugin.metrics import GRAMMATICALITY, NEUTRALITY
 from trl_rewards_plugin.rewards import shared_classifier
 
@@ -190,6 +190,7 @@ def test_it_combines_with_rouge_and_with_its_sister():
 SECOND_PROCESS = """
 import sys
 import evaluate
+from trl_rewards_plugin.hub.failures import is_dropped, is_offline, status_of
 from trl_rewards_plugin.metrics import GRAMMATICALITY
 
 cache, *texts = sys.argv[1:]
@@ -233,7 +234,9 @@ def why_no_hub(repo_id: str) -> str | None:
     """Why the Hub's client cannot reach `repo_id`, by proxy or not; None where it can."""
     try:
         huggingface_hub.HfApi().model_info(repo_id, timeout=10)
-    except (httpx.HTTPError, OSError) as error:  # no connection, offline mode, or the Hub's own refusal
+    except Exception as error:
+        if status_of(error) is None and not is_dropped(error) and not is_offline(error):
+            raise
         return f"{repo_id} cannot be reached: {error}"
     return None
 

@@ -76,6 +76,8 @@ Examples:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Grammaticality(classifier_metric.ClassifierMetric):
+    """How well-formed texts are, by one classifier."""
+
     component = "acceptability"
 
     def _info(self):

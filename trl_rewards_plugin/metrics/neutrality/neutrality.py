@@ -75,6 +75,8 @@ Examples:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Neutrality(classifier_metric.ClassifierMetric):
+    """How neutral in tone texts are, by one classifier."""
+
     component = "neutrality"
 
     def _info(self):

@@ -60,6 +60,8 @@ Examples:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class RewardGain(evaluate.Metric):
+    """How much paired scores rose, with an interval."""
+
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
