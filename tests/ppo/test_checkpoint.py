@@ -16,11 +16,13 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo import restart
 from trl_rewards_plugin.ppo import trainer as trainer_module
+from trl_rewards_plugin.ppo.checkpoint import frozen_rewards
 from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.processes import check_launch, check_sharding
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+from trl_rewards_plugin.rewards import MultiClassifierReward
 
 
 class Centred:
@@ -180,6 +182,44 @@ def test_a_fresh_start_beside_an_earlier_runs_checkpoints_is_told(model, folder,
     assert "holds checkpoint-3 of an earlier run" in caplog.text
 
 
+def test_a_fresh_run_in_the_folder_of_a_longer_one_is_the_one_that_is_kept_and_resumed(model, folder):
+    """The earlier run's steps are higher: what counts is what was saved last."""
+    fresh = make_trainer(model, folder, max_steps=2, seed=5, save_total_limit=2)
+    fresh.train()
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-1", "checkpoint-2"]
+    assert find_checkpoint(folder, True).name == "checkpoint-2"
+
+
+def test_a_run_that_went_on_from_an_earlier_step_is_resumed_where_it_was_and_not_where_it_had_once_been(model, folder):
+    branch = make_trainer(model, folder, max_steps=2, learning_rate=1e-2)
+    branch.train(resume_from_checkpoint=str(folder / "checkpoint-1"))
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-1", "checkpoint-3", "checkpoint-2"]
+    assert find_checkpoint(folder, True).name == "checkpoint-2"
+
+
+def test_a_kill_between_the_two_renames_of_a_save_loses_no_checkpoint(model, folder, monkeypatch):
+    renames = []
+    rename = Path.rename
+
+    def killed_at_the_second(path, target):
+        renames.append(path)
+        if len(renames) == 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed_at_the_second)
+        make_trainer(model, folder, max_steps=3).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    assert [path.name for path in renames] == ["checkpoint-3"] * 2
+    assert not (folder / "checkpoint-3").exists()
+    assert find_checkpoint(folder, True).name == "checkpoint-3"
+    assert damage(folder / "checkpoint-3") is None
+    rename(folder / "checkpoint-3", folder / UNFINISHED / "replaced-checkpoint-3")
+    make_trainer(model, folder, max_steps=1).train()
+    assert (folder / "checkpoint-3").is_dir()
+    assert not (folder / UNFINISHED).exists()
+
+
 @pytest.mark.parametrize(("limit", "left"), [(None, [1, 2, 3, 4]), (0, [1, 2, 3, 4]), (2, [3, 4]), (1, [4])])
 def test_the_oldest_checkpoints_are_removed(model, tmp_path, limit, left):
     make_trainer(model, tmp_path, max_steps=4, save_total_limit=limit).train()
@@ -226,6 +266,58 @@ def test_a_rewards_running_state_comes_back(model, folder, finished):
     assert reward.count == 6
     saved = json.loads((finished / "checkpoint-3" / "ppo_state.json").read_text())
     assert saved["rewards"] == [{"centred": reward.state_dict()}]
+
+
+def test_an_evaluation_leaves_a_rewards_running_state_as_it_was(model, tmp_path):
+    reward = Centred()
+    trainer = make_trainer(model, tmp_path, reward)
+    trainer.evaluate()
+    assert reward.state_dict() == {"count": 0, "mean": 0.0}
+    trainer.train()
+    before = reward.state_dict()
+    assert before["count"] == 6
+    trainer.evaluate()
+    assert reward.state_dict() == before
+
+
+def test_a_reward_that_fails_in_an_evaluation_gets_its_state_back_too():
+    reward = Centred()
+    with pytest.raises(OSError, match="judge gone"), frozen_rewards([reward, length]):
+        reward(["a text"])
+        raise OSError("judge gone")
+    assert reward.count == 0
+
+
+def test_a_running_z_score_is_frozen_in_an_evaluation_which_so_repeats_itself_and_changes_no_training(model, tmp_path):
+    ends = []
+    for settings in ({}, {"eval_strategy": "steps", "eval_steps": 1}):
+        reward = MultiClassifierReward([length], normalization="zscore")
+        trainer = make_trainer(model, tmp_path / str(len(ends)), reward, save_strategy="no", **settings)
+        trainer.train()
+        state = reward.state_dict()
+        first, second = (trainer.evaluate()["eval_reward"] for _ in range(2))
+        assert first == second
+        assert reward.state_dict() == state
+        ends.append((state, {name: value.clone() for name, value in trainer.model.state_dict().items()}))
+    (state, weights), (evaluated_state, evaluated_weights) = ends
+    assert state["statistics"] == evaluated_state["statistics"]
+    assert all(torch.equal(value, evaluated_weights[name]) for name, value in weights.items())
+
+
+def test_what_was_measured_since_the_last_log_and_how_often_alarms_rang_goes_on_too(model, tmp_path, caplog):
+    settings = {"logging_steps": 3, "min_entropy": 100.0}
+    straight = make_trainer(model, tmp_path, **settings)
+    straight.train()
+    caplog.clear()
+    resumed = make_trainer(model, tmp_path / "resumed", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    (expected,), (found,) = (
+        [row for row in trainer.state.log_history if "objective/kl" in row] for trainer in (straight, resumed)
+    )
+    own = {name for name in expected if "/" in name}
+    assert {name: found[name] for name in own} == {name: expected[name] for name in own}
+    assert resumed.alarms.times["entropy"] == straight.alarms.times["entropy"] == 3
+    assert "the entropy is" not in caplog.text  # it was said at the first rollout
 
 
 def test_rewards_that_are_not_the_runs_own_are_refused(model, folder):

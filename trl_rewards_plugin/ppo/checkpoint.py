@@ -4,8 +4,9 @@ Leaves out: saving the policy, which `save_pretrained` does, and how a folder be
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,24 @@ class RunState:
         kl_coef: the KL coefficient, which an adaptive controller moves.
         episodes: responses trained on so far.
         epoch_scores: sum and count of the scores of the running epoch.
+        alarms: how many rollouts raised each alarm so far, by its name.
+        metrics: for each process, the values since the last log, by name.
         rewards: for each process, the state of every reward that has one, by name.
     """
 
     kl_coef: float
     episodes: int
     epoch_scores: tuple[float, int]
+    alarms: dict[str, int]
+    metrics: list[dict[str, list[float]]]
     rewards: list[dict[str, Any]]
 
 
 def load_run_state(folder: Path) -> RunState:
     """Reads the counters of a checkpoint."""
     saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    return RunState(saved["kl_coef"], saved["episodes"], tuple(saved["epoch_scores"]), saved["rewards"])
+    counters = {field.name: saved[field.name] for field in fields(RunState)}
+    return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
 
 
 def policy_state(wrapped: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +141,22 @@ def restore_rewards(rewards: Sequence[Callable], states: dict[str, Any]) -> None
         )
     for name, reward in stateful.items():
         reward.load_state_dict(states[name])
+
+
+@contextmanager
+def frozen_rewards(rewards: Sequence[Callable]) -> Iterator[None]:
+    """Within it rewards are asked for an evaluation: what they learn from texts (running normalisation) stays as it is.
+
+    A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
+    still. Any other that has a state learns on, and gets back the state that it had.
+    """
+    with ExitStack() as stack:
+        for reward in rewards:
+            if callable(frozen := getattr(reward, "frozen", None)):
+                stack.enter_context(frozen())
+            else:
+                stack.callback(restore_rewards, [reward], reward_states([reward]))
+        yield
 
 
 def _with_state(rewards: Sequence[Callable]) -> list[Any]:

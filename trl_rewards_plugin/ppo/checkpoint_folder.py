@@ -2,10 +2,12 @@
 
 A checkpoint is written below `UNFINISHED` in the output folder and renamed when every byte is on the disk, so a
 process that is killed leaves the last one untouched. What was written is listed, with sizes and checksums, in the
-last file, so one that was damaged later is found out.
+last file, so one that was damaged later is found out. The same file numbers the checkpoints of a folder in the order
+in which they were saved: steps do not tell it, where a run starts afresh or goes on from an earlier step.
 Leaves out: what the files hold (checkpoint.py, and the host).
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -22,14 +24,20 @@ STATE_FILE = "ppo_state.json"  # written last
 CARD = "README.md"  # no part of the state; it may be written again once the folder is whole
 HOST_STATE_FILE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+_REPLACED = "replaced-"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 _logger = logging.getLogger(__name__)
 
 
-def seal(folder: Path, state: dict[str, Any]) -> None:
-    """Writes `state` and the list of all other files into a folder, and everything through to the disk."""
+def seal(folder: Path, state: dict[str, Any], number: int = 1) -> None:
+    """Writes `state` and the list of all other files into a folder, and everything through to the disk.
+
+    Args:
+        number: `next_number` of the folder that it will be published in.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (STATE_FILE, CARD))
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
-    (folder / STATE_FILE).write_text(json.dumps({**state, "files": files}), encoding="utf-8")
+    (folder / STATE_FILE).write_text(json.dumps({**state, "number": number, "files": files}), encoding="utf-8")
     for path in (*paths, folder / STATE_FILE, *(path for path in folder.rglob("*") if path.is_dir()), folder):
         _flush(path)
 
@@ -37,7 +45,7 @@ def seal(folder: Path, state: dict[str, Any]) -> None:
 def publish(unfinished: Path, folder: Path) -> None:
     """Renames a sealed folder to its name; one that has the name already gives way."""
     if folder.exists():
-        folder.rename(unfinished.with_name(f"replaced-{folder.name}"))
+        folder.rename(unfinished.with_name(f"{_REPLACED}{folder.name}"))
     unfinished.rename(folder)
     _flush(folder.parent)
 
@@ -56,16 +64,44 @@ def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
 
 def remove_unfinished(output_dir: Path) -> None:
     """Removes what a save, or one that was killed, left behind."""
+    _put_back(output_dir)
     if (output_dir / UNFINISHED).is_dir():
         shutil.rmtree(output_dir / UNFINISHED)
 
 
+def _put_back(output_dir: Path) -> None:
+    """Gives a checkpoint its name again that had given way when its save was killed before the successor came."""
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        for replaced in (output_dir / UNFINISHED).glob(f"{_REPLACED}*"):
+            folder = output_dir / replaced.name.removeprefix(_REPLACED)
+            if not folder.exists():
+                replaced.rename(folder)
+
+
 def checkpoints(output_dir: Path) -> list[Path]:
-    """The checkpoint folders in `output_dir`, oldest step first."""
+    """The checkpoint folders in `output_dir` in the order of saving; before them, those whose order is not known."""
     if not output_dir.is_dir():
         return []
     found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if path.is_dir()]
+    return [path for *_, path in sorted((_number(path), step, path) for step, path in found if path.is_dir())]
+
+
+def next_number(output_dir: Path) -> int:
+    """The number of a checkpoint that is saved now: one more than that of the last."""
+    return max(map(_number, checkpoints(output_dir)), default=0) + 1
+
+
+def _number(folder: Path) -> int:
+    """Which checkpoint of its output folder this is, counted from 1; 0 where its state cannot be read."""
+    try:
+        return _state(folder)["number"]
+    except _UNREADABLE:
+        return 0
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What `seal` wrote."""
+    return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
 
 
 def damage(folder: Path) -> str | None:
@@ -73,8 +109,8 @@ def damage(folder: Path) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
     try:
-        files = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
+        files = _state(folder)["files"]
+    except _UNREADABLE as error:
         return f"{STATE_FILE}, which is written last, is missing or cannot be read ({type(error).__name__})"
     for name, (size, checksum) in files.items():
         path = folder / name
@@ -97,7 +133,7 @@ def damage(folder: Path) -> str | None:
 
 
 def find_checkpoint(output_dir: Path, resume: str | os.PathLike | bool | None, *, quiet: bool = False) -> Path | None:
-    """The checkpoint to resume from: a given folder, for True the last whole one in `output_dir`, else None.
+    """The checkpoint to resume from: a given folder, for True the whole one saved last in `output_dir`, else None.
 
     Args:
         quiet: do not warn of the damaged ones that are passed over; for all processes but one.
@@ -119,8 +155,10 @@ def find_checkpoint(output_dir: Path, resume: str | os.PathLike | bool | None, *
                 else "check the path",
             )
         return folder
+    _put_back(output_dir)
     found = []
-    for folder in reversed(checkpoints(output_dir)):
+    # One without a number might be the last: it is told of before another is taken.
+    for folder in sorted(reversed(checkpoints(output_dir)), key=lambda folder: _number(folder) > 0):
         wrong = damage(folder)
         if wrong is None:
             return folder

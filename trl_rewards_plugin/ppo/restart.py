@@ -32,6 +32,7 @@ from trl_rewards_plugin.ppo.checkpoint_folder import (
     UNFINISHED,
     checkpoints,
     find_checkpoint,
+    next_number,
     publish,
     remove_unfinished,
     rotate,
@@ -61,11 +62,11 @@ class RestartableTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def _run_state(self) -> RunState:
-        """The counters to save; `rewards` is filled in by the caller."""
+        """The counters to save, with this process's metrics alone; `rewards` is filled in by the caller."""
         raise NotImplementedError
 
     def _set_run_state(self, state: RunState) -> None:
-        """Goes on counting from a checkpoint's counters."""
+        """Goes on counting from a checkpoint's counters, with this process's metrics alone."""
         raise NotImplementedError
 
     # ---- Resuming ----
@@ -76,8 +77,8 @@ class RestartableTrainer(Trainer):
         """Trains, as `transformers.Trainer.train`.
 
         Args:
-            resume_from_checkpoint: a checkpoint folder, or True for the last whole one in `output_dir`; damaged ones
-                are named in a warning and passed over.
+            resume_from_checkpoint: a checkpoint folder, or True for the whole one saved last in `output_dir`; damaged
+                ones are named in a warning and passed over.
 
         Raises:
             InputError: the folder given is damaged, or there is none that is whole.
@@ -105,8 +106,9 @@ class RestartableTrainer(Trainer):
                 len(state.rewards),
                 processes,
             )
-        restore_rewards(self.reward_funcs, state.rewards[process % len(state.rewards)])
-        self._set_run_state(state)
+        own = process % len(state.rewards)
+        restore_rewards(self.reward_funcs, state.rewards[own])
+        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
 
     def set_initial_training_values(self, *args: Any) -> tuple:
         """The host's, but that a run which had finished is not trained for a further step."""
@@ -151,7 +153,9 @@ class RestartableTrainer(Trainer):
         output_dir = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
-        state = dataclasses.replace(self._run_state(), rewards=gather_object([reward_states(self.reward_funcs)]))
+        state = self._run_state()
+        rewards = gather_object([reward_states(self.reward_funcs)])
+        state = dataclasses.replace(state, metrics=gather_object(state.metrics), rewards=rewards)
         self._checkpointing = True
         try:
             super()._save_checkpoint(model, trial)
@@ -163,7 +167,7 @@ class RestartableTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process has written its own random state
         if self.args.should_save:
             self.state.save_to_json(str(unfinished / HOST_STATE_FILE))
-            seal(unfinished, dataclasses.asdict(state))
+            seal(unfinished, dataclasses.asdict(state), next_number(output_dir))
             publish(unfinished, folder)
             rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})
             remove_unfinished(output_dir)

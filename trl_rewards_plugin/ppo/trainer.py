@@ -31,7 +31,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.alarms import AlarmBell
 from trl_rewards_plugin.ppo.architectures import check_architecture
-from trl_rewards_plugin.ppo.checkpoint import RunState
+from trl_rewards_plugin.ppo.checkpoint import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.checks import (
     check_dataset,
     check_devices,
@@ -429,7 +429,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     ) -> dict[str, float]:
         """Decodes the evaluation prompts, always with the same seed, and scores them.
 
-        Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was.
+        Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was, and
+        so is what rewards learn from the texts of training (see `frozen_rewards`).
 
         Returns:
             `eval_reward`, `eval_rewards/<name>/mean`, `eval_length` (tokens), `eval_guard/<name>` (see `guards.py`),
@@ -444,7 +445,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         rows = dataset.select(range(process, len(dataset), processes))
         answers = None
-        with whole_weights(self.model_wrapped, self.accelerator):
+        with whole_weights(self.model_wrapped, self.accelerator), frozen_rewards(self.reward_funcs):
             if len(rows):
                 answers = answer_prompts(
                     self.policy_model,
@@ -463,10 +464,13 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     # ---- Saving, loading: see restart.py ----
 
     def _run_state(self) -> RunState:
-        return RunState(self.kl_coef, self.episodes, self._epoch_scores, rewards=[])
+        alarms, metrics = dict(self.alarms.times), dict(self._metrics)
+        return RunState(self.kl_coef, self.episodes, self._epoch_scores, alarms, [metrics], rewards=[])
 
     def _set_run_state(self, state: RunState) -> None:
         self.kl_coef, self.episodes, self._epoch_scores = state.kl_coef, state.episodes, state.epoch_scores
+        self.alarms.times.update(state.alarms)
+        self._metrics.update(state.metrics[0])
 
     def create_model_card(
         self,
