@@ -133,6 +133,15 @@ def test_prompts_and_columns_reach_the_rewards(tmp_path):
     assert found == pytest.approx(scores.total.tolist(), **CLOSE)
 
 
+def test_a_column_that_only_later_rows_have_reaches_the_reward_that_reads_it(tmp_path):
+    (tmp_path / "reward.yaml").write_text("rewards: [{function: similarity, reference: summary}]")
+    rows = [{"text": "a cat"}, {"text": "a cat", "summary": "a cat"}, {"text": "a cat", "summary": "a dog"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(tmp_path / "in.jsonl", str(tmp_path / "reward.yaml"), tmp_path / "out.jsonl")
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["total"] for line in written] == [None, 1.0, 0.5]
+
+
 # --- going on ---
 
 

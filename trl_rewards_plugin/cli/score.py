@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -57,13 +56,13 @@ def build_settings(argv: Sequence[str]) -> Any:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     from trl_rewards_plugin.cli.train import read_config
+    from trl_rewards_plugin.rewards.names import did_you_mean
 
     names = [field.name for field in _fields()]
     values = read_config(path)
     for key, value in values.items():
         if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
-            step = f"did you mean {close[0]!r}?" if close else "see trl-rewards score --help"
+            step = f"{did_you_mean(key, names)}see trl-rewards score --help"
             raise InputError(f"settings of trl-rewards score in {path}", repr(key), step)
         if not isinstance(value, str):
             raise InputError(f"a text for {key} in {path}", repr(value), "see trl-rewards score --help")

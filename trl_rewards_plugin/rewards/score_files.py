@@ -181,8 +181,9 @@ class _Job:
         if not rows:
             return []
         text, prompt = self.settings.text_column, self.settings.prompt_column
-        shared = [name for name in rows[0] if name not in (text, prompt, *_PROTOCOL)]
-        columns = {name: [row.get(name) for row in rows] for name in shared}
+        # Every column of any row: JSON objects need not all have the same.
+        names = dict.fromkeys(itertools.chain(*rows))
+        columns = {name: [row.get(name) for row in rows] for name in names if name not in _PROTOCOL}
         prompts = None if prompt is None else [row[prompt] for row in rows]
         scores = self.reward.score([row[text] for row in rows], prompts, **columns)
         values = {TOTAL: scores.total.tolist(), **{name: one.tolist() for name, one in scores.components.items()}}
