@@ -456,12 +456,14 @@ def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
 def test_this_machines_paths_and_bookkeeping_are_no_settings(tmp_path):
     kwargs = {"cache": [f"{tmp_path}/deep/down"]}
     write_run(
-        tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None, optim_target=kwargs
-    )
+        tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None, optim_target=kwargs,
+        log_completions=True, num_completions_to_print=1,
+    )  # fmt: skip
     card = generate_model_card(tmp_path)
     assert "| `deepspeed` | `zero.json` |" in card
     assert str(tmp_path) not in card
-    assert not {"save_steps", "report_to", "gamma"} & set(re.findall(r"\w+", card))
+    bookkeeping = {"save_steps", "report_to", "gamma", "log_completions", "num_completions_to_print"}
+    assert not bookkeeping & set(re.findall(r"\w+", card))
 
 
 def test_a_run_on_rows_in_memory_promises_no_command(tmp_path):

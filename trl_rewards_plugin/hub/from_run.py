@@ -25,7 +25,10 @@ TOLD_APART = (
     "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
 )  # fmt: skip
 # Of the host's bookkeeping, which made the model no other.
-_BOOKKEEPING = ("save_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size")
+_BOOKKEEPING = (
+    "save_", "log_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size",
+    "num_completions_to_print",
+)  # fmt: skip
 
 
 def is_run_folder(folder: Path) -> bool:
