@@ -14,45 +14,43 @@ google/flan-t5-small and `MultiClassifierReward.from_preset("article")`. About a
 
 from statistics import mean
 
-import pyarrow.json
-from datasets import Dataset
+from datasets import load_dataset
 
 from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.assets import asset_path
 
-EPOCHS, BATCH = 2, 64
 
-reward = MultiClassifierReward.from_preset("tiny")
-prompts = Dataset(pyarrow.json.read_json(asset_path("prompts") / "train.jsonl").select(["prompt"]))
-config = Seq2SeqPPOConfig(
-    output_dir="classic_loop",
-    learning_rate=1.5e-4,
-    critic_learning_rate=3e-3,
-    per_device_train_batch_size=BATCH,
-    num_mini_batches=2,
-    num_ppo_epochs=2,
-    response_length=40,
-    max_steps=EPOCHS * (len(prompts) // BATCH),
-    report_to="none",
-)
-trainer = Seq2SeqPPOTrainer(str(asset_path("tiny-t5")), reward, config, train_dataset=prompts)
-tokenizer = trainer.processing_class
+def main(output_dir: str = "classic_loop", epochs: int = 2, batch_size: int = 64, rows: int = 320) -> None:
+    """The loop: `rows` prompts, `epochs` times, `batch_size` at a time."""
+    reward = MultiClassifierReward.from_preset("tiny")
+    file = str(asset_path("prompts") / "train.jsonl")
+    prompts = load_dataset("json", data_files=file, split="train").select_columns(["prompt"]).select(range(rows))
+    config = Seq2SeqPPOConfig(
+        output_dir=output_dir, learning_rate=1.5e-4, critic_learning_rate=3e-3, per_device_train_batch_size=batch_size,
+        num_mini_batches=2, num_ppo_epochs=2, response_length=40, max_steps=epochs * (rows // batch_size),
+        report_to="none",
+    )  # fmt: skip
+    trainer = Seq2SeqPPOTrainer(str(asset_path("tiny-t5")), reward, config, train_dataset=prompts)
+    tokenizer = trainer.processing_class
 
-for epoch in range(EPOCHS):
-    epoch_rewards = []
-    for number, batch in enumerate(trainer.dataloader):
-        queries = batch["input_ids"]
-        responses = trainer.generate(queries, do_sample=True, top_k=0, top_p=1.0)
-        batch["raw"] = tokenizer.batch_decode(responses)  # special tokens and all, to look at
-        batch["response"] = tokenizer.batch_decode(responses, skip_special_tokens=True)
+    for epoch in range(epochs):
+        epoch_rewards = []
+        for number, batch in enumerate(trainer.dataloader):
+            queries = batch["input_ids"]
+            responses = trainer.generate(queries, do_sample=True, top_k=0, top_p=1.0)
+            batch["raw"] = tokenizer.batch_decode(responses)  # special tokens and all, to look at
+            batch["response"] = tokenizer.batch_decode(responses, skip_special_tokens=True)
 
-        scores = reward.score(batch["response"])  # .components has each classifier's, .total their weighted sum
-        parts = ", ".join(f"{name} {values.mean():.3f}" for name, values in scores.components.items())
-        print(f"epoch {epoch}, batch {number}: mean reward {scores.total.mean():.3f} ({parts})")
-        epoch_rewards += scores.total.tolist()
+            scores = reward.score(batch["response"])  # .components has each classifier's, .total their weighted sum
+            parts = ", ".join(f"{name} {values.mean():.3f}" for name, values in scores.components.items())
+            print(f"epoch {epoch}, batch {number}: mean reward {scores.total.mean():.3f} ({parts})")
+            epoch_rewards += scores.total.tolist()
 
-        stats = trainer.step(queries, responses, list(scores.total))
-        trainer.log_stats(stats, batch, scores.total)
-    print(f"epoch {epoch}: mean reward {mean(epoch_rewards):.3f}, KL {stats['objective/kl']:.3f}")
+            stats = trainer.step(queries, responses, list(scores.total))
+            trainer.log_stats(stats, batch, scores.total)
+        print(f"epoch {epoch}: mean reward {mean(epoch_rewards):.3f}, KL {stats['objective/kl']:.3f}")
+    trainer.save_model()
 
-trainer.save_model()
+
+if __name__ == "__main__":
+    main()

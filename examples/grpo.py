@@ -5,6 +5,11 @@
 
 The same without a script: `trl grpo --reward_funcs trl_rewards_plugin.rewards.presets.article ...`. The reward may
 also be passed whole, `reward_funcs=reward`: then its own weights count, and each component is logged beside the total.
+
+The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
+
+    rewards/acceptability/mean: -1.33 -> -0.86
+    rewards/neutrality/mean: +1.11 -> +1.55
 """
 
 import sys

@@ -4,6 +4,10 @@
     python examples/online_dpo.py Qwen/Qwen2.5-0.5B-Instruct article    # a real model; reward: a preset or .yaml file
 
 This trainer logs the total (objective/scores) and offers no place for components: `reward.score(texts)` has them.
+
+The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
+
+    objective/scores: -0.81 -> -0.77
 """
 
 import sys

@@ -4,6 +4,12 @@
     python examples/rloo.py Qwen/Qwen2.5-0.5B-Instruct polite    # a real model; reward: a preset, or a .yaml file
 
 On a small GPU the judges give their memory back between two scorings: `offload="cpu"` in ClassifierReward or the file.
+
+The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
+
+    rewards/acceptability/mean: -1.33 -> -1.24
+    rewards/neutrality/mean: +1.09 -> +1.28
+    rewards/brevity/mean: -0.64 -> -0.61
 """
 
 import sys

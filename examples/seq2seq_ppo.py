@@ -1,6 +1,10 @@
 """The default job of `trl-rewards train` against the public names, without its measuring before and after.
 
-python examples/seq2seq_ppo.py
+    python examples/seq2seq_ppo.py
+
+prints, beside each rollout's log:
+
+@PRINTED@
 """
 
 from datasets import load_dataset
@@ -26,6 +30,8 @@ def main(output_dir: str = "runs/example", **settings) -> Seq2SeqPPOTrainer:
     )
     trainer.train()
     trainer.save_model(output_dir)
+    rewards = [entry["objective/scores"] for entry in trainer.state.log_history if "objective/scores" in entry]
+    print(f"mean reward of a rollout: {rewards[0]:+.2f} at first, {rewards[-1]:+.2f} at last")
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""The code blocks of the README and of the site's pages, with how each is tested.
+"""The code blocks of the README, of the site's pages and of the notebook, with how each is tested.
 
 A comment in the line above a block says so where it is not simply executed:
 
@@ -10,12 +10,14 @@ A comment in the line above a block says so where it is not simply executed:
 Leaves out: executing them (run_documentation.py).
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOK = ROOT / "examples" / "tutorial.ipynb"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), NOTEBOOK]
 SHOWN = ("text", "bibtex")  # for the eye: what something prints, a formula, a citation
 _FENCE = re.compile(r"^(?:<!-- (?P<mark>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -42,7 +44,12 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """The fenced blocks of a page, in order; of a notebook its code cells, each numbered in place of its line."""
+    if page.suffix == ".ipynb":
+        cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+        codes = [(number, cell) for number, cell in enumerate(cells) if cell["cell_type"] == "code"]
+        name = page.relative_to(ROOT).as_posix()
+        return [Block(name, number, "python", "".join(cell["source"]), "") for number, cell in codes]
     text = page.read_text(encoding="utf-8")
     return [
         Block(

@@ -1,0 +1,59 @@
+"""A judge of your own from a CSV file with the columns text and label.
+
+    python examples/own_judge.py my.csv judge distilbert/distilroberta-base    # from an encoder of the Hub
+    python examples/own_judge.py                                               # offline, with data to try it on
+
+Without a file it learns to tell whole sentences from cut ones, from the bundled prompts, starting from the bundled
+acceptability judge. Leaves out: choosing among epochs, and harder texts. Prints:
+
+@PRINTED@
+"""
+
+import csv
+import sys
+
+from datasets import load_dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+from trl_rewards_plugin import ClassifierReward
+from trl_rewards_plugin.assets import asset_path
+
+
+def write_sentences(path: str) -> str:
+    """A CSV of the bundled prompts' last sentences, whole and cut, without the mark that would give them away."""
+    prompts = load_dataset("json", data_files=str(asset_path("prompts") / "train.jsonl"), split="train")["prompt"]
+    whole = [prompt.rstrip(" .!?").split(". ")[-1] for prompt in prompts]
+    cut = [" ".join(text.split()[: 2 * len(text.split()) // 3]) for text in whole]
+    rows = [*((text, "whole") for text in whole), *((text, "cut") for text in cut)]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
+    """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
+    rows = load_dataset("csv", data_files=path or write_sentences("sentences.csv"), split="train")
+    labels = sorted(set(rows["label"]))
+    start = encoder or str(asset_path("acceptability-judge"))
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        start, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+        ignore_mismatched_sizes=True, dtype="float32",
+    )  # fmt: skip
+    encoded = rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=128))
+    encoded = encoded.map(lambda row: {"labels": labels.index(row["label"])}, remove_columns=["text", "label"])
+    parts = encoded.train_test_split(0.2, seed=0)
+    defaults = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "report_to": "none"}
+    args = TrainingArguments(folder, save_strategy="no", **{**defaults, **settings})
+    trainer = Trainer(model, args, train_dataset=parts["train"], processing_class=tokenizer)
+    trainer.train()
+    trainer.save_model(folder)
+    logits, truth, _ = trainer.predict(parts["test"])
+    accuracy = float((logits.argmax(1) == truth).mean())
+    print(f"{folder}: labels {', '.join(labels)}; accuracy {accuracy:.2f} on {len(parts['test'])} rows kept aside")
+    print(ClassifierReward(folder, label=labels[-1])(["The cat sleeps on the mat", "The cat sleeps on"]))
+    return accuracy
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""Each example runs on the bundled models, cut short, and prints what its docstring shows; so do the settings' files.
+
+examples/assets has tests of its own (tests/assets). `tiny_policy.py` is no example but what four of them share.
+"""
+
+import importlib
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from trl_rewards_plugin.assets import asset_path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "tiny_policy")
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+TRL = {"max_steps": 2, "per_device_train_batch_size": 8, "use_cpu": True}
+SMALL = {"per_device_train_batch_size": 8, "num_mini_batches": 1, "num_ppo_epochs": 1, "response_length": 6}
+# TRL uses names that the newest transformers deprecates, and says that its PPO and its online DPO are experimental.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:trl"),
+]
+# What makes a run short. Each prints the lines of the pattern.
+RUNS = {
+    "any_reward": ({"path": "mine.yaml"}, r"(?s)[+-]\d\.\d\d  The cat sleeps on the sofa\.  .*Saved mine\.yaml"),
+    "best_of_n": ({"prompts": 2, "n": 2}, r"best of 2: mean reward [+-]\d"),
+    "classic_loop": ({"epochs": 1, "batch_size": 4, "rows": 8}, r"epoch 0: mean reward -?\d.*, KL "),
+    "grpo": (TRL, r"rewards/neutrality/mean: .* -> "),
+    "lora": (
+        {**SMALL, "max_steps": 1, "max_prompt_length": 16, "use_cpu": True},
+        r"\d\d,\d{3} of \d,\d{3},\d{3} weights learn: mean reward [+-]\d",
+    ),
+    "negative_kl": ({"folder": str(asset_path("tiny-t5")), "most": 4}, r"the policy itself +\+0\.00 "),
+    "online_dpo": (TRL, r"objective/scores: .* -> "),
+    "own_judge": ({"max_steps": 2, "use_cpu": True}, r"labels cut, whole; accuracy 0\.\d+ on \d+ rows"),
+    "rloo": (TRL, r"rewards/brevity/mean: .* -> "),
+    "seq2seq_ppo": ({**SMALL, "max_steps": 2, "use_cpu": True}, r"mean reward of a rollout: [+-]\d.* at last"),
+    "trl_ppo": ({"total_episodes": 16, "per_device_train_batch_size": 8, "use_cpu": True}, r"scores: .* -> "),
+}
+SLOW = {"grpo", "rloo", "online_dpo", "trl_ppo", "lora", "own_judge", "negative_kl"}
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Imports an example by name, in an empty working directory."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    imported = []
+
+    def load(name):
+        imported.append(name)
+        return importlib.import_module(name)
+
+    yield load
+    for name in imported:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SCRIPTS])
+def test_an_example_runs_and_prints_what_it_says(name, example, tmp_path, capsys):
+    if name == "trl_ppo":
+        pytest.importorskip("trl.experimental.ppo", reason="TRL removed its PPOTrainer in 1.13", exc_type=ImportError)
+    settings, printed = RUNS[name]
+    example(name).main(**settings)
+    assert re.search(printed, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_example_is_short_and_shows_how_to_run_it_and_what_it_prints(name):
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60
+    docstring = text.split('"""')[1]
+    assert f"python examples/{name}.py" in docstring
+    assert "prints" in docstring.lower()
+    assert re.search(r"^    .*\d\.\d\d", docstring, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_file_of_settings_is_taken_by_the_command_above_it(path):
+    from trl_rewards_plugin.cli.train import build_recipe
+
+    (command,) = re.findall(r"^# +(trl-rewards train .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    arguments = shlex.split(command)[2:]
+    assert f"examples/configs/{path.name}" in arguments
+    arguments = [argument.replace("examples/", f"{EXAMPLES}/") for argument in arguments]
+    recipe, _ = build_recipe([*arguments, "--use_cpu"])
+    assert recipe.folder == Path("runs", path.stem)
