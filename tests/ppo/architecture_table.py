@@ -27,9 +27,10 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import rules_for
-from trl_rewards_plugin.ppo.policy import teacher_forced, token_logprobs
+from trl_rewards_plugin.ppo.policy import teacher_forced
 from trl_rewards_plugin.ppo.rollout import Rollout, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
+from trl_rewards_plugin.ppo.token_scores import token_scores
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 TABLE_FILE = Path(__file__).parents[2] / "README.md"
@@ -135,7 +136,7 @@ def scored(model: PreTrainedModel, part: Rollout, rules: TokenRules, *, encode_f
     states = encode_prompts(model, part.prompt_ids, part.prompt_mask) if encode_first else None
     weights, _ = teacher_forced(model, part.prompt_ids, part.prompt_mask, part.response_ids, rules, states)
     model.eval()
-    return token_logprobs(weights, part.response_ids)
+    return token_scores(weights, part.response_ids).logprobs
 
 
 def is_untied(model: PreTrainedModel) -> bool:
@@ -254,7 +255,7 @@ def examine(architecture: Architecture) -> Finding:
             sensitivity=difference(before, scored(policy, others, rules), rollout.response_mask),
             lengths=tuple(rollout.response_mask.sum(1).tolist()),
             moved=difference(before, scored(policy, rollout, rules), rollout.response_mask),
-            reload_gap=difference(token_logprobs(weights, drawn.ids), drawn.logprobs, drawn.mask),
+            reload_gap=difference(token_scores(weights, drawn.ids).logprobs, drawn.logprobs, drawn.mask),
             generates=generates(reloaded, rollout, token_rules(reloaded)),
             config_changes=changes(folder / "start" / "config.json", folder / "end" / "config.json"),
             untied=(untied, is_untied(reloaded)),

@@ -35,9 +35,10 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures import check_architecture, positions, run_decoder, settle
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.decoding import rules_for
-from trl_rewards_plugin.ppo.policy import decoder_width, teacher_forced, token_logprobs
+from trl_rewards_plugin.ppo.policy import decoder_width, teacher_forced
 from trl_rewards_plugin.ppo.rollout import sample_responses
 from trl_rewards_plugin.ppo.token_rules import token_rules
+from trl_rewards_plugin.ppo.token_scores import token_scores
 
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 LENGTHS = torch.tensor([19, 1, 5, 12, 17, 3])
@@ -58,7 +59,7 @@ def gap(model, *, train=True, length=8):
     with torch.no_grad():
         weights, hidden = teacher_forced(model, ids, mask, drawn.ids, rules)
     assert hidden.shape == (*drawn.ids.shape, decoder_width(model))
-    return ((token_logprobs(weights, drawn.ids) - drawn.logprobs).abs() * drawn.mask).max().item()
+    return ((token_scores(weights, drawn.ids).logprobs - drawn.logprobs).abs() * drawn.mask).max().item()
 
 
 @pytest.mark.parametrize("name", BY_NAME)

@@ -5,10 +5,12 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo import decoding
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
-from trl_rewards_plugin.ppo.policy import teacher_forced, token_logprobs
+from trl_rewards_plugin.ppo.policy import score_responses, teacher_forced
 from trl_rewards_plugin.ppo.prompts import prompt_text, tokenize_prompts
+from trl_rewards_plugin.ppo.token_scores import token_scores
 
 PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
 
@@ -41,15 +43,71 @@ def test_the_log_ratio_is_0_against_itself_and_that_of_the_texts_against_another
 
     def logprobs_under(scorer):
         rules = rules_for(scorer, args)
-        return lambda ids, mask, responses: token_logprobs(
-            teacher_forced(scorer, ids, mask, responses, rules)[0], responses
+        return lambda ids, mask, responses: (
+            token_scores(teacher_forced(scorer, ids, mask, responses, rules)[0], responses).logprobs
         )
 
     same = decode_prompts(model, tokenizer, PROMPTS, args, reference=logprobs_under(model))
-    assert torch.equal(same.log_ratio, torch.zeros(2))
+    torch.testing.assert_close(same.log_ratio, torch.zeros(2), atol=1e-5, rtol=0)
     other = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path, seed=1)).eval()
     many = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=20, reference=logprobs_under(other))
     assert many.log_ratio.mean() > 0  # a KL divergence, estimated from 40 responses
+
+
+def count_calls(monkeypatch, module):
+    calls = []
+    forward = module.forward
+    monkeypatch.setattr(module, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
+    return calls
+
+
+def test_each_prompt_is_encoded_once_for_all_its_samples_and_the_policy_is_not_run_again(loaded, monkeypatch):
+    model, tokenizer, args = loaded
+    args = dataclasses.replace(args, per_device_eval_batch_size=5)  # cuts through the samples of the second prompt
+    seen = []
+    encode = decoding.encode_prompts
+    monkeypatch.setattr(decoding, "encode_prompts", lambda *parts: seen.append(len(parts[1])) or encode(*parts))
+    passes = count_calls(monkeypatch, model.encoder)
+    decoded = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=4, reference=lambda *parts: 0.0)
+    assert seen == [2, 1]
+    assert len(passes) == 2
+    assert len(decoded.texts) == len(decoded.log_ratio) == 8
+    alone = decode_prompts(model, tokenizer, [PROMPTS[0]] * 4 + [PROMPTS[1]] * 4, args)
+    assert decoded.texts == alone.texts
+
+
+@pytest.mark.parametrize("family", [tiny_t5, tiny_bart])
+def test_in_bfloat16_the_kl_to_itself_is_0_too(loaded, tmp_path, family):
+    """Sampler and scorer differ there, so both sides of the ratio are scored alike."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(family(tmp_path), dtype=torch.bfloat16).eval()
+    rules = rules_for(model, loaded[2])
+
+    def itself(ids, mask, responses):
+        return score_responses(model, ids, mask, responses, rules, sliced=True)[0]
+
+    decoded = decode_prompts(model, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=itself)
+    assert torch.equal(decoded.log_ratio, torch.zeros(16))
+    full = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
+
+    def fully(ids, mask, responses):
+        return score_responses(full, ids, mask, responses, rules, sliced=True)[0]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decoded = decode_prompts(full, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=fully)
+    assert torch.equal(decoded.log_ratio, torch.zeros(16))
+
+
+def test_a_model_that_fails_is_left_in_the_mode_it_was_in(loaded):
+    model, tokenizer, args = loaded
+    model.train()
+    with pytest.raises(ValueError, match="no reference"):
+        decode_prompts(model, tokenizer, PROMPTS, args, reference=fails)
+    assert all(module.training for module in model.modules())
+    model.eval()
+
+
+def fails(*parts):
+    raise ValueError("no reference")
 
 
 def test_generate_decodes_where_settings_are_given(loaded):

@@ -9,12 +9,11 @@ from trl_rewards_plugin.ppo.architectures import settle
 from trl_rewards_plugin.ppo.policy import (
     PolicyWithValueHead,
     teacher_forced,
-    token_entropies,
-    token_logprobs,
 )
 from trl_rewards_plugin.ppo.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.rollout import Rollout, sample_responses
 from trl_rewards_plugin.ppo.token_rules import token_rules
+from trl_rewards_plugin.ppo.token_scores import token_scores
 
 PROMPTS = ["the cat", "the big black dog eats old fish near the cold river .", "snow", "she reads a long book now"] * 6
 families = pytest.mark.parametrize("build", [tiny_t5, tiny_bart], ids=["t5", "bart"])
@@ -31,7 +30,7 @@ def gap(model, ids, mask, **rules):
     torch.manual_seed(0)
     responses = sample_responses(model, ids, mask, settings, 12)
     log_weights, _ = teacher_forced(model, ids, mask, responses.ids, settings)
-    scored = token_logprobs(log_weights, responses.ids)
+    scored = token_scores(log_weights, responses.ids).logprobs
     return responses, ((scored - responses.logprobs).abs() * responses.mask).max().item()
 
 
@@ -78,7 +77,7 @@ def update_gap(model, ids, mask):
     )
     short = rollout.select((mask.sum(1) < mask.sum(1).max()).nonzero()[:, 0])
     log_weights, _ = teacher_forced(model, short.prompt_ids, short.prompt_mask, short.response_ids, rules)
-    scored = token_logprobs(log_weights, short.response_ids)
+    scored = token_scores(log_weights, short.response_ids).logprobs
     return ((scored - short.sampled_logprobs).abs() * short.response_mask).max().item()
 
 
@@ -184,10 +183,3 @@ def test_a_decoder_deeper_than_its_encoder_can_be_sampled():
     model = T5ForConditionalGeneration(config).eval()
     ids = torch.tensor([[5, 6, 1], [7, 1, 0]])
     assert gap(model, ids, ids != 0)[1] < 1e-4
-
-
-def test_log_probabilities_and_entropy_by_hand():
-    log_weights = torch.tensor([[[0.0, 0.0, -torch.inf]]])
-    assert token_logprobs(log_weights, torch.tensor([[0]])).item() == pytest.approx(-0.6931472)
-    assert token_entropies(log_weights).item() == pytest.approx(0.6931472)
-    assert torch.isfinite(token_logprobs(log_weights, torch.tensor([[2]])))

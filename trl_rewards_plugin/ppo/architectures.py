@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.errors import InputError
@@ -136,10 +137,14 @@ def settle(model: nn.Module) -> None:
       fills an expert; over a whole response at once it would. NLLB-MoE counts the tokens of the whole batch, in the
       encoder too, and keeps the last batch's count for training. Switch Transformers' encoder counts each prompt for
       itself: its capacity stays.
+    - GELU's tanh form, which transformers writes out in eight passes over the activations, becomes torch's one pass.
     """
     for part in list(model.modules()):
         if hasattr(part, "set_attention_type"):
             cast(Any, part).set_attention_type("original_full")
+        for name, child in part.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(part, name, nn.GELU(approximate="tanh"))
     for part in model.modules():
         _turn_off_dropout(part)
         _settle_router(part)

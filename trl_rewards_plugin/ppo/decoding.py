@@ -3,20 +3,22 @@
 Leaves out: scoring the texts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_rewards_plugin.ppo.architectures import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.masking import first_eos_mask
-from trl_rewards_plugin.ppo.policy import bare_model, teacher_forced, token_logprobs
+from trl_rewards_plugin.ppo.output_head import head_is_whole
+from trl_rewards_plugin.ppo.policy import bare_model, score_responses
 from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
-from trl_rewards_plugin.ppo.rollout import sample_responses
+from trl_rewards_plugin.ppo.rollout import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
 
 # prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
@@ -78,18 +80,18 @@ def decode_prompts(
     """
     rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
-    was_training = core.training
-    core.eval()
     texts: list[str] = []
     lengths, ratios = [], []
-    repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+    total, size = len(prompts) * num_samples, args.per_device_eval_batch_size
     devices = [core.device] if core.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _in_evaluation(core), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for start in range(0, len(repeated), args.per_device_eval_batch_size):
-            batch = repeated[start : start + args.per_device_eval_batch_size]
-            encoded = tokenize_prompts(batch, processing_class, limit)
-            ids, mask = encoded.ids.to(core.device), encoded.mask.to(core.device)
+        for start in range(0, total, size):
+            asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
+            first, last = int(asked[0]), int(asked[-1])
+            encoded = tokenize_prompts(prompts[first : last + 1], processing_class, limit)
+            own_ids, own_mask, rows = (part.to(core.device) for part in (encoded.ids, encoded.mask, asked - first))
+            ids, mask = own_ids[rows], own_mask[rows]
             if generation_kwargs is not None:
                 given = {"max_new_tokens": args.response_length, **generation_kwargs}
                 output = core.generate(input_ids=ids, attention_mask=mask.long(), **given)
@@ -97,15 +99,42 @@ def decode_prompts(
                 texts += processing_class.batch_decode(output, skip_special_tokens=True)
                 lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
                 continue
-            responses = sample_responses(core, ids, mask, rules, args.response_length, greedy=greedy)
+            states = encode_prompts(core, own_ids, own_mask)[rows]
+            responses = sample_responses(
+                core, ids, mask, rules, args.response_length, greedy=greedy, encoder_states=states
+            )
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
             lengths.append(responses.mask.sum(1))
             if reference is not None:
-                logprobs = token_logprobs(teacher_forced(core, ids, mask, responses.ids, rules)[0], responses.ids)
+                logprobs = _policy_logprobs(core, ids, mask, responses, rules, states)
                 log_ratio = logprobs - reference(ids, mask, responses.ids)
                 ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
-    core.train(was_training)
     return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)
+
+
+@contextmanager
+def _in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; then again in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _policy_logprobs(
+    core: PreTrainedModel, ids: Tensor, mask: Tensor, responses: Responses, rules: TokenRules, states: Tensor
+) -> Tensor:
+    """Log-probabilities (B, T) of sampled responses, to be compared with a reference's, which are teacher-forced.
+
+    In float32 the sampler's own are the same (1e-4). Computed in fewer bits they are not, and are made anew.
+    """
+    in_float32 = core.dtype == torch.float32 and not torch.is_autocast_enabled(core.device.type)
+    if in_float32 and responses.logprobs is not None:
+        return responses.logprobs
+    sliced = head_is_whole(core, rules)
+    return score_responses(core, ids, mask, responses.ids, rules, states, sliced=sliced)[0]
 
 
 def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:

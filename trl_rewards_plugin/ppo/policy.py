@@ -17,10 +17,9 @@ from trl_rewards_plugin.ppo.output_head import (
     decoder_features,
     output_head,
     score_in_slices,
-    token_entropies,
-    token_logprobs,
 )
 from trl_rewards_plugin.ppo.token_rules import TokenRules
+from trl_rewards_plugin.ppo.token_scores import token_scores
 
 
 class PolicyOutput(NamedTuple):
@@ -179,7 +178,7 @@ def score_responses(
     """
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompt_ids, prompt_mask, response_ids, rules, encoder_states)
-        return token_logprobs(log_weights, response_ids), token_entropies(log_weights), hidden
+        return *token_scores(log_weights, response_ids), hidden
     inputs = decoder_inputs(response_ids, rules.prefix)
     features, hidden = decoder_features(model, prompt_ids, prompt_mask, inputs, encoder_states)
     first = len(rules.prefix) - 1

@@ -59,7 +59,9 @@ class TokenRules:
         Returns:
             (B, T, V).
         """
-        weights = logits.float() / self.temperature
+        weights = logits.float()
+        if self.temperature != 1.0:
+            weights = weights / self.temperature
         blocked = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
         blocked[:, self.never] = True
         too_early = max(0, self.min_new_tokens - first_step)

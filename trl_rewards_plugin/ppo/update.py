@@ -3,6 +3,7 @@
 Leaves out: collecting the rollout, and the last optimizer step, which the host takes.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def _mini_batch_step(
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = host.reduce(torch.stack(list(sums.values()))) / tokens
     stats = dict(zip(sums, totals.tolist(), strict=True))
-    if not all(torch.isfinite(totals)):
+    if not all(math.isfinite(value) for value in stats.values()):
         raise FloatingPointError(
             f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
         )
