@@ -1,0 +1,120 @@
+"""Models of the article's size with random weights, for the speed benchmarks: time does not depend on the weights.
+
+A T5 of FLAN-T5-small's config, two classifiers of roberta-base's, and prompts of random words. One word is one token
+to all of them, so lengths are what they are asked to be.
+Leaves out: anything that could be learnt; the words mean nothing.
+"""
+
+import platform
+import random
+import resource
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
+SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
+CLASSIFIERS = {"acceptability": 2, "neutrality": 3}  # labels of the article's judges
+LABEL = "LABEL_1"
+
+
+def word_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
+    """One token a word: "w4", "w5" ...; a text ends in EOS."""
+    names = [*SPECIAL, *(f"w{row}" for row in range(len(SPECIAL), vocabulary))]
+    core = Tokenizer(models.WordLevel({name: row for row, name in enumerate(names)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return core
+
+
+def make_tokenizer(vocabulary: int = VOCABULARY, max_length: int = 512) -> PreTrainedTokenizerFast:
+    """The tokenizer that all models here share."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer(vocabulary),
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=max_length,
+    )
+
+
+def make_policy(vocabulary: int = VOCABULARY, seed: int = 0) -> T5ForConditionalGeneration:
+    """FLAN-T5-small: 8 + 8 layers of width 512, 6 heads of 64, gated-GELU of 1,024, an output matrix of its own."""
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=512,
+        d_kv=64,
+        d_ff=1024,
+        num_layers=8,
+        num_decoder_layers=8,
+        num_heads=6,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+        dropout_rate=0.1,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def make_classifier(labels: int, seed: int = 0, vocabulary: int = 50_265) -> RobertaForSequenceClassification:
+    """roberta-base: 12 layers of width 768."""
+    torch.manual_seed(seed)
+    config = RobertaConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        num_labels=labels,
+        initializer_range=0.05,
+        pad_token_id=0,
+    )
+    return RobertaForSequenceClassification(config)
+
+
+def save_models(folder: Path) -> None:
+    """Writes policy/ and a folder for each classifier, each with the tokenizer."""
+    tokenizer = make_tokenizer()
+    built = {"policy": make_policy()}
+    built |= {name: make_classifier(labels, seed) for seed, (name, labels) in enumerate(CLASSIFIERS.items())}
+    for name, model in built.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def make_prompts(count: int, seed: int = 0, shortest: int = 224, longest: int = 287) -> list[str]:
+    """Random words; with the EOS about 256 tokens each."""
+    generator = random.Random(seed)
+    return [
+        " ".join(f"w{generator.randrange(len(SPECIAL), 32_000)}" for _ in range(generator.randint(shortest, longest)))
+        for _ in range(count)
+    ]
+
+
+def machine(device: str = "cpu") -> dict:
+    """What a result was measured on."""
+    name = platform.processor() or platform.machine()
+    if torch.device(device).type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif Path("/proc/cpuinfo").is_file():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def peak_memory_gib() -> float:
+    """Most resident memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
