@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, TrainerCallback
+from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, TrainerCallback
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
@@ -89,6 +89,29 @@ def test_before_the_first_update_kl_is_0_and_the_ratio_1(folders, tmp_path, fami
     assert row["val/ratio"] == pytest.approx(1.0, abs=1e-4)
     assert row["val/ratio_first"] == pytest.approx(1.0, abs=1e-4)
     assert row["val/sampling_gap"] < 1e-4
+
+
+class DoubledBart(BartForConditionalGeneration):
+    """Its logits are not what its output matrix gives."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+
+
+def test_a_reference_of_another_class_speaks_for_itself(folders, tmp_path):
+    plain = make_trainer(folders["bart"], tmp_path)
+    other = DoubledBart.from_pretrained(folders["bart"])
+    trainer = Seq2SeqPPOTrainer(str(folders["bart"]), vowels, plain.args, dataset(), ref_model=other)
+    ids = torch.tensor([[5, 6, 2]])
+    responses = torch.tensor([[7, 8, 2]])
+    found = trainer.reference_logprobs(ids, ids > 0, responses)
+    inputs = {"input_ids": ids, "decoder_input_ids": torch.tensor([[2, 7, 8]])}
+    with torch.no_grad():
+        logits = BartForConditionalGeneration.from_pretrained(folders["bart"])(**inputs).logits
+    logits[..., trainer.rules.never] = -torch.inf
+    torch.testing.assert_close(found, (2 * logits).log_softmax(-1).gather(-1, responses[..., None])[..., 0])
 
 
 def words_with_s(completions, **kwargs):

@@ -145,10 +145,10 @@ def restore_rewards(rewards: Sequence[Callable], states: dict[str, Any]) -> None
 
 @contextmanager
 def frozen_rewards(rewards: Sequence[Callable]) -> Iterator[None]:
-    """Within it rewards are asked for an evaluation: what they learn from texts (running normalisation) stays as it is.
+    """Within it rewards may be asked for an evaluation: what they learn from texts is as before when it ends.
 
     A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
-    still. Any other that has a state learns on, and gets back the state that it had.
+    still. Any other that has a state (`state_dict`, `load_state_dict`) learns on, and gets its state of before back.
     """
     with ExitStack() as stack:
         for reward in rewards:

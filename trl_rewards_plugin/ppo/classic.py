@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import align_special_tokens
@@ -108,9 +110,10 @@ class ClassicLoop:
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
 
         Raises:
-            InputError: no 1-D tensors, or a setting that `step` could not score exactly.
+            InputError: no 1-D tensors, a setting that `step` could not score exactly, or a launch by FSDP or DeepSpeed.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
+        check_whole(cast(Any, self).accelerator)
         check_tensors("queries", queries)
         length = self._checked_generation(generation)
         size = batch_size or self.args.micro_batch_size
@@ -173,10 +176,12 @@ class ClassicLoop:
             The statistics of the step, under the classic names.
 
         Raises:
-            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers.
+            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or a
+                launch by FSDP or DeepSpeed.
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
+        check_whole(cast(Any, self).accelerator)
         began = time.perf_counter()
         prompts, answers, numbers = self._checked_rows(queries, responses, scores)
         trainer = cast(Any, self)
@@ -240,7 +245,8 @@ class ClassicLoop:
         mask = first_eos_mask(ids, self.rules.eos_ids) & given
         ids = torch.where(mask, ids, self.rules.pad_id)
         ended = (torch.isin(ids, ids.new_tensor(self.rules.eos_ids)) & mask).any(1)
-        states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
+        with trainer.accelerator.autocast():  # as the update encodes
+            states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
         totals = torch.tensor(scores, device=ids.device)
         return trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, None, ended), totals, states)
 
@@ -286,6 +292,17 @@ class ClassicLoop:
         if len(texts) == 2:
             trainer.completions.log_batch({**texts, "reward": values}, trainer.state.global_step)
         trainer.log({**stats, **own})
+
+
+def check_whole(accelerator: Accelerator) -> None:
+    """Refuses launches that spread weights or optimizer over processes, which only `train` prepares for."""
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise InputError(
+            "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()",
+            kind.value,
+            "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too",
+        )
 
 
 def check_tensors(role: str, rows: Sequence[Any]) -> None:

@@ -139,6 +139,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         # The reference's encoder is the policy's own for good where it is frozen and the reference is made from it.
         self._one_encoder = args.frozen_encoder and ref_model is None
         policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
+        self._reference_sliced = head_is_whole(bare_model(self.ref_model or policy), self.rules)
         freeze(bare_model(policy), encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
         wrapped = PolicyWithValueHead(
             policy,
@@ -233,9 +234,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
             states = encoder_states if self._one_encoder else None
-            sliced = self._wrapped.sliced
             return score_responses(
-                reference, prompt_ids, prompt_mask, response_ids, self.rules, states, sliced=sliced
+                reference, prompt_ids, prompt_mask, response_ids, self.rules, states, sliced=self._reference_sliced
             )[0]
 
     # ---- One step: rollout, then update ----
