@@ -33,6 +33,14 @@ def test_a_page_is_written_or_shown(folder, capsys, monkeypatch):
     assert Path(shown[0].removeprefix("file://")).read_text(encoding="utf-8") == page
 
 
+def test_a_page_that_could_not_be_written_is_refused_before_the_card_is(folder, capsys):
+    assert main(["card", str(folder), "--preview", str(folder)]) == 2
+    assert f"the folder {folder}" in capsys.readouterr().err
+    assert main(["card", str(folder), "--preview", str(folder / "pages" / "card.html")]) == 2
+    assert f"no folder {folder / 'pages'}" in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
+
+
 def test_an_edited_card_is_kept(folder, capsys):
     (folder / "README.md").write_text("# Mine\n")
     assert main(["card", str(folder)]) == 2
@@ -44,5 +52,7 @@ def test_an_edited_card_is_kept(folder, capsys):
 def test_no_run_folder_is_refused(tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert "give the output_dir of a finished run" in capsys.readouterr().err
+    assert main(["card", str(tmp_path / "run")]) == 2
+    assert f"{tmp_path / 'run'}, which is no folder" in capsys.readouterr().err
     assert main(["card"]) == 2
     assert "RUN" in capsys.readouterr().err

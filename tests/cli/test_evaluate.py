@@ -261,6 +261,7 @@ def test_help_says_every_option(capsys):
         (["--config", "TYPO.yaml"], "'metrisc'", "did you mean 'metrics'?"),
         (["--config", "KIND.yaml"], "'two'", "--help"),
         (["--output_dir", "DONE"], "evaluation.json in", "overwrite"),
+        (["--output_dir", "EMPTY.txt"], "EMPTY.txt", "choose another output_dir"),
     ],
 )
 def test_refusals_have_three_parts_and_exit_code_2(tiny_run, pairs, tmp_path, capsys, argv, found, step):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
+from trl_rewards_plugin.errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,6 +18,8 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = _parser().parse(argv)
     folder = Path(arguments.run)
+    if arguments.preview:
+        _check_place(Path(arguments.preview))
     path = write_model_card(folder, overwrite=arguments.overwrite_card)
     print(f"Card: {path}")
     if arguments.preview is not None:
@@ -27,6 +30,13 @@ def main(argv: Sequence[str]) -> int:
         else:
             _show(page)
     return 0
+
+
+def _check_place(page: Path) -> None:
+    """Refuses before anything is written a page that could not be."""
+    if page.is_dir() or not page.parent.is_dir():
+        found = f"the folder {page}" if page.is_dir() else f"no folder {page.parent}"
+        raise InputError("a file for the page, in a folder that is there", found, "for example --preview card.html")
 
 
 def _show(page: str) -> None:

@@ -49,7 +49,8 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         step = "give the output_dir of a finished run"
-        raise InputError(f"a run folder with {', '.join(FILES)}", f"{folder} without {', '.join(missing)}", step)
+        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
+        raise InputError(f"a run folder with {', '.join(FILES)}", found, step)
     config = _read_yaml(folder / "config.yaml")
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in TOLD_APART}

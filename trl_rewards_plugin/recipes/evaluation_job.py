@@ -75,6 +75,9 @@ class EvaluationJob:
         from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 
         settings = self.settings
+        standing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not standing.is_dir():
+            raise InputError("a folder as output_dir", f"the file {standing}", "choose another output_dir")
         if (self.folder / RESULT).exists() and not settings.overwrite:
             step = "choose another output_dir, or replace it with overwrite"
             raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
