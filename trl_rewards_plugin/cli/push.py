@@ -77,7 +77,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
     parser.add_argument("--metric", metavar="NAME", help="push this metric of the package as a Space, and no run")
-    parser.add_argument("--private", action="store_true", help="make a new repository private; a public one is refused")
+    parser.add_argument(
+        "--private", action="store_true", help="make a new repository private; a public one is refused"
+    )
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, made if it does not exist")
     parser.add_argument("--message", metavar="TEXT", help="first line of the commit; unset: what changed")
