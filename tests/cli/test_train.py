@@ -170,6 +170,12 @@ def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
     assert "Dry run: nothing was trained or written." in capsys.readouterr().out
 
 
+def test_an_old_trl_is_told_before_its_parser_is_asked(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.29.1")
+    assert cli.main(["train", "--dry_run"]) == 2
+    assert 'Found:    0.29.1\nNext:     pip install --upgrade "trl>=1.0"' in capsys.readouterr().err
+
+
 def test_input_errors_of_the_reward_pass_through(tiny_run, tmp_path):
     path = tmp_path / "reward.yaml"
     path.write_text("rewards: []\n", encoding="utf-8")

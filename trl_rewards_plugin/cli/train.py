@@ -43,6 +43,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
     from trl_rewards_plugin.recipes.presets import get_preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
 
+    _check_trl()
     arguments = complete_resume_flag(argv)
     first = _first_look(arguments)
     from_file = {} if first.config is None else read_config(Path(first.config))
@@ -77,6 +78,15 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
         args=config,
     )
     return recipe, train
+
+
+def _check_trl() -> None:
+    """An older TRL, which pip refuses but an environment may hold, lacks what the flags are read by."""
+    from importlib.metadata import version
+
+    found = version("trl")
+    if int(found.split(".")[0]) < 1:
+        raise InputError("TRL 1.0 or newer", found, 'pip install --upgrade "trl>=1.0"')
 
 
 def complete_resume_flag(argv: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.names import bundled_path, is_bundled, public_name
 from trl_rewards_plugin.recipes.evaluation import HeldOut
+from trl_rewards_plugin.unreachable import what_to_do
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -190,7 +191,7 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
         raise InputError(
             f"the data set {name} on the Hub, or in the local cache",
             str(error).splitlines()[0],
-            "check the id and the network; for a file, give its path with its ending, such as data/prompts.jsonl",
+            what_to_do(error, "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"),
         ) from error
 
 

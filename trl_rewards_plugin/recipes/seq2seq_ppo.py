@@ -29,6 +29,7 @@ from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
 from trl_rewards_plugin.recipes.adapters import lora_settings
+from trl_rewards_plugin.recipes.advice import advised
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.configuration import (
     aggregation_of,
@@ -181,7 +182,11 @@ class Seq2SeqPPO:
         Raises:
             InputError: bad input; before any model is loaded where the input alone decides it.
         """
-        inputs = self._check(resume_from_checkpoint)
+        with advised(self.args):
+            return self._run(resume_from_checkpoint)
+
+    def _run(self, resume: str | bool | None) -> RunResult:
+        inputs = self._check(resume)
         held_out = inputs.data.as_held_out()
         self.echo(report.format_plan(self._plan(inputs)))
         trainer = self._trainer(inputs)
@@ -199,6 +204,10 @@ class Seq2SeqPPO:
 
     def dry_run(self) -> None:
         """Loads everything, answers and scores four prompts, tells the plan with an estimate of time, and stops."""
+        with advised(self.args):
+            self._dry_run()
+
+    def _dry_run(self) -> None:
         inputs = self._check(None, dry=True)
         existed = self.folder.exists()
         trainer = self._trainer(inputs)

@@ -1,0 +1,60 @@
+import errno
+
+import pytest
+import torch
+
+from tests.recipes.tiny_run import SHORT
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.recipes.advice import advised, next_step
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
+
+
+@pytest.fixture
+def args(tmp_path):
+    return Seq2SeqPPOConfig(output_dir=str(tmp_path / "run"), gradient_accumulation_steps=3, **SHORT)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_names_the_settings_that_cost_it(args, error):
+    step = next_step(error, args)
+    assert "halve per_device_train_batch_size (8) and double gradient_accumulation_steps (3)" in step
+    assert "max_prompt_length (512) or response_length (8)" in step
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_where_it_is(args, error):
+    step = next_step(error, args)
+    assert f"make room where {args.output_dir} lies" in step
+    assert "--resume_from_checkpoint" in step
+
+
+def test_other_failures_are_left_alone(args):
+    with pytest.raises(RuntimeError, match="odd") as caught, advised(args):
+        raise RuntimeError("odd")
+    assert getattr(caught.value, "__notes__", []) == []
+
+
+@pytest.mark.parametrize("job", ["run", "dry_run"])
+def test_a_run_that_the_memory_is_too_small_for_says_so_once(tiny_run, args, job):
+    def greedy_judge(completions, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    recipe = Seq2SeqPPO(tiny_run.model, greedy_judge, tiny_run.dataset, args=args, echo=lambda text: None)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        getattr(recipe, job)()
+    (note,) = caught.value.__notes__
+    assert note.startswith("Next:     halve per_device_train_batch_size (8)")

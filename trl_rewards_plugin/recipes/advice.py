@@ -1,0 +1,53 @@
+"""The next step after a failure of the machine: too little memory, a full disk. Leaves out: wrong input.
+
+The error stays the library's own; the advice is a note on it (PEP 678), which Python prints below the traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def advised(args: Any) -> Iterator[None]:
+    """Adds to what is raised inside what to change in the settings `args`, where that is known."""
+    try:
+        yield
+    except Exception as error:
+        step = next_step(error, args)
+        if step is not None:
+            error.add_note(f"Next:     {step}")
+        raise
+
+
+def next_step(error: BaseException, args: Any) -> str | None:
+    """What to change; None where the failure is not the machine's."""
+    if _is_out_of_memory(error):
+        return (
+            f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
+            f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller parts; "
+            f"then lower max_prompt_length ({args.max_prompt_length}) or response_length ({args.response_length}); "
+            "then activation_checkpointing, freeze_encoder, or use_peft"
+        )
+    if _is_full_disk(error):
+        return (
+            f"make room where {args.output_dir} lies, or choose another output_dir (--output_dir); save_total_limit=1 "
+            "keeps one checkpoint, and --resume_from_checkpoint goes on from the last whole one"
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of an accelerator or, which torch tells in words alone, of the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Told by its number, or by safetensors and Arrow in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or "No space left on device" in str(error)
