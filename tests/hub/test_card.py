@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -515,6 +516,13 @@ def test_the_card_of_a_real_run_holds(run):
     assert "CPU cores" in card.text
     assert not {"None", "nan", "@localhost"} & set(re.findall(r"[\w@]+", card.text))
     assert str(run.parent) not in card.content
+
+
+def test_no_file_of_a_real_run_names_a_folder_of_this_machine(run, finished_run, tiny_run):
+    places = {str(run.parent), str(finished_run.parent), str(Path(tiny_run.model).parent)}
+    for name in ("README.md", "config.yaml", "metrics.json", "config.json", "tokenizer_config.json"):
+        text = (run / name).read_text(encoding="utf-8")
+        assert not [place for place in places if place in text], name
 
 
 def test_the_quickstart_of_a_real_run_runs(run, monkeypatch, capsys):
