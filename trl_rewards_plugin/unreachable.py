@@ -6,7 +6,8 @@ Leaves out: uploads (`hub/failures.py`).
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+
+from trl_rewards_plugin.hub.failures import causes
 
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
@@ -19,21 +20,13 @@ def what_to_do(error: BaseException, otherwise: str) -> str:
         otherwise: The step where the cause is no other than a wrong name.
     """
     # By name, since the libraries' HTTP clients vary and are not loaded for this.
-    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
     if "GatedRepoError" in kinds or "gated" in str(error):
         return "ask for access on its page on the Hub, then log in: hf auth login"
-    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in _causes(error)):
+    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes(error)):
         return "make room on the disk, or point HF_HOME to another one"
     if "RepositoryNotFoundError" in kinds:
         return f"{otherwise}; if it is private, log in: hf auth login"
     if kinds & _UNREACHED:
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it was raised from or during, outermost first."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from trl_rewards_plugin.hub.failures import causes
+
 
 @contextmanager
 def advised(args: Any) -> Iterator[None]:
@@ -24,15 +26,15 @@ def advised(args: Any) -> Iterator[None]:
 
 
 def next_step(error: BaseException, args: Any) -> str | None:
-    """What to change; None where the failure is not the machine's."""
-    if _is_out_of_memory(error):
+    """What to change; None where the failure, and what it was raised from, is not the machine's."""
+    if any(map(_is_out_of_memory, causes(error))):
         return (
             f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
             f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller parts; "
             f"then lower max_prompt_length ({args.max_prompt_length}) or response_length ({args.response_length}); "
-            "then activation_checkpointing, freeze_encoder, or use_peft"
+            "then activation_checkpointing, freeze_encoder or use_peft, and offload='cpu' for the rewards"
         )
-    if _is_full_disk(error):
+    if any(map(_is_full_disk, causes(error))):
         return (
             f"make room where {args.output_dir} lies, or choose another output_dir (--output_dir); save_total_limit=1 "
             "keeps one checkpoint, and --resume_from_checkpoint goes on from the last whole one"
