@@ -4,7 +4,7 @@
 
 The same from the command line: `trl-rewards train --use_peft`. A minute or two on two CPU cores; prints at the end:
 
-@PRINTED@
+    27,648 of 3,914,304 weights learn: mean reward +0.17 at first, +0.41 at last
 """
 
 from datasets import load_dataset

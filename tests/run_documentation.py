@@ -41,6 +41,7 @@ def make_home(folder: Path) -> Path:
 def make_reader(folder: Path) -> Path:
     """A reader's folder: prompts, texts, a judge, a reward file, settings, and three runs."""
     from trl_rewards_plugin import Seq2SeqPPO
+    from trl_rewards_plugin.recipes.adapters import lora_config
 
     texts = [{"text": text} for text in sentences(16)]
     rows = [{"prompt": text, "output": text, "topic": "cat"} for text in sentences(16)]
@@ -52,8 +53,6 @@ def make_reader(folder: Path) -> Path:
     reward = "rewards:\n  - {model: judge, label: good, name: mine}\n"
     (folder / "my_reward.yaml").write_text(reward, encoding="utf-8")
     (folder / "run.yaml").write_text("preset: article\nresponse_length: 8\n", encoding="utf-8")
-    from trl_rewards_plugin.recipes.adapters import lora_config
-
     settings = {**SHORT, "save_steps": 1, "response_length": 4, "report_to": "none"}
     for name, adapter in (("tiny-seed0", None), ("lora", lora_config(4, 8, None))):
         settings["output_dir"] = str(folder / "runs" / name)
@@ -78,7 +77,9 @@ def cut_trainings_short() -> None:
     Trainer.train = one_step
     for config in (GRPOConfig, RLOOConfig):  # bf16 unless told otherwise, which a CPU has not
         config.__init__ = functools.partialmethod(config.__init__, bf16=False)
-    tiny = dataclasses.replace(presets.PRESETS["article"], name="tiny", eval_dataset="argilla/news-summary")
+    article = presets.PRESETS["article"]
+    config = {**article.config, "response_length": 8}
+    tiny = dataclasses.replace(article, name="tiny", eval_dataset="argilla/news-summary", config=config)
     presets.PRESETS = MappingProxyType({**presets.PRESETS, "tiny": tiny})
 
 
