@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from tests.rewards.judges import TEXTS, judge, sentiment
 from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import ClassifierReward, RewardScores, shared_classifier
+from trl_rewards_plugin.rewards import ClassifierReward, RewardScores
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
@@ -376,15 +376,7 @@ def test_a_tokenizer_that_was_passed_in_is_read_and_left_as_it_is():
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_threads_load_once_and_agree(monkeypatch):
-    loads = []
-    from_pretrained = AutoModelForSequenceClassification.from_pretrained
-
-    def counted(*args, **kwargs):
-        loads.append(args)
-        return from_pretrained(*args, **kwargs)
-
-    monkeypatch.setattr(shared_classifier.AutoModelForSequenceClassification, "from_pretrained", counted)
+def test_threads_load_once_and_agree(loads):
     reward = ClassifierReward(judge(), label="good")
     batches = [[f"{thread} {text}" for text in TEXTS] for thread in range(8)]
     with ThreadPoolExecutor(8) as pool:

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.rewards.judges import TEXTS, judge, sentiment
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, RewardScores, shared_classifier
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, RewardScores
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
@@ -89,15 +89,7 @@ def test_no_texts_give_no_scores():
 # --- one copy, one forward pass ---
 
 
-def test_rewards_on_one_model_share_the_copy_and_the_forward_pass(monkeypatch):
-    loads = []
-    from_pretrained = AutoModelForSequenceClassification.from_pretrained
-
-    def counted(*args, **kwargs):
-        loads.append(args)
-        return from_pretrained(*args, **kwargs)
-
-    monkeypatch.setattr(shared_classifier.AutoModelForSequenceClassification, "from_pretrained", counted)
+def test_rewards_on_one_model_share_the_copy_and_the_forward_pass(loads):
     labels = ("negative", "neutral", "positive")
     rewards = [ClassifierReward(sentiment(), label=label, name=label) for label in labels]
     rewards.append(ClassifierReward(sentiment(), label=1, score_type="probability", name="share"))

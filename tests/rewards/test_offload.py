@@ -13,7 +13,7 @@ from transformers import (
 
 from tests.rewards.judges import TEXTS, judge
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, shared_classifier
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
 
 # Two 102 MB classifiers (most of it positions that no text reaches, so that scoring is quick) and room for one and a
 # half. Private memory is what is limited: a file that is mapped read-only costs nothing.
@@ -66,15 +66,7 @@ def test_two_classifiers_that_do_not_fit_together_score_one_after_the_other(larg
     assert one_by_one.stdout == free.stdout
 
 
-def test_weights_on_disk_are_loaded_for_each_scoring_and_dropped_after_it(monkeypatch):
-    loads = []
-    from_pretrained = AutoModelForSequenceClassification.from_pretrained
-
-    def counted(*args, **kwargs):
-        loads.append(args)
-        return from_pretrained(*args, **kwargs)
-
-    monkeypatch.setattr(shared_classifier.AutoModelForSequenceClassification, "from_pretrained", counted)
+def test_weights_on_disk_are_loaded_for_each_scoring_and_dropped_after_it(loads):
     reward = ClassifierReward(judge(), label="good", offload="disk")
     expected = ClassifierReward(judge(), label="good")(TEXTS)
     loads.clear()

@@ -11,24 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import devices
 from trl_rewards_plugin.rewards.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.forward import BatchedForward
+from trl_rewards_plugin.rewards.loading import load_classifier, load_tokenizer
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
-
-# transformers sets torch's default dtype and device while it loads: one model at a time in a process.
-_LOADING = threading.Lock()
 
 OFFLOADS = (None, "cpu", "disk")
 
@@ -162,7 +155,7 @@ class SharedClassifier:
                 self._model = self._load_model()
                 self._place = self._model.device
             if self._tokenizer is None:
-                self._tokenizer = self._load_tokenizer()
+                self._tokenizer = load_tokenizer(self._tokenizer_source, self.model_id, self.revision)
                 self._encoder = self._tokenizer
                 if self._tokenizer is self._tokenizer_source:
                     # Truncation is a setting of the object, which others who hold it may change meanwhile.
@@ -175,28 +168,6 @@ class SharedClassifier:
                 self._model.to(self._place)
             return self._model, self._tokenizer
 
-    def _load_tokenizer(self) -> Any:
-        tokenizer = self._tokenizer_source
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self.revision)
-        elif isinstance(tokenizer, str):
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
-        # more): most texts would read the same.
-        if len(tokenizer) - len(tokenizer.all_special_ids) <= 2:
-            raise InputError(
-                f"tokenizer files beside the weights of {self.model_id}",
-                f"a tokenizer of {len(tokenizer)} tokens, the special ones",
-                "save the tokenizer into the same folder, or pass tokenizer=",
-            )
-        if tokenizer.pad_token_id is None:
-            raise InputError(
-                "a tokenizer with a pad token, to score texts of several lengths at once",
-                f"none in the tokenizer of {self.model_id}",
-                "pass tokenizer= one whose pad_token is the token that the classifier was trained with",
-            )
-        return tokenizer
-
     def _own_place(self) -> torch.device:
         place = self.device or devices.own_device()
         devices.check_present(place)
@@ -207,18 +178,7 @@ class SharedClassifier:
             model = self.source if self.device is None else self.source.to(self._own_place())
             return model.eval()
         place = self._own_place()
-        with _LOADING:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                self.source, revision=self.revision, dtype=self.dtype or torch.float32, output_loading_info=True
-            )
-        # transformers fills a missing head with random numbers and only warns: a reward of noise.
-        if info["missing_keys"]:
-            raise InputError(
-                f"a trained sequence classifier in {self.model_id}",
-                f"no weights for {', '.join(sorted(info['missing_keys']))}",
-                "name a checkpoint that was fine-tuned for text classification",
-            )
-        return model.to(place).eval()
+        return load_classifier(self.source, self.revision, self.dtype).to(place).eval()
 
     def _put_away(self) -> None:
         """Frees the device as `offload` says."""
