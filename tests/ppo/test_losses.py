@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
 
@@ -52,6 +54,50 @@ def test_approximate_kl_by_hand_and_its_order():
     exact = (old * (old / new).log()).sum()
     estimate = (old * approximate_kl(new.log(), old.log())).sum()
     assert estimate.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def numbers(low, high):
+    return st.floats(low, high, width=32)
+
+
+tokens = st.lists(st.tuples(numbers(-6, 0), numbers(-1, 1), numbers(-5, 5)), min_size=1, max_size=8)
+
+
+@given(tokens, st.sampled_from([0.1, 0.2, 0.5]))
+def test_the_policy_loss_agrees_with_its_definition_in_float64(rows, cliprange):
+    """The surrogate by cases, as the paper's figure 1 draws it, and not as a maximum of two."""
+    old, move, advantages = torch.tensor(rows, dtype=torch.float32).T[:, None]
+    new = old + move
+    expected = []
+    for token in range(len(rows)):
+        ratio = math.exp(new[0, token].item() - old[0, token].item())
+        advantage = advantages[0, token].item()
+        counted = min(ratio, 1 + cliprange) if advantage > 0 else max(ratio, 1 - cliprange)
+        expected.append(-advantage * counted)
+    loss, _ = policy_loss(new, old, advantages, cliprange)
+    assert loss[0].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(
+    st.lists(st.tuples(numbers(-5, 5), numbers(-5, 5), numbers(-5, 5)), min_size=1, max_size=8),
+    st.sampled_from([0.1, 0.2, 1.0]),
+)
+def test_the_value_loss_agrees_with_its_definition_in_float64(rows, cliprange):
+    values, old, returns = torch.tensor(rows, dtype=torch.float32).T[:, None]
+    expected = []
+    for value, before, target in zip(*(part[0].tolist() for part in (values, old, returns)), strict=True):
+        held = before + math.copysign(min(abs(value - before), cliprange), value - before)
+        expected.append(max((value - target) ** 2, (held - target) ** 2) / 2)
+    loss, _ = value_loss(values, old, returns, cliprange)
+    assert loss[0].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(tokens)
+def test_the_approximate_kl_agrees_with_its_definition_in_float64(rows):
+    old, move, _ = torch.tensor(rows, dtype=torch.float32).T[:, None]
+    new = old + move
+    expected = [(after - before) ** 2 / 2 for after, before in zip(new[0].tolist(), old[0].tolist(), strict=True)]
+    assert approximate_kl(new, old)[0].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("function", [policy_loss, value_loss])

@@ -1,3 +1,6 @@
+import math
+import statistics
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,6 +33,25 @@ def test_whitening_by_hand():
     assert torch.allclose(masked_whiten(values, mask), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), atol=1e-6)
     kept = masked_whiten(values, mask, shift_mean=False)
     assert torch.allclose(kept, torch.tensor([[1.0, 2.0], [3.0, 0.0]]), atol=1e-6)
+
+
+scored = st.tuples(st.floats(-100, 100, width=32), st.booleans())
+
+
+@given(
+    st.lists(scored, min_size=2, max_size=12).filter(lambda tokens: sum(real for _, real in tokens) >= 2),
+    st.booleans(),
+)
+def test_whitening_agrees_with_its_definition_in_float64(tokens, shift_mean):
+    """Mean and variance by the standard library, in exact fractions; what is masked is NaN."""
+    real = [value for value, is_real in tokens if is_real]
+    mean, variance = statistics.mean(real), statistics.variance(real)
+    kept = 0.0 if shift_mean else mean
+    expected = [(value - mean) / math.sqrt(variance + 1e-8) + kept if is_real else 0.0 for value, is_real in tokens]
+    values = torch.tensor([[value if is_real else math.nan for value, is_real in tokens]])
+    mask = torch.tensor([[is_real for _, is_real in tokens]])
+    whitened = masked_whiten(values, mask, shift_mean=shift_mean)
+    assert whitened[0].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=12), st.integers(0, 5))

@@ -10,6 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, Tr
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
@@ -371,47 +372,82 @@ def test_conversations_reach_the_rewards_as_messages(folders, tmp_path):
     assert seen[0][0]["role"] == "assistant"
 
 
-@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")  # nor were they
-def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders, tmp_path):
-    from peft import LoraConfig, PeftModel
+LORA_TARGETS = {"t5": ["q", "v"], "bart": ["q_proj", "v_proj"]}
 
-    config = Seq2SeqPPOConfig(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=4,
-        response_length=5,
-        learning_rate=1e-2,
-        total_episodes=12,
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-    )
-    trainer = Seq2SeqPPOTrainer(
-        folders["t5"],
-        vowels,
-        config,
-        train_dataset=dataset(),
-        peft_config=LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["q", "v"]),
-    )
+
+def make_adapted(model, family, folder, **settings):
+    """A trainer of a LoRA adapter of rank 1."""
+    from peft import LoraConfig
+
+    args = make_trainer(model, folder, **settings).args
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=1, target_modules=LORA_TARGETS[family])
+    return Seq2SeqPPOTrainer(str(model), vowels, args, dataset(), peft_config=lora)
+
+
+@pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied:UserWarning")  # nor were they
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_adapter_is_trained_and_the_reference_is_the_model_without_it(folders, tmp_path, family):
+    from peft import PeftModel
+
+    trainer = make_adapted(folders[family], family, tmp_path, learning_rate=1e-2, total_episodes=12)
+    start = weights(trainer)
+    share = {True: 0, False: 0}
+    for parameter in trainer.model.parameters():
+        share[parameter.requires_grad] += parameter.numel()
+    assert share[True] / sum(share.values()) < 0.02
     trainer.train()
     rows = rollout_rows(trainer)
-    assert abs(rows[0]["objective/kl"]) < 1e-5
+    assert abs(rows[0]["objective/kl"]) < 1e-4
     assert rows[-1]["objective/kl"] != 0
+    moved = {name for name, value in weights(trainer).items() if not torch.equal(value, start[name])}
+    assert all("lora" in name or name.startswith("value_head") for name in moved)
+    assert {name for name in start if "lora_B" in name} <= moved
     trainer.save_model()
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "model.safetensors").exists()
-    again = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(folders["t5"]), tmp_path)
+    again = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(folders[family]), tmp_path)
     assert again.state_dict().keys() == trainer.policy_model.state_dict().keys()
-    # Merged and saved it is a plain model again, with an output matrix of its own as before.
+    # Merged and saved it is a plain model again; T5's with an output matrix of its own, as before.
     merged = again.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
-    assert not torch.equal(plain.lm_head.weight, plain.shared.weight)
-    inputs = {"input_ids": torch.tensor([[5, 6, 1]]), "decoder_input_ids": torch.tensor([[0, 7, 8]])}
+    embeddings = plain.get_input_embeddings().weight
+    assert torch.equal(plain.lm_head.weight, embeddings) == (family == "bart")
+    prefix = list(trainer.rules.prefix)
+    inputs = {"input_ids": torch.tensor([[5, 6, 1]]), "decoder_input_ids": torch.tensor([[*prefix, 7, 8]])}
     with torch.no_grad():
         trained = trainer.policy_model.eval()(**inputs).logits
         torch.testing.assert_close(plain(**inputs).logits, trained, atol=1e-5, rtol=1e-4)
-        start = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])(**inputs).logits
-    assert (trained - start).abs().max() > 1e-3
+        before = AutoModelForSeq2SeqLM.from_pretrained(folders[family])(**inputs).logits
+    assert (trained - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["lora", "rloo"])
+def test_an_adapter_s_run_and_one_without_a_critic_resume_bit_for_bit(folders, tmp_path, kind):
+    settings = {"save_strategy": "steps", "save_steps": 2, "total_episodes": 12, "learning_rate": 1e-2}
+    if kind == "rloo":
+        settings.update(advantage_estimator="rloo", num_generations=2, adaptive_kl=True)
+
+    def make(folder):
+        trainer = (
+            make_adapted(folders["bart"], "bart", folder, **settings)
+            if kind == "lora"
+            else make_trainer(folders["bart"], folder, **settings)
+        )
+        trainer.remove_callback(ModelCardCallback)  # takes longer than the training here
+        return trainer
+
+    straight = make(tmp_path / "straight")
+    start = weights(straight)
+    straight.train()
+    resumed = make(tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-2"))
+    assert resumed.state.global_step == straight.state.global_step == 3
+    ends = weights(straight)
+    assert any(not torch.equal(value, start[name]) for name, value in ends.items())
+    for name, value in weights(resumed).items():
+        assert torch.equal(value, ends[name]), name
+    assert rollout_rows(resumed) == rollout_rows(straight)
 
 
 def test_the_callers_arguments_stay_as_they_were(folders, tmp_path):

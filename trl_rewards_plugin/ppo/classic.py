@@ -110,7 +110,8 @@ class ClassicLoop:
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
 
         Raises:
-            InputError: no 1-D tensors, a setting that `step` could not score exactly, or a launch by FSDP or DeepSpeed.
+            InputError: no 1-D tensors, a setting that `step` could not score exactly, or a launch with FSDP or
+                DeepSpeed.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
         check_whole(cast(Any, self).accelerator)
@@ -177,7 +178,7 @@ class ClassicLoop:
 
         Raises:
             InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or a
-                launch by FSDP or DeepSpeed.
+                launch with FSDP or DeepSpeed.
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")

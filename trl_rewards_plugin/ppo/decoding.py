@@ -89,7 +89,7 @@ def decode_prompts(
         for start in range(0, total, size):
             asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
             first, last = int(asked[0]), int(asked[-1])
-            encoded = tokenize_prompts(prompts[first : last + 1], processing_class, limit)
+            encoded = tokenize_prompts(list(prompts[first : last + 1]), processing_class, limit)
             own_ids, own_mask, rows = (part.to(core.device) for part in (encoded.ids, encoded.mask, asked - first))
             ids, mask = own_ids[rows], own_mask[rows]
             if generation_kwargs is not None:
