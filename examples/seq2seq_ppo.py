@@ -4,7 +4,7 @@
 
 prints, beside each rollout's log:
 
-@PRINTED@
+    mean reward of a rollout: -0.03 at first, +0.78 at last
 """
 
 from datasets import load_dataset
