@@ -2,9 +2,10 @@
 
     python article_loop.py FOLDER
 
-FOLDER/settings.json names the models, the prompts and the settings. For every line on standard input it does one
-batch (responses one prompt at a time, two pipelines, `PPOTrainer.step`, `log_stats`) and answers with a line of JSON:
-seconds of generation, reward and update, and mean reward. Leaves out: which batch comes when, and the table.
+FOLDER/settings.json names the models, the prompts and the settings. For every empty line on standard input it does
+one batch (responses one prompt at a time, two pipelines, `PPOTrainer.step`, `log_stats`) and answers with a line of
+JSON: seconds of generation, reward and update, CPU seconds of all, and mean reward. A line that is not empty names a
+folder to write the policy to. Leaves out: which batch comes when, and the table.
 """
 
 import json
@@ -27,11 +28,9 @@ torch.set_num_threads(settings["threads"])
 answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not mix with the answers
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """From the file alone: the class that was saved has a name that transformers 4 does not know."""
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(Path(name) / "tokenizer.json"), **settings["special_tokens"], model_max_length=512
-    )
+def load_tokenizer(model: dict) -> PreTrainedTokenizerFast:
+    """From the file alone, and what was told beside it."""
+    return PreTrainedTokenizerFast(tokenizer_file=str(Path(model["folder"]) / "tokenizer.json"), **model["tokenizer"])
 
 
 def collator(rows: list) -> dict:
@@ -44,14 +43,15 @@ prompts = Dataset.from_dict({"query": settings["prompts"]})
 prompts = prompts.map(lambda row: {"input_ids": tokenizer.encode(row["query"])})
 prompts.set_format(type="torch")
 config = PPOConfig(seed=settings["seed"], log_with=None, **settings["ppo"])
-model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(settings["policy"])
-reference = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(settings["policy"])
+model = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(settings["policy"]["folder"])
+reference = AutoModelForSeq2SeqLMWithValueHead.from_pretrained(settings["policy"]["folder"])
 trainer = PPOTrainer(config, model, reference, tokenizer, dataset=prompts, data_collator=collator)
 device = trainer.accelerator.device
 judges = [
-    pipeline("text-classification", model=judge, tokenizer=load_tokenizer(judge), device=device)
+    pipeline("text-classification", model=judge["folder"], tokenizer=load_tokenizer(judge), device=device)
     for judge in settings["judges"]
 ]
+labels = [judge["label"] for judge in settings["judges"]]
 asked = {"top_k": None, "function_to_apply": "none"}
 generation = {
     "min_length": -1,
@@ -70,9 +70,13 @@ def logit(results: list, label: str) -> float:
 
 batches = cycle(trainer.dataloader)
 print("ready", file=answers, flush=True)
-for _ in sys.stdin:
+for line in sys.stdin:
+    if line.strip():
+        model.pretrained_model.save_pretrained(line.strip())
+        print("saved", file=answers, flush=True)
+        continue
     batch = next(batches)
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     responses = [trainer.generate(query, **generation).squeeze() for query in batch["input_ids"]]
     batch["response"] = [tokenizer.decode(response, skip_special_tokens=True) for response in responses]
     generated = time.perf_counter()
@@ -80,7 +84,7 @@ for _ in sys.stdin:
     for text in batch["response"]:
         parts = [
             weight * logit(judge(text, **asked), label)
-            for judge, label, weight in zip(judges, settings["labels"], settings["weights"], strict=True)
+            for judge, label, weight in zip(judges, labels, settings["weights"], strict=True)
         ]
         rewards.append(torch.tensor(sum(parts)))
     scored = time.perf_counter()
@@ -91,10 +95,9 @@ for _ in sys.stdin:
         "generation": generated - began,
         "reward": scored - generated,
         "update": updated - scored,
+        "cpu": time.process_time() - cpu_began,
         "mean_reward": torch.stack(rewards).mean().item(),
         "tokens": sum(len(response) - 1 for response in responses),  # without the decoder's start
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     print(json.dumps(result), file=answers, flush=True)
-if settings.get("save"):
-    model.pretrained_model.save_pretrained(settings["save"])

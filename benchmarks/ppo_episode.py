@@ -5,14 +5,15 @@
 
 Models of the article's size with random weights, prompts of about 256 tokens, exactly 50 new tokens, 4 epochs. One
 batch of ours and one of the article's loop take turns, so that both meet the same noise; the first of each is a
-warm-up. With `--legacy` the article's loop runs in an environment of its own (made by legacy.sh where the folder is
-not there yet). Leaves out: whether anything is learnt (time_to_reward.py).
+warm-up. `cpu` is the time that the process had a CPU: what counts where others use the machine too, if only one thread
+computes (OMP_NUM_THREADS=1), since threads that wait for each other count as busy. With `--legacy` the article's loop
+runs in an environment of its own (made by legacy.sh where the folder is not there yet).
+Leaves out: whether anything is learnt (time_to_reward.py).
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +23,7 @@ from typing import Any
 
 import real_size
 import torch
+from article_process import ArticleLoop, model_and_tokens
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
@@ -33,61 +35,17 @@ WEIGHTS = (1.0, 0.5)
 PARTS = ("generation", "reward", "update")
 
 
-class ArticleLoop:
-    """The article's loop in a process of its own, one batch a call."""
-
-    def __init__(self, environment: Path, folder: Path, settings: dict[str, Any]):
-        here = Path(__file__).parent
-        if not environment.is_dir():
-            subprocess.run(["bash", here / "legacy.sh", environment], check=True)
-        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        command = [environment.absolute() / "bin" / "python", here.absolute() / "article_loop.py", folder]
-        self.log = (folder / "article_loop.log").open("w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
-        self._line()
-
-    def batch(self) -> dict[str, float]:
-        """Does one batch; what article_loop.py says of it."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return json.loads(self._line())
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.log.seek(0)
-            raise RuntimeError(f"the article's loop stopped:\n{self.log.read()[-3000:]}")
-        return line
-
-    def close(self) -> None:
-        """Lets it end."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def article_settings(folder: Path, prompts: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    """What article_loop.py is told."""
+    """What article_loop.py is told: the same work."""
+    judges = [folder / name for name in real_size.CLASSIFIERS]
     return {
-        "threads": torch.get_num_threads(),
         "seed": args.seed,
-        "policy": str(folder / "policy"),
-        "judges": [str(folder / name) for name in real_size.CLASSIFIERS],
-        "labels": [real_size.LABEL] * len(real_size.CLASSIFIERS),
+        "policy": model_and_tokens(folder / "policy"),
+        "judges": [{**model_and_tokens(judge), "label": real_size.LABEL} for judge in judges],
         "weights": list(WEIGHTS),
         "prompts": prompts,
-        "special_tokens": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
         "generation": {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS},
-        "ppo": {
-            "learning_rate": 1.41e-5,
-            "batch_size": args.batch,
-            "mini_batch_size": args.mini,
-            "ppo_epochs": EPOCHS,
-        },
+        "ppo": {"batch_size": args.batch, "mini_batch_size": args.mini, "ppo_epochs": EPOCHS},
     }
 
 
@@ -128,13 +86,14 @@ class TakeTurns(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Sets the clock to zero."""
         self.clock.seconds.clear()
-        self.began = self.clock.now()
+        self.began, self.cpu_began = self.clock.now(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Reads the clock; the update is what is neither generation nor reward."""
         total = self.clock.now() - self.began
         seconds = dict(self.clock.seconds)
-        self.ours.append({**seconds, "update": total - sum(seconds.values())})
+        cpu = time.process_time() - self.cpu_began
+        self.ours.append({**seconds, "update": total - sum(seconds.values()), "cpu": cpu})
         if self.other is not None:
             self.theirs.append(self.other.batch())
 
@@ -195,13 +154,14 @@ def summary(runs: dict[str, list[dict[str, float]]], batch: int) -> dict[str, di
     result = {}
     for name, rows in runs.items():
         parts = {part: statistics.median(row[part] for row in rows) / batch for part in PARTS}
-        result[name] = {**parts, "total": statistics.median(sum(row[part] for part in PARTS) for row in rows) / batch}
+        total = statistics.median(sum(row[part] for part in PARTS) for row in rows) / batch
+        result[name] = {**parts, "total": total, "cpu": statistics.median(row["cpu"] for row in rows) / batch}
     return result
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
     """Rows of seconds, and a row of ratios."""
-    names = (*PARTS, "total")
+    names = (*PARTS, "total", "cpu")
     lines = [f"{'seconds an episode':<20}" + "".join(f"{name:>12}" for name in names)]
     lines += [f"{who:<20}" + "".join(f"{row[name]:>12.3f}" for name in names) for who, row in found.items()]
     if "article" in found:

@@ -63,7 +63,10 @@ def make_policy(vocabulary: int = VOCABULARY, seed: int = 0) -> T5ForConditional
         decoder_start_token_id=0,
         dropout_rate=0.1,
     )
-    return T5ForConditionalGeneration(config)
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():  # as it is made it is sure of every token; now the vocabulary is about equally likely
+        model.get_output_embeddings().weight.mul_(0.02)
+    return model
 
 
 def make_classifier(labels: int, seed: int = 0, vocabulary: int = 50_265) -> RobertaForSequenceClassification:

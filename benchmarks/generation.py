@@ -1,0 +1,90 @@
+"""Tokens a second that the sampler draws, beside `model.generate` on the same model in the same process.
+
+    python benchmarks/generation.py --out generation
+
+A T5 of FLAN-T5-small's size with random weights; prompts of about 256 tokens; exactly 50 new tokens, sampled at
+temperature 1 from the whole vocabulary. Both take turns. Ours also keeps the log-probability of every token.
+Leaves out: what else a rollout needs (ppo_episode.py).
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import real_size
+import torch
+from transformers import GenerationConfig
+
+from trl_rewards_plugin.ppo.architectures import settle
+from trl_rewards_plugin.ppo.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.rollout import sample_responses
+from trl_rewards_plugin.ppo.token_rules import token_rules
+
+NEW_TOKENS = 50
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds, the device's queue included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
+    """Median tokens a second of both."""
+    model = real_size.make_policy().to(device).eval()
+    settle(model)
+    # EOS may be the last of the tokens: without that, nothing would be allowed there that ends a response.
+    rules = token_rules(model, min_new_tokens=NEW_TOKENS - 1)
+    prompts = tokenize_prompts(real_size.make_prompts(batch), real_size.make_tokenizer(), 512)
+    ids, mask = prompts.ids.to(device), prompts.mask.to(device)
+    plain = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        min_new_tokens=NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
+        decoder_start_token_id=rules.start_id,
+        eos_token_id=rules.eos_ids[0],
+        pad_token_id=rules.pad_id,
+    )
+    ways = {
+        "ours": lambda: sample_responses(model, ids, mask, rules, NEW_TOKENS),
+        "generate": lambda: model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=plain),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):  # the first is a warm-up
+        for name, work in ways.items():
+            taken = timed(work, device)
+            if turn:
+                seconds[name].append(taken)
+    return {name: batch * NEW_TOKENS / statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Measures, prints the table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("generation"), help="folder of the JSON")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = {batch: measure(batch, args.repeats, torch.device(args.device)) for batch in args.batches}
+    print(f"{'tokens a second':<18}{'ours':>10}{'generate':>10}{'times':>8}")
+    for batch, row in found.items():
+        ratio = row["ours"] / row["generate"]
+        print(f"batch {batch:<12}{row['ours']:>10.0f}{row['generate']:>10.0f}{ratio:>8.2f}")
+    record = {"machine": real_size.machine(args.device), "seed": 0, "tokens_a_second": found}
+    (args.out / "generation.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
