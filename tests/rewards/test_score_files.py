@@ -308,7 +308,7 @@ def test_standard_input_of_several_processes_is_refused(monkeypatch, reward_file
     class Two:
         index, count, first = 0, 2, True
 
-    monkeypatch.setattr(score_files, "_Processes", Two)
+    monkeypatch.setattr(score_files, "Processes", Two)
     with pytest.raises(InputError, match="several processes"):
         score_file(ScoreSettings(reward=reward_file))
 

@@ -1,12 +1,11 @@
 """Combination: how the raw scores of K named rewards become one total a text.
 
 The steps, in this order: normalise each reward's scores, clip them, weigh them, aggregate. The maths of each step is
-in normalize.py, combine.py and schedule.py; here are the settings, their checks, and what a failure says.
+in normalize.py, combine.py and schedule.py, the form of each setting in combination_settings.py; here are which
+settings go together, and what a failure says.
 Leaves out: where scores come from, and when running statistics are learnt (multi.py).
 """
 
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,14 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.combination_settings import (
+    ZSCORE,
+    by_name,
+    checked_clip,
+    checked_normalization,
+    checked_schedule,
+    checked_weights,
+)
 from trl_rewards_plugin.rewards.combine import geometric_mean, minimum, weighted_mean, weighted_sum
 from trl_rewards_plugin.rewards.names import did_you_mean, shortened
 from trl_rewards_plugin.rewards.normalize import Moments, clipped, rescaled, z_scores
@@ -23,7 +30,6 @@ from trl_rewards_plugin.rewards.schedule import interpolated
 AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     function.__name__: function for function in (weighted_sum, weighted_mean, minimum, geometric_mean)
 }
-ZSCORE = "zscore"
 
 _SLACK = 1e-6
 """How far float rounding may carry a probability out of [0, 1]."""
@@ -74,9 +80,9 @@ class Combination:
             tuple(names),
             tuple(checked_weights(weights, len(names))),
             aggregation,
-            _by_name("normalization", normalization, names, _checked_normalization),
-            _by_name("clip", clip, names, _checked_clip),
-            _by_name("weight_schedule", weight_schedule, names, _checked_schedule, for_all=False),
+            by_name("normalization", normalization, names, checked_normalization),
+            by_name("clip", clip, names, checked_clip),
+            by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
         )
         made._check_aggregation()
         return made
@@ -182,85 +188,3 @@ class Combination:
         if name in self.weight_schedule:
             found["weight_schedule"] = dict(self.weight_schedule[name])
         return found
-
-
-def checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """`count` finite floats; 1.0 each where `weights` is None.
-
-    Raises:
-        InputError: another count, or a weight that is no finite number.
-    """
-    if weights is None:
-        return [1.0] * count
-    if not isinstance(weights, Sequence):
-        raise InputError("weights as a list of numbers, one for each reward", repr(weights), "for example [1.0, 0.5]")
-    found = list(weights)
-    if len(found) != count:
-        raise InputError(f"{count} weights, one for each reward", f"{len(found)}: {found}", "give one weight a reward")
-    for weight in found:
-        if not _is_finite(weight):
-            raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")
-    return [float(weight) for weight in found]
-
-
-def _by_name(
-    what: str, given: Any, names: Sequence[str], check: Callable[[str, Any], Any], *, for_all: bool = True
-) -> dict[str, Any]:
-    """`given`, one value for every reward or a dict by name, as a dict by name without the Nones."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        if not for_all:
-            raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
-        return {name: check(what, given) for name in names}
-    for name in given:
-        if name not in names:
-            raise InputError(
-                f"{what} for rewards of this combination, {', '.join(names)}",
-                repr(name),
-                f"{did_you_mean(name, names)}give {what} as a dict by reward name",
-            )
-    return {name: check(f"{what} of {name!r}", given[name]) for name in names if given.get(name) is not None}
-
-
-def _checked_normalization(what: str, value: Any) -> Any:
-    if value == ZSCORE:
-        return ZSCORE
-    if isinstance(value, Mapping) and set(value) == {"mean", "scale"} and all(map(_is_finite, value.values())):
-        mean, scale = float(value["mean"]), float(value["scale"])
-        if scale > 0:
-            return {"mean": mean, "scale": scale}
-    raise InputError(
-        f"{what} as {ZSCORE!r}, or as {{'mean': m, 'scale': s}} with finite m and s above 0",
-        repr(value),
-        f"{did_you_mean(value, [ZSCORE])}for example {{'reward name': {ZSCORE!r}}}",
-    )
-
-
-def _checked_clip(what: str, value: Any) -> tuple[float, float]:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        low, high = value
-        # One side may be open.
-        if all(_is_number(end) and not math.isnan(end) for end in value) and low < high:
-            return float(low), float(high)
-    raise InputError(f"{what} as (low, high) with low below high", repr(value), "for example (-3.0, 3.0)")
-
-
-def _checked_schedule(what: str, value: Any) -> dict[float, float]:
-    if isinstance(value, Mapping) and value:
-        numbers = all(map(_is_finite, [*value, *value.values()]))
-        if numbers and all(0 <= place <= 1 for place in value) and all(factor >= 0 for factor in value.values()):
-            return {float(place): float(factor) for place, factor in sorted(value.items())}
-    raise InputError(
-        f"{what} as {{progress: factor}}, progress from 0 to 1, factors of at least 0",
-        repr(value),
-        "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training",
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)

@@ -7,7 +7,6 @@ first one writes. Leaves out: formats of input (row_files.py) and output (score_
 import itertools
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from trl_rewards_plugin.rewards.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.names import did_you_mean
 from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.rewards.processes import Processes
 from trl_rewards_plugin.rewards.row_files import STDIN, Row, format_of, read_rows
 from trl_rewards_plugin.rewards.score_output import open_output
 
@@ -90,7 +90,7 @@ class _Job:
         self.settings = settings
         self.form = format_of(settings.input, settings.input_format)
         self.output = open_output(settings.output)
-        self.processes = _Processes()
+        self.processes = Processes()
         if settings.input == STDIN and self.processes.count > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
@@ -232,38 +232,6 @@ class _Mean:
     @property
     def value(self) -> float | None:
         return self.sum / self.seen if self.seen else None
-
-
-class _Processes:
-    """This process among those that a launcher started; alone without one."""
-
-    def __init__(self) -> None:
-        self.index, self.count = 0, 1
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            from accelerate import PartialState
-
-            state = PartialState()
-            self.index, self.count = state.process_index, state.num_processes
-
-    @property
-    def first(self) -> bool:
-        return self.index == 0
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each process gave, in their order."""
-        if self.count == 1:
-            return [value]
-        from accelerate.utils import gather_object
-
-        return gather_object([value])
-
-    def from_first(self, value: Any) -> Any:
-        """What the first process gave."""
-        if self.count == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]
 
 
 def _slices(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
