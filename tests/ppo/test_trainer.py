@@ -115,6 +115,37 @@ def test_a_reference_of_another_class_speaks_for_itself(folders, tmp_path):
     torch.testing.assert_close(found, (2 * logits).log_softmax(-1).gather(-1, responses[..., None])[..., 0])
 
 
+def test_every_prompt_is_encoded_once_by_policy_and_reference_for_all_its_responses(folders, tmp_path):
+    trainer = make_trainer(folders["t5"], tmp_path, advantage_estimator="rloo", num_generations=2)
+    rows = {"policy": [], "reference": []}
+    for name, model in (("policy", trainer._wrapped.core), ("reference", trainer.ref_model)):
+        encoder = model.get_encoder()
+        encoder.register_forward_hook(lambda *parts, name=name: rows[name].append(len(parts[-1][0])))
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    rollout = trainer.collect(batch)
+    prompts = len(rollout) // 2
+    assert rows == {"policy": [prompts], "reference": [prompts]}
+    alone = trainer.reference_logprobs(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids)
+    torch.testing.assert_close(rollout.ref_logprobs, alone)
+
+
+def test_micro_batches_hold_prompts_of_like_length(folders, tmp_path):
+    trainer = make_trainer(
+        folders["t5"], tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=4, num_mini_batches=1
+    )
+    widths = []
+
+    def note(module, inputs):
+        if torch.is_grad_enabled():
+            widths.append(inputs[0].shape[1])
+
+    trainer.model.register_forward_pre_hook(note)
+    trainer.train()
+    mini_batches = [widths[at : at + 4] for at in range(0, len(widths), 4)]
+    assert all(part == sorted(part) for part in mini_batches)
+    assert any(part[0] < part[-1] for part in mini_batches)
+
+
 def words_with_s(completions, **kwargs):
     """Share of words that begin with an s."""
     return [sum(word.startswith("s") for word in text.split()) / max(len(text.split()), 1) for text in completions]

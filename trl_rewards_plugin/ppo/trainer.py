@@ -220,12 +220,19 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     # ---- The model and its parts ----
 
     def reference_logprobs(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, encoder_states: Tensor | None = None
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        encoder_states: Tensor | None = None,
+        *,
+        copies: int = 1,
     ) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference.
 
         Args:
             encoder_states: the policy's (B, S, H), read where the reference has the same encoder.
+            copies: so many rows side by side have one prompt, which is then encoded once.
         """
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
@@ -233,7 +240,11 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         else:
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
-            states = encoder_states if self._one_encoder else None
+            if self._one_encoder and encoder_states is not None:
+                states = encoder_states
+            else:
+                states = encode_prompts(reference, prompt_ids[::copies], prompt_mask[::copies])
+                states = states.repeat_interleave(copies, 0)
             return score_responses(
                 reference, prompt_ids, prompt_mask, response_ids, self.rules, states, sliced=self._reference_sliced
             )[0]
@@ -305,7 +316,9 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         wrapped.eval()
         with self.accelerator.autocast():
             output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
-            ref_logprobs = self.reference_logprobs(prompt_ids, prompt_mask, responses.ids, encoder_states)
+            ref_logprobs = self.reference_logprobs(
+                prompt_ids, prompt_mask, responses.ids, encoder_states, copies=self.args.num_generations
+            )
         return Rollout(
             prompt_ids,
             prompt_mask,

@@ -153,6 +153,8 @@ def _mini_batch_step(
     device = rollout.response_ids.device
     rows = rows.to(device)
     tokens = host.reduce(rollout.response_mask[rows].sum().float()).clamp(min=1)
+    # Rows of like length together: each micro-batch is cut to its own longest prompt.
+    rows = rows[rollout.prompt_mask[rows].sum(1).argsort(stable=True)]
     chunks = rows.split(lesson.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
