@@ -48,7 +48,7 @@ def held_out_row(text: str = "an output", after: float = 1.5) -> dict[str, Any]:
     row: dict[str, Any] = {"prompt": "Say it.", "source": "Say it.", **{side: f"{side} {text}" for side in sides}}
     for side in sides:
         reward = after if side == "after" else 0.5
-        row |= {f"{side}_reward": reward, f"{side}_good": reward, f"{side}_kind": 0.0}
+        row |= {f"{side}_reward": reward, f"{side}_good": reward - 0.5, f"{side}_kind": 1.0}
     return row
 
 

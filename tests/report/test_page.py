@@ -128,6 +128,13 @@ def test_an_unfinished_run_has_its_curves(tmp_path):
     assert (page.of("table"), page.of("article"), page.of("script")) == ([], [], [])
 
 
+def test_a_single_component_is_drawn_once(tmp_path):
+    row = held_out_row()
+    rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
+    page = read(write_report([write_run(tmp_path, held_out=rows)]))
+    assert [text for _, text in page.of("figcaption")][-2:] == ["Length of a response", "reward"]
+
+
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):
     folder = write_run(tmp_path)
     for name in ("log.jsonl", "completions.parquet"):

@@ -21,7 +21,7 @@ def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path)
     assert {sample.index for sample in found} == {3}
     assert found[2].scores == {"both": 1.0}
     assert found[2].reward == 1.0
-    assert found[-1].scores == {"reward": 2.5, "good": 2.5, "kind": 0.0}
+    assert found[-1].scores == {"reward": 2.5, "good": 2.0, "kind": 1.0}
 
 
 def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):

@@ -47,4 +47,5 @@ def best_of(totals: np.ndarray, num_samples: int) -> np.ndarray:
         raise ValueError(f"totals must be (B * {num_samples},), got {totals.shape}")
     grouped = totals.reshape(-1, num_samples)
     # An unscored sample (NaN) is never the best one.
-    return np.where(np.isnan(grouped), -np.inf, grouped).argmax(axis=1) + np.arange(len(grouped)) * num_samples
+    best: np.ndarray = np.where(np.isnan(grouped), -np.inf, grouped).argmax(axis=1)
+    return best + np.arange(len(grouped)) * num_samples

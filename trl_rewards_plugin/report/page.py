@@ -99,15 +99,20 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
 def distribution_charts(run: Run, index: int) -> list[Chart]:
     """The reward and each component of the sampled held-out outputs, before and after."""
     names = [name.removeprefix("before_") for name in run.held_out[0] if name.startswith("before_")]
-    names = [name for name in names if not name.startswith("greedy")]
-    charts = []
-    for name in names:
-        # None, in place of a number, is how parquet tells what was not scored.
-        before, after = (
-            np.array([row[f"{side}_{name}"] for row in run.held_out], dtype=np.float64) for side in ("before", "after")
-        )
-        charts.append(Chart(name, Markup(draw_distributions(name, before, after, index))))
-    return charts
+    scores = {name: _held_out_scores(run, name) for name in names if not name.startswith("greedy")}
+    # A single component of weight 1 is the reward once more.
+    shown = [
+        name
+        for name in scores
+        if name == "reward" or not np.array_equal(scores[name], scores["reward"], equal_nan=True)
+    ]
+    return [Chart(name, Markup(draw_distributions(name, scores[name][0], scores[name][1], index))) for name in shown]
+
+
+def _held_out_scores(run: Run, name: str) -> np.ndarray:
+    """(2, N) scores before and after; NaN where a text was not scored."""
+    sides = [[row[f"{side}_{name}"] for row in run.held_out] for side in ("before", "after")]
+    return np.array(sides, dtype=np.float64)
 
 
 def _digest(text: str) -> str:
