@@ -260,17 +260,32 @@ def test_a_call_beats_the_constructor_beats_the_task_beats_the_model(folders):
         ("text2text-generation", {}, ""),
         ("translation_en_to_fr", {}, "book : "),
         ("translation", {"src_lang": "en", "tgt_lang": "fr"}, "book : "),
-        ("translation", {}, ""),
+        ("translation", {}, "look : "),
     ],
 )
 def test_the_tasks_prefix_goes_in_front(folders, task, options, prefix):
     model = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])
-    specific = {"summarization": {"prefix": "good morning : "}, "translation_en_to_fr": {"prefix": "book : "}}
+    specific = {
+        "summarization": {"prefix": "good morning : "},
+        "translation_en_to_de": {"prefix": "look : "},
+        "translation_en_to_fr": {"prefix": "book : "},
+    }
     model.config.task_specific_params = specific
     pipe = text2text_pipeline(model, task=task, device="cpu", max_new_tokens=5, **options)
     (expected,) = by_hand(folders["t5"], [prefix + TEXTS[1]], max_new_tokens=5)
     assert list(pipe(TEXTS[1])[0].values()) == [expected]
     assert specific["summarization"] == {"prefix": "good morning : "}
+
+
+def test_a_translation_without_languages_is_the_models_first_pair_and_says_so(folders, caplog):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])
+    assert text2text_pipeline(model, task="translation", device="cpu").task == "translation"
+    assert "first pair" not in caplog.text
+    model.config.task_specific_params = {"summarization": {}, "translation_en_to_de": {}, "translation_en_to_fr": {}}
+    assert text2text_pipeline(model, task="translation", device="cpu").task == "translation_en_to_de"
+    assert "'translation_en_to_de', the model's first pair" in caplog.text
+    named = text2text_pipeline(model, task="translation", device="cpu", src_lang="en", tgt_lang="fr")
+    assert named.task == "translation"
 
 
 def test_the_configs_own_prefix_serves_where_the_task_has_none(folders):

@@ -224,10 +224,24 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     """Translations, as `translation_text`. See `Text2TextGenerationPipeline`.
 
     Languages come from the task, `translation_XX_to_YY`, or as `src_lang` and `tgt_lang`; models for one pair need
-    none. Given when the pipeline is built, they also choose T5's task-specific parameters.
+    none. Given when the pipeline is built, they also choose T5's task-specific parameters. Without any, the task
+    "translation" stands for the first pair that these name (T5: English to German), as in transformers 4; a log line
+    says so.
     """
 
     return_name = "translation"
+
+    def __init__(self, model: Any, *args: Any, task: str = "translation", **kwargs: Any):
+        super().__init__(model, *args, task=self._pair_of(model, task, kwargs), **kwargs)
+
+    def _pair_of(self, model: Any, task: str, kwargs: dict[str, Any]) -> str:
+        if task != "translation" or any(self._languages(task, kwargs)):
+            return task
+        specific = getattr(model.config, "task_specific_params", None) or {}
+        pair = next((key for key in specific if PAIR.fullmatch(key)), task)
+        if pair != task:
+            logger.warning(f"The task 'translation' names no languages: taken for {pair!r}, the model's first pair.")
+        return pair
 
     def _params_key(self, task: str, kwargs: dict[str, Any]) -> str:
         src, tgt = self._languages(task, kwargs)
