@@ -1,4 +1,3 @@
-import shutil
 import subprocess
 import sys
 
@@ -46,4 +45,3 @@ def test_a_report_needs_no_torch(tmp_path):
         f"assert main(['report', {str(folder)!r}]) == 0\nassert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    shutil.rmtree(folder)
