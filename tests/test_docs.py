@@ -28,7 +28,7 @@ def results(tmp_path_factory):
         "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg",
     }  # fmt: skip
     command = [sys.executable, "-m", "tests.run_documentation", str(folder)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 
