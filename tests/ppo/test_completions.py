@@ -107,6 +107,15 @@ def test_nothing_is_kept_or_written_unasked(model, tmp_path, capsys):
     assert "Held-out" not in capsys.readouterr().out
 
 
+def test_none_are_printed_where_none_are_asked_for(model, tmp_path, capsys):
+    trainer = make_trainer(
+        model, tmp_path, letters, log_completions=True, num_completions_to_print=0, total_episodes=8
+    )
+    trainer.train()
+    assert list(tmp_path.rglob("*.parquet"))
+    assert "Step" not in capsys.readouterr().out
+
+
 def test_a_number_of_completions_to_print_that_makes_no_sense_is_refused(tmp_path):
-    with pytest.raises(InputError, match="num_completions_to_print at least 1"):
-        Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", num_completions_to_print=0)
+    with pytest.raises(InputError, match="num_completions_to_print 0 or more"):
+        Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", num_completions_to_print=-1)

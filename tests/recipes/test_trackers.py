@@ -1,5 +1,3 @@
-from importlib.util import find_spec
-
 import pytest
 from transformers.integrations import integration_utils
 
@@ -34,7 +32,6 @@ def test_an_unknown_tracker_is_refused(name, step):
     assert step in str(caught.value)
 
 
-@pytest.mark.skipif(find_spec("tensorboard") is None, reason="the package tensorboard is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own dependencies
 def test_tensorboard_reads_every_curve_of_every_rollout(tiny_run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

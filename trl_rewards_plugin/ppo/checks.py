@@ -18,6 +18,7 @@ from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, Pre
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy import bare_model
+from trl_rewards_plugin.unreachable import what_to_do
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
@@ -71,7 +72,7 @@ def _read_config(name: str):
         raise InputError(
             "a folder with a model, or the id of one on the Hub",
             f"{name!r}: {str(error).splitlines()[0]}",
-            f"check the spelling, {EXAMPLES}; without network, pass a folder",
+            what_to_do(error, f"check the spelling, {EXAMPLES}"),
         ) from error
 
 

@@ -78,7 +78,8 @@ class CompletionLog:
         table = join_tables(gather_object([table]))
         if self.main_process and table:
             write_completions(self.output_dir / folder, table, step)
-            print_completions(table, title, self.limit)
+            if self.limit != 0:
+                print_completions(table, title, self.limit)
 
 
 def join_tables(tables: Sequence[Table]) -> Table:

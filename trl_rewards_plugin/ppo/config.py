@@ -222,7 +222,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         },
     )
     num_completions_to_print: int | None = field(
-        default=5, metadata={"help": "Completions to print; the files hold all. None prints all, often screens full."}
+        default=5, metadata={"help": "Completions to print, 0 for none; the files hold all. None prints all."}
     )
     eval_generation_kwargs: dict[str, Any] | str | None = field(
         default=None,
@@ -324,8 +324,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("stop_on", set(self.stop_on or ()) <= set(ALARMS), f"of names among {', '.join(ALARMS)}"),
             (
                 "num_completions_to_print",
-                self.num_completions_to_print is None or self.num_completions_to_print >= 1,
-                "at least 1, or None for all",
+                self.num_completions_to_print is None or self.num_completions_to_print >= 0,
+                "0 or more, or None for all",
             ),
         ]
         for name, holds, expected in rules:

@@ -63,6 +63,8 @@ _TINY = Preset(
             "kl_coef": 0.05,
             "save_steps": 10,
             "save_total_limit": 1,
+            "log_completions": True,  # for `trl-rewards report`; the progress bar has the screen
+            "num_completions_to_print": 0,
             "seed": 0,
         }
     ),
@@ -89,6 +91,8 @@ _ARTICLE = Preset(
             "learning_rate": 2e-5,
             "response_length": 64,
             "max_prompt_length": 512,
+            "log_completions": True,  # for `trl-rewards report`; the progress bar has the screen
+            "num_completions_to_print": 0,
             "seed": 0,
         }
     ),
