@@ -207,7 +207,7 @@ def test_a_name_that_is_nowhere_is_refused(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     error = refused(lambda: check_seq2seq_model("nobody/no-such-model"))
     assert "'nobody/no-such-model'" in error.found
-        assert "hf download" in error.next_step  # offline nobody can tell a slip from a model not fetched yet
+    assert "hf download" in error.next_step  # offline nobody can tell a slip from a model not fetched yet
 
 
 def test_a_classifier_is_no_policy(tmp_path):
