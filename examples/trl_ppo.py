@@ -5,6 +5,10 @@
 
 TRL hands a reward model token ids; `as_reward_model` decodes them, finds the response behind the query that it knows,
 and scores it. On a newer TRL, and for encoder-decoders on any, Seq2SeqPPOTrainer is the trainer to take.
+
+The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
+
+    objective/scores: -0.79 -> -0.73
 """
 
 import sys
