@@ -42,6 +42,7 @@ from transformers import (
 )
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin.ppo.checkpoint import tell_untied
 from trl_rewards_plugin.ppo.policy import teacher_forced
 from trl_rewards_plugin.ppo.token_rules import token_rules
 
@@ -88,7 +89,7 @@ def make_problem(tokens: int, seed: int) -> Problem:
 
 
 def make_model(seed: int) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A random T5 with an output matrix of its own, whose answers are neither alike nor certain."""
+    """A random T5 whose answers are neither alike nor certain."""
     names = [*SPECIAL, *(f"p{row}" for row in range(PROMPTS)), *(f"w{word}" for word in range(WORDS))]
     core = Tokenizer(models.WordLevel({name: row for row, name in enumerate(names)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -222,9 +223,12 @@ def train_legacy(tokens: int, seed: int, environment: Path) -> dict:
     rules = token_rules(model, suppressed=tuple(range(first)))
     reference = answer_logprobs(model, tokenizer, rules, tokens)
     best = optimum(reference, problem.rewards, BETA)
+    # As transformers 5 builds it, its output matrix is the embedding, unscaled: transformers 4 has no such T5.
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder / "model")
+        tell_untied(model, folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {
             "rewards": problem.rewards.tolist(),
@@ -300,7 +304,7 @@ def draw(runs: list[dict], path: Path) -> None:
 def main() -> None:
     """Trains, prints the table, writes JSON and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    parser.add_argument("--estimators", nargs="*", choices=ESTIMATORS, default=list(ESTIMATORS))
     parser.add_argument("--penalties", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--tokens", nargs="+", type=int, choices=ROLLOUTS, default=list(ROLLOUTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

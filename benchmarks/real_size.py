@@ -21,6 +21,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from trl_rewards_plugin.ppo.checkpoint import tell_untied
+
 VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
 CLASSIFIERS = {"acceptability": 2, "neutrality": 3}  # labels of the article's judges
@@ -64,8 +66,8 @@ def make_policy(vocabulary: int = VOCABULARY, seed: int = 0) -> T5ForConditional
         dropout_rate=0.1,
     )
     model = T5ForConditionalGeneration(config)
-    with torch.no_grad():  # as it is made it is sure of every token; now the vocabulary is about equally likely
-        model.get_output_embeddings().weight.mul_(0.02)
+    model.lm_head = torch.nn.Linear(config.d_model, vocabulary, bias=False)  # transformers 5 builds every T5 tied
+    model.lm_head.weight.data.normal_(std=0.02)  # the vocabulary is about equally likely
     return model
 
 
@@ -90,6 +92,7 @@ def save_models(folder: Path) -> None:
     built |= {name: make_classifier(labels, seed) for seed, (name, labels) in enumerate(CLASSIFIERS.items())}
     for name, model in built.items():
         model.save_pretrained(folder / name)
+        tell_untied(model, folder / name)
         tokenizer.save_pretrained(folder / name)
 
 

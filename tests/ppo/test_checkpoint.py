@@ -10,13 +10,14 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from transformers import T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo import restart
 from trl_rewards_plugin.ppo import trainer as trainer_module
-from trl_rewards_plugin.ppo.checkpoint import frozen_rewards
+from trl_rewards_plugin.ppo.checkpoint import frozen_rewards, tell_untied
 from trl_rewards_plugin.ppo.checkpoint_folder import UNFINISHED, checkpoints, damage, find_checkpoint
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
@@ -359,3 +360,22 @@ def test_another_number_of_processes_is_told(model, folder, caplog):
     with caplog.at_level(logging.WARNING):
         make_trainer(model, folder).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     assert "was saved by 2 processes and is resumed by 1" in caplog.text
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_untied_t5_says_so_to_transformers_4_and_still_reads_as_it_was(tmp_path, tied):
+    """Version 4 believes `tie_word_embeddings`; version 5 writes true whatever the tensors are."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(**sizes, tie_word_embeddings=tied, decoder_start_token_id=0)).eval()
+    if not tied:
+        model.lm_head = torch.nn.Linear(8, 20, bias=False)
+    model.save_pretrained(tmp_path)
+    tell_untied(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is tied
+    reloaded = T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    inputs = {"input_ids": torch.tensor([[3, 4, 1]]), "decoder_input_ids": torch.tensor([[0, 5]])}
+    with torch.no_grad():
+        torch.testing.assert_close(reloaded(**inputs).logits, model(**inputs).logits)
+    same = reloaded.lm_head.weight.data_ptr() == reloaded.shared.weight.data_ptr()
+    assert same is tied

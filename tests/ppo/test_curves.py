@@ -1,15 +1,9 @@
 import numpy as np
-import pytest
 from matplotlib import image
 
 from tests.ppo.test_trainer import make_trainer
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.ppo import curves
-
-
-def test_trailing_mean_by_hand():
-    assert curves.trailing_mean(np.array([1.0, 3.0, 5.0, 1.0]), 2) == pytest.approx([1, 2, 4, 3])
-    assert curves.trailing_mean(np.array([2.0, 8.0]), 1) == pytest.approx([2, 8])
 
 
 def row(step, **more):

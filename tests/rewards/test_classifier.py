@@ -193,9 +193,13 @@ def test_only_the_config_is_read_before_the_first_use(tmp_path):
     close(reward(["a"]), ClassifierReward(judge(), label="good")(["a"]))
 
 
-def test_a_name_that_cannot_be_found_keeps_its_own_error(tmp_path):
-    with pytest.raises(OSError, match="missing-model"):
+def test_a_name_that_cannot_be_found_or_reached_is_told_with_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="missing-model"):
         ClassifierReward(tmp_path / "missing-model", label="good")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="nobody/nothing") as refused:
+        ClassifierReward("nobody/nothing", label="good")
+    assert "network" in refused.value.next_step
 
 
 def test_weights_are_float32_in_eval_mode_unless_asked(tmp_path):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.checkpoint_folder import STATE_FILE
@@ -162,3 +163,17 @@ def frozen_rewards(rewards: Sequence[Callable]) -> Iterator[None]:
 def _with_state(rewards: Sequence[Callable]) -> list[Any]:
     methods = ("state_dict", "load_state_dict")
     return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
+
+
+def tell_untied(model: PreTrainedModel, folder: Path) -> None:
+    """Lets transformers 4 read an untied T5 (FLAN-T5) that transformers 5 saved into `folder`.
+
+    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it reads; version 4 would
+    believe it and compute something else without a word. Version 5 reads both alike.
+    """
+    config = folder / "config.json"
+    if getattr(model.config, "scale_decoder_outputs", True) or not config.is_file():  # no untied T5, or an adapter
+        return
+    if cast(Any, model.get_output_embeddings()).weight is not cast(Any, model.get_input_embeddings()).weight:
+        values = json.loads(config.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from trl_rewards_plugin.hub.curve import moving_average
+
 FILE = "training_curves.png"
 # Title, unit, key of a rollout's row, key of an evaluation's row.
 PANELS = (
@@ -88,7 +90,7 @@ def _draw_rollouts(axes: Any, steps: np.ndarray, values: np.ndarray) -> dict[str
         (line,) = axes.plot(steps, values, color=ROLLOUT_COLOR, linewidth=1.8, marker=marker)
         return {"rollouts": line}
     (thin,) = axes.plot(steps, values, color=ROLLOUT_COLOR, alpha=0.3, linewidth=1)
-    (bold,) = axes.plot(steps, trailing_mean(values, window), color=ROLLOUT_COLOR, linewidth=2)
+    (bold,) = axes.plot(steps, moving_average(values, window), color=ROLLOUT_COLOR, linewidth=2)
     return {"rollouts": thin, f"mean of the last {window} rollouts": bold}
 
 
@@ -97,8 +99,3 @@ def _draw_evaluations(axes: Any, steps: np.ndarray, values: np.ndarray) -> dict[
         return {}
     (points,) = axes.plot(steps, values, "o--", color=EVAL_COLOR, markersize=5, linewidth=1.2)
     return {"held-out prompts": points}
-
-
-def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """(R,) mean of the last `window` values at each step, of fewer at the start."""
-    return np.array([values[max(0, end - window) : end].mean() for end in range(1, len(values) + 1)])

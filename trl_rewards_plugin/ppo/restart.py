@@ -26,6 +26,7 @@ from trl_rewards_plugin.ppo.checkpoint import (
     restore_rewards,
     reward_states,
     save_critic,
+    tell_untied,
 )
 from trl_rewards_plugin.ppo.checkpoint_folder import (
     HOST_STATE_FILE,
@@ -188,6 +189,7 @@ class RestartableTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         policy = None if state_dict is None else policy_state(self._wrapped, state_dict)
         cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
+        tell_untied(self._wrapped.core, folder)
         self.processing_class.save_pretrained(folder)
         if self._checkpointing:
             save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import devices
@@ -19,6 +19,7 @@ from trl_rewards_plugin.rewards.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.forward import BatchedForward
 from trl_rewards_plugin.rewards.loading import load_classifier, load_tokenizer
+from trl_rewards_plugin.unreachable import what_to_do
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
@@ -51,6 +52,18 @@ def position_limit(config: Any) -> int | None:
         pad = getattr(config, "pad_token_id", None)
         positions -= (1 if pad is None else pad) + 1
     return positions
+
+
+def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
+    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a text classifier: a folder, or an id on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
+            what_to_do(error, "check the spelling"),
+        ) from error
 
 
 class SharedClassifier:
@@ -95,7 +108,7 @@ class SharedClassifier:
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
             self.source = self.model_id = os.fspath(model)
-            self.config = AutoConfig.from_pretrained(self.source, revision=revision)
+            self.config = _read_config(self.model_id, revision)
         else:
             raise InputError(
                 "model as a Hub id, a folder, or a loaded PreTrainedModel",
