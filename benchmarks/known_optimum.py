@@ -56,8 +56,9 @@ PENALTIES = {
 }
 REASONS = {
     "k1 in the reward": "its own gradient has mean 0, so nothing is lost where rewards carry none: the optimum itself",
-    "k3 in the reward": "its own gradient, which is that of KL(reference || policy), is lost in a reward; with rho = "
-    "reference / policy, training ends where reward - beta (rho - log rho) is level, not reward + beta log rho",
+    "k3 in the reward": "its own gradient, which is that of KL(reference || policy), is lost in a reward; what is "
+    "left, with rho = reference / policy, is beta (log rho - rho), which falls again where rho is above 1: an answer "
+    "that has become rarer than under the reference is driven out",
     "k3 in the loss": "its gradient is that of KL(reference || policy), whose optimum is beta reference / (lambda - "
     "reward); and whitened or standardised advantages (all but rloo) weigh the reward anew against the penalty",
 }
@@ -295,8 +296,8 @@ def draw(runs: list[dict], path: Path) -> None:
         axis.axhline(REACHED, color="grey", linewidth=0.8)
         axis.set(title=f"responses of {tokens} token{'s' * (tokens > 1)}", xlabel="rollouts", yscale="log")
     axes[0][0].set_ylabel("total variation distance to the optimum")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 0.83, 1))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=7, loc="center right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -304,7 +305,7 @@ def draw(runs: list[dict], path: Path) -> None:
 def main() -> None:
     """Trains, prints the table, writes JSON and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--estimators", nargs="*", choices=ESTIMATORS, default=list(ESTIMATORS))
+    parser.add_argument("--estimators", nargs="*", choices=ESTIMATORS, default=list(ESTIMATORS), help="may be none")
     parser.add_argument("--penalties", nargs="+", choices=PENALTIES, default=list(PENALTIES))
     parser.add_argument("--tokens", nargs="+", type=int, choices=ROLLOUTS, default=list(ROLLOUTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
