@@ -108,7 +108,7 @@ def train_article(rate: float, goal: float, limit: float, every: int, seed: int,
         loop = ArticleLoop(environment, folder, settings)
         curve: list[tuple[int, float, float]] = []
         episodes, seconds = 0, 0.0
-        while seconds < limit and not (curve and curve[-1][2] >= goal):
+        while not curve or (seconds < limit and curve[-1][2] < goal):
             result = loop.batch()
             seconds += result["generation"] + result["reward"] + result["update"]
             episodes += batch

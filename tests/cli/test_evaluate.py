@@ -240,7 +240,7 @@ def test_help_says_every_option(capsys):
         (
             ["--metric-kwargs", '{"neutrality": {"config_name": "/no/such/judge", "label": 1}}'],
             "'/no/such/judge': ",
-            "config_name in --metric-kwargs",
+            "check the spelling",
         ),
         (["--metric-kwargs", "{bad"], "no JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),

@@ -53,8 +53,8 @@ class ClassifierReward(Reward):
             loaded again for the next scoring.
 
     Raises:
-        InputError: an unknown label, score type or pair, or a value out of range.
-        OSError: of huggingface_hub or transformers, where the model's config cannot be read.
+        InputError: an unknown label, score type or pair, a value out of range, or a model whose config cannot be
+            read.
     """
 
     def __init__(

@@ -82,8 +82,8 @@ class SharedClassifier:
         forward: How texts are batched, and what was learnt of the memory.
 
     Raises:
-        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk".
-        OSError: of huggingface_hub or transformers, where the config cannot be read.
+        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk"; or a config
+            that cannot be read.
     """
 
     def __init__(
