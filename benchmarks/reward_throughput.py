@@ -3,7 +3,7 @@
 python benchmarks/reward_throughput.py [--device cuda] [--dtype bfloat16] [--output FILE.json]
 
 Two roberta-base-sized classifiers with random weights (the time does not depend on them) score 512 real texts of 5 to
-60 words: the bundled prompts, and pairs of neighbours among them. Compared in alternation, `--repeats` times, of which
+60 words: the bundled prompts, their single sentences, and pairs of neighbours among them. Compared in alternation, `--repeats` times, of which
 the median counts:
 
     one        the article's way: pipeline(text), one text at a time, for each classifier
@@ -21,6 +21,7 @@ import itertools
 import json
 import platform
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -45,13 +46,14 @@ Times = dict[str, list[tuple[float, float]]]
 
 
 def read_texts() -> list[str]:
-    """The bundled prompts, each a sentence, and each two neighbours as one text; distinct, in a fixed order."""
-    sentences: list[str] = []
+    """The bundled prompts, their sentences, and each two neighbours as one text; distinct, in a fixed order."""
+    prompts: list[str] = []
     for name in ("train", "heldout"):
         lines = (asset_path("prompts") / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        sentences += [json.loads(line)["prompt"] for line in lines]
-    pairs = [f"{left} {right}" for left, right in itertools.pairwise(sentences)]
-    return list(dict.fromkeys(sentences + pairs))
+        prompts += [json.loads(line)["prompt"] for line in lines]
+    sentences = [sentence for prompt in prompts for sentence in re.split(r"(?<=[.!?]) ", prompt)]
+    pairs = [f"{left} {right}" for left, right in itertools.pairwise(prompts)]
+    return list(dict.fromkeys(sentences + prompts + pairs))
 
 
 def choose(texts: Sequence[str], count: int, seed: int) -> list[str]:
