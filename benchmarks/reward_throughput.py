@@ -3,8 +3,8 @@
 python benchmarks/reward_throughput.py [--device cuda] [--dtype bfloat16] [--output FILE.json]
 
 Two roberta-base-sized classifiers with random weights (the time does not depend on them) score 512 real texts of 5 to
-60 words: the bundled prompts, their single sentences, and pairs of neighbours among them. Compared in alternation, `--repeats` times, of which
-the median counts:
+60 words: the bundled prompts, their single sentences, and pairs of neighbours among them. Compared in alternation,
+`--repeats` times, of which the median counts:
 
     one        the article's way: pipeline(text), one text at a time, for each classifier
     batch32    pipeline(texts, batch_size=32), for each classifier
