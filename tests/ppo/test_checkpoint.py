@@ -362,6 +362,15 @@ def test_another_number_of_processes_is_told(model, folder, caplog):
     assert "was saved by 2 processes and is resumed by 1" in caplog.text
 
 
+def test_a_kill_before_the_oldest_checkpoints_were_removed_leaves_none_too_many(model, tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(restart, "rotate", lambda *arguments, **keep: None)
+        make_trainer(model, tmp_path, save_steps=1, save_total_limit=2).train()
+    assert len(checkpoints(tmp_path)) == 3
+    make_trainer(model, tmp_path, save_steps=1, save_total_limit=2).train(resume_from_checkpoint=True)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_an_untied_t5_says_so_to_transformers_4_and_still_reads_as_it_was(tmp_path, tied):
     """Version 4 believes `tie_word_embeddings`; version 5 writes true whatever the tensors are."""

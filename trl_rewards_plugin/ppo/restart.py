@@ -91,6 +91,9 @@ class RestartableTrainer(Trainer):
         folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
         if folder is not None:
             self._resume_run_state(folder)
+            if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
+                best = TrainerState.load_from_json(str(folder / HOST_STATE_FILE)).best_model_checkpoint
+                rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
         elif self.args.should_save and (found := checkpoints(output_dir)):
             _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
         self._resumed_from = folder
