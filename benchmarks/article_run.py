@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from trl_rewards_plugin import ClassifierReward, MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 
 
 def main() -> None:
@@ -34,10 +34,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         real_size.save_models(folder)
-        reward = MultiClassifierReward(
-            [ClassifierReward(folder / judge, label=real_size.LABEL, name=judge) for judge in real_size.CLASSIFIERS],
-            [1.0, 0.5],
-        )
         config = Seq2SeqPPOConfig(
             output_dir=str(folder / "run"),
             num_train_epochs=args.epochs,
@@ -54,7 +50,7 @@ def main() -> None:
         )
         trainer = Seq2SeqPPOTrainer(
             str(folder / "policy"),
-            reward,
+            real_size.make_reward(folder),
             config,
             train_dataset=Dataset.from_dict({"prompt": real_size.make_prompts(args.prompts)}),
             processing_class=real_size.make_tokenizer(),

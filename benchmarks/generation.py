@@ -10,7 +10,6 @@ Leaves out: what else a rollout needs (ppo_episode.py).
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,13 +27,9 @@ NEW_TOKENS = 50
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds, the device's queue included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began = real_size.now(device)
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return real_size.now(device) - began
 
 
 def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:

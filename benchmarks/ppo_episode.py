@@ -27,11 +27,10 @@ from article_process import ArticleLoop, model_and_tokens
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
-from trl_rewards_plugin import ClassifierReward, MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.ppo import trainer as trainer_module
 
 NEW_TOKENS, EPOCHS = 50, 4
-WEIGHTS = (1.0, 0.5)
 PARTS = ("generation", "reward", "update")
 
 
@@ -42,7 +41,7 @@ def article_settings(folder: Path, prompts: list[str], args: argparse.Namespace)
         "seed": args.seed,
         "policy": model_and_tokens(folder / "policy"),
         "judges": [{**model_and_tokens(judge), "label": real_size.LABEL} for judge in judges],
-        "weights": list(WEIGHTS),
+        "weights": real_size.WEIGHTS,
         "prompts": prompts,
         "generation": {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS},
         "ppo": {"batch_size": args.batch, "mini_batch_size": args.mini, "ppo_epochs": EPOCHS},
@@ -58,9 +57,7 @@ class Clock:
 
     def now(self) -> float:
         """Seconds, the device's queue included."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return real_size.now(self.device)
 
     def timed(self, part: str, work: Callable) -> Callable:
         """`work`, its time counted."""
@@ -103,10 +100,6 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     real_size.save_models(folder)
     prompts = real_size.make_prompts(args.batch * (args.repeats + 1), args.seed)
     device = torch.device("cpu" if args.cpu else "cuda")
-    reward = MultiClassifierReward(
-        [ClassifierReward(folder / name, label=real_size.LABEL, name=name) for name in real_size.CLASSIFIERS],
-        list(WEIGHTS),
-    )
     config = Seq2SeqPPOConfig(
         output_dir=str(folder / "run"),
         learning_rate=1.41e-5,
@@ -132,7 +125,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     turns = TakeTurns(clock, other)
     trainer = Seq2SeqPPOTrainer(
         str(folder / "policy"),
-        reward,
+        real_size.make_reward(folder),
         config,
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=real_size.make_tokenizer(),

@@ -8,6 +8,7 @@ Leaves out: anything that could be learnt; the words mean nothing.
 import platform
 import random
 import resource
+import time
 from pathlib import Path
 
 import torch
@@ -21,12 +22,14 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
 from trl_rewards_plugin.ppo.checkpoint import tell_untied
 
 VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
 CLASSIFIERS = {"acceptability": 2, "neutrality": 3}  # labels of the article's judges
 LABEL = "LABEL_1"
+WEIGHTS = [1.0, 0.5]
 
 
 def word_tokenizer(vocabulary: int = VOCABULARY) -> Tokenizer:
@@ -96,6 +99,12 @@ def save_models(folder: Path) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
+def make_reward(folder: Path) -> MultiClassifierReward:
+    """The article's reward of the classifiers that `save_models` wrote."""
+    parts = [ClassifierReward(folder / name, label=LABEL, name=name) for name in CLASSIFIERS]
+    return MultiClassifierReward(parts, WEIGHTS)
+
+
 def make_prompts(count: int, seed: int = 0, shortest: int = 224, longest: int = 287) -> list[str]:
     """Random words; with the EOS about 256 tokens each."""
     generator = random.Random(seed)
@@ -103,6 +112,13 @@ def make_prompts(count: int, seed: int = 0, shortest: int = 224, longest: int = 
         " ".join(f"w{generator.randrange(len(SPECIAL), 32_000)}" for _ in range(generator.randint(shortest, longest)))
         for _ in range(count)
     ]
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when all that the device was given is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def machine(device: str = "cpu") -> dict:

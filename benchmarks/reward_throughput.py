@@ -19,7 +19,6 @@ import argparse
 import gc
 import itertools
 import json
-import platform
 import random
 import re
 import statistics
@@ -30,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import real_size
 import tokenizers
 import torch
 import transformers
@@ -148,13 +148,9 @@ STEPS: dict[str, Callable] = {
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Seconds of `work`, the device's queue included, and of them those that this process had the CPU."""
     gc.collect()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    start, cpu_start = time.perf_counter(), time.process_time()
+    start, cpu_start = real_size.now(device), time.process_time()
     work()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.perf_counter() - start, time.process_time() - cpu_start
+    return real_size.now(device) - start, time.process_time() - cpu_start
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -223,19 +219,13 @@ def _within(context: Callable, work: Callable[[], object]) -> object:
 
 def describe(seconds: Times, difference: float, texts: list[str], arguments) -> dict:
     """The result as plain values."""
-    device = torch.device(arguments.device)
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif Path("/proc/cpuinfo").is_file():
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
+    machine = real_size.machine(arguments.device)
     medians = {way: statistics.median(wall for wall, _ in values) for way, values in seconds.items()}
     cpu = {way: statistics.median(own for _, own in values) for way, values in seconds.items()}
     return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "device": machine["device"],
+        "threads": machine["threads"],
+        "versions": {name: machine[name] for name in ("torch", "transformers")},
         "seed": arguments.seed,
         "texts": len(texts),
         "words": sum(len(text.split()) for text in texts),

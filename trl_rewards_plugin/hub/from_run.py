@@ -51,7 +51,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         step = "give the output_dir of a finished run"
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
         raise InputError(f"a run folder with {', '.join(FILES)}", found, step)
-    config = _read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in TOLD_APART}
     prefix = named["prompt_prefix"] or ""
@@ -92,7 +92,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
 def has_own_texts(folder: Path) -> bool:
     """Whether the run's prompts are the user's own: neither a data set of the Hub nor bundled."""
-    config = _read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     names = [config.get("dataset"), config.get("eval_dataset") or config.get("dataset")]
     return not all(is_hub_id(name) or is_bundled(name) for name in names)
 
@@ -111,7 +111,12 @@ def task_of(prompt_prefix: str) -> str | None:
     return None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping that a run wrote.
+
+    Raises:
+        InputError: it is no YAML, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.names import did_you_mean
 
 # The host's list of what is installed lacks these, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
@@ -24,8 +24,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
-            close = difflib.get_close_matches(str(name), INTEGRATION_TO_CALLBACK, n=1)
-            step = f"did you mean {close[0]!r}?" if close else "use one of these, or none"
+            step = f"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}use one of these, or none"
             raise InputError(f"trackers in report_to, of {', '.join(INTEGRATION_TO_CALLBACK)}", repr(name), step)
         if name not in (*_UNLISTED, *get_available_reporting_integrations()):
             raise InputError(f"the package {name}, to which report_to writes", "not installed", f"pip install {name}")

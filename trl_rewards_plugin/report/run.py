@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.from_run import read_yaml
 
 # As the recipe and the trainer name them; tests hold these to the writers, whose modules load torch.
 LOG, STATE, METRICS, CONFIG = "log.jsonl", "trainer_state.json", "metrics.json", "config.yaml"
@@ -102,7 +101,7 @@ def read_run(folder: Path, name: str) -> Run:
         folder,
         log,
         metrics=_read_json(metrics) if metrics.is_file() else None,
-        settings=_read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {},
+        settings=read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {},
         held_out=read_rows(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else (),
     )
 
@@ -149,14 +148,4 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
         raise InputError(f"JSON in {path}", str(error), "restore the file from the run") from error
     if not isinstance(values, dict):
         raise InputError(f"a JSON object in {path}", type(values).__name__, "restore the file from the run")
-    return values
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), "restore the file from the run") from error
-    if not isinstance(values, dict):
-        raise InputError(f"a YAML mapping in {path}", type(values).__name__, "restore the file from the run")
     return values
