@@ -30,6 +30,7 @@ from tests.ppo.architectures import (
     T5_SIZES,
     VOCAB,
 )
+from tests.ppo.chi_square import p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures import check_architecture, positions, run_decoder, settle
@@ -95,19 +96,6 @@ def exact_first_token(model, prompt, rules):
     allowed = logits[0, -1].double() / rules.temperature
     allowed[rules.never] = -torch.inf
     return allowed.softmax(-1)
-
-
-def p_value(counts, expected):
-    """Pearson's chi-square test of counts; what is expected fewer than 5 times is one class."""
-    rare = expected < 5
-    counts, expected = (
-        torch.cat([values[~rare], values[rare].sum()[None]]) if rare.any() else values
-        for values in (counts.double(), expected)
-    )
-    counts, expected = counts[expected > 0], expected[expected > 0]
-    statistic = ((counts - expected) ** 2 / expected).sum()
-    freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
-    return torch.special.gammaincc(freedom, statistic / 2).item()
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "m2m_100", "fsmt", "nllb-moe"])

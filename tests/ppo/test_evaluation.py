@@ -65,7 +65,7 @@ def test_before_the_first_step_the_guards_are_in_the_log_and_the_kl_is_0(model, 
     assert {name for name in first if name.startswith("eval_guard/")} == {
         f"eval_guard/{name}" for name in ("rouge_l_source", "output_length", "distinct", "not_whole_input")
     }
-    assert all(abs(row["eval_kl"]) > 1e-3 for row in later)
+    assert all(abs(row["eval_kl"]) > 1e-4 for row in later)
 
 
 def test_held_out_kl_is_that_of_the_policy_to_the_start_under_an_adapter_too(model, tmp_path):

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
 # ProphetNet's forward pass over a whole response mixes up the relative positions of its predicting stream (it permutes
@@ -192,11 +193,6 @@ def _settle_router(part: nn.Module) -> None:
         part.expert_capacity = cast(Any, _NO_LIMIT)
 
 
-def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-    """The encoder's last hidden states (B, S, H) of prompts (B, S)."""
-    return cast(Any, model).get_encoder()(input_ids=prompt_ids, attention_mask=prompt_mask.long(), return_dict=True)[0]
-
-
 def _encoder_outputs(states: Tensor) -> MoEModelOutput:
     """Encoder states in the form that every model takes; those with experts ask it for router logits."""
     return MoEModelOutput(last_hidden_state=states)
@@ -218,17 +214,16 @@ def run_decoder(
         encoder_states: (B, S, H), where they are known: the encoder is not run again. (FSMT makes its causal mask
             only where the prompt's ids are passed as well.)
     """
+    states = run_encoder(model, prompt_ids, prompt_mask) if encoder_states is None else encoder_states
     if model.config.model_type in SCORED_TOKEN_BY_TOKEN:
-        states, cache = encoder_states, new_cache()
-        if states is None:
-            states = run_encoder(model, prompt_ids, prompt_mask)
+        cache = new_cache()
         steps = [decoder_step(model, token, states, prompt_mask, cache) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
     outputs = model(
         input_ids=prompt_ids,
         attention_mask=prompt_mask.long(),
-        encoder_outputs=None if encoder_states is None else _encoder_outputs(encoder_states),
+        encoder_outputs=_encoder_outputs(states),
         decoder_input_ids=decoder_input_ids,
         use_cache=False,
         output_hidden_states=True,

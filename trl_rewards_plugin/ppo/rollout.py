@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import decoder_step, new_cache, run_encoder
+from trl_rewards_plugin.ppo.architectures import decoder_step, new_cache
+from trl_rewards_plugin.ppo.drawing import draw_tokens
+from trl_rewards_plugin.ppo.encoder import run_encoder
+from trl_rewards_plugin.ppo.few_rows import turned_linears
 from trl_rewards_plugin.ppo.finite import check_logprobs
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
@@ -155,24 +158,25 @@ def sample_responses(
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     states, mask, cache = encoder_states, prompt_mask, new_cache()
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    for given in before:
-        decoder_step(model, given, states, mask, cache)
-    for step in range(max_new_tokens):
-        logits, _ = decoder_step(model, token, states, mask, cache)
-        all_logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-        check_logprobs(all_logprobs, rows)
-        token = all_logprobs.argmax(-1, keepdim=True) if greedy else torch.multinomial(all_logprobs.exp(), 1)
-        filled = rows[alive]
-        ids[filled, step] = token[alive, 0]
-        logprobs[filled, step] = all_logprobs.gather(1, token)[alive, 0]
-        alive = alive & ~torch.isin(token[:, 0], eos_ids)
-        count = int(alive.sum())
-        if count == 0:
-            break
-        if count <= alive.shape[0] // 2:
-            keep = alive.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            states, mask, rows, token, alive = states[keep], mask[keep], rows[keep], token[keep], alive[keep]
+    with turned_linears(model):
+        for given in before:
+            decoder_step(model, given, states, mask, cache)
+        for step in range(max_new_tokens):
+            logits, _ = decoder_step(model, token, states, mask, cache)
+            all_logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
+            check_logprobs(all_logprobs, rows)
+            token = all_logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(all_logprobs)
+            filled = rows[alive]
+            ids[filled, step] = token[alive, 0]
+            logprobs[filled, step] = all_logprobs.gather(1, token)[alive, 0]
+            alive = alive & ~torch.isin(token[:, 0], eos_ids)
+            count = int(alive.sum())
+            if count == 0:
+                break
+            if count <= alive.shape[0] // 2:
+                keep = alive.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                states, mask, rows, token, alive = states[keep], mask[keep], rows[keep], token[keep], alive[keep]
     response_mask = first_eos_mask(ids, rules.eos_ids)
     width = step + 1
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)

@@ -47,6 +47,7 @@ from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.evaluation import answer_prompts, held_out_metrics
 from trl_rewards_plugin.ppo.finite import told_with_place
 from trl_rewards_plugin.ppo.freezing import freeze
+from trl_rewards_plugin.ppo.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.kl import next_kl_coef
 from trl_rewards_plugin.ppo.loading import load_policy, load_value_model, policy_and_reference
 from trl_rewards_plugin.ppo.optimizer import split_group
@@ -184,7 +185,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
         self._start_afresh()
-        output = super().train(*args, **kwargs)
+        with kept_memory(self.args.device):
+            output = super().train(*args, **kwargs)
         self._log_epoch_reward()  # of a last epoch that ended early
         return output
 

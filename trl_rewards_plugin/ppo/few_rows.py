@@ -1,0 +1,53 @@
+"""Linear layers for the few rows of a decoding step, on a CPU.
+
+x W^T for 2 to 64 rows takes the CPU's library up to four times as long as the same product the other way round,
+(W x^T)^T, which reads W as it lies in memory (benchmarks/generation.py). Same sums up to rounding.
+Leaves out: GPUs, fewer bits than float32, and passes with gradient, where nothing is changed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_MOST_ROWS = 64
+
+
+@contextmanager
+def turned_linears(model: nn.Module) -> Iterator[None]:
+    """Within it the model's plain float32 linear layers on the CPU turn their product round where rows are few."""
+    turned = [module for module in model.modules() if _can_turn(module)]
+    for module in turned:
+        module.forward = _turned(module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in turned:
+            del module.forward
+
+
+def _can_turn(module: nn.Module) -> bool:
+    """Whether a module is a plain linear layer, its forward pass its class's own (device maps set another)."""
+    return (
+        type(module) is nn.Linear
+        and "forward" not in vars(module)
+        and module.weight.device.type == "cpu"
+        and module.weight.dtype == torch.float32
+    )
+
+
+def _turned(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A forward pass (..., K) -> (..., N) of the module."""
+    usual = module.forward
+
+    def forward(values: Tensor) -> Tensor:
+        rows = values.numel() // values.shape[-1]
+        if not 1 < rows <= _MOST_ROWS or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return usual(values)
+        product = (module.weight @ values.reshape(rows, -1).t()).t().contiguous()
+        if module.bias is not None:
+            product += module.bias
+        return product.view(*values.shape[:-1], -1)
+
+    return forward

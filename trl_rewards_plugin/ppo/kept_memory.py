@@ -1,0 +1,41 @@
+"""Training on a CPU without asking the system for the same memory again and again.
+
+The C library gives large blocks back to the system as soon as they are free, and the system clears every page before
+it hands it out anew: a quarter of an encoder's pass at 32 prompts (benchmarks/README.md). Here freed memory is kept
+until training ends.
+Leaves out: GPUs, whose memory torch keeps by itself, and C libraries other than glibc, where nothing is done.
+"""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# Parameters of mallopt, from glibc's malloc.h: free memory at the heap's end that is kept, the size from which on a
+# block comes from the system alone, and how many such blocks there may be.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_WITHIN = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+# glibc's own number of blocks, and what it raises the two sizes to where large blocks are freed.
+_AFTER = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """Within it freed memory stays with the process, for its next tensors; at the end it goes back to the system."""
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    library = ctypes.CDLL(None)
+    _set(library, _WITHIN)
+    try:
+        yield
+    finally:
+        _set(library, _AFTER)
+        library.malloc_trim(0)
+
+
+def _set(library: ctypes.CDLL, settings: dict[int, int]) -> None:
+    for parameter, value in settings.items():
+        library.mallopt(parameter, value)
