@@ -60,7 +60,7 @@ def gap(model, *, train=True, length=8):
     with torch.no_grad():
         weights, hidden = teacher_forced(model, ids, mask, drawn.ids, rules)
     assert hidden.shape == (*drawn.ids.shape, decoder_width(model))
-    return ((token_scores(weights, drawn.ids).logprobs - drawn.logprobs).abs() * drawn.mask).max().item()
+    return ((token_scores(weights, drawn.ids).logprobs - drawn.seen.logprobs).abs() * drawn.mask).max().item()
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -169,7 +169,7 @@ def test_settling_leaves_the_config_and_what_generation_computes_as_they_are(nam
     settle(model)
     settled = sample_responses(model, ids, mask, rules, 6, greedy=True)
     assert model.config.to_dict() == before
-    assert torch.allclose(plain.logprobs, settled.logprobs, atol=1e-5)
+    assert torch.allclose(plain.seen.logprobs, settled.seen.logprobs, atol=1e-5)
 
 
 def test_what_shares_the_batch_with_a_prompt_fills_no_expert():

@@ -14,7 +14,7 @@ def test_tokens_come_in_proportion_to_their_probabilities(vocabulary):
     torch.manual_seed(0)
     draws = 20_000
     logprobs = (2 * torch.randn(vocabulary)).log_softmax(-1)
-    tokens = draw_tokens(logprobs.expand(draws, -1))
+    tokens = draw_tokens(logprobs.exp().expand(draws, -1))
     counts = tokens[:, 0].bincount(minlength=vocabulary)
     assert tokens.shape == (draws, 1)
     assert p_value(counts, logprobs.double().exp() * draws) > 1e-3
@@ -22,7 +22,7 @@ def test_tokens_come_in_proportion_to_their_probabilities(vocabulary):
 
 def test_rows_are_drawn_apart():
     torch.manual_seed(0)
-    rows = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).log().repeat(2000, 1)
+    rows = torch.tensor([[0.5, 0.5], [0.5, 0.5]]).repeat(2000, 1)
     first, second = draw_tokens(rows)[:, 0].view(-1, 2).unbind(1)
     assert abs((first == second).float().mean().item() - 0.5) < 0.05
 
@@ -36,5 +36,5 @@ def test_a_token_that_is_not_allowed_is_never_drawn(allowed, sizes, seed):
     torch.manual_seed(seed)
     weights = torch.full((400,), -torch.inf)
     weights[allowed] = torch.tensor(sizes[: len(allowed)])
-    tokens = draw_tokens(weights.log_softmax(-1).expand(64, -1))
+    tokens = draw_tokens(weights.softmax(-1).expand(64, -1))
     assert set(tokens[:, 0].tolist()) <= set(allowed)

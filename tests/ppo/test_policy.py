@@ -31,7 +31,7 @@ def gap(model, ids, mask, **rules):
     responses = sample_responses(model, ids, mask, settings, 12)
     log_weights, _ = teacher_forced(model, ids, mask, responses.ids, settings)
     scored = token_scores(log_weights, responses.ids).logprobs
-    return responses, ((scored - responses.logprobs).abs() * responses.mask).max().item()
+    return responses, ((scored - responses.seen.logprobs).abs() * responses.mask).max().item()
 
 
 def make_eos_likely(model):
@@ -61,14 +61,14 @@ def update_gap(model, ids, mask):
     rules = token_rules(model)
     torch.manual_seed(0)
     drawn = sample_responses(model, ids, mask, rules, 12)
-    zeros = torch.zeros_like(drawn.logprobs)
+    zeros = torch.zeros_like(drawn.seen.logprobs)
     rollout = Rollout(
         ids,
         mask,
         drawn.ids,
         drawn.mask,
         drawn.ended,
-        drawn.logprobs,
+        drawn.seen.logprobs,
         zeros,
         zeros,
         zeros,
@@ -155,7 +155,7 @@ def test_a_response_of_eos_alone_is_one_real_token(tmp_path):
     assert responses.ids.tolist() == [[1]]
     assert responses.mask.tolist() == [[True]]
     assert responses.ended.tolist() == [True]
-    assert responses.logprobs.item() == 0.0
+    assert responses.seen.logprobs.item() == 0.0
 
 
 @families

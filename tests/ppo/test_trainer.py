@@ -1,5 +1,6 @@
 """The trainer on tiny random T5 and BART: what it logs, saves, resumes and evaluates."""
 
+import dataclasses
 import json
 
 import pytest
@@ -90,6 +91,14 @@ def test_before_the_first_update_kl_is_0_and_the_ratio_1(folders, tmp_path, fami
     assert row["val/ratio"] == pytest.approx(1.0, abs=1e-4)
     assert row["val/ratio_first"] == pytest.approx(1.0, abs=1e-4)
     assert row["val/sampling_gap"] < 1e-4
+
+
+def test_the_sampling_gap_is_what_the_first_mini_batch_finds(folders, tmp_path):
+    trainer = make_trainer(folders["t5"], tmp_path, total_episodes=4, num_ppo_epochs=1, num_mini_batches=1)
+    rollout = trainer.collect(next(iter(trainer.get_train_dataloader())))
+    assert torch.equal(rollout.sampled_logprobs, rollout.logprobs)
+    shifted = dataclasses.replace(rollout, sampled_logprobs=rollout.sampled_logprobs - 0.25)
+    assert trainer.update(shifted, trainer.model_wrapped)["val/sampling_gap"] == pytest.approx(0.25, abs=1e-4)
 
 
 class DoubledBart(BartForConditionalGeneration):

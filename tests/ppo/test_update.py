@@ -67,7 +67,6 @@ def test_logged_numbers_by_hand():
     assert stats["objective/rlhf_reward"] == pytest.approx(0.4625)
     assert stats["objective/entropy"] == 2.0  # (1 + 2 + 3) / 3 tokens
     assert stats["val/num_eos_tokens"] == 2.0
-    assert stats["val/sampling_gap"] == 0.25
     assert stats["tokens/queries_len_mean"] == 2.5
     assert stats["tokens/responses_len_mean"] == 1.5
 

@@ -193,6 +193,12 @@ def _settle_router(part: nn.Module) -> None:
         part.expert_capacity = cast(Any, _NO_LIMIT)
 
 
+def decoder_width(model: PreTrainedModel) -> int:
+    """Size H of the decoder's hidden states."""
+    config = model.config.get_text_config(decoder=True)
+    return config.hidden_size
+
+
 def _encoder_outputs(states: Tensor) -> MoEModelOutput:
     """Encoder states in the form that every model takes; those with experts ask it for router logits."""
     return MoEModelOutput(last_hidden_state=states)

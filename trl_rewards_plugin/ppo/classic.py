@@ -249,7 +249,7 @@ class ClassicLoop:
         with trainer.accelerator.autocast():  # as the update encodes
             states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
         totals = torch.tensor(scores, device=ids.device)
-        return trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, None, ended), totals, states)
+        return trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, ended), totals, states)
 
     def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, L) ids padded on the right, and the mask that is True on what was given."""

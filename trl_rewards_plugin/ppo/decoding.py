@@ -18,7 +18,7 @@ from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy import bare_model, score_responses
 from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
-from trl_rewards_plugin.ppo.rollout import Responses, encode_prompts, sample_responses
+from trl_rewards_plugin.ppo.rollout import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
 
 # prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
@@ -126,13 +126,9 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 def _policy_logprobs(
     core: PreTrainedModel, ids: Tensor, mask: Tensor, responses: Responses, rules: TokenRules, states: Tensor
 ) -> Tensor:
-    """Log-probabilities (B, T) of sampled responses, to be compared with a reference's, which are teacher-forced.
-
-    In float32 the sampler's own are the same (1e-4). Computed in fewer bits they are not, and are made anew.
-    """
-    in_float32 = core.dtype == torch.float32 and not torch.is_autocast_enabled(core.device.type)
-    if in_float32 and responses.logprobs is not None:
-        return responses.logprobs
+    """Log-probabilities (B, T) of sampled responses, to be compared with a reference's, which are teacher-forced."""
+    if sampled_as_scored(core) and responses.seen is not None:
+        return responses.seen.logprobs
     sliced = head_is_whole(core, rules)
     return score_responses(core, ids, mask, responses.ids, rules, states, sliced=sliced)[0]
 

@@ -1,4 +1,4 @@
-"""Draws one token a row from next-token log-probabilities.
+"""Draws one token a row from next-token probabilities.
 
 `torch.multinomial` draws one exponential number a token of the vocabulary, on a CPU one after the other: a third of a
 step of 32 rows. Here two uniform numbers a row do: one picks a block of tokens, one a token of the block.
@@ -11,17 +11,16 @@ from torch import Tensor
 _BLOCK = 128
 
 
-def draw_tokens(logprobs: Tensor) -> Tensor:
-    """One token a row, by softmax's probabilities, from torch's global random state.
+def draw_tokens(probabilities: Tensor) -> Tensor:
+    """One token a row, from torch's global random state.
 
     Args:
-        logprobs: (M, V) log-probabilities, -inf where a token is not allowed; at least one a row is.
+        probabilities: (M, V), 0 where a token is not allowed.
 
     Returns:
         (M, 1) token ids.
     """
-    probabilities = logprobs.exp()
-    if logprobs.device.type != "cpu":
+    if probabilities.device.type != "cpu":
         return torch.multinomial(probabilities, 1)  # a GPU draws them all at once
     behind = -probabilities.shape[1] % _BLOCK
     blocks = torch.nn.functional.pad(probabilities, (0, behind)).unflatten(1, (-1, _BLOCK))  # (M, V / block, block)

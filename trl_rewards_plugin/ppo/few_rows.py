@@ -39,15 +39,16 @@ def _can_turn(module: nn.Module) -> bool:
 
 def _turned(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A forward pass (..., K) -> (..., N) of the module."""
-    usual = module.forward
+    usual, weight, bias = module.forward, module.weight, module.bias
 
     def forward(values: Tensor) -> Tensor:
         rows = values.numel() // values.shape[-1]
         if not 1 < rows <= _MOST_ROWS or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return usual(values)
-        product = (module.weight @ values.reshape(rows, -1).t()).t().contiguous()
-        if module.bias is not None:
-            product += module.bias
+        # The layer's own product with the two exchanged: (N, K) x (rows, K)^T.
+        product = nn.functional.linear(weight, values.reshape(rows, -1)).t().contiguous()
+        if bias is not None:
+            product += bias
         return product.view(*values.shape[:-1], -1)
 
     return forward

@@ -40,7 +40,7 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_logprobs(logprobs: Tensor, rows: Tensor) -> None:
-    """Refuses the sampler's next-token log-probabilities (M, V) if one is NaN.
+    """Refuses the sampler's next-token log-probabilities (M, V) if one is NaN: by log-softmax all of its row are.
 
     Args:
         rows: (M,) the responses that they belong to.
@@ -48,7 +48,7 @@ def check_logprobs(logprobs: Tensor, rows: Tensor) -> None:
     Raises:
         NotFiniteError: with the first such row.
     """
-    bad = logprobs.isnan().any(dim=1)
+    bad = logprobs[:, 0].isnan()
     if bad.any():
         raise NotFiniteError(
             f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", int(rows[int(bad.nonzero()[0])])

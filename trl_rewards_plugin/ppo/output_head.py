@@ -81,16 +81,16 @@ def decoder_features(
 ) -> tuple[Tensor, Tensor]:
     """What the output matrix is given (B, T, H), and the decoder's last hidden states (B, T, H); they may be scaled.
 
-    The arguments are those of `run_decoder`. The model is run as it is, but its output matrix sees one step alone.
+    The arguments are those of `run_decoder`. The model is run as it is, but its output matrix sees no step.
     """
     seen: list[Tensor] = []
 
-    def keep_one_step(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def keep_no_step(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         seen.append(inputs[0])
-        return (inputs[0][:, :1], *inputs[1:])
+        return (inputs[0][:, :0], *inputs[1:])
 
     matrix = cast(nn.Module, model.get_output_embeddings())
-    hook = matrix.register_forward_pre_hook(keep_one_step)
+    hook = matrix.register_forward_pre_hook(keep_no_step)
     try:
         _, hidden = run_decoder(model, prompt_ids, prompt_mask, decoder_input_ids, encoder_states)
     finally:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import run_decoder
+from trl_rewards_plugin.ppo.architectures import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.output_head import (
     decoder_features,
     output_head,
@@ -125,16 +125,25 @@ class PolicyWithValueHead(nn.Module):
             logprobs, entropies, hidden = score_responses(
                 self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states, sliced=self.sliced
             )
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompt_ids, prompt_mask, response_ids, rules))
+
+    def values(
+        self, hidden: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
+    ) -> Tensor:
+        """The critic's values (B, T) of the states before each token; 0 where there is no critic.
+
+        Args:
+            hidden: (B, T, H) the policy decoder's last hidden states, which a separate value model does not read.
+        """
         if self.value_head is None:
-            return PolicyOutput(logprobs, entropies, torch.zeros_like(logprobs))
+            return torch.zeros(hidden.shape[:2], device=hidden.device)
         if self.value_model is not None:
             _, hidden = teacher_forced(self.value_model, prompt_ids, prompt_mask, response_ids, rules)
         elif self.detach_value_head:
             hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
         with torch.autocast(hidden.device.type, enabled=False):
-            values = self.value_head(hidden.float()).squeeze(-1)
-        return PolicyOutput(logprobs, entropies, values)
+            return self.value_head(hidden.float()).squeeze(-1)
 
 
 def _zero_head(width: int) -> nn.Linear:
@@ -148,12 +157,6 @@ def _zero_head(width: int) -> nn.Linear:
 def bare_model(model: nn.Module) -> PreTrainedModel:
     """The `PreTrainedModel` inside a `PeftModel`, or the model itself."""
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast(PreTrainedModel, model)
-
-
-def decoder_width(model: PreTrainedModel) -> int:
-    """Size of the decoder's hidden states."""
-    config = model.config.get_text_config(decoder=True)
-    return config.hidden_size
 
 
 def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:

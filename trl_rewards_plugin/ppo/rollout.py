@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import decoder_step, new_cache
+from trl_rewards_plugin.ppo.architectures import decoder_step, decoder_width, new_cache
 from trl_rewards_plugin.ppo.drawing import draw_tokens
 from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.few_rows import turned_linears
 from trl_rewards_plugin.ppo.finite import check_logprobs
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.token_rules import TokenRules
+from trl_rewards_plugin.ppo.token_scores import entropies
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,47 @@ class Responses:
     Attributes:
         ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
         mask: (B, T) bool, True on real tokens, EOS included.
-        logprobs: (B, T) with which the sampler drew each token, in nats; 0 where the mask is False. None where
-            someone else drew them.
         ended: (B,) bool, True where the response has its EOS.
+        seen: what the sampler saw on its way. None where someone else drew the tokens.
     """
 
     ids: Tensor
     mask: Tensor
-    logprobs: Tensor | None
     ended: Tensor
+    seen: "Seen | None" = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the sampler saw when it drew each token; 0 where the mask is False.
+
+    Attributes:
+        logprobs: (B, T) of the token, in nats.
+        entropies: (B, T) of the distribution that it was drawn from, in nats.
+        hidden: (B, T, H) the decoder's last hidden states before the token.
+    """
+
+    logprobs: Tensor
+    entropies: Tensor
+    hidden: Tensor
+
+    @classmethod
+    def nothing(cls, batch: int, steps: int, width: int, device: torch.device) -> "Seen":
+        """Zeros, to be written over."""
+        zeros = torch.zeros(batch, steps, device=device)
+        return cls(zeros, zeros.clone(), torch.zeros(batch, steps, width, device=device))
+
+    def write(self, rows: Tensor, step: int, logprobs: Tensor, entropies: Tensor, hidden: Tensor) -> None:
+        """One step (M,), (M,), (M, H) of some rows."""
+        self.logprobs[rows, step] = logprobs.float()
+        self.entropies[rows, step] = entropies.float()
+        self.hidden[rows, step] = hidden.float()
+
+    def masked(self, mask: Tensor) -> "Seen":
+        """The first T steps, 0 where `mask` (B, T) is False."""
+        width = mask.shape[1]
+        logprobs, entropies = (values[:, :width].where(mask, 0.0) for values in (self.logprobs, self.entropies))
+        return Seen(logprobs, entropies, self.hidden[:, :width].where(mask.unsqueeze(-1), 0.0))
 
 
 @dataclass(frozen=True)
@@ -49,7 +82,7 @@ class Rollout:
         response_mask: (B, T) bool, True on real response tokens, EOS included.
         ended: (B,) bool, True where the response has its EOS.
         sampled_logprobs: (B, T) as the sampler drew them.
-        logprobs: (B, T) recomputed by teacher forcing before the update: the old policy of PPO's ratio.
+        logprobs: (B, T) before the update: the old policy of PPO's ratio.
         ref_logprobs: (B, T) of the same tokens under the reference.
         entropies: (B, T) in nats.
         values: (B, T) before the update.
@@ -94,6 +127,14 @@ class Rollout:
         """The fields that are there, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def sampled_as_scored(model: PreTrainedModel) -> bool:
+    """Whether what the sampler saw is what teacher forcing would see, up to float32's rounding (below 1e-4 nats).
+
+    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's.
+    """
+    return model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
@@ -149,11 +190,11 @@ def sample_responses(
         NotFiniteError: the model's logits are NaN or infinite.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
-    ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
-    logprobs = torch.zeros((batch, max_new_tokens), device=device)
     eos_ids = torch.tensor(rules.eos_ids, device=device)
     if encoder_states is None:
         encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
+    ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
+    seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     states, mask, cache = encoder_states, prompt_mask, new_cache()
@@ -162,13 +203,14 @@ def sample_responses(
         for given in before:
             decoder_step(model, given, states, mask, cache)
         for step in range(max_new_tokens):
-            logits, _ = decoder_step(model, token, states, mask, cache)
-            all_logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-            check_logprobs(all_logprobs, rows)
-            token = all_logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(all_logprobs)
-            filled = rows[alive]
-            ids[filled, step] = token[alive, 0]
-            logprobs[filled, step] = all_logprobs.gather(1, token)[alive, 0]
+            logits, hidden = decoder_step(model, token, states, mask, cache)
+            logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
+            check_logprobs(logprobs, rows)
+            probabilities = logprobs.exp()
+            token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
+            # Rows that have ended run on until they leave; what they write is masked below.
+            ids[rows, step] = token[:, 0]
+            seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
             alive = alive & ~torch.isin(token[:, 0], eos_ids)
             count = int(alive.sum())
             if count == 0:
@@ -177,7 +219,7 @@ def sample_responses(
                 keep = alive.nonzero()[:, 0]
                 cache.batch_select_indices(keep)
                 states, mask, rows, token, alive = states[keep], mask[keep], rows[keep], token[keep], alive[keep]
+    ids = ids[:, : step + 1]
     response_mask = first_eos_mask(ids, rules.eos_ids)
-    width = step + 1
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
-    return Responses(ids[:, :width], response_mask[:, :width], logprobs[:, :width], ended)
+    return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))

@@ -43,6 +43,17 @@ def token_scores(log_weights: Tensor, token_ids: Tensor) -> TokenScores:
     return TokenScores(*cast(tuple[Tensor, Tensor], _TokenScores.apply(log_weights, token_ids)))
 
 
+def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:
+    """Entropies (...) in nats of distributions (..., V), given both ways, where it may be 0."""
+    return -_mean_weight(probabilities, logprobs).clamp(max=0)
+
+
+def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
+    """sum probability * log_weight over the vocabulary: (..., V) twice -> (...)."""
+    finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
+    return (probabilities.unsqueeze(-2) @ finite.unsqueeze(-1)).flatten(-3)
+
+
 class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, log_weights: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,9 +62,7 @@ class _TokenScores(torch.autograd.Function):
         top = log_weights.argmax(-1, keepdim=True)
         log_total = (log_weights.gather(-1, top) - probabilities.gather(-1, top).log()).squeeze(-1)
         chosen = log_weights.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-        finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
-        mean_weight = (probabilities.unsqueeze(-2) @ finite.unsqueeze(-1)).flatten(-3)
-        entropies = (log_total - mean_weight).clamp(min=0)  # rounding can fall below
+        entropies = (log_total - _mean_weight(probabilities, log_weights)).clamp(min=0)  # rounding can fall below
         ctx.save_for_backward(probabilities, token_ids, chosen == -torch.inf)
         ctx.mark_non_differentiable(entropies)
         return (chosen - log_total).clamp(min=_LOWEST), entropies

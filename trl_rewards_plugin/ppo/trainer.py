@@ -69,7 +69,14 @@ from trl_rewards_plugin.ppo.processes import (
 from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
-from trl_rewards_plugin.ppo.rollout import Responses, Rollout, encode_prompts, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.rollout import (
+    Responses,
+    Rollout,
+    encode_prompts,
+    join_rollouts,
+    sample_responses,
+    sampled_as_scored,
+)
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
 from trl_rewards_plugin.ppo.update import (
     Host,
@@ -317,7 +324,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         wrapped = self._wrapped
         wrapped.eval()
         with self.accelerator.autocast():
-            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+            output = self._old_policy(prompt_ids, prompt_mask, responses, encoder_states)
             ref_logprobs = self.reference_logprobs(
                 prompt_ids, prompt_mask, responses.ids, encoder_states, copies=self.args.num_generations
             )
@@ -327,7 +334,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             responses.ids,
             responses.mask,
             responses.ended,
-            output.logprobs if responses.logprobs is None else responses.logprobs,
+            output.logprobs if responses.seen is None else responses.seen.logprobs,
             output.logprobs,
             ref_logprobs,
             output.entropies,
@@ -335,6 +342,16 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             scores,
             encoder_states if self.args.frozen_encoder else None,
         )
+
+    def _old_policy(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, responses: Responses, encoder_states: Tensor
+    ) -> PolicyOutput:
+        """The policy's view of responses before the update: the sampler's own where that is exact."""
+        wrapped, seen = self._wrapped, responses.seen
+        if seen is None or not sampled_as_scored(wrapped.core):
+            return wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+        values = wrapped.values(seen.hidden, prompt_ids, prompt_mask, responses.ids, self.rules)
+        return PolicyOutput(seen.logprobs, seen.entropies, values)
 
     def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """Total rewards (B,) of decoded responses, on the CPU; logs their parts."""

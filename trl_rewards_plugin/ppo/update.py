@@ -109,7 +109,9 @@ def run_update(model: nn.Module, rollout: Rollout, targets: Targets, lesson: Les
     `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
 
     Returns:
-        Means over mini-batches of the losses and diagnostics, under TRL's names.
+        Means over mini-batches of the losses and diagnostics, under TRL's names; of the first mini-batch alone
+        `val/ratio_first` and `val/sampling_gap`, the mean distance in nats of a token's log-probability now from the
+        sampler's.
     """
     args = lesson.args
     history: list[dict[str, float]] = []
@@ -126,7 +128,10 @@ def run_update(model: nn.Module, rollout: Rollout, targets: Targets, lesson: Les
     means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
     ratios = torch.tensor([stats["val/ratio"] for stats in history])
     means["val/ratio_var"] = ratios.var(correction=0).item()
-    means["val/ratio_first"] = history[0]["val/ratio"]  # 1 unless the policy moved between sampling and update
+    # Before the first step the policy has not moved: 1 and 0, unless responses are scored otherwise than sampled.
+    means["val/ratio_first"], means["val/sampling_gap"] = (
+        history[0][name] for name in ("val/ratio", "val/sampling_gap")
+    )
     means["val/optimizer_steps"] = float(len(history) - stopped)
     return means
 
@@ -204,6 +209,7 @@ def _micro_batch_loss(
         "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
         "policy/entropy_avg": masked_sum(output.entropies, mask),
         "val/ratio": masked_sum(torch.exp(output.logprobs - part.logprobs), mask),
+        "val/sampling_gap": masked_sum((output.logprobs - part.sampled_logprobs).abs(), mask),
     }
     if args.use_kl_loss:
         kl_sum = masked_sum(token_kl(output.logprobs, part.ref_logprobs, "k3"), mask)
@@ -223,8 +229,8 @@ def rollout_statistics(
 ) -> dict[str, float]:
     """What a rollout looked like before it was learnt from, on all processes, under TRL's names.
 
-    `objective/kl`, `non_score_reward` and `rlhf_reward` are means over responses of token sums, KL in nats;
-    entropy and the sampling gap are means and the maximum over tokens.
+    `objective/kl`, `non_score_reward` and `rlhf_reward` are means over responses of token sums, KL in nats; the
+    entropy is a mean over tokens.
 
     Args:
         rollout, targets: this process's part.
@@ -236,13 +242,12 @@ def rollout_statistics(
         rollout.scores,
         targets.kl.sum(1),
         torch.where(mask, rollout.entropies, zeros).sum(1),
-        torch.where(mask, (rollout.sampled_logprobs - rollout.logprobs).abs(), zeros).amax(1),
         rollout.ended,
         rollout.prompt_mask.sum(1),
         mask.sum(1),
     ]
     rows = gather(torch.stack([column.float() for column in columns], dim=1))
-    scores, kl, entropy, gap, ended, prompt_tokens, tokens = rows.unbind(1)
+    scores, kl, entropy, ended, prompt_tokens, tokens = rows.unbind(1)
     return {
         "objective/scores": scores.mean().item(),
         "objective/scores_std": scores.std(correction=0).item(),
@@ -252,7 +257,6 @@ def rollout_statistics(
         "objective/non_score_reward": -kl_coef * kl.mean().item(),
         "objective/rlhf_reward": (scores - kl_coef * kl).mean().item(),
         "val/num_eos_tokens": ended.sum().item(),
-        "val/sampling_gap": gap.max().item(),
         "tokens/queries_len_mean": prompt_tokens.mean().item(),
         "tokens/responses_len_mean": tokens.mean().item(),
     }
