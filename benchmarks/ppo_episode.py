@@ -109,6 +109,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         response_length=NEW_TOKENS,
         min_new_tokens=NEW_TOKENS - 1,  # EOS may be the last of them
         max_unended_share=None,  # by construction all are cut
+        max_grad_norm=0.0,  # TRL 0.11.4 clips no gradient either
         freeze_encoder=args.freeze_encoder,
         max_steps=args.repeats + 1,
         seed=args.seed,

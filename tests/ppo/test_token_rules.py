@@ -7,6 +7,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.rollout import sample_responses
 from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
+from trl_rewards_plugin.ppo.token_scores import token_scores
 
 
 def test_pad_and_suppressed_tokens_are_never_allowed_and_early_eos_is_not():
@@ -88,3 +89,12 @@ def test_a_model_without_a_pad_token_is_refused(tmp_path):
     model.generation_config.pad_token_id = model.config.pad_token_id = None
     with pytest.raises(InputError, match="pad_token_id=None"):
         token_rules(model)
+
+
+def test_a_token_that_is_not_allowed_gets_no_gradient_and_the_others_theirs():
+    logits = torch.tensor([[[0.5, 1.0, -1.0, 2.0]]], requires_grad=True)
+    rules = TokenRules(start_id=0, eos_ids=(1,), pad_id=0)
+    token_scores(rules.log_weights(logits * 1.0), torch.tensor([[2]])).logprobs.sum().backward()
+    allowed = torch.tensor([1.0, -1.0, 2.0]).softmax(0)
+    expected = torch.tensor([0.0, -allowed[0], 1 - allowed[1], -allowed[2]])
+    torch.testing.assert_close(logits.grad[0, 0], expected)

@@ -22,11 +22,14 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     """
     if probabilities.device.type != "cpu":
         return torch.multinomial(probabilities, 1)  # a GPU draws them all at once
-    behind = -probabilities.shape[1] % _BLOCK
-    blocks = torch.nn.functional.pad(probabilities, (0, behind)).unflatten(1, (-1, _BLOCK))  # (M, V / block, block)
-    block = _inverse_cdf(blocks.sum(2, dtype=torch.float64))
-    within = _inverse_cdf(blocks.gather(1, block.unsqueeze(2).expand(-1, -1, _BLOCK)).squeeze(1).double())
-    return block * _BLOCK + within
+    vocabulary = probabilities.shape[1]
+    whole = vocabulary // _BLOCK * _BLOCK  # the last block may be shorter
+    sums = probabilities[:, :whole].unflatten(1, (-1, _BLOCK)).sum(2, dtype=torch.float64)
+    rest = probabilities[:, whole:].sum(1, keepdim=True, dtype=torch.float64)
+    first = _inverse_cdf(torch.cat([sums, rest], dim=1)) * _BLOCK
+    columns = first + torch.arange(_BLOCK)  # (M, block)
+    weights = probabilities.gather(1, columns.clamp(max=vocabulary - 1)).double()
+    return first + _inverse_cdf(weights.where(columns < vocabulary, 0.0))
 
 
 def _inverse_cdf(weights: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class TokenRules:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
         Args:
-            logits: (B, T, V) of the steps first_step ... first_step + T - 1.
+            logits: (B, T, V) of the steps first_step ... first_step + T - 1; float32 ones may be overwritten, which
+                spares two passes over the vocabulary.
 
         Returns:
             (B, T, V).
@@ -68,7 +69,9 @@ class TokenRules:
         if too_early:
             eos_columns = torch.tensor(self.eos_ids, device=logits.device)
             blocked[:too_early] = blocked[:too_early].index_fill(1, eos_columns, True)
-        return weights.masked_fill(blocked, -torch.inf)
+        # Past autograd: where a weight is -inf its probability, and with it every gradient, is 0 already.
+        weights.detach().masked_fill_(blocked, -torch.inf)
+        return weights
 
 
 def token_rules(

@@ -59,8 +59,7 @@ class _TokenScores(torch.autograd.Function):
     def forward(ctx: Any, log_weights: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = log_weights.softmax(-1)
         # At the likeliest token log(probability) loses nothing: it is at least 1 / V.
-        top = log_weights.argmax(-1, keepdim=True)
-        log_total = (log_weights.gather(-1, top) - probabilities.gather(-1, top).log()).squeeze(-1)
+        log_total = log_weights.amax(-1) - probabilities.amax(-1).log()
         chosen = log_weights.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
         entropies = (log_total - _mean_weight(probabilities, log_weights)).clamp(min=0)  # rounding can fall below
         ctx.save_for_backward(probabilities, token_ids, chosen == -torch.inf)
