@@ -19,6 +19,6 @@ class InputError(ValueError):
         self.found = found
         self.next_step = next_step
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
         # The default would call InputError(message) with one argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)

@@ -105,7 +105,7 @@ class Text2TextGenerationPipeline(Pipeline):
             raise InputError("a stop_sequence of at least one token", repr(stop_sequence), "leave it out")
         if len(ids) > 1:
             self._say_once(f"Of stop_sequence {stop_sequence!r} only the first of {len(ids)} tokens counts.")
-        return ids[0]
+        return int(ids[0])
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """See the class."""

@@ -515,10 +515,25 @@ def test_every_rollout_is_whole_where_accumulation_does_not_divide_the_epoch(fol
     assert [row["episode"] for row in rollout_rows(trainer)] == [8, 16, 24, 32, 40]
 
 
-def test_a_last_epoch_that_ends_early_has_its_mean_too(folders, tmp_path):
-    trainer = make_trainer(folders["t5"], tmp_path, total_episodes=24)  # an epoch and a half
+class Heard(TrainerCallback):
+    """What a tracker hears, in order."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.calls.append("epoch_reward" if "epoch_reward" in logs else "log")
+
+    def on_train_end(self, *_, **__):
+        self.calls.append("end")
+
+
+def test_a_last_epoch_that_ends_early_has_its_mean_too_before_trackers_close(folders, tmp_path):
+    heard = Heard()
+    trainer = make_trainer(folders["t5"], tmp_path, total_episodes=24, callbacks=[heard])  # an epoch and a half
     trainer.train()
-    assert len([row for row in trainer.state.log_history if "epoch_reward" in row]) == 2
+    assert heard.calls.count("epoch_reward") == 2
+    assert heard.calls[-2:] == ["epoch_reward", "end"]
 
 
 def test_the_order_of_prompts_hangs_on_the_seed_alone(folders, tmp_path):

@@ -16,7 +16,8 @@ from trl_rewards_plugin.errors import InputError
 
 def main(argv: Sequence[str]) -> int:
     """Uploads as the flags say; returns the exit code."""
-    from trl_rewards_plugin.hub.upload import plan_upload, push_to_hub
+    from trl_rewards_plugin.hub.plan import plan_upload
+    from trl_rewards_plugin.hub.upload import push_to_hub
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)

@@ -19,7 +19,8 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
 
 
 def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, components: Sequence[str]) -> None:

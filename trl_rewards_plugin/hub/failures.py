@@ -26,7 +26,7 @@ class UploadError(RuntimeError):
         self.found = found
         self.next_step = next_step
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[UploadError], tuple[str, str]]:
         # The default would call UploadError(message) with one argument when it crosses a process border.
         return type(self), (self.found, self.next_step)
 

@@ -102,7 +102,8 @@ def check_name(repo_id: str) -> None:
     Raises:
         InputError: it does not.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo_id)

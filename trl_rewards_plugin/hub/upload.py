@@ -94,7 +94,8 @@ def push_to_hub(
     def send() -> str:
         return _send(api, upload, private, create_pr, overwrite_card, commit_message, say)
 
-    return repeated(send, upload.repository.repo_id)
+    address: str = repeated(send, upload.repository.repo_id)
+    return address
 
 
 def check_access(repo_id: str, *, token: str | None = None) -> None:

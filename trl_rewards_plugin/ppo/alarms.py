@@ -68,7 +68,7 @@ class RolloutHealth:
 def measure_health(
     rollout: Rollout,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    gather: Callable[[list], list] = lambda parts: parts,
+    gather: Callable[[list[Any]], list[Any]] = lambda parts: parts,
 ) -> RolloutHealth:
     """The health of a rollout whose parts lie on several processes.
 

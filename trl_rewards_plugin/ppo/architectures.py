@@ -66,9 +66,9 @@ def _sides_config(config: Any, side: str) -> Any:
 
 def _side_positions(config: Any, side: str) -> int | None:
     for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
-        value = getattr(config, name, None)
+        value: int | None = getattr(config, name, None)
         if value is not None:
-            return value - config.pad_token_id - 1 if config.model_type in _COUNTED_FROM_PAD else value
+            return value - int(config.pad_token_id) - 1 if config.model_type in _COUNTED_FROM_PAD else value
     return None
 
 
@@ -123,7 +123,7 @@ def _full_attention_limit(config: Any) -> int | None:
     """Longest batch for which a block-sparse BigBird changes over to full attention by itself; None for all others."""
     if getattr(config, "attention_type", None) != "block_sparse":
         return None
-    return (5 + 2 * config.num_random_blocks) * config.block_size
+    return int((5 + 2 * config.num_random_blocks) * config.block_size)
 
 
 def settle(model: nn.Module) -> None:
@@ -196,7 +196,7 @@ def _settle_router(part: nn.Module) -> None:
 def decoder_width(model: PreTrainedModel) -> int:
     """Size H of the decoder's hidden states."""
     config = model.config.get_text_config(decoder=True)
-    return config.hidden_size
+    return int(config.hidden_size)
 
 
 def _encoder_outputs(states: Tensor) -> MoEModelOutput:

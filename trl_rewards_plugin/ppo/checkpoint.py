@@ -107,7 +107,7 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
         )
 
 
-def reward_states(rewards: Sequence[Callable]) -> dict[str, Any]:
+def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
     """What the rewards that have `state_dict` and `load_state_dict` (running normalisation) ask to be saved, by name.
 
     Raises:
@@ -127,7 +127,7 @@ def reward_states(rewards: Sequence[Callable]) -> dict[str, Any]:
     return states
 
 
-def restore_rewards(rewards: Sequence[Callable], states: dict[str, Any]) -> None:
+def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any]) -> None:
     """Hands every reward the state that `reward_states` found.
 
     Raises:
@@ -145,7 +145,7 @@ def restore_rewards(rewards: Sequence[Callable], states: dict[str, Any]) -> None
 
 
 @contextmanager
-def frozen_rewards(rewards: Sequence[Callable]) -> Iterator[None]:
+def frozen_rewards(rewards: Sequence[Callable[..., Any]]) -> Iterator[None]:
     """Within it rewards may be asked for an evaluation: what they learn from texts is as before when it ends.
 
     A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
@@ -160,7 +160,7 @@ def frozen_rewards(rewards: Sequence[Callable]) -> Iterator[None]:
         yield
 
 
-def _with_state(rewards: Sequence[Callable]) -> list[Any]:
+def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
     methods = ("state_dict", "load_state_dict")
     return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
 

@@ -94,14 +94,15 @@ def next_number(output_dir: Path) -> int:
 def _number(folder: Path) -> int:
     """Which checkpoint of its output folder this is, counted from 1; 0 where its state cannot be read."""
     try:
-        return _state(folder)["number"]
+        return int(_state(folder)["number"])
     except _UNREADABLE:
         return 0
 
 
 def _state(folder: Path) -> dict[str, Any]:
     """What `seal` wrote."""
-    return json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    return state
 
 
 def damage(folder: Path) -> str | None:
@@ -132,7 +133,9 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def find_checkpoint(output_dir: Path, resume: str | os.PathLike | bool | None, *, quiet: bool = False) -> Path | None:
+def find_checkpoint(
+    output_dir: Path, resume: str | os.PathLike[str] | bool | None, *, quiet: bool = False
+) -> Path | None:
     """The checkpoint to resume from: a given folder, for True the whole one saved last in `output_dir`, else None.
 
     Args:

@@ -23,7 +23,7 @@ from trl_rewards_plugin.unreachable import what_to_do
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
 
-def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
+def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
     """Refuses what is no encoder-decoder; of a name only the configuration is read, no weights.
 
     Raises:
@@ -58,7 +58,7 @@ def check_seq2seq_model(model: str | os.PathLike | nn.Module) -> None:
         )
 
 
-def _read_config(name: str):
+def _read_config(name: str) -> Any:
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
@@ -108,7 +108,7 @@ def check_devices(n_gpu: int) -> None:
         )
 
 
-def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable]:
+def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable[..., Any]]:
     """The rewards as a list, after their kind, names and weights are checked.
 
     Raises:
@@ -148,7 +148,7 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
     return rewards
 
 
-def reward_name(reward: Callable) -> str:
+def reward_name(reward: Callable[..., Any]) -> str:
     """The name of a reward in logs: its `__name__`, else its class's."""
     return getattr(reward, "__name__", None) or type(reward).__name__
 

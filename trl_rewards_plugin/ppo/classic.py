@@ -62,11 +62,11 @@ class ClassicLoop:
 
     args: Seq2SeqPPOConfig
     rules: TokenRules
-    _dataloader: DataLoader | None = None
+    _dataloader: DataLoader[Any] | None = None
     _prepared = False
 
     @property
-    def dataloader(self) -> DataLoader:
+    def dataloader(self) -> DataLoader[Any]:
         """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
 
         `input_ids` are 1-D tensors without padding, `query` the texts, and every column of the data set is there.
@@ -76,7 +76,7 @@ class ClassicLoop:
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
         if self._dataloader is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            loader: DataLoader = DataLoader(
+            loader: DataLoader[Any] = DataLoader(
                 trainer.train_dataset,
                 batch_size=self.args.local_batch_size,
                 shuffle=True,
@@ -87,7 +87,7 @@ class ClassicLoop:
             self._dataloader = trainer.accelerator.prepare(loader)
         return self._dataloader
 
-    def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list]:
+    def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         trainer = cast(Any, self)
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         texts = [prompt_text(prompt, trainer.processing_class) for prompt in columns["prompt"]]
@@ -249,7 +249,8 @@ class ClassicLoop:
         with trainer.accelerator.autocast():  # as the update encodes
             states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
         totals = torch.tensor(scores, device=ids.device)
-        return trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, ended), totals, states)
+        rollout: Rollout = trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, ended), totals, states)
+        return rollout
 
     def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, L) ids padded on the right, and the mask that is True on what was given."""
@@ -278,7 +279,7 @@ class ClassicLoop:
         trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         self._prepared = True
 
-    def log_stats(self, stats: dict[str, Any], batch: dict[str, list], rewards: Sequence[float | Tensor]) -> None:
+    def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
         """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
 
         With `log_completions` the batch's `query` and `response` are printed and written with their rewards.

@@ -16,7 +16,7 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.prompts import prompt_lines
 
-Table = dict[str, list]  # column name -> one value a row
+Table = dict[str, list[Any]]  # column name -> one value a row
 FOLDER, EVAL_FOLDER = "completions", "eval_completions"
 SHOWN_CHARACTERS = 200
 
@@ -106,7 +106,7 @@ def write_completions(folder: Path, table: Table, step: int) -> Path:
     return path
 
 
-def _arrow(values: list) -> Any:
+def _arrow(values: list[Any]) -> Any:
     """A parquet column; what a reward logs may be of mixed kinds, and is then written as text."""
     import pyarrow
 
@@ -116,7 +116,7 @@ def _arrow(values: list) -> Any:
         return pyarrow.array([None if value is None else str(value) for value in values])
 
 
-def print_completions(table: Mapping[str, list], title: str, limit: int | None = None) -> None:
+def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | None = None) -> None:
     """Prints the first `limit` rows (None: all) as wide as the terminal; long texts are cut."""
     from rich.console import Console
     from rich.table import Table as RichTable

@@ -235,7 +235,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "eval_generation_kwargs",
     ]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.fp16:
             raise InputError(
                 "float32 or bf16",
@@ -407,17 +407,17 @@ class Seq2SeqPPOConfig(TrainingArguments):
     @property
     def micro_batch_size(self) -> int:
         """Episodes that one process generates and scores at a time."""
-        return self.per_device_train_batch_size
+        return int(self.per_device_train_batch_size)
 
     @property
     def local_batch_size(self) -> int:
         """Episodes of a rollout on one process."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return int(self.per_device_train_batch_size * self.gradient_accumulation_steps)
 
     @property
     def batch_size(self) -> int:
         """Episodes of a rollout on all processes."""
-        return self.local_batch_size * self.world_size
+        return self.local_batch_size * int(self.world_size)
 
     rollout_batch_size = batch_size
 

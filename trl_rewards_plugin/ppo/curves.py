@@ -27,11 +27,11 @@ ROLLOUT_COLOR, EVAL_COLOR = "C0", "C1"
 class TrainingCurvesCallback(TrainerCallback):
     """Keeps `training_curves.png` in the output folder up to date with the log."""
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draws what is logged so far."""
         self._draw(args, state)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Draws the whole run."""
         self._draw(args, state)
 

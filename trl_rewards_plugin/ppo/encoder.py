@@ -31,4 +31,6 @@ def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor)
 
 def _encode(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
     """One pass."""
-    return cast(Any, model).get_encoder()(input_ids=prompt_ids, attention_mask=prompt_mask.long(), return_dict=True)[0]
+    encode = cast(Any, model).get_encoder()
+    states: Tensor = encode(input_ids=prompt_ids, attention_mask=prompt_mask.long(), return_dict=True)[0]
+    return states

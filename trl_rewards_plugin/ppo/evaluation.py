@@ -20,7 +20,7 @@ from trl_rewards_plugin.ppo.processes import weighted_means
 from trl_rewards_plugin.ppo.prompts import Prompt
 from trl_rewards_plugin.ppo.scoring import Scored
 
-Score = Callable[[dict[str, list], list[str], list[list[int]]], Scored]
+Score = Callable[[dict[str, list[Any]], list[str], list[list[int]]], Scored]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Answers:
 def answer_prompts(
     policy: nn.Module,
     processing_class: PreTrainedTokenizerBase,
-    columns: dict[str, list],
+    columns: dict[str, list[Any]],
     args: Seq2SeqPPOConfig,
     score: Score,
     reference: Reference,

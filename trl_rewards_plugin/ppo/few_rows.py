@@ -7,6 +7,7 @@ Leaves out: GPUs, fewer bits than float32, and passes with gradient, where nothi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,9 @@ _MOST_ROWS = 64
 @contextmanager
 def turned_linears(model: nn.Module) -> Iterator[None]:
     """Within it the model's plain float32 linear layers on the CPU turn their product round where rows are few."""
-    turned = [module for module in model.modules() if _can_turn(module)]
+    turned = [module for module in model.modules() if _is_plain(module)]
     for module in turned:
-        module.forward = _turned(module)  # type: ignore[method-assign]
+        cast(Any, module).forward = _turned(module)
     try:
         yield
     finally:
@@ -27,7 +28,7 @@ def turned_linears(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def _can_turn(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a module is a plain linear layer, its forward pass its class's own (device maps set another)."""
     return (
         type(module) is nn.Linear

@@ -5,7 +5,7 @@ Leaves out: rewards, which scoring.py checks one by one, and numbers that are fi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ def most_extreme_row(rollout: "Rollout", returns: Tensor) -> int:
     return int(sizes.nan_to_num(nan=torch.inf).amax(dim=1).argmax())
 
 
-class told_with_place(AbstractContextManager):
+class told_with_place(AbstractContextManager[Any]):
     """Adds the step and a prompt to what is raised within about numbers that are not finite. May be entered again.
 
     Args:

@@ -38,7 +38,7 @@ class OutputHead:
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, V)."""
-        logits = self.matrix(features)
+        logits: Tensor = self.matrix(features)
         if self.bias is not None:
             logits = logits + self.bias.to(logits.device)
         if self.softcap is not None:

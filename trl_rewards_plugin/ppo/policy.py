@@ -75,12 +75,12 @@ class PolicyWithValueHead(nn.Module):
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
-    def config(self):
+    def config(self) -> Any:
         """The policy's own configuration, which the host looks for here."""
         return self.core.config
 
     @property
-    def generation_config(self):
+    def generation_config(self) -> Any:
         """The policy's own generation configuration."""
         return self.core.generation_config
 
@@ -90,7 +90,7 @@ class PolicyWithValueHead(nn.Module):
         present = {type(module).__name__ for module in self.modules()}
         return [name for name in self.core._no_split_modules or [] if name in present]
 
-    def generate(self, *args: Any, **kwargs: Any):
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The policy's own `generate`."""
         return cast(Any, self.policy).generate(*args, **kwargs)
 
@@ -143,7 +143,8 @@ class PolicyWithValueHead(nn.Module):
             hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.value_head(hidden.float()).squeeze(-1)
+            values: Tensor = self.value_head(hidden.float())
+        return values.squeeze(-1)
 
 
 def _zero_head(width: int) -> nn.Linear:

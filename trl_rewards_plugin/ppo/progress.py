@@ -1,9 +1,23 @@
 """One line of progress: episodes, reward, KL, length and time left, in a terminal, a pipe or a notebook."""
 
+from collections.abc import Callable
+from typing import Any
+
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "length": "tokens/responses_len_mean"}
+
+
+class CallAtEnd(TrainerCallback):
+    """Calls a function when training has ended; to go before all others, since trackers close their run there."""
+
+    def __init__(self, last: Callable[[], None]):
+        self.last = last
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Calls it."""
+        self.last()
 
 
 class RolloutProgressCallback(TrainerCallback):
@@ -11,9 +25,9 @@ class RolloutProgressCallback(TrainerCallback):
 
     def __init__(self, episodes_per_step: int):
         self.episodes_per_step = episodes_per_step
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Opens the bar where a resumed run stands."""
         if state.is_world_process_zero:
             self.bar = tqdm(
@@ -25,17 +39,17 @@ class RolloutProgressCallback(TrainerCallback):
                 "[{elapsed}, {remaining} left]",
             )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Moves on by one rollout."""
         if self.bar is not None:
             self.bar.update(state.global_step * self.episodes_per_step - self.bar.n)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Shows the numbers of the last logged rollout."""
         if self.bar is not None and logs and "objective/scores" in logs:
             self.bar.set_postfix_str(", ".join(f"{name} {logs[key]:.2f}" for name, key in SHOWN.items()))
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Closes the bar."""
         if self.bar is not None:
             self.bar.close()

@@ -49,7 +49,7 @@ class RestartableTrainer(Trainer):
     """A `transformers.Trainer` whose checkpoints are whole or absent, and hold all that the next rollout hangs on."""
 
     processing_class: PreTrainedTokenizerBase
-    reward_funcs: list[Callable]
+    reward_funcs: list[Callable[..., Any]]
     _checkpointing = False
     _resumed_from: Path | None = None
 
@@ -60,7 +60,7 @@ class RestartableTrainer(Trainer):
 
     @property
     def _wrapped(self) -> PolicyWithValueHead:
-        return self.accelerator.unwrap_model(self.model)
+        return cast(PolicyWithValueHead, self.accelerator.unwrap_model(self.model))
 
     def _run_state(self) -> RunState:
         """The counters to save, with this process's metrics alone; `rewards` is filled in by the caller."""
@@ -73,7 +73,7 @@ class RestartableTrainer(Trainer):
     # ---- Resuming ----
 
     def train(
-        self, resume_from_checkpoint: str | os.PathLike | bool | None = None, *args: Any, **kwargs: Any
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`.
 
@@ -114,7 +114,7 @@ class RestartableTrainer(Trainer):
         restore_rewards(self.reward_funcs, state.rewards[own])
         self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
 
-    def set_initial_training_values(self, *args: Any) -> tuple:
+    def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
         """The host's, but that a run which had finished is not trained for a further step."""
         epochs, steps_per_epoch, *others = super().set_initial_training_values(*args)
         if self._resumed_from is not None:
@@ -127,7 +127,7 @@ class RestartableTrainer(Trainer):
     @property
     def _host_loads(self) -> bool:
         """Where weights are spread over processes, the host saves and loads them in a form of its own."""
-        return self.is_fsdp_enabled or self.is_deepspeed_enabled
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self._host_loads:

@@ -31,17 +31,17 @@ class Scored:
 
     total: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
-    table: dict[str, list] = field(default_factory=dict)
+    table: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def score_completions(
-    reward_funcs: Sequence[Callable],
+    reward_funcs: Sequence[Callable[..., Any]],
     weights: Sequence[float],
     prompts: Sequence[Prompt],
     completions: Sequence[str],
     *,
     completion_ids: Sequence[list[int]],
-    columns: dict[str, list],
+    columns: dict[str, list[Any]],
     trainer_state: Any,
 ) -> Scored:
     """Scores B >= 1 completions by K rewards.
@@ -54,7 +54,7 @@ def score_completions(
         RewardError: names the reward, the steps done, and the prompt and completion that it was about.
     """
     metrics: dict[str, float] = {}
-    logged: dict[str, list] = {}
+    logged: dict[str, list[Any]] = {}
 
     def place(row: int) -> str:
         steps = "" if trainer_state is None else f" after {trainer_state.global_step} steps"
@@ -89,7 +89,7 @@ def score_completions(
     return Scored(total, metrics, {"prompt": list(prompts), "completion": list(shaped), **shown, **logged})
 
 
-def _ask(reward: Callable, arguments: dict[str, Any], place: Callable[[int], str]) -> Tensor:
+def _ask(reward: Callable[..., Any], arguments: dict[str, Any], place: Callable[[int], str]) -> Tensor:
     """One reward's values of B completions as a float32 tensor, None as NaN."""
     name, count = reward_name(reward), len(arguments["completions"])
     try:

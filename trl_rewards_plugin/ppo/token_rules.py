@@ -8,6 +8,7 @@ is left out: a response that is cut has no EOS.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def token_rules(
     return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
 
 
-def _find(model: PreTrainedModel, name: str):
+def _find(model: PreTrainedModel, name: str) -> Any:
     for config in (model.generation_config, model.config):
         value = getattr(config, name, None)
         if value is not None:
@@ -107,7 +108,7 @@ def _find(model: PreTrainedModel, name: str):
     return None
 
 
-def _token_id(model: PreTrainedModel, name: str):
+def _token_id(model: PreTrainedModel, name: str) -> Any:
     value = _find(model, name)
     if value is None:
         raise InputError(

@@ -40,7 +40,8 @@ def token_scores(log_weights: Tensor, token_ids: Tensor) -> TokenScores:
         token_ids: (B, T).
     """
     check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
-    return TokenScores(*cast(tuple[Tensor, Tensor], _TokenScores.apply(log_weights, token_ids)))
+    scores = cast(Any, _TokenScores).apply(log_weights, token_ids)
+    return TokenScores(*scores)
 
 
 def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:

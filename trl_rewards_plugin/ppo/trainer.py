@@ -66,7 +66,7 @@ from trl_rewards_plugin.ppo.processes import (
     whole_weights,
     without_sync,
 )
-from trl_rewards_plugin.ppo.progress import RolloutProgressCallback
+from trl_rewards_plugin.ppo.progress import CallAtEnd, RolloutProgressCallback
 from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.restart import RestartableTrainer
 from trl_rewards_plugin.ppo.rollout import (
@@ -115,16 +115,16 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
 
     def __init__(
         self,
-        model: str | os.PathLike | PreTrainedModel | nn.Module,
-        reward_funcs: Callable | list[Callable],
+        model: str | os.PathLike[str] | PreTrainedModel | nn.Module,
+        reward_funcs: Callable[..., Any] | list[Callable[..., Any]],
         args: Seq2SeqPPOConfig | None = None,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         ref_model: PreTrainedModel | None = None,
-        value_model: str | os.PathLike | PreTrainedModel | None = None,
+        value_model: str | os.PathLike[str] | PreTrainedModel | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        optimizers: tuple = (None, None),
+        optimizers: tuple[Any, ...] = (None, None),
         peft_config: Any | None = None,
     ):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
@@ -174,6 +174,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         self._use_progress_bar()
+        # Of a last epoch that ends early; the others' are logged as they end.
+        self.callback_handler.callbacks.insert(0, CallAtEnd(self._log_epoch_reward))
         self.add_callback(TrainingCurvesCallback())
         self.add_callback(ModelCardCallback(self))
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
@@ -193,9 +195,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
         self._start_afresh()
         with kept_memory(self.args.device):
-            output = super().train(*args, **kwargs)
-        self._log_epoch_reward()  # of a last epoch that ended early
-        return output
+            return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The host's sampler, over as many prompts an epoch as make whole rollouts."""
@@ -220,7 +220,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
         """The host's optimizer, with the critic in a group of its own where it has its own learning rate."""
         is_new, rate = self.optimizer is None, self.args.critic_learning_rate
-        optimizer = super().create_optimizer(*args)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
         if is_new and rate is not None:
             critic = [p for part in self._wrapped.critic_parts().values() for p in part.parameters()]
             split_group(optimizer, critic, rate)
@@ -306,7 +306,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         with self._told_with_place(columns["prompt"]):
             return self.record(prompt_ids, prompt_mask, responses, scores, states)
 
-    def _told_with_place(self, prompts: list[Prompt]) -> AbstractContextManager:
+    def _told_with_place(self, prompts: list[Prompt]) -> AbstractContextManager[Any]:
         """Names the step and the prompt where numbers stop being finite."""
         return told_with_place(self.state.global_step + 1, lambda row: quoted(prompts[row]))
 
@@ -349,11 +349,12 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         """The policy's view of responses before the update: the sampler's own where that is exact."""
         wrapped, seen = self._wrapped, responses.seen
         if seen is None or not sampled_as_scored(wrapped.core):
-            return wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+            return output
         values = wrapped.values(seen.hidden, prompt_ids, prompt_mask, responses.ids, self.rules)
         return PolicyOutput(seen.logprobs, seen.entropies, values)
 
-    def _score(self, columns: dict[str, list], response_ids: Tensor, response_mask: Tensor) -> Tensor:
+    def _score(self, columns: dict[str, list[Any]], response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """Total rewards (B,) of decoded responses, on the CPU; logs their parts."""
         texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
         ids = [row[mask].tolist() for row, mask in zip(response_ids, response_mask, strict=True)]
@@ -363,7 +364,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         self.completions.add(scored.table)
         return scored.total
 
-    def _score_texts(self, columns: dict[str, list], texts: list[str], ids: list[list[int]]) -> Scored:
+    def _score_texts(self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]]) -> Scored:
         """The rewards of completions, in training and in evaluation."""
         return score_completions(
             self.reward_funcs,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ class Host:
     step: Callable[[], None]
     clear: Callable[[], None]
     reduce: Callable[[Tensor], Tensor]
-    no_sync: Callable[[], AbstractContextManager]
-    autocast: Callable[[], AbstractContextManager]
+    no_sync: Callable[[], AbstractContextManager[Any]]
+    autocast: Callable[[], AbstractContextManager[Any]]
     world_size: int = 1
 
 

@@ -205,4 +205,5 @@ def _run_config(model: str | None) -> dict[str, Any]:
     folder = Path(model) if model else None
     if folder is None or not all((folder / name).is_file() for name in (run_folder.CONFIG, run_folder.METRICS)):
         return {}
-    return yaml.safe_load((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    settings: dict[str, Any] = yaml.safe_load((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    return settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.from_run import read_yaml
+from trl_rewards_plugin.ppo.checkpoint_folder import HOST_STATE_FILE as STATE
+from trl_rewards_plugin.ppo.checkpoint_folder import checkpoints
 
 # As the recipe and the trainer name them; tests hold these to the writers, whose modules load torch.
-LOG, STATE, METRICS, CONFIG = "log.jsonl", "trainer_state.json", "metrics.json", "config.yaml"
+LOG, METRICS, CONFIG = "log.jsonl", "metrics.json", "config.yaml"
 HELD_OUT, ROLLOUTS, EVALUATIONS = "completions.parquet", "completions", "eval_completions"
 
 
@@ -124,15 +125,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
-    """`log.jsonl`, which the recipe keeps; else the log in the last checkpoint, which every trainer leaves."""
+    """`log.jsonl`, which the recipe keeps; else the log in the checkpoint saved last, which every trainer leaves."""
     path = folder / LOG
     if path.is_file():
         *whole, _rest = path.read_text(encoding="utf-8").split("\n")  # `rest` is a line that is being written now
         return [_parsed(line, path) for line in whole]
-    found = [
-        (int(match[1]), path) for path in folder.iterdir() if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    ]
-    states = [path / STATE for _, path in sorted(found) if (path / STATE).is_file()]
+    states = [path / STATE for path in checkpoints(folder) if (path / STATE).is_file()]
     history: list[dict[str, Any]] = _read_json(states[-1]).get("log_history", []) if states else []
     return history
 

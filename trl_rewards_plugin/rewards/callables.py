@@ -117,7 +117,7 @@ class CallableReward(Reward):
             raise failure(self.name, error, plain) from error
         return self._checked(returned, plain)
 
-    def result(self, future: Future, plain: list[str]) -> Tensor:
+    def result(self, future: Future[Any], plain: list[str]) -> Tensor:
         """The async function's N scores, waited for; as `values`."""
         try:
             returned = future.result()

@@ -124,7 +124,7 @@ class ClassifierReward(Reward):
         return self._classifier.revision
 
     @property
-    def forward_key(self) -> tuple:
+    def forward_key(self) -> tuple[Any, ...]:
         """Equal for two rewards that read their scores off the same logits."""
         return self._classifier.key, self.pair, self.max_length, self.batch_size
 

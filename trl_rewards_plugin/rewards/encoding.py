@@ -58,7 +58,7 @@ class EncodingMemo:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: tuple[tuple, Encoded] | None = None
+        self._last: tuple[tuple[Any, ...], Encoded] | None = None
 
     def encode(self, tokenizer: Any, fingerprint: str | None, rows: Sequence[Row], max_length: int) -> Encoded:
         """As `encode`, or its last result where the fingerprint, the rows and the length are the same.
@@ -74,7 +74,7 @@ class EncodingMemo:
                 self._last = (key, encode(tokenizer, rows, max_length))
             return self._last[1]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
 
 

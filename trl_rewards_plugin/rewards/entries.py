@@ -77,7 +77,8 @@ def reward_of(entry: Mapping[str, Any]) -> Callable[..., Any]:
     if "function" in arguments:
         path = arguments.pop("function")
         if path in READY_MADE:
-            return READY_MADE[path](**arguments)
+            reward: Callable[..., Any] = READY_MADE[path](**arguments)
+            return reward
         return CallableReward(_imported(path), **arguments)
     if "metric" in arguments:
         return MetricReward(arguments.pop("metric"), **arguments)
@@ -185,13 +186,14 @@ def _changed(made: Any) -> dict[str, Any]:
 
 def _imported(path: Any) -> Callable[..., Any]:
     try:
-        return pkgutil.resolve_name(path)
+        function: Callable[..., Any] = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"function as one of {', '.join(READY_MADE)}, or as package.module.name",
             f"{path!r}: {error}",
             f"{did_you_mean(path, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH",
         ) from error
+    return function
 
 
 def _arguments(made: type, required: bool = False) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @contextmanager
-def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future]]:
+def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
     """Starts all `calls` at once on the background loop; gives a future a name. On exit what still runs is cancelled.
 
     Raises:

@@ -75,7 +75,8 @@ class BatchedForward:
         """The model's outputs (B, L) on its device; None where the memory was too small and fewer texts may fit."""
         try:
             with torch.inference_mode(), devices.precision(model.device, self.dtype):
-                return model(**devices.to_device(inputs, model.device)).logits
+                logits: Tensor = model(**devices.to_device(inputs, model.device)).logits
+                return logits
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise

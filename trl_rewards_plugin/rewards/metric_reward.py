@@ -85,7 +85,8 @@ class MetricReward:
             self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
         if self._one_by_one:
             return [self._ask([text], [one]) for text, one in zip(texts, references, strict=True)]
-        return self._ask(texts, references)
+        values: list[float] = self._ask(texts, references)
+        return values
 
     def _ask(self, texts: list[str], references: list[str | None]) -> Any:
         """The value under `key` for these texts: a number, or a list with one value a text."""

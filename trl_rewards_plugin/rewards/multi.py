@@ -110,7 +110,7 @@ class MultiClassifierReward(Reward):
         self._lock = threading.Lock()
         classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
         _check_probabilities(classifiers, self._combination)
-        first_of: dict[tuple, ClassifierReward] = {}
+        first_of: dict[tuple[Any, ...], ClassifierReward] = {}
         for part in classifiers:
             part.share_model(first_of.setdefault(part.forward_key[0], part))
             part.share_tokens(classifiers[0])
@@ -193,7 +193,7 @@ class MultiClassifierReward(Reward):
         pending = {name: part for name, part in functions.items() if part.is_async}
         scores: dict[str, Tensor] = {}
         inner: dict[str, Outcome] = {}
-        logits: dict[tuple, Tensor] = {}
+        logits: dict[tuple[Any, ...], Tensor] = {}
         with running({name: part.call(arguments[name]) for name, part in pending.items()}) as futures:
             for part in self._parts:
                 if isinstance(part, ClassifierReward):

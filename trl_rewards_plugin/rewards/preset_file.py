@@ -93,7 +93,7 @@ def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
     missing = [key for key in required_keys(entry) if key not in entry]
     if missing:
         raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
-    return entry
+    return dict(entry)
 
 
 def _without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:

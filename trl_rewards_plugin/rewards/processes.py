@@ -25,7 +25,8 @@ class Processes:
             return [value]
         from accelerate.utils import gather_object
 
-        return gather_object([value])
+        gathered: list[Any] = gather_object([value])
+        return gathered
 
     def from_first(self, value: Any) -> Any:
         """What the first process gave."""

@@ -58,7 +58,8 @@ class ResponseScorer:
         return total
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
 
     def _response_start(self, row: list[int]) -> int:
         if self._queries is not None:

@@ -26,7 +26,7 @@ def training_progress(trainer_state: Any) -> float:
         raise InputError(
             "a trainer_state with max_steps above 0", f"max_steps={steps}", "call the reward from within training"
         )
-    return min(step / steps, 1.0)
+    return float(min(step / steps, 1.0))
 
 
 def interpolated(points: Mapping[float, float], at: float) -> float:

@@ -131,7 +131,7 @@ class SharedClassifier:
             )
 
     @property
-    def key(self) -> tuple:
+    def key(self) -> tuple[Any, ...]:
         """Equal for two classifiers that would load the same weights to the same place."""
         same = self.source if isinstance(self.source, str) else id(self.source)
         tokenizer = self._tokenizer_source
@@ -212,7 +212,7 @@ class SharedClassifier:
         """
         _, tokenizer = self.load()
         if max_length is None:
-            return min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length)
+            return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
         specials = tokenizer.num_special_tokens_to_add(pair)
         if max_length <= specials:
             raise InputError(

@@ -118,4 +118,5 @@ class _Words:
         self._tokenizer = DefaultTokenizer(use_stemmer)
 
     def tokenize(self, text: str) -> list[str]:
-        return self._tokenizer.tokenize(text)[:LONGEST]
+        tokens: list[str] = self._tokenizer.tokenize(text)
+        return tokens[:LONGEST]

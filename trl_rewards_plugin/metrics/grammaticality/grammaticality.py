@@ -80,7 +80,7 @@ class Grammaticality(classifier_metric.ClassifierMetric):
 
     component = "acceptability"
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,

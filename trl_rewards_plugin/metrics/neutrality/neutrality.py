@@ -79,7 +79,7 @@ class Neutrality(classifier_metric.ClassifierMetric):
 
     component = "neutrality"
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,

@@ -3,6 +3,8 @@
 Needs the package trl_rewards_plugin, which has the bootstrap.
 """
 
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -62,7 +64,7 @@ Examples:
 class RewardGain(evaluate.Metric):
     """How much paired scores rose, with an interval."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -72,11 +74,17 @@ class RewardGain(evaluate.Metric):
             ),
         )
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Adds pairs to those that the next `compute` compares. Raises InputError, a ValueError: see `compute`."""
         after = paired_gain.as_scores(predictions, "predictions")
         before = paired_gain.as_scores(references, "references")
         super().add_batch(predictions=after, references=before, **kwargs)
 
-    def _compute(self, predictions, references, resamples=paired_gain.RESAMPLES, seed=0):
+    def _compute(
+        self,
+        predictions: list[float],
+        references: list[float],
+        resamples: int = paired_gain.RESAMPLES,
+        seed: int = 0,
+    ) -> dict[str, Any]:
         return paired_gain.paired_gain(references, predictions, resamples=resamples, seed=seed)
