@@ -2,8 +2,8 @@
 
     python benchmarks/time_to_reward.py --legacy ENVIRONMENT --out time_to_reward
 
-The bundled tiny models and prompts. Ours has the settings of `trl-rewards train` but for `OURS`: rollouts of half the
-size and a higher learning rate, which get there sooner (and are not what ends best). Both loops start from the same model,
+The bundled tiny models and prompts. Ours has the settings of `trl-rewards train` but for `OURS`: smaller rollouts and
+a higher learning rate, which get there sooner (and are not what ends best). Both loops start from the same model,
 learn from the same prompts and the same two judges, and are measured alike: four answers to each held-out prompt,
 sampled with one seed, after every `--every` episodes; measuring does not count as training. The article's loop runs
 as written (TRL 0.11.4, its defaults, batches of 8) at each of `--learning_rates`, until it is there or has trained
