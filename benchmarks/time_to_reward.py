@@ -29,7 +29,7 @@ from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.presets import get_preset
 
-OURS = {"per_device_train_batch_size": 32, "learning_rate": 1e-3}
+OURS = {"per_device_train_batch_size": 16, "learning_rate": 1e-3}
 SAMPLES = 4
 JUDGES = {"acceptability-judge": "acceptable", "sentiment-judge": "neutral"}
 WEIGHTS = [1.0, 0.5]
@@ -143,9 +143,9 @@ def main() -> None:
     """Trains, prints the table, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gain", type=float, default=0.3, help="rise of the held-out reward to reach")
-    parser.add_argument("--every", type=int, default=32, help="episodes between two measurements")
+    parser.add_argument("--every", type=int, default=16, help="episodes between two measurements")
     parser.add_argument("--learning_rates", type=float, nargs="+", default=[1.41e-5, 1.5e-4], help="of the article's")
-    parser.add_argument("--patience", type=float, default=6.0, help="times our seconds that the article's loop gets")
+    parser.add_argument("--patience", type=float, default=20.0, help="times our seconds that the article's loop gets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--legacy", type=Path, help="folder of an environment with TRL 0.11.4, to run that too")
     parser.add_argument("--out", type=Path, default=Path("time_to_reward"), help="folder of the JSON")

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import torch
 
 # Parameters of mallopt, from glibc's malloc.h: free memory at the heap's end that is kept, and the size from which on
-# a block is the system's own. Larger blocks than 128 MiB are: kept, they would leave holes in the heap, which made the
+# a block is the system's own. Larger blocks than 64 MiB are: kept, they would leave holes in the heap, which made the
 # peak grow by a fifth. (glibc before 2.35 refuses a size above 32 MiB and stays at that.)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_WITHIN = {_MMAP_THRESHOLD: 2**27, _TRIM_THRESHOLD: 2**31 - 1}
+_WITHIN = {_MMAP_THRESHOLD: 2**26, _TRIM_THRESHOLD: 2**31 - 1}
 # What glibc raises the two to by itself where large blocks are freed.
 _AFTER = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
 
