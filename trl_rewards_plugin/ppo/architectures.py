@@ -222,8 +222,8 @@ def run_decoder(
     """
     states = run_encoder(model, prompt_ids, prompt_mask) if encoder_states is None else encoder_states
     if model.config.model_type in SCORED_TOKEN_BY_TOKEN:
-        cache = new_cache()
-        steps = [decoder_step(model, token, states, prompt_mask, cache) for token in decoder_input_ids.split(1, dim=1)]
+        decoder = CachedDecoder(model, states, prompt_mask)
+        steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
     outputs = model(
@@ -238,25 +238,35 @@ def run_decoder(
     return outputs.logits, outputs.decoder_hidden_states[-1]
 
 
-def decoder_step(
-    model: PreTrainedModel, token: Tensor, encoder_states: Tensor, prompt_mask: Tensor, cache: EncoderDecoderCache
-) -> tuple[Tensor, Tensor]:
-    """Reads one more token (B, 1) of each response into the cache; logits (B, 1, V) and hidden states (B, 1, H).
+class CachedDecoder:
+    """A model's decoder and its key-value cache: reads responses one token at a time.
 
     One at a time also where more are known: with a cache, FSMT has no causal mask and ProphetNet takes no more.
+
+    Args:
+        encoder_states: (B, S, H).
+        prompt_mask: (B, S) bool.
     """
-    outputs = model(
-        encoder_outputs=_encoder_outputs(encoder_states),
-        attention_mask=prompt_mask.long(),
-        decoder_input_ids=token,
-        past_key_values=cache,
-        use_cache=True,
-        output_hidden_states=True,
-        return_dict=True,
-    )
-    return outputs.logits, outputs.decoder_hidden_states[-1]
 
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor):
+        self._model, self._states, self._mask = model, encoder_states, prompt_mask
+        # Without a config it grows layer by layer: sized by T5's it would count the encoder.
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
-def new_cache() -> EncoderDecoderCache:
-    """An empty key-value cache. Without a config it grows layer by layer: sized by T5's it would count the encoder."""
-    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+    def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
+        outputs = self._model(
+            encoder_outputs=_encoder_outputs(self._states),
+            attention_mask=self._mask.long(),
+            decoder_input_ids=token,
+            past_key_values=self._cache,
+            use_cache=True,
+            output_hidden_states=True,
+            return_dict=True,
+        )
+        return outputs.logits, outputs.decoder_hidden_states[-1]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows (B') of the batch alone."""
+        self._cache.batch_select_indices(rows)
+        self._states, self._mask = self._states[rows], self._mask[rows]

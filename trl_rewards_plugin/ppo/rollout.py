@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import decoder_step, decoder_width, new_cache
+from trl_rewards_plugin.ppo.architectures import CachedDecoder, decoder_width
 from trl_rewards_plugin.ppo.drawing import draw_tokens
 from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.few_rows import turned_linears
 from trl_rewards_plugin.ppo.finite import check_logprobs
 from trl_rewards_plugin.ppo.masking import first_eos_mask
+from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 from trl_rewards_plugin.ppo.token_scores import entropies
 
@@ -197,13 +198,13 @@ def sample_responses(
     seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
-    states, mask, cache = encoder_states, prompt_mask, new_cache()
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
     with turned_linears(model):
+        decoder = _open_decoder(model, encoder_states, prompt_mask, len(before) + max_new_tokens)
         for given in before:
-            decoder_step(model, given, states, mask, cache)
+            decoder.step(given)
         for step in range(max_new_tokens):
-            logits, hidden = decoder_step(model, token, states, mask, cache)
+            logits, hidden = decoder.step(token)
             logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
             check_logprobs(logprobs, rows)
             probabilities = logprobs.exp()
@@ -217,9 +218,18 @@ def sample_responses(
                 break
             if count <= alive.shape[0] // 2:
                 keep = alive.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                states, mask, rows, token, alive = states[keep], mask[keep], rows[keep], token[keep], alive[keep]
+                decoder.keep(keep)
+                rows, token, alive = rows[keep], token[keep], alive[keep]
     ids = ids[:, : step + 1]
     response_mask = first_eos_mask(ids, rules.eos_ids)
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
     return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))
+
+
+def _open_decoder(
+    model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor, steps: int
+) -> CachedDecoder | T5Decoder:
+    """What reads responses of so many tokens one by one."""
+    if T5Decoder.fits(model):
+        return T5Decoder(model, encoder_states, prompt_mask, steps)
+    return CachedDecoder(model, encoder_states, prompt_mask)

@@ -1,0 +1,119 @@
+"""T5's encoder without padding: states and gradients of transformers' own, and only where its code is untouched."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSeq2SeqLM
+
+from tests.ppo.architectures import ARCHITECTURES
+from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.ppo.architectures import settle
+from trl_rewards_plugin.ppo.t5 import encode_packed, encodes_packed, is_plain_t5
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+
+BUILD = {family.name: family.build for family in ARCHITECTURES}
+
+
+@pytest.fixture
+def model(tmp_path):
+    return AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path)).eval()
+
+
+def prompts(lengths, vocabulary=30):
+    """Random prompts (B, S) of these lengths, padded on the right, and their mask."""
+    torch.manual_seed(0)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.where(mask, torch.randint(5, vocabulary, mask.shape), 0), mask
+
+
+def own_states(encoder, ids, mask):
+    return encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+
+
+def check_same(encoder, lengths=(3, 9, 2, 40, 9)):
+    """States and every parameter's gradient of the packed pass against transformers' own."""
+    ids, mask = prompts(lengths)
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    states, gradients = [], []
+    for encode in (encode_packed, own_states):
+        of_tokens = encode(encoder, ids, mask)[mask]
+        weight = torch.randn(of_tokens.shape, generator=torch.Generator().manual_seed(0))
+        states.append(of_tokens.detach())
+        gradients.append(torch.autograd.grad((of_tokens * weight).sum(), trained))
+    torch.testing.assert_close(*states)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_states_and_gradients_are_transformers_own(model):
+    assert encodes_packed(model.encoder)
+    check_same(model.encoder)
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5"])
+def test_so_they_are_for_each_kind_of_feed_forward(name):
+    model = BUILD[name]().eval()
+    assert encodes_packed(model.encoder)
+    check_same(model.encoder)
+
+
+def test_padding_is_zero(model):
+    ids, mask = prompts([2, 5])
+    assert encode_packed(model.encoder, ids, mask)[~mask].eq(0).all()
+
+
+def test_an_adapter_is_no_hindrance(model):
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q", "v", "wo"], init_lora_weights=False))
+    assert encodes_packed(model.encoder)
+    check_same(adapted.get_base_model().encoder)
+
+
+def test_training_is_none_once_dropout_is_off(model):
+    model.train()
+    assert not is_plain_t5(model.encoder)
+    settle(model)
+    assert encodes_packed(model.encoder)
+    model.gradient_checkpointing_enable()
+    assert not is_plain_t5(model.encoder)
+    model.eval()
+    assert is_plain_t5(model.encoder)
+
+
+def test_transformers_hooks_that_record_outputs_are_none(model):
+    ids, _ = prompts([2, 5])
+    model(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True, output_attentions=True)
+    assert all(map(is_plain_t5, (model.encoder, model.decoder)))
+
+
+@pytest.mark.parametrize(
+    "register", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"]
+)
+def test_a_hook_makes_it_another(model, kind):
+    handle = getattr(model.encoder.block[1].layer[0], f"register_{kind}")(lambda *_: None)
+    assert not is_plain_t5(model.encoder)
+    assert is_plain_t5(model.decoder)
+    handle.remove()
+    assert is_plain_t5(model.encoder)
+
+
+def test_a_forward_pass_of_its_own_makes_it_another(model):
+    norm = model.encoder.final_layer_norm
+    norm.forward = norm.forward
+    assert not is_plain_t5(model.encoder)
+
+
+def test_an_exchanged_part_makes_it_another(model):
+    model.encoder.block[0].layer[1].layer_norm = torch.nn.RMSNorm(32)
+    assert not is_plain_t5(model.encoder)
+
+
+def test_fewer_bits_are_left_to_transformers(model):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not encodes_packed(model.encoder)
+    assert not encodes_packed(model.to(torch.bfloat16).encoder)
+
+
+@pytest.mark.parametrize("name", ["longt5", "umt5", "switch_transformers"])
+def test_relatives_are_left_to_transformers(name):
+    relative = BUILD[name]()
+    assert not any(map(is_plain_t5, (relative.get_encoder(), relative.get_decoder())))
