@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForSeq2SeqLM
 
-from tests.tiny_models import tiny_bart
+from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo import encoder
 from trl_rewards_plugin.ppo.encoder import run_encoder
 
@@ -61,3 +64,32 @@ def test_a_prompt_longer_than_a_group_is_a_group_of_its_own(model, monkeypatch):
     ids, mask = prompts([3, 5])
     run_encoder(model, ids, mask)
     assert shapes == [(1, 3), (1, 5)]
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """Several processes, of which there is one."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_of_several_processes_each_makes_one_pass(model, monkeypatch):
+    monkeypatch.setattr(encoder, "_GROUP_TOKENS", 30)
+    shapes = passes(model, monkeypatch)
+    ids, mask = prompts(LENGTHS)
+    run_encoder(model, ids, mask)
+    assert shapes == [(8, 12)]
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor:UserWarning")
+def test_a_t5_whose_layers_gather_their_weights_is_run_by_transformers(tmp_path, monkeypatch):
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path)).eval()
+    ids, mask = prompts([3, 5])
+    plain = run_encoder(model, ids, mask)
+    shapes = passes(model, monkeypatch)
+    fully_shard(model.encoder.block[0], mesh=init_device_mesh("cpu", (1,)))
+    torch.testing.assert_close(run_encoder(model, ids, mask)[mask], plain[mask])
+    assert shapes == [(2, 5)]

@@ -36,8 +36,7 @@ def test_the_numbers_are_the_same(name, shape):
 
 
 def test_few_rows_are_turned_and_many_are_not():
-    layers, seen = Layers(), []
-    layers.plain.weight.register_hook(seen.append)
+    layers = Layers()
     with torch.no_grad(), turned_linears(layers), torch.profiler.profile(record_shapes=True) as profile:
         layers.plain(torch.randn(4, 16))
         layers.plain(torch.randn(65, 16))
@@ -68,3 +67,17 @@ def test_nothing_is_left_behind_also_after_an_error():
     with pytest.raises(KeyError), turned_linears(layers):
         raise KeyError
     assert not any("forward" in vars(part) for part in (layers.plain, layers.biased, layers.halved))
+
+
+def test_a_layer_that_another_thread_has_turned_back_is_left_as_it_is():
+    layers = Layers()
+    with turned_linears(layers):
+        del layers.plain.forward
+    assert not any("forward" in vars(part) for part in (layers.plain, layers.biased))
+
+
+def test_a_weight_that_is_replaced_within_is_used():
+    layers, values = Layers(), torch.ones(2, 16)
+    with torch.no_grad(), turned_linears(layers):
+        layers.plain.weight = nn.Parameter(torch.zeros(24, 16))
+        assert layers.plain(values).eq(0).all()

@@ -85,9 +85,7 @@ def test_transformers_hooks_that_record_outputs_are_none(model):
     assert all(map(is_plain_t5, (model.encoder, model.decoder)))
 
 
-@pytest.mark.parametrize(
-    "register", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"]
-)
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook"])
 def test_a_hook_makes_it_another(model, kind):
     handle = getattr(model.encoder.block[1].layer[0], f"register_{kind}")(lambda *_: None)
     assert not is_plain_t5(model.encoder)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.ppo.token_scores import token_scores
+from trl_rewards_plugin.ppo.token_scores import entropies, token_scores
 
 
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 30.0]), blocked=st.integers(0, 5))
@@ -59,3 +59,14 @@ def test_nan_is_not_hidden():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match="token_ids"):
         token_scores(torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_autocast_does_not_round_entropies():
+    weights = torch.tensor([[[20.0, 0.3, -1.7, -torch.inf]]])  # all but certain: in bfloat16 it would say 0.05 nats
+    exact = token_scores(weights, torch.tensor([[0]]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = token_scores(weights, torch.tensor([[0]]))
+        sampled = entropies(weights.log_softmax(-1), weights.softmax(-1))
+    assert exact.entropies.item() < 1e-6
+    torch.testing.assert_close(cast, exact)
+    torch.testing.assert_close(sampled, exact.entropies, atol=1e-6, rtol=0)

@@ -1,7 +1,8 @@
 """The encoder's pass over a batch of prompts: on a CPU by groups of like length, each cut to its own longest prompt.
 
 A group of some thousand tokens stays nearer to the caches and carries less padding: a tenth of the time at 16 and more
-prompts, in either direction (benchmarks/README.md). A GPU wants one large batch. T5's encoder has a way of its own on
+prompts, in either direction (benchmarks/README.md). A GPU wants one large batch, and processes that share out a
+model's weights must all call its layers equally often, whatever their prompts. T5's encoder has a way of its own on
 a CPU, without any padding (t5.py).
 Leaves out: the decoder (architectures.py).
 """
@@ -9,7 +10,7 @@ Leaves out: the decoder (architectures.py).
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.t5 import encode_packed, encodes_packed
@@ -24,7 +25,7 @@ def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor)
         return encode_packed(encoder, prompt_ids, prompt_mask)
     batch, width = prompt_ids.shape
     rows = -(-_GROUP_TOKENS // width)
-    if prompt_ids.device.type != "cpu" or batch <= rows:
+    if prompt_ids.device.type != "cpu" or batch <= rows or distributed.is_initialized():
         return _encode(encoder, prompt_ids, prompt_mask)
     order = prompt_mask.sum(1).argsort(stable=True)
     groups = []

@@ -25,7 +25,7 @@ def turned_linears(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in turned:
-            del module.forward
+            vars(module).pop("forward", None)  # another thread that samples from the model may have been sooner
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -40,9 +40,10 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 def _turned(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A forward pass (..., K) -> (..., N) of the module."""
-    usual, weight, bias = module.forward, module.weight, module.bias
+    usual = module.forward
 
     def forward(values: Tensor) -> Tensor:
+        weight, bias = module.weight, module.bias
         rows = values.numel() // values.shape[-1]
         if not 1 < rows <= _MOST_ROWS or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return usual(values)

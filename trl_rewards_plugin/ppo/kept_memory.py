@@ -8,18 +8,18 @@ Leaves out: GPUs, whose memory torch keeps by itself, and C libraries other than
 
 import ctypes
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 # Parameters of mallopt, from glibc's malloc.h: free memory at the heap's end that is kept, and the size from which on
 # a block is the system's own. Larger blocks than 64 MiB are: kept, they would leave holes in the heap, which made the
-# peak grow by a fifth. (glibc before 2.35 refuses a size above 32 MiB and stays at that.)
+# peak grow by a fifth. glibc before 2.35 refuses a size above 32 MiB and would stay at its 128 KiB: hence 32 first.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_WITHIN = {_MMAP_THRESHOLD: 2**26, _TRIM_THRESHOLD: 2**31 - 1}
+_WITHIN = ((_MMAP_THRESHOLD, 2**25), (_MMAP_THRESHOLD, 2**26), (_TRIM_THRESHOLD, 2**31 - 1))
 # What glibc raises the two to by itself where large blocks are freed.
-_AFTER = {_MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26}
+_AFTER = ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26))
 
 
 @contextmanager
@@ -37,6 +37,6 @@ def kept_memory(device: torch.device) -> Iterator[None]:
         library.malloc_trim(0)
 
 
-def _set(library: ctypes.CDLL, settings: dict[int, int]) -> None:
-    for parameter, value in settings.items():
+def _set(library: ctypes.CDLL, settings: Sequence[tuple[int, int]]) -> None:
+    for parameter, value in settings:
         library.mallopt(parameter, value)

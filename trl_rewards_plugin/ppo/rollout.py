@@ -133,9 +133,11 @@ class Rollout:
 def sampled_as_scored(model: PreTrainedModel) -> bool:
     """Whether what the sampler saw is what teacher forcing would see, up to float32's rounding (below 1e-4 nats).
 
-    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's.
+    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's. On
+    a GPU float32 may be TF32 inside a product, which the host switches on by default.
     """
-    return model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    return exact and model.device.type == "cpu"
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:

@@ -52,7 +52,8 @@ def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:
 def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
     """sum probability * log_weight over the vocabulary: (..., V) twice -> (...)."""
     finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
-    return (probabilities.unsqueeze(-2) @ finite.unsqueeze(-1)).flatten(-3)
+    with torch.autocast(probabilities.device.type, enabled=False):  # it would round the product to fewer bits
+        return (probabilities.unsqueeze(-2) @ finite.unsqueeze(-1)).flatten(-3)
 
 
 class _TokenScores(torch.autograd.Function):
