@@ -5,11 +5,11 @@
 For every batch: generate one response a query, score them, step, log. The bundled tiny models stand in for
 google/flan-t5-small and `MultiClassifierReward.from_preset("article")`. About a minute on two CPU cores; prints:
 
-    epoch 0, batch 0: mean reward -0.294 (acceptability -0.429, neutrality 0.272)
+    epoch 0, batch 0: mean reward -0.031 (acceptability -0.152, neutrality 0.242)
     ...
-    epoch 0: mean reward 0.047, KL 0.815
+    epoch 0: mean reward 0.421, KL 0.929
     ...
-    epoch 1: mean reward 0.349, KL 1.076
+    epoch 1: mean reward 0.714, KL 1.229
 """
 
 from statistics import mean

@@ -16,9 +16,13 @@ import sys
 import torch
 from tiny_policy import load_prompts, print_change, save_policy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from trl_rewards_plugin import MultiClassifierReward
+
+try:
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+except ModuleNotFoundError as error:
+    raise SystemExit("TRL's PPOTrainer is in TRL 1.0 to 1.12: pip install trl==1.12.0") from error
 
 
 def main(
