@@ -31,6 +31,7 @@ def main(
         "learning_rate": 1e-2 if model is None else 1e-6, "logging_steps": 1, "report_to": "none",
         "log_completions": True, "num_completions_to_print": 0, "save_strategy": "no", "disable_tqdm": True,
         "bf16": torch.cuda.is_available(),
+        "gradient_checkpointing": model is not None, "dataloader_pin_memory": torch.cuda.is_available(),
     }  # fmt: skip
     trainer = GRPOTrainer(
         model or save_policy(f"{output_dir}/policy"),

@@ -29,6 +29,7 @@ def main(
         "max_steps": 40, "per_device_train_batch_size": 32, "max_new_tokens": 16, "beta": 0.1,
         "learning_rate": 3e-3 if model is None else 5e-7, "logging_steps": 1, "report_to": "none",
         "save_strategy": "no", "disable_tqdm": True, "bf16": torch.cuda.is_available(),
+        "gradient_checkpointing": model is not None, "dataloader_pin_memory": torch.cuda.is_available(),
     }  # fmt: skip
     trainer = OnlineDPOTrainer(
         model=policy,

@@ -44,7 +44,7 @@ def main(path: str | None = None, folder: str = "judge", encoder: str | None = N
     encoded = encoded.map(lambda row: {"labels": labels.index(row["label"])}, remove_columns=["text", "label"])
     parts = encoded.train_test_split(0.2, seed=0)
     defaults = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "report_to": "none"}
-    args = TrainingArguments(folder, save_strategy="no", **{**defaults, **settings})
+    args = TrainingArguments(folder, save_strategy="no", dataloader_pin_memory=False, **{**defaults, **settings})
     trainer = Trainer(model, args, train_dataset=parts["train"], processing_class=tokenizer)
     trainer.train()
     trainer.save_model(folder)

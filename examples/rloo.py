@@ -35,6 +35,7 @@ def main(
         "max_steps": 40, "per_device_train_batch_size": 64, "num_generations": 8, "max_completion_length": 16,
         "learning_rate": 1e-2 if model is None else 1e-6, "logging_steps": 1, "report_to": "none",
         "save_strategy": "no", "disable_tqdm": True, "bf16": torch.cuda.is_available(),
+        "gradient_checkpointing": model is not None, "dataloader_pin_memory": torch.cuda.is_available(),
     }  # fmt: skip
     rewards = [*(reward.component(name) for name in reward.component_names()), brevity]
     trainer = RLOOTrainer(
