@@ -53,7 +53,8 @@ def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
     """sum probability * log_weight over the vocabulary: (..., V) twice -> (...)."""
     finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
     with torch.autocast(probabilities.device.type, enabled=False):  # it would round the product to fewer bits
-        return (probabilities.unsqueeze(-2) @ finite.unsqueeze(-1)).flatten(-3)
+        mean: Tensor = torch.linalg.vecdot(probabilities, finite)
+    return mean
 
 
 class _TokenScores(torch.autograd.Function):
