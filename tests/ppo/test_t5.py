@@ -1,4 +1,4 @@
-"""T5's encoder without padding: states and gradients of transformers' own, and only where its code is untouched."""
+"""T5 without padding: states, logits and gradients of transformers' own, and only where its code is untouched."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from tests.ppo.architectures import ARCHITECTURES
 from tests.tiny_models import tiny_t5
-from trl_rewards_plugin.ppo.architectures import settle
-from trl_rewards_plugin.ppo.t5 import encode_packed, encodes_packed, is_plain_t5
+from trl_rewards_plugin.ppo.architectures import run_decoder, settle
+from trl_rewards_plugin.ppo.t5 import decode_packed, encode_packed, has_plain_decoder, is_plain_t5, runs_packed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
@@ -25,6 +25,11 @@ def prompts(lengths, vocabulary=30):
     torch.manual_seed(0)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return torch.where(mask, torch.randint(5, vocabulary, mask.shape), 0), mask
+
+
+def packed(encoder):
+    """Whether the encoder is run without padding."""
+    return is_plain_t5(encoder) and runs_packed(encoder)
 
 
 def own_states(encoder, ids, mask):
@@ -46,15 +51,70 @@ def check_same(encoder, lengths=(3, 9, 2, 40, 9)):
 
 
 def test_states_and_gradients_are_transformers_own(model):
-    assert encodes_packed(model.encoder)
+    assert packed(model.encoder)
     check_same(model.encoder)
 
 
 @pytest.mark.parametrize("name", ["t5", "mt5"])
 def test_so_they_are_for_each_kind_of_feed_forward(name):
     model = BUILD[name]().eval()
-    assert encodes_packed(model.encoder)
+    assert packed(model.encoder)
     check_same(model.encoder)
+
+
+def own_logits(model, states, mask, inputs):
+    outputs = model(
+        encoder_outputs=(states,), attention_mask=mask.long(), decoder_input_ids=inputs, output_hidden_states=True
+    )
+    return outputs.logits, outputs.decoder_hidden_states[-1]
+
+
+def check_same_decoder(model):
+    """Logits, hidden states and gradients of the packed pass against transformers' own, the encoder's states too."""
+    ids, mask = prompts([3, 9, 2, 40, 9])
+    inputs = torch.randint(5, 30, (5, 40), generator=torch.Generator().manual_seed(1))
+    states = own_states(model.encoder, ids, mask).detach().requires_grad_()
+    learning = [*(part for part in model.decoder.parameters() if part.requires_grad), states]
+    found, gradients = [], []
+    for decode in (decode_packed, own_logits):
+        outputs = decode(model, states, mask, inputs)
+        generator = torch.Generator().manual_seed(0)
+        total = sum((output * torch.randn(output.shape, generator=generator)).sum() for output in outputs)
+        found.append([output.detach() for output in outputs])
+        gradients.append(torch.autograd.grad(total, learning))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
+
+
+def test_the_decoders_logits_and_gradients_are_transformers_own(model):
+    assert has_plain_decoder(model)
+    check_same_decoder(model)
+    model.config.scale_decoder_outputs = True
+    check_same_decoder(model)
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5"])
+def test_so_they_are_for_each_family(name):
+    check_same_decoder(BUILD[name]().eval())
+
+
+def test_so_they_are_with_an_adapter_and_with_a_frozen_bias(model):
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q", "v", "wo"], init_lora_weights=False))
+    check_same_decoder(adapted.get_base_model())
+
+
+def test_run_decoder_takes_this_way_where_it_can(model, monkeypatch):
+    ids, mask = prompts([2, 5])
+    taken = []
+    monkeypatch.setattr(
+        "trl_rewards_plugin.ppo.architectures.decode_packed",
+        lambda *given: taken.append(given) or decode_packed(*given),
+    )
+    run_decoder(model, ids, mask, ids)
+    assert len(taken) == 1
+    model.decoder.block[0].register_forward_hook(lambda *_: None)
+    run_decoder(model, ids, mask, ids)
+    assert len(taken) == 1
 
 
 def test_padding_is_zero(model):
@@ -64,7 +124,7 @@ def test_padding_is_zero(model):
 
 def test_an_adapter_is_no_hindrance(model):
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q", "v", "wo"], init_lora_weights=False))
-    assert encodes_packed(model.encoder)
+    assert packed(model.encoder)
     check_same(adapted.get_base_model().encoder)
 
 
@@ -72,7 +132,7 @@ def test_training_is_none_once_dropout_is_off(model):
     model.train()
     assert not is_plain_t5(model.encoder)
     settle(model)
-    assert encodes_packed(model.encoder)
+    assert packed(model.encoder)
     model.gradient_checkpointing_enable()
     assert not is_plain_t5(model.encoder)
     model.eval()
@@ -107,8 +167,8 @@ def test_an_exchanged_part_makes_it_another(model):
 
 def test_fewer_bits_are_left_to_transformers(model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not encodes_packed(model.encoder)
-    assert not encodes_packed(model.to(torch.bfloat16).encoder)
+        assert not packed(model.encoder)
+    assert not packed(model.to(torch.bfloat16).encoder)
 
 
 @pytest.mark.parametrize("name", ["longt5", "umt5", "switch_transformers"])

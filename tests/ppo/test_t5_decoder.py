@@ -7,7 +7,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from tests.ppo.architectures import ARCHITECTURES
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.architectures import CachedDecoder, run_decoder, settle
+from trl_rewards_plugin.ppo.architectures import CachedDecoder, settle
 from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
 
@@ -42,7 +42,10 @@ def check_same(model, atol=1e-4, rtol=1e-4):
     ids, mask, tokens = case()
     states = run_encoder(model, ids, mask)
     stepwise = read(T5Decoder(model, states, mask, STEPS), tokens)
-    torch.testing.assert_close(stepwise, run_decoder(model, ids, mask, tokens, states), atol=atol, rtol=rtol)
+    whole = model(
+        encoder_outputs=(states,), attention_mask=mask.long(), decoder_input_ids=tokens, output_hidden_states=True
+    )
+    torch.testing.assert_close(stepwise, (whole.logits, whole.decoder_hidden_states[-1]), atol=atol, rtol=rtol)
 
 
 def test_the_numbers_are_transformers_own(model):

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import MoEModelOutput
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.encoder import run_encoder
+from trl_rewards_plugin.ppo.t5 import decode_packed, has_plain_decoder, runs_packed
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 
 # ProphetNet's forward pass over a whole response mixes up the relative positions of its predicting stream (it permutes
@@ -226,6 +227,8 @@ def run_decoder(
         steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
+    if has_plain_decoder(model) and runs_packed(model):
+        return decode_packed(model, states, prompt_mask, decoder_input_ids)
     outputs = model(
         input_ids=prompt_ids,
         attention_mask=prompt_mask.long(),

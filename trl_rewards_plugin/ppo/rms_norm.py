@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """values / sqrt(mean(values^2) + eps) * weight over the last dimension: (N, H), (H,) -> (N, H)."""
+    """values / sqrt(mean(values^2) + eps) * weight over the last dimension: (..., H), (H,) -> (..., H)."""
     output: Tensor = cast(Any, _RMSNorm).apply(values, weight, eps)
     return output
 
@@ -29,7 +29,7 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         normed, weight, scale = ctx.saved_tensors
-        d_weight = (gradient * normed).sum(0) if ctx.needs_input_grad[1] else None
+        d_weight = (gradient * normed).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         d_normed = gradient * weight
         # d values = scale * (d normed - normed * mean(d normed * normed))
         mean = torch.linalg.vecdot(d_normed, normed).div_(normed.shape[-1]).unsqueeze(-1)

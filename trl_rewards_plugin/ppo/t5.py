@@ -1,16 +1,17 @@
 """T5 and mT5 written for what PPO on a CPU does with them; same weights, same numbers up to rounding.
 
-The encoder reads prompts laid end to end, so that no time goes into padding, with a norm and an attention that make
-few passes (rms_norm.py, packed_attention.py). transformers' own modules are kept and called where weights are, so that
-adapters keep working; what is passed over is the code between them, and only where nobody has changed it.
-Leaves out: GPUs, fewer bits than float32, gradient checkpointing, and relatives with another attention (LongT5, UMT5):
-they run as transformers has them.
+Prompts are laid end to end, so that no time goes into padding, with a norm and an attention that make few passes
+(rms_norm.py, packed_attention.py). transformers' own modules are kept and called where weights are, so that adapters
+keep working; what is passed over is the code between them, and only where nobody has changed it.
+Leaves out: one token at a time (t5_decoder.py), and GPUs, fewer bits than float32, gradient checkpointing, and
+relatives with another attention (LongT5, UMT5): they run as transformers has them.
 """
 
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 from transformers.models.mt5 import modeling_mt5
 from transformers.models.t5 import modeling_t5
@@ -18,6 +19,7 @@ from transformers.models.t5 import modeling_t5
 from trl_rewards_plugin.ppo.packed_attention import packed_attention
 from trl_rewards_plugin.ppo.rms_norm import rms_norm
 
+_MODELS = (modeling_t5.T5ForConditionalGeneration, modeling_mt5.MT5ForConditionalGeneration)
 _STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
 _NORMS = (modeling_t5.T5LayerNorm, modeling_mt5.MT5LayerNorm)
 _ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
@@ -62,23 +64,22 @@ def _is_random_or_recomputed(part: nn.Module) -> bool:
     return bool(dropout) or bool(getattr(part, "gradient_checkpointing", False))
 
 
-def encodes_packed(encoder: PreTrainedModel) -> bool:
-    """Whether prompts of this encoder may be laid end to end: a plain T5's in float32 on a CPU."""
-    return (
-        is_plain_t5(encoder)
-        and encoder.device.type == "cpu"
-        and encoder.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-    )
+def has_plain_decoder(model: PreTrainedModel) -> bool:
+    """Whether a model is T5 or mT5 with a plain decoder below its output matrix."""
+    return type(model) in _MODELS and not _is_changed(model) and is_plain_t5(cast(Any, model).decoder)
+
+
+def runs_packed(part: PreTrainedModel) -> bool:
+    """Whether a plain T5, or a part of it, may read prompts laid end to end: in float32 on a CPU."""
+    return part.device.type == "cpu" and part.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def encode_packed(encoder: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
     """The last hidden states (B, S, H) of a plain T5 encoder for prompts (B, S), padded on the right; 0 on padding."""
     stack = cast(Any, encoder)
-    lengths = prompt_mask.sum(1).tolist()
-    hidden: Tensor = stack.embed_tokens(prompt_ids[prompt_mask])
-    positions = torch.arange(max(lengths))
-    bias = relative_bias(stack.block[0].layer[0].SelfAttention, positions - positions.unsqueeze(1))
+    lengths, places = _lengths_and_places(prompt_mask)
+    hidden: Tensor = stack.embed_tokens(prompt_ids.flatten()[places])
+    bias = relative_bias(stack.block[0].layer[0].SelfAttention, _distances(max(lengths)))
     for block in stack.block:
         attending, feeding = block.layer
         attention = attending.SelfAttention
@@ -86,12 +87,83 @@ def encode_packed(encoder: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Ten
         attended = packed_attention(attention.q(normed), attention.k(normed), attention.v(normed), bias, lengths)
         hidden = hidden + attention.o(attended)
         hidden = hidden + feeding.DenseReluDense(_norm(feeding.layer_norm, hidden))
-    states = hidden.new_zeros(*prompt_ids.shape, hidden.shape[-1])
-    return states.index_put((prompt_mask,), _norm(stack.final_layer_norm, hidden))
+    states = hidden.new_zeros(prompt_ids.numel(), hidden.shape[-1])
+    states = states.index_copy(0, places, _norm(stack.final_layer_norm, hidden))
+    return states.view(*prompt_ids.shape, -1)
+
+
+def decode_packed(
+    model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor, decoder_input_ids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V) and last hidden states (B, T, H) of a model with a plain decoder.
+
+    Args:
+        encoder_states, prompt_mask: (B, S, H) and (B, S), padded on the right.
+        decoder_input_ids: (B, T).
+    """
+    stack = cast(Any, model).decoder
+    lengths, places = _lengths_and_places(prompt_mask)
+    prompts = encoder_states.flatten(0, 1).index_select(0, places)
+    distances = _distances(decoder_input_ids.shape[1])
+    bias = relative_bias(stack.block[0].layer[0].SelfAttention, distances).masked_fill(distances > 0, -torch.inf)
+    hidden: Tensor = stack.embed_tokens(decoder_input_ids)
+    for block in stack.block:
+        attending, crossing, feeding = block.layer
+        hidden = hidden + _attended(attending.SelfAttention, _norm(attending.layer_norm, hidden), bias)
+        normed = _norm(crossing.layer_norm, hidden)
+        hidden = hidden + _attended_prompts(crossing.EncDecAttention, normed, prompts, lengths)
+        hidden = hidden + feeding.DenseReluDense(_norm(feeding.layer_norm, hidden))
+    hidden = _norm(stack.final_layer_norm, hidden)
+    return logits(model, hidden), hidden
+
+
+def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Logits (B, T, V) of a plain decoder's last hidden states (B, T, H)."""
+    # Where T5's output matrix is tied to its embeddings, what it is given is scaled; mT5's never is.
+    scales = getattr(model.config, "scale_decoder_outputs", False)
+    output: Tensor = cast(Any, model).lm_head(hidden * cast(Any, model).model_dim ** -0.5 if scales else hidden)
+    return output
+
+
+def _lengths_and_places(mask: Tensor) -> tuple[list[int], Tensor]:
+    """Tokens of each row of (B, S), and the places (N,) of all of them in the flattened batch."""
+    return mask.sum(1).tolist(), mask.flatten().nonzero()[:, 0]
+
+
+def _distances(length: int) -> Tensor:
+    """Key's position minus query's, (L, L)."""
+    positions = torch.arange(length)
+    return positions - positions.unsqueeze(1)
 
 
 def _norm(module: Any, values: Tensor) -> Tensor:
     return rms_norm(values, module.weight, module.variance_epsilon)
+
+
+def _attended(attention: Any, normed: Tensor, bias: Tensor) -> Tensor:
+    """Attention of responses (B, T, H) to themselves, with what is added to the scores (heads, T, T)."""
+    query, key, value = (
+        project(normed).unflatten(2, (attention.n_heads, -1)).transpose(1, 2)
+        for project in (attention.q, attention.k, attention.v)
+    )
+    output = scaled_dot_product_attention(query, key, value, bias.unsqueeze(0), scale=1.0)
+    attended: Tensor = attention.o(output.transpose(1, 2).flatten(2))
+    return attended
+
+
+def _attended_prompts(attention: Any, normed: Tensor, prompts: Tensor, lengths: list[int]) -> Tensor:
+    """Attention of responses (B, T, H) to their prompts, which lie end to end (N, H)."""
+    queries = attention.q(normed).unflatten(2, (attention.n_heads, -1)).transpose(1, 2).split(1)
+    keys, values = (
+        project(prompts).unflatten(1, (attention.n_heads, -1)).transpose(0, 1).unsqueeze(0).split(lengths, dim=2)
+        for project in (attention.k, attention.v)
+    )
+    rows = [
+        scaled_dot_product_attention(query, key, value, scale=1.0)
+        for query, key, value in zip(queries, keys, values, strict=True)
+    ]
+    attended: Tensor = attention.o(torch.cat(rows).transpose(1, 2).flatten(2))
+    return attended
 
 
 def relative_bias(attention: Any, distances: Tensor) -> Tensor:

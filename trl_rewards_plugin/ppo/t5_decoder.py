@@ -2,7 +2,7 @@
 
 A step of eight rows takes transformers' forward pass about 150 small operations a layer that are not arithmetic; here
 it is 30. Weights are reached through transformers' own modules, so that adapters keep working.
-Leaves out: whole responses (architectures.py), and which tokens are allowed (token_rules.py).
+Leaves out: whole responses (t5.py), and which tokens are allowed (token_rules.py).
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import MT5ForConditionalGeneration, PreTrainedModel, T5ForConditionalGeneration
+from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.t5 import is_plain_t5, relative_bias
-
-_MODELS = (T5ForConditionalGeneration, MT5ForConditionalGeneration)
+from trl_rewards_plugin.ppo.t5 import has_plain_decoder, logits, relative_bias
 
 
 @dataclass
@@ -64,7 +62,7 @@ class T5Decoder:
     def fits(model: PreTrainedModel) -> bool:
         """Whether the model's decoder is one that this class computes."""
         # In float16 T5 clamps what overflows between its layers; that is left to transformers.
-        return type(model) in _MODELS and is_plain_t5(cast(Any, model).decoder) and model.dtype != torch.float16
+        return has_plain_decoder(model) and model.dtype != torch.float16
 
     def _layer(self, block: Any, encoder_states: Tensor) -> _Layer:
         attending, crossing, feeding = block.layer
@@ -86,9 +84,7 @@ class T5Decoder:
             hidden = layer.feeding(hidden)
         self._read += 1
         hidden = decoder.final_layer_norm(hidden)
-        # Where T5's output matrix is tied to its embeddings, what it is given is scaled; mT5's never is.
-        scales = getattr(self._model.config, "scale_decoder_outputs", False)
-        return self._model.lm_head(hidden * self._model.model_dim**-0.5 if scales else hidden), hidden
+        return logits(self._model, hidden), hidden
 
     def _attend(self, layer: _Layer, normed: Tensor) -> Tensor:
         """Attention to the response so far, the new token included: (B, 1, H) -> (B, 1, H)."""

@@ -64,14 +64,11 @@ class TokenRules:
         weights = logits.float()
         if self.temperature != 1.0:
             weights = weights / self.temperature
-        blocked = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
-        blocked[:, self.never] = True
+        never, eos = (torch.tensor(ids, device=logits.device) for ids in (self.never, self.eos_ids))
         too_early = max(0, self.min_new_tokens - first_step)
-        if too_early:
-            eos_columns = torch.tensor(self.eos_ids, device=logits.device)
-            blocked[:too_early] = blocked[:too_early].index_fill(1, eos_columns, True)
         # Past autograd: where a weight is -inf its probability, and with it every gradient, is 0 already.
-        weights.detach().masked_fill_(blocked, -torch.inf)
+        weights.detach().index_fill_(2, never, -torch.inf)
+        weights.detach()[:, :too_early].index_fill_(2, eos, -torch.inf)
         return weights
 
 
