@@ -395,6 +395,17 @@ def test_a_data_set_with_columns_is_refused_with_what_to_pass(t5):
         t5(Dataset.from_dict({"text": TEXTS}))
 
 
+def test_a_model_that_is_not_there_is_refused_with_what_is(folders):
+    missing = f"{folders['t5']}x"
+    with pytest.raises(InputError, match="did you mean") as caught:
+        text2text_pipeline(missing)
+    assert missing in caught.value.found
+
+
+def test_a_bundled_model_goes_by_its_name():
+    assert text2text_pipeline("bundled:tiny-t5").tokenizer.name_or_path.endswith("tiny-t5")
+
+
 def test_refusals_of_models_and_tasks(folders):
     encoder = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
     with pytest.raises(InputError, match="an encoder-decoder model"):

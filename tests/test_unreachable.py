@@ -40,3 +40,14 @@ def test_the_step_fits_the_cause(error, step):
 
 def test_a_wrong_name_is_the_last_guess():
     assert what_to_do(ValueError("odd"), "check the id") == "check the id"
+
+
+def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny-seed0", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    error = hidden(LocalEntryNotFoundError("offline"))
+    assert what_to_do(error, "check the id", "runs/tiny-seed1").endswith("did you mean runs/tiny-seed0?")
+    assert what_to_do(error, "check the id", "runs/zzz").endswith("without 'zzz'; in it: other, tiny-seed0")
+    for name in ("google/flan-t5-small", "bert-base-cased", "runs/other"):
+        assert what_to_do(error, "check the id", name).startswith("check the network")

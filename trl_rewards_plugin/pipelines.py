@@ -9,6 +9,7 @@ from typing import Any
 import transformers.pipelines as host
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.text2text import (
     PAIR,
@@ -16,6 +17,7 @@ from trl_rewards_plugin.text2text import (
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
+from trl_rewards_plugin.unreachable import what_to_do
 
 _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
     "text2text-generation": Text2TextGenerationPipeline,
@@ -47,7 +49,7 @@ def text2text_pipeline(
     """A pipeline for an encoder-decoder, on any transformers, without touching its registry.
 
     Args:
-        model: Hub id, folder, or a loaded model.
+        model: Hub id, folder, "bundled:NAME", or a loaded model.
         task: "text2text-generation", "summarization", "translation" or "translation_XX_to_YY".
         tokenizer: Name or object; by default the model's own. Required with a loaded model that does not say where it
             was loaded from.
@@ -56,16 +58,17 @@ def text2text_pipeline(
         **kwargs: `device`, `batch_size`, and arguments of every call: see `Text2TextGenerationPipeline`.
 
     Raises:
-        InputError: an unknown task, a model that is no encoder-decoder, or a loaded model without a tokenizer.
+        InputError: an unknown task, a model that is not there or no encoder-decoder, or a loaded model without a
+            tokenizer.
     """
     pipeline_class = _class_of(task)
     source = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     if _host_has_them():
         options = {"dtype": dtype, "model_kwargs": model_kwargs, **source, **kwargs}
         return host.pipeline(task, model=model, tokenizer=tokenizer, **options)
-    name = str(model) if not hasattr(model, "config") else model.config.name_or_path
+    name = resolve(str(model)) if not hasattr(model, "config") else model.config.name_or_path
     if not hasattr(model, "config"):
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype, **source, **(model_kwargs or {}))
+        model = _load(name, {"dtype": dtype, **source, **(model_kwargs or {})})
     if tokenizer is None and not name:
         raise InputError(
             "a tokenizer beside a model that was not loaded by name", "the model alone", "pass tokenizer="
@@ -73,6 +76,22 @@ def text2text_pipeline(
     if tokenizer is None or isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer or name, **source)
     return pipeline_class(model, tokenizer=tokenizer, task=task, **kwargs)
+
+
+def _load(name: str, options: dict[str, Any]) -> Any:
+    """The model of that name.
+
+    Raises:
+        InputError: there is none, or it cannot be had.
+    """
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+    except OSError as error:
+        raise InputError(
+            "a folder with an encoder-decoder, or the id of one on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
+            what_to_do(error, "check the spelling", name),
+        ) from error
 
 
 def register(*tasks: str) -> None:

@@ -5,20 +5,26 @@ Leaves out: uploads (`hub/failures.py`).
 
 from __future__ import annotations
 
+import difflib
 import errno
+from pathlib import Path
 
 from trl_rewards_plugin.hub.failures import causes
 
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
-def what_to_do(error: BaseException, otherwise: str) -> str:
+def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:
     """The next step for a reader.
 
     Args:
         error: What the library raised.
         otherwise: The step where the cause is no other than a wrong name.
+        name: What was asked for, where it may have been meant as a folder.
     """
+    mistyped = None if name is None else _mistyped_folder(name)
+    if mistyped is not None:
+        return mistyped
     # By name, since the libraries' HTTP clients vary and are not loaded for this.
     kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
     if "GatedRepoError" in kinds or "gated" in str(error):
@@ -30,3 +36,16 @@ def what_to_do(error: BaseException, otherwise: str) -> str:
     if kinds & _UNREACHED:
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
+
+
+def _mistyped_folder(name: str) -> str | None:
+    """The next step where `name` is no folder, but would lie in one that is here: "runs/tiny-seed1"."""
+    path = Path(name).expanduser()
+    if path.exists() or path.parent == Path() or not path.parent.is_dir():
+        return None
+    there = sorted(folder.name for folder in path.parent.iterdir() if folder.is_dir())
+    close = difflib.get_close_matches(path.name, there, n=1)
+    if close:
+        return f"{path.parent} is a folder here without {path.name!r}: did you mean {path.parent / close[0]}?"
+    shown = ", ".join(there[:5]) + (" ..." if there[5:] else "")
+    return f"{path.parent} is a folder here without {path.name!r}; in it: {shown or 'no folder'}"

@@ -36,3 +36,13 @@ def test_an_altered_or_missing_file_is_refused(tmp_path):
 def test_an_unknown_asset_is_refused():
     with pytest.raises(InputError, match="'tiny-bart'"):
         assets.asset_path("tiny-bart")
+
+
+def test_bundled_names_are_found():
+    assert assets.bundled_path("bundled:prompts/train.jsonl").is_file()
+    assert assets.resolve("bundled:prompts") == str(assets.ROOT / "prompts")
+    assert assets.resolve("owner/name") == "owner/name"
+    with pytest.raises(InputError, match="use one of these names"):
+        assets.resolve("bundled:nothing")
+    with pytest.raises(InputError, match="did you mean 'tiny-t5'"):
+        assets.resolve("bundled:tinyt5")

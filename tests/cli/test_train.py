@@ -73,6 +73,9 @@ def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
     [
         (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),
         (["--learning_rat", "1"], "--learning_rat 1", "did you mean --learning_rate?"),
+        (["--ppo_epochs", "4"], "--ppo_epochs 4", "here it is called --num_ppo_epochs"),
+        (["--num_beams=4"], "--num_beams=4", "--eval_generation_kwargs"),
+        (["--config", "OTHER"], "'batch_size'", "here it is called 'per_device_train_batch_size'"),
         (["--zzzzzz"], "--zzzzzz", "see trl-rewards train --help"),
         (["--response_length", "many"], "many", "see trl-rewards train --help"),
         (["--seed", "many"], "many", "see trl-rewards train --help"),
@@ -91,7 +94,13 @@ def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
     ],
 )
 def test_refusals_have_three_parts_and_exit_code_2(tiny_run, tmp_path, capsys, argv, found, step):
-    files = {"LIST": "- a\n", "BROKEN": "a: [\n", "TYPO": "respons_length: 3\n", "STRANGE": "qqq: 3\n"}
+    files = {
+        "LIST": "- a\n",
+        "BROKEN": "a: [\n",
+        "TYPO": "respons_length: 3\n",
+        "STRANGE": "qqq: 3\n",
+        "OTHER": "batch_size: 3\n",
+    }
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "EMPTY").mkdir()

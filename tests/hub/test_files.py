@@ -29,14 +29,17 @@ def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
     state = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth",
              "trainer_state.json", "ppo_state.json", "value_head.safetensors", "pytorch_model.bin",
              "checkpoint-4/model.safetensors", "checkpoint-4/sub/optimizer.pt", "runs/events"}  # fmt: skip
+    rollouts = {"completions/completions_00001.parquet", "completions/completions_00002.parquet"}
     other = {"notes.md", "prompts.jsonl", "my/config.json", ".env", "data.json"}
-    for name in taken | state | other | {"completions.parquet"}:
+    for name in taken | state | other | rollouts | {"completions.parquet"}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     selection = files.select_model(folder)
     assert names(selection) == taken | {"config.json", "model.safetensors"}
     assert selection.left_out["checkpoint-4"] == selection.left_out["value_head.safetensors"] == "training state"
     assert {name for name, reason in selection.left_out.items() if reason == "no file of a model"} == other
+    assert selection.left_out["completions"] == "prompts and outputs of every rollout"
+    assert not rollouts & selection.left_out.keys()
     assert "--include-completions" in selection.left_out["completions.parquet"]
     assert "completions.parquet" in names(files.select_model(folder, include_completions=True))
 

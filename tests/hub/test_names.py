@@ -1,10 +1,7 @@
 from types import SimpleNamespace
 
-import pytest
-
 from trl_rewards_plugin.assets import ROOT
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.names import bundled_path, public_name, public_part, public_value, resolve
+from trl_rewards_plugin.hub.names import public_name, public_part, public_value
 
 
 def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
@@ -19,14 +16,6 @@ def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
     assert public_name("bundled:tiny-t5") == "bundled:tiny-t5"
     assert public_name(SimpleNamespace(name_or_path="owner/name")) == "owner/name"
     assert public_name(SimpleNamespace(name_or_path="")) == "SimpleNamespace"
-
-
-def test_bundled_names_are_found():
-    assert bundled_path("bundled:prompts/train.jsonl").is_file()
-    assert resolve("bundled:prompts") == str(ROOT / "prompts")
-    assert resolve("owner/name") == "owner/name"
-    with pytest.raises(InputError):
-        resolve("bundled:nothing")
 
 
 def test_parts_of_a_reward_name_no_folder_of_this_machine(tmp_path):

@@ -75,6 +75,7 @@ def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
 
 def test_a_run_resumes_and_is_not_overwritten_unasked(make):
     first = make(save_steps=1).run()
+    saved = (first.folder / "checkpoint-2" / "ppo_state.json").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="resume_from_checkpoint"):
         make().run()
     recipe = make(max_steps=3)
@@ -83,6 +84,7 @@ def test_a_run_resumes_and_is_not_overwritten_unasked(make):
     assert second.metrics["episodes"] == 24
     assert second.metrics["before"] == first.metrics["before"]
     assert "checkpoint-2" in recipe.said[0]
+    assert second.metrics["seconds"] > json.loads(saved)["seconds"] > 0  # those up to the checkpoint are among them
     third = make(overwrite=True, max_steps=1, save_strategy="no").run()
     assert not list(third.folder.glob("checkpoint-*"))
 

@@ -1,6 +1,8 @@
 import pytest
 import transformers
 
+from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import shared_classifier
 
 
@@ -17,3 +19,11 @@ from trl_rewards_plugin.rewards import shared_classifier
 )
 def test_the_position_limit_of_a_family(config, limit):
     assert shared_classifier.position_limit(config) == limit
+
+
+def test_a_bundled_judge_goes_by_its_name():
+    by_name = shared_classifier.SharedClassifier("bundled:acceptability-judge", None, None, None, None)
+    by_folder = shared_classifier.SharedClassifier(asset_path("acceptability-judge"), None, None, None, None)
+    assert by_name.key == by_folder.key
+    with pytest.raises(InputError, match="did you mean 'acceptability-judge'"):
+        shared_classifier.SharedClassifier("bundled:acceptability-jugde", None, None, None, None)

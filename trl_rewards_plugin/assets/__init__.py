@@ -4,12 +4,16 @@ Every asset is a folder beside this file with a `SHA256SUMS` that is verified ea
 For demonstration and tests only. Leaves out: loading a model, which is the caller's.
 """
 
+import difflib
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 
 ROOT = Path(__file__).parent
+BUNDLED = "bundled:"
+"""What a bundled asset's name begins with wherever a model, a file of prompts or a judge is named."""
 ASSETS = ("acceptability-judge", "sentiment-judge", "tiny-t5", "prompts")
 
 
@@ -20,10 +24,28 @@ def asset_path(name: str) -> Path:
         InputError: no such asset, or a file of it is missing or altered.
     """
     if name not in ASSETS:
-        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), "use one of these names")
+        close = difflib.get_close_matches(name, ASSETS, n=1)
+        step = f"did you mean {close[0]!r}?" if close else "use one of these names"
+        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), step)
     folder = ROOT / name
     verify_checksums(folder)
     return folder
+
+
+def is_bundled(name: Any) -> bool:
+    """Whether `name` reads "bundled:ASSET" or "bundled:ASSET/FILE"."""
+    return isinstance(name, str) and name.startswith(BUNDLED)
+
+
+def bundled_path(name: str) -> Path:
+    """Where "bundled:ASSET/FILE" lies; the asset's checksums are verified."""
+    asset, _, inside = name.removeprefix(BUNDLED).partition("/")
+    return asset_path(asset) / inside if inside else asset_path(asset)
+
+
+def resolve(name: Any) -> Any:
+    """A bundled name as its folder; anything else as it is."""
+    return str(bundled_path(name)) if is_bundled(name) else name
 
 
 def verify_checksums(folder: Path) -> None:

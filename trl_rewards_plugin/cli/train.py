@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +20,18 @@ from trl_rewards_plugin.errors import InputError
 
 # What a run writes into its config.yaml for the reader; it is no setting.
 NOT_SETTINGS = ("made_of",)
+# Names of other libraries, and of TRL's PPO that was -> ours (README.md has the whole table).
+_OTHER_NAMES = {
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "init_kl_coef": "kl_coef",
+    "lr": "learning_rate",
+    "max_new_tokens": "response_length",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "ppo_epochs": "num_ppo_epochs",
+}
+_OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -181,19 +193,32 @@ def _set_defaults(parser: Any, values: Mapping[str, Any], where: str) -> None:
     known = {action.dest for action in parser._actions}
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            step = f"did you mean {close[0]!r}?" if close else "see trl-rewards train --help"
-            raise InputError(f"settings of trl-rewards train in {where}", repr(key), step)
+            raise InputError(f"settings of trl-rewards train in {where}", repr(key), _meant(str(key), known, "'{}'"))
     parser.set_defaults_with_config(**values)
 
 
 def _refuse_unknown(unknown: Sequence[str], parser: Any) -> None:
-    if not unknown:
-        return
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    close = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-    step = f"did you mean {close[0]}?" if close else "see trl-rewards train --help"
-    raise InputError("options of trl-rewards train", " ".join(unknown), step)
+    if unknown:
+        flags = [flag.removeprefix("--") for action in parser._actions for flag in action.option_strings]
+        step = _meant(unknown[0].split("=")[0].removeprefix("--"), flags, "--{}")
+        raise InputError("options of trl-rewards train", " ".join(unknown), step)
+
+
+def _meant(word: str, known: Iterable[str], shown: str) -> str:
+    """The next step after a setting that is none.
+
+    Args:
+        shown: how a setting is written where it was asked for.
+    """
+    if word in _OTHER_NAMES:
+        return f"here it is called {shown.format(_OTHER_NAMES[word])}"
+    if word in _OF_GENERATE:
+        return (
+            "rollouts are plain samples of --temperature, or KL turns negative; what evaluation decodes by is "
+            f"{shown.format('eval_generation_kwargs')}"
+        )
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {shown.format(close[0])}?" if close else "see trl-rewards train --help"
 
 
 def _quiet() -> None:

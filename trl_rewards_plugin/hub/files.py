@@ -30,6 +30,8 @@ STATE = (
     "checkpoint-*", "*.bin", "*.pt", "*.pth", "value_head.safetensors", "trainer_state.json", "ppo_state.json",
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
+COMPLETIONS_OF_TRAINING = "completions"
+"""Folder with the texts of every rollout."""
 SPACE_FILES = ("README.md", "app.py", "requirements.txt")
 # Where a path of this machine could have got in; vocabularies are left alone, since "/root/" may be a piece of them.
 _TOLD = (
@@ -91,6 +93,8 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
         state = next((top for top in [*_above(name), name] if any(fnmatch(top, known) for known in STATE)), None)
         if state is not None:
             left_out[state] = "training state"
+        elif COMPLETIONS_OF_TRAINING in _above(name):
+            left_out[COMPLETIONS_OF_TRAINING] = "prompts and outputs of every rollout"
         elif name == COMPLETIONS and not include_completions:
             left_out[name] = "prompts and outputs; --include-completions takes it along"
         elif name == COMPLETIONS or _is_of_a_model(name):

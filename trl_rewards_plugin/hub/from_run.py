@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import yaml
 
+from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.data import RewardModelCardData
 from trl_rewards_plugin.hub.formula import WEIGHTED_SUM
 from trl_rewards_plugin.hub.markdown import is_hub_id
-from trl_rewards_plugin.hub.names import is_bundled, public_value
+from trl_rewards_plugin.hub.names import public_value
 
 _Row = TypeVar("_Row")
 SAMPLES = 3

@@ -7,29 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.assets import ROOT, asset_path
+from trl_rewards_plugin.assets import BUNDLED, ROOT
 
-BUNDLED = "bundled:"
 # Keys of a described reward that may name a folder.
 _NAMED_BY_PLACE = ("model", "tokenizer", "metric")
 # Those that are no path even where they look like one: "/r/askscience" is a fine label.
 _WORDS = ("name", "label")
-
-
-def is_bundled(name: Any) -> bool:
-    """Whether `name` reads "bundled:ASSET" or "bundled:ASSET/FILE"."""
-    return isinstance(name, str) and name.startswith(BUNDLED)
-
-
-def bundled_path(name: str) -> Path:
-    """Where "bundled:ASSET/FILE" lies; the asset's checksums are verified."""
-    asset, _, inside = name.removeprefix(BUNDLED).partition("/")
-    return asset_path(asset) / inside if inside else asset_path(asset)
-
-
-def resolve(name: Any) -> Any:
-    """A bundled name as its folder; anything else as it is."""
-    return str(bundled_path(name)) if is_bundled(name) else name
 
 
 def public_name(name: Any) -> str:

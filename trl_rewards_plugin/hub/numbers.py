@@ -16,9 +16,9 @@ def number(value: float | None, form: str = ".3f") -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "35 seconds", "2.1 minutes", "3.4 hours"."""
+    """ "1 second", "35 seconds", "2.1 minutes", "3.4 hours"."""
     if seconds < 60:
-        return f"{seconds:.0f} seconds"
+        return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"
 
 

@@ -30,6 +30,7 @@ class RunState:
         kl_coef: the KL coefficient, which an adaptive controller moves.
         episodes: responses trained on so far.
         epoch_scores: sum and count of the scores of the running epoch.
+        seconds: of training so far.
         alarms: how many rollouts raised each alarm so far, by its name.
         metrics: for each process, the values since the last log, by name.
         rewards: for each process, the state of every reward that has one, by name.
@@ -38,6 +39,7 @@ class RunState:
     kl_coef: float
     episodes: int
     epoch_scores: tuple[float, int]
+    seconds: float
     alarms: dict[str, int]
     metrics: list[dict[str, list[float]]]
     rewards: list[dict[str, Any]]

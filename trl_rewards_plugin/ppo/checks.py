@@ -72,7 +72,7 @@ def _read_config(name: str) -> Any:
         raise InputError(
             "a folder with a model, or the id of one on the Hub",
             f"{name!r}: {str(error).splitlines()[0]}",
-            what_to_do(error, f"check the spelling, {EXAMPLES}"),
+            what_to_do(error, f"check the spelling, {EXAMPLES}", name),
         ) from error
 
 

@@ -7,6 +7,7 @@ checkpoint_folder.py).
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -52,6 +53,8 @@ class RestartableTrainer(Trainer):
     reward_funcs: list[Callable[..., Any]]
     _checkpointing = False
     _resumed_from: Path | None = None
+    _seconds_before = 0.0  # of training, up to the checkpoint that this run goes on from
+    _began: float | None = None  # while it trains
 
     @property
     def policy_model(self) -> nn.Module:
@@ -69,6 +72,11 @@ class RestartableTrainer(Trainer):
     def _set_run_state(self, state: RunState) -> None:
         """Goes on counting from a checkpoint's counters, with this process's metrics alone."""
         raise NotImplementedError
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of training so far; of a resumed run, those up to its checkpoint are among them."""
+        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     # ---- Resuming ----
 
@@ -98,7 +106,11 @@ class RestartableTrainer(Trainer):
             _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
         self._resumed_from = folder
         reward_states(self.reward_funcs)  # refused now rather than at the first save
-        return super().train(None if folder is None else str(folder), *args, **kwargs)
+        self._began = time.perf_counter()
+        try:
+            return super().train(None if folder is None else str(folder), *args, **kwargs)
+        finally:
+            self._seconds_before, self._began = self.train_seconds, None
 
     def _resume_run_state(self, folder: Path) -> None:
         state = load_run_state(folder)
@@ -112,6 +124,7 @@ class RestartableTrainer(Trainer):
             )
         own = process % len(state.rewards)
         restore_rewards(self.reward_funcs, state.rewards[own])
+        self._seconds_before = state.seconds
         self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
 
     def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from transformers import (
 from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.alarms import AlarmBell
@@ -92,8 +93,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
     """Trains an encoder-decoder by PPO to please reward functions.
 
     Args:
-        model: Hub id, folder or `PreTrainedModel` of an encoder-decoder (T5, BART ...). Names are loaded in float32.
-            Its dropout is turned off in place, in the modules and not in the config.
+        model: Hub id, folder, "bundled:NAME" or `PreTrainedModel` of an encoder-decoder (T5, BART ...). Names are
+            loaded in float32. Its dropout is turned off in place, in the modules and not in the config.
         reward_funcs: one reward or several, callables in TRL's protocol.
         args: settings; the defaults of `Seq2SeqPPOConfig` if left out, with the output in "trainer_output".
         train_dataset: rows with a column "prompt", text or conversation; further columns reach the rewards.
@@ -128,6 +129,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         peft_config: Any | None = None,
     ):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
+        model, value_model = resolve(model), resolve(value_model)
         self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
         check_value_model(value_model, args)
@@ -498,7 +500,8 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
 
     def _run_state(self) -> RunState:
         alarms, metrics = dict(self.alarms.times), dict(self._metrics)
-        return RunState(self.kl_coef, self.episodes, self._epoch_scores, alarms, [metrics], rewards=[])
+        counters = (self.kl_coef, self.episodes, self._epoch_scores, self.train_seconds)
+        return RunState(*counters, alarms, [metrics], rewards=[])
 
     def _set_run_state(self, state: RunState) -> None:
         self.kl_coef, self.episodes, self._epoch_scores = state.kl_coef, state.episodes, state.epoch_scores

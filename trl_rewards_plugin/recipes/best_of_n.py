@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.names import resolve
 from trl_rewards_plugin.ppo.architectures import check_architecture, settle
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.names import bundled_path, is_bundled, public_name
+from trl_rewards_plugin.hub.names import public_name
 from trl_rewards_plugin.recipes.evaluation import HeldOut
 from trl_rewards_plugin.unreachable import what_to_do
 

@@ -104,7 +104,7 @@ class RunFacts:
     Attributes:
         kl: Mean over responses of the summed log-ratio to the reference, in nats; None without a reference.
         episodes: Prompts answered in training.
-        seconds: Of training alone, measured in this process (a resumed run counts from where it went on).
+        seconds: Of training alone; of a resumed run, up to the checkpoint that it went on from, and from there on.
         seed: Of the run.
     """
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.facts import versions
-from trl_rewards_plugin.hub.names import public_name, resolve
+from trl_rewards_plugin.hub.names import public_name
 from trl_rewards_plugin.recipes import run_folder
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluation import HeldOut

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.names import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.recipes.data import BUILDERS
 from trl_rewards_plugin.rewards.names import did_you_mean
 

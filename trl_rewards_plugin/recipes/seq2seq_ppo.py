@@ -17,11 +17,12 @@ from typing import Any
 
 from transformers import set_seed
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.card import write_model_card
 from trl_rewards_plugin.hub.curve import save_reward_curve
 from trl_rewards_plugin.hub.facts import energy, hardware
-from trl_rewards_plugin.hub.names import public_name, resolve
+from trl_rewards_plugin.hub.names import public_name
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -195,12 +196,10 @@ class Seq2SeqPPO:
         evaluator = self._evaluator(trainer, inputs.reward, held_out)
         self.echo(f"\nMeasuring the starting model on {len(held_out.prompts)} held-out prompts ...")
         before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
-        started = time.perf_counter()
         trainer.train(resume_from_checkpoint=inputs.checkpoint)
-        seconds = time.perf_counter() - started
         self.echo("Measuring the trained model on the same prompts ...\n")
         after = evaluator.evaluate(with_reference=True)
-        return self._finish(trainer, inputs, before, after, yardsticks, seconds)
+        return self._finish(trainer, inputs, before, after, yardsticks)
 
     def dry_run(self) -> None:
         """Loads everything, answers and scores four prompts, tells the plan with an estimate of time, and stops."""
@@ -347,7 +346,6 @@ class Seq2SeqPPO:
         before: Evaluation,
         after: Evaluation,
         yardsticks: Yardsticks,
-        seconds: float,
     ) -> RunResult:
         held_out = inputs.data.as_held_out()
         log_ratio = after.sampled.log_ratio
@@ -355,7 +353,7 @@ class Seq2SeqPPO:
         facts = RunFacts(
             kl=None if log_ratio is None else float(log_ratio.mean()),
             episodes=int(episodes[-1]) if episodes else trainer.state.global_step * self.args.rollout_batch_size,
-            seconds=seconds,
+            seconds=trainer.train_seconds,
             seed=self.args.seed,
         )
         metrics = build_metrics(before, after, yardsticks, held_out.sources, facts)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import devices
 from trl_rewards_plugin.rewards.batching import Row, unique_rows, windows
@@ -62,7 +63,7 @@ def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
         raise InputError(
             "a text classifier: a folder, or an id on the Hub",
             f"{name!r}: {str(error).splitlines()[0]}",
-            what_to_do(error, "check the spelling"),
+            what_to_do(error, "check the spelling", name),
         ) from error
 
 
@@ -70,7 +71,8 @@ class SharedClassifier:
     """A sequence classifier and its tokenizer.
 
     Args:
-        model: Hub id, folder, or a loaded `PreTrainedModel`, which is used as it is, but in eval mode.
+        model: Hub id, folder, "bundled:NAME", or a loaded `PreTrainedModel`, which is used as it is, but in eval
+            mode.
         tokenizer: Its name or object; None is the model's own. Required with a loaded model.
         revision, dtype: For models loaded here; dtype defaults to float32, whatever the checkpoint holds.
         device: None is this process's own device, and a loaded model's present one.
@@ -94,7 +96,7 @@ class SharedClassifier:
         self.dtype = devices.as_dtype(dtype)
         self.offload = offload
         self.memo: EncodingMemo | None = None
-        self._tokenizer_source = os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer
+        self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
         self._lock = threading.RLock()
         self._model: Any = None
         self._place: torch.device | None = None
@@ -107,7 +109,7 @@ class SharedClassifier:
             self._check_loaded(tokenizer, revision, dtype)
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
-            self.source = self.model_id = os.fspath(model)
+            self.source = self.model_id = resolve(os.fspath(model))
             self.config = _read_config(self.model_id, revision)
         else:
             raise InputError(
