@@ -151,3 +151,14 @@ def test_prompts_are_padded_on_the_right_and_cut_before_their_eos(loaded):
 def test_a_conversation_goes_through_the_chat_template(loaded):
     loaded[1].chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
     assert prompt_text([{"role": "user", "content": "hi"}], loaded[1]) == "user: hi"
+
+
+@pytest.mark.parametrize("generation_kwargs", [None, {"num_beams": 2}])
+def test_progress_counts_every_answer_batch_by_batch(loaded, generation_kwargs):
+    model, tokenizer, args = loaded
+    counts = []
+    given = {"generation_kwargs": generation_kwargs, "progress": counts.append}
+    decode_prompts(model, tokenizer, PROMPTS, args, num_samples=3, **given)
+    size = args.per_device_eval_batch_size
+    assert sum(counts) == 3 * len(PROMPTS)
+    assert all(count == size for count in counts[:-1])

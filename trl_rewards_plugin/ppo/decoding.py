@@ -67,6 +67,7 @@ def decode_prompts(
     seed: int = 0,
     reference: Reference | None = None,
     generation_kwargs: dict[str, Any] | None = None,
+    progress: Callable[[int], Any] = lambda count: None,
 ) -> Decoded:
     """Decodes every prompt `num_samples` times; the same arguments give the same texts.
 
@@ -77,6 +78,7 @@ def decode_prompts(
         seed: of the sampling alone; the global random state is left as it was.
         reference: to compare plain samples with, such as `trainer.reference_logprobs`.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
+        progress: is told of every batch how many responses it had.
     """
     rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
@@ -98,6 +100,7 @@ def decode_prompts(
                 output = _without_prefix(output, rules)
                 texts += processing_class.batch_decode(output, skip_special_tokens=True)
                 lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
+                progress(len(ids))
                 continue
             states = encode_prompts(core, own_ids, own_mask)[rows]
             responses = sample_responses(
@@ -109,6 +112,7 @@ def decode_prompts(
                 logprobs = _policy_logprobs(core, ids, mask, responses, rules, states)
                 log_ratio = logprobs - reference(ids, mask, responses.ids)
                 ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
+            progress(len(ids))
     return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)
 
 

@@ -1,4 +1,4 @@
-"""One line of progress: episodes, reward, KL, length and time left, in a terminal, a pipe or a notebook."""
+"""Lines of progress in a terminal, a pipe or a notebook: the episodes of training, the answers of a measurement."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,16 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "length": "tokens/responses_len_mean"}
+
+
+def answers_bar(total: int, *, hidden: bool) -> "tqdm[Any]":
+    """A bar of so many answers while a model is measured, gone when it is full.
+
+    Args:
+        hidden: show none: the host's bars are off, or another process has it.
+    """
+    layout = "{desc} {percentage:3.0f}%|{bar:20}| answer {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
+    return tqdm(total=total, desc="Measuring", leave=False, disable=hidden, bar_format=layout)
 
 
 class CallAtEnd(TrainerCallback):

@@ -27,6 +27,7 @@ from trl_rewards_plugin.hub.upload import check_access, push_to_hub
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
+from trl_rewards_plugin.ppo.progress import answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import report, run_folder
 from trl_rewards_plugin.recipes.adapters import lora_settings
@@ -193,12 +194,17 @@ class Seq2SeqPPO:
         trainer = self._trainer(inputs)
         if self.overwrite and inputs.checkpoint is None and trainer.is_world_process_zero():
             run_folder.clear_run(self.folder)
-        evaluator = self._evaluator(trainer, inputs.reward, held_out)
-        self.echo(f"\nMeasuring the starting model on {len(held_out.prompts)} held-out prompts ...")
-        before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
+        prompts = len(held_out.prompts)
+        hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
+        self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
+        with answers_bar((2 + BEST_OF) * prompts, hidden=hidden) as bar:
+            evaluator = self._evaluator(trainer, inputs.reward, held_out, bar.update)
+            before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
         trainer.train(resume_from_checkpoint=inputs.checkpoint)
         self.echo("Measuring the trained model on the same prompts ...\n")
-        after = evaluator.evaluate(with_reference=True)
+        with answers_bar(2 * prompts, hidden=hidden) as bar:
+            evaluator = self._evaluator(trainer, inputs.reward, held_out, bar.update)
+            after = evaluator.evaluate(with_reference=True)
         return self._finish(trainer, inputs, before, after, yardsticks)
 
     def dry_run(self) -> None:
@@ -296,12 +302,18 @@ class Seq2SeqPPO:
             peft_config=self.peft_config,
         )
 
-    def _evaluator(self, trainer: Seq2SeqPPOTrainer, reward: Any, held_out: HeldOut) -> Evaluator:
+    def _evaluator(
+        self,
+        trainer: Seq2SeqPPOTrainer,
+        reward: Any,
+        held_out: HeldOut,
+        progress: Callable[[int], Any] = lambda count: None,
+    ) -> Evaluator:
         def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
             reference = trainer.reference_logprobs if with_reference else None
-            return decode_prompts(
-                trainer.policy_model, trainer.processing_class, prompts, trainer.args, reference=reference, **settings
-            )
+            model, tokenizer = trainer.policy_model, trainer.processing_class
+            settings |= {"reference": reference, "progress": progress}
+            return decode_prompts(model, tokenizer, prompts, trainer.args, **settings)
 
         return Evaluator(decode, reward, held_out, seed=self.args.seed)
 
