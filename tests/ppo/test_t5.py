@@ -8,6 +8,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.architectures import ARCHITECTURES
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.ppo.architectures import run_decoder, settle
+from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.t5 import decode_packed, encode_packed, has_plain_decoder, is_plain_t5, runs_packed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
@@ -71,6 +72,7 @@ def own_logits(model, states, mask, inputs):
 
 def check_same_decoder(model):
     """Logits, hidden states and gradients of the packed pass against transformers' own, the encoder's states too."""
+    assert has_plain_decoder(model)
     ids, mask = prompts([3, 9, 2, 40, 9])
     inputs = torch.randint(5, 30, (5, 40), generator=torch.Generator().manual_seed(1))
     states = own_states(model.encoder, ids, mask).detach().requires_grad_()
@@ -93,14 +95,29 @@ def test_the_decoders_logits_and_gradients_are_transformers_own(model):
     check_same_decoder(model)
 
 
+@pytest.mark.parametrize("scales", [True, False])
 @pytest.mark.parametrize("name", ["t5", "mt5"])
-def test_so_they_are_for_each_family(name):
-    check_same_decoder(BUILD[name]().eval())
+def test_so_they_are_for_each_family(name, scales):
+    model = BUILD[name]().eval()
+    model.config.scale_decoder_outputs = scales  # mT5 does not read it
+    check_same_decoder(model)
 
 
 def test_so_they_are_with_an_adapter_and_with_a_frozen_bias(model):
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q", "v", "wo"], init_lora_weights=False))
     check_same_decoder(adapted.get_base_model())
+
+
+def test_run_encoder_takes_this_way_where_it_can(model, monkeypatch):
+    ids, mask = prompts([2, 5])
+    taken = []
+    monkeypatch.setattr(
+        "trl_rewards_plugin.ppo.encoder.encode_packed", lambda *given: taken.append(given) or encode_packed(*given)
+    )
+    run_encoder(model, ids, mask)
+    assert len(taken) == 1
+    run_encoder(model.to(torch.bfloat16), ids, mask)
+    assert len(taken) == 1
 
 
 def test_run_decoder_takes_this_way_where_it_can(model, monkeypatch):
@@ -165,10 +182,53 @@ def test_an_exchanged_part_makes_it_another(model):
     assert not is_plain_t5(model.encoder)
 
 
+class Doubled(torch.nn.Module):
+    """Stands around a module, answers for it, and doubles what it says."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == "inner" else getattr(self.inner, name)
+
+    def forward(self, *args, **kwargs):
+        output, *others = self.inner(*args, **kwargs)
+        return 2 * output, *others
+
+
+def test_a_wrapped_attention_makes_it_another(model):
+    layer = model.encoder.block[0].layer[0]
+    layer.SelfAttention = Doubled(layer.SelfAttention)
+    assert not is_plain_t5(model.encoder)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_wrapped_or_compiled_block_makes_it_another(model):
+    model.encoder.block[0] = Doubled(model.encoder.block[0])
+    assert not is_plain_t5(model.encoder)
+    model.decoder.block[0].compile()
+    assert not is_plain_t5(model.decoder)
+
+
+def test_dropouts_are_asked_one_by_one(model):
+    model.encoder.block[0].train()
+    assert not is_plain_t5(model.encoder)
+    model.decoder.dropout.register_forward_hook(lambda *_: None)
+    assert not is_plain_t5(model.decoder)
+
+
+def test_prompts_without_tokens_have_no_states(model):
+    ids, mask = prompts([2, 5])
+    mask[:] = False
+    assert encode_packed(model.encoder, ids, mask).eq(0).all()
+
+
 def test_fewer_bits_are_left_to_transformers(model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not packed(model.encoder)
-    assert not packed(model.to(torch.bfloat16).encoder)
+    model.encoder.block[-1].to(torch.bfloat16)
+    assert not packed(model.encoder)
 
 
 @pytest.mark.parametrize("name", ["longt5", "umt5", "switch_transformers"])

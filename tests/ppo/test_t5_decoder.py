@@ -7,9 +7,11 @@ from transformers import AutoModelForSeq2SeqLM
 
 from tests.ppo.architectures import ARCHITECTURES
 from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo import rollout
 from trl_rewards_plugin.ppo.architectures import CachedDecoder, settle
 from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
+from trl_rewards_plugin.ppo.token_rules import token_rules
 
 BATCH, WIDTH, STEPS = 3, 7, 40  # 40 steps reach into the logarithmic part of T5's distances
 
@@ -39,6 +41,7 @@ def read(decoder, tokens):
 
 @torch.no_grad()
 def check_same(model, atol=1e-4, rtol=1e-4):
+    assert T5Decoder.fits(model)
     ids, mask, tokens = case()
     states = run_encoder(model, ids, mask)
     stepwise = read(T5Decoder(model, states, mask, STEPS), tokens)
@@ -53,15 +56,11 @@ def test_the_numbers_are_transformers_own(model):
     check_same(model)
 
 
+@pytest.mark.parametrize("scales", [True, False])
 @pytest.mark.parametrize("name", ["t5", "mt5"])
-def test_so_they_are_with_a_tied_and_an_unscaled_output_matrix(name):
+def test_so_they_are_where_the_config_asks_to_scale_what_the_output_matrix_gets(name, scales):
     model = BUILD[name]().eval()
-    assert T5Decoder.fits(model)
-    check_same(model)
-
-
-def test_so_they_are_with_a_scaled_output_matrix(model):
-    model.config.scale_decoder_outputs = True
+    model.config.scale_decoder_outputs = scales  # mT5 does not read it
     check_same(model)
 
 
@@ -105,3 +104,34 @@ def test_what_it_does_not_compute_is_left_to_transformers(model, tmp_path):
 def test_a_subclass_may_compute_its_logits_otherwise(model):
     model.__class__ = type("Mine", (type(model),), {})
     assert not T5Decoder.fits(model)
+
+
+def test_sampling_takes_this_way_where_it_can(model, monkeypatch):
+    ids, mask, _ = case()
+    opened = []
+    monkeypatch.setattr(rollout, "T5Decoder", type("Spied", (T5Decoder,), {"__init__": _noted(opened)}))
+    rules = token_rules(model)
+    rollout.sample_responses(model, ids, mask, rules, 3)
+    assert len(opened) == 1
+    model.decoder.block[0].register_forward_hook(lambda *_: None)
+    rollout.sample_responses(model, ids, mask, rules, 3)
+    assert len(opened) == 1
+
+
+def _noted(opened):
+    def init(self, *arguments):
+        opened.append(arguments)
+        T5Decoder.__init__(self, *arguments)
+
+    return init
+
+
+@torch.no_grad()
+def test_a_prompt_without_tokens_gives_transformers_numbers(model):
+    ids, mask, tokens = case()
+    mask[1] = False
+    states = run_encoder(model, ids, mask)
+    stepwise = [
+        read(kind, tokens) for kind in (T5Decoder(model, states, mask, STEPS), CachedDecoder(model, states, mask))
+    ]
+    torch.testing.assert_close(*stepwise, atol=1e-4, rtol=1e-4)

@@ -42,7 +42,10 @@ def test_an_eos_may_be_suppressed_but_only_ids_of_the_model(tmp_path):
 
 
 def test_a_pad_that_is_also_the_eos_stays_allowed():
-    assert TokenRules(start_id=0, eos_ids=(1,), pad_id=1).never == []
+    rules = TokenRules(start_id=0, eos_ids=(1,), pad_id=1, min_new_tokens=1)
+    assert rules.never == []
+    weights = rules.log_weights(torch.zeros(1, 2, 3))
+    assert weights.tolist() == [[[0.0, -torch.inf, 0.0], [0.0, 0.0, 0.0]]]
 
 
 def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_not_taken_over(tmp_path):

@@ -31,7 +31,8 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, le
 
 def _by_head(values: Tensor, heads: int) -> Tensor:
     """(N, heads * D) -> (heads, N, D), the same memory."""
-    return values.view(len(values), heads, -1).transpose(0, 1)
+    by_head: Tensor = values.unflatten(1, (heads, -1)).transpose(0, 1)
+    return by_head
 
 
 def _spans(lengths: Sequence[int]) -> Iterator[tuple[int, slice]]:
@@ -61,7 +62,7 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, output, *weights = ctx.saved_tensors
         gradients = [torch.empty_like(query) for _ in range(3)]
-        d_bias = torch.zeros_like(bias)
+        d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         q, k, v, g, o, d_q, d_k, d_v = (
             _by_head(values, len(bias)) for values in (query, key, value, gradient, output, *gradients)
         )
@@ -72,5 +73,6 @@ class _PackedAttention(torch.autograd.Function):
             d_scores = (g[:, span] @ v[:, span].mT).sub_(mean[:, span]).mul_(weight)
             d_q[:, span] = d_scores @ k[:, span]
             d_k[:, span] = d_scores.mT @ q[:, span]
-            d_bias[:, :length, :length] += d_scores
+            if d_bias is not None:
+                d_bias[:, :length, :length] += d_scores
         return *gradients, d_bias, None

@@ -7,6 +7,7 @@ Leaves out: one token at a time (t5_decoder.py), and GPUs, fewer bits than float
 relatives with another attention (LongT5, UMT5): they run as transformers has them.
 """
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -23,45 +24,57 @@ _MODELS = (modeling_t5.T5ForConditionalGeneration, modeling_mt5.MT5ForConditiona
 _STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
 _NORMS = (modeling_t5.T5LayerNorm, modeling_mt5.MT5LayerNorm)
 _ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
-# The modules whose own forward pass is passed over.
-_BETWEEN = (
-    *_STACKS,
-    *_NORMS,
-    *_ATTENTIONS,
-    *(modeling_t5.T5Block, modeling_t5.T5LayerSelfAttention, modeling_t5.T5LayerCrossAttention, modeling_t5.T5LayerFF),
-    *(modeling_mt5.MT5Block, modeling_mt5.MT5LayerSelfAttention),
-    *(modeling_mt5.MT5LayerCrossAttention, modeling_mt5.MT5LayerFF),
-)
+_BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
+_LAYERS = {
+    "SelfAttention": (modeling_t5.T5LayerSelfAttention, modeling_mt5.MT5LayerSelfAttention),
+    "EncDecAttention": (modeling_t5.T5LayerCrossAttention, modeling_mt5.MT5LayerCrossAttention),
+}
+_FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_plain_t5(stack: nn.Module) -> bool:
     """Whether an encoder or decoder is T5's or mT5's as transformers builds it.
 
-    False where modules were exchanged or have hooks (FSDP, ZeRO-3, device maps), and where dropout or gradient
-    checkpointing is at work.
+    False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
+    dropout or gradient checkpointing is at work. A change of transformers' classes themselves is not seen.
     """
-    if type(stack) not in _STACKS:
-        return False
-    between = [part for part in stack.modules() if type(part) in _BETWEEN]
-    a_layer = 9 if cast(Any, stack).is_decoder else 6
+    # Apex's norm, which older transformers take where it is installed, calls its variance_epsilon otherwise.
     return (
-        len(between) == 2 + a_layer * len(cast(Any, stack).block)
-        and not any(_is_changed(part) for part in between)
-        and not (stack.training and any(_is_random_or_recomputed(part) for part in stack.modules()))
+        all(type(part) in kinds and not _is_changed(part) for part, kinds in _passed_over(stack))
+        and hasattr(stack.final_layer_norm, "variance_epsilon")
+        and not any(_acts(part) for part in stack.modules())
     )
+
+
+def _passed_over(stack: Any) -> Iterator[tuple[nn.Module, tuple[type, ...]]]:
+    """The modules whose own forward pass is passed over, each before its parts, and what they must be."""
+    yield stack, _STACKS
+    yield stack.final_layer_norm, _NORMS
+    for block in stack.block:
+        yield block, _BLOCKS
+        *attending, feeding = block.layer
+        for layer, name in zip(attending, _LAYERS, strict=False):  # an encoder has no EncDecAttention
+            yield layer, _LAYERS[name]
+            yield getattr(layer, name), _ATTENTIONS
+            yield layer.layer_norm, _NORMS
+        yield feeding, _FEEDING_LAYERS
+        yield feeding.layer_norm, _NORMS
 
 
 def _is_changed(part: nn.Module) -> bool:
     """Whether a call of the module does more than its class says; transformers' hooks that record outputs aside."""
     hooks = [hook for name in _HOOKS for hook in getattr(part, name).values()]
     foreign = [hook for hook in hooks if getattr(hook, "__module__", "") != "transformers.utils.output_capturing"]
-    return bool(foreign) or "forward" in vars(part)
+    return bool(foreign) or "forward" in vars(part) or part._compiled_call_impl is not None
 
 
-def _is_random_or_recomputed(part: nn.Module) -> bool:
+def _acts(part: nn.Module) -> bool:
+    """Whether a dropout, none of which is called, would do anything, or a part is computed again for its gradient."""
+    if isinstance(part, nn.Dropout) and _is_changed(part):
+        return True
     dropout = part.p if isinstance(part, nn.Dropout) else part.dropout if type(part) in _ATTENTIONS else 0.0
-    return bool(dropout) or bool(getattr(part, "gradient_checkpointing", False))
+    return part.training and (bool(dropout) or bool(getattr(part, "gradient_checkpointing", False)))
 
 
 def has_plain_decoder(model: PreTrainedModel) -> bool:
@@ -71,7 +84,8 @@ def has_plain_decoder(model: PreTrainedModel) -> bool:
 
 def runs_packed(part: PreTrainedModel) -> bool:
     """Whether a plain T5, or a part of it, may read prompts laid end to end: in float32 on a CPU."""
-    return part.device.type == "cpu" and part.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    exact = all(weight.dtype == torch.float32 for weight in part.parameters())
+    return exact and part.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def encode_packed(encoder: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
@@ -119,10 +133,24 @@ def decode_packed(
 
 def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits (B, T, V) of a plain decoder's last hidden states (B, T, H)."""
+    whole = cast(Any, model)
     # Where T5's output matrix is tied to its embeddings, what it is given is scaled; mT5's never is.
-    scales = getattr(model.config, "scale_decoder_outputs", False)
-    output: Tensor = cast(Any, model).lm_head(hidden * cast(Any, model).model_dim ** -0.5 if scales else hidden)
+    if isinstance(model, modeling_t5.T5ForConditionalGeneration) and whole.config.scale_decoder_outputs:
+        hidden = hidden * whole.model_dim**-0.5
+    output: Tensor = whole.lm_head(hidden)
     return output
+
+
+def relative_bias(attention: Any, distances: Tensor) -> Tensor:
+    """What a stack's first attention adds to its scores: distances (Q, K), key minus query, -> (heads, Q, K)."""
+    bucket = attention._relative_position_bucket(
+        distances,
+        bidirectional=not attention.is_decoder,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    bias: Tensor = attention.relative_attention_bias(bucket).permute(2, 0, 1)
+    return bias.contiguous()
 
 
 def _lengths_and_places(mask: Tensor) -> tuple[list[int], Tensor]:
@@ -164,15 +192,3 @@ def _attended_prompts(attention: Any, normed: Tensor, prompts: Tensor, lengths: 
     ]
     attended: Tensor = attention.o(torch.cat(rows).transpose(1, 2).flatten(2))
     return attended
-
-
-def relative_bias(attention: Any, distances: Tensor) -> Tensor:
-    """What a stack's first attention adds to its scores: distances (Q, K), key minus query, -> (heads, Q, K)."""
-    bucket = attention._relative_position_bucket(
-        distances,
-        bidirectional=not attention.is_decoder,
-        num_buckets=attention.relative_attention_num_buckets,
-        max_distance=attention.relative_attention_max_distance,
-    )
-    bias: Tensor = attention.relative_attention_bias(bucket).permute(2, 0, 1)
-    return bias.contiguous()

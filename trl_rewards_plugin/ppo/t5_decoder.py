@@ -54,7 +54,8 @@ class T5Decoder:
         self._bias = relative_bias(first, torch.arange(1 - steps, 1, device=prompt_mask.device).unsqueeze(0))
         self._bias = self._bias.repeat(batch, 1, 1)  # (R, 1, steps)
         hidden_prompt = torch.zeros(prompt_mask.shape, dtype=self._bias.dtype, device=prompt_mask.device)
-        hidden_prompt.masked_fill_(~prompt_mask, -torch.inf)
+        # Not -inf: of a prompt without tokens the softmax would be NaN.
+        hidden_prompt.masked_fill_(~prompt_mask, torch.finfo(hidden_prompt.dtype).min)
         self._prompt_bias = hidden_prompt.repeat_interleave(self._heads, dim=0).unsqueeze(1)  # (R, 1, S)
         self._layers = [self._layer(block, encoder_states) for block in blocks]
 

@@ -64,7 +64,7 @@ class TokenRules:
         weights = logits.float()
         if self.temperature != 1.0:
             weights = weights / self.temperature
-        never, eos = (torch.tensor(ids, device=logits.device) for ids in (self.never, self.eos_ids))
+        never, eos = (torch.tensor(ids, dtype=torch.long, device=logits.device) for ids in (self.never, self.eos_ids))
         too_early = max(0, self.min_new_tokens - first_step)
         # Past autograd: where a weight is -inf its probability, and with it every gradient, is 0 already.
         weights.detach().index_fill_(2, never, -torch.inf)
