@@ -13,6 +13,7 @@ from trl_rewards_plugin.ppo.t5 import decode_packed, encode_packed, has_plain_de
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
+LONG = torch.ones(2, 128, dtype=torch.bool)  # prompts long enough for the tiny T5 of width 32
 BUILD = {family.name: family.build for family in ARCHITECTURES}
 
 
@@ -30,7 +31,7 @@ def prompts(lengths, vocabulary=30):
 
 def packed(encoder):
     """Whether the encoder is run without padding."""
-    return is_plain_t5(encoder) and runs_packed(encoder)
+    return is_plain_t5(encoder) and runs_packed(encoder, LONG)
 
 
 def own_states(encoder, ids, mask):
@@ -108,8 +109,14 @@ def test_so_they_are_with_an_adapter_and_with_a_frozen_bias(model):
     check_same_decoder(adapted.get_base_model())
 
 
+def test_short_prompts_of_a_narrow_model_keep_their_padding(model):
+    for lengths, pays in (([128, 128], True), ([200, 56], True), ([128, 127], False), ([3, 9], False)):
+        _, mask = prompts(lengths)
+        assert runs_packed(model, mask) == runs_packed(model.encoder, mask) == pays  # 128 tokens x 32 are 4,096
+
+
 def test_run_encoder_takes_this_way_where_it_can(model, monkeypatch):
-    ids, mask = prompts([2, 5])
+    ids, mask = prompts([128, 150])
     taken = []
     monkeypatch.setattr(
         "trl_rewards_plugin.ppo.encoder.encode_packed", lambda *given: taken.append(given) or encode_packed(*given)
@@ -121,7 +128,7 @@ def test_run_encoder_takes_this_way_where_it_can(model, monkeypatch):
 
 
 def test_run_decoder_takes_this_way_where_it_can(model, monkeypatch):
-    ids, mask = prompts([2, 5])
+    ids, mask = prompts([128, 150])
     taken = []
     monkeypatch.setattr(
         "trl_rewards_plugin.ppo.architectures.decode_packed",

@@ -227,7 +227,7 @@ def run_decoder(
         steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
-    if has_plain_decoder(model) and runs_packed(model):
+    if has_plain_decoder(model) and runs_packed(model, prompt_mask):
         return decode_packed(model, states, prompt_mask, decoder_input_ids)
     outputs = model(
         input_ids=prompt_ids,

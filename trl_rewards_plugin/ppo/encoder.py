@@ -21,7 +21,7 @@ _GROUP_TOKENS = 1024
 def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
     """The encoder's last hidden states (B, S, H) of prompts (B, S), padded on the right; of padding they may be 0."""
     encoder = cast(Any, model).get_encoder()
-    if is_plain_t5(encoder) and runs_packed(encoder):
+    if is_plain_t5(encoder) and runs_packed(encoder, prompt_mask):
         return encode_packed(encoder, prompt_ids, prompt_mask)
     batch, width = prompt_ids.shape
     rows = -(-_GROUP_TOKENS // width)

@@ -30,6 +30,9 @@ _LAYERS = {
     "EncDecAttention": (modeling_t5.T5LayerCrossAttention, modeling_mt5.MT5LayerCrossAttention),
 }
 _FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
+# Prompts are attended to one by one: short ones of a narrow model take longer so than with their padding. Tokens x width
+# of the mean prompt from which on they do not, at widths from 64 to 512 (benchmarks/README.md).
+_LEAST_A_PROMPT = 4096
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -82,10 +85,13 @@ def has_plain_decoder(model: PreTrainedModel) -> bool:
     return type(model) in _MODELS and not _is_changed(model) and is_plain_t5(cast(Any, model).decoder)
 
 
-def runs_packed(part: PreTrainedModel) -> bool:
-    """Whether a plain T5, or a part of it, may read prompts laid end to end: in float32 on a CPU."""
+def runs_packed(part: PreTrainedModel, prompt_mask: Tensor) -> bool:
+    """Whether a plain T5, or a part of it, reads prompts (B, S) laid end to end: in float32 on a CPU, where it pays."""
     exact = all(weight.dtype == torch.float32 for weight in part.parameters())
-    return exact and part.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if not exact or part.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    width: int = cast(Any, part).config.d_model
+    return int(prompt_mask.sum()) * width >= _LEAST_A_PROMPT * len(prompt_mask)
 
 
 def encode_packed(encoder: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
