@@ -13,7 +13,7 @@ from trl_rewards_plugin.ppo.t5 import decode_packed, encode_packed, has_plain_de
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
-LONG = torch.ones(2, 128, dtype=torch.bool)  # prompts long enough for the tiny T5 of width 32
+LONG = torch.ones(2, 256, dtype=torch.bool)  # prompts long enough for tiny models of width 16
 BUILD = {family.name: family.build for family in ARCHITECTURES}
 
 

@@ -30,8 +30,8 @@ _LAYERS = {
     "EncDecAttention": (modeling_t5.T5LayerCrossAttention, modeling_mt5.MT5LayerCrossAttention),
 }
 _FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
-# Prompts are attended to one by one: short ones of a narrow model take longer so than with their padding. Tokens x width
-# of the mean prompt from which on they do not, at widths from 64 to 512 (benchmarks/README.md).
+# Prompts are attended to one by one: short ones of a narrow model take longer so than with their padding. From so many
+# tokens x width in the mean prompt on they do not, at widths from 64 to 512 (benchmarks/README.md).
 _LEAST_A_PROMPT = 4096
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -86,7 +86,7 @@ def has_plain_decoder(model: PreTrainedModel) -> bool:
 
 
 def runs_packed(part: PreTrainedModel, prompt_mask: Tensor) -> bool:
-    """Whether a plain T5, or a part of it, reads prompts (B, S) laid end to end: in float32 on a CPU, where it pays."""
+    """Whether a plain T5, or a part of it, reads prompts (B, S) end to end: in float32 on a CPU, where that pays."""
     exact = all(weight.dtype == torch.float32 for weight in part.parameters())
     if not exact or part.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False
