@@ -36,14 +36,14 @@ def test_temperature_divides_the_logits():
 
 def test_an_eos_may_be_suppressed_but_only_ids_of_the_model(tmp_path):
     model = AutoModelForSeq2SeqLM.from_pretrained(tiny_t5(tmp_path))
-    assert token_rules(model, suppressed=(1,)).never == [0, 1]
+    assert token_rules(model, suppressed=(1,)).never == (0, 1)
     with pytest.raises(InputError, match=r"\[9999\]"):
         token_rules(model, suppressed=(5, 9999))
 
 
 def test_a_pad_that_is_also_the_eos_stays_allowed():
     rules = TokenRules(start_id=0, eos_ids=(1,), pad_id=1, min_new_tokens=1)
-    assert rules.never == []
+    assert rules.never == ()
     weights = rules.log_weights(torch.zeros(1, 2, 3))
     assert weights.tolist() == [[[0.0, -torch.inf, 0.0], [0.0, 0.0, 0.0]]]
 

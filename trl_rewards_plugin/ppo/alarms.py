@@ -85,11 +85,11 @@ def measure_health(
                 mask.sum().float(),
                 masked_sum(rollout.entropies, mask),
                 (~rollout.ended).sum().float(),
-                torch.tensor(float(len(rollout)), device=mask.device),
+                torch.full((), float(len(rollout)), device=mask.device),
             ]
         )
     ).tolist()
-    texts = {tuple(row[real].tolist()) for row, real in zip(rollout.response_ids, mask, strict=True)}
+    texts = {tuple(row[real].tolist()) for row, real in zip(rollout.response_ids.cpu(), mask.cpu(), strict=True)}
     different = set(gather(sorted(texts)[:2]))  # two of each process are enough to tell
     return RolloutHealth(kl / responses, entropy / tokens, unended / responses, int(responses), len(different) == 1)
 

@@ -1,7 +1,9 @@
 """Draws one token a row from next-token probabilities.
 
 `torch.multinomial` draws one exponential number a token of the vocabulary, on a CPU one after the other: a third of a
-step of 32 rows. Here two uniform numbers a row do: one picks a block of tokens, one a token of the block.
+step of 32 rows. Here two uniform numbers a row do: one picks a block of tokens, one a token of the block. A GPU draws
+as many as there are tokens at once, but `torch.multinomial` waits there for all that is under way, to look at the
+probabilities first; here it does not.
 Leaves out: which tokens are allowed (token_rules.py).
 """
 
@@ -15,13 +17,21 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     """One token a row, from torch's global random state.
 
     Args:
-        probabilities: (M, V), 0 where a token is not allowed.
+        probabilities: (M, V), 0 where a token is not allowed; of a row of NaN any token is drawn.
 
     Returns:
         (M, 1) token ids.
     """
-    if probabilities.device.type != "cpu":
-        return torch.multinomial(probabilities, 1)  # a GPU draws them all at once
+    return _by_blocks(probabilities) if probabilities.device.type == "cpu" else _by_race(probabilities)
+
+
+def _by_race(probabilities: Tensor) -> Tensor:
+    """One token a row (M, 1): of times with rate `probabilities` (M, V) each token's is the least with that chance."""
+    return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1, keepdim=True)
+
+
+def _by_blocks(probabilities: Tensor) -> Tensor:
+    """One token a row (M, 1), by the inverse of the distribution function: first the block, then the token."""
     vocabulary = probabilities.shape[1]
     whole = vocabulary // _BLOCK * _BLOCK  # the last block may be shorter
     sums = probabilities[:, :whole].unflatten(1, (-1, _BLOCK)).sum(2, dtype=torch.float64)
@@ -29,7 +39,8 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     first = _inverse_cdf(torch.cat([sums, rest], dim=1)) * _BLOCK
     columns = first + torch.arange(_BLOCK)  # (M, block)
     weights = probabilities.gather(1, columns.clamp(max=vocabulary - 1)).double()
-    return first + _inverse_cdf(weights.where(columns < vocabulary, 0.0))
+    tokens = first + _inverse_cdf(weights.where(columns < vocabulary, 0.0))
+    return tokens.clamp(max=vocabulary - 1)  # of NaN the inverse lies behind the end
 
 
 def _inverse_cdf(weights: Tensor) -> Tensor:

@@ -39,19 +39,19 @@ class NotFiniteError(FloatingPointError):
         self.row = row
 
 
-def check_logprobs(logprobs: Tensor, rows: Tensor) -> None:
-    """Refuses the sampler's next-token log-probabilities (M, V) if one is NaN: by log-softmax all of its row are.
+def check_sampling(broken: Tensor, rows: Tensor) -> None:
+    """Refuses a policy that gave the sampler NaN.
 
     Args:
-        rows: (M,) the responses that they belong to.
+        broken: (M,) bool, True where a response has had such a token.
+        rows: (M,) the responses' row numbers.
 
     Raises:
         NotFiniteError: with the first such row.
     """
-    bad = logprobs[:, 0].isnan()
-    if bad.any():
+    if broken.any():
         raise NotFiniteError(
-            f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", int(rows[int(bad.nonzero()[0])])
+            f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", int(rows[int(broken.nonzero()[0])])
         )
 
 
@@ -61,13 +61,18 @@ def check_rollout(rollout: "Rollout") -> None:
     Raises:
         NotFiniteError: the field, its likely cause, and the row.
     """
-    for name, cause in CAUSES.items():
-        values: Tensor = getattr(rollout, name)
-        bad = ~torch.isfinite(values)
-        if values.dim() == 2:
-            bad = (bad & rollout.response_mask).any(dim=1)
-        if bad.any():
-            raise NotFiniteError(f"{name} of the rollout are not finite. Likely cause: {cause}", int(bad.nonzero()[0]))
+    bad = torch.stack([_broken_rows(getattr(rollout, name), rollout.response_mask) for name in CAUSES]).cpu()
+    for (name, cause), rows in zip(CAUSES.items(), bad, strict=True):
+        if rows.any():
+            raise NotFiniteError(
+                f"{name} of the rollout are not finite. Likely cause: {cause}", int(rows.nonzero()[0])
+            )
+
+
+def _broken_rows(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) bool: whether values (B,), or those of (B, T) where the mask is True, are not finite."""
+    bad = ~torch.isfinite(values)
+    return (bad & mask).any(dim=1) if values.dim() == 2 else bad
 
 
 def check_gradients(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:

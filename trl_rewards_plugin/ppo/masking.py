@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.ppo.known_ids import known_ids
+
 
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
     """True up to and including the first EOS of each row; all True in a row without one.
@@ -22,7 +24,7 @@ def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor
     Returns:
         (B, T) bool, the `response_mask`.
     """
-    is_eos = torch.isin(response_ids, torch.tensor(list(eos_token_ids), device=response_ids.device))
+    is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
     eos_before = is_eos.long().cumsum(dim=1) - is_eos.long()
     return eos_before == 0
 
@@ -73,7 +75,7 @@ def masked_whiten(
     count, total = reduce(torch.stack([mask.sum().to(precise), numbers.sum()]))
     mean = total / count.clamp(min=1)
     squares = reduce(torch.where(mask, (numbers - mean) ** 2, torch.zeros_like(numbers)).sum())
-    variance = squares / (count - 1) if count > 1 else torch.ones_like(squares)
+    variance = torch.where(count > 1, squares / (count - 1).clamp(min=1), 1.0)
     whitened = (numbers - mean) * torch.rsqrt(variance + epsilon)
     if not shift_mean:
         whitened = whitened + mean

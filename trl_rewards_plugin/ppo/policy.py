@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures import decoder_width, run_decoder
+from trl_rewards_plugin.ppo.known_ids import known_ids
 from trl_rewards_plugin.ppo.output_head import (
     decoder_features,
     output_head,
@@ -162,7 +163,7 @@ def bare_model(model: nn.Module) -> PreTrainedModel:
 
 def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
     """Responses (B, T) behind what the decoder starts with, without their last token: (B, P + T - 1)."""
-    start = response_ids.new_tensor(prefix).expand(len(response_ids), -1)
+    start = known_ids(prefix, response_ids.device).expand(len(response_ids), -1)
     return torch.cat([start, response_ids[:, :-1]], dim=1)
 
 

@@ -6,6 +6,7 @@ Leaves out: decoding to text and rewards (the trainer brings scores), and advant
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,11 +16,16 @@ from trl_rewards_plugin.ppo.architectures import CachedDecoder, decoder_width
 from trl_rewards_plugin.ppo.drawing import draw_tokens
 from trl_rewards_plugin.ppo.encoder import run_encoder
 from trl_rewards_plugin.ppo.few_rows import turned_linears
-from trl_rewards_plugin.ppo.finite import check_logprobs
+from trl_rewards_plugin.ppo.finite import check_sampling
+from trl_rewards_plugin.ppo.known_ids import known_ids
 from trl_rewards_plugin.ppo.masking import first_eos_mask
 from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 from trl_rewards_plugin.ppo.token_scores import entropies
+
+
+_LOOK_EVERY = 16
+"""Tokens between two looks of the host at what a GPU samples. Each waits for all that is under way there."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +113,23 @@ class Rollout:
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
 
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(2, B) on the CPU: tokens of each prompt, and of each response."""
+        return torch.stack([self.prompt_mask.sum(1), self.response_mask.sum(1)]).cpu()
+
     def select(self, rows: Tensor) -> "Rollout":
         """The rollout of some rows, cut to the longest prompt and response among them.
 
         Args:
-            rows: (M,) row numbers.
+            rows: (M,) row numbers, on the CPU.
         """
-        picked = {name: value[rows] for name, value in self._tensors().items()}
-        longest = {
-            "prompt_mask": int(picked["prompt_mask"].sum(1).max()),
-            "response_mask": int(picked["response_mask"].sum(1).max()),
-        }
+        prompt, response = self.lengths[:, rows].amax(1).tolist()
+        there = rows.to(self.prompt_ids.device, non_blocking=True)
+        picked = {name: value[there] for name, value in self._tensors().items()}
         for name, value in picked.items():
             if value.dim() >= 2:
-                owner = "prompt_mask" if name.startswith(("prompt", "encoder")) else "response_mask"
-                picked[name] = value[:, : longest[owner]]
+                picked[name] = value[:, : prompt if name.startswith(("prompt", "encoder")) else response]
         return Rollout(**picked)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -180,7 +188,8 @@ def sample_responses(
     """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
 
     Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
-    once half of the rows have, so late tokens of few long responses cost little.
+    once half of the rows have, so late tokens of few long responses cost little. On a GPU this is looked at every 16
+    tokens, and nothing else in the loop waits for it.
 
     Args:
         model: the bare encoder-decoder.
@@ -193,13 +202,15 @@ def sample_responses(
         NotFiniteError: the model's logits are NaN or infinite.
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
-    eos_ids = torch.tensor(rules.eos_ids, device=device)
+    eos_ids = known_ids(rules.eos_ids, device)
+    look_every = 1 if device.type == "cpu" else _LOOK_EVERY
     if encoder_states is None:
         encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
     seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
+    broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
     with turned_linears(model):
         decoder = _open_decoder(model, encoder_states, prompt_mask, len(before) + max_new_tokens)
@@ -208,22 +219,25 @@ def sample_responses(
         for step in range(max_new_tokens):
             logits, hidden = decoder.step(token)
             logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-            check_logprobs(logprobs, rows)
+            broken = broken | logprobs[:, 0].isnan()
             probabilities = logprobs.exp()
             token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
             # Rows that have ended run on until they leave; what they write is masked below.
             ids[rows, step] = token[:, 0]
             seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
             alive = alive & ~torch.isin(token[:, 0], eos_ids)
-            count = int(alive.sum())
-            if count == 0:
+            if (step + 1) % look_every and step + 1 < max_new_tokens:
+                continue
+            check_sampling(broken, rows)
+            keep = alive.nonzero()[:, 0]
+            if len(keep) == 0:
                 break
-            if count <= alive.shape[0] // 2:
-                keep = alive.nonzero()[:, 0]
+            if len(keep) <= len(rows) // 2:
                 decoder.keep(keep)
-                rows, token, alive = rows[keep], token[keep], alive[keep]
-    ids = ids[:, : step + 1]
-    response_mask = first_eos_mask(ids, rules.eos_ids)
+                rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
+    response_mask = first_eos_mask(ids[:, : step + 1], rules.eos_ids)
+    response_mask = response_mask[:, : int(response_mask.sum(1).max())]
+    ids = ids[:, : response_mask.shape[1]]
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
     return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.known_ids import known_ids
 
 _FORCES_ITS_LANGUAGE = ("m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
 
@@ -47,9 +48,9 @@ class TokenRules:
         return (self.start_id, *self.forced_ids)
 
     @property
-    def never(self) -> list[int]:
+    def never(self) -> tuple[int, ...]:
         """Ids that no step allows."""
-        return sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids)))
+        return tuple(sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids))))
 
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
@@ -64,7 +65,7 @@ class TokenRules:
         weights = logits.float()
         if self.temperature != 1.0:
             weights = weights / self.temperature
-        never, eos = (torch.tensor(ids, dtype=torch.long, device=logits.device) for ids in (self.never, self.eos_ids))
+        never, eos = (known_ids(ids, logits.device) for ids in (self.never, self.eos_ids))
         too_early = max(0, self.min_new_tokens - first_step)
         # Past autograd: where a weight is -inf its probability, and with it every gradient, is 0 already.
         weights.detach().index_fill_(2, never, -torch.inf)

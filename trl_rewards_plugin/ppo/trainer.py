@@ -358,6 +358,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
 
     def _score(self, columns: dict[str, list[Any]], response_ids: Tensor, response_mask: Tensor) -> Tensor:
         """Total rewards (B,) of decoded responses, on the CPU; logs their parts."""
+        response_ids, response_mask = response_ids.cpu(), response_mask.cpu()
         texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
         ids = [row[mask].tolist() for row, mask in zip(response_ids, response_mask, strict=True)]
         scored = self._score_texts(columns, texts, ids)

@@ -156,11 +156,10 @@ def _mini_batch_step(
     The loss is a sum over tokens divided by the mini-batch's token count over all processes, so neither the split
     into micro-batches nor into processes changes it.
     """
-    device = rollout.response_ids.device
-    rows = rows.to(device)
-    tokens = host.reduce(rollout.response_mask[rows].sum().float()).clamp(min=1)
+    prompt_lengths, response_lengths = rollout.lengths[:, rows].unbind()
+    tokens = host.reduce(torch.full((), float(response_lengths.sum()), device=rollout.scores.device)).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt.
-    rows = rows[rollout.prompt_mask[rows].sum(1).argsort(stable=True)]
+    rows = rows[prompt_lengths.argsort(stable=True)]
     chunks = rows.split(lesson.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
@@ -191,8 +190,8 @@ def _micro_batch_loss(
     """Loss summed over the tokens of some rows, and token sums of the statistics."""
     args, part = lesson.args, rollout.select(rows)
     mask = part.response_mask
-    width = mask.shape[1]
-    advantages, returns = targets.advantages[rows, :width], targets.returns[rows, :width]
+    there, width = rows.to(mask.device, non_blocking=True), mask.shape[1]
+    advantages, returns = targets.advantages[there, :width], targets.returns[there, :width]
     with host.autocast():
         output = model(
             part.prompt_ids,
@@ -248,7 +247,7 @@ def rollout_statistics(
         mask.sum(1),
     ]
     rows = gather(torch.stack([column.float() for column in columns], dim=1))
-    scores, kl, entropy, ended, prompt_tokens, tokens = rows.unbind(1)
+    scores, kl, entropy, ended, prompt_tokens, tokens = rows.cpu().unbind(1)
     return {
         "objective/scores": scores.mean().item(),
         "objective/scores_std": scores.std(correction=0).item(),
