@@ -51,21 +51,24 @@ def test_logits_are_told_by_the_response_that_they_belong_to():
 @pytest.mark.parametrize(("value", "said"), [(math.nan, "of weight and 1 more"), (1e30, "its norm overflows")])
 def test_gradients_are_told_by_name(value, said):
     layer = torch.nn.Linear(2, 1)
-    finite.check_gradients(layer)  # none yet
+    assert finite.gradient_norm(layer).item() == 0.0  # none yet
     for parameter in layer.parameters():
         parameter.grad = torch.ones_like(parameter)
-    finite.check_gradients(layer)
+    norm = finite.gradient_norm(layer).item()
+    assert norm == pytest.approx(math.sqrt(3))
+    finite.check_gradients(layer, norm)
     for parameter in layer.parameters():
         parameter.grad.fill_(value)
     with pytest.raises(NotFiniteError, match=said):
-        finite.check_gradients(layer)
+        finite.check_gradients(layer, finite.gradient_norm(layer).item())
 
 
 def test_a_gradient_that_only_another_process_has_stops_this_one_too():
     layer = torch.nn.Linear(2, 1)
     layer.weight.grad = torch.ones_like(layer.weight)
+    norm = finite.gradient_norm(layer, reduce=lambda norm: norm + math.inf).item()
     with pytest.raises(NotFiniteError):
-        finite.check_gradients(layer, reduce=lambda norm: norm + math.inf)
+        finite.check_gradients(layer, norm)
 
 
 def test_the_most_extreme_response_is_the_suspect():

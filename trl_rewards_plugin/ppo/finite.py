@@ -3,6 +3,7 @@
 Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (alarms.py).
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -75,23 +76,33 @@ def _broken_rows(values: Tensor, mask: Tensor) -> Tensor:
     return (bad & mask).any(dim=1) if values.dim() == 2 else bad
 
 
-def check_gradients(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
-    """Refuses gradients that are not finite; without gradients (DeepSpeed keeps its own) there is nothing to check.
+def gradient_norm(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
+    """Norm of the gradients, 0-d; 0 without gradients (DeepSpeed keeps its own).
 
     Args:
-        reduce: sums over processes, so that all of them stop together.
+        reduce: sums over processes, so that all of them see what is not finite in one.
+    """
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=next(model.parameters()).device)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):  # FSDP spreads every gradient over the processes
+        norm = norm.full_tensor()
+    return reduce(norm.float())
+
+
+def check_gradients(model: nn.Module, norm: float) -> None:
+    """Refuses gradients that are not finite.
+
+    Args:
+        norm: their `gradient_norm`.
 
     Raises:
         NotFiniteError: with the name of a parameter.
     """
+    if math.isfinite(norm):
+        return
     gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-    if not gradients:
-        return
-    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
-    if isinstance(norm, DTensor):  # FSDP spreads every gradient over the processes
-        norm = norm.full_tensor()
-    if bool(torch.isfinite(reduce(norm.float()))):
-        return
     bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
     of = f"of {bad[0]} and {len(bad) - 1} more parameters " if bad else "(its norm overflows) "
     raise NotFiniteError(

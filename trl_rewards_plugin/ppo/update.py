@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trl_rewards_plugin.ppo.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.finite import check_gradients
+from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
 from trl_rewards_plugin.ppo.kl import token_kl
 from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.masking import masked_sum, masked_whiten
@@ -170,12 +170,14 @@ def _mini_batch_step(
         sums = chunk_sums if sums is None else {name: sums[name] + value for name, value in chunk_sums.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = host.reduce(torch.stack(list(sums.values()))) / tokens
-    stats = dict(zip(sums, totals.tolist(), strict=True))
+    # Read at once: a GPU is waited for a single time, before the step that bad numbers must not reach.
+    *means, norm = torch.cat([totals, gradient_norm(model, host.reduce).to(totals).view(1)]).tolist()
+    stats = dict(zip(sums, means, strict=True))
     if not all(math.isfinite(value) for value in stats.values()):
         raise FloatingPointError(
             f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
         )
-    check_gradients(model, host.reduce)
+    check_gradients(model, norm)
     return stats
 
 
