@@ -5,11 +5,11 @@ Leaves out: uploads (`hub/failures.py`).
 
 from __future__ import annotations
 
-import difflib
 import errno
 from pathlib import Path
 
 from trl_rewards_plugin.hub.failures import causes
+from trl_rewards_plugin.nearest import nearest
 
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
@@ -44,8 +44,8 @@ def _mistyped_folder(name: str) -> str | None:
     if path.exists() or path.parent == Path() or not path.parent.is_dir():
         return None
     there = sorted(folder.name for folder in path.parent.iterdir() if folder.is_dir())
-    close = difflib.get_close_matches(path.name, there, n=1)
-    if close:
-        return f"{path.parent} is a folder here without {path.name!r}: did you mean {path.parent / close[0]}?"
+    near = nearest(path.name, there)
+    if near is not None:
+        return f"{path.parent} is a folder here without {path.name!r}: did you mean {path.parent / near}?"
     shown = ", ".join(there[:5]) + (" ..." if there[5:] else "")
     return f"{path.parent} is a folder here without {path.name!r}; in it: {shown or 'no folder'}"

@@ -4,12 +4,12 @@ Every asset is a folder beside this file with a `SHA256SUMS` that is verified ea
 For demonstration and tests only. Leaves out: loading a model, which is the caller's.
 """
 
-import difflib
 import hashlib
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 ROOT = Path(__file__).parent
 BUNDLED = "bundled:"
@@ -24,8 +24,7 @@ def asset_path(name: str) -> Path:
         InputError: no such asset, or a file of it is missing or altered.
     """
     if name not in ASSETS:
-        close = difflib.get_close_matches(name, ASSETS, n=1)
-        step = f"did you mean {close[0]!r}?" if close else "use one of these names"
+        step = suggestion(name, ASSETS, "use one of these names")
         raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), step)
     folder = ROOT / name
     verify_checksums(folder)

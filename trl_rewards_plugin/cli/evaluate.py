@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from trl_rewards_plugin.cli.flags import Parser
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,8 +50,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     values = read_config(path)
     for key, value in values.items():
         if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            step = f"did you mean {close[0]!r}?" if close else "see trl-rewards evaluate --help"
+            step = suggestion(key, fields, "see trl-rewards evaluate --help")
             raise InputError(f"settings of trl-rewards evaluate in {path}", repr(key), step)
         if not isinstance(value, _kind(fields[key])):
             step = "see trl-rewards evaluate --help"

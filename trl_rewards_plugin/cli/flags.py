@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import NoReturn
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,8 +26,7 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_intermixed_args([_dashed(argument) for argument in argv])
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
-            step = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+            step = suggestion(unknown[0].partition("=")[0], known, f"see {self.prog} --help", "{}")
             raise InputError(f"options of {self.prog}", " ".join(unknown), step)
         return values
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import UploadError
+from trl_rewards_plugin.nearest import suggestion
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
@@ -46,8 +46,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        step = f"did you mean {close[0]!r}?" if close else "see trl-rewards --help"
+        step = suggestion(name, COMMANDS, "see trl-rewards --help")
         raise InputError(f"a command, one of {', '.join(COMMANDS)}", repr(name), step)
     code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     return code

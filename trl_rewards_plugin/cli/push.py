@@ -6,12 +6,12 @@ Leaves out: the upload itself (`hub/upload.py`).
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,8 +62,7 @@ def _metric_folder(name: str) -> Path:
     root = Path(__file__).parents[1] / "metrics"
     known = sorted(path.parent.name for path in root.glob("*/app.py"))
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        step = f"did you mean {close[0]!r}?" if close else "give one of these"
+        step = suggestion(name, known, "give one of these")
         raise InputError(f"a metric, one of {', '.join(known)}", repr(name), step)
     return root / name
 

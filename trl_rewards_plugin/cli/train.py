@@ -7,7 +7,6 @@ itself (`recipes/seq2seq_ppo.py`) and every knob of PPO (`ppo/config.py`).
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import warnings
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 from trl_rewards_plugin.cli.arguments import TrainArguments
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 # What a run writes into its config.yaml for the reader; it is no setting.
 NOT_SETTINGS = ("made_of",)
@@ -217,8 +217,7 @@ def _meant(word: str, known: Iterable[str], shown: str) -> str:
             "rollouts are plain samples of --temperature, or KL turns negative; what evaluation decodes by is "
             f"{shown.format('eval_generation_kwargs')}"
         )
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {shown.format(close[0])}?" if close else "see trl-rewards train --help"
+    return suggestion(word, known, "see trl-rewards train --help", shown)
 
 
 def _quiet() -> None:

@@ -3,7 +3,6 @@
 Leaves out: settings, which the config checks itself.
 """
 
-import difflib
 import inspect
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from torch import nn
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import nearest
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy import bare_model
 from trl_rewards_plugin.unreachable import what_to_do
@@ -166,8 +166,7 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])",
         )
     if "prompt" not in dataset.column_names:
-        close = difflib.get_close_matches("prompt", dataset.column_names, n=1)
-        named = (close or dataset.column_names or ["text"])[0]
+        named = nearest("prompt", dataset.column_names) or [*dataset.column_names, "text"][0]
         raise InputError(
             f"{role} with a column 'prompt'",
             f"the columns {dataset.column_names}",

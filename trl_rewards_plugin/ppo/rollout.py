@@ -23,7 +23,6 @@ from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 from trl_rewards_plugin.ppo.token_scores import entropies
 
-
 _LOOK_EVERY = 16
 """Tokens between two looks of the host at what a GPU samples. Each waits for all that is under way there."""
 

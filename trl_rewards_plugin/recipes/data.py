@@ -7,7 +7,6 @@ trainer takes those; this recipe's evaluation compares plain texts).
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.names import public_name
+from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.recipes.evaluation import HeldOut
 from trl_rewards_plugin.unreachable import what_to_do
 
@@ -163,7 +163,7 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
 
     if not path.is_file():
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"the file {name}", "no such file", _did_you_mean(path.name, siblings, "check the path"))
+        raise InputError(f"the file {name}", "no such file", suggestion(path.name, siblings, "check the path"))
     if not path.stat().st_size:
         raise InputError(f"rows in {name}", "an empty file", "give a data set with rows")
     builder = BUILDERS[path.suffix.lower()]
@@ -211,7 +211,7 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) 
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
     if text_column not in rows.column_names:
         columns = ", ".join(rows.column_names) or "no columns"
-        step = _did_you_mean(text_column, rows.column_names, "name the column of texts with text_column")
+        step = suggestion(text_column, rows.column_names, "name the column of texts with text_column")
         raise InputError(f"the column {text_column!r} in {name}", columns, step)
     texts = list(rows[text_column])
     if not texts:
@@ -229,11 +229,6 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) 
     added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts])
     kept = added.remove_columns("prompt") if "prompt" in rows.column_names else added
     return kept.rename_column("new_prompt", "prompt")
-
-
-def _did_you_mean(word: str, known: Sequence[str], otherwise: str) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def _name(dataset: DatasetLike) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.recipes.data import BUILDERS
-from trl_rewards_plugin.rewards.names import did_you_mean
 
 
 def is_outputs_file(name: str) -> bool:

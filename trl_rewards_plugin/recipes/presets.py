@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import suggestion
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ def get_preset(name: str) -> Preset:
         InputError: there is none.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(str(name), PRESETS, n=1)
-        step = f"did you mean {close[0]!r}?" if close else "use one of these, or give model, reward and dataset"
+        step = suggestion(name, PRESETS, "use one of these, or give model, reward and dataset")
         raise InputError(f"a preset, one of {', '.join(PRESETS)}", repr(name), step)
     return PRESETS[name]

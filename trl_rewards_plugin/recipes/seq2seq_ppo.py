@@ -7,7 +7,6 @@ Leaves out: the training loop (`ppo/`), the judging (`rewards/`), what the files
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from trl_rewards_plugin.hub.curve import save_reward_curve
 from trl_rewards_plugin.hub.facts import energy, hardware
 from trl_rewards_plugin.hub.names import public_name
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
+from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
@@ -435,6 +435,5 @@ def _refuse_unknown(fields: Mapping[str, Any]) -> None:
     known = [*_ARGUMENTS, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
     for name in fields:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            step = f"did you mean {close[0]!r}?" if close else "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
+            step = suggestion(name, known, "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)")
             raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(name), step)

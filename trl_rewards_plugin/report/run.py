@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.from_run import read_yaml
+from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.ppo.checkpoint_folder import HOST_STATE_FILE as STATE
 from trl_rewards_plugin.ppo.checkpoint_folder import checkpoints
 
@@ -87,8 +87,7 @@ def read_run(folder: Path, name: str) -> Run:
         raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
     if not folder.is_dir():
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        close = difflib.get_close_matches(folder.name, near, n=1)
-        step = f"did you mean {close[0]!r}?" if close else "give the output_dir of a run"
+        step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
     log, metrics = _read_log(folder), folder / METRICS
     if not log and not metrics.is_file():

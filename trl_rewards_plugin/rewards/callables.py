@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.failures import failure, first_of
-from trl_rewards_plugin.rewards.names import clean_name, did_you_mean, shortened
+from trl_rewards_plugin.rewards.names import clean_name, shortened
 from trl_rewards_plugin.rewards.scores import RewardScores
 from trl_rewards_plugin.rewards.texts import as_texts
 

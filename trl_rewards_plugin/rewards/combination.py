@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.combination_settings import (
     ZSCORE,
     by_name,
@@ -23,7 +24,7 @@ from trl_rewards_plugin.rewards.combination_settings import (
     checked_weights,
 )
 from trl_rewards_plugin.rewards.combine import geometric_mean, minimum, weighted_mean, weighted_sum
-from trl_rewards_plugin.rewards.names import did_you_mean, shortened
+from trl_rewards_plugin.rewards.names import shortened
 from trl_rewards_plugin.rewards.normalize import Moments, clipped, rescaled, z_scores
 from trl_rewards_plugin.rewards.schedule import interpolated
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.names import did_you_mean
+from trl_rewards_plugin.nearest import did_you_mean
 
 ZSCORE = "zscore"
 

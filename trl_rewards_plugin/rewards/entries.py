@@ -21,11 +21,11 @@ from huggingface_hub import try_to_load_from_cache
 
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.callables import CallableReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
-from trl_rewards_plugin.rewards.names import did_you_mean
 from trl_rewards_plugin.rewards.ready_made import LengthReward, RepetitionReward
 from trl_rewards_plugin.rewards.similarity import SimilarityReward
 

@@ -1,6 +1,5 @@
 """Names of rewards, which become columns, metric keys and file names: their alphabet, and suggestions for typos."""
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -44,13 +43,6 @@ def check_unique(names: Sequence[str]) -> None:
 def total_name(default: str, components: Iterable[str]) -> str:
     """`default`, or `<default>_total` where a component has that name: a total is no component's column."""
     return f"{default}_total" if default in components else default
-
-
-def did_you_mean(word: object, options: Iterable[str]) -> str:
-    """The start of a next step, "did you mean 'x'? ", or "" where nothing is near."""
-    by_folded = {option.casefold(): option for option in options}
-    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
-    return f"did you mean {by_folded[near[0]]!r}? " if near else ""
 
 
 def shortened(text: str, limit: int = 200) -> str:

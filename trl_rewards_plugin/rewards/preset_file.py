@@ -26,8 +26,8 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.entries import SOURCES, check_function, entry_keys, required_keys
-from trl_rewards_plugin.rewards.names import did_you_mean
 
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule")

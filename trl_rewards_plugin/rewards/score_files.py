@@ -16,10 +16,10 @@ from typing import Any
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.names import did_you_mean
 from trl_rewards_plugin.rewards.presets import PRESETS
 from trl_rewards_plugin.rewards.processes import Processes
 from trl_rewards_plugin.rewards.row_files import STDIN, Row, format_of, read_rows
