@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.t5 import has_plain_decoder, logits, relative_bias
@@ -31,6 +32,14 @@ class _Layer:
         """Leaves only these rows (R')."""
         for name in ("keys", "values", "prompt_keys", "prompt_values"):
             setattr(self, name, getattr(self, name)[rows])
+
+
+def _norm(module: Any, values: Tensor) -> Tensor:
+    """T5's norm in one call of torch's, which is one kernel on a GPU and takes half the time of six on a CPU."""
+    if values.dtype != module.weight.dtype:  # torch's wants one
+        normed: Tensor = module(values)
+        return normed
+    return rms_norm(values, values.shape[-1:], module.weight, module.variance_epsilon)
 
 
 class T5Decoder:
@@ -80,11 +89,11 @@ class T5Decoder:
         decoder = self._model.decoder
         hidden = decoder.embed_tokens(token)
         for layer in self._layers:
-            hidden = hidden + self._attend(layer, layer.attending.layer_norm(hidden))
-            hidden = hidden + self._cross(layer, layer.crossing.layer_norm(hidden))
-            hidden = layer.feeding(hidden)
+            hidden = hidden + self._attend(layer, _norm(layer.attending.layer_norm, hidden))
+            hidden = hidden + self._cross(layer, _norm(layer.crossing.layer_norm, hidden))
+            hidden = hidden + layer.feeding.DenseReluDense(_norm(layer.feeding.layer_norm, hidden))
         self._read += 1
-        hidden = decoder.final_layer_norm(hidden)
+        hidden = _norm(decoder.final_layer_norm, hidden)
         return logits(self._model, hidden), hidden
 
     def _attend(self, layer: _Layer, normed: Tensor) -> Tensor:
