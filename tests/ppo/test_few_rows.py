@@ -46,17 +46,29 @@ def test_few_rows_are_turned_and_many_are_not():
 
 def test_with_gradient_or_autocast_nothing_changes():
     layers = Layers()
-    values = torch.randn(4, 16)
     with turned_linears(layers):
-        layers.plain(values).sum().backward()
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            assert layers.plain(values).dtype == torch.bfloat16
-    assert layers.plain.weight.grad is not None
+        assert "forward" not in vars(layers.plain)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), turned_linears(layers):
+        assert "forward" not in vars(layers.plain)
+
+
+def test_another_thread_may_want_gradients_or_autocast_meanwhile():
+    layers = Layers()
+    values = torch.randn(4, 16)
+    layers.biased(values).sum().backward()
+    usual = layers.biased.weight.grad.clone()
+    layers.zero_grad()
+    with torch.no_grad(), turned_linears(layers):
+        with torch.enable_grad():
+            layers.biased(values).sum().backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layers.biased(values).dtype == torch.bfloat16
+    torch.testing.assert_close(layers.biased.weight.grad, usual)
 
 
 def test_only_plain_float32_layers_take_part():
     layers = Layers()
-    with turned_linears(layers):
+    with torch.no_grad(), turned_linears(layers):
         turned = {name for name, part in layers.named_modules() if "forward" in vars(part)}
     assert turned == {"plain", "biased", "patched"}
     assert layers.patched.forward == Layers._patched
@@ -64,14 +76,14 @@ def test_only_plain_float32_layers_take_part():
 
 def test_nothing_is_left_behind_also_after_an_error():
     layers = Layers()
-    with pytest.raises(KeyError), turned_linears(layers):
+    with pytest.raises(KeyError), torch.no_grad(), turned_linears(layers):
         raise KeyError
     assert not any("forward" in vars(part) for part in (layers.plain, layers.biased, layers.halved))
 
 
 def test_a_layer_that_another_thread_has_turned_back_is_left_as_it_is():
     layers = Layers()
-    with turned_linears(layers):
+    with torch.no_grad(), turned_linears(layers):
         del layers.plain.forward
     assert not any("forward" in vars(part) for part in (layers.plain, layers.biased))
 

@@ -17,8 +17,12 @@ _MOST_ROWS = 64
 
 @contextmanager
 def turned_linears(model: nn.Module) -> Iterator[None]:
-    """Within it the model's plain float32 linear layers on the CPU turn their product round where rows are few."""
-    turned = [module for module in model.modules() if _is_plain(module)]
+    """Within it the model's plain float32 linear layers on the CPU turn their product round where rows are few.
+
+    Where gradients or autocast are on as it is entered, nothing is changed.
+    """
+    is_usual = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+    turned = [] if is_usual else [module for module in model.modules() if _is_plain(module)]
     for module in turned:
         cast(Any, module).forward = _turned(module)
     try:
@@ -40,17 +44,18 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 def _turned(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A forward pass (..., K) -> (..., N) of the module."""
-    usual = module.forward
+    usual, own = module.forward, module._parameters  # asked for by name each time: they may be replaced
+    outputs, inputs = module.weight.shape
 
     def forward(values: Tensor) -> Tensor:
-        weight, bias = module.weight, module.bias
-        rows = values.numel() // values.shape[-1]
-        if not 1 < rows <= _MOST_ROWS or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        weight, bias = own["weight"], own["bias"]
+        rows = values.numel() // inputs
+        if not 1 < rows <= _MOST_ROWS:
             return usual(values)
         # The layer's own product with the two exchanged: (N, K) x (rows, K)^T.
-        product = nn.functional.linear(weight, values.reshape(rows, -1)).t().contiguous()
+        product = nn.functional.linear(cast(Tensor, weight), values.reshape(rows, inputs)).t().contiguous()
         if bias is not None:
             product += bias
-        return product.view(*values.shape[:-1], -1)
+        return product.view(*values.shape[:-1], outputs)
 
     return forward

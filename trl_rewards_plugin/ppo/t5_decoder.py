@@ -5,6 +5,7 @@ it is 30. Weights are reached through transformers' own modules, so that adapter
 Leaves out: whole responses (t5.py), and which tokens are allowed (token_rules.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,29 +18,43 @@ from trl_rewards_plugin.ppo.t5 import has_plain_decoder, logits, relative_bias
 
 
 @dataclass
-class _Layer:
-    """One layer's modules and its cache; R = responses x heads."""
+class _Attention:
+    """What one attention of a layer needs in a step, looked up once; R = responses x heads."""
 
-    attending: Any
-    crossing: Any
-    feeding: Any
-    keys: Tensor  # (R, steps, D), written as the response grows
+    norm: Callable[[Tensor], Tensor]
+    query: Any
+    key: Any
+    value: Any
+    output: Any
+    keys: Tensor  # of a response (R, steps, D), written as it grows; of its prompt (R, S, D)
     values: Tensor
-    prompt_keys: Tensor  # (R, S, D)
-    prompt_values: Tensor
 
     def keep(self, rows: Tensor) -> None:
         """Leaves only these rows (R')."""
-        for name in ("keys", "values", "prompt_keys", "prompt_values"):
-            setattr(self, name, getattr(self, name)[rows])
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
 
-def _norm(module: Any, values: Tensor) -> Tensor:
+@dataclass
+class _Layer:
+    """One layer: what it attends to, the response and the prompt, and its feed-forward part."""
+
+    response: _Attention
+    prompt: _Attention
+    norm: Callable[[Tensor], Tensor]
+    feed: Any
+
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
     """T5's norm in one call of torch's, which is one kernel on a GPU and takes half the time of six on a CPU."""
-    if values.dtype != module.weight.dtype:  # torch's wants one
-        normed: Tensor = module(values)
-        return normed
-    return rms_norm(values, values.shape[-1:], module.weight, module.variance_epsilon)
+    weight, eps = module.weight, module.variance_epsilon
+
+    def norm(values: Tensor) -> Tensor:
+        if values.dtype != weight.dtype:  # torch's wants one
+            normed: Tensor = module(values)
+            return normed
+        return rms_norm(values, weight.shape, weight, eps)
+
+    return norm
 
 
 class T5Decoder:
@@ -53,8 +68,10 @@ class T5Decoder:
     """
 
     def __init__(self, model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor, steps: int):
-        self._model = cast(Any, model)
-        blocks = self._model.decoder.block
+        self._model = model
+        decoder = cast(Any, model).decoder
+        self._embed, self._final_norm = decoder.embed_tokens, _norm(decoder.final_layer_norm)
+        blocks = decoder.block
         first = blocks[0].layer[0].SelfAttention
         self._heads, self._width = first.n_heads, first.key_value_proj_dim
         self._steps, self._read = steps, 0
@@ -82,39 +99,42 @@ class T5Decoder:
             for project in (attention.k, attention.v)
         )
         room = (len(keys), self._steps, self._width)
-        return _Layer(attending, crossing, feeding, keys.new_empty(room), keys.new_empty(room), keys, values)
+        response = self._attention(attending, attending.SelfAttention, keys.new_empty(room), keys.new_empty(room))
+        prompt = self._attention(crossing, attention, keys, values)
+        return _Layer(response, prompt, _norm(feeding.layer_norm), feeding.DenseReluDense)
+
+    @staticmethod
+    def _attention(layer: Any, attention: Any, keys: Tensor, values: Tensor) -> _Attention:
+        return _Attention(_norm(layer.layer_norm), attention.q, attention.k, attention.v, attention.o, keys, values)
 
     def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
         """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
-        decoder = self._model.decoder
-        hidden = decoder.embed_tokens(token)
+        hidden = self._embed(token)
         for layer in self._layers:
-            hidden = hidden + self._attend(layer, _norm(layer.attending.layer_norm, hidden))
-            hidden = hidden + self._cross(layer, _norm(layer.crossing.layer_norm, hidden))
-            hidden = hidden + layer.feeding.DenseReluDense(_norm(layer.feeding.layer_norm, hidden))
+            hidden = hidden + self._attend(layer.response, layer.response.norm(hidden))
+            hidden = hidden + self._cross(layer.prompt, layer.prompt.norm(hidden))
+            hidden = hidden + layer.feed(layer.norm(hidden))
         self._read += 1
-        hidden = _norm(decoder.final_layer_norm, hidden)
+        hidden = self._final_norm(hidden)
         return logits(self._model, hidden), hidden
 
-    def _attend(self, layer: _Layer, normed: Tensor) -> Tensor:
+    def _attend(self, part: _Attention, normed: Tensor) -> Tensor:
         """Attention to the response so far, the new token included: (B, 1, H) -> (B, 1, H)."""
-        attention, now = layer.attending.SelfAttention, self._read
-        layer.keys[:, now] = attention.k(normed).view(-1, self._width)
-        layer.values[:, now] = attention.v(normed).view(-1, self._width)
-        seen = slice(now + 1)
+        now = self._read
+        part.keys[:, now] = part.key(normed).view(-1, self._width)
+        part.values[:, now] = part.value(normed).view(-1, self._width)
         bias = self._bias[:, :, self._steps - 1 - now :]
-        return self._attended(attention, normed, layer.keys[:, seen], layer.values[:, seen], bias)
+        return self._attended(part, normed, part.keys[:, : now + 1], part.values[:, : now + 1], bias)
 
-    def _cross(self, layer: _Layer, normed: Tensor) -> Tensor:
+    def _cross(self, part: _Attention, normed: Tensor) -> Tensor:
         """Attention to the prompt: (B, 1, H) -> (B, 1, H)."""
-        attention = layer.crossing.EncDecAttention
-        return self._attended(attention, normed, layer.prompt_keys, layer.prompt_values, self._prompt_bias)
+        return self._attended(part, normed, part.keys, part.values, self._prompt_bias)
 
-    def _attended(self, attention: Any, normed: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    def _attended(self, part: _Attention, normed: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """softmax(query keys^T + bias) values of one query a row, through the output projection."""
-        query = attention.q(normed).view(-1, 1, self._width)
+        query = part.query(normed).view(-1, 1, self._width)
         weights = torch.baddbmm(bias, query, keys.mT).softmax(-1)
-        output: Tensor = attention.o(torch.bmm(weights.to(values.dtype), values).view(len(normed), 1, -1))
+        output: Tensor = part.output(torch.bmm(weights.to(values.dtype), values).view(len(normed), 1, -1))
         return output
 
     def keep(self, rows: Tensor) -> None:
@@ -122,4 +142,5 @@ class T5Decoder:
         wide = (rows.unsqueeze(1) * self._heads + torch.arange(self._heads, device=rows.device)).flatten()
         self._bias, self._prompt_bias = self._bias[wide], self._prompt_bias[wide]
         for layer in self._layers:
-            layer.keep(wide)
+            layer.response.keep(wide)
+            layer.prompt.keep(wide)
