@@ -24,10 +24,13 @@ aten = torch.ops.aten
 GPU = "gpu:0"
 _READS = {
     aten._local_scalar_dense.default,
+    aten._unique2.default,
+    aten.bincount.default,
     aten.equal.default,
     aten.masked_select.default,
     aten.multinomial.default,  # looks whether the probabilities are some
     aten.nonzero.default,
+    aten.repeat_interleave.Tensor,
 }
 
 
@@ -132,8 +135,8 @@ class Waits(Counter):
         self[frame.f_code.co_filename, frame.f_lineno] += 1
 
     def within(self, folder):
-        """The number of waits that files under a folder of this name caused."""
-        return sum(times for (file, _), times in self.items() if f"/{folder}/" in file)
+        """The number of waits that files under a folder caused."""
+        return sum(times for (file, _), times in self.items() if file.startswith(f"{folder}{os.sep}"))
 
 
 @contextmanager
@@ -189,7 +192,7 @@ def _waits(operator, args, kwargs, there, onto_gpu):
         target, source, *non_blocking = args
         crosses = isinstance(target, OnGpu) != isinstance(source, OnGpu)
         return crosses and not (onto_gpu and (any(non_blocking) or source.dim() == 0))
-    if operator is aten.index.Tensor and there:
+    if operator in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default) and there:
         indices = [index for index in args[1] if index is not None]
         return any(index.dtype == torch.bool or not isinstance(index, OnGpu) for index in indices)
     return operator in _READS and bool(there)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+import trl_rewards_plugin
 from tests.ppo.test_trainer import make_trainer
 from tests.pretend_gpu import GPU, pretended_gpu
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
@@ -60,7 +61,7 @@ def waits_of(folder: Path, waits, **settings) -> int:
     trainer = trainer_of(folder, "t5", GPU, **quiet, **settings)
     waits.clear()
     trainer.train()
-    return waits.within("trl_rewards_plugin")
+    return waits.within(Path(trl_rewards_plugin.__file__).parent)
 
 
 def main(folder: Path) -> None:

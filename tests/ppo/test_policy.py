@@ -5,7 +5,9 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo import rollout as rollout_module
 from trl_rewards_plugin.ppo.architectures import settle
+from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import (
     PolicyWithValueHead,
     teacher_forced,
@@ -54,6 +56,45 @@ def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, 
     assert len(set(lengths.tolist())) > 2
     assert responses.ended.any()
     assert difference < 1e-4
+
+
+@families
+@pytest.mark.parametrize("every", [5, 16])
+@pytest.mark.parametrize("tokens", [1, 5, 17])
+def test_how_often_the_sampler_looks_changes_no_response(tmp_path, build, every, tokens, monkeypatch):
+    """A GPU is looked at every 16 tokens: rows that ended run on meanwhile, and leave late."""
+    model, tokenizer = load(build, tmp_path)
+    make_eos_likely(model)
+    settle(model)
+    batch, rules = tokenize_prompts(PROMPTS[:4], tokenizer, 64), token_rules(model, min_new_tokens=1)
+
+    def sample():
+        return sample_responses(model, batch.ids, batch.mask, rules, tokens, greedy=True)
+
+    often = sample()
+    monkeypatch.setattr(rollout_module, "_look_every", lambda device: every)
+    seldom = sample()
+    for name in ("ids", "mask", "ended"):
+        assert torch.equal(getattr(often, name), getattr(seldom, name))
+    for name in ("logprobs", "entropies", "hidden"):
+        torch.testing.assert_close(getattr(often.seen, name), getattr(seldom.seen, name), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 16])
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("weight", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_stop_the_sampler_however_seldom_it_looks(
+    tmp_path, every, greedy, weight, monkeypatch
+):
+    model, tokenizer = load(tiny_t5, tmp_path)
+    settle(model)
+    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7] = weight
+    monkeypatch.setattr(rollout_module, "_look_every", lambda device: every)
+    with pytest.raises(NotFiniteError, match="logits") as caught:
+        sample_responses(model, batch.ids, batch.mask, token_rules(model), 20, greedy=greedy)
+    assert caught.value.row == 0
 
 
 def update_gap(model, ids, mask):

@@ -23,9 +23,6 @@ from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
 from trl_rewards_plugin.ppo.token_rules import TokenRules
 from trl_rewards_plugin.ppo.token_scores import entropies
 
-_LOOK_EVERY = 16
-"""Tokens between two looks of the host at what a GPU samples. Each waits for all that is under way there."""
-
 
 @dataclass(frozen=True)
 class Responses:
@@ -188,7 +185,7 @@ def sample_responses(
 
     Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
     once half of the rows have, so late tokens of few long responses cost little. On a GPU this is looked at every 16
-    tokens, and nothing else in the loop waits for it.
+    tokens, and nothing else here waits for it.
 
     Args:
         model: the bare encoder-decoder.
@@ -202,7 +199,7 @@ def sample_responses(
     """
     batch, device = prompt_ids.shape[0], prompt_ids.device
     eos_ids = known_ids(rules.eos_ids, device)
-    look_every = 1 if device.type == "cpu" else _LOOK_EVERY
+    look_every = _look_every(device)
     if encoder_states is None:
         encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
@@ -239,6 +236,11 @@ def sample_responses(
     ids = ids[:, : response_mask.shape[1]]
     ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
     return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))
+
+
+def _look_every(device: torch.device) -> int:
+    """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
+    return 1 if device.type == "cpu" else 16
 
 
 def _open_decoder(

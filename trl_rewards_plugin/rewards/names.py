@@ -1,4 +1,4 @@
-"""Names of rewards, which become columns, metric keys and file names: their alphabet, and suggestions for typos."""
+"""Names of rewards, which become columns, metric keys and file names, and their alphabet."""
 
 import re
 from collections.abc import Iterable, Sequence
