@@ -17,10 +17,10 @@ import real_size
 import torch
 from transformers import GenerationConfig
 
-from trl_rewards_plugin.ppo.architectures import settle
-from trl_rewards_plugin.ppo.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.rollout import sample_responses
-from trl_rewards_plugin.ppo.token_rules import token_rules
 
 NEW_TOKENS = 50
 

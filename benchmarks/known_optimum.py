@@ -42,9 +42,9 @@ from transformers import (
 )
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
-from trl_rewards_plugin.ppo.checkpoint import tell_untied
-from trl_rewards_plugin.ppo.policy import teacher_forced
-from trl_rewards_plugin.ppo.token_rules import token_rules
+from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
+from trl_rewards_plugin.ppo.policy.policy import teacher_forced
+from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
 PROMPTS, WORDS, BETA = 4, 4, 0.5
 SPECIAL = ("<pad>", "</s>", "<unk>")

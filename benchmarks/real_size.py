@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.ppo.checkpoint import tell_untied
+from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
 
 VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")

@@ -36,8 +36,9 @@ import transformers
 from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer
 
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, batching, forward
-from trl_rewards_plugin.rewards.encoding import EncodingMemo
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.rewards.inference import batching, forward
+from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 
 WORDS = (5, 60)
 
@@ -122,7 +123,7 @@ def own_tokens():
     """Each classifier tokenizes for itself."""
 
     def forgetful(self, tokenizer, fingerprint, rows, max_length):
-        from trl_rewards_plugin.rewards.encoding import encode
+        from trl_rewards_plugin.rewards.inference.encoding import encode
 
         return encode(tokenizer, rows, max_length)
 

@@ -24,10 +24,10 @@ from transformers import AutoModelForSeq2SeqLM, PrinterCallback, TrainerCallback
 
 from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.ppo.architectures import settle
+from trl_rewards_plugin.ppo.architectures.families import settle
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.presets import get_preset
+from trl_rewards_plugin.recipes.run_presets import get_preset
 
 OURS = {"per_device_train_batch_size": 16, "learning_rate": 1e-3}
 SAMPLES = 4

@@ -18,7 +18,7 @@ from datasets import load_dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.ppo.masking import first_eos_mask
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 
 BEAMS = {"num_beams": 4, "do_sample": False}
 WAYS = [{}, {"top_k": 5}, BEAMS, {**BEAMS, "min_new_tokens": 20, "no_repeat_ngram_size": 3}, {"min_new_tokens": 20}]

@@ -66,7 +66,7 @@ def cut_trainings_short() -> None:
     from transformers import Trainer
     from trl import GRPOConfig, RLOOConfig
 
-    from trl_rewards_plugin.recipes import presets
+    from trl_rewards_plugin.recipes import run_presets as presets
 
     train = Trainer.train
 

@@ -47,7 +47,7 @@ def test_no_policy_has_more_reward_minus_kl_than_the_optimum(script):
 
 
 def test_all_answers_are_counted_once(script):
-    from trl_rewards_plugin.ppo.token_rules import token_rules
+    from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
     model, tokenizer = script.make_model(0)
     suppressed = tuple(range(len(script.SPECIAL) + script.PROMPTS))

@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trl_rewards_plugin.cards.callback import ModelCardCallback
+    from trl_rewards_plugin.cards.model_card import RewardModelCardData, generate_model_card
     from trl_rewards_plugin.errors import InputError
-    from trl_rewards_plugin.hub.callback import ModelCardCallback
-    from trl_rewards_plugin.hub.card import RewardModelCardData, generate_model_card
     from trl_rewards_plugin.hub.failures import UploadError
     from trl_rewards_plugin.hub.upload import push_to_hub
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -56,10 +56,10 @@ _HOMES = {
     "InputError": "errors",
     "LengthReward": "rewards",
     "MetricReward": "rewards",
-    "ModelCardCallback": "hub.callback",
+    "ModelCardCallback": "cards.callback",
     "MultiClassifierReward": "rewards",
     "RepetitionReward": "rewards",
-    "RewardModelCardData": "hub.card",
+    "RewardModelCardData": "cards.model_card",
     "RewardScores": "rewards",
     "RewardStateCallback": "rewards",
     "RunResult": "recipes.seq2seq_ppo",
@@ -69,7 +69,7 @@ _HOMES = {
     "SimilarityReward": "rewards",
     "UploadError": "hub.failures",
     "best_of_n": "recipes.best_of_n",
-    "generate_model_card": "hub.card",
+    "generate_model_card": "cards.model_card",
     "push_to_hub": "hub.upload",
 }
 

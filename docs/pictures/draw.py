@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from trl_rewards_plugin.ppo.losses import policy_loss
+from trl_rewards_plugin.ppo.maths.losses import policy_loss
 
 HERE = Path(__file__).parent
 # How the responses were drawn, mean of the summed log-ratio in nats, its standard error.

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.test_card import write_run
+from tests.cards.test_model_card import write_run
 from trl_rewards_plugin.cli.main import main
 
 

@@ -3,12 +3,12 @@ import warnings
 import pytest
 from datasets import Dataset
 
-from tests.hub.test_card import front_matter
+from tests.cards.test_model_card import front_matter
 from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin.cards.stamp import is_untouched
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.stamp import is_untouched
 
 
 def short_words(completions, **kwargs):

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from tests.hub.test_card import front_matter
+from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
+from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.remote import Changes, Repository, find_changes, read_state
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 
 
 def writes(hub):

@@ -13,7 +13,7 @@ from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import ClassifierReward, InputError, MultiClassifierReward
 from trl_rewards_plugin.hub.failures import is_dropped, is_offline, status_of
 from trl_rewards_plugin.metrics import GRAMMATICALITY, NEUTRALITY
-from trl_rewards_plugin.rewards import loading, shared_classifier
+from trl_rewards_plugin.rewards.inference import loading, shared_classifier
 
 ROUGE = os.path.join(os.path.dirname(__file__), "rouge_here")
 TEXTS = ["The cat sleeps on the mat.", "Cat the on mat sleeps the.", "", "I love you!", "The cat sleeps on the mat."]

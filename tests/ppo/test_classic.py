@@ -6,7 +6,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from tests.ppo.test_architectures import BY_NAME, exact_first_token, p_value
+from tests.ppo.architectures.test_families import BY_NAME, exact_first_token, p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.classic import CLASSIC_NAMES

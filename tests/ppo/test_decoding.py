@@ -8,9 +8,9 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo import decoding
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
-from trl_rewards_plugin.ppo.policy import score_responses, teacher_forced
-from trl_rewards_plugin.ppo.prompts import prompt_text, tokenize_prompts
-from trl_rewards_plugin.ppo.token_scores import token_scores
+from trl_rewards_plugin.ppo.policy.policy import score_responses, teacher_forced
+from trl_rewards_plugin.ppo.policy.prompts import prompt_text, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.token_scores import token_scores
 
 PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
 

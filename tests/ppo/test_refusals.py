@@ -7,13 +7,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2L
 
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checks import (
-    check_dataset,
-    check_devices,
-    check_reward_funcs,
-    check_seq2seq_model,
-)
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.input_checks import check_dataset, check_devices, check_reward_funcs, check_seq2seq_model
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, TrainerCallback
 
 from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer

@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.recipes.test_evaluation import make_metrics
-from trl_rewards_plugin.ppo.completions import FOLDER, write_completions
-from trl_rewards_plugin.recipes import run_folder
-from trl_rewards_plugin.recipes.log_file import LOG
+from tests.recipes.test_before_after import make_metrics
+from trl_rewards_plugin.ppo.monitoring.completions import FOLDER, write_completions
+from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.log_file import LOG
 
 REWARDS = [{"name": "good", "weight": 1.0, "model": "owner/judge"}, {"name": "kind", "weight": 0.5}]
 # Rollouts of 8 episodes; the total is logged under the reward's own name, too.
@@ -17,7 +17,7 @@ REWARD_LOG = [0.0, 1.0, 0.5, 2.0]
 
 @cache
 def metrics() -> str:
-    """`metrics.json`; tests/recipes/test_evaluation.py works it out."""
+    """`metrics.json`; tests/recipes/test_before_after.py works it out."""
     return json.dumps(make_metrics())
 
 

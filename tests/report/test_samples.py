@@ -1,8 +1,8 @@
 from tests.report.folders import held_out_row, write_run
-from trl_rewards_plugin.ppo.completions import EVAL_FOLDER, FOLDER, write_completions
+from trl_rewards_plugin.ppo.monitoring.completions import EVAL_FOLDER, FOLDER, write_completions
 from trl_rewards_plugin.report import samples
-from trl_rewards_plugin.report.run import Run, read_runs
 from trl_rewards_plugin.report.samples import missing_outputs, samples_of, shown_text, step_of
+from trl_rewards_plugin.runs.read import Run, read_runs
 
 
 def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 
 from tests.report.folders import LOG_ROWS, REWARDS, held_out_row, write_log, write_run
-from trl_rewards_plugin.report.run import read_runs
 from trl_rewards_plugin.report.table import headline, number_rows, setting_rows, why_not_comparable
+from trl_rewards_plugin.runs.read import read_runs
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def cells(rows):
 
 def test_numbers_by_hand(make, unfinished):
     told = cells(number_rows([make("one"), unfinished]))
-    # tests/recipes/test_evaluation.py works these numbers out.
+    # tests/recipes/test_before_after.py works these numbers out.
     assert told["Reward"] == ["2.000 → 3.000", "not yet"]
     assert told["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
     assert told["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001

@@ -22,8 +22,8 @@ from trl_rewards_plugin.rewards import (
     RepetitionReward,
     SimilarityReward,
     presets,
-    shared_classifier,
 )
+from trl_rewards_plugin.rewards.inference import shared_classifier
 
 
 def reward_file(folder, content):

@@ -13,8 +13,8 @@ from trl_rewards_plugin.errors import InputError
 
 def main(argv: Sequence[str]) -> int:
     """Writes RUN/README.md and, if asked, its page; returns the exit code."""
-    from trl_rewards_plugin.hub.card import write_model_card
-    from trl_rewards_plugin.hub.preview import preview_html
+    from trl_rewards_plugin.cards.model_card import write_model_card
+    from trl_rewards_plugin.cards.preview import preview_html
 
     arguments = _parser().parse(argv)
     folder = Path(arguments.run)

@@ -1,4 +1,4 @@
-"""`trl-rewards evaluate MODEL`: flags and YAML -> `evaluate_outputs`. Leaves out: the job (`recipes/compare.py`)."""
+"""`trl-rewards evaluate MODEL`: flags and YAML -> `evaluate_outputs`. Leaves out: the job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trl_rewards_plugin.nearest import suggestion
 def main(argv: Sequence[str]) -> int:
     """Evaluates as the flags say; returns the exit code."""
     from trl_rewards_plugin.cli.train import _quiet
-    from trl_rewards_plugin.recipes.compare import evaluate_outputs
+    from trl_rewards_plugin.recipes.evaluate.compare import evaluate_outputs
 
     settings = build_settings(argv)
     _quiet()
@@ -31,7 +31,7 @@ def build_settings(argv: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or key, or a value of the wrong type.
     """
-    from trl_rewards_plugin.recipes.evaluation_settings import EvaluationSettings
+    from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 
     given = vars(_parser().parse(argv))
     positional, config = given.pop("what"), given.pop("config", None)
@@ -59,7 +59,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:
-    from trl_rewards_plugin.recipes.evaluation_settings import EvaluationSettings
+    from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 
     return {field.name: field for field in dataclasses.fields(EvaluationSettings)}
 

@@ -1,4 +1,4 @@
-"""`trl-rewards score INPUT`: flags and YAML -> `score_file`. Leaves out: the job (`rewards/score_files.py`)."""
+"""`trl-rewards score INPUT`: flags and YAML -> `score_file`. Leaves out: the job (`scoring/score_job.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trl_rewards_plugin.errors import InputError
 def main(argv: Sequence[str]) -> int:
     """Scores as the flags say; returns the exit code. The summary goes to standard error."""
     from trl_rewards_plugin.cli.train import _quiet
-    from trl_rewards_plugin.rewards.score_files import score_file
+    from trl_rewards_plugin.scoring.score_job import score_file
 
     settings = build_settings(argv)
     _quiet()
@@ -38,7 +38,7 @@ def build_settings(argv: Sequence[str]) -> Any:
     Raises:
         InputError: an unknown flag or key, a value of the wrong type, or no input at all.
     """
-    from trl_rewards_plugin.rewards.score_files import ScoreSettings
+    from trl_rewards_plugin.scoring.score_job import ScoreSettings
 
     given = vars(_parser().parse(argv))
     positional, config = given.pop("what"), given.pop("config", None)
@@ -70,7 +70,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _fields() -> tuple[dataclasses.Field[Any], ...]:
-    from trl_rewards_plugin.rewards.score_files import ScoreSettings
+    from trl_rewards_plugin.scoring.score_job import ScoreSettings
 
     return dataclasses.fields(ScoreSettings)
 

@@ -52,7 +52,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Any, TrainArguments]:
         InputError: an unknown flag, key or preset, or a value of the wrong type.
     """
     from trl_rewards_plugin.recipes.adapters import lora_config
-    from trl_rewards_plugin.recipes.presets import get_preset
+    from trl_rewards_plugin.recipes.run_presets import get_preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
 
     _check_trl()

@@ -14,8 +14,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.cards.markdown import is_hub_id
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.markdown import is_hub_id
 from trl_rewards_plugin.hub.secrets import find_secret, readable
 
 MODEL_FILES = (

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts, is_run_folder
+from trl_rewards_plugin.cards.model_card import CARD, render_model_card
+from trl_rewards_plugin.cards.quickstart import with_name
+from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.card import CARD, render_model_card
 from trl_rewards_plugin.hub.files import (
     Selection,
     UploadFile,
@@ -18,11 +21,8 @@ from trl_rewards_plugin.hub.files import (
     select_model,
     select_space,
 )
-from trl_rewards_plugin.hub.from_run import card_data_from_folder, has_own_texts, is_run_folder
 from trl_rewards_plugin.hub.own_texts import check_own_texts
-from trl_rewards_plugin.hub.quickstart import with_name
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers.trainer_utils import HubStrategy
 
+from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.callback import ModelCardCallback
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.remote import Repository, check_login, check_private, read_state
 from trl_rewards_plugin.hub.upload import prepare, push_to_hub, repeated

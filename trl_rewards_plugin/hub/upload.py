@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.cards.model_card import CARD
+from trl_rewards_plugin.cards.stamp import is_untouched
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.card import CARD
 from trl_rewards_plugin.hub.failures import explain, is_transient
 from trl_rewards_plugin.hub.files import check_content
 from trl_rewards_plugin.hub.plan import Upload, check_name, plan_upload
@@ -30,7 +31,6 @@ from trl_rewards_plugin.hub.remote import (
     read_state,
     read_text,
 )
-from trl_rewards_plugin.hub.stamp import is_untouched
 
 # Seconds before each further try.
 WAITS = (1.0, 3.0)

@@ -108,7 +108,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     kl_estimator: str = field(
         default="k1",
         metadata={
-            "help": "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; ppo/kl.py.",
+            "help": "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
             "choices": ["k1", "k3"],
         },
     )
@@ -128,7 +128,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         default="gae",
         metadata={
             "help": "gae (PPO's, with a critic), or without a critic: reinforce (reward to go), rloo or grpo "
-            "(against the other responses to the prompt); see ppo/advantages.py.",
+            "(against the other responses to the prompt); see ppo/maths/advantages.py.",
             "choices": list(ADVANTAGE_ESTIMATORS),
         },
     )

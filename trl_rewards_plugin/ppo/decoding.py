@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.ppo.architectures import positions
+from trl_rewards_plugin.ppo.architectures.families import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.masking import first_eos_mask
-from trl_rewards_plugin.ppo.output_head import head_is_whole
-from trl_rewards_plugin.ppo.policy import bare_model, score_responses
-from trl_rewards_plugin.ppo.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
+from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
+from trl_rewards_plugin.ppo.policy.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.rollout import Responses, encode_prompts, sample_responses, sampled_as_scored
-from trl_rewards_plugin.ppo.token_rules import TokenRules, token_rules
 
 # prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
 Reference = Callable[[Tensor, Tensor, Tensor], Tensor]

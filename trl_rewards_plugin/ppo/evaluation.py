@@ -1,7 +1,7 @@
 """Held-out prompts answered and measured: reward, guard metrics, length and KL.
 
 Leaves out: when to evaluate, logging and processes' shares of the prompts (the trainer's), and the comparison of
-before and after (recipes/evaluation.py).
+before and after (recipes/before_after.py).
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from trl_rewards_plugin.ppo.completions import Table, join_tables
+from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import Reference, decode_prompts
-from trl_rewards_plugin.ppo.guards import guard_metrics, without_instruction
-from trl_rewards_plugin.ppo.processes import weighted_means
-from trl_rewards_plugin.ppo.prompts import Prompt
+from trl_rewards_plugin.ppo.distributed import weighted_means
+from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
+from trl_rewards_plugin.ppo.policy.prompts import Prompt
 from trl_rewards_plugin.ppo.scoring import Scored
 
 Score = Callable[[dict[str, list[Any]], list[str], list[list[int]]], Scored]

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures import CachedDecoder, decoder_width
-from trl_rewards_plugin.ppo.drawing import draw_tokens
-from trl_rewards_plugin.ppo.encoder import run_encoder
-from trl_rewards_plugin.ppo.few_rows import turned_linears
+from trl_rewards_plugin.ppo.acceleration.few_rows import turned_linears
+from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
+from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
+from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, decoder_width
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.known_ids import known_ids
-from trl_rewards_plugin.ppo.masking import first_eos_mask
-from trl_rewards_plugin.ppo.t5_decoder import T5Decoder
-from trl_rewards_plugin.ppo.token_rules import TokenRules
-from trl_rewards_plugin.ppo.token_scores import entropies
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
+from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.ppo.policy.token_scores import entropies
 
 
 @dataclass(frozen=True)

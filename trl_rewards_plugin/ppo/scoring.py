@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.checks import reward_name
-from trl_rewards_plugin.ppo.prompts import Prompt, quoted
+from trl_rewards_plugin.ppo.input_checks import reward_name
+from trl_rewards_plugin.ppo.policy.prompts import Prompt, quoted
 
 
 class RewardError(RuntimeError):

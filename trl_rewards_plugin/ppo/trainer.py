@@ -28,38 +28,16 @@ from transformers import trainer as host_module
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.callback import ModelCardCallback
-from trl_rewards_plugin.ppo.alarms import AlarmBell
-from trl_rewards_plugin.ppo.architectures import check_architecture
-from trl_rewards_plugin.ppo.checkpoint import RunState, frozen_rewards
-from trl_rewards_plugin.ppo.checks import (
-    check_dataset,
-    check_devices,
-    check_reward_funcs,
-    check_seq2seq_model,
-    check_value_model,
-)
+from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
+from trl_rewards_plugin.ppo.architectures.families import check_architecture
+from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
-from trl_rewards_plugin.ppo.completions import CompletionLog
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
-from trl_rewards_plugin.ppo.curves import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
-from trl_rewards_plugin.ppo.evaluation import answer_prompts, held_out_metrics
-from trl_rewards_plugin.ppo.finite import told_with_place
-from trl_rewards_plugin.ppo.freezing import freeze
-from trl_rewards_plugin.ppo.kept_memory import kept_memory
-from trl_rewards_plugin.ppo.kl import next_kl_coef
-from trl_rewards_plugin.ppo.loading import load_policy, load_value_model, policy_and_reference
-from trl_rewards_plugin.ppo.optimizer import split_group
-from trl_rewards_plugin.ppo.output_head import head_is_whole
-from trl_rewards_plugin.ppo.policy import (
-    PolicyOutput,
-    PolicyWithValueHead,
-    bare_model,
-    score_responses,
-)
-from trl_rewards_plugin.ppo.processes import (
+from trl_rewards_plugin.ppo.distributed import (
     backward,
     check_launch,
     load_models_whole,
@@ -67,9 +45,26 @@ from trl_rewards_plugin.ppo.processes import (
     whole_weights,
     without_sync,
 )
-from trl_rewards_plugin.ppo.progress import CallAtEnd, RolloutProgressCallback
-from trl_rewards_plugin.ppo.prompts import Prompt, PromptCollator, quoted
-from trl_rewards_plugin.ppo.restart import RestartableTrainer
+from trl_rewards_plugin.ppo.evaluation import answer_prompts, held_out_metrics
+from trl_rewards_plugin.ppo.finite import told_with_place
+from trl_rewards_plugin.ppo.input_checks import (
+    check_dataset,
+    check_devices,
+    check_reward_funcs,
+    check_seq2seq_model,
+    check_value_model,
+)
+from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
+from trl_rewards_plugin.ppo.monitoring.alarms import AlarmBell
+from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
+from trl_rewards_plugin.ppo.monitoring.progress import CallAtEnd, RolloutProgressCallback
+from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
+from trl_rewards_plugin.ppo.optimizer import split_group
+from trl_rewards_plugin.ppo.policy.freezing import freeze
+from trl_rewards_plugin.ppo.policy.load_policy import load_policy, load_value_model, policy_and_reference
+from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
+from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, PolicyWithValueHead, bare_model, score_responses
+from trl_rewards_plugin.ppo.policy.prompts import Prompt, PromptCollator, quoted
 from trl_rewards_plugin.ppo.rollout import (
     Responses,
     Rollout,
@@ -516,7 +511,7 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         tags: str | list[str] | None = None,
     ) -> None:
         """Writes README.md into the output folder; the arguments as in TRL's trainers."""
-        from trl_rewards_plugin.hub.callback import create_model_card
+        from trl_rewards_plugin.cards.callback import create_model_card
 
         create_model_card(self, model_name, dataset_name, tags)
 

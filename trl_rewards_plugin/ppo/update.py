@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trl_rewards_plugin.ppo.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.kl import token_kl
-from trl_rewards_plugin.ppo.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.masking import masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
+from trl_rewards_plugin.ppo.maths.kl import token_kl
+from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
+from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout
-from trl_rewards_plugin.ppo.token_rules import TokenRules
 
 
 @dataclass(frozen=True)

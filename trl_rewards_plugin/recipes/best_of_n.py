@@ -15,13 +15,13 @@ import torch
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures import check_architecture, settle
-from trl_rewards_plugin.ppo.checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.architectures.families import check_architecture, settle
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
-from trl_rewards_plugin.ppo.loading import load_policy
-from trl_rewards_plugin.ppo.policy import bare_model
-from trl_rewards_plugin.recipes.evaluation import best_of_samples
+from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.policy.load_policy import load_policy
+from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.recipes.before_after import best_of_samples
 from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
 
 

@@ -1,7 +1,7 @@
 """The whole job in one object: check, load, measure, train, measure again, write the run folder.
 
 Leaves out: the training loop (`ppo/`), the judging (`rewards/`), what the files look like (`run_folder.py`,
-`report.py`, `hub/card.py`).
+`report.py`, `cards/model_card.py`).
 """
 
 from __future__ import annotations
@@ -17,31 +17,20 @@ from typing import Any
 from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.cards.model_card import write_model_card
+from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.card import write_model_card
-from trl_rewards_plugin.hub.curve import save_reward_curve
-from trl_rewards_plugin.hub.facts import energy, hardware
-from trl_rewards_plugin.hub.names import public_name
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
 from trl_rewards_plugin.nearest import suggestion
-from trl_rewards_plugin.ppo.checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
-from trl_rewards_plugin.ppo.progress import answers_bar
+from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.monitoring.progress import answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
-from trl_rewards_plugin.recipes import report, run_folder
+from trl_rewards_plugin.recipes import console as report
 from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.advice import advised
-from trl_rewards_plugin.recipes.best_of_n import as_scorer
-from trl_rewards_plugin.recipes.configuration import (
-    aggregation_of,
-    configuration,
-    describe_reward,
-    given_name,
-    told_reward,
-)
-from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
-from trl_rewards_plugin.recipes.evaluation import (
+from trl_rewards_plugin.recipes.before_after import (
     BEST_OF,
     Evaluation,
     Evaluator,
@@ -51,9 +40,15 @@ from trl_rewards_plugin.recipes.evaluation import (
     build_metrics,
     score_texts,
 )
-from trl_rewards_plugin.recipes.log_file import LogFileCallback
-from trl_rewards_plugin.recipes.presets import get_preset
+from trl_rewards_plugin.recipes.best_of_n import as_scorer
+from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
+from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.recipes.trackers import check_trackers
+from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.facts import energy, hardware
+from trl_rewards_plugin.runs.log_file import LogFileCallback
+from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.record import aggregation_of, configuration, describe_reward, given_name, told_reward
 
 SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4

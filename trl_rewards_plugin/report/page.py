@@ -17,11 +17,11 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from trl_rewards_plugin.charts.svg import series_class
+from trl_rewards_plugin.charts.svg_histogram import draw_distributions
 from trl_rewards_plugin.report import samples, table
-from trl_rewards_plugin.report.curves import draw_curves, panels, series_of, smoothing_window
-from trl_rewards_plugin.report.histogram import draw_distributions
-from trl_rewards_plugin.report.run import Run, read_runs
-from trl_rewards_plugin.report.svg import series_class
+from trl_rewards_plugin.report.run_curves import draw_curves, panels, series_of, smoothing_window
+from trl_rewards_plugin.runs.read import Run, read_runs
 
 FOLDER = Path(__file__).parent
 REPORT = "report.html"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.hub.from_run import picked
-from trl_rewards_plugin.report.run import EVALUATIONS, ROLLOUTS, Run, read_rows
+from trl_rewards_plugin.cards.from_run import picked
+from trl_rewards_plugin.runs.read import EVALUATIONS, ROLLOUTS, Run, read_rows
 
 STEPS_SHOWN = 12  # of a run
 ROWS_SHOWN = 8  # of a step

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from trl_rewards_plugin.recipes.report import GUARD_NAMES, number
-from trl_rewards_plugin.report.run import Run
+from trl_rewards_plugin.recipes.console import GUARD_NAMES, number
+from trl_rewards_plugin.runs.read import Run
 
 _Metrics: TypeAlias = Mapping[str, Any]
 

@@ -3,10 +3,10 @@
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.ready_made import LengthReward, RepetitionReward
 from trl_rewards_plugin.rewards.scores import RewardScores
 from trl_rewards_plugin.rewards.similarity import SimilarityReward
 from trl_rewards_plugin.rewards.state_callback import RewardStateCallback
+from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward
 
 __all__ = [
     "ClassifierReward",

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.rewards import devices
 from trl_rewards_plugin.rewards.base import Reward
-from trl_rewards_plugin.rewards.encoding import EncodingMemo
 from trl_rewards_plugin.rewards.failures import called_on, failure
+from trl_rewards_plugin.rewards.inference import devices
+from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
+from trl_rewards_plugin.rewards.inference.shared_classifier import OFFLOADS, SharedClassifier, position_limit
 from trl_rewards_plugin.rewards.names import clean_name, shortened
 from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.shared_classifier import OFFLOADS, SharedClassifier, position_limit
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 

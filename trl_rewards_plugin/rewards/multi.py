@@ -16,18 +16,18 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
-from trl_rewards_plugin.rewards.callables import CallableReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
-from trl_rewards_plugin.rewards.combination import Combination
-from trl_rewards_plugin.rewards.entries import entry_of, exact_entry
+from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.combining.running_statistics import RunningStatistics
+from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
+from trl_rewards_plugin.rewards.files.entries import entry_of, exact_entry
+from trl_rewards_plugin.rewards.files.preset_file import write_preset_file
+from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import check_unique, total_name
 from trl_rewards_plugin.rewards.outcome import Outcome
-from trl_rewards_plugin.rewards.preset_file import write_preset_file
 from trl_rewards_plugin.rewards.presets import preset_arguments
-from trl_rewards_plugin.rewards.schedule import training_progress
 from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.statistics import RunningStatistics
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trl_rewards_plugin.rewards.combining.running_statistics import Batch
 from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.statistics import Batch
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.nearest import did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
-from trl_rewards_plugin.rewards.callables import CallableReward
-from trl_rewards_plugin.rewards.combination import Combination
-from trl_rewards_plugin.rewards.entries import reward_of
+from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.files.entries import reward_of
+from trl_rewards_plugin.rewards.files.preset_file import SETTINGS, is_file_name, read_preset_file
+from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
-from trl_rewards_plugin.rewards.preset_file import SETTINGS, is_file_name, read_preset_file
 
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     # The article's pair: https://huggingface.co/textattack/roberta-base-CoLA, LABEL_1 = acceptable, and

@@ -1,0 +1,23 @@
+import pytest
+
+from trl_rewards_plugin.cards.stamp import is_untouched, stamped, unstamped
+
+CARD = "---\ntags: [a]\n---\n# Title\n\nText.\n"
+
+
+def test_what_was_stamped_is_untouched_until_a_letter_changes():
+    card = stamped(CARD)
+    assert is_untouched(card)
+    assert unstamped(card) == CARD
+    assert stamped(card) == card
+    assert not is_untouched(card.replace("Text.", "My text."))
+    assert not is_untouched(CARD)
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), str.rstrip])
+def test_line_endings_are_no_edit(change):
+    assert is_untouched(change(stamped(CARD)))
+
+
+def test_a_stamp_in_the_middle_counts_for_nothing():
+    assert not is_untouched(stamped(CARD) + "more\n")

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from trl_rewards_plugin.charts import histograms as distributions
+from trl_rewards_plugin.charts.histograms import save_distributions, shared_bins
+from trl_rewards_plugin.metrics.paired_gain import paired_gain
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    figures = []
+    real = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: figures.append(self) or real(self, *args, **kwargs)
+    )
+    return figures
+
+
+def draw(path, rows, title="a title"):
+    pairs = {name: sides for name, sides in rows.items() if sides[0] is not None}
+    gains = {name: paired_gain(before.tolist(), after.tolist()) for name, (before, after) in pairs.items()}
+    save_distributions(rows, gains, title, path / "picture.png")
+    assert (path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bins_hold_every_number_of_both_sides():
+    before, after = np.array([0.0, 1.0, np.nan]), np.array([0.5, 3.0, 2.0])
+    edges = shared_bins(before, after)
+    assert (edges[0], edges[-1]) == (0.0, 3.0)
+    assert len(edges) == 9
+    assert np.allclose(np.diff(edges), np.diff(edges)[0])
+    assert len(shared_bins(np.arange(1000.0))) == 25
+    assert shared_bins(np.array([2.0, 2.0])).tolist() == [1.0, 3.0]
+    assert shared_bins(np.array([np.nan])).tolist() == [0.0, 1.0]
+
+
+def test_both_sides_share_axes_that_start_at_zero_and_count_everything(tmp_path, drawn):
+    generator = np.random.default_rng(0)
+    before, after = generator.normal(size=40), generator.normal(1, size=40)
+    after[3] = np.nan
+    draw(tmp_path, {"reward": (before, after)})
+    sides, differences = drawn[0].axes
+    assert sides.get_ylim()[0] == differences.get_ylim()[0] == 0
+    labels = [text.get_text() for text in sides.get_legend().get_texts()]
+    assert labels == [f"before, mean {before.mean():.3f}", f"after, mean {np.nanmean(after):.3f}"]
+    low, high = sides.get_xlim()
+    assert low <= min(before.min(), np.nanmin(after))
+    assert high >= max(before.max(), np.nanmax(after))
+    assert differences.get_title(loc="left").startswith("after - before")
+    assert "of 39 improved" in differences.get_title(loc="left")
+    outline = differences.patches[0].get_xy()[:, 0]
+    assert (outline.min(), outline.max()) == pytest.approx((np.nanmin(after - before), np.nanmax(after - before)))
+    assert drawn[0].get_suptitle() == "a title"
+
+
+def test_the_legend_stands_above_the_bars(tmp_path, drawn):
+    draw(tmp_path, {"reward": (np.zeros(30), np.zeros(30))})
+    axes = drawn[0].axes[0]
+    assert axes.get_ylim()[1] > 30 * distributions.HEAD_ROOM * 0.99
+
+
+def test_one_side_alone_and_what_was_not_scored(tmp_path, drawn):
+    draw(tmp_path, {"reward": (None, np.array([1.0, 2.0])), "other": (None, np.array([np.nan, np.nan]))})
+    assert len(drawn[0].axes) == 2
+    labels = [axes.get_legend().get_texts()[0].get_text() for axes in drawn[0].axes]
+    assert labels == ["outputs, mean 1.500", "outputs, not scored"]
+    draw(tmp_path, {"reward": (np.array([np.nan]), np.array([1.0]))})
+    assert [axes.get_visible() for axes in drawn[1].axes] == [True, False]
+
+
+def test_nothing_to_draw_is_said(tmp_path, drawn):
+    draw(tmp_path, {})
+    assert drawn[0].axes[0].texts[0].get_text() == "No metric has a score for each output."

@@ -1,0 +1,205 @@
+"""Alarms on a rollout by hand, and on real runs that go wrong."""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from tests.ppo.test_trainer import make_trainer, rollout_rows, vowels, weights
+from tests.ppo.test_update import rollout
+from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.monitoring.alarms import (
+    Alarm,
+    AlarmBell,
+    AlarmError,
+    RolloutHealth,
+    find_alarms,
+    measure_health,
+)
+
+WELL = RolloutHealth(kl=1.0, entropy=1.0, unended=0.0, responses=2, all_equal=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_t5(tmp_path_factory.mktemp("models") / "t5")
+
+
+def config(**settings):
+    return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **settings)
+
+
+def test_health_by_hand():
+    # Log-ratios: -1 + 1.5 and -2.25 + 2 of the first response, -0.5 + 1 of the second; entropies 1, 2 and 3.
+    health = measure_health(dataclasses.replace(rollout(), ended=torch.tensor([True, False])))
+    assert health == RolloutHealth(kl=0.375, entropy=2.0, unended=0.5, responses=2, all_equal=False)
+
+
+def test_equal_responses_are_told_by_their_real_tokens():
+    same = dataclasses.replace(
+        rollout(),
+        response_ids=torch.tensor([[8, 1, 0], [8, 1, 9]]),
+        response_mask=torch.tensor([[True, True, False]] * 2),
+        logprobs=torch.zeros(2, 3),
+        ref_logprobs=torch.zeros(2, 3),
+        entropies=torch.zeros(2, 3),
+    )
+    assert measure_health(same).all_equal
+
+
+def test_health_is_that_of_all_processes():
+    part = dataclasses.replace(rollout(), response_ids=torch.tensor([[1, 0], [1, 0]]))
+    part = dataclasses.replace(part, response_mask=torch.tensor([[True, False], [True, False]]))
+    assert measure_health(part).all_equal
+    health = measure_health(part, reduce=lambda sums: 3 * sums, gather=lambda texts: [*texts, (8, 1)])
+    assert health.responses == 6
+    assert not health.all_equal
+    assert health.entropy == measure_health(part).entropy
+    assert measure_health(part, reduce=lambda sums: 3 * sums, gather=lambda texts: 3 * texts).all_equal
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "row", "said"),
+    [
+        ({"kl": 9.0}, "kl", 1, "9.0 nats a response, above max_kl=8"),
+        ({"entropy": 0.01}, "entropy", 0, "0.01 nats a token, below min_entropy=0.2"),
+        ({"all_equal": True}, "equal_responses", 0, "all 2 responses of the rollout are equal"),
+        ({"unended": 0.75}, "unended_responses", 1, "75% of the responses have no EOS within response_length=53"),
+    ],
+)
+def test_each_alarm_names_what_was_found_its_limit_and_the_response(change, name, row, said):
+    limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
+    shown = dataclasses.replace(rollout(), ended=torch.tensor([True, False]))
+    assert find_alarms(shown, WELL, limits) == []
+    (alarm,) = find_alarms(shown, dataclasses.replace(WELL, **change), limits)
+    assert (alarm.name, alarm.row) == (name, row)
+    assert said in alarm.found
+
+
+def test_at_its_limit_nothing_rings_and_none_turns_an_alarm_off():
+    limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
+    edge = dataclasses.replace(WELL, kl=8.0, entropy=0.2, unended=0.5)
+    assert find_alarms(rollout(), edge, limits) == []
+    silent = config(max_kl=None, min_entropy=None, max_unended_share=None)
+    assert find_alarms(rollout(), RolloutHealth(99.0, 0.0, 1.0, 2, False), silent) == []
+
+
+def test_a_single_response_equals_no_other():
+    assert find_alarms(rollout(), dataclasses.replace(WELL, responses=1, all_equal=True), config()) == []
+
+
+def test_the_bell_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
+    bell = AlarmBell(config(), str)
+    with caplog.at_level(logging.WARNING):
+        for step in range(1, 121):
+            bell.ring([Alarm("kl", "too far", "haste", 0)], step, lambda row: "'p'")
+            bell.ring([], step, str)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 1", "step 10", "step 100"]
+    assert "Seen at the prompt 'p'. Likely cause: haste." in caplog.records[0].getMessage()
+
+
+def test_other_processes_keep_quiet_but_stop_too(caplog):
+    alarm = Alarm("kl", "too far", "haste", 0)
+    AlarmBell(config(), str, speaks=False).ring([alarm], 1, str)
+    assert not caplog.records
+    with pytest.raises(AlarmError, match="step 1: too far"):
+        AlarmBell(config(stop_on=["kl"]), str, speaks=False).ring([alarm], 1, str)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop_on": ["kl", "entropi"]},
+        {"max_kl": 0.0},
+        {"min_entropy": -1.0},
+        {"max_unended_share": 1.0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(InputError, match=name):
+        config(**settings)
+
+
+class Moved(TrainerCallback):
+    """Puts another head on the policy after two steps: a collapse without its long history."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == 2:
+            with torch.no_grad():
+                self.change(model.policy)
+
+
+def sharpen(policy):
+    policy.lm_head.weight *= 1000.0
+
+
+def silence(policy):
+    """The EOS is always the likeliest token, whatever the prompt."""
+    policy.lm_head.weight.zero_()
+    policy.decoder.final_layer_norm.weight.zero_()
+    policy.get_decoder().final_layer_norm.register_forward_hook(lambda module, args, output: output + 1.0)
+    policy.lm_head.weight[1] = 100.0
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "said"),
+    [
+        (sharpen, "kl", "above max_kl=20"),
+        (sharpen, "entropy", "below min_entropy=0.05"),
+        (silence, "equal_responses", "all 4 responses of the rollout are equal"),
+    ],
+)
+def test_a_run_that_collapses_stops_where_it_is_asked_to_and_warns_otherwise(
+    model, tmp_path, caplog, change, name, said
+):
+    settings = {
+        "callbacks": [Moved(change)], "max_kl": 20.0, "save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-5,
+        "response_length": 20, "total_episodes": 12,
+    }  # fmt: skip
+    stopped = make_trainer(model, tmp_path / "stopped", stop_on=[name], **settings)
+    with pytest.raises(AlarmError, match=rf"^step 3: .*{said}.*Seen at the prompt '.*Likely cause: "):
+        stopped.train()
+    assert stopped.state.global_step == 2
+    caplog.clear()
+    warned = make_trainer(model, tmp_path / "warned", **settings)
+    warned.train()
+    assert warned.state.global_step == 3
+    (message,) = [text for text in caplog.messages if said in text]
+    assert message.startswith("step 3: ")
+    assert f"stop_on=['{name}'] would stop it" in message
+
+
+def test_responses_that_never_end_stop_the_run_before_it_learns_from_them(model, tmp_path):
+    trainer = make_trainer(
+        model, tmp_path, response_length=2, min_new_tokens=1, stop_on=["unended_responses"], max_unended_share=0.0
+    )
+    start = weights(trainer)
+    with pytest.raises(AlarmError, match=r"step 1: .* no EOS within response_length=2.*missing_eos_penalty"):
+        trainer.train()
+    assert all(torch.equal(value, start[name]) for name, value in weights(trainer).items())
+
+
+def test_the_checkpoint_before_an_alarm_is_good_and_the_run_goes_on_from_it(model, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "total_episodes": 16, "learning_rate": 5e-2}
+    straight = make_trainer(model, tmp_path / "straight", **settings)
+    straight.train()
+    kls = [row["objective/kl"] for row in rollout_rows(straight)]
+    *_, second, highest = sorted(kls)
+    worst = kls.index(highest) + 1
+    assert worst > 1  # at the start the KL is 0
+    with pytest.raises(AlarmError, match=rf"^step {worst}: the KL"):
+        make_trainer(
+            model, tmp_path / "run", vowels, max_kl=(second + highest) / 2, stop_on=["kl"], **settings
+        ).train()
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == worst - 1
+    resumed = make_trainer(model, tmp_path / "run", **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert all(torch.equal(value, weights(straight)[name]) for name, value in weights(resumed).items())

@@ -1,0 +1,87 @@
+"""The output matrix in slices says what the model says, and keeps no logits of B x T x V."""
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from tests.tiny_models import tiny_bart, tiny_t5
+from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.policy.output_head import head_is_whole, output_head, score_in_slices
+from trl_rewards_plugin.ppo.policy.policy import score_responses
+from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.token_rules import token_rules
+
+PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
+
+
+@pytest.fixture(params=[tiny_t5, tiny_bart], ids=["t5", "bart"])
+def case(request, tmp_path):
+    folder = request.param(tmp_path)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    settle(model)
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.normal_()
+    rules = token_rules(model, temperature=0.7, min_new_tokens=3)
+    batch = tokenize_prompts(PROMPTS, AutoTokenizer.from_pretrained(folder), 32)
+    responses = torch.randint(5, 20, (2, 7))
+    return model, rules, batch, responses
+
+
+def test_slices_give_the_model_s_own_numbers_and_gradients(case, monkeypatch):
+    model, rules, batch, responses = case
+    assert head_is_whole(model, rules)
+    monkeypatch.setattr("trl_rewards_plugin.ppo.policy.policy.score_in_slices", small_slices)
+    found = []
+    for sliced in (False, True):
+        model.zero_grad()
+        logprobs, entropies, hidden = score_responses(model, batch.ids, batch.mask, responses, rules, sliced=sliced)
+        (logprobs * torch.arange(7.0)).sum().backward()
+        gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        found.append((logprobs, entropies, hidden, gradients))
+    (logprobs, entropies, hidden, gradients), sliced = found
+    torch.testing.assert_close(sliced[0], logprobs)
+    torch.testing.assert_close(sliced[1], entropies)
+    torch.testing.assert_close(sliced[2], hidden)
+    assert gradients.keys() == sliced[3].keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(sliced[3][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def small_slices(head, features, token_ids, rules):
+    """Two steps at a time."""
+    return score_in_slices(head, features, token_ids, rules, slice_size=2 * len(token_ids) * 48)
+
+
+def test_no_tensor_of_all_logits_is_made_or_kept(case, monkeypatch):
+    model, rules, batch, responses = case
+    vocabulary = output_head(model).matrix.weight.shape[0]
+    everything = responses.numel() * vocabulary
+    monkeypatch.setattr(
+        "trl_rewards_plugin.ppo.policy.policy.score_in_slices",
+        lambda *arguments: score_in_slices(*arguments, slice_size=2 * vocabulary),
+    )
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    for sliced in (True, False):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            score_responses(model, batch.ids, batch.mask, responses, rules, sliced=sliced)
+        weights = {parameter.numel() for parameter in model.parameters()}
+        assert (max(size for size in kept if size not in weights) >= everything) == (not sliced)
+
+
+def test_a_head_that_is_not_the_whole_story_is_seen(case):
+    model, rules, _, _ = case
+    forward = model.forward
+
+    def doubled(*args, **kwargs):
+        outputs = forward(*args, **kwargs)
+        outputs.logits = outputs.logits * 2
+        return outputs
+
+    model.forward = doubled
+    assert not head_is_whole(model, rules)

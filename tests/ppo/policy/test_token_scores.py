@@ -1,0 +1,72 @@
+"""Token scores agree with torch's own log-softmax, gradients included, and stay finite where it would not."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trl_rewards_plugin.ppo.policy.token_scores import entropies, token_scores
+
+
+@given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 30.0]), blocked=st.integers(0, 5))
+def test_values_and_gradients_are_those_of_log_softmax(seed, scale, blocked):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(2, 3, 9, generator=generator, dtype=torch.float64) * scale
+    weights[..., :blocked] = -torch.inf
+    ids = torch.randint(blocked, 9, (2, 3), generator=generator)
+    upstream = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    ours, theirs = weights.clone().requires_grad_(), weights.clone().requires_grad_()
+    scores = token_scores(ours, ids)
+    expected = theirs.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(scores.logprobs, expected)
+    torch.testing.assert_close(scores.entropies, torch.special.entr(weights.softmax(-1)).sum(-1))
+    assert not scores.entropies.requires_grad
+    (scores.logprobs * upstream).sum().backward()
+    (expected * upstream).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_by_hand():
+    weights = torch.tensor([[[0.0, 0.0, -torch.inf], [1.0986123, 0.0, -torch.inf]]])  # 1/2, 1/2; 3/4, 1/4
+    scores = token_scores(weights, torch.tensor([[0, 1]]))
+    assert scores.logprobs.tolist() == [pytest.approx([-0.6931472, -1.3862944])]
+    assert scores.entropies.tolist() == [pytest.approx([0.6931472, 0.5623351])]
+
+
+def test_a_token_that_is_not_allowed_is_finite_and_pulls_at_nothing():
+    weights = torch.tensor([[[0.0, 0.0, -torch.inf]]], requires_grad=True)
+    logprobs = token_scores(weights, torch.tensor([[2]])).logprobs
+    assert torch.isfinite(logprobs).all()
+    assert logprobs.item() < -1e37
+    logprobs.sum().backward()
+    assert weights.grad.tolist() == [[[0.0, 0.0, 0.0]]]
+
+
+def test_an_unlikely_token_keeps_its_log_probability():
+    """Its probability is no float32 any more; its logarithm is."""
+    weights = torch.tensor([[[0.0, -500.0]]])
+    scores = token_scores(weights, torch.tensor([[1]]))
+    assert scores.logprobs.item() == pytest.approx(-500.0)
+    assert scores.entropies.item() == 0.0
+
+
+def test_nan_is_not_hidden():
+    scores = token_scores(torch.tensor([[[0.0, torch.nan]]]), torch.tensor([[0]]))
+    assert scores.logprobs.isnan().all()
+    assert scores.entropies.isnan().all()
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match="token_ids"):
+        token_scores(torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_autocast_does_not_round_entropies():
+    weights = torch.tensor([[[20.0, 0.3, -1.7, -torch.inf]]])  # all but certain: in bfloat16 it would say 0.05 nats
+    exact = token_scores(weights, torch.tensor([[0]]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = token_scores(weights, torch.tensor([[0]]))
+        sampled = entropies(weights.log_softmax(-1), weights.softmax(-1))
+    assert exact.entropies.item() < 1e-6
+    torch.testing.assert_close(cast, exact)
+    torch.testing.assert_close(sampled, exact.entropies, atol=1e-6, rtol=0)

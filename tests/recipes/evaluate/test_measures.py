@@ -1,0 +1,123 @@
+import datasets
+import evaluate
+import numpy as np
+import pytest
+
+from trl_rewards_plugin import InputError
+from trl_rewards_plugin.recipes.evaluate import measures
+from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, Texts, load_measures
+
+TEXT = datasets.Value("string")
+TEXTS = Texts(["a b", "c"], ["say: a", "say: c"], ["a", "c"], ["a", "x"], {"id": [1, 2]})
+ALL = ["predictions", "references", "sources"]
+
+
+def module(result, features=None):
+    """A module that answers with `result`, or with what it makes of its inputs."""
+
+    class Answer(evaluate.Metric):
+        def _info(self):
+            given = datasets.Features(features or {"predictions": TEXT})
+            return evaluate.MetricInfo(description="", citation="", inputs_description="", features=given)
+
+        def _compute(self, predictions, references=None, sources=None, scale=1):
+            return result(predictions, references, sources, scale) if callable(result) else result
+
+    return Answer(keep_in_memory=True)
+
+
+def test_numbers_and_lists_are_rows_and_words_are_none():
+    found = {"answer": 0.5, "f1": [0.25, 0.75], "hash": "x", "flag": True, "pair": [1, 2, 3], "count": np.float64(2)}
+    rows = ModuleMeasure(module(found), {}, ALL).measure(TEXTS)
+    assert {name: values.mean for name, values in rows.items()} == {
+        "answer": 0.5,
+        "answer f1": 0.5,
+        "answer count": 2.0,
+    }
+    assert rows["answer"].per_text is None
+    assert rows["answer f1"].per_text.tolist() == [0.25, 0.75]
+
+
+def test_scores_belong_to_the_modules_own_number():
+    rows = ModuleMeasure(module({"answer": 9.0, "scores": [1.0, None]}), {}, ALL).measure(TEXTS)
+    assert list(rows) == ["answer"]
+    assert rows["answer"].mean == 1.0, "the mean of what was scored"
+    assert np.isnan(rows["answer"].per_text[1])
+    assert list(ModuleMeasure(module({"scores": [1.0, 2.0]}), {}, ALL).measure(TEXTS)) == ["answer scores"]
+
+
+def test_inputs_go_by_their_names_and_arguments_to_compute():
+    seen = []
+    features = {"sources": TEXT, "predictions": TEXT, "references": TEXT}
+    ModuleMeasure(module(lambda *given: seen.append(given) or {"n": 1}, features), {"scale": 3}, ALL).measure(TEXTS)
+    assert seen == [(["a b", "c"], ["a", "x"], ["a", "c"], 3)]
+
+
+def test_a_module_that_takes_several_references_gets_lists_of_one():
+    seen = []
+    features = {"predictions": TEXT, "references": datasets.Sequence(TEXT)}
+    ModuleMeasure(module(lambda *given: seen.append(given[1]) or {"n": 1}, features), {}, ALL).measure(TEXTS)
+    assert seen == [[["a"], ["x"]]]
+
+
+def test_a_reward_of_texts_alone_needs_no_prompts():
+    texts = Texts(["The cat sleeps."], None, None, None, {})
+    rows = RewardMeasure("tiny").measure(texts)
+    assert rows["tiny reward"].mean == pytest.approx(
+        rows["tiny acceptability"].mean + 0.5 * rows["tiny neutrality"].mean, abs=1e-5
+    )
+
+
+def test_a_module_without_numbers_is_refused():
+    with pytest.raises(InputError, match="numbers from the metric answer"):
+        ModuleMeasure(module({"word": "x"}), {}, ALL).measure(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "found"),
+    [
+        ({"predictions": datasets.Value("float32")}, ALL, "float32"),
+        ({"predictions": TEXT, "references": TEXT}, ["predictions"], "only predictions"),
+        ({"predictions": TEXT, "images": TEXT}, ALL, "only predictions, references, sources"),
+    ],
+)
+def test_modules_that_do_not_fit_are_refused(features, given, found):
+    with pytest.raises(InputError) as caught:
+        ModuleMeasure(module({}, features), {}, given)
+    assert found in caught.value.found
+
+
+def test_what_a_module_needs_to_be_installed_is_said(monkeypatch):
+    def load(name, **arguments):
+        raise ImportError("you need to install bert_score")
+
+    monkeypatch.setattr(evaluate, "load", load)
+    with pytest.raises(InputError, match=r"(?s)bert_score.*install what is missing"):
+        load_measures(["bertscore"], judge=None, arguments={}, given=ALL)
+
+
+def test_the_judge_is_the_config_name_of_our_own_only(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        evaluate, "load", lambda path, **arguments: asked.append((path, arguments)) or module({"n": 1})
+    )
+    names = ["grammaticality", "neutrality", "rouge"]
+    arguments = {"neutrality": {"config_name": "user/model", "label": 1}, "rouge": {"scale": 2}}
+    load_measures(names, judge="tiny", arguments=arguments, given=ALL)
+    assert asked == [
+        (measures.OWN["grammaticality"], {"config_name": "tiny"}),
+        (measures.OWN["neutrality"], {"config_name": "user/model", "label": 1}),
+        ("rouge", {}),
+    ]
+
+
+def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
+    answer = module({"n": 1})
+    monkeypatch.setattr(type(answer), "_compute", lambda self, predictions, **anything: {"n": len(anything)})
+    rows = ModuleMeasure(answer, {"one": 1, "two": 2}, ALL).measure(TEXTS)
+    assert rows["answer n"].mean == 2
+
+
+def test_no_metric_at_all_is_refused():
+    with pytest.raises(InputError, match="one or more metrics"):
+        load_measures([], judge=None, arguments={}, given=ALL)

@@ -1,0 +1,131 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from trl_rewards_plugin.recipes.before_after import (
+    Evaluation,
+    Evaluator,
+    HeldOut,
+    RunFacts,
+    Scored,
+    Yardsticks,
+    build_metrics,
+    gain,
+)
+
+
+class LengthReward:
+    """Total = words + 0.5 x capitals; remembers what it was asked."""
+
+    def __init__(self):
+        self.calls = []
+
+    def score(self, texts, prompts=None, **columns):
+        self.calls.append((list(texts), list(prompts), columns))
+        words = np.array([float(len(text.split())) for text in texts])
+        capitals = np.array([float(sum(letter.isupper() for letter in text)) for text in texts])
+        return SimpleNamespace(total=words + 0.5 * capitals, components={"words": words, "capitals": capitals})
+
+
+class FakeDecoder:
+    """The nth sample of a prompt is its first n words; greedy gives the first word; remembers its settings."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prompts, *, greedy, num_samples, seed, with_reference):
+        self.calls.append({"greedy": greedy, "num_samples": num_samples, "seed": seed, "ref": with_reference})
+        texts = [
+            " ".join(prompt.split()[: 1 if greedy else sample + 1])
+            for prompt in prompts
+            for sample in range(num_samples)
+        ]
+        ratio = np.full(len(texts), 0.25, dtype=np.float32) if with_reference else None
+        return SimpleNamespace(texts=texts, lengths=None, log_ratio=ratio)
+
+
+@pytest.fixture
+def evaluator():
+    held_out = HeldOut(["say: A b. C d e.", "say: f g."], ["A b. C d e.", "f g."], {"topic": ["one", "two"]})
+    return Evaluator(FakeDecoder(), LengthReward(), held_out, seed=7, best_of=3)
+
+
+def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
+    result = evaluator.evaluate(with_reference=True)
+    assert [call["greedy"] for call in evaluator.decode.calls] == [False, True]
+    assert {call["seed"] for call in evaluator.decode.calls} == {7}
+    assert result.sampled.texts == ["say:", "say:"]
+    assert result.sampled.log_ratio.tolist() == [0.25, 0.25]
+    assert evaluator.evaluate().sampled.log_ratio is None
+
+
+def test_yardsticks_by_hand(evaluator):
+    yardsticks = evaluator.yardsticks()
+    # Best of three samples: "say: A b." (3 words, 1 capital) and "say: f g." (3 words).
+    assert yardsticks.best_of == {"reward": 3.25, "words": 3.0, "capitals": 0.5}
+    # Sentences "A b." "C d e." "f g.": 2, 3, 2 words and 1, 1, 0 capitals.
+    assert yardsticks.sources == pytest.approx({"reward": 8 / 3, "words": 7 / 3, "capitals": 2 / 3})
+
+
+def test_each_text_is_judged_with_its_own_prompt_and_columns(evaluator):
+    evaluator.yardsticks()
+    (samples, sources) = evaluator.reward.calls
+    assert samples[1] == ["say: A b. C d e."] * 3 + ["say: f g."] * 3
+    assert samples[2] == {"topic": ["one"] * 3 + ["two"] * 3}
+    assert sources[0] == ["A b.", "C d e.", "f g."]
+    assert sources[2] == {"topic": ["one", "one", "two"]}
+
+
+def scored(texts, **components):
+    values = {name: np.array(column, dtype=float) for name, column in components.items()}
+    return Scored(texts, sum(values.values()), values)
+
+
+def make_metrics(after_texts=("a b", "c")):
+    before = Evaluation(scored(["a b", "c d"], good=[1, 3], kind=[0, 0]), scored(["a", "c"], good=[2, 2], kind=[0, 0]))
+    after = Evaluation(
+        scored(list(after_texts), good=[2, 4], kind=[1, -1]), scored(["a", "c"], good=[2, 4], kind=[0, 0])
+    )
+    yardsticks = Yardsticks({"reward": 9.0, "good": 8.0, "kind": 1.0}, {"reward": 7.0, "good": 6.0, "kind": 1.0})
+    return build_metrics(before, after, yardsticks, ["a b", "x y"], RunFacts(1.5, 64, 2.0, 3))
+
+
+def test_metrics_have_the_keys_that_others_read():
+    metrics = make_metrics()
+    assert list(metrics) == [
+        "before", "after", "before_greedy", "after_greedy", "before_std", "sources", "best_of_16", "reward_gain",
+        "component_gain", "guard", "kl", "episodes", "seconds", "seed",
+    ]  # fmt: skip
+    assert set(metrics["reward_gain"]) == {"mean", "ci95", "n"}
+    assert {"mean", "ci95"} <= set(metrics["component_gain"]["good"])
+    assert all(set(pair) == {"before", "after"} for pair in metrics["guard"].values())
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_metrics_by_hand():
+    metrics = make_metrics()
+    assert metrics["before"] == {"reward": 2.0, "good": 2.0, "kind": 0.0}
+    assert metrics["after"] == {"reward": 3.0, "good": 3.0, "kind": 0.0}
+    assert metrics["before_greedy"]["reward"] == 2.0
+    assert metrics["after_greedy"]["reward"] == 3.0
+    assert metrics["before_std"]["reward"] == pytest.approx(2**0.5)
+    # Differences of the totals: 3 - 1 = 2 and 3 - 3 = 0; of "good" 1 and 1; of "kind" 1 and -1.
+    assert metrics["reward_gain"] == {"mean": 1.0, "ci95": [0.0, 2.0], "n": 2}
+    assert metrics["component_gain"]["good"] == {"mean": 1.0, "ci95": [1.0, 1.0], "n": 2}
+    assert metrics["component_gain"]["kind"]["ci95"] == [-1.0, 1.0]
+    assert metrics["guard"]["not_whole_input"] == {"before": 0.5, "after": 0.5}
+    assert metrics["guard"]["output_length"] == {"before": 2.0, "after": 1.5}
+    assert metrics["guard"]["rouge_l_source"] == {"before": 0.5, "after": 0.5}
+    assert (metrics["kl"], metrics["episodes"], metrics["seconds"], metrics["seed"]) == (1.5, 64, 2.0, 3)
+
+
+def test_collapse_shows_in_the_guard():
+    assert make_metrics(("same", "same"))["guard"]["distinct"] == {"before": 1.0, "after": 0.5}
+
+
+def test_gain_is_over_the_prompts_that_were_scored_both_times():
+    nan = float("nan")
+    assert gain(np.array([1.0, nan, 2.0]), np.array([2.0, 5.0, nan])) == {"mean": 1.0, "ci95": [1.0, 1.0], "n": 1}
+    assert gain(np.array([nan]), np.array([1.0])) == {"mean": None, "ci95": [None, None], "n": 0}

@@ -1,0 +1,30 @@
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainerState
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.combining.schedule import interpolated, training_progress
+
+
+def test_progress_is_the_share_of_steps_done():
+    assert training_progress(TrainerState(global_step=0, max_steps=8)) == 0.0
+    assert training_progress(TrainerState(global_step=2, max_steps=8)) == 0.25
+    assert training_progress(TrainerState(global_step=9, max_steps=8)) == 1.0
+
+
+@pytest.mark.parametrize("state", [None, object(), SimpleNamespace(global_step=1)])
+def test_a_call_without_trainer_state_is_refused(state):
+    with pytest.raises(InputError, match="trainer_state=, which weight_schedule reads"):
+        training_progress(state)
+
+
+def test_a_state_from_before_training_is_refused():
+    with pytest.raises(InputError, match="max_steps=0"):
+        training_progress(TrainerState())
+
+
+def test_interpolation_by_hand():
+    points = {0.5: 1.0, 0.25: 0.0, 1.0: 0.5}
+    assert [interpolated(points, at) for at in (0.0, 0.25, 0.375, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5]
+    assert interpolated({0.5: 2.0}, 0.0) == interpolated({0.5: 2.0}, 1.0) == 2.0

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.inference import devices
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "expected"), [(None, 4, "cuda:2"), ("3", 4, "cuda:3"), ("3", 1, "cuda:2"), (None, 0, "cpu")]
+)
+def test_a_process_uses_its_own_device(monkeypatch, rank, count, expected):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 2)
+    assert str(devices.own_device()) == expected
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", 1.5, ""])
+def test_what_is_no_device_is_refused(device):
+    with pytest.raises(InputError, match="'cuda:1'"):
+        devices.as_device(device)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    devices.check_present(torch.device("cpu"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(InputError, match="none but the CPU"):
+        devices.check_present(torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    devices.check_present(torch.device("cuda:1"))
+    for absent in ("cuda:2", "xpu"):
+        with pytest.raises(InputError, match="2 of type cuda"):
+            devices.check_present(torch.device(absent))
+
+
+def test_half_dtypes_run_under_autocast_and_others_outside_a_trainers_own():
+    numbers = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for dtype in (None, torch.float32):
+            with devices.precision(torch.device("cpu"), dtype):
+                assert (numbers @ numbers).dtype == torch.float32
+    for dtype in (torch.bfloat16, torch.float16):
+        with devices.precision(torch.device("cpu"), dtype):
+            assert (numbers @ numbers).dtype == dtype
+
+
+def test_which_errors_mean_that_the_memory_was_too_small():
+    assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert devices.is_out_of_memory(MemoryError())
+    assert devices.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert devices.is_out_of_memory(RuntimeError("could not create a primitive"))
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60)
+    assert devices.is_out_of_memory(error.value)
+    assert not devices.is_out_of_memory(RuntimeError("shapes differ"))

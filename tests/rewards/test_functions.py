@@ -1,0 +1,331 @@
+import asyncio
+import functools
+import json
+import math
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy
+import pytest
+import torch
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import MultiClassifierReward, event_loop
+from trl_rewards_plugin.rewards.functions import CallableReward
+
+
+def returning(value):
+    def odd(completions, **kwargs):
+        return value
+
+    return odd
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1, 2.5], (True, 2.5), torch.tensor([1.0, 2.5]), numpy.array([1.0, 2.5]), [numpy.float32(1), torch.tensor(2.5)]],
+)
+def test_every_usual_form_of_a_list_of_numbers_is_read(value):
+    assert MultiClassifierReward([returning(value)])(["a", "b"]) == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [([1.0], "1"), ([1.0] * 3, "3"), (None, "a NoneType"), (1.0, "a float"), ("ab", "2")]
+)
+def test_a_wrong_count_is_refused_with_the_name(value, found):
+    with pytest.raises(
+        InputError, match=rf"2 scores from reward 'odd'[\s\S]*{found}, for the comp[\s\S]*'first text'"
+    ):
+        MultiClassifierReward([returning(value)])(["first text", "b"])
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39, 10**400, "1.0", "high", [1.0], object()])
+def test_what_is_no_finite_number_is_refused_with_the_offending_text(value):
+    with pytest.raises(InputError, match=r"from reward 'odd'[\s\S]*for 'the second'"):
+        MultiClassifierReward([returning([1.0, value])])(["a", "the second"])
+
+
+def test_what_a_reward_raises_is_not_a_score():
+    def failing(completions, **kwargs):
+        return [1.0 / len(text) for text in completions]
+
+    with pytest.raises(RuntimeError, match=r"'failing' raised ZeroDivisionError.*2 completions.*'ab'") as error:
+        MultiClassifierReward([failing])(["ab", ""])
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+def test_a_failure_without_any_text_is_told_as_well():
+    with pytest.raises(RuntimeError, match="no texts at all"):
+        MultiClassifierReward([lambda: [][0]])([])
+
+
+class Scorer:
+    def __call__(self, completions, **kwargs):
+        return [7.0] * len(completions)
+
+
+class AsyncScorer:
+    async def __call__(self, completions, **kwargs):
+        return [7.0] * len(completions)
+
+
+async def async_reward(completions, **kwargs):
+    return [7.0] * len(completions)
+
+
+def test_a_callable_object_is_named_by_its_class():
+    assert MultiClassifierReward([Scorer()]).score(["a"]).components["Scorer"].tolist() == [7.0]
+    assert MultiClassifierReward([lambda completions, **_: [1.0]]).component_names() == ["lambda"]
+    assert "Scorer" in repr(MultiClassifierReward([Scorer()]))
+
+
+def test_a_partial_is_named_by_its_function():
+    assert CallableReward(functools.partial(async_reward, extra=1)).name == "async_reward"
+    assert CallableReward(async_reward, name="judge").component_names() == ["judge"]
+    with pytest.raises(InputError, match="letters, digits"):
+        CallableReward(async_reward, name="a judge")
+
+
+# --- columns ---
+
+
+def test_a_function_gets_what_it_names():
+    def copies(completions, source):
+        return [float(text == one) for text, one in zip(completions, source, strict=True)]
+
+    def has_default(*, completions, missing=2.0):
+        return [missing] * len(completions)
+
+    def wants_nothing():
+        return [1.0, 1.0]
+
+    reward = MultiClassifierReward([copies, has_default, wants_nothing])
+    called = reward(prompts=["p", "q"], completions=["a", "b"], completion_ids=[[1], [2]], source=["a", "c"])
+    assert called == [4.0, 3.0]
+
+
+def test_a_column_that_is_not_there_is_asked_for_before_anything_is_scored():
+    calls = []
+
+    def first(completions, **kwargs):
+        calls.append(completions)
+        return [1.0]
+
+    def second(completions, source, **kwargs):
+        return [1.0]
+
+    message = (
+        r"column 'source', which reward 'second' asks for[\s\S]*only prompts, completions, sources[\s\S]*'sources'\?"
+    )
+    with pytest.raises(InputError, match=message):
+        MultiClassifierReward([first, second])(["a"], sources=["b"])
+    assert calls == []
+
+
+def test_a_function_that_takes_nothing_by_name_is_refused():
+    def positional(completions, /):
+        return [1.0]
+
+    with pytest.raises(InputError, match=r"by name[\s\S]*positional\(completions, /\)"):
+        CallableReward(positional)
+
+
+def test_a_function_that_tells_no_parameters_gets_all():
+    # Some functions written in C have no signature; dict is one that takes any keyword.
+    with pytest.raises(InputError, match="1 scores from reward 'dict'"):
+        CallableReward(dict)(["a"], source=["b"])
+
+
+# --- async ---
+
+
+def test_async_rewards_run_together_and_beside_the_others():
+    together = threading.Barrier(3)
+
+    async def one(completions):
+        await asyncio.to_thread(together.wait, 30)
+        return [1.0] * len(completions)
+
+    class Two:
+        async def __call__(self, completions, **kwargs):
+            await asyncio.to_thread(together.wait, 30)
+            return [20.0, None]
+
+    def plain(completions):
+        together.wait(30)
+        return [300.0] * len(completions)
+
+    # Each waits for both others: none returns before all have begun.
+    scores = MultiClassifierReward([one, plain, Two()]).score(["a", "b"])
+    assert scores.total.tolist() == [321.0, 301.0]
+    assert list(scores.components) == ["one", "plain", "Two"]
+
+
+def test_an_async_component_alone_is_a_plain_reward():
+    reward = MultiClassifierReward([async_reward, AsyncScorer()])
+    assert reward.component("async_reward")(completions=["a"], prompts=["p"]) == [7.0]
+    assert reward.component("AsyncScorer").score(["a"]).total.tolist() == [7.0]
+
+
+def test_they_run_where_the_caller_runs_a_loop_itself():
+    reward = MultiClassifierReward([async_reward])
+
+    async def trainer():
+        return reward(["a"])
+
+    assert asyncio.run(trainer()) == [7.0]
+
+
+def test_what_a_reward_keeps_between_calls_stays_on_one_loop():
+    loops = []
+
+    async def judge(completions):
+        loops.append(asyncio.get_running_loop())
+        return [1.0]
+
+    reward = MultiClassifierReward([judge])
+    assert reward(["a"]) == reward(["a"]) == [1.0]
+    assert loops[0] is loops[1]
+    assert loops[0].is_running()
+
+
+def test_eight_threads_call_at_once():
+    reward = MultiClassifierReward([async_reward, Scorer()])
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(reward, [["a"]] * 64)) == [[14.0]] * 64
+
+
+def test_what_an_async_reward_raises_is_not_a_score_and_ends_the_others():
+    ended = threading.Event()
+
+    async def endless(completions):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def broken(completions):
+        raise KeyError("no judge")
+
+    with pytest.raises(RuntimeError, match=r"'broken' raised KeyError: 'no judge'.*1 completions.*'ab'") as error:
+        MultiClassifierReward([endless, broken])(["ab"])
+    assert isinstance(error.value.__cause__, KeyError)
+    assert ended.wait(30)
+
+
+def test_what_a_plain_reward_raises_ends_the_async_ones():
+    begun, ended = threading.Event(), threading.Event()
+
+    async def endless(completions):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def broken(completions):
+        begun.wait(30)
+        raise ValueError
+
+    with pytest.raises(RuntimeError, match="'broken' raised"):
+        MultiClassifierReward([endless, broken])(["ab"])
+    assert ended.wait(30)
+
+
+async def returns_too_few(completions):
+    return [1.0]
+
+
+def test_what_an_async_reward_returns_is_checked():
+    with pytest.raises(InputError, match=r"2 scores from reward 'returns_too_few'[\s\S]*'first'"):
+        MultiClassifierReward([returns_too_few])(["first", "second"])
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_told_to_be_async():
+    def forgets(completions):
+        return async_reward(completions)
+
+    with pytest.raises(InputError, match=r"a coroutine[\s\S]*async def"):
+        MultiClassifierReward([forgets])(["a"])
+
+
+def test_a_call_that_would_wait_for_itself_is_refused():
+    inner = MultiClassifierReward([async_reward], name="inner")
+
+    async def outer(completions):
+        return inner(completions)
+
+    async def off_the_loop(completions):
+        return await asyncio.to_thread(inner, completions)
+
+    with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
+        MultiClassifierReward([outer])(["a"])
+    assert MultiClassifierReward([off_the_loop])(["a"]) == [7.0]
+
+
+def test_a_forked_child_has_a_loop_of_its_own():
+    loop = event_loop.background_loop()
+    assert event_loop.background_loop() is loop
+    # As the child sees it: the thread of the parent is not there.
+    owner, event_loop._owner = event_loop._owner, -1
+    try:
+        assert event_loop.background_loop() is not loop
+    finally:
+        event_loop._loop.call_soon_threadsafe(event_loop._loop.stop)
+        event_loop._loop, event_loop._owner = loop, owner
+
+
+# --- a remote judge, over HTTP ---
+
+
+class Judge(BaseHTTPRequestHandler):
+    def do_POST(self):
+        pair = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(500 if pair["completion"] == "crash" else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"score": len(pair["prompt"]) + len(pair["completion"])}).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def judge_url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class RemoteJudge:
+    """What a user writes around a judge that answers over HTTP."""
+
+    def __init__(self, url):
+        self.url = url
+        self.__name__ = "remote_judge"
+
+    async def __call__(self, prompts, completions):
+        pairs = zip(prompts, completions, strict=True)
+        return await asyncio.gather(*(asyncio.to_thread(self.ask, *pair) for pair in pairs))
+
+    def ask(self, prompt, completion):
+        body = json.dumps({"prompt": prompt, "completion": completion}).encode()
+        try:
+            with urllib.request.urlopen(self.url, data=body, timeout=30) as answer:
+                return json.load(answer)["score"]
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
+
+
+def test_a_remote_judge_scores_and_its_failure_stops(judge_url):
+    reward = MultiClassifierReward([RemoteJudge(judge_url), Scorer()], [1.0, 0.5])
+    assert reward(prompts=["p", "qq"], completions=["abc", ""]) == [4 + 3.5, 2 + 3.5]
+    with pytest.raises(RuntimeError, match=r"'remote_judge' raised HTTPError: HTTP Error 500.*2 completions"):
+        reward(prompts=["p", "q"], completions=["fine", "crash"])

@@ -1,0 +1,89 @@
+"""Everything that a card tells, as data. Leaves out: where it comes from (`from_run.py`, `from_trainer.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+
+
+@dataclass(frozen=True)
+class RewardModelCardData:
+    """Everything that a card tells. What is empty or None is not mentioned.
+
+    Attributes:
+        model_name: Title, and the name in the quickstart.
+        base_model: What was trained, without this machine's paths; linked if it reads owner/name.
+        encoder_decoder: Whether the model is one; else it is a decoder that continues its prompt.
+        chat: Whether the tokenizer has a chat template and the prompts are conversations.
+        adapter: Whether the folder holds a PEFT adapter and not a whole model.
+        algorithm: What trained it, such as "PPO", "GRPO" or "DPO".
+        paper: Of the algorithm: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
+        rewards: As `reward.describe()` gives them: name, model, label, weight, score_type, revision, pair ...
+        aggregation: How they become one number; see `MultiClassifierReward`.
+        dataset: Where the prompts come from; linked if it reads owner/name.
+        train_rows: Number of training prompts.
+        prompts: Two prompts or so, as the model reads them. Only what may be shown to anyone.
+        prompt_prefix: In front of every prompt.
+        held_out: Which rows the numbers are from, in words.
+        metrics: What `metrics.json` holds.
+        samples: Rows with `source`, `before`, `after`, `before_reward`, `after_reward`: the first of the held-out set.
+        gains: Likewise: where the reward rose most.
+        losses: Likewise: where it fell most.
+        rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
+        epoch_rewards: Mean training reward of each epoch.
+        log: Rows of the training log: `step`, and heading -> number; for a run without a picture.
+        curve: File name of the reward curve beside the card.
+        settings: Config fields that were not left at their default.
+        max_new_tokens: Of the quickstart.
+        seed: Of the run.
+        config_file: File name beside the card that `trl-rewards train --config` reads.
+        hardware: What it was trained on.
+        seconds: How long training took, where `metrics` does not tell.
+        energy: `kwh` and `co2_grams`, measured.
+        versions: Package -> version.
+        commit: Of this package's source.
+        license: SPDX id in lower case, where it is known.
+        language: Code of the texts' language.
+        pipeline_tag: Task on the Hub.
+        tags: Further tags, beside those that every card has.
+    """
+
+    model_name: str
+    base_model: str | None = None
+    encoder_decoder: bool = True
+    chat: bool = False
+    adapter: bool = False
+    algorithm: str = "PPO"
+    paper: Mapping[str, str] = field(default_factory=dict)
+    rewards: Sequence[Mapping[str, Any]] = ()
+    aggregation: str = WEIGHTED_SUM
+    dataset: str | None = None
+    train_rows: int | None = None
+    prompts: Sequence[str] = ()
+    prompt_prefix: str = ""
+    held_out: str | None = None
+    metrics: Mapping[str, Any] | None = None
+    samples: Sequence[Mapping[str, Any]] = ()
+    gains: Sequence[Mapping[str, Any]] = ()
+    losses: Sequence[Mapping[str, Any]] = ()
+    rows_better: int | None = None
+    rows_worse: int | None = None
+    epoch_rewards: Sequence[float] = ()
+    log: Sequence[Mapping[str, Any]] = ()
+    curve: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_new_tokens: int | None = None
+    seed: int | None = None
+    config_file: str | None = None
+    hardware: str | None = None
+    seconds: float | None = None
+    energy: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    license: str | None = None
+    language: str | None = None
+    pipeline_tag: str | None = None
+    tags: Sequence[str] = ()

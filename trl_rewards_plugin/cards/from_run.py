@@ -1,0 +1,154 @@
+"""What a run folder tells for its card. Leaves out: rendering (`card.py`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from trl_rewards_plugin.assets import is_bundled
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.markdown import is_hub_id
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+from trl_rewards_plugin.runs.public_names import public_value
+
+_Row = TypeVar("_Row")
+SAMPLES = 3
+PROMPTS_SHOWN = 2
+FILES = ("config.yaml", "metrics.json", "completions.parquet")
+# Keys of config.yaml that are told in words of their own.
+TOLD_APART = (
+    "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
+)  # fmt: skip
+# Of the host's bookkeeping, which made the model no other.
+_BOOKKEEPING = (
+    "save_", "log_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size",
+    "num_completions_to_print",
+)  # fmt: skip
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether `folder` holds a finished run of the recipe."""
+    return all((folder / name).is_file() for name in FILES)
+
+
+def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardModelCardData:
+    """Reads a run folder: `config.yaml`, `metrics.json`, `completions.parquet`, the reward curve.
+
+    Args:
+        folder: The run folder.
+        show_texts: False leaves out prompts and outputs, where they are the user's own (see `has_own_texts`).
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        step = "give the output_dir of a finished run"
+        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
+        raise InputError(f"a run folder with {', '.join(FILES)}", found, step)
+    config = read_yaml(folder / "config.yaml")
+    made_of = config.pop("made_of", {})
+    named = {key: config.pop(key, None) for key in TOLD_APART}
+    prefix = named["prompt_prefix"] or ""
+    rows = _rows(folder / "completions.parquet") if show_texts else []
+    changed = sorted(filter(_gain, rows), key=_gain)
+    return RewardModelCardData(
+        model_name=made_of.get("push_to") or folder.resolve().name,
+        base_model=named["model"],
+        adapter=(folder / "adapter_config.json").is_file(),
+        rewards=made_of.get("rewards", ()),
+        aggregation=made_of.get("aggregation", WEIGHTED_SUM),
+        dataset=named["dataset"],
+        train_rows=made_of.get("train_rows"),
+        prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],
+        prompt_prefix=prefix,
+        held_out=made_of.get("held_out"),
+        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        samples=rows[:SAMPLES],
+        gains=[row for row in reversed(changed[-SAMPLES:]) if _gain(row) > 0],
+        losses=[row for row in changed[:SAMPLES] if _gain(row) < 0],
+        rows_better=sum(_gain(row) > 0 for row in changed) or None,
+        rows_worse=sum(_gain(row) < 0 for row in changed) or None,
+        epoch_rewards=made_of.get("epoch_rewards", ()),
+        curve="reward_curve.png" if (folder / "reward_curve.png").is_file() else None,
+        settings=public_settings(config),
+        max_new_tokens=config.get("response_length"),
+        seed=named["seed"],
+        config_file="config.yaml" if named["model"] and named["reward"] and named["dataset"] else None,
+        hardware=made_of.get("hardware"),
+        energy=made_of.get("energy", {}),
+        versions=made_of.get("versions", {}),
+        commit=made_of.get("commit"),
+        license=made_of.get("license"),
+        language=made_of.get("language"),
+        pipeline_tag=task_of(prefix),
+    )
+
+
+def has_own_texts(folder: Path) -> bool:
+    """Whether the run's prompts are the user's own: neither a data set of the Hub nor bundled."""
+    config = read_yaml(folder / "config.yaml")
+    names = [config.get("dataset"), config.get("eval_dataset") or config.get("dataset")]
+    return not all(is_hub_id(name) or is_bundled(name) for name in names)
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` for a reader: without the host's bookkeeping and without this machine's paths."""
+    kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
+    return {key: public_value(value) for key, value in kept.items()}
+
+
+def task_of(prompt_prefix: str) -> str | None:
+    """Task on the Hub; text2text-generation is deprecated there, and only T5's own prefixes tell its successors."""
+    for start, task in (("summarize", "summarization"), ("translate", "translation")):
+        if prompt_prefix.lower().startswith(start):
+            return task
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping that a run wrote.
+
+    Raises:
+        InputError: it is no YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"YAML in {path}", " ".join(str(error).split()), "restore the file from the run") from error
+    if not isinstance(values, dict):
+        raise InputError(f"a YAML mapping in {path}", type(values).__name__, "restore the file from the run")
+    return values
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
+    known = pyarrow.parquet.read_schema(path).names
+    rows = pyarrow.parquet.read_table(path, columns=[name for name in wanted if name in known]).to_pylist()
+    # What no reward scored is NaN in the file, and no number on the card.
+    return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _gain(row: Mapping[str, Any]) -> float:
+    """Rise of the reward; 0 where one side was not scored."""
+    before, after = row["before_reward"], row["after_reward"]
+    return 0.0 if before is None or after is None else after - before
+
+
+def picked(rows: Sequence[_Row], count: int) -> list[_Row]:
+    """At most `count` rows, evenly spaced, first and last among them."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]

@@ -1,0 +1,135 @@
+"""What a trainer tells for its card: ours, or one of TRL's own (GRPO, RLOO, DPO ...).
+
+Of TRL's trainers only what they all share is read, each with a default. Leaves out: results on held-out prompts,
+which only a run folder has, and the texts of the data set, which may be private.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.from_run import picked, public_settings
+from trl_rewards_plugin.cards.markdown import is_hub_id
+from trl_rewards_plugin.runs import facts
+from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+from trl_rewards_plugin.runs.public_names import public_name, public_part
+from trl_rewards_plugin.runs.settings import chosen_fields
+
+LOG_ROWS = 8
+# Key in the log -> heading on the card; ours, GRPO's and RLOO's, DPO's.
+LOGGED = {
+    "objective/scores": "Reward", "reward": "Reward", "objective/kl": "KL", "kl": "KL",
+    "rewards/margins": "Reward margin", "rewards/accuracies": "Preference accuracy", "loss": "Loss",
+}  # fmt: skip
+_HUB_DATA = re.compile(r"hf://datasets/([^@/]+/[^@/]+)@")
+
+
+def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
+    """What a trainer alone knows: base model, rewards, settings, data, its log, time and hardware."""
+    args, history = trainer.args, trainer.state.log_history
+    model = _bare_model(trainer)
+    config = getattr(model, "config", None)
+    seconds = [row["train_runtime"] for row in history if "train_runtime" in row]
+    tokenizer = getattr(trainer, "processing_class", None)
+    rewards, aggregation = _rewards(trainer)
+    return RewardModelCardData(
+        model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
+        base_model=_base_model(model, config),
+        encoder_decoder=bool(getattr(config, "is_encoder_decoder", True)),
+        chat=bool(getattr(tokenizer, "chat_template", None)) and _is_chat(getattr(trainer, "train_dataset", None)),
+        adapter=hasattr(model, "peft_config"),
+        # TRL's trainers tell their algorithm and its paper; ours is PPO.
+        algorithm=getattr(trainer, "_name", None) or "PPO",
+        paper=getattr(trainer, "_paper", None) or {},
+        rewards=rewards,
+        aggregation=aggregation,
+        dataset=_dataset_name(getattr(trainer, "train_dataset", None)),
+        train_rows=_size(getattr(trainer, "train_dataset", None)),
+        epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
+        log=_log(history),
+        settings=public_settings(chosen_fields(args)) if hasattr(args, "use_cpu") else {},
+        max_new_tokens=getattr(args, "response_length", None) or getattr(args, "max_completion_length", None),
+        seed=args.seed,
+        hardware=facts.hardware(args.device, getattr(args, "world_size", 1)) if hasattr(args, "device") else None,
+        seconds=seconds[-1] if seconds else None,
+        energy=facts.energy(getattr(getattr(trainer, "callback_handler", None), "callbacks", ())),
+        versions=facts.versions(),
+        commit=facts.commit(),
+    )
+
+
+def _bare_model(trainer: Any) -> Any:
+    """Without wrappers of accelerate or DDP; of ours, the policy without its value head."""
+    if hasattr(trainer, "policy_model"):
+        return trainer.policy_model
+    return trainer.accelerator.unwrap_model(trainer.model)
+
+
+def _base_model(model: Any, config: Any) -> str | None:
+    name = str(getattr(config, "_name_or_path", "") or "")
+    for adapter in getattr(model, "peft_config", {}).values():
+        name = str(adapter.base_model_name_or_path or name)
+    return name if is_hub_id(name) and not Path(name).exists() else None
+
+
+def _is_chat(dataset: Any) -> bool:
+    """Whether the first prompt is a conversation."""
+    if "prompt" not in (getattr(dataset, "column_names", None) or ()) or not _size(dataset):
+        return False
+    return not isinstance(dataset[0]["prompt"], str)
+
+
+def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
+    """The described rewards, and how they become one number."""
+    functions: Any = getattr(trainer, "reward_funcs", None) or []
+    functions = functions if isinstance(functions, Sequence) else [functions]
+    weights = getattr(trainer, "reward_weights", None)
+    weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
+    if weights == [1.0]:
+        return _parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
+    parts = [
+        part | {"weight": part["weight"] * weight}
+        for function, weight in zip(functions, weights, strict=True)
+        for part in _summands(function)
+    ]
+    return parts, WEIGHTED_SUM
+
+
+def _summands(function: Any) -> list[dict[str, Any]]:
+    """What a trainer adds up: the parts of a weighted sum, any other combination as one reward."""
+    if getattr(function, "aggregation", WEIGHTED_SUM) != WEIGHTED_SUM:
+        return [{"name": function.__name__, "weight": 1.0}]
+    return _parts(function)
+
+
+def _parts(function: Any) -> list[dict[str, Any]]:
+    if hasattr(function, "describe"):
+        return [public_part(part) for part in function.describe()]
+    model = getattr(getattr(function, "config", None), "_name_or_path", None)
+    if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
+        return [{"name": public_name(model), "weight": 1.0, "model": public_name(model), "pair": "prompt"}]
+    return [{"name": getattr(function, "__name__", type(function).__name__), "weight": 1.0}]
+
+
+def _dataset_name(dataset: Any) -> str | None:
+    """owner/name of a data set that came from the Hub, as `datasets` recorded its files."""
+    files: Mapping[str, Any] = getattr(getattr(dataset, "info", None), "download_checksums", None) or {}
+    found = [match[1] for name in files if (match := _HUB_DATA.match(name))]
+    return found[0] if found else None
+
+
+def _size(dataset: Any) -> int | None:
+    return len(dataset) if hasattr(dataset, "__len__") else None
+
+
+def _log(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for row in history:
+        told = {heading: row[key] for key, heading in LOGGED.items() if key in row}
+        if told and "step" in row:
+            rows.append({"step": row["step"], **told})
+    return [dict(row) for row in picked(rows, LOG_ROWS)]

@@ -1,0 +1,145 @@
+"""The YAML in front of a card, and the files of `.eval_results/`: what the Hub reads.
+
+Fields: the Hub's model card specification. Values are put on one line, so that nothing in them can end the block.
+Leaves out: the text below it (`sections/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.markdown import is_hub_id, one_line
+
+WIDGET_EXAMPLES = 2
+# text2text-generation, the task of old, is deprecated on the Hub; results still have to name one.
+ANY_TASK = "text-generation"
+
+
+def front_matter(data: RewardModelCardData) -> str:
+    """The YAML block between its `---` lines."""
+    values: dict[str, Any] = {
+        "library_name": "peft" if data.adapter else "transformers",
+        "license": data.license,
+        "language": data.language,
+        "base_model": data.base_model if is_hub_id(data.base_model) else None,
+        "base_model_relation": ("adapter" if data.adapter else "finetune") if is_hub_id(data.base_model) else None,
+        "datasets": _datasets(data),
+        "pipeline_tag": data.pipeline_tag,
+        "tags": _tags(data),
+        "metrics": _metric_names(data),
+        "widget": _widget(data),
+        "co2_eq_emissions": _emissions(data),
+        "model-index": _model_index(data),
+    }
+    kept = {key: value for key, value in values.items() if value}
+    return f"---\n{yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+
+
+def eval_results(data: RewardModelCardData) -> str | None:
+    """What `.eval_results/trl_rewards_plugin.yaml` holds; None where the prompts are no data set of the Hub."""
+    if not data.metrics or not is_hub_id(data.dataset):
+        return None
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = [
+        EvalResultEntry(dataset_id=str(data.dataset), task_id=kind, value=value, notes=name)
+        for kind, name, value in _measured(data)
+    ]
+    return yaml.safe_dump(_plain(eval_result_entries_to_yaml(entries)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """`value` of strings on one line, numbers and containers."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _datasets(data: RewardModelCardData) -> list[str]:
+    return [name for name in (data.dataset or "").split(", ") if is_hub_id(name)]
+
+
+def _tags(data: RewardModelCardData) -> list[str]:
+    tags = ["trl", data.algorithm.lower(), "reinforcement-learning"]
+    tags += ["seq2seq"] if data.encoder_decoder else []
+    if any(part.get("model") for part in data.rewards):
+        tags.append("classifier-reward")
+    for part in data.rewards:
+        model = part.get("model")
+        tags.append(f"reward-model:{model if is_hub_id(model) else part['name']}")
+    return list(dict.fromkeys([*tags, *data.tags]))
+
+
+def _metric_names(data: RewardModelCardData) -> list[str]:
+    if not data.metrics:
+        return []
+    names = ["reward", *data.metrics["component_gain"]]
+    return list(dict.fromkeys(names + (["rouge"] if "rouge_l_source" in data.metrics["guard"] else [])))
+
+
+def _widget(data: RewardModelCardData) -> list[dict[str, Any]]:
+    examples = []
+    for index, row in enumerate(data.samples[:WIDGET_EXAMPLES]):
+        text = row.get("prompt") or data.prompt_prefix + row["source"]
+        # Greedy is what a hosted model answers by default.
+        examples.append(
+            {
+                "text": text,
+                "example_title": f"Held-out prompt {index + 1}",
+                "output": {"text": row.get("after_greedy") or row["after"]},
+            }
+        )
+    return examples
+
+
+def _emissions(data: RewardModelCardData) -> dict[str, Any] | None:
+    if "co2_grams" not in data.energy:
+        return None
+    emissions = {
+        "emissions": round(data.energy["co2_grams"], 3),
+        "source": "CodeCarbon",
+        "training_type": "fine-tuning",
+    }
+    return emissions | ({"hardware_used": data.hardware} if data.hardware else {})
+
+
+def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
+    """(type, name, value) of each number measured after training, its value before in the name."""
+    metrics = data.metrics or {}
+    count = metrics["reward_gain"]["n"]
+    for way, suffix in (("sampled", ""), ("greedy", "_greedy")):
+        for name, after in metrics[f"after{suffix}"].items():
+            before = metrics[f"before{suffix}"][name]
+            if after is not None and before is not None:
+                told = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
+                yield f"{name}{suffix}", told, round(after, 4)
+    for name, pair in metrics["guard"].items():
+        yield name, f"{name} (before training {pair['before']:.4f})", round(pair["after"], 4)
+
+
+def _model_index(data: RewardModelCardData) -> list[dict[str, Any]] | None:
+    if not data.metrics:
+        return None
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    task = data.pipeline_tag or ANY_TASK
+    results = [
+        EvalResult(
+            task_type=task,
+            task_name=f"{data.algorithm} from text classifier rewards",
+            dataset_type=str(data.dataset) if is_hub_id(data.dataset) else "custom",
+            dataset_name=one_line(data.held_out or "held-out prompts"),
+            metric_type=kind,
+            metric_name=name,
+            metric_value=value,
+        )
+        for kind, name, value in _measured(data)
+    ]
+    return eval_results_to_model_index(one_line(data.model_name), results)

@@ -1,0 +1,153 @@
+"""Text2text generation, summarization and translation as transformers pipelines, which transformers 5 took away.
+
+`text2text_pipeline(model)` builds one at once; `register()` brings back `pipeline("summarization", model=...)` and its
+two sisters until `unregister()`. Importing this module changes nothing. Leaves out: the classes (`text2text.py`).
+"""
+
+from typing import Any
+
+import transformers.pipelines as host
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.pipelines.text2text import (
+    PAIR,
+    SummarizationPipeline,
+    Text2TextGenerationPipeline,
+    TranslationPipeline,
+)
+from trl_rewards_plugin.unreachable import what_to_do
+
+_CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
+    "text2text-generation": Text2TextGenerationPipeline,
+    "summarization": SummarizationPipeline,
+    "translation": TranslationPipeline,
+}
+# The pairs of T5's task-specific parameters. transformers 5 looks tasks up by their exact name.
+_T5_PAIRS = ("translation_en_to_de", "translation_en_to_fr", "translation_en_to_ro")
+# transformers 4's defaults where no model is named.
+_DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")}
+_T5 = ("google-t5/t5-base", "a9723ea")
+
+_taken_off: dict[str, str] = {}
+"""What `register` took off the host's table of removed tasks, for `unregister`."""
+
+
+def text2text_pipeline(
+    model: Any,
+    *,
+    task: str = "text2text-generation",
+    tokenizer: Any = None,
+    dtype: Any = "auto",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    trust_remote_code: bool | None = None,
+    model_kwargs: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """A pipeline for an encoder-decoder, on any transformers, without touching its registry.
+
+    Args:
+        model: Hub id, folder, "bundled:NAME", or a loaded model.
+        task: "text2text-generation", "summarization", "translation" or "translation_XX_to_YY".
+        tokenizer: Name or object; by default the model's own. Required with a loaded model that does not say where it
+            was loaded from.
+        dtype, revision, token, trust_remote_code, model_kwargs: Of the model's `from_pretrained`. "auto" is the dtype
+            that the checkpoint was saved in.
+        **kwargs: `device`, `batch_size`, and arguments of every call: see `Text2TextGenerationPipeline`.
+
+    Raises:
+        InputError: an unknown task, a model that is not there or no encoder-decoder, or a loaded model without a
+            tokenizer.
+    """
+    pipeline_class = _class_of(task)
+    source = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
+    if _host_has_them():
+        options = {"dtype": dtype, "model_kwargs": model_kwargs, **source, **kwargs}
+        return host.pipeline(task, model=model, tokenizer=tokenizer, **options)
+    name = resolve(str(model)) if not hasattr(model, "config") else model.config.name_or_path
+    if not hasattr(model, "config"):
+        model = _load(name, {"dtype": dtype, **source, **(model_kwargs or {})})
+    if tokenizer is None and not name:
+        raise InputError(
+            "a tokenizer beside a model that was not loaded by name", "the model alone", "pass tokenizer="
+        )
+    if tokenizer is None or isinstance(tokenizer, str):
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer or name, **source)
+    return pipeline_class(model, tokenizer=tokenizer, task=task, **kwargs)
+
+
+def _load(name: str, options: dict[str, Any]) -> Any:
+    """The model of that name.
+
+    Raises:
+        InputError: there is none, or it cannot be had.
+    """
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+    except OSError as error:
+        raise InputError(
+            "a folder with an encoder-decoder, or the id of one on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
+            what_to_do(error, "check the spelling", name),
+        ) from error
+
+
+def register(*tasks: str) -> None:
+    """Brings back `pipeline(task, model=...)` for text2text-generation, summarization and translation.
+
+    Registers this module's classes with transformers, and takes the names off the table by which transformers 5
+    refuses them. On transformers 4, which has these tasks, it does nothing; a second call neither.
+
+    Args:
+        *tasks: Further names of the form `translation_XX_to_YY`: transformers 5 looks a task up by its exact name.
+            T5's pairs (English to German, French and Romanian) are there without being named.
+
+    Raises:
+        InputError: a name of another form, or a task that someone else has registered. Nothing is changed then.
+    """
+    classes = {task: _class_of(task) for task in (*_CLASSES, *_T5_PAIRS, *tasks)}
+    if _host_has_them():
+        return
+    registry = host.PIPELINE_REGISTRY
+    for task, pipeline_class in classes.items():
+        if task in registry.supported_tasks and registry.supported_tasks[task]["impl"] is not pipeline_class:
+            found = registry.supported_tasks[task]["impl"]
+            raise InputError(f"the task {task!r} free to register", f"registered for {found}", "keep that one")
+    for task, pipeline_class in classes.items():
+        if task in registry.supported_tasks:
+            continue
+        default = {"model": _DEFAULT_MODELS.get(task, _T5)}
+        registry.register_pipeline(task, pipeline_class, pt_model=AutoModelForSeq2SeqLM, default=default, type="text")
+        # The host marks the class, and would save a copy of this file as custom code beside every pipeline's model.
+        del pipeline_class._registered_impl
+    removed = _removed_tasks()
+    _taken_off.update({task: removed.pop(task) for task in _CLASSES if task in removed})
+
+
+def unregister() -> None:
+    """Takes back what `register` did; does nothing where nothing was registered."""
+    supported = host.PIPELINE_REGISTRY.supported_tasks
+    for task in [task for task, entry in supported.items() if entry["impl"] in _CLASSES.values()]:
+        del supported[task]
+    _removed_tasks().update(_taken_off)
+    _taken_off.clear()
+
+
+def _class_of(task: str) -> type[Text2TextGenerationPipeline]:
+    if PAIR.fullmatch(task):
+        return TranslationPipeline
+    if task not in _CLASSES:
+        raise InputError(f"a task, one of {', '.join(_CLASSES)}, translation_XX_to_YY", repr(task), "use one of these")
+    return _CLASSES[task]
+
+
+def _removed_tasks() -> dict[str, str]:
+    """The host's table of refused names; early releases of version 5 have none."""
+    return getattr(host, "REMOVED_TASKS", {})
+
+
+def _host_has_them() -> bool:
+    """Whether transformers brings these pipelines itself, as version 4 does."""
+    return hasattr(host, "Text2TextGenerationPipeline")

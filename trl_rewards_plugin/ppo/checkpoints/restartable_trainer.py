@@ -1,0 +1,211 @@
+"""The host's trainer with saves that survive a kill, and a resume that goes on from them exactly.
+
+Leaves out: what the counters of a run are (trainer.py), and the files themselves (checkpoint.py,
+checkpoint_folder.py).
+"""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
+from transformers.trainer_utils import TrainOutput
+
+from trl_rewards_plugin.hub.trainer_push import push_checkpoint
+from trl_rewards_plugin.ppo.checkpoints.state import (
+    RunState,
+    load_critic,
+    load_run_state,
+    policy_state,
+    restore_policy,
+    restore_rewards,
+    reward_states,
+    save_critic,
+    tell_untied,
+)
+from trl_rewards_plugin.ppo.distributed import check_sharding
+from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
+from trl_rewards_plugin.runs.checkpoints import (
+    HOST_STATE_FILE,
+    UNFINISHED,
+    checkpoints,
+    find_checkpoint,
+    next_number,
+    publish,
+    remove_unfinished,
+    rotate,
+    seal,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class RestartableTrainer(Trainer):
+    """A `transformers.Trainer` whose checkpoints are whole or absent, and hold all that the next rollout hangs on."""
+
+    processing_class: PreTrainedTokenizerBase
+    reward_funcs: list[Callable[..., Any]]
+    _checkpointing = False
+    _resumed_from: Path | None = None
+    _seconds_before = 0.0  # of training, up to the checkpoint that this run goes on from
+    _began: float | None = None  # while it trains
+
+    @property
+    def policy_model(self) -> nn.Module:
+        """The `PreTrainedModel` or `PeftModel` that is trained and saved."""
+        return self._wrapped.policy
+
+    @property
+    def _wrapped(self) -> PolicyWithValueHead:
+        return cast(PolicyWithValueHead, self.accelerator.unwrap_model(self.model))
+
+    def _run_state(self) -> RunState:
+        """The counters to save, with this process's metrics alone; `rewards` is filled in by the caller."""
+        raise NotImplementedError
+
+    def _set_run_state(self, state: RunState) -> None:
+        """Goes on counting from a checkpoint's counters, with this process's metrics alone."""
+        raise NotImplementedError
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of training so far; of a resumed run, those up to its checkpoint are among them."""
+        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    # ---- Resuming ----
+
+    def train(
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """Trains, as `transformers.Trainer.train`.
+
+        Args:
+            resume_from_checkpoint: a checkpoint folder, or True for the whole one saved last in `output_dir`; damaged
+                ones are named in a warning and passed over.
+
+        Raises:
+            InputError: the folder given is damaged, or there is none that is whole.
+        """
+        check_sharding(self.accelerator)
+        output_dir = Path(cast(str, self.args.output_dir))
+        if self.args.should_save:
+            remove_unfinished(output_dir)
+        folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
+        if folder is not None:
+            self._resume_run_state(folder)
+            if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
+                best = TrainerState.load_from_json(str(folder / HOST_STATE_FILE)).best_model_checkpoint
+                rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
+        elif self.args.should_save and (found := checkpoints(output_dir)):
+            _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
+        self._resumed_from = folder
+        reward_states(self.reward_funcs)  # refused now rather than at the first save
+        self._began = time.perf_counter()
+        try:
+            return super().train(None if folder is None else str(folder), *args, **kwargs)
+        finally:
+            self._seconds_before, self._began = self.train_seconds, None
+
+    def _resume_run_state(self, folder: Path) -> None:
+        state = load_run_state(folder)
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if len(state.rewards) != processes and process == 0:
+            _logger.warning(
+                "%s was saved by %d processes and is resumed by %d: the run goes on, but not as it would have",
+                folder,
+                len(state.rewards),
+                processes,
+            )
+        own = process % len(state.rewards)
+        restore_rewards(self.reward_funcs, state.rewards[own])
+        self._seconds_before = state.seconds
+        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
+
+    def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
+        """The host's, but that a run which had finished is not trained for a further step."""
+        epochs, steps_per_epoch, *others = super().set_initial_training_values(*args)
+        if self._resumed_from is not None:
+            step = TrainerState.load_from_json(str(self._resumed_from / HOST_STATE_FILE)).global_step
+            if step >= others[-1]:
+                epochs = min(epochs, step // steps_per_epoch)
+                self._load_rng_state(str(self._resumed_from))  # the host would with the first batch
+        return epochs, steps_per_epoch, *others
+
+    @property
+    def _host_loads(self) -> bool:
+        """Where weights are spread over processes, the host saves and loads them in a form of its own."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._host_loads:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self._host_loads:
+            super()._load_best_model()
+        else:  # the host would look for its wrapper's parameter names, find none of them and only warn
+            self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
+
+    def _load_weights(self, folder: Path) -> None:
+        """Loads policy and critic in place."""
+        load_critic(folder, self._wrapped)
+        restore_policy(self.policy_model, folder)
+
+    # ---- Saving ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._checkpointing else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The host's, below a temporary name, then renamed."""
+        output_dir = Path(self._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
+        state = self._run_state()
+        rewards = gather_object([reward_states(self.reward_funcs)])
+        state = dataclasses.replace(state, metrics=gather_object(state.metrics), rewards=rewards)
+        self._checkpointing = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._checkpointing = False
+        best = output_dir / f"checkpoint-{self.state.best_global_step}"
+        if best == folder or best.is_dir():  # the host looked for it beside the temporary name
+            self.state.best_model_checkpoint = str(best)
+        self.accelerator.wait_for_everyone()  # each process has written its own random state
+        if self.args.should_save:
+            self.state.save_to_json(str(unfinished / HOST_STATE_FILE))
+            seal(unfinished, dataclasses.asdict(state), next_number(output_dir))
+            publish(unfinished, folder)
+            rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})
+            remove_unfinished(output_dir)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._checkpointing:  # not while it has its temporary name
+            push_checkpoint(self, checkpoint_folder)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the bare policy and the tokenizer, as `from_pretrained` (or peft) reads them; in a checkpoint the
+        critic too."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        policy = None if state_dict is None else policy_state(self._wrapped, state_dict)
+        cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
+        tell_untied(self._wrapped.core, folder)
+        self.processing_class.save_pretrained(folder)
+        if self._checkpointing:
+            save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)

@@ -1,0 +1,181 @@
+"""What a checkpoint holds beside the policy and the host's state: the critic, the run's counters, the rewards' state.
+
+Leaves out: saving the policy, which `save_pretrained` does, and how a folder becomes whole (checkpoint_folder.py).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.input_checks import reward_name
+from trl_rewards_plugin.runs.checkpoints import STATE_FILE
+
+CRITIC_FILE = "value_head.safetensors"
+POLICY_PREFIX = "policy."
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Counters of a run.
+
+    Attributes:
+        kl_coef: the KL coefficient, which an adaptive controller moves.
+        episodes: responses trained on so far.
+        epoch_scores: sum and count of the scores of the running epoch.
+        seconds: of training so far.
+        alarms: how many rollouts raised each alarm so far, by its name.
+        metrics: for each process, the values since the last log, by name.
+        rewards: for each process, the state of every reward that has one, by name.
+    """
+
+    kl_coef: float
+    episodes: int
+    epoch_scores: tuple[float, int]
+    seconds: float
+    alarms: dict[str, int]
+    metrics: list[dict[str, list[float]]]
+    rewards: list[dict[str, Any]]
+
+
+def load_run_state(folder: Path) -> RunState:
+    """Reads the counters of a checkpoint."""
+    saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    counters = {field.name: saved[field.name] for field in fields(RunState)}
+    return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
+
+
+def policy_state(wrapped: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The policy's own part of a gathered state of policy and critic, under its own names, tied tensors once."""
+    ties = dict(wrapped.named_parameters(remove_duplicate=False)).keys() - dict(wrapped.named_parameters()).keys()
+    names = [name for name in state if name.startswith(POLICY_PREFIX) and name not in ties]
+    return {name.removeprefix(POLICY_PREFIX): state[name] for name in names}
+
+
+def save_critic(folder: Path, state: dict[str, Tensor]) -> None:
+    """Writes the critic's part of the state of policy and critic: the head, and a separate value model."""
+    critic = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
+    # Clones, because the file format refuses tied tensors.
+    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / CRITIC_FILE)
+
+
+def load_critic(folder: Path, wrapped: nn.Module) -> None:
+    """Loads what `save_critic` wrote, in place."""
+    _load(wrapped, load_file(folder / CRITIC_FILE), folder, ignore=POLICY_PREFIX)
+
+
+def restore_policy(policy: nn.Module, folder: Path) -> None:
+    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
+    if hasattr(policy, "peft_config"):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
+        return
+    saved = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        saved.update(load_file(file))
+    _load(policy, saved, folder)
+
+
+def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:
+    """Loads tensors in place, all of the module's but those whose name begins with `ignore`.
+
+    Raises:
+        InputError: tensors are missing, or the module has no place for them.
+    """
+    own = module.state_dict()
+    fitting = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
+    unexpected = sorted(saved.keys() - fitting.keys())
+    missing = module.load_state_dict(fitting, strict=False).missing_keys
+    loaded = {own[name].data_ptr() for name in fitting}
+    missing = [
+        name
+        for name in missing
+        if own[name].data_ptr() not in loaded  # tied ones are stored once
+        and not (ignore and name.startswith(ignore))
+    ]
+    if missing or unexpected:
+        raise InputError(
+            f"a checkpoint of this model ({type(module).__name__})",
+            f"{folder} with missing {missing[:3]} and unexpected {unexpected[:3]}",
+            "resume with the model that the run began with",
+        )
+
+
+def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
+    """What the rewards that have `state_dict` and `load_state_dict` (running normalisation) ask to be saved, by name.
+
+    Raises:
+        InputError: a state does not consist of plain JSON values.
+    """
+    states = {}
+    for reward in _with_state(rewards):
+        name, state = reward_name(reward), reward.state_dict()
+        try:
+            states[name] = json.loads(json.dumps(state))
+        except TypeError as error:
+            raise InputError(
+                "plain JSON values (numbers, texts, lists, mappings) from a reward's state_dict()",
+                f"reward {name!r}: {error}",
+                "convert tensors with .tolist()",
+            ) from error
+    return states
+
+
+def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any]) -> None:
+    """Hands every reward the state that `reward_states` found.
+
+    Raises:
+        InputError: the rewards that have a state are not those of the checkpoint.
+    """
+    stateful = {reward_name(reward): reward for reward in _with_state(rewards)}
+    if stateful.keys() != states.keys():
+        raise InputError(
+            f"the rewards whose state the checkpoint holds: {sorted(states) or 'none'}",
+            f"rewards with a state: {sorted(stateful) or 'none'}",
+            "resume with the reward_funcs that the run began with",
+        )
+    for name, reward in stateful.items():
+        reward.load_state_dict(states[name])
+
+
+@contextmanager
+def frozen_rewards(rewards: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """Within it rewards may be asked for an evaluation: what they learn from texts is as before when it ends.
+
+    A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
+    still. Any other that has a state (`state_dict`, `load_state_dict`) learns on, and gets its state of before back.
+    """
+    with ExitStack() as stack:
+        for reward in rewards:
+            if callable(frozen := getattr(reward, "frozen", None)):
+                stack.enter_context(frozen())
+            else:
+                stack.callback(restore_rewards, [reward], reward_states([reward]))
+        yield
+
+
+def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
+    methods = ("state_dict", "load_state_dict")
+    return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
+
+
+def tell_untied(model: PreTrainedModel, folder: Path) -> None:
+    """Lets transformers 4 read an untied T5 (FLAN-T5) that transformers 5 saved into `folder`.
+
+    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it reads; version 4 would
+    believe it and compute something else without a word. Version 5 reads both alike.
+    """
+    config = folder / "config.json"
+    if getattr(model.config, "scale_decoder_outputs", True) or not config.is_file():  # no untied T5, or an adapter
+        return
+    if cast(Any, model.get_output_embeddings()).weight is not cast(Any, model.get_input_embeddings()).weight:
+        values = json.loads(config.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""What `Seq2SeqPPOTrainer` refuses before it loads a model: models, rewards and datasets that cannot work.
+
+Leaves out: settings, which the config checks itself.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import nearest
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.unreachable import what_to_do
+
+EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
+
+
+def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
+    """Refuses what is no encoder-decoder; of a name only the configuration is read, no weights.
+
+    Raises:
+        InputError: a folder without a model, a name that is neither a folder nor on the Hub, a decoder-only or
+            encoder-only model, one for speech or images, a model in fp16, or no `PreTrainedModel` at all.
+    """
+    if isinstance(model, str | os.PathLike):
+        config = _read_config(str(model))
+        shown = f"{model} (model_type {config.model_type})"
+        reads_text = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    else:
+        bare = bare_model(model)
+        if not isinstance(bare, PreTrainedModel):
+            raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {EXAMPLES}")
+        if bare.dtype == torch.float16:
+            raise InputError("a model in float32", "one in float16", "call model.float() first; T5 overflows in fp16")
+        if not bare.can_generate():
+            raise InputError("a model that generates text", type(bare).__name__, "load it by AutoModelForSeq2SeqLM")
+        config, shown = bare.config, type(bare).__name__
+        reads_text = bare.main_input_name == "input_ids"
+    if not config.is_encoder_decoder:
+        raise InputError(
+            "an encoder-decoder model",
+            f"{shown}, which is not one",
+            f"pass one, {EXAMPLES}; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward",
+        )
+    if not reads_text:
+        raise InputError(
+            "an encoder-decoder that reads text and writes text",
+            f"{shown}, which is none",
+            f"pass one, {EXAMPLES}",
+        )
+
+
+def _read_config(name: str) -> Any:
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(
+            "a folder with a model (config.json and weights)",
+            f"{name} without config.json",
+            "pass the folder that save_pretrained() wrote, or a Hub id",
+        )
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a folder with a model, or the id of one on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
+            what_to_do(error, f"check the spelling, {EXAMPLES}", name),
+        ) from error
+
+
+def check_reference(ref_model: Any, policy: nn.Module) -> None:
+    """Refuses a reference that is no loaded encoder-decoder, or shares its weights with the policy."""
+    if isinstance(ref_model, str | os.PathLike):
+        raise InputError(
+            "a loaded ref_model", repr(str(ref_model)), "load it by AutoModelForSeq2SeqLM.from_pretrained"
+        )
+    check_seq2seq_model(ref_model)
+    if bare_model(ref_model) is bare_model(policy):
+        raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
+
+
+def check_trained_dtype(model: nn.Module) -> None:
+    """Refuses trainable weights that are not float32: steps of Adam are lost in bfloat16's eight bits."""
+    found = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} - {torch.float32}
+    if found:
+        raise InputError(
+            "trainable weights in float32",
+            ", ".join(sorted(str(dtype) for dtype in found)),
+            "call model.float() first; bf16=True still computes in bfloat16",
+        )
+
+
+def check_devices(n_gpu: int) -> None:
+    """Refuses several visible GPUs without a launcher, which would mean `nn.DataParallel`."""
+    if n_gpu > 1:
+        raise InputError(
+            "one GPU a process",
+            f"{n_gpu} visible GPUs and no launcher",
+            "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable[..., Any]]:
+    """The rewards as a list, after their kind, names and weights are checked.
+
+    Raises:
+        InputError: no reward, a model id or module in place of a callable, two of one name, or a wrong count of
+            weights.
+    """
+    rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+    if not rewards:
+        raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")
+    for reward in rewards:
+        if isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
+            raise InputError(
+                "reward callables in TRL's protocol",
+                f"{type(reward).__name__} {str(reward)[:80]!r}",
+                "wrap it: ClassifierReward(model, label=...)",
+            )
+        if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+            raise InputError(
+                "reward callables that return their values",
+                f"{reward_name(reward)!r}, an async function",
+                "wrap it: MultiClassifierReward([it]) runs async functions together",
+            )
+    names = [reward_name(reward) for reward in rewards]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            "rewards of different names",
+            f"two named {twice[0]!r}",
+            "give one of them another __name__ (or name=..., for a ClassifierReward)",
+        )
+    if weights is not None and len(weights) != len(rewards):
+        raise InputError(
+            f"{len(rewards)} reward_weights, one a reward ({', '.join(names)})",
+            f"{len(weights)}: {list(weights)}",
+            "pass one weight for each reward, or none",
+        )
+    return rewards
+
+
+def reward_name(reward: Callable[..., Any]) -> str:
+    """The name of a reward in logs: its `__name__`, else its class's."""
+    return getattr(reward, "__name__", None) or type(reward).__name__
+
+
+def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
+    """Refuses a dataset without prompts, or with fewer than `smallest` of them.
+
+    Args:
+        role: how messages call it, "train_dataset" or "eval_dataset".
+    """
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            f"{role} as a datasets.Dataset",
+            type(dataset).__name__,
+            "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])",
+        )
+    if "prompt" not in dataset.column_names:
+        named = nearest("prompt", dataset.column_names) or [*dataset.column_names, "text"][0]
+        raise InputError(
+            f"{role} with a column 'prompt'",
+            f"the columns {dataset.column_names}",
+            f"rename one: dataset.rename_column({named!r}, 'prompt')",
+        )
+    if len(dataset) == 0:
+        raise InputError(f"{role} with at least {smallest} rows", "an empty dataset", "check how it was loaded")
+    if len(dataset) < smallest:
+        raise InputError(
+            f"{role} with at least one rollout of prompts, {smallest}",
+            f"{len(dataset)} rows",
+            "lower per_device_train_batch_size or gradient_accumulation_steps, or add prompts",
+        )
+    for row, prompt in enumerate(dataset["prompt"]):
+        if not isinstance(prompt, str | list):
+            raise InputError(
+                f"a text or a conversation in every row of {role}'s column 'prompt'",
+                f"{prompt!r} in row {row}",
+                "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)",
+            )
+
+
+def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
+    """Refuses a separate critic that is no encoder-decoder, or that the advantage estimator would not ask."""
+    if value_model is None:
+        return
+    if not args.has_critic:
+        raise InputError(
+            f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic",
+            f"a {type(value_model).__name__}",
+            "leave value_model out, or set advantage_estimator='gae'",
+        )
+    if args.detach_value_head:
+        raise InputError(
+            "detach_value_head=False with a value_model, whose decoder shares nothing with the policy",
+            "detach_value_head=True",
+            "leave one of the two out",
+        )
+    check_seq2seq_model(value_model)

@@ -1,0 +1,130 @@
+"""From a score a response to an advantage a token, by one of four estimators. Pure functions.
+
+Leaves out: whitening of advantages (masking.py), and where the KL penalty goes (update.py).
+"""
+
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.ppo.maths.masking import check_same_shape
+
+
+def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
+    """The KL penalty on every token, and the score on the last real one.
+
+        reward[b, t] = -kl_coef * kl[b, t] + (score[b] if t is the last real token of b else 0)
+    Source: Ouyang et al. (arXiv 2203.02155), equation 2, as done in arXiv 2403.17031.
+
+    Args:
+        scores: (B,) one a response.
+        kl: (B, T) in nats a token.
+        response_mask: (B, T); every row has at least one real token.
+
+    Returns:
+        (B, T), 0 where the mask is False.
+    """
+    check_same_shape(kl=kl, response_mask=response_mask)
+    if scores.shape != kl.shape[:1]:
+        raise ValueError(f"scores must be ({kl.shape[0]},) for kl {tuple(kl.shape)}, got {tuple(scores.shape)}")
+    rewards = torch.where(response_mask, -kl_coef * kl, torch.zeros_like(kl))
+    last = response_mask.sum(dim=1) - 1
+    return rewards.scatter_add(1, last.unsqueeze(1), scores.unsqueeze(1).to(rewards.dtype))
+
+
+def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation over each response; the state after the last real token is worth 0.
+
+        delta[t]     = reward[t] + gamma * value[t + 1] - value[t]
+        advantage[t] = delta[t] + gamma * lam * advantage[t + 1]
+        return[t]    = advantage[t] + value[t]
+    Source: Schulman et al. (arXiv 1506.02438), equations 11 and 16.
+
+    Args:
+        rewards: (B, T).
+        values: (B, T), the value of the state before token t is chosen.
+        response_mask: (B, T), True on a prefix of every row.
+
+    Returns:
+        advantages (B, T) and returns (B, T), 0 where the mask is False.
+    """
+    check_same_shape(rewards=rewards, values=values, response_mask=response_mask)
+    mask = response_mask.to(rewards.dtype)
+    rewards = torch.where(response_mask, rewards, torch.zeros_like(rewards))
+    values = torch.where(response_mask, values, torch.zeros_like(values))
+    advantages = torch.zeros_like(rewards)
+    next_value = torch.zeros_like(rewards[:, 0])
+    next_advantage = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        # What is masked stays 0, so that the last real token sees 0 behind it wherever its row ends.
+        next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]
+        next_value = values[:, t]
+        advantages[:, t] = next_advantage
+    return advantages, advantages + values
+
+
+def reward_to_go(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
+    """REINFORCE's advantage without a critic: what each response still earns from a token on.
+
+        advantage[t] = reward[t] + gamma * advantage[t + 1]
+    Source: Williams, "Simple statistical gradient-following algorithms" (1992); whitened over the batch it is
+    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0.
+
+    Args:
+        rewards: (B, T).
+        response_mask: (B, T), True on a prefix of every row.
+
+    Returns:
+        (B, T), 0 where the mask is False.
+    """
+    advantages, _ = gae(rewards, torch.zeros_like(rewards), response_mask, gamma=gamma, lam=1.0)
+    return advantages
+
+
+def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
+    """RLOO: each response against the mean of the others to its prompt.
+
+        advantage[i] = total[i] - mean of total[j] over the other responses j of the group
+    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper takes a whole response for
+    one action; here the advantage is shared by its tokens, and each has a clipped ratio of its own.
+
+    Args:
+        totals: (B,) what each response earned, KL penalty included where it is in the reward; the `num_generations`
+            responses to one prompt lie side by side.
+
+    Returns:
+        (B,).
+    """
+    groups = _groups(totals, num_generations)
+    others = (groups.sum(dim=1, keepdim=True) - groups) / (num_generations - 1)
+    return (groups - others).flatten()
+
+
+def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) -> Tensor:
+    """GRPO: each response against its group's mean, in units of the group's standard deviation.
+
+        advantage[i] = (total[i] - mean of the group) / (std of the group + epsilon)
+    Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
+    deviation (n - 1) as in TRL. The paper's loss is a mean over each response's tokens (1/|o|), then over responses;
+    ours is a mean over all tokens of the mini-batch, in which every token weighs the same, whatever its response's
+    length (as in DAPO, arXiv 2503.14476).
+
+    Args:
+        totals: (B,), the `num_generations` responses to one prompt side by side.
+
+    Returns:
+        (B,); 0 where a whole group earned the same.
+    """
+    groups = _groups(totals, num_generations)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred / (groups.std(dim=1, keepdim=True) + epsilon)).flatten()
+
+
+def _groups(totals: Tensor, num_generations: int) -> Tensor:
+    """(B,) -> (prompts, num_generations)."""
+    if totals.ndim != 1 or num_generations < 2 or len(totals) % num_generations:
+        raise ValueError(
+            f"totals must be (B,) with B a multiple of num_generations >= 2, got {tuple(totals.shape)} "
+            f"and {num_generations}"
+        )
+    return totals.view(-1, num_generations)

@@ -1,0 +1,82 @@
+"""Which response tokens are real, and means and whitening over them alone. Pure functions.
+
+Leaves out: which tokens may be sampled (token_rules.py).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+
+
+def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
+    """True up to and including the first EOS of each row; all True in a row without one.
+
+    The decoder's start token must already be gone: BART starts with its EOS, T5 with its pad, so neither can be
+    told from its position in the row once it is kept.
+
+    Args:
+        response_ids: (B, T) token ids without the decoder start.
+        eos_token_ids: every id that ends a response.
+
+    Returns:
+        (B, T) bool, the `response_mask`.
+    """
+    is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
+    eos_before = is_eos.long().cumsum(dim=1) - is_eos.long()
+    return eos_before == 0
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raises ValueError with every name and shape unless all the tensors have one shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError("shapes must agree: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of `values` (B, T) where `mask` (B, T) is True, as a 0-d tensor; what is masked may hold anything."""
+    check_same_shape(values=values, mask=mask)
+    return torch.where(mask, values, torch.zeros_like(values)).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` (B, T) where `mask` (B, T) is True; 0 where nothing is."""
+    return masked_sum(values, mask) / mask.sum().clamp(min=1)
+
+
+def masked_whiten(
+    values: Tensor,
+    mask: Tensor,
+    *,
+    shift_mean: bool = True,
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    epsilon: float = 1e-8,
+) -> Tensor:
+    """Scales to variance 1, and shifts to mean 0, over the masked tokens of all processes.
+
+        whitened = (values - mean) / sqrt(variance + epsilon)   [+ mean, if not shift_mean]
+
+    The variance is the unbiased one (n - 1), as in TRL. Rewards are whitened without the shift and advantages
+    with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not show.
+
+    Args:
+        values: (B, T).
+        mask: (B, T) bool.
+        reduce: adds a tensor over processes; the identity on one process.
+
+    Returns:
+        (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.
+    """
+    precise = torch.float32 if values.device.type == "mps" else torch.float64
+    numbers = torch.where(mask, values, torch.zeros_like(values)).to(precise)
+    count, total = reduce(torch.stack([mask.sum().to(precise), numbers.sum()]))
+    mean = total / count.clamp(min=1)
+    squares = reduce(torch.where(mask, (numbers - mean) ** 2, torch.zeros_like(numbers)).sum())
+    variance = torch.where(count > 1, squares / (count - 1).clamp(min=1), 1.0)
+    whitened = (numbers - mean) * torch.rsqrt(variance + epsilon)
+    if not shift_mean:
+        whitened = whitened + mean
+    return torch.where(mask, whitened, torch.zeros_like(whitened)).to(values.dtype)

@@ -1,0 +1,148 @@
+"""Completions with their scores: a table in the console, and one parquet file a step, in the layout of TRL's GRPO.
+
+Columns: step, prompt, completion, one a reward, what rewards gave to `log_extra`, and advantage where it is known.
+Rollouts go to `completions/completions_00012.parquet` in the output folder, held-out prompts to
+`eval_completions/completions_00012.parquet`. Leaves out: trackers.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.policy.prompts import prompt_lines
+
+Table = dict[str, list[Any]]  # column name -> one value a row
+FOLDER, EVAL_FOLDER = "completions", "eval_completions"
+SHOWN_CHARACTERS = 200
+
+
+class CompletionLog:
+    """The completions of the last rollout, kept until they are logged.
+
+    Without `log_completions` nothing is kept, printed or written. The files hold all rows; of those that are printed
+    there are `num_completions_to_print`.
+
+    Args:
+        main_process: the one that prints and writes.
+    """
+
+    def __init__(self, args: Seq2SeqPPOConfig, *, main_process: bool):
+        self.output_dir = Path(str(args.output_dir))
+        self.enabled = args.log_completions
+        self.limit = args.num_completions_to_print
+        self.main_process = main_process
+        self._parts: list[Table] = []
+        self._rollout: Table = {}
+
+    def add(self, table: Table) -> None:
+        """Keeps a part of the running rollout."""
+        if self.enabled:
+            self._parts.append(table)
+
+    def end_rollout(self, advantages: Tensor, response_mask: Tensor) -> None:
+        """Joins the parts; they take the place of an earlier rollout that was not logged.
+
+        Args:
+            advantages, response_mask: (B, T) of the rows in the order of the parts. A response's advantage is the
+                mean over its tokens, which rloo and grpo give all the same one.
+        """
+        if self.enabled:
+            total = torch.where(response_mask, advantages, torch.zeros_like(advantages)).sum(1)
+            mean = total / response_mask.sum(1).clamp(min=1)
+            self._rollout = {**join_tables(self._parts), "advantage": mean.tolist()}
+            self._parts = []
+
+    def log_rollout(self, step: int) -> None:
+        """Prints and writes the last rollout, once."""
+        if self.enabled:
+            table, self._rollout = self._rollout, {}
+            self._log(table, step, FOLDER, f"Step {step}")
+
+    def log_batch(self, table: Table, step: int) -> None:
+        """Prints and writes rows of this process that a loop of its own drew; the parts kept so far are dropped."""
+        if self.enabled:
+            self._parts, self._rollout = [], {}
+            self._log(table, step, FOLDER, f"Step {step}")
+
+    def log_evaluation(self, table: Table, step: int) -> None:
+        """Prints and writes the held-out rows of this process."""
+        if self.enabled:
+            self._log(table, step, EVAL_FOLDER, f"Held-out prompts after step {step}")
+
+    def _log(self, table: Table, step: int, folder: str, title: str) -> None:
+        table = join_tables(gather_object([table]))
+        if self.main_process and table:
+            write_completions(self.output_dir / folder, table, step)
+            if self.limit != 0:
+                print_completions(table, title, self.limit)
+
+
+def join_tables(tables: Sequence[Table]) -> Table:
+    """All rows under all columns, None where a table lacks a column."""
+    columns = dict.fromkeys(name for table in tables for name in table)
+    joined: Table = {name: [] for name in columns}
+    for table in tables:
+        rows = len(next(iter(table.values()), []))
+        for name in columns:
+            joined[name] += table.get(name, [None] * rows)
+    return joined
+
+
+def write_completions(folder: Path, table: Table, step: int) -> Path:
+    """Writes one step's completions, every row with its step; returns the file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = len(next(iter(table.values())))
+    columns = {"step": [step] * rows, **table}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"completions_{step:05d}.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({name: _arrow(values) for name, values in columns.items()}), path)
+    return path
+
+
+def _arrow(values: list[Any]) -> Any:
+    """A parquet column; what a reward logs may be of mixed kinds, and is then written as text."""
+    import pyarrow
+
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
+        return pyarrow.array([None if value is None else str(value) for value in values])
+
+
+def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | None = None) -> None:
+    """Prints the first `limit` rows (None: all) as wide as the terminal; long texts are cut."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=title, expand=True, show_lines=True)
+    styles = {"prompt": "yellow", "completion": "green", "advantage": "magenta"}
+    for name in table:
+        is_text = name in ("prompt", "completion")
+        shown.add_column(
+            name.replace("_", " "),
+            style=styles.get(name, "cyan"),
+            ratio=1 if is_text else None,
+            max_width=None if is_text else 9,  # a long name is folded, so that the texts keep their room
+            overflow="fold",
+            justify="left" if is_text else "right",
+        )
+    for row in list(zip(*table.values(), strict=True))[:limit]:
+        shown.add_row(*(Text(_cell(name, value)) for name, value in zip(table, row, strict=True)))
+    Console().print(shown)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in ("prompt", "completion"):
+        text = prompt_lines(value)
+        return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "" if value is None else str(value)

@@ -1,0 +1,73 @@
+"""Models into the trainer: loading by name, the adapter, the frozen reference.
+
+Leaves out: checkpoints (checkpoint.py).
+"""
+
+import copy
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.input_checks import check_reference, check_trained_dtype
+from trl_rewards_plugin.ppo.policy.policy import bare_model
+
+
+def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model and its tokenizer; names are loaded in float32, whatever the checkpoint was stored in."""
+    name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
+    if isinstance(model, str | os.PathLike):
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+    if processing_class is None:
+        if not name:
+            raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
+        processing_class = AutoTokenizer.from_pretrained(name)
+    return model, processing_class
+
+
+def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | None:
+    """The separate critic with dropout off, or None; names are loaded in float32.
+
+    Raises:
+        InputError: it is the policy itself, is not in float32, or has fewer token embeddings than the policy.
+    """
+    if value_model is None:
+        return None
+    if isinstance(value_model, str | os.PathLike):
+        value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
+    if value_model is bare_model(policy):
+        raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
+    check_trained_dtype(value_model)
+    tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
+    if tokens < needed:
+        raise InputError(
+            f"a value_model that reads the policy's {needed} tokens",
+            f"one of {tokens} tokens",
+            "start it from the same model",
+        )
+    settle(value_model)
+    return value_model
+
+
+def policy_and_reference(
+    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
+) -> tuple[Any, nn.Module | None]:
+    """The policy with dropout off, and the frozen reference (None: the policy without its new adapter)."""
+    if peft_config is not None:
+        from peft import get_peft_model
+
+        policy = get_peft_model(policy, peft_config)
+    check_trained_dtype(policy)
+    settle(policy)
+    if ref_model is not None:
+        check_reference(ref_model, policy)
+    elif peft_config is None:
+        ref_model = copy.deepcopy(policy)
+    if ref_model is not None:
+        settle(ref_model)
+        ref_model.eval().requires_grad_(False)
+    return policy, ref_model

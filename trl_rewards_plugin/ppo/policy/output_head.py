@@ -1,0 +1,128 @@
+"""Log-probabilities and entropies of tokens without logits of B x T x V: the output matrix, a few steps at a time.
+
+For a vocabulary of 32,000 the logits of one batch outweigh all else that an update keeps. Here each slice of steps is
+multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass computes it again
+(Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+Leaves out: the decoder below the output matrix (architectures.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.ppo.architectures.families import SCORED_TOKEN_BY_TOKEN, run_decoder
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
+
+SLICE = 2**25
+"""Logits that are held at once, about: 128 MiB in float32. Smaller batches are not computed twice."""
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """What turns a decoder's features into logits.
+
+    Attributes:
+        matrix: the output embeddings.
+        bias: added to the logits, as in BART and Marian; often None.
+        softcap: logits are squashed to +- this by a tanh, as in T5Gemma; often None.
+    """
+
+    matrix: nn.Module
+    bias: Tensor | None
+    softcap: float | None
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(B, T, H) -> (B, T, V)."""
+        logits: Tensor = self.matrix(features)
+        if self.bias is not None:
+            logits = logits + self.bias.to(logits.device)
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+def output_head(model: PreTrainedModel) -> OutputHead:
+    """The head that the model says it has; `head_is_whole` tells whether that is all there is to its logits."""
+    config = model.config.get_text_config(decoder=True)
+    return OutputHead(
+        cast(nn.Module, model.get_output_embeddings()),
+        getattr(model, "final_logits_bias", None),
+        getattr(config, "final_logit_softcapping", None),
+    )
+
+
+@torch.no_grad()
+def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
+    """Whether features through `output_head` give the model's own logits, tried on one prompt of one token."""
+    head = output_head(model)
+    if not isinstance(head.matrix, nn.Linear) or model.config.model_type in SCORED_TOKEN_BY_TOKEN:
+        return False
+    device = next(model.parameters()).device
+    prompt = torch.tensor([[rules.eos_ids[0]]], device=device)
+    mask = torch.ones_like(prompt, dtype=torch.bool)
+    inputs = torch.tensor([[*rules.prefix, rules.eos_ids[0]]], device=device)
+    own, _ = run_decoder(model, prompt, mask, inputs)
+    features, _ = decoder_features(model, prompt, mask, inputs)
+    ours = head.logits(features)
+    return ours.shape == own.shape and torch.allclose(ours, own, atol=1e-4, rtol=1e-4)
+
+
+def decoder_features(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    decoder_input_ids: Tensor,
+    encoder_states: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the output matrix is given (B, T, H), and the decoder's last hidden states (B, T, H); they may be scaled.
+
+    The arguments are those of `run_decoder`. The model is run as it is, but its output matrix sees no step.
+    """
+    seen: list[Tensor] = []
+
+    def keep_no_step(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen.append(inputs[0])
+        return (inputs[0][:, :0], *inputs[1:])
+
+    matrix = cast(nn.Module, model.get_output_embeddings())
+    hook = matrix.register_forward_pre_hook(keep_no_step)
+    try:
+        _, hidden = run_decoder(model, prompt_ids, prompt_mask, decoder_input_ids, encoder_states)
+    finally:
+        hook.remove()
+    return torch.cat(seen, dim=1), hidden
+
+
+def score_in_slices(
+    head: OutputHead, features: Tensor, token_ids: Tensor, rules: TokenRules, slice_size: int = SLICE
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (B, T), in nats, of response tokens; the entropies without gradient.
+
+    Args:
+        features: (B, T, H) what the output matrix is given before each token.
+        token_ids: (B, T).
+        slice_size: logits to hold at once, about.
+    """
+    vocabulary = cast(Any, head.matrix).weight.shape[0]
+    steps = max(1, slice_size // (len(token_ids) * vocabulary))
+
+    def score(part: Tensor, ids: Tensor, first_step: int) -> TokenScores:
+        return token_scores(rules.log_weights(head.logits(part), first_step), ids)
+
+    width = token_ids.shape[1]
+    if width <= steps:
+        return score(features, token_ids, 0)
+    scored = []
+    for start in range(0, width, steps):
+        part, ids = features[:, start : start + steps], token_ids[:, start : start + steps]
+        if torch.is_grad_enabled():
+            scored.append(checkpoint(score, part, ids, start, use_reentrant=False))
+        else:
+            scored.append(score(part, ids, start))
+    logprobs, entropies = zip(*scored, strict=True)
+    return torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1)

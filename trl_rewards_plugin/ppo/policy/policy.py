@@ -1,0 +1,206 @@
+"""The policy and its value head as one module: token ids in, log-probabilities, entropies and values out.
+
+One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Teacher forcing here and sampling in
+rollout.py go through the same `TokenRules`, so both speak of one distribution.
+Leaves out: sampling, and the reference policy's weights (they live beside this module, frozen).
+"""
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.ppo.architectures.families import decoder_width, run_decoder
+from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.policy.output_head import decoder_features, output_head, score_in_slices
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.ppo.policy.token_scores import token_scores
+
+
+class PolicyOutput(NamedTuple):
+    """What the policy says of given responses; every field is (B, T) float32.
+
+    Attributes:
+        logprobs: of each response token, in nats.
+        entropies: of the distribution that each token was drawn from, in nats; without gradient.
+        values: of the state before each token.
+    """
+
+    logprobs: Tensor
+    entropies: Tensor
+    values: Tensor
+
+
+class PolicyWithValueHead(nn.Module):
+    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state.
+
+    Args:
+        policy: a sequence-to-sequence `PreTrainedModel`, or a `PeftModel` around one. It stays reachable, as it was
+            passed, under `policy`, and is what gets saved.
+        has_critic: False leaves the head out; all values are then 0.
+        detach_value_head: the value loss trains the head alone.
+        value_model: a further encoder-decoder of the same vocabulary, on whose decoder the head sits instead.
+        sliced: logits are computed a few steps at a time; `output_head.head_is_whole` says whether they can be.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        *,
+        has_critic: bool = True,
+        detach_value_head: bool = False,
+        value_model: PreTrainedModel | None = None,
+        sliced: bool = False,
+    ):
+        super().__init__()
+        self.policy = policy
+        self.value_model = value_model
+        self.detach_value_head = detach_value_head
+        self.sliced = sliced
+        self.value_head = _zero_head(decoder_width(value_model or self.core)) if has_critic else None
+
+    @property
+    def core(self) -> PreTrainedModel:
+        """The plain encoder-decoder that computes: the policy, or what lies inside its adapter."""
+        return bare_model(self.policy)
+
+    def critic_parts(self) -> dict[str, nn.Module]:
+        """What the value loss alone trains, by name: the head, and a separate value model; often less."""
+        parts = {"value_head": self.value_head, "value_model": self.value_model}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def config(self) -> Any:
+        """The policy's own configuration, which the host looks for here."""
+        return self.core.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The policy's own generation configuration."""
+        return self.core.generation_config
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the layers that FSDP makes units of, which accelerate looks for here."""
+        present = {type(module).__name__ for module in self.modules()}
+        return [name for name in self.core._no_split_modules or [] if name in present]
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The policy's own `generate`."""
+        return cast(Any, self.policy).generate(*args, **kwargs)
+
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Turns on gradient checkpointing in the policy; the host's name since transformers 5.23."""
+        cast(Any, self.core).activation_checkpointing_enable(**settings)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Turns on gradient checkpointing in the policy; the host's name before transformers 5.23."""
+        cast(Any, self.core).gradient_checkpointing_enable(**settings)
+
+    def forward(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        response_ids: Tensor,
+        rules: TokenRules,
+        encoder_states: Tensor | None = None,
+        *,
+        critic_only: bool = False,
+    ) -> PolicyOutput:
+        """Scores responses by teacher forcing.
+
+        Args:
+            prompt_ids, prompt_mask: (B, S).
+            response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
+            rules: the distribution that the tokens were drawn from.
+            encoder_states: (B, S, H) of the policy's encoder, where they are known already.
+            critic_only: no gradient reaches the policy, by whatever way.
+        """
+        with torch.no_grad() if critic_only else nullcontext():
+            logprobs, entropies, hidden = score_responses(
+                self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states, sliced=self.sliced
+            )
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompt_ids, prompt_mask, response_ids, rules))
+
+    def values(
+        self, hidden: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
+    ) -> Tensor:
+        """The critic's values (B, T) of the states before each token; 0 where there is no critic.
+
+        Args:
+            hidden: (B, T, H) the policy decoder's last hidden states, which a separate value model does not read.
+        """
+        if self.value_head is None:
+            return torch.zeros(hidden.shape[:2], device=hidden.device)
+        if self.value_model is not None:
+            _, hidden = teacher_forced(self.value_model, prompt_ids, prompt_mask, response_ids, rules)
+        elif self.detach_value_head:
+            hidden = hidden.detach()
+        # In float32 even under autocast: returns are compared with values to a few hundredths.
+        with torch.autocast(hidden.device.type, enabled=False):
+            values: Tensor = self.value_head(hidden.float())
+        return values.squeeze(-1)
+
+
+def _zero_head(width: int) -> nn.Linear:
+    """A critic that starts at 0 leaves the first advantages to the rewards alone (arXiv 2403.17031)."""
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def bare_model(model: nn.Module) -> PreTrainedModel:
+    """The `PreTrainedModel` inside a `PeftModel`, or the model itself."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast(PreTrainedModel, model)
+
+
+def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
+    """Responses (B, T) behind what the decoder starts with, without their last token: (B, P + T - 1)."""
+    start = known_ids(prefix, response_ids.device).expand(len(response_ids), -1)
+    return torch.cat([start, response_ids[:, :-1]], dim=1)
+
+
+def score_responses(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    rules: TokenRules,
+    encoder_states: Tensor | None = None,
+    *,
+    sliced: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities and entropies (B, T) of response tokens, in nats, and the decoder's hidden states (B, T, H).
+
+    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding.
+    """
+    if not sliced:
+        log_weights, hidden = teacher_forced(model, prompt_ids, prompt_mask, response_ids, rules, encoder_states)
+        return *token_scores(log_weights, response_ids), hidden
+    inputs = decoder_inputs(response_ids, rules.prefix)
+    features, hidden = decoder_features(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    first = len(rules.prefix) - 1
+    logprobs, entropies = score_in_slices(output_head(model), features[:, first:], response_ids, rules)
+    return logprobs, entropies, hidden[:, first:]
+
+
+def teacher_forced(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    rules: TokenRules,
+    encoder_states: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses.
+
+    With `encoder_states` (B, S, H) the encoder is not run again. What the decoder reads before the response's first
+    token was not chosen by the policy: nothing is said of it.
+    """
+    inputs = decoder_inputs(response_ids, rules.prefix)
+    logits, hidden = run_decoder(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    first = len(rules.prefix) - 1
+    return rules.log_weights(logits[:, first:]), hidden[:, first:]

@@ -1,0 +1,132 @@
+"""Which tokens a response may hold, and how it starts and ends: the one place that knows special tokens.
+
+The same mask is used where tokens are sampled, scored and compared with the reference, so that all three speak of
+one distribution: softmax(logits / temperature) over the allowed tokens.
+Tokens that `generate` would force are not chosen by the policy and carry no loss. A forced first token (a language
+code, BART's bos) is part of what the decoder starts with, as it will be when the saved model generates. A forced EOS
+is left out: a response that is cut has no EOS.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+
+_FORCES_ITS_LANGUAGE = ("m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """How responses of one model start and end, and what may never be in them.
+
+    Attributes:
+        start_id: what the decoder sees before the first response token (T5: its pad; BART: its EOS).
+        eos_ids: every id that ends a response.
+        pad_id: fills up a response after its end; never an action.
+        min_new_tokens: EOS is not allowed before so many other tokens.
+        suppressed: further ids that are never allowed.
+        temperature: logits are divided by it.
+        forced_ids: what the decoder sees after `start_id`, still before the first response token.
+    """
+
+    start_id: int
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    min_new_tokens: int = 0
+    suppressed: tuple[int, ...] = ()
+    temperature: float = 1.0
+    forced_ids: tuple[int, ...] = ()
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """All that the decoder sees before the first response token."""
+        return (self.start_id, *self.forced_ids)
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """Ids that no step allows."""
+        return tuple(sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids))))
+
+    def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
+        """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
+
+        Args:
+            logits: (B, T, V) of the steps first_step ... first_step + T - 1; float32 ones may be overwritten, which
+                spares two passes over the vocabulary.
+
+        Returns:
+            (B, T, V).
+        """
+        weights = logits.float()
+        if self.temperature != 1.0:
+            weights = weights / self.temperature
+        never, eos = (known_ids(ids, logits.device) for ids in (self.never, self.eos_ids))
+        too_early = max(0, self.min_new_tokens - first_step)
+        # Past autograd: where a weight is -inf its probability, and with it every gradient, is 0 already.
+        weights.detach().index_fill_(2, never, -torch.inf)
+        weights.detach()[:, :too_early].index_fill_(2, eos, -torch.inf)
+        return weights
+
+
+def token_rules(
+    model: PreTrainedModel,
+    *,
+    temperature: float = 1.0,
+    min_new_tokens: int = 0,
+    suppressed: tuple[int, ...] = (),
+) -> TokenRules:
+    """The rules of a model, from its generation config or, where that is silent, its config.
+
+    Raises:
+        InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is none of the model's, or
+            a multilingual model is not told its target language.
+    """
+    size = model.get_output_embeddings().weight.shape[0]
+    beyond = [token for token in suppressed if not 0 <= token < size]
+    if beyond:
+        raise InputError(f"suppress_tokens from 0 to {size - 1}", str(beyond), "leave these ids out")
+    start, eos, pad = (_token_id(model, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"))
+    eos_ids = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
+    forced = _find(model, "forced_bos_token_id")
+    _check_language(model, forced, start_is_eos=start in eos_ids)
+    forced_ids = () if forced is None else (forced,)
+    return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
+
+
+def _find(model: PreTrainedModel, name: str) -> Any:
+    for config in (model.generation_config, model.config):
+        value = getattr(config, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _token_id(model: PreTrainedModel, name: str) -> Any:
+    value = _find(model, name)
+    if value is None:
+        raise InputError(
+            f"a model whose generation config or config sets {name}",
+            f"{name}=None in both for {type(model).__name__}",
+            f"set model.generation_config.{name} before the model is passed",
+        )
+    return value
+
+
+def _check_language(model: PreTrainedModel, forced: int | None, *, start_is_eos: bool) -> None:
+    """Refuses a translator that would have to guess which language to write.
+
+    mBART-50 forces it as the others do; the first mBART starts its decoder with it instead.
+    """
+    family = model.config.model_type
+    if forced is None and (family in _FORCES_ITS_LANGUAGE or (family == "mbart" and start_is_eos)):
+        raise InputError(
+            f"the target language of {type(model).__name__}, a multilingual model",
+            "forced_bos_token_id=None in its generation config",
+            "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
+            "tokenizer.convert_tokens_to_ids('fra_Latn'); to go on by name, save it with save_pretrained first",
+        )

@@ -1,0 +1,113 @@
+"""What a person sees of a run: the plan, the before/after table, outputs side by side.
+
+Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trl_rewards_plugin.runs.formula import WEIGHTED_SUM, reward_formula
+
+GUARD_NAMES = {
+    "rouge_l_source": "ROUGE-L to the source",
+    "output_length": "words an output",
+    "distinct": "distinct outputs",
+    "not_whole_input": "not the whole input",
+}
+MAX_WIDTH = 110
+
+
+def terminal_width() -> int:
+    """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
+
+
+def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | None = None) -> str:
+    """`1 x acceptability + 0.5 x neutrality`; with an `aggregation` other than the weighted sum its formula."""
+    return reward_formula(described, aggregation or WEIGHTED_SUM)
+
+
+def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
+    """One labelled line an entry, wrapped with a hanging indent."""
+    pad = max(map(len, lines)) + 2
+    wrapped = (
+        textwrap.fill(
+            text,
+            width or terminal_width(),
+            initial_indent=f"{label:<{pad}}",
+            subsequent_indent=" " * pad,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for label, text in lines.items()
+    )
+    return "\n".join(wrapped)
+
+
+def format_table(metrics: Mapping[str, Any]) -> str:
+    """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
+    # 79 columns wide: the least that a terminal has.
+    lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
+    gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
+    for name, gain in gains.items():
+        before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
+        low, high = ("-" if end is None else f"{end:+.2f}" for end in gain["ci95"])
+        lines.append(
+            f"{_row_name(name)} {number(before):>6} {number(after):>6}{number(gain['mean'], '+'):>8}  "
+            f"{f'{low} to {high}':<14}{number(sources):>8}{number(best):>11}"
+        )
+    for name in gains:
+        before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
+        change = None if before is None or after is None else after - before
+        label = _row_name(name, ", greedy")
+        lines.append(f"{label} {number(before):>6} {number(after):>6}{number(change, '+'):>8}")
+    lines.append("")
+    for name, pair in metrics["guard"].items():
+        ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
+        label = GUARD_NAMES.get(name, name)
+        lines.append(f"{label:<22} {number(pair['before']):>6} {number(pair['after']):>6}{ratio:>8}".rstrip())
+    if metrics["kl"] is not None:
+        lines.append(f"{'KL to the start, nats':<22}{number(0.0):>7}{number(metrics['kl']):>7}")
+    note = (
+        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
+        "interval: paired bootstrap over prompts"
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
+    return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
+
+
+def _row_name(name: str, suffix: str = "") -> str:
+    room = 22 - len(suffix) - 1
+    return f"{name[:room] + suffix:<22}"
+
+
+def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Source, then before and after side by side, with their scores.
+
+    Args:
+        rows: Each with `source`, `before`, `after` and the totals `before_reward`, `after_reward`.
+        width: Columns; the terminal's if None.
+    """
+    width = width or terminal_width()
+    column = (width - 3) // 2
+    blocks = []
+    for row in rows:
+        source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
+        block = textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")
+        left, right = (
+            textwrap.wrap(f"{side} ({row[f'{side}_reward']:+.2f}): {row[side] or '(nothing)'}", column)
+            for side in ("before", "after")
+        )
+        height = max(len(left), len(right))
+        left, right = (lines + [""] * (height - len(lines)) for lines in (left, right))
+        block += [f"{first:<{column}} | {second}".rstrip() for first, second in zip(left, right, strict=True)]
+        blocks.append("\n".join(block))
+    return "\n\n".join(blocks)

@@ -1,0 +1,130 @@
+"""Measures a model, or a file of outputs, by any metrics; with a second side also the paired gain with its interval.
+
+`trl-rewards evaluate` is `evaluate_outputs(settings)`. Leaves out: training, and the numbers of a run itself
+(`evaluation.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.recipes import console as report
+from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_table
+from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
+from trl_rewards_plugin.runs import folder as run_folder
+
+PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
+
+_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
+"""Row name -> side ("before", "after") -> values."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result.
+
+    Attributes:
+        result: What `evaluation.json` holds.
+        folder: Where it is.
+    """
+
+    result: dict[str, Any]
+    folder: Path
+
+
+def say(text: str) -> None:
+    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
+    print(text, flush=True)
+
+
+def evaluate_outputs(
+    settings: EvaluationSettings, *, echo: Callable[[str], None] = say, progress: bool = True
+) -> Comparison:
+    """Checks, generates, measures, prints a table, and writes JSON, picture and outputs.
+
+    Raises:
+        InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
+    """
+    job = EvaluationJob(settings)
+    echo(report.format_plan(job.plan()) + "\n")
+    measures = job.load_measures()
+    sides = {side: job.outputs_of(side, progress) for side in job.names}
+    rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()}, progress)
+    result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
+    echo(format_table(result))
+    _write(job, result, rows, sides)
+    echo(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
+    return Comparison(result, job.folder)
+
+
+def _measure_sides(
+    measures: Sequence[Measure], sides: Mapping[str, Texts], progress: bool
+) -> dict[str, dict[str, Values]]:
+    from tqdm.auto import tqdm
+
+    rows: dict[str, dict[str, Values]] = {}
+    steps = [(measure, side) for measure in measures for side in sides]
+    for measure, side in (bar := tqdm(steps, desc="Metrics", disable=not progress, file=sys.stderr)):
+        bar.set_postfix_str(f"{measure.name}, {side}")
+        for name, values in measure.measure(sides[side]).items():
+            rows.setdefault(name, {})[side] = values
+    return rows
+
+
+def _summaries(rows: _Rows) -> dict[str, Any]:
+    """Row name -> means, and the paired gain where each text has a number on both sides."""
+    summaries: dict[str, Any] = {}
+    for name, found in rows.items():
+        summary: dict[str, Any] = {side: values.mean for side, values in found.items()}
+        after, before = found.get("after"), found.get("before")
+        if after is not None and after.per_text is not None:
+            summary["quartiles"] = _quartiles(after.per_text)
+            if before is not None and before.per_text is not None:
+                summary["gain"] = paired_gain(before.per_text.tolist(), after.per_text.tolist())
+        summaries[name] = summary
+    return summaries
+
+
+def _quartiles(values: np.ndarray) -> list[float] | None:
+    """Least, 25 %, median, 75 %, most of (N,), NaNs aside."""
+    scored = values[~np.isnan(values)]
+    return np.quantile(scored, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scored) else None
+
+
+def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Mapping[str, list[str]]) -> None:
+    """Picture, outputs, and last the numbers: a folder that has them is complete."""
+    from trl_rewards_plugin.charts.histograms import save_distributions
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    per_text = {
+        name: {side: values.per_text for side, values in found.items() if values.per_text is not None}
+        for name, found in rows.items()
+    }
+    drawn = {name: (found.get("before"), found["after"]) for name, found in per_text.items() if "after" in found}
+    gains = {name: result["metrics"][name]["gain"] for name in drawn if "gain" in result["metrics"][name]}
+    title = ", ".join(f"{side}: {result[side]}" for side in sides) if len(sides) > 1 else result["after"]
+    save_distributions(drawn, gains, f"{title} ({result['n']} outputs)", job.folder / PICTURE)
+    table = [_table_row(job, place, sides, per_text) for place in range(result["n"])]
+    run_folder.write_completions(job.folder / OUTPUTS, table)
+    run_folder.write_json(job.folder / RESULT, result)
+
+
+def _table_row(
+    job: EvaluationJob, place: int, sides: Mapping[str, list[str]], per_text: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    if job.held_out is not None:
+        row |= {"prompt": job.held_out.prompts[place], "source": job.held_out.sources[place]}
+    row |= {side: outputs[place] for side, outputs in sides.items()}
+    for name, found in per_text.items():
+        row |= {f"{side} {name}": float(values[place]) for side, values in found.items()}
+    return row

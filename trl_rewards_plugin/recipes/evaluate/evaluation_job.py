@@ -1,0 +1,210 @@
+"""EvaluationJob: the settings of `trl-rewards evaluate`, defaults filled in, checked before a model is loaded.
+
+Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring (`compare.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.recipes.data import load_run_data
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, load_measures
+from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
+from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
+from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.facts import versions
+from trl_rewards_plugin.runs.public_names import public_name
+
+RESULT = "evaluation.json"
+# As a policy is sampled in training: softmax(logits), whatever the checkpoint's own defaults are.
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
+
+
+class EvaluationJob:
+    """One evaluation.
+
+    Attributes:
+        names: "before" (where there is one) and "after" -> model or file of outputs.
+        folder: Where the results go.
+        held_out: The prompts; None where both sides are files and no data set is named.
+
+    Raises:
+        InputError: input that cannot work.
+    """
+
+    def __init__(self, settings: EvaluationSettings):
+        self.settings = settings
+        self.config = _run_config(settings.model)
+        self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
+        before = self._before()
+        self.names: dict[str, str] = {} if before is None else {"before": before}
+        self.names["after"] = settings.model or self.preset.model
+        own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
+        self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
+        self._check()
+        self._read = {
+            side: read_outputs(name, self._column(side)) for side, name in self.names.items() if is_outputs_file(name)
+        }
+        self.data_name: str | None = None
+        self.held_out = self._load_prompts()
+        self._check_counts()
+
+    def _before(self) -> str | None:
+        compare = self.settings.compare
+        if compare is None:
+            return self.config.get("model")
+        return None if compare.lower() == "none" else compare
+
+    def _column(self, side: str) -> str:
+        column = self.settings.compare_column if side == "before" else None
+        return column or self.settings.output_column
+
+    def _default(self, name: str) -> Any:
+        given = getattr(self.settings, name)
+        return given if given is not None else self.config.get(name, getattr(self.preset, name, None))
+
+    def _check(self) -> None:
+        from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+
+        settings = self.settings
+        standing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not standing.is_dir():
+            raise InputError("a folder as output_dir", f"the file {standing}", "choose another output_dir")
+        if (self.folder / RESULT).exists() and not settings.overwrite:
+            step = "choose another output_dir, or replace it with overwrite"
+            raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
+        for name in ("rows", "max_new_tokens", "batch_size"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+        for model in self.names.values():
+            if not is_outputs_file(model):
+                check_seq2seq_model(resolve(model))
+
+    def _load_prompts(self) -> HeldOut | None:
+        """The prompts; None where both sides are files and no data set is named."""
+        settings, config = self.settings, self.config
+        options = {"text_column": self._default("text_column"), "prompt_prefix": self._default("prompt_prefix") or ""}
+        if settings.dataset is not None:
+            data = load_run_data(settings.dataset, settings.dataset, **options)
+        elif len(self._read) == len(self.names):
+            return None
+        else:
+            source = config if "dataset" in config else vars(self.preset)
+            seed = config.get("seed", settings.seed)
+            data = load_run_data(source["dataset"], source.get("eval_dataset"), seed=seed, **options)
+        held_out = data.as_held_out()
+        self.data_name = data.eval_name
+        count = min(settings.rows or len(held_out.prompts), len(held_out.prompts))
+        if count < len(held_out.prompts):
+            self.data_name = f"the first {count} of {self.data_name.removeprefix('all ')}"
+        columns = {name: values[:count] for name, values in held_out.columns.items()}
+        return HeldOut(held_out.prompts[:count], held_out.sources[:count], columns)
+
+    def _check_counts(self) -> None:
+        rows = self.settings.rows
+        self._read = {side: texts[:rows] for side, texts in self._read.items()}
+        counts = {self.names[side]: len(texts) for side, texts in self._read.items()}
+        if self.held_out is not None:
+            counts[self.data_name or "prompts"] = len(self.held_out.prompts)
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{count} in {name}" for name, count in counts.items())
+            raise InputError("as many outputs on both sides as prompts", found, "give files of the same prompts")
+        column = self.settings.reference_column
+        known = list(self.held_out.columns) if self.held_out else []
+        if column is not None and column not in known:
+            step = "name a column of the data set"
+            raise InputError(f"the column {column!r} of references", ", ".join(known) or "no columns", step)
+
+    def plan(self) -> dict[str, str]:
+        """What is about to happen, for the reader."""
+        lines = {side.capitalize(): self._shown(side) for side in reversed(self.names)}
+        if self.settings.compare is None and "before" in self.names:
+            lines["Before"] += " (the run started from it)"
+        if self.data_name:
+            lines["Prompts"] = self.data_name
+        if len(self._read) < len(self.names):
+            lines["Decoding"] = self._decoding_words()
+        lines["Metrics"] = ", ".join(self.settings.metrics)
+        if {"grammaticality", "neutrality"} & set(self.settings.metrics):
+            lines["Metrics"] += f"; judges of the preset {self.preset.name}"
+        return lines
+
+    def _shown(self, side: str) -> str:
+        """Name of a side as a person may read it; of a file with its column."""
+        name = self.names[side]
+        column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
+        return public_name(name) + column
+
+    def _decoding_words(self) -> str:
+        how = "sampled at temperature 1" if self.settings.sample else "as each model's generation config says"
+        words = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
+        further = self.settings.generation_kwargs
+        return words + (f", {json.dumps(dict(further))}" if further else "")
+
+    def generation(self) -> dict[str, Any]:
+        """Arguments of `generate`."""
+        length = self.settings.max_new_tokens or self.config.get("response_length")
+        most = {"max_new_tokens": length or self.preset.config["response_length"]}
+        return most | (SAMPLING if self.settings.sample else {}) | dict(self.settings.generation_kwargs or {})
+
+    def load_measures(self) -> list[Measure]:
+        """The metrics, with their models."""
+        given = ["predictions"] + (["references", "sources"] if self.held_out else [])
+        judge = "tiny" if self.preset.name == "tiny" else None
+        arguments = self.settings.metric_kwargs or {}
+        return load_measures(self.settings.metrics, judge=judge, arguments=arguments, given=given)
+
+    def outputs_of(self, side: str, progress: bool) -> list[str]:
+        """N texts of this side."""
+        if side in self._read:
+            return self._read[side]
+        assert self.held_out is not None  # a model always has prompts
+        return generate_outputs(
+            self.names[side],
+            self.held_out.prompts,
+            self.generation(),
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            progress=progress,
+        )
+
+    def texts(self, outputs: Sequence[str]) -> Texts:
+        """These outputs with what belongs to them."""
+        held_out, column = self.held_out, self.settings.reference_column
+        if held_out is None:
+            return Texts(outputs, None, None, None, {})
+        references = held_out.sources if column is None else held_out.columns[column]
+        return Texts(outputs, held_out.prompts, held_out.sources, references, held_out.columns)
+
+    def describe(self, count: int) -> dict[str, Any]:
+        """What the numbers are of."""
+        generated = len(self._read) < len(self.names)
+        return {
+            "after": self._shown("after"),
+            "before": self._shown("before") if "before" in self.names else None,
+            "prompts": self.data_name,
+            "references": self.settings.reference_column or "the prompts without prefix" if self.held_out else None,
+            "n": count,
+            "decoding": self.generation() | {"seed": self.settings.seed} if generated else None,
+            "judges": self.preset.name,
+            "versions": versions(),
+        }
+
+
+def _run_config(model: str | None) -> dict[str, Any]:
+    """`config.yaml` of a run folder; empty for anything else."""
+    folder = Path(model) if model else None
+    if folder is None or not all((folder / name).is_file() for name in (run_folder.CONFIG, run_folder.METRICS)):
+        return {}
+    settings: dict[str, Any] = yaml.safe_load((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    return settings

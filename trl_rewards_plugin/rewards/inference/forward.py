@@ -1,0 +1,117 @@
+"""BatchedForward: token ids -> a classifier's raw outputs, in batches that fit into memory.
+
+Leaves out: loading (shared_classifier.py), which texts go together (batching.py).
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.rewards.inference import devices
+from trl_rewards_plugin.rewards.inference.batching import CPU_TOKEN_BUDGET, TOKEN_BUDGET, token_batches
+from trl_rewards_plugin.rewards.inference.encoding import Encoded, padded
+
+logger = logging.getLogger(__name__)
+
+
+class BatchedForward:
+    """Runs a classifier over encoded texts; where a batch is too large for the memory, halves it and remembers.
+
+    Args:
+        model_id: The model's name, for messages.
+        dtype: bfloat16 and float16 run under autocast.
+
+    Attributes:
+        token_budget: Padded tokens in a forward pass; None until the memory was too small for more.
+    """
+
+    def __init__(self, model_id: str, dtype: torch.dtype | None):
+        self.model_id = model_id
+        self.dtype = dtype
+        self.token_budget: int | None = None
+
+    def logits(self, model: Any, tokenizer: Any, encoded: Encoded, batch_size: int | None) -> Tensor:
+        """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels.
+
+        Raises:
+            torch.OutOfMemoryError: the memory is too small for a single text; a RuntimeError on a CPU.
+        """
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        left = _pads_left(model.config, tokenizer)
+        done: list[int] = []
+        parts = []
+        for waiting in _together(model.config, encoded["input_ids"]):
+            while waiting:
+                budget = self._budget(model.device, batch_size)
+                for places in token_batches([lengths[index] for index in waiting], batch_size, budget):
+                    batch = [waiting[place] for place in places]
+                    outputs = self._try(model, padded(encoded, batch, fills, left))
+                    if outputs is None:
+                        self._halve(model.device, len(batch), lengths[batch[0]])
+                        break
+                    parts.append(outputs)
+                    done.extend(batch)
+                finished = set(done)
+                waiting = [index for index in waiting if index not in finished]
+        # One copy to the CPU for all batches, so that none waits for the results of the one before. New tensors from
+        # here on: those made in inference mode could not enter a caller's loss.
+        batched = torch.cat(parts).float().cpu()
+        logits = torch.empty_like(batched)
+        logits[torch.tensor(done)] = batched
+        return logits
+
+    def _budget(self, device: torch.device, batch_size: int | None) -> int | None:
+        if self.token_budget is not None:
+            return self.token_budget
+        if batch_size is not None:
+            return None
+        return CPU_TOKEN_BUDGET if device.type == "cpu" else TOKEN_BUDGET
+
+    def _try(self, model: Any, inputs: dict[str, Tensor]) -> Tensor | None:
+        """The model's outputs (B, L) on its device; None where the memory was too small and fewer texts may fit."""
+        try:
+            with torch.inference_mode(), devices.precision(model.device, self.dtype):
+                logits: Tensor = model(**devices.to_device(inputs, model.device)).logits
+                return logits
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            texts, tokens = inputs["input_ids"].shape
+            if texts == 1:
+                error.add_note(
+                    f"{self.model_id} does not fit on {model.device} beside one text of {tokens} tokens: lower "
+                    "max_length, give dtype='bfloat16', offload= or another device"
+                )
+                raise
+        # Out here the error's traceback, and the tensors that it holds, are gone.
+        return None
+
+    def _halve(self, device: torch.device, texts: int, tokens: int) -> None:
+        devices.free_memory(device)
+        self.token_budget = max(texts * tokens // 2, 1)
+        logger.warning(
+            f"{self.model_id}: out of memory on {device} at {texts} texts of {tokens} tokens; batches of at most "
+            f"{self.token_budget} padded tokens from now on"
+        )
+
+
+def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The indices of rows that may share a batch: all of them, but for encoder-decoder classifiers (BART, T5).
+
+    These read a row's last EOS and refuse a batch in whose rows it comes in different numbers; a text may hold it.
+    """
+    if not getattr(config, "is_encoder_decoder", False):
+        return [list(range(len(rows)))]
+    groups: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.count(config.eos_token_id), []).append(index)
+    return list(groups.values())
+
+
+def _pads_left(config: Any, tokenizer: Any) -> bool:
+    """Behind the text, so that a neighbour's length never moves its positions, but for XLNet, which reads the end."""
+    return getattr(config, "summary_type", None) == "last" and tokenizer.padding_side == "left"

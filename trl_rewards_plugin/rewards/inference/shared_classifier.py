@@ -1,0 +1,268 @@
+"""SharedClassifier: one loaded text classifier, used by as many rewards as read its labels.
+
+Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on first use; picklable; thread-safe.
+"""
+
+import copy
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.inference import devices
+from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
+from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
+from trl_rewards_plugin.rewards.inference.forward import BatchedForward
+from trl_rewards_plugin.rewards.inference.loading import load_classifier, load_tokenizer
+from trl_rewards_plugin.unreachable import what_to_do
+
+LONGEST = 512
+"""Tokens of a text that are read at most where max_length is not given."""
+
+OFFLOADS = (None, "cpu", "disk")
+
+# Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
+# `max_position_embeddings` are never used, so that RoBERTa's 514 take 512 tokens.
+_OFFSET_POSITIONS = {
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+
+
+def position_limit(config: Any) -> int | None:
+    """Tokens that the model's position embeddings allow; None where the config names no limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    if config.model_type in _OFFSET_POSITIONS:
+        pad = getattr(config, "pad_token_id", None)
+        positions -= (1 if pad is None else pad) + 1
+    return positions
+
+
+def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
+    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "a text classifier: a folder, or an id on the Hub",
+            f"{name!r}: {str(error).splitlines()[0]}",
+            what_to_do(error, "check the spelling", name),
+        ) from error
+
+
+class SharedClassifier:
+    """A sequence classifier and its tokenizer.
+
+    Args:
+        model: Hub id, folder, "bundled:NAME", or a loaded `PreTrainedModel`, which is used as it is, but in eval
+            mode.
+        tokenizer: Its name or object; None is the model's own. Required with a loaded model.
+        revision, dtype: For models loaded here; dtype defaults to float32, whatever the checkpoint holds.
+        device: None is this process's own device, and a loaded model's present one.
+        offload: Where the weights go after each scoring: None leaves them, "cpu" moves them to the CPU's memory,
+            "disk" drops them, to be loaded again.
+
+    Attributes:
+        memo: Where token ids are kept for other classifiers with the same tokenizer; None keeps none.
+        forward: How texts are batched, and what was learnt of the memory.
+
+    Raises:
+        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk"; or a config
+            that cannot be read.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, revision: str | None, device: Any, dtype: Any, offload: str | None = None
+    ):
+        self.revision = revision
+        self.device = devices.as_device(device)
+        self.dtype = devices.as_dtype(dtype)
+        self.offload = offload
+        self.memo: EncodingMemo | None = None
+        self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
+        self._lock = threading.RLock()
+        self._model: Any = None
+        self._place: torch.device | None = None
+        self._tokenizer: Any = None
+        self._encoder: Any = None
+        self._fingerprint: str | None = None
+        if isinstance(model, PreTrainedModel):
+            self.source: Any = model
+            self.model_id = model.config.name_or_path or type(model).__name__
+            self._check_loaded(tokenizer, revision, dtype)
+            self.config = model.config
+        elif isinstance(model, str | os.PathLike):
+            self.source = self.model_id = resolve(os.fspath(model))
+            self.config = _read_config(self.model_id, revision)
+        else:
+            raise InputError(
+                "model as a Hub id, a folder, or a loaded PreTrainedModel",
+                f"{type(model).__name__}",
+                "pass the name that AutoModelForSequenceClassification.from_pretrained takes",
+            )
+        self.forward = BatchedForward(self.model_id, self.dtype)
+
+    def _check_loaded(self, tokenizer: Any, revision: str | None, dtype: Any) -> None:
+        found = f"a loaded {type(self.source).__name__}"
+        if tokenizer is None:
+            raise InputError(
+                "a tokenizer beside a loaded model", f"{found} alone", "pass tokenizer=, or the model's name instead"
+            )
+        if revision is not None or dtype is not None or self.offload == "disk":
+            raise InputError(
+                "revision, dtype and offload='disk' only for models that are loaded here",
+                f"{found} with revision={revision!r}, dtype={dtype!r}, offload={self.offload!r}",
+                "load or convert the model as you want it and leave them out, or pass the model's name",
+            )
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for two classifiers that would load the same weights to the same place."""
+        same = self.source if isinstance(self.source, str) else id(self.source)
+        tokenizer = self._tokenizer_source
+        tokenizer = tokenizer if isinstance(tokenizer, str | None) else id(tokenizer)
+        return same, tokenizer, self.revision, self.device, self.dtype, self.offload
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def place(self, device: Any) -> None:
+        """Runs on `device` from now on; weights in memory are dropped.
+
+        Raises:
+            InputError: torch knows no such device, or the model was passed in loaded.
+        """
+        if not isinstance(self.source, str):
+            step = "move the model itself, or pass its name"
+            raise InputError("a model that is loaded here", f"a loaded {type(self.source).__name__}", step)
+        with self._lock:
+            self.device = devices.as_device(device)
+            self._model = None
+
+    def load(self) -> tuple[Any, Any]:
+        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
+
+        Raises:
+            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token,
+                or the device is not there.
+        """
+        with self._lock:
+            if self._model is None:
+                self._model = self._load_model()
+                self._place = self._model.device
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self._tokenizer_source, self.model_id, self.revision)
+                self._encoder = self._tokenizer
+                if self._tokenizer is self._tokenizer_source:
+                    # Truncation is a setting of the object, which others who hold it may change meanwhile.
+                    self._encoder = copy.deepcopy(self._tokenizer)
+                self._fingerprint = fingerprint(self._encoder)
+            if self._model.config.pad_token_id is None:
+                # Decoder-only classifiers find a text's last token by it.
+                self._model.config.pad_token_id = self._tokenizer.pad_token_id
+            if self.offload == "cpu":
+                self._model.to(self._place)
+            return self._model, self._tokenizer
+
+    def _own_place(self) -> torch.device:
+        place = self.device or devices.own_device()
+        devices.check_present(place)
+        return place
+
+    def _load_model(self) -> Any:
+        if not isinstance(self.source, str):
+            model = self.source if self.device is None else self.source.to(self._own_place())
+            return model.eval()
+        place = self._own_place()
+        return load_classifier(self.source, self.revision, self.dtype).to(place).eval()
+
+    def _put_away(self) -> None:
+        """Frees the device as `offload` says."""
+        if self.offload is None or self._model is None:
+            return
+        device = self._model.device
+        if self.offload == "cpu":
+            self._model.to("cpu")
+        else:
+            self._model = None
+        devices.free_memory(device)
+
+    def max_tokens(self, max_length: int | None, pair: bool = False) -> int:
+        """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512.
+
+        Raises:
+            InputError: `max_length` leaves nothing of a text beside the special tokens.
+        """
+        _, tokenizer = self.load()
+        if max_length is None:
+            return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
+        specials = tokenizer.num_special_tokens_to_add(pair)
+        if max_length <= specials:
+            raise InputError(
+                f"max_length above {specials}, the special tokens that {self.model_id} reads around "
+                f"{'a pair' if pair else 'a text'}",
+                str(max_length),
+                "raise it, or leave it out",
+            )
+        return max_length
+
+    def logits(
+        self, texts: list[str], prompts: list[str] | None, max_length: int | None, batch_size: int | None
+    ) -> Tensor:
+        """Raw outputs for N texts, or for N (prompt, text) pairs: (N, L) float32 on the CPU, L labels.
+
+        A repeated row is scored once; batches hold texts of like length, fewer of them from the first batch on that
+        the memory is too small for. None of this changes a text's logits beyond float rounding. Texts that are too
+        long lose tokens at the end (of the longer of a pair first).
+
+        Raises:
+            InputError: as `load` and `max_tokens`.
+            torch.OutOfMemoryError, or RuntimeError on a CPU: the memory is too small for a single text.
+        """
+        rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
+        if not rows:
+            return torch.zeros(0, len(self.config.id2label))
+        # A fast tokenizer keeps its truncation setting in one shared object, so it is under the lock as well.
+        with self._lock:
+            try:
+                limit = self.max_tokens(max_length, prompts is not None)
+                parts = [
+                    self.forward.logits(*self.load(), self._encode(window, limit), batch_size)
+                    for window in windows(rows)
+                ]
+            finally:
+                self._put_away()
+        return torch.cat(parts)[torch.tensor(places)]
+
+    def _encode(self, rows: Sequence[Row], limit: int) -> Encoded:
+        self.load()
+        if self.memo is None:
+            return encode(self._encoder, rows, limit)
+        return self.memo.encode(self._encoder, self._fingerprint, rows, limit)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
+        return {**self.__dict__, "_lock": None, "_model": None, "_tokenizer": None, "_encoder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()

@@ -1,0 +1,256 @@
+"""Scores every text of a file, or of standard input, by one reward: what `trl-rewards score` does.
+
+Goes on from the rows that an earlier, interrupted job wrote. Under a launcher each process scores its share and the
+first one writes. Leaves out: formats of input (row_files.py) and output (score_output.py).
+"""
+
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.rewards.classifier import ClassifierReward
+from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
+from trl_rewards_plugin.rewards.multi import MultiClassifierReward
+from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.scoring.launch import Processes
+from trl_rewards_plugin.scoring.rows import STDIN, Row, format_of, read_rows
+from trl_rewards_plugin.scoring.score_output import open_output
+
+SLICE = 512
+"""Rows that a process scores between two writes."""
+
+TOTAL = "total"
+# Arguments of a reward's own protocol, which no column may stand in for.
+_PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `trl-rewards score` does; a field's help is its flag's help."""
+
+    input: str = _option(STDIN, "File of texts: .txt (one a line), .jsonl, .csv or .parquet; - is standard input.")
+    reward: str | None = _option(None, "Reward: name of a reward preset, or a YAML file. Required.")
+    output: str | None = _option(
+        None,
+        "File to write: .jsonl, .csv or .parquet. One that exists is gone on from. Unset: JSONL to standard output.",
+    )
+    text_column: str = _option("text", "Column of the texts to score.")
+    prompt_column: str | None = _option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
+    input_format: str | None = _option(
+        None, "lines, jsonl, csv or parquet. Unset: as the input's ending says; standard input holds lines."
+    )
+    device: str | None = _option(
+        None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
+    )
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What a job did.
+
+    Attributes:
+        rows: Rows of the output, those of earlier jobs included; `earlier` of them were there before.
+        means: Column -> its mean over all rows that have a score there, the total first.
+        seconds: Of this job, loading included.
+    """
+
+    rows: int
+    earlier: int
+    means: dict[str, float | None]
+    seconds: float
+
+
+def score_file(settings: ScoreSettings) -> ScoreSummary | None:
+    """Scores as `settings` say; None in every process of a launcher but the first.
+
+    Each row comes out as it came in, with the further columns `total` and one a component.
+
+    Raises:
+        InputError: settings that do not fit, a row without a text, or an output that is not this job's. Where the
+            input is a file, all before a model is loaded or anything is written.
+    """
+    return _Job(settings).run()
+
+
+class _Job:
+    def __init__(self, settings: ScoreSettings):
+        self.settings = settings
+        self.form = format_of(settings.input, settings.input_format)
+        self.output = open_output(settings.output)
+        self.processes = Processes()
+        if settings.input == STDIN and self.processes.count > 1:
+            step = "write it into a file first, so that every process can read its share"
+            raise InputError("a file as input of several processes", "standard input", step)
+        self.reward = _reward(settings)
+        self.columns = [TOTAL, *self.reward.component_names()]
+        self.means = {name: _Mean() for name in self.columns}
+        # Reads a file to its end, so that its last row is refused before the first is scored.
+        self.count = None if settings.input == STDIN else sum(1 for _ in self._rows())
+
+    def run(self) -> ScoreSummary | None:
+        began = time.monotonic()
+        rows = self._rows()
+        earlier = self.processes.from_first(self._skip_existing(rows) if self.processes.first else None)
+        if not self.processes.first:
+            rows = itertools.islice(rows, earlier, None)
+        written = earlier
+        with tqdm(
+            total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.processes.first
+        ) as bar:
+            for batch in _slices(rows, SLICE * self.processes.count):
+                share = batch[self.processes.index * SLICE : (self.processes.index + 1) * SLICE]
+                scored = list(itertools.chain(*self.processes.gather(self._score(share))))
+                if self.processes.first:
+                    self._write(batch, scored)
+                written += len(batch)
+                bar.update(len(batch))
+        if not self.processes.first:
+            return None
+        self.output.finish()
+        means = {name: mean.value for name, mean in self.means.items()}
+        return ScoreSummary(written, earlier, means, time.monotonic() - began)
+
+    def _rows(self) -> Iterator[Row]:
+        """The rows of the input, each with its text and its prompt, and without a column that will be added."""
+        text, prompt = self.settings.text_column, self.settings.prompt_column
+        for number, row in enumerate(read_rows(self.settings.input, self.form, text), 1):
+            for column in (text, prompt):
+                if column is not None and column not in row:
+                    near = did_you_mean(column, row)
+                    step = f"{near}give --{'text' if column == text else 'prompt'}-column one of these"
+                    raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
+                # A list is taken for chat messages, which the reward itself reads.
+                if column is not None and not isinstance(row[column], str | list):
+                    found = f"{row[column]!r} in row {number}"
+                    raise InputError(f"a text in column {column!r}", found, "put in '' or leave such rows out")
+            taken = [name for name in self.columns if name in row]
+            if taken:
+                step = "rename it; to go on with a file of scores, give it as --output"
+                raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
+            yield row
+
+    def _skip_existing(self, rows: Iterator[Row]) -> int:
+        """Takes from `rows` those that the output holds already, and returns their number."""
+        earlier = 0
+        for earlier, old in enumerate(self.output.existing(), 1):
+            new = next(rows, None)
+            if new is None or not self._same(old, new):
+                raise InputError(
+                    f"in {self.settings.output} the scores of this input's first rows by this reward",
+                    f"another text or other columns in its row {earlier}",
+                    "choose another --output, or delete that file",
+                )
+            if earlier == 1:
+                self._check_reward(old, new)
+            self._count(old)
+        return earlier
+
+    def _same(self, old: Row, new: Row) -> bool:
+        known = [name for name in (self.settings.text_column, self.settings.prompt_column) if name is not None]
+        columns = {*new, *self.columns}
+        return set(old) >= columns and all(_comparable(old[name]) == _comparable(new[name]) for name in known)
+
+    def _check_reward(self, old: Row, new: Row) -> None:
+        """Scores the first row again: other weights or models must not go on with the same file."""
+        fresh = self._score([new])[0]
+        for name in self.columns:
+            before, now = _number(old[name]), _number(fresh[name])
+            # Another device or dtype moves the last digits.
+            if (before is None) != (now is None) or abs((before or 0.0) - (now or 0.0)) > 0.02 * (1 + abs(now or 0.0)):
+                raise InputError(
+                    f"in {self.settings.output} the scores by this reward",
+                    f"{name} {before} for its first row, where this reward gives {now}",
+                    "choose another --output, or delete that file",
+                )
+
+    def _score(self, rows: Sequence[Row]) -> list[Row]:
+        """The further columns of each row."""
+        if not rows:
+            return []
+        text, prompt = self.settings.text_column, self.settings.prompt_column
+        # Every column of any row: JSON objects need not all have the same.
+        names = dict.fromkeys(itertools.chain(*rows))
+        columns = {name: [row.get(name) for row in rows] for name in names if name not in _PROTOCOL}
+        prompts = None if prompt is None else [row[prompt] for row in rows]
+        scores = self.reward.score([row[text] for row in rows], prompts, **columns)
+        values = {TOTAL: scores.total.tolist(), **{name: one.tolist() for name, one in scores.components.items()}}
+        return [{name: _number(values[name][index]) for name in self.columns} for index in range(len(rows))]
+
+    def _write(self, batch: Sequence[Row], scored: Sequence[Row]) -> None:
+        self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
+        for further in scored:
+            self._count(further)
+
+    def _count(self, row: Row) -> None:
+        for name, mean in self.means.items():
+            mean.add(_number(row[name]))
+
+
+def _reward(settings: ScoreSettings) -> Any:
+    if settings.reward is None:
+        step = "for example --reward article"
+        raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
+    reward = MultiClassifierReward.from_preset(settings.reward)
+    classifiers = [part for part in reward.rewards if isinstance(part, ClassifierReward)]
+    for part in classifiers:
+        if part.pair is not None and settings.prompt_column is None:
+            step = "name the column of the prompts: --prompt-column prompt"
+            raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)
+        if settings.device is not None:
+            part.place(settings.device)
+    if TOTAL in reward.component_names():
+        step = "give that component another name in the reward file"
+        raise InputError(f"components of other names than {TOTAL!r}, the column of their sum", repr(TOTAL), step)
+    return reward
+
+
+class _Mean:
+    """Mean of the numbers added; None where there were none."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        self.seen = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.sum += value
+            self.seen += 1
+
+    @property
+    def value(self) -> float | None:
+        return self.sum / self.seen if self.seen else None
+
+
+def _slices(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
+
+
+def _number(value: Any) -> float | None:
+    """A score as it is written: None for NaN and for an empty field."""
+    if value is None:
+        return None
+    number = float(value)
+    return None if math.isnan(number) else number
+
+
+def _comparable(value: Any) -> str:
+    """Equal for a value and for what a file gives back of it."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return valid_unicode(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

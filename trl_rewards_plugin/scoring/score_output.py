@@ -1,0 +1,260 @@
+"""Where scored rows go: JSONL, CSV or parquet files that an interrupted job goes on from, or standard output.
+
+A JSONL or CSV file grows with every slice of rows; a torn last row is cut off before it goes on. A parquet file cannot
+grow: until the job is done its slices lie in `<output>.parts`.
+"""
+
+import csv
+import io
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
+from trl_rewards_plugin.scoring.rows import Row, read_rows
+
+
+class ScoreOutput(Protocol):
+    """A place for scored rows."""
+
+    def existing(self) -> Iterator[Row]:
+        """The rows that an earlier job left, in order; torn ones are given up."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Adds rows; once it returns they survive the end of this process."""
+
+    def finish(self) -> None:
+        """Completes the file."""
+
+
+def open_output(path: str | None) -> ScoreOutput:
+    """The output that a file's ending asks for; None is JSONL on standard output.
+
+    Raises:
+        InputError: another ending, or a folder that is not there.
+    """
+    if path is None:
+        return _Standard()
+    kinds: dict[str, Callable[[Path], ScoreOutput]] = {".jsonl": _JsonLines, ".csv": _Csv, ".parquet": _Parquet}
+    kind = kinds.get(Path(path).suffix.lower())
+    if kind is None:
+        raise InputError(f"an output file that ends in {', '.join(kinds)}", path, "give it one of these endings")
+    if not Path(path).parent.is_dir():
+        raise InputError("an output file in a folder that exists", path, f"make the folder {Path(path).parent}")
+    return kind(Path(path))
+
+
+class _Standard:
+    def existing(self) -> Iterator[Row]:
+        return iter(())
+
+    def append(self, rows: Sequence[Row]) -> None:
+        sys.stdout.buffer.write("".join(_json_line(row) for row in rows).encode())
+        sys.stdout.buffer.flush()
+
+    def finish(self) -> None:
+        pass
+
+
+class _JsonLines:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def existing(self) -> Iterator[Row]:
+        if not self.path.exists():
+            return
+        whole = 0
+        with open(self.path, "rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                yield _json_row(line, self.path)
+        _cut(self.path, whole)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        _append(self.path, "".join(_json_line(row) for row in rows))
+
+    def finish(self) -> None:
+        self.path.touch()
+
+
+class _Csv:
+    def __init__(self, path: Path):
+        self.path = path
+        self._header: list[str] | None = None
+
+    def existing(self) -> Iterator[Row]:
+        if not self.path.exists():
+            return
+        lines = _CountedLines(self.path)
+        csv.field_size_limit(sys.maxsize)
+        reader = csv.reader(lines, strict=True)
+        whole = 0
+        try:
+            for fields in reader:
+                if lines.torn:
+                    break
+                whole = lines.read
+                if self._header is None:
+                    self._header = fields
+                elif len(fields) == len(self._header):
+                    yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
+                else:
+                    raise _foreign(self.path, f"{len(fields)} fields in line {reader.line_num}")
+        except csv.Error as error:
+            # A quote that is open at the end of the file belongs to a torn row; anything else is not of our making.
+            if not lines.ended:
+                raise _foreign(self.path, f"{error}, line {reader.line_num}") from error
+        _cut(self.path, whole)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        if self._header is None and rows:
+            self._header = list(rows[0])
+            writer.writerow(self._header)
+        for row in rows:
+            header = self._header or []
+            further = [name for name in row if name not in header]
+            if further:
+                step = "give the output the ending .jsonl or .parquet"
+                raise InputError(f"rows of the columns {', '.join(header)}", f"one with {', '.join(further)}", step)
+            writer.writerow([_flat(row.get(name)) for name in header])
+        _append(self.path, text.getvalue())
+
+    def finish(self) -> None:
+        self.path.touch()
+
+
+class _Parquet:
+    def __init__(self, path: Path):
+        self.path = path
+        self.parts = path.with_name(f"{path.name}.parts")
+        self._count = 0
+
+    def existing(self) -> Iterator[Row]:
+        for file in self._files():
+            for row in read_rows(str(file), "parquet", ""):
+                self._count += 1
+                yield row
+
+    def append(self, rows: Sequence[Row]) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.parts.mkdir(exist_ok=True)
+        # Every column of any row: pyarrow takes those of the first alone.
+        names = dict.fromkeys(itertools.chain(*rows))
+        clean = [{name: _storable(row.get(name)) for name in names} for row in rows]
+        # Named by the rows before it.
+        path = self.parts / f"{self._count:012d}.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), path.with_suffix(".new"))
+        os.replace(path.with_suffix(".new"), path)
+        self._count += len(rows)
+
+    def finish(self) -> None:
+        if self.parts.is_dir() or not self.path.exists():
+            new = self.path.with_name(f"{self.path.name}.new")
+            _merge(self._files(), new)
+            os.replace(new, self.path)
+            shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        import pyarrow.parquet
+
+        if not self.path.exists():
+            return sorted(self.parts.glob("*.parquet"))
+        # Parts that are in the file already: the job ended between writing it and removing them.
+        done = pyarrow.parquet.read_metadata(self.path).num_rows
+        return [self.path, *sorted(part for part in self.parts.glob("*.parquet") if int(part.stem) >= done)]
+
+
+def _merge(files: Sequence[Path], new: Path) -> None:
+    """Writes the rows of `files` into `new`, a slice in memory at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not files:
+        pyarrow.parquet.write_table(pyarrow.table({}), new)
+        return
+    schemas = [pyarrow.parquet.read_schema(file) for file in files]
+    schema = pyarrow.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+    with pyarrow.parquet.ParquetWriter(new, schema) as writer:
+        for file in files:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_024):
+                table = pyarrow.Table.from_batches([batch])
+                # The empty table in front has every column, in the schema's order and types.
+                whole = pyarrow.concat_tables([schema.empty_table(), table], promote_options="permissive")
+                writer.write_table(whole.cast(schema))
+
+
+class _CountedLines:
+    """The lines of a file, with the bytes read so far, and whether the last of them lacks its end."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.read = 0
+        self.torn = self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        with open(self.path, "rb") as stream:
+            for line in stream:
+                self.read += len(line)
+                self.torn = not line.endswith(b"\n")
+                yield line.decode("utf-8", "replace")
+        self.ended = True
+
+
+def _append(path: Path, text: str) -> None:
+    with open(path, "ab") as stream:
+        stream.write(text.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _cut(path: Path, whole: int) -> None:
+    """Cuts a torn row off the end; what has no whole row at all is not touched."""
+    if whole == 0 < path.stat().st_size:
+        raise _foreign(path, "not one whole row")
+    os.truncate(path, whole)
+
+
+def _foreign(path: Path, found: str) -> InputError:
+    step = "choose another --output, or delete that file"
+    return InputError(f"in {path} the rows of an earlier trl-rewards score", found, step)
+
+
+def _json_row(line: bytes, path: Path) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _foreign(path, str(error)) from error
+    if not isinstance(row, dict):
+        raise _foreign(path, repr(row)[:80])
+    return row
+
+
+def _json_line(row: Row) -> str:
+    line = json.dumps(row, ensure_ascii=False, default=str)
+    # A lone surrogate has no bytes in UTF-8; JSON has an escape for it.
+    return (line if valid_unicode(line) is line else json.dumps(row, default=str)) + "\n"
+
+
+def _flat(value: Any) -> Any:
+    """`value` as one field: a text, a number, nothing, or JSON."""
+    if isinstance(value, str):
+        return valid_unicode(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _storable(value: Any) -> Any:
+    return valid_unicode(value) if isinstance(value, str) else value
