@@ -19,8 +19,8 @@ from transformers import GenerationConfig
 
 from trl_rewards_plugin.ppo.architectures.families import settle
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
-from trl_rewards_plugin.ppo.rollout import sample_responses
 
 NEW_TOKENS = 50
 

@@ -15,7 +15,8 @@ from tests.ppo.test_trainer import make_trainer
 from tests.pretend_gpu import GPU, pretended_gpu
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.ppo.rollout import Rollout, sample_responses
+from trl_rewards_plugin.ppo.policy.sampling import sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout
 
 MAKERS = {"t5": tiny_t5, "bart": tiny_bart}
 

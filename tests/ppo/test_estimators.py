@@ -10,7 +10,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.freezing import freeze
-from trl_rewards_plugin.ppo.rollout import encode_prompts
+from trl_rewards_plugin.ppo.policy.sampling import encode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 PROMPTS = ["the cat", "a big dog eats old fish near the river .", "snow", "she reads a long book"]

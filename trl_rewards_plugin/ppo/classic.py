@@ -27,8 +27,9 @@ from trl_rewards_plugin.ppo.config import FIELD_INSTEAD, NEUTRAL_GENERATION, Seq
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.prompts import prompt_text
+from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.rollout import Responses, Rollout, encode_prompts, join_rollouts, sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 
 # The names that dashboards of the classic trainer read, and ours for the same numbers.
 CLASSIC_NAMES = {

@@ -18,8 +18,8 @@ from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
 from trl_rewards_plugin.ppo.policy.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
-from trl_rewards_plugin.ppo.rollout import Responses, encode_prompts, sample_responses, sampled_as_scored
 
 # prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
 Reference = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -6,14 +6,13 @@ Leaves out: rewards, which scoring.py checks one by one, and numbers that are fi
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-if TYPE_CHECKING:
-    from trl_rewards_plugin.ppo.rollout import Rollout  # which imports this file, for the sampler
+from trl_rewards_plugin.ppo.rollout import Rollout
 
 POLICY_CAUSE = (
     "the policy's weights have run away (resume from the last checkpoint with a lower learning_rate), or its "
@@ -56,7 +55,7 @@ def check_sampling(broken: Tensor, rows: Tensor) -> None:
         )
 
 
-def check_rollout(rollout: "Rollout") -> None:
+def check_rollout(rollout: Rollout) -> None:
     """Refuses a rollout with a number that is not finite on a real token.
 
     Raises:
@@ -110,7 +109,7 @@ def check_gradients(model: nn.Module, norm: float) -> None:
     )
 
 
-def most_extreme_row(rollout: "Rollout", returns: Tensor) -> int:
+def most_extreme_row(rollout: Rollout, returns: Tensor) -> int:
     """The response of a rollout with the return (B, T) furthest from 0: the likeliest to blow up a loss."""
     sizes = torch.where(rollout.response_mask, returns.abs(), torch.zeros_like(returns))
     return int(sizes.nan_to_num(nan=torch.inf).amax(dim=1).argmax())

@@ -1,8 +1,6 @@
-"""Sampling responses, and the frozen record that passes from collection to update.
+"""The frozen record that passes from collection to update.
 
-Sampling is a loop of our own over the model's forward pass with its key-value cache: `generate` would merge the
-checkpoint's own defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever it is given.
-Leaves out: decoding to text and rewards (the trainer brings scores), and advantages.
+Leaves out: sampling (policy/sampling.py), rewards, and advantages.
 """
 
 from dataclasses import dataclass, fields
@@ -10,68 +8,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-
-from trl_rewards_plugin.ppo.acceleration.few_rows import turned_linears
-from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
-from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
-from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, decoder_width
-from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
-from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
-from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.policy.token_scores import entropies
-
-
-@dataclass(frozen=True)
-class Responses:
-    """Sampled responses.
-
-    Attributes:
-        ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
-        mask: (B, T) bool, True on real tokens, EOS included.
-        ended: (B,) bool, True where the response has its EOS.
-        seen: what the sampler saw on its way. None where someone else drew the tokens.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    ended: Tensor
-    seen: "Seen | None" = None
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the sampler saw when it drew each token; 0 where the mask is False.
-
-    Attributes:
-        logprobs: (B, T) of the token, in nats.
-        entropies: (B, T) of the distribution that it was drawn from, in nats.
-        hidden: (B, T, H) the decoder's last hidden states before the token.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    hidden: Tensor
-
-    @classmethod
-    def nothing(cls, batch: int, steps: int, width: int, device: torch.device) -> "Seen":
-        """Zeros, to be written over."""
-        zeros = torch.zeros(batch, steps, device=device)
-        return cls(zeros, zeros.clone(), torch.zeros(batch, steps, width, device=device))
-
-    def write(self, rows: Tensor, step: int, logprobs: Tensor, entropies: Tensor, hidden: Tensor) -> None:
-        """One step (M,), (M,), (M, H) of some rows."""
-        self.logprobs[rows, step] = logprobs.float()
-        self.entropies[rows, step] = entropies.float()
-        self.hidden[rows, step] = hidden.float()
-
-    def masked(self, mask: Tensor) -> "Seen":
-        """The first T steps, 0 where `mask` (B, T) is False."""
-        width = mask.shape[1]
-        logprobs, entropies = (values[:, :width].where(mask, 0.0) for values in (self.logprobs, self.entropies))
-        return Seen(logprobs, entropies, self.hidden[:, :width].where(mask.unsqueeze(-1), 0.0))
 
 
 @dataclass(frozen=True)
@@ -134,16 +70,6 @@ class Rollout:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def sampled_as_scored(model: PreTrainedModel) -> bool:
-    """Whether what the sampler saw is what teacher forcing would see, up to float32's rounding (below 1e-4 nats).
-
-    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's. On
-    a GPU float32 may be TF32 inside a product, which the host switches on by default.
-    """
-    exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    return exact and model.device.type == "cpu"
-
-
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
     """One rollout of all rows, padded on the right to the longest prompt and the longest response."""
     joined = {}
@@ -162,91 +88,3 @@ def _widened(values: Tensor, width: int, fill: int) -> Tensor:
     """(B, T, ...) -> (B, width, ...), filled on the right."""
     behind = (0, 0) * (values.dim() - 2)
     return torch.nn.functional.pad(values, (*behind, 0, width - values.shape[1]), value=fill)
-
-
-@torch.no_grad()
-def encode_prompts(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-    """What the encoder says of prompts (B, S), once for all who read it: (B, S, H), without gradient."""
-    return run_encoder(model, prompt_ids, prompt_mask)
-
-
-@torch.no_grad()
-def sample_responses(
-    model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    rules: TokenRules,
-    max_new_tokens: int,
-    *,
-    greedy: bool = False,
-    encoder_states: Tensor | None = None,
-) -> Responses:
-    """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
-
-    Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
-    once half of the rows have, so late tokens of few long responses cost little. On a GPU this is looked at every 16
-    tokens, and nothing else here waits for it.
-
-    Args:
-        model: the bare encoder-decoder.
-        prompt_ids, prompt_mask: (B, S), padded on the right.
-        max_new_tokens: responses are cut here; one that is cut has no EOS.
-        greedy: take the likeliest allowed token instead of drawing.
-        encoder_states: (B, S, H) of `encode_prompts`, where they are known already.
-
-    Raises:
-        NotFiniteError: the model's logits are NaN or infinite.
-    """
-    batch, device = prompt_ids.shape[0], prompt_ids.device
-    eos_ids = known_ids(rules.eos_ids, device)
-    look_every = _look_every(device)
-    if encoder_states is None:
-        encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
-    ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
-    seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
-    rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
-    alive = torch.ones(batch, dtype=torch.bool, device=device)
-    broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
-    *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    with turned_linears(model):
-        decoder = _open_decoder(model, encoder_states, prompt_mask, len(before) + max_new_tokens)
-        for given in before:
-            decoder.step(given)
-        for step in range(max_new_tokens):
-            logits, hidden = decoder.step(token)
-            logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-            broken = broken | logprobs[:, 0].isnan()
-            probabilities = logprobs.exp()
-            token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
-            # Rows that have ended run on until they leave; what they write is masked below.
-            ids[rows, step] = token[:, 0]
-            seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
-            alive = alive & ~torch.isin(token[:, 0], eos_ids)
-            if (step + 1) % look_every and step + 1 < max_new_tokens:
-                continue
-            check_sampling(broken, rows)
-            keep = alive.nonzero()[:, 0]
-            if len(keep) == 0:
-                break
-            if len(keep) <= len(rows) // 2:
-                decoder.keep(keep)
-                rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
-    response_mask = first_eos_mask(ids[:, : step + 1], rules.eos_ids)
-    response_mask = response_mask[:, : int(response_mask.sum(1).max())]
-    ids = ids[:, : response_mask.shape[1]]
-    ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
-    return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))
-
-
-def _look_every(device: torch.device) -> int:
-    """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
-    return 1 if device.type == "cpu" else 16
-
-
-def _open_decoder(
-    model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor, steps: int
-) -> CachedDecoder | T5Decoder:
-    """What reads responses of so many tokens one by one."""
-    if T5Decoder.fits(model):
-        return T5Decoder(model, encoder_states, prompt_mask, steps)
-    return CachedDecoder(model, encoder_states, prompt_mask)

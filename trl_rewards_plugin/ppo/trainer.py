@@ -65,14 +65,8 @@ from trl_rewards_plugin.ppo.policy.load_policy import load_policy, load_value_mo
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, PolicyWithValueHead, bare_model, score_responses
 from trl_rewards_plugin.ppo.policy.prompts import Prompt, PromptCollator, quoted
-from trl_rewards_plugin.ppo.rollout import (
-    Responses,
-    Rollout,
-    encode_prompts,
-    join_rollouts,
-    sample_responses,
-    sampled_as_scored,
-)
+from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
+from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
 from trl_rewards_plugin.ppo.update import (
     Host,

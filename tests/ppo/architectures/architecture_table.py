@@ -28,9 +28,10 @@ from trl_rewards_plugin.ppo.architectures.families import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
+from trl_rewards_plugin.ppo.policy.sampling import encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
-from trl_rewards_plugin.ppo.rollout import Rollout, encode_prompts, sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 TABLE_FILE = Path(__file__).parents[3] / "README.md"

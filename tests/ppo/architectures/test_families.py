@@ -37,9 +37,9 @@ from trl_rewards_plugin.ppo.architectures.families import check_architecture, po
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.policy.policy import decoder_width, teacher_forced
+from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
-from trl_rewards_plugin.ppo.rollout import sample_responses
 
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 LENGTHS = torch.tensor([19, 1, 5, 12, 17, 3])

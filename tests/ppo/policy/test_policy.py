@@ -5,14 +5,15 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo import rollout as rollout_module
 from trl_rewards_plugin.ppo.architectures.families import settle
 from trl_rewards_plugin.ppo.finite import NotFiniteError
+from trl_rewards_plugin.ppo.policy import sampling
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
-from trl_rewards_plugin.ppo.rollout import Rollout, sample_responses
+from trl_rewards_plugin.ppo.rollout import Rollout
 
 PROMPTS = ["the cat", "the big black dog eats old fish near the cold river .", "snow", "she reads a long book now"] * 6
 families = pytest.mark.parametrize("build", [tiny_t5, tiny_bart], ids=["t5", "bart"])
@@ -69,7 +70,7 @@ def test_how_often_the_sampler_looks_changes_no_response(tmp_path, build, every,
         return sample_responses(model, batch.ids, batch.mask, rules, tokens, greedy=True)
 
     often = sample()
-    monkeypatch.setattr(rollout_module, "_look_every", lambda device: every)
+    monkeypatch.setattr(sampling, "_look_every", lambda device: every)
     seldom = sample()
     for name in ("ids", "mask", "ended"):
         assert torch.equal(getattr(often, name), getattr(seldom, name))
@@ -88,7 +89,7 @@ def test_logits_that_are_not_finite_stop_the_sampler_however_seldom_it_looks(
     batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = weight
-    monkeypatch.setattr(rollout_module, "_look_every", lambda device: every)
+    monkeypatch.setattr(sampling, "_look_every", lambda device: every)
     with pytest.raises(NotFiniteError, match="logits") as caught:
         sample_responses(model, batch.ids, batch.mask, token_rules(model), 20, greedy=greedy)
     assert caught.value.row == 0
