@@ -1,0 +1,63 @@
+"""The one place that makes graphs: a function of fixed buffers, recorded once and replayed without Python.
+
+On CUDA that is a CUDA graph; other devices have none. Tests put a pretended maker in the place of `maker_for`, which
+follows a graph's rules on the CPU.
+Leaves out: what is captured, when, and what happens where a capture fails (static_calls.py).
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+
+class Graph(Protocol):
+    """Recorded work."""
+
+    def replay(self) -> None:
+        """Runs it again, on the very tensors that it read and wrote while it was recorded."""
+
+    def reset(self) -> None:
+        """Gives its memory back; it can be replayed no more."""
+
+
+class GraphMaker(Protocol):
+    """Makes graphs that share one memory pool: what one left inside it is undefined once another has run."""
+
+    def capture(self, work: Callable[[], object]) -> Graph:
+        """Records `work`, which reads and writes the same tensors every time and never waits for the device.
+
+        The work may run beforehand, to warm up: what it leaves in its buffers is undefined afterwards. The device's
+        random state is left as it was, so that a run that captures at another step draws the same numbers.
+        """
+
+
+def maker_for(device: torch.device) -> GraphMaker | None:
+    """What makes graphs on a device; None where there are none."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+class CudaGraphs:
+    """CUDA graphs of one device, in one memory pool."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._pool: Any = None
+
+    def capture(self, work: Callable[[], object]) -> Graph:
+        """As `GraphMaker.capture`."""
+        state = torch.cuda.get_rng_state(self._device)
+        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        try:
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                work()  # libraries set themselves up on first use, which is forbidden while capturing
+            current.wait_stream(side)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # A data loader's thread may pin memory meanwhile: only this thread's forbidden calls count.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        finally:
+            torch.cuda.set_rng_state(state, self._device)
+        return graph

@@ -1,0 +1,225 @@
+"""Sampling over fixed buffers: one decoding step, the same work every time, replayed as a graph where there is one.
+
+The cache is transformers' own `StaticCache`, so that the step has no code for any architecture; the record of a
+family says whether it keeps to fixed buffers. Rows that have ended run on, and are masked behind their EOS.
+Leaves out: the sampler that drops rows as they end (policy/sampling.py), which is what a CPU wants.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import EncoderDecoderCache, PreTrainedModel, StaticCache
+from transformers.modeling_outputs import MoEModelOutput
+
+from trl_rewards_plugin.ppo.acceleration.graphs import Graph
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.finite import check_sampling
+from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
+from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+
+LOOK_EVERY = 16
+"""Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""
+
+
+class StaticSampler:
+    """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches.
+
+    Attributes:
+        ids: (B, steps) the tokens drawn.
+        logprobs: (B, steps) float32, of these tokens, in nats.
+        alive: (B,) bool, True where no EOS was drawn yet.
+        broken: (B,) bool, True where the model gave NaN.
+    """
+
+    def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool = False):
+        batch, width, _ = states.shape
+        device = states.device
+        self._model, self._rules, self._greedy = model, rules, greedy
+        config, length = model.config.get_text_config(decoder=True), len(rules.prefix) + steps
+        self._cache = EncoderDecoderCache(
+            *(StaticCache(config=config, max_cache_len=most) for most in (length, width))
+        )
+        self._weights = _LowerPrecisionWeights(model)
+        self._prefix = known_ids(rules.prefix, device).expand(batch, -1)
+        self._states = states.clone()
+        self._prompt_mask = torch.zeros(batch, width, dtype=torch.long, device=device)
+        # Hides nothing; without it the BART family makes one whose width it reads from the device.
+        self._decoder_mask = torch.ones(batch, length, dtype=torch.long, device=device)
+        self._eos_ids = known_ids(rules.eos_ids, device)
+        too_early = torch.arange(steps, device=device) < rules.min_new_tokens
+        self._eos_weights = torch.zeros(steps, device=device).masked_fill_(too_early, -torch.inf)
+        self._token = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        self._now = torch.zeros(1, dtype=torch.long, device=device)  # a tensor: a graph would freeze a number
+        self.ids = torch.zeros(batch, steps, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(batch, steps, device=device)
+        self.alive = torch.ones(batch, dtype=torch.bool, device=device)
+        self.broken = torch.zeros_like(self.alive)
+        self.graph: Graph | None = None
+
+    def open(self, states: Tensor, prompt_mask: Tensor) -> None:
+        """Takes in encoder states (B, S, H) and mask (B, S) of new prompts, and draws the first token of each."""
+        self._states.copy_(states)
+        self._prompt_mask.copy_(prompt_mask)
+        self._weights.refresh()
+        self._cache.reset()  # the first pass writes the prompts' keys and values, too
+        self._now.zero_()
+        self.alive.fill_(True)
+        self.broken.fill_(False)
+        self._draw(self._read(self._prefix))
+
+    def step(self) -> None:
+        """Reads the token drawn last, and draws the next, of every row."""
+        self._draw(self._read(self._token))
+
+    def advance(self, calls: StaticCalls) -> None:
+        """One step, by its graph where there is one; it is captured with the first."""
+        if self.graph is None and calls.maker is not None:
+            self._capture(calls)
+        elif self.graph is not None:
+            with calls.giving_up_on_errors("sampling: its graph was replayed"):
+                self.graph.replay()
+                return
+            self.step()
+        else:
+            self.step()
+
+    def _capture(self, calls: StaticCalls) -> None:
+        """The first step by a graph, which must have drawn from what the eager pass says."""
+        moving = self._moving()
+        before = [buffer.clone() for buffer in moving]
+        try:
+            assert calls.maker is not None
+            self.graph = calls.maker.capture(self.step)
+            _restore(moving, before)
+            self.graph.replay()
+            after = [buffer.clone() for buffer in moving]
+            _restore(moving, before)
+            logprobs = self._logprobs(self._read(self._token)).gather(1, after[0])
+            found = self.logprobs.index_select(1, self._now)
+            _restore(moving, after)
+            calls.check({"a token's log-probability": logprobs}, {"a token's log-probability": found})
+        except Exception as error:
+            calls.give_up(f"sampling could not be captured: {type(error).__name__}: {error}")
+            _restore(moving, before)
+            self.step()
+
+    def _moving(self) -> list[Tensor]:
+        """The buffers that a step moves on; it writes all others anew."""
+        counters = [cast(Any, layer).cumulative_length for layer in self._cache.self_attention_cache.layers]
+        return [self._token, self._now, self.alive, self.broken, *counters]
+
+    def _read(self, token: Tensor) -> Tensor:
+        """Logits (B, V) of what follows tokens (B, n), which the cache takes in."""
+        arguments = {
+            "encoder_outputs": MoEModelOutput(last_hidden_state=self._states),
+            "attention_mask": self._prompt_mask,
+            "decoder_input_ids": token,
+            "decoder_attention_mask": self._decoder_mask,
+            "past_key_values": self._cache,
+            "use_cache": True,
+            "return_dict": True,
+        }
+        with _autocast_uncached(token.device.type):
+            outputs: Any = functional_call(self._model, self._weights.lower, (), arguments, tie_weights=False)
+        logits: Tensor = outputs.logits[:, -1]
+        return logits
+
+    def _logprobs(self, logits: Tensor) -> Tensor:
+        """Log-probabilities (B, V) of the next token, by the rules of this step."""
+        weights = self._rules.log_weights(logits.unsqueeze(1), self._rules.min_new_tokens)[:, 0]
+        now = self._eos_weights.index_select(0, self._now).expand(len(weights), len(self._eos_ids))
+        return weights.index_add_(1, self._eos_ids, now).log_softmax(-1)
+
+    def _draw(self, logits: Tensor) -> None:
+        logprobs = self._logprobs(logits)
+        token = logprobs.argmax(-1, keepdim=True) if self._greedy else draw_tokens(logprobs.exp())
+        chosen = logprobs.gather(1, token)
+        self.broken.logical_or_(chosen[:, 0].isnan())
+        self.alive.logical_and_(torch.isin(token[:, 0], self._eos_ids, invert=True))
+        self.ids.index_copy_(1, self._now, token)
+        self.logprobs.index_copy_(1, self._now, chosen)
+        self._token.copy_(token)
+        self._now.add_(1)
+
+
+class _LowerPrecisionWeights:
+    """Copies of a model's matrices in autocast's precision, which autocast would make in every single step.
+
+    Attributes:
+        lower: name -> copy, to be read instead of the weight; empty without autocast.
+    """
+
+    def __init__(self, model: nn.Module):
+        kind = next(model.parameters()).device.type
+        self.lower: dict[str, Tensor] = {}
+        self._exact: list[Tensor] = []
+        if not torch.is_autocast_enabled(kind):
+            return
+        dtype = torch.get_autocast_dtype(kind)
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.float32:
+                self.lower[f"{name}.weight"] = layer.weight.detach().to(dtype)
+                self._exact.append(layer.weight.detach())
+
+    def refresh(self) -> None:
+        """Copies the weights again, as they are now."""
+        if self._exact:
+            torch._foreach_copy_(list(self.lower.values()), self._exact)
+
+
+@contextmanager
+def _autocast_uncached(kind: str) -> Iterator[None]:
+    """Autocast as it is, without its cache: what a graph left there is undefined once another has run."""
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+        yield
+
+
+def _restore(buffers: list[Tensor], values: list[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
+
+
+def sample_static(
+    calls: StaticCalls,
+    model: PreTrainedModel,
+    states: Tensor,
+    prompt_mask: Tensor,
+    rules: TokenRules,
+    steps: int,
+    greedy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Draws a response for each prompt; what lies behind an EOS is to be masked.
+
+    Args:
+        calls: keeps the sampler for the next prompts of this shape.
+        states, prompt_mask: (B, S, H) and (B, S), S one of few widths.
+        steps: most tokens of a response.
+
+    Returns:
+        Token ids and their log-probabilities in nats (B, T); T is below `steps` where all have ended.
+
+    Raises:
+        NotFiniteError: the model's logits are NaN.
+    """
+    sampler = calls.kept(
+        "sampling",
+        (states.shape, states.dtype, rules, steps, greedy),
+        model,
+        lambda: StaticSampler(model, rules, states, steps, greedy),
+    )
+    sampler.open(states, prompt_mask)
+    step = 1
+    while step < steps:
+        sampler.advance(calls)
+        step += 1
+        if step % LOOK_EVERY == 0 or step == steps:
+            check_sampling(sampler.broken, torch.arange(len(states), device=states.device))
+            if not sampler.alive.any():
+                break
+    return sampler.ids[:, :step].clone(), sampler.logprobs[:, :step].clone()
