@@ -43,6 +43,7 @@ from transformers import (
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
@@ -131,8 +132,7 @@ def answer_logprobs(model, tokenizer, rules, tokens: int) -> Tensor:
         rows = torch.arange(PROMPTS).repeat_interleave(count)
         log_weights, _ = teacher_forced(
             model,
-            encoded["input_ids"][rows],
-            encoded["attention_mask"][rows].bool(),
+            EncodedPrompts(encoded["input_ids"][rows], encoded["attention_mask"][rows].bool()),
             responses.repeat(PROMPTS, 1),
             rules,
         )

@@ -154,7 +154,7 @@ def test_under_bf16_the_first_pass_of_a_step_finds_the_old_policy(folders, tmp_p
     lone = [trainer._recorded([query], [response], [0.0]) for query, response in zip(queries, responses, strict=True)]
     for part in lone:
         with torch.no_grad(), trainer.accelerator.autocast():
-            again = trainer.model(part.prompt_ids, part.prompt_mask, part.response_ids, trainer.rules)
+            again = trainer.model(part.prompts, part.response_ids, trainer.rules)
         assert torch.equal(again.logprobs, part.logprobs)
 
 

@@ -26,6 +26,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import FIELD_INSTEAD, NEUTRAL_GENERATION, Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -123,9 +124,9 @@ class ClassicLoop:
         trainer._wrapped.eval()
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
-            ids, mask = self._padded(queries[start : start + size])
+            prompts = EncodedPrompts(*self._padded(queries[start : start + size]))
             with trainer.accelerator.autocast():
-                responses = sample_responses(trainer._wrapped.core, ids, mask, self.rules, length)
+                responses = sample_responses(trainer._wrapped.core, prompts, self.rules, length)
             found += [row[real] for row, real in zip(responses.ids, responses.mask, strict=True)]
         return found[0] if isinstance(query_tensor, Tensor) else found
 
@@ -242,15 +243,15 @@ class ClassicLoop:
 
     def _recorded(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         trainer = cast(Any, self)
-        prompt_ids, prompt_mask = self._padded(queries)
+        prompts = EncodedPrompts(*self._padded(queries))
         ids, given = self._padded(responses)
         mask = first_eos_mask(ids, self.rules.eos_ids) & given
         ids = torch.where(mask, ids, self.rules.pad_id)
         ended = (torch.isin(ids, ids.new_tensor(self.rules.eos_ids)) & mask).any(1)
         with trainer.accelerator.autocast():  # as the update encodes
-            states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
+            prompts = encode_prompts(trainer._wrapped.core, prompts)
         totals = torch.tensor(scores, device=ids.device)
-        rollout: Rollout = trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, ended), totals, states)
+        rollout: Rollout = trainer.record(prompts, Responses(ids, mask, ended), totals)
         return rollout
 
     def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:

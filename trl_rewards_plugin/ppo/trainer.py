@@ -60,6 +60,7 @@ from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
 from trl_rewards_plugin.ppo.monitoring.progress import CallAtEnd, RolloutProgressCallback
 from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.optimizer import split_group
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.freezing import freeze
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy, load_value_model, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
@@ -219,19 +220,12 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
 
     # ---- The model and its parts ----
 
-    def reference_logprobs(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        response_ids: Tensor,
-        encoder_states: Tensor | None = None,
-        *,
-        copies: int = 1,
-    ) -> Tensor:
+    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference.
 
         Args:
-            encoder_states: the policy's (B, S, H), read where the reference has the same encoder.
+            prompts: B prompts; states are the policy's, read where the reference has the same encoder.
+            response_ids: (B, T).
             copies: so many rows side by side have one prompt, which is then encoded once.
         """
         reference, without_adapter = self._wrapped.core, nullcontext()
@@ -240,14 +234,9 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
         else:
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
-            if self._one_encoder and encoder_states is not None:
-                states = encoder_states
-            else:
-                states = encode_prompts(reference, prompt_ids[::copies], prompt_mask[::copies])
-                states = states.repeat_interleave(copies, 0)
-            return score_responses(
-                reference, prompt_ids, prompt_mask, response_ids, self.rules, states, sliced=self._reference_sliced
-            )[0]
+            if not self._one_encoder or prompts.states is None:
+                prompts = encode_prompts(reference, prompts.select(slice(None, None, copies))).repeat(copies)
+            return score_responses(reference, prompts, response_ids, self.rules, sliced=self._reference_sliced)[0]
 
     # ---- One step: rollout, then update ----
 
@@ -278,71 +267,61 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
             The responses to one prompt side by side.
         """
         copies = self.args.num_generations
-        prompt_ids, prompt_mask = (inputs[name].repeat_interleave(copies, 0) for name in ("prompt_ids", "prompt_mask"))
+        prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
         columns = {
             name: [value for value in values for _ in range(copies)] for name, values in inputs["columns"].items()
         }
         wrapped = self._wrapped
         wrapped.eval()
         with self._told_with_place(columns["prompt"]), self.accelerator.autocast():
-            states = encode_prompts(wrapped.core, inputs["prompt_ids"], inputs["prompt_mask"])
-            states = states.repeat_interleave(copies, 0)
-            responses = sample_responses(
-                wrapped.core, prompt_ids, prompt_mask, self.rules, self.args.response_length, encoder_states=states
-            )
-        scores = self._score(columns, responses.ids, responses.mask).to(prompt_ids.device)
+            prompts = encode_prompts(wrapped.core, prompts).repeat(copies)
+            responses = sample_responses(wrapped.core, prompts, self.rules, self.args.response_length)
+        scores = self._score(columns, responses.ids, responses.mask).to(prompts.ids.device)
         if self.args.missing_eos_penalty is not None:
             scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
         self._metrics["prompts/truncated_share"].append(inputs["truncated"].item() / len(inputs["prompt_ids"]))
         with self._told_with_place(columns["prompt"]):
-            return self.record(prompt_ids, prompt_mask, responses, scores, states)
+            return self.record(prompts, responses, scores)
 
     def _told_with_place(self, prompts: list[Prompt]) -> AbstractContextManager[Any]:
         """Names the step and the prompt where numbers stop being finite."""
         return told_with_place(self.state.global_step + 1, lambda row: quoted(prompts[row]))
 
     @torch.no_grad()
-    def record(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, responses: Responses, scores: Tensor, encoder_states: Tensor
-    ) -> Rollout:
+    def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
         """What the update will need of scored responses: the old policy, its values and the reference.
 
         Args:
-            prompt_ids, prompt_mask: (B, S).
+            prompts: B, with the states of the policy's encoder.
             scores: (B,).
-            encoder_states: (B, S, H) of the policy's encoder.
         """
         wrapped = self._wrapped
         wrapped.eval()
         with self.accelerator.autocast():
-            output = self._old_policy(prompt_ids, prompt_mask, responses, encoder_states)
-            ref_logprobs = self.reference_logprobs(
-                prompt_ids, prompt_mask, responses.ids, encoder_states, copies=self.args.num_generations
-            )
+            output = self._old_policy(prompts, responses)
+            ref_logprobs = self.reference_logprobs(prompts, responses.ids, copies=self.args.num_generations)
         return Rollout(
-            prompt_ids,
-            prompt_mask,
-            responses.ids,
-            responses.mask,
-            responses.ended,
-            output.logprobs if responses.seen is None else responses.seen.logprobs,
-            output.logprobs,
-            ref_logprobs,
-            output.entropies,
-            output.values,
-            scores,
-            encoder_states if self.args.frozen_encoder else None,
+            prompt_ids=prompts.ids,
+            prompt_mask=prompts.mask,
+            response_ids=responses.ids,
+            response_mask=responses.mask,
+            ended=responses.ended,
+            sampled_logprobs=output.logprobs if responses.seen is None else responses.seen.logprobs,
+            logprobs=output.logprobs,
+            ref_logprobs=ref_logprobs,
+            entropies=output.entropies,
+            values=output.values,
+            scores=scores,
+            encoder_states=prompts.states if self.args.frozen_encoder else None,
         )
 
-    def _old_policy(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, responses: Responses, encoder_states: Tensor
-    ) -> PolicyOutput:
+    def _old_policy(self, prompts: EncodedPrompts, responses: Responses) -> PolicyOutput:
         """The policy's view of responses before the update: the sampler's own where that is exact."""
         wrapped, seen = self._wrapped, responses.seen
         if seen is None or not sampled_as_scored(wrapped.core):
-            output: PolicyOutput = wrapped(prompt_ids, prompt_mask, responses.ids, self.rules, encoder_states)
+            output: PolicyOutput = wrapped(prompts, responses.ids, self.rules)
             return output
-        values = wrapped.values(seen.hidden, prompt_ids, prompt_mask, responses.ids, self.rules)
+        values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
         return PolicyOutput(seen.logprobs, seen.entropies, values)
 
     def _score(self, columns: dict[str, list[Any]], response_ids: Tensor, response_mask: Tensor) -> Tensor:

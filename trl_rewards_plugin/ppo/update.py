@@ -196,11 +196,9 @@ def _micro_batch_loss(
     advantages, returns = targets.advantages[there, :width], targets.returns[there, :width]
     with host.autocast():
         output = model(
-            part.prompt_ids,
-            part.prompt_mask,
+            part.prompts,
             part.response_ids,
             lesson.rules,
-            part.encoder_states,
             critic_only=lesson.critic_only,
         )
     pg_losses, pg_clipped = policy_loss(output.logprobs, part.logprobs, advantages, args.cliprange)
