@@ -141,8 +141,8 @@ def test_what_generate_writes_is_counted_without_start_and_forced_tokens_and_wit
 def test_prompts_are_padded_on_the_right_and_cut_before_their_eos(loaded):
     tokenizer = loaded[1]
     tokenizer.padding_side = "left"
-    batch, _ = tokenize_prompts(PROMPTS, tokenizer, 5)
-    assert batch.truncated == 1
+    batch, truncated = tokenize_prompts(PROMPTS, tokenizer, 5)
+    assert truncated == 1
     assert batch.mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert batch.ids[1, -1] == batch.ids[0, 2] == tokenizer.eos_token_id
     assert tokenizer.padding_side == "left"
