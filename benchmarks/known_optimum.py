@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
-from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
+from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
@@ -229,7 +229,7 @@ def train_legacy(tokens: int, seed: int, environment: Path) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder / "model")
-        tell_untied(model, folder / "model")
+        mark_untied_embeddings(model, folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {
             "rewards": problem.rewards.tolist(),
