@@ -12,10 +12,10 @@ import yaml
 
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.markdown import is_hub_id
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
 from trl_rewards_plugin.runs.public_names import public_value
+from trl_rewards_plugin.text import is_hub_id
 
 _Row = TypeVar("_Row")
 SAMPLES = 3

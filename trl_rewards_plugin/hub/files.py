@@ -14,9 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.markdown import is_hub_id
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.secrets import find_secret, readable
+from trl_rewards_plugin.text import is_hub_id
 
 MODEL_FILES = (
     "README.md", "LICENSE*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts, is_run_folder
-from trl_rewards_plugin.cards.markdown import cell, one_line, quote
+from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.quickstart import prompt_literal
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.text import one_line
 
 
 def check_own_texts(card: str, folder: Path) -> None:

@@ -19,9 +19,8 @@ from transformers import set_seed
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
-from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
@@ -41,6 +40,7 @@ from trl_rewards_plugin.recipes.before_after import (
     score_texts,
 )
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
+from trl_rewards_plugin.recipes.console import say
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.recipes.trackers import check_trackers
@@ -58,11 +58,6 @@ _ARGUMENTS = (
     "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite",
     "peft_config", "echo",
 )  # fmt: skip
-
-
-def say(text: str) -> None:
-    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
-    print(text, flush=True)
 
 
 @dataclass(frozen=True)

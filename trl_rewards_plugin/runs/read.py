@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import read_yaml
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.runs.checkpoints import HOST_STATE_FILE as STATE
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
