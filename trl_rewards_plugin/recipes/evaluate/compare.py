@@ -21,7 +21,7 @@ from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, Evaluatio
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_evaluation
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
-from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.writing import write_json, write_rows
 
 PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
 
@@ -110,8 +110,8 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
     title = ", ".join(f"{side}: {result[side]}" for side in sides) if len(sides) > 1 else result["after"]
     save_distributions(drawn, gains, f"{title} ({result['n']} outputs)", job.folder / PICTURE)
     table = [_table_row(job, place, sides, per_text) for place in range(result["n"])]
-    run_folder.write_completions(job.folder / OUTPUTS, table)
-    run_folder.write_json(job.folder / RESULT, result)
+    write_rows(job.folder / OUTPUTS, table)
+    write_json(job.folder / RESULT, result)
 
 
 def _table_row(

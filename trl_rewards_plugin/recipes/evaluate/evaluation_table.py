@@ -28,16 +28,14 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
 def _paired_cells(row: Mapping[str, Any]) -> str:
     before, after, gain = row.get("before"), row.get("after"), row.get("gain")
     change = None if before is None or after is None else after - before
-    cells = f"{report.table_number(before):>8}{report.table_number(after):>8}"
+    cells = f"{report.decimals(before):>8}{report.decimals(after):>8}"
     if gain is None or gain["n"] == 0:
-        return f"{cells}{report.table_number(change, '+'):>9}"
+        return f"{cells}{report.decimals(change, '+'):>9}"
     low, high = gain["ci95"]
-    interval = f"{report.table_number(low, '+')} to {report.table_number(high, '+')}"
-    return f"{cells}{report.table_number(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
+    interval = f"{report.decimals(low, '+')} to {report.decimals(high, '+')}"
+    return f"{cells}{report.decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
 
 
 def _single_cells(row: Mapping[str, Any]) -> str:
     quartiles = row.get("quartiles") or []
-    return f"{report.table_number(row.get('after')):>8}  " + "".join(
-        f"{report.table_number(value):>8}" for value in quartiles
-    )
+    return f"{report.decimals(row.get('after')):>8}  " + "".join(f"{report.decimals(value):>8}" for value in quartiles)
