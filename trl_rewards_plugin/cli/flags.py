@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trl_rewards_plugin.cli.arguments import TrainArguments
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 # What a run writes into its config.yaml for the reader; it is no setting.
 NOT_SETTINGS = ("made_of",)
