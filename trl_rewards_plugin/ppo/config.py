@@ -205,6 +205,12 @@ class Seq2SeqPPOConfig(TrainingArguments):
             "choices": list(ALARMS),
         },
     )
+    cuda_graphs: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever it can be done."
+        },
+    )
     log_completions: bool = field(
         default=False,
         metadata={

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_rewards_plugin.ppo.acceleration.choice import static_calls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.families import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
@@ -69,6 +71,7 @@ def decode_prompts(
     reference: Reference | None = None,
     generation_kwargs: dict[str, Any] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
+    calls: StaticCalls | None = None,
 ) -> Decoded:
     """Decodes every prompt `num_samples` times; the same arguments give the same texts.
 
@@ -79,8 +82,10 @@ def decode_prompts(
         seed: of the sampling alone; the global random state is left as it was.
         reference: to compare plain samples with, such as `trainer.reference_logprobs`.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
-        progress: is told of every batch how many responses it had.
+        progress: called after every batch with its number of responses.
+        calls: run what is computed again and again; made for the model's device if left out.
     """
+    calls = calls or static_calls(args, model)
     rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
     texts: list[str] = []
@@ -92,7 +97,9 @@ def decode_prompts(
         for start in range(0, total, size):
             asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
             first, last = int(asked[0]), int(asked[-1])
-            tokenized, _ = tokenize_prompts(list(prompts[first : last + 1]), processing_class, limit)
+            tokenized, _ = tokenize_prompts(
+                list(prompts[first : last + 1]), processing_class, limit, calls.widths.prompt
+            )
             own, rows = tokenized.to(core.device), (asked - first).to(core.device)
             if generation_kwargs is not None:
                 given = {"max_new_tokens": args.response_length, **generation_kwargs}
@@ -102,8 +109,8 @@ def decode_prompts(
                 lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
                 progress(len(rows))
                 continue
-            batch = encode_prompts(core, own).select(rows)
-            responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy)
+            batch = encode_prompts(core, own, calls).select(rows)
+            responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy, calls=calls)
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
             lengths.append(responses.mask.sum(1))
             if reference is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import Reference, decode_prompts
 from trl_rewards_plugin.ppo.distributed import weighted_means
@@ -54,6 +55,7 @@ def sample_held_out(
     args: Seq2SeqPPOConfig,
     score: Score,
     reference: Reference,
+    calls: StaticCalls | None = None,
 ) -> HeldOutSamples:
     """Decodes the prompts in `columns`, always with the same seed, and scores them.
 
@@ -69,6 +71,7 @@ def sample_held_out(
         seed=args.seed,
         reference=reference if kwargs is None else None,
         generation_kwargs=kwargs,
+        calls=calls,
     )
     ids = processing_class(decoded.texts)["input_ids"]
     return HeldOutSamples(score(columns, decoded.texts, ids), decoded.lengths, decoded.log_ratio)

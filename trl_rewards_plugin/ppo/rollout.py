@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths, round_up
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
 
@@ -57,13 +58,16 @@ class Rollout:
         """(2, B) on the CPU: tokens of each prompt, and of each response."""
         return torch.stack([self.prompt_mask.sum(1), self.response_mask.sum(1)]).cpu()
 
-    def select(self, rows: Tensor) -> "Rollout":
+    def select(self, rows: Tensor, widths: Widths = FREE) -> "Rollout":
         """The rollout of some rows, cut to the longest prompt and response among them.
 
         Args:
             rows: (M,) row numbers, on the CPU.
+            widths: cut to multiples of these, as far as the rollout is padded.
         """
         prompt, response = self.lengths[:, rows].amax(1).tolist()
+        prompt = round_up(prompt, widths.prompt, self.prompt_ids.shape[1])
+        response = round_up(response, widths.response, self.response_ids.shape[1])
         there = rows.to(self.prompt_ids.device, non_blocking=True)
         picked = {name: value[there] for name, value in self._tensors().items()}
         for name, value in picked.items():

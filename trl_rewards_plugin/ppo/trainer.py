@@ -26,6 +26,7 @@ from transformers.trainer_utils import TrainOutput
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.architectures.families import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
@@ -98,6 +99,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         load_unsharded()
         policy, processing_class = load_policy(model, processing_class)
         self.rules = rules_for(policy, args)
+        self.calls = static_calls(args, policy)
         check_architecture(bare_model(policy), args, self.rules)
         # A frozen encoder is the reference's too, where the reference is made from the policy.
         self._shares_encoder = args.frozen_encoder and ref_model is None
@@ -108,7 +110,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             super().__init__(
                 model=wrapped,
                 args=with_max_steps(args, train_dataset),
-                data_collator=PromptCollator(processing_class, prompt_limit(policy, args)),
+                data_collator=PromptCollator(processing_class, prompt_limit(policy, args), self.calls.widths.prompt),
                 train_dataset=train_dataset,
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
@@ -180,8 +182,8 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         self._wrapped.eval()
         with locate_non_finite(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row])):
             with self.accelerator.autocast():
-                prompts = encode_prompts(core, prompts).repeat(copies)
-                responses = sample_responses(core, prompts, self.rules, self.args.response_length)
+                prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
+                responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
             return self.record(prompts, responses, self._score(columns, responses))
 
     def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Tensor:
@@ -238,11 +240,15 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
     def _old_policy(self, prompts: EncodedPrompts, responses: Responses) -> PolicyOutput:
         """The policy's scores of responses before the update: the sampler's own where those are exact."""
         wrapped, seen = self._wrapped, responses.seen
-        if seen is None or not sampled_as_scored(wrapped.core):
-            output: PolicyOutput = wrapped(prompts, responses.ids, self.rules)
-            return output
-        values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
-        return PolicyOutput(seen.logprobs, seen.entropies, values)
+        if seen is not None and seen.hidden is not None and sampled_as_scored(wrapped.core):
+            values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
+            return PolicyOutput(seen.logprobs, seen.entropies, values)
+
+        def score(response_ids: Tensor, **encoded: Tensor) -> dict[str, Tensor]:
+            return wrapped(EncodedPrompts(**encoded), response_ids, self.rules)._asdict()
+
+        inputs = {**vars(prompts), "response_ids": responses.ids}
+        return PolicyOutput(**self.calls("old policy", score, inputs, wrapped, known=self.rules))
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference.
@@ -259,8 +265,16 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
             if not self._shares_encoder or prompts.states is None:
-                prompts = encode_prompts(reference, prompts.select(slice(None, None, copies))).repeat(copies)
-            return score_responses(reference, prompts, response_ids, self.rules, sliced=self._reference_sliced)[0]
+                own = prompts.select(slice(None, None, copies)).with_states(None)
+                prompts = encode_prompts(reference, own, self.calls).repeat(copies)
+
+            def score(response_ids: Tensor, **encoded: Tensor) -> dict[str, Tensor]:
+                scored = EncodedPrompts(**encoded)
+                found = score_responses(reference, scored, response_ids, self.rules, sliced=self._reference_sliced)
+                return {"logprobs": found[0]}
+
+            inputs = {**vars(prompts), "response_ids": response_ids}
+            return self.calls("reference", score, inputs, reference, known=self.rules)["logprobs"]
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
@@ -280,7 +294,9 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         kl, rewards = compute_token_rewards(rollout, args, self.kl_coef, reduce)
         targets = compute_advantages(rollout, rewards, args, reduce)
 
-        context = UpdateContext(args, self.rules, framework, critic_only=step < args.critic_warmup_steps)
+        context = UpdateContext(
+            args, self.rules, framework, critic_only=step < args.critic_warmup_steps, calls=self.calls
+        )
         with self.run_log.watching_update(rollout, targets, step + 1, reduce):
             stats = run_update(model, rollout, targets, self.kl_coef, context)
 
@@ -346,6 +362,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
                     self.args,
                     self._score_texts,
                     self.reference_logprobs,
+                    self.calls,
                 )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         self.log(metrics)

@@ -6,12 +6,14 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
 from trl_rewards_plugin.ppo.maths.advantages import token_rewards
@@ -59,12 +61,14 @@ class UpdateContext:
         rules: the distribution that the tokens were drawn from.
         framework: the training framework.
         critic_only: the policy is left as it is, for critic warm-up.
+        calls: run the forward and backward pass of a micro-batch.
     """
 
     args: Seq2SeqPPOConfig
     rules: TokenRules
     framework: Framework
     critic_only: bool = False
+    calls: StaticCalls = field(default_factory=StaticCalls)
 
 
 class TokenRewards(NamedTuple):
@@ -173,12 +177,17 @@ def _accumulate_mini_batch(
     tokens = framework.reduce(tokens).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt.
     rows = rows[prompt_lengths.argsort(stable=True)]
+
+    def accumulate(tokens: Tensor, kl_coef: Tensor, **tensors: Tensor) -> dict[str, Tensor]:
+        return accumulate_micro_batch(model, MicroBatch(**tensors), tokens, kl_coef, context)
+
     chunks = rows.split(context.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
-        batch = select_micro_batch(rollout, targets, chunk)
+        batch = select_micro_batch(rollout, targets, chunk, context.calls.widths)
+        inputs = {**vars(batch), "tokens": tokens, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
-            found = accumulate_micro_batch(model, batch, tokens, kl_coef, context)
+            found = context.calls("update", accumulate, inputs, model, known=(context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = framework.reduce(torch.stack(list(sums.values()))) / tokens
@@ -198,13 +207,16 @@ class MicroBatch:
     """The tensors of one forward and backward pass: B rows of a rollout, and what they are to be moved towards.
 
     Attributes:
-        prompts: with encoder states where the encoder is frozen.
+        prompt_ids, prompt_mask: (B, S).
+        encoder_states: (B, S, H) where the encoder is frozen; else None.
         response_ids, response_mask: (B, T).
         old_logprobs, sampled_logprobs, ref_logprobs: (B, T) before the update, of the sampler, of the reference.
         old_values, advantages, returns: (B, T).
     """
 
-    prompts: EncodedPrompts
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    encoder_states: Tensor | None
     response_ids: Tensor
     response_mask: Tensor
     old_logprobs: Tensor
@@ -215,12 +227,14 @@ class MicroBatch:
     returns: Tensor
 
 
-def select_micro_batch(rollout: Rollout, targets: Targets, rows: Tensor) -> MicroBatch:
-    """Some rows (on the CPU) of a rollout, cut to the longest prompt and response among them."""
-    part = rollout.select(rows)
+def select_micro_batch(rollout: Rollout, targets: Targets, rows: Tensor, widths: Widths = FREE) -> MicroBatch:
+    """Some rows (on the CPU) of a rollout, cut to the longest prompt and response among them, up to a width."""
+    part = rollout.select(rows, widths)
     there, width = rows.to(part.scores.device, non_blocking=True), part.response_ids.shape[1]
     return MicroBatch(
-        prompts=part.prompts,
+        prompt_ids=part.prompt_ids,
+        prompt_mask=part.prompt_mask,
+        encoder_states=part.encoder_states,
         response_ids=part.response_ids,
         response_mask=part.response_mask,
         old_logprobs=part.logprobs,
@@ -248,7 +262,8 @@ def accumulate_micro_batch(
     """
     framework = context.framework
     with framework.autocast():
-        output = model(batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only)
+        prompts = EncodedPrompts(batch.prompt_ids, batch.prompt_mask, batch.encoder_states)
+        output = model(prompts, batch.response_ids, context.rules, critic_only=context.critic_only)
     sums = ppo_losses(output, batch, kl_coef, context.args)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
     framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.models.mt5 import modeling_mt5
 from transformers.models.t5 import modeling_t5
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
 from trl_rewards_plugin.ppo.acceleration.rms_norm import rms_norm
 
@@ -87,6 +88,8 @@ def has_plain_decoder(model: PreTrainedModel) -> bool:
 
 def runs_packed(part: PreTrainedModel, prompt_mask: Tensor) -> bool:
     """Whether a plain T5, or a part of it, reads prompts (B, S) end to end: in float32 on a CPU, where that pays."""
+    if shapes_are_fixed():  # which prompts are short is a matter of data
+        return False
     exact = all(weight.dtype == torch.float32 for weight in part.parameters())
     if not exact or part.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return False

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
 
 Tensors = dict[str, Tensor]
@@ -45,10 +46,16 @@ class StaticCalls:
         tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
             another order may do, which is far less than what a wrong graph does.
         most: so many graphs are kept; the least recently used one gives way.
+        fixed: tensors come in few shapes even without graphs, for which a GPU's kernels plan anew.
+
+    Attributes:
+        widths: what prompts and responses are to be padded to.
     """
 
-    def __init__(self, maker: GraphMaker | None, tolerance: float = 1e-3, most: int = 64):
+    def __init__(self, maker: GraphMaker | None = None, tolerance: float = 1e-3, most: int = 64, fixed: bool = False):
         self.maker, self.tolerance, self._most = maker, tolerance, most
+        self.fixed = fixed or maker is not None
+        self.widths = FEW if self.fixed else FREE
         self._kept: OrderedDict[Hashable, tuple[Hashable, Captured]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
@@ -72,8 +79,10 @@ class StaticCalls:
             model: the module whose weights it reads.
             known: what else decides what it computes; settings that Python knows.
         """
-        if self.maker is None:
+        if not self.fixed:
             return dict(function(**inputs))
+        if self.maker is None:
+            return _run(function, inputs)
         call = self.kept(name, (known, _shapes(inputs)), model, lambda: _Call(inputs))
         if call.graph is None:
             return self._first(name, call, function, model)
@@ -82,7 +91,7 @@ class StaticCalls:
             call.fill(inputs)
             call.graph.replay()
             return _copies(call.outputs)
-        return dict(function(**inputs))
+        return _run(function, inputs)
 
     def kept(self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyCaptured]) -> AnyCaptured:
         """What was made before for this name, this model as it is, and what is known; else `make()`."""
@@ -122,13 +131,13 @@ class StaticCalls:
     def _first(self, name: str, call: "_Call", function: Function, model: nn.Module) -> Tensors:
         """The eager pass; then the graph is captured, and its first replay must give the same."""
         before = self._take_gradients(model)
-        results = _copies(function(**call.inputs))
+        results = _copies(_run(function, call.inputs))
         gradients = self._take_gradients(model)
         call.outputs = {name: torch.zeros_like(value) for name, value in results.items()}
         call.learns = list(gradients)
 
         def work() -> None:
-            for name, value in function(**call.inputs).items():
+            for name, value in _run(function, call.inputs).items():
                 call.outputs[name].copy_(value.detach())
 
         try:
@@ -209,6 +218,21 @@ class _Call:
                 buffer.copy_(value)
 
 
+def _run(function: Function, inputs: Inputs) -> Tensors:
+    """The function, as it may be captured."""
+    kind = next(value.device.type for value in inputs.values() if value is not None)
+    with fixed_shapes(), uncached_autocast(kind):
+        return dict(function(**inputs))
+
+
+@contextmanager
+def uncached_autocast(kind: str) -> Iterator[None]:
+    """Autocast as it is on a kind of device, without its cache: what a graph leaves there is undefined later on."""
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+        yield
+
+
 def _shapes(inputs: Inputs) -> Hashable:
     """What a graph's buffers look like."""
     return tuple((name, None if value is None else (value.shape, value.dtype)) for name, value in inputs.items())
@@ -218,7 +242,7 @@ def _modes(model: nn.Module) -> Hashable:
     """What Python knows while a model runs: gradients, precision, training mode, adapters on or off."""
     device = next(model.parameters()).device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    layers: list[Any] = [part for part in model.modules() if hasattr(part, "merged_adapters")]  # peft's
+    layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
     adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
     return (torch.is_grad_enabled(), precision, model.training, adapters)
 

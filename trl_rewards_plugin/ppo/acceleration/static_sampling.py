@@ -5,8 +5,6 @@ family says whether it keeps to fixed buffers. Rows that have ended run on, and 
 Leaves out: the sampler that drops rows as they end (policy/sampling.py), which is what a CPU wants.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,8 +13,9 @@ from torch.func import functional_call
 from transformers import EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import MoEModelOutput
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, uncached_autocast
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
@@ -124,7 +123,7 @@ class StaticSampler:
             "use_cache": True,
             "return_dict": True,
         }
-        with _autocast_uncached(token.device.type):
+        with uncached_autocast(token.device.type):
             outputs: Any = functional_call(self._model, self._weights.lower, (), arguments, tie_weights=False)
         logits: Tensor = outputs.logits[:, -1]
         return logits
@@ -172,14 +171,6 @@ class _LowerPrecisionWeights:
             torch._foreach_copy_(list(self.lower.values()), self._exact)
 
 
-@contextmanager
-def _autocast_uncached(kind: str) -> Iterator[None]:
-    """Autocast as it is, without its cache: what a graph left there is undefined once another has run."""
-    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-    with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
-        yield
-
-
 def _restore(buffers: list[Tensor], values: list[Tensor]) -> None:
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
@@ -213,13 +204,14 @@ def sample_static(
         model,
         lambda: StaticSampler(model, rules, states, steps, greedy),
     )
-    sampler.open(states, prompt_mask)
-    step = 1
-    while step < steps:
-        sampler.advance(calls)
-        step += 1
-        if step % LOOK_EVERY == 0 or step == steps:
-            check_sampling(sampler.broken, torch.arange(len(states), device=states.device))
-            if not sampler.alive.any():
-                break
+    with fixed_shapes():
+        sampler.open(states, prompt_mask)
+        step = 1
+        while step < steps:
+            sampler.advance(calls)
+            step += 1
+            if step % LOOK_EVERY == 0 or step == steps:
+                check_sampling(sampler.broken, torch.arange(len(states), device=states.device))
+                if not sampler.alive.any():
+                    break
     return sampler.ids[:, :step].clone(), sampler.logprobs[:, :step].clone()

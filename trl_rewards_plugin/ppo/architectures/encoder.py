@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import encode_packed, is_plain_t5, runs_packed
 
 _GROUP_TOKENS = 1024
@@ -25,7 +26,7 @@ def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor)
         return encode_packed(encoder, prompt_ids, prompt_mask)
     batch, width = prompt_ids.shape
     rows = -(-_GROUP_TOKENS // width)
-    if prompt_ids.device.type != "cpu" or batch <= rows or distributed.is_initialized():
+    if prompt_ids.device.type != "cpu" or shapes_are_fixed() or batch <= rows or distributed.is_initialized():
         return _encode(encoder, prompt_ids, prompt_mask)
     order = prompt_mask.sum(1).argsort(stable=True)
     groups = []

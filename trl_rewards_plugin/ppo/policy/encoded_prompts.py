@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class EncodedPrompts:
     def select(self, rows: Tensor | slice) -> "EncodedPrompts":
         """Some of the rows: indices (B'), a bool mask (B) or a slice."""
         return self._each(lambda tensor: tensor[rows])
+
+    def padded(self, width: int, pad_id: int) -> "EncodedPrompts":
+        """The same prompts with so many columns, before the encoder has run."""
+        more = (0, width - self.ids.shape[1])
+        return EncodedPrompts(pad(self.ids, more, value=pad_id), pad(self.mask, more, value=False))
 
     def to(self, device: torch.device) -> "EncodedPrompts":
         """The same prompts on a device."""

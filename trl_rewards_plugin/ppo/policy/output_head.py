@@ -118,7 +118,8 @@ def score_in_slices(
     for start in range(0, width, steps):
         part, ids = features[:, start : start + steps], token_ids[:, start : start + steps]
         if torch.is_grad_enabled():
-            scored.append(checkpoint(score, part, ids, start, use_reentrant=False))
+            # No random number is drawn inside, and a graph may not read the random state.
+            scored.append(checkpoint(score, part, ids, start, use_reentrant=False, preserve_rng_state=False))
         else:
             scored.append(score(part, ids, start))
     logprobs, entropies = zip(*scored, strict=True)

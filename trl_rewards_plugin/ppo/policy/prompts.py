@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
 Prompt = str | list[dict[str, str]]
@@ -36,13 +37,14 @@ def quoted(prompt: Prompt, most: int = 120) -> str:
 
 
 def tokenize_prompts(
-    prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int
+    prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int, multiple: int = 1
 ) -> tuple[EncodedPrompts, int]:
     """Pads on the right, whatever side the tokenizer is set to: rollouts are cut and joined on the right.
 
     Args:
         prompts: B texts or conversations.
         max_length: longer prompts are cut on the right, before their EOS.
+        multiple: pad to the next multiple of it, up to `max_length`.
 
     Returns:
         The prompts without encoder states, and how many of the B were cut.
@@ -53,7 +55,9 @@ def tokenize_prompts(
         texts, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
     )
     truncated = sum(length > max_length for length in lengths)
-    return EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool()), truncated
+    prompts = EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool())
+    width = round_up(prompts.ids.shape[1], multiple, max_length)
+    return prompts.padded(width, int(tokenizer.pad_token_id)), truncated
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,12 @@ class PromptCollator:
 
     tokenizer: PreTrainedTokenizerBase
     max_prompt_length: int
+    multiple: int = 1
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns prompt_ids and prompt_mask (B, S), truncated (B rows counted as one 0-d tensor), and `columns`."""
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        prompts, truncated = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length)
+        prompts, truncated = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length, self.multiple)
         return {
             "prompt_ids": prompts.ids,
             "prompt_mask": prompts.mask,

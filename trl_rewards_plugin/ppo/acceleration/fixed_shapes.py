@@ -1,0 +1,45 @@
+"""Few shapes: what a GPU runs in a loop is padded to a few widths, so that plans, kernels and graphs are found again.
+
+Padding on the right changes no number beyond rounding. Within `fixed_shapes()` no code may look at the data to choose
+what to compute, as the packed ways of a CPU do.
+Leaves out: graphs (static_calls.py).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+_fixed: ContextVar[bool] = ContextVar("fixed_shapes", default=False)
+
+
+@contextmanager
+def fixed_shapes() -> Iterator[None]:
+    """Within it shapes alone decide what is computed."""
+    token = _fixed.set(True)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+def shapes_are_fixed() -> bool:
+    """Whether `fixed_shapes()` holds here."""
+    return _fixed.get()
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The widths that prompts and responses are padded to: multiples of so many tokens. 1 pads nothing."""
+
+    prompt: int = 1
+    response: int = 1
+
+
+FREE = Widths()
+FEW = Widths(prompt=64, response=16)
+
+
+def round_up(length: int, multiple: int, most: int) -> int:
+    """The next multiple of `multiple`, but at most `most`."""
+    return min(-(-length // multiple) * multiple, most)
