@@ -1,7 +1,8 @@
 from tests.report.folders import held_out_row, write_run
-from trl_rewards_plugin.ppo.monitoring.completions import EVAL_FOLDER, FOLDER, write_completions
+from trl_rewards_plugin.ppo.monitoring.completions import write_completions
 from trl_rewards_plugin.report import samples
 from trl_rewards_plugin.report.samples import missing_outputs, samples_of, shown_text, step_of
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_runs
 
 
@@ -27,7 +28,7 @@ def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path)
 def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):
     conversation = [{"role": "user", "content": "Hi"}]
     table = {"prompt": [conversation], "completion": [None], "good": [float("nan")], "note": ["text"], "flag": [True]}
-    write_completions(tmp_path / EVAL_FOLDER, table, 7)
+    write_completions(tmp_path / EVALUATIONS, table, 7)
     (sample,) = samples_of(Run("one", tmp_path, []), 0)
     assert (sample.held_out, sample.step) == (True, 7)
     assert (sample.prompt, sample.output) == ("user: Hi", "")
@@ -37,7 +38,9 @@ def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):
 
 def test_a_long_run_shows_some_of_each_of_some_steps(tmp_path):
     for step in range(1, 31):
-        write_completions(tmp_path / FOLDER, {"prompt": ["p"] * 20, "completion": list("abcdefghijklmnopqrst")}, step)
+        write_completions(
+            tmp_path / ROLLOUTS, {"prompt": ["p"] * 20, "completion": list("abcdefghijklmnopqrst")}, step
+        )
     held_out = [held_out_row(str(row)) for row in range(100)]
     found = samples_of(Run("one", tmp_path, [{"step": 30}], held_out=held_out), 0)
     steps = sorted({sample.step for sample in found if not sample.held_out})

@@ -93,7 +93,9 @@ def _held_out(run: Run, index: int, row: Mapping[str, Any], side: str) -> Sample
         if key.startswith(f"{side}_") and not key.startswith(others)
     }
     step = 0 if side == "before" else run.last_step
-    return Sample(run.name, index, step, True, shown_text(row["prompt"]), shown_text(row[side]), scores)
+    return Sample(
+        run.name, index, step, True, shown_text(row.get("prompt") or row["source"]), shown_text(row[side]), scores
+    )
 
 
 def _lines(text: Any) -> str:

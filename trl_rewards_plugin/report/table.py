@@ -69,7 +69,7 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
     rewards = {str(run.settings.get("made_of", {}).get("rewards", run.settings.get("reward"))) for run in finished}
     if len(rewards) > 1:
         return "These runs have different rewards: their rewards and gains have no common scale."
-    if len({tuple(row["prompt"] for row in run.held_out) for run in finished}) > 1:
+    if len({tuple(row.get("prompt") for row in run.held_out) for run in finished}) > 1:
         return "These runs were measured on different held-out prompts: part of what differs is the prompts."
     return None
 
