@@ -16,11 +16,11 @@ from trl_rewards_plugin.errors import InputError
 
 def main(argv: Sequence[str]) -> int:
     """Scores as the flags say; returns the exit code. The summary goes to standard error."""
-    from trl_rewards_plugin.cli.train import _quiet
+    from trl_rewards_plugin.cli.quiet import silence_libraries
     from trl_rewards_plugin.scoring.score_job import score_file
 
     settings = build_settings(argv)
-    _quiet()
+    silence_libraries()
     try:
         summary = score_file(settings)
     except BrokenPipeError:
@@ -55,7 +55,7 @@ def build_settings(argv: Sequence[str]) -> Any:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    from trl_rewards_plugin.cli.train import read_config
+    from trl_rewards_plugin.cli.flags import read_config
     from trl_rewards_plugin.nearest import did_you_mean
 
     names = [field.name for field in _fields()]
