@@ -21,8 +21,8 @@ class EvaluationSettings:
     )
     compare: str | None = _option(
         None,
-        "What to compare with, likewise: the gain is model minus this one. Unset: for a run folder, the model that the "
-        "run started from, otherwise nothing; 'none': nothing.",
+        "What to compare with, likewise: the gain is model minus this one. Unset: for a run folder, the model that "
+        "the run started from, otherwise nothing; 'none': nothing.",
     )
     dataset: str | None = _option(
         None,
