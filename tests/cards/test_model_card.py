@@ -23,7 +23,7 @@ from trl_rewards_plugin.cards.model_card import (
 from trl_rewards_plugin.cards.preview import preview_html
 from trl_rewards_plugin.cards.stamp import is_untouched, unstamped
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 
 ROW = {"source": "a | b", "before": "<b>", "after": "", "before_reward": 1.0, "after_reward": -0.5}
 FULL = RewardModelCardData(
@@ -416,9 +416,9 @@ def write_run(folder, rows=None, **config):
     made_of = {
         "rewards": list(FULL.rewards), "versions": {"trl": "1.16.0"}, "held_out": "all 2 rows of x", "train_rows": 7,
     }  # fmt: skip
-    run_folder.write_yaml(folder / "config.yaml", {"model": "google/flan-t5-small", **config, "made_of": made_of})
-    run_folder.write_json(folder / "metrics.json", make_metrics())
-    run_folder.write_completions(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
+    write_yaml(folder / "config.yaml", {"model": "google/flan-t5-small", **config, "made_of": made_of})
+    write_json(folder / "metrics.json", make_metrics())
+    write_rows(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
 
 
 def test_a_run_folder_tells_its_own_card(tmp_path):
@@ -440,7 +440,7 @@ def test_a_run_folder_tells_how_its_rewards_became_one(tmp_path):
     write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     config["made_of"]["aggregation"] = "minimum"
-    run_folder.write_yaml(tmp_path / "config.yaml", config)
+    write_yaml(tmp_path / "config.yaml", config)
     assert "Reward of an output = the least of" in generate_model_card(tmp_path)
 
 

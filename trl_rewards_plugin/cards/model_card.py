@@ -22,12 +22,12 @@ from trl_rewards_plugin.cards.markdown import escape
 from trl_rewards_plugin.cards.sections import limits, objective, results, sample_outputs, training
 from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
+from trl_rewards_plugin.runs.writing import write_text
 
 __all__ = ["RewardModelCardData", "generate_model_card", "render_model_card", "write_model_card"]
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-CARD = "README.md"
-EVAL_RESULTS = Path(".eval_results", "trl_rewards_plugin.yaml")
 
 
 def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
@@ -74,8 +74,8 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
     entries = metadata.eval_results(data)
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        (folder / EVAL_RESULTS).write_text(entries, encoding="utf-8")
-    path.write_text(render_model_card(data), encoding="utf-8")
+        write_text(folder / EVAL_RESULTS, entries)
+    write_text(path, render_model_card(data))
     return path
 
 

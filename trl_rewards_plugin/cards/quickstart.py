@@ -9,7 +9,8 @@ import re
 from string import Template
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.markdown import escape, one_line
+from trl_rewards_plugin.cards.markdown import escape
+from trl_rewards_plugin.text import one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trl_rewards_plugin.runs.writing import replacing
+
 
 def rollout_rows(log_history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The log's one row a rollout, which has the mean reward."""
@@ -50,8 +52,9 @@ def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, comp
     for axes in (top, bottom):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with replacing(path) as unfinished:
+        # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
+        figure.savefig(unfinished, dpi=120, format="png", metadata={"Software": None})
 
 
 def _component_key(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from trl_rewards_plugin.runs.writing import replacing
+
 BEFORE_COLOUR, AFTER_COLOUR, GAIN_COLOUR = "#7f7f7f", "#1f77b4", "#2ca02c"
 ROW_HEIGHT = 2.6  # inches
 HEAD_ROOM = 1.45
@@ -55,8 +57,9 @@ def save_distributions(
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.yaxis.get_major_locator().set_params(integer=True)
-    # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with replacing(path) as unfinished:
+        # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
+        figure.savefig(unfinished, dpi=120, format="png", metadata={"Software": None})
 
 
 def shared_bins(*sides: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from trl_rewards_plugin.cards.markdown import one_line
 from trl_rewards_plugin.charts.axis import Scale, nice_ticks, tick_labels
+from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 30, 40

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 Settings = TypeVar("Settings")
 _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")

@@ -6,9 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.nearest import suggestion
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 
 def main(argv: Sequence[str]) -> int:

@@ -56,7 +56,7 @@ def build_settings(argv: Sequence[str]) -> Any:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     from trl_rewards_plugin.cli.flags import read_config
-    from trl_rewards_plugin.nearest import did_you_mean
+    from trl_rewards_plugin.errors import did_you_mean
 
     names = [field.name for field in _fields()]
     values = read_config(path)

@@ -6,9 +6,8 @@ Leaves out: trying again (`upload.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, causes
 
 _SAFE = "run the same again: what has arrived is not sent twice"
 
@@ -29,14 +28,6 @@ class UploadError(RuntimeError):
     def __reduce__(self) -> tuple[type[UploadError], tuple[str, str]]:
         # The default would call UploadError(message) with one argument when it crosses a process border.
         return type(self), (self.found, self.next_step)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it was raised from, outermost first."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 def status_of(error: BaseException) -> int | None:

@@ -14,28 +14,38 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.markdown import is_hub_id
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.secrets import find_secret, readable
+from trl_rewards_plugin.runs.layout import (
+    CARD,
+    CHECKPOINTS,
+    CONFIG,
+    HELD_OUT,
+    METRICS,
+    REWARD_CURVE,
+    ROLLOUTS,
+    RUN_STATE,
+    TRAINER_STATE,
+    VALUE_HEAD,
+    is_housekeeping,
+)
+from trl_rewards_plugin.text import is_hub_id
 
 MODEL_FILES = (
-    "README.md", "LICENSE*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
+    CARD, "LICENSE*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-    "source.spm", "target.spm", "chat_template.jinja", "preprocessor_config.json", "metrics.json", "config.yaml",
-    "reward_curve.png", ".eval_results/*.yaml",
+    "source.spm", "target.spm", "chat_template.jinja", "preprocessor_config.json", METRICS, CONFIG,
+    REWARD_CURVE, ".eval_results/*.yaml",
 )  # fmt: skip
-COMPLETIONS = "completions.parquet"
 STATE = (
-    "checkpoint-*", "*.bin", "*.pt", "*.pth", "value_head.safetensors", "trainer_state.json", "ppo_state.json",
+    CHECKPOINTS, "*.bin", "*.pt", "*.pth", VALUE_HEAD, TRAINER_STATE, RUN_STATE,
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
-COMPLETIONS_OF_TRAINING = "completions"
-"""Folder with the texts of every rollout."""
-SPACE_FILES = ("README.md", "app.py", "requirements.txt")
+SPACE_FILES = (CARD, "app.py", "requirements.txt")
 # Where a path of this machine could have got in; vocabularies are left alone, since "/root/" may be a piece of them.
 _TOLD = (
-    "README.md",
+    CARD,
     "*.yaml",
     "config.json",
     "generation_config.json",
@@ -71,7 +81,7 @@ class Selection:
 
 def is_space(folder: Path) -> bool:
     """Whether `folder` is a Space by its README: `sdk:` in front."""
-    card = folder / "README.md"
+    card = folder / CARD
     return card.is_file() and bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", card.read_text(encoding="utf-8")))
 
 
@@ -88,16 +98,16 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     taken, left_out = [], {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(part in left_out for part in _above(name)):
+        if path.is_dir() or is_housekeeping(path.name) or any(part in left_out for part in _above(name)):
             continue
         state = next((top for top in [*_above(name), name] if any(fnmatch(top, known) for known in STATE)), None)
         if state is not None:
             left_out[state] = "training state"
-        elif COMPLETIONS_OF_TRAINING in _above(name):
-            left_out[COMPLETIONS_OF_TRAINING] = "prompts and outputs of every rollout"
-        elif name == COMPLETIONS and not include_completions:
+        elif ROLLOUTS in _above(name):
+            left_out[ROLLOUTS] = "prompts and outputs of every rollout"
+        elif name == HELD_OUT and not include_completions:
             left_out[name] = "prompts and outputs; --include-completions takes it along"
-        elif name == COMPLETIONS or _is_of_a_model(name):
+        elif name == HELD_OUT or _is_of_a_model(name):
             taken.append(UploadFile(name, path))
         else:
             left_out[name] = "no file of a model"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts, is_run_folder
-from trl_rewards_plugin.cards.markdown import cell, one_line, quote
+from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts
+from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.quickstart import prompt_literal
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs.layout import is_finished_run
+from trl_rewards_plugin.text import one_line
 
 
 def check_own_texts(card: str, folder: Path) -> None:
@@ -19,7 +21,7 @@ def check_own_texts(card: str, folder: Path) -> None:
     Raises:
         InputError: the prompts are the user's own, and some stand in the card.
     """
-    if not is_run_folder(folder) or not has_own_texts(folder):
+    if not is_finished_run(folder) or not has_own_texts(folder):
         return
     data = card_data_from_folder(folder)
     rows = [*data.samples, *data.gains, *data.losses]

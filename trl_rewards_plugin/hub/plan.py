@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts, is_run_folder
-from trl_rewards_plugin.cards.model_card import CARD, render_model_card
+from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts
+from trl_rewards_plugin.cards.model_card import render_model_card
 from trl_rewards_plugin.cards.quickstart import with_name
 from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
@@ -23,6 +23,7 @@ from trl_rewards_plugin.hub.files import (
 )
 from trl_rewards_plugin.hub.own_texts import check_own_texts
 from trl_rewards_plugin.hub.remote import Repository
+from trl_rewards_plugin.runs.layout import CARD, is_finished_run
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,9 @@ def _card(folder: Path, repo_id: str, include_completions: bool) -> tuple[str, b
         text = path.read_text(encoding="utf-8")
         if not is_untouched(text):
             return text, True
-        if not is_run_folder(folder):
+        if not is_finished_run(folder):
             return stamped(with_name(text, repo_id)), False
-    elif not is_run_folder(folder):
+    elif not is_finished_run(folder):
         step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
         raise InputError("a model with its card, README.md", f"none in {folder}", step)
     show = include_completions or not has_own_texts(folder)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.model_card import CARD
 from trl_rewards_plugin.cards.stamp import is_untouched
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import explain, is_transient
@@ -31,6 +30,7 @@ from trl_rewards_plugin.hub.remote import (
     read_state,
     read_text,
 )
+from trl_rewards_plugin.runs.layout import CARD
 
 # Seconds before each further try.
 WAITS = (1.0, 3.0)

@@ -10,14 +10,13 @@ import transformers.pipelines as host
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
-from trl_rewards_plugin.unreachable import what_to_do
 
 _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
     "text2text-generation": Text2TextGenerationPipeline,

@@ -14,11 +14,9 @@ from datasets import Dataset
 from torch import nn
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import nearest
+from trl_rewards_plugin.errors import InputError, nearest, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.policy import bare_model
-from trl_rewards_plugin.unreachable import what_to_do
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trl_rewards_plugin.hub.failures import causes
+from trl_rewards_plugin.errors import causes
 
 
 @contextmanager

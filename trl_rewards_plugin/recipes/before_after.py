@@ -201,6 +201,25 @@ def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     return {"mean": found["reward_gain"], "ci95": found["ci95"], "n": found["n"]}
 
 
+def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
+    """One row a held-out prompt: texts before and after, sampled and greedy, each with total and components."""
+    sides = {
+        "before": before.sampled,
+        "after": after.sampled,
+        "before_greedy": before.greedy,
+        "after_greedy": after.greedy,
+    }
+    rows = []
+    for index, (prompt, source) in enumerate(zip(held_out.prompts, held_out.sources, strict=True)):
+        row: dict[str, Any] = {"prompt": prompt, "source": source}
+        row |= {side: scored.texts[index] for side, scored in sides.items()}
+        for side, scored in sides.items():
+            row[f"{side}_reward"] = float(scored.total[index])
+            row |= {f"{side}_{name}": float(values[index]) for name, values in scored.components.items()}
+        rows.append(row)
+    return rows
+
+
 def build_metrics(
     before: Evaluation, after: Evaluation, yardsticks: Yardsticks, sources: Sequence[str], facts: RunFacts
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM, reward_formula
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -19,6 +19,11 @@ GUARD_NAMES = {
     "not_whole_input": "not the whole input",
 }
 MAX_WIDTH = 110
+
+
+def say(text: str) -> None:
+    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
+    print(text, flush=True)
 
 
 def terminal_width() -> int:
@@ -57,21 +62,21 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
         low, high = ("-" if end is None else f"{end:+.2f}" for end in gain["ci95"])
         lines.append(
-            f"{_row_name(name)} {number(before):>6} {number(after):>6}{number(gain['mean'], '+'):>8}  "
-            f"{f'{low} to {high}':<14}{number(sources):>8}{number(best):>11}"
+            f"{_row_name(name)} {decimals(before):>6} {decimals(after):>6}{decimals(gain['mean'], '+'):>8}  "
+            f"{f'{low} to {high}':<14}{decimals(sources):>8}{decimals(best):>11}"
         )
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
         change = None if before is None or after is None else after - before
         label = _row_name(name, ", greedy")
-        lines.append(f"{label} {number(before):>6} {number(after):>6}{number(change, '+'):>8}")
+        lines.append(f"{label} {decimals(before):>6} {decimals(after):>6}{decimals(change, '+'):>8}")
     lines.append("")
     for name, pair in metrics["guard"].items():
         ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
         label = GUARD_NAMES.get(name, name)
-        lines.append(f"{label:<22} {number(pair['before']):>6} {number(pair['after']):>6}{ratio:>8}".rstrip())
+        lines.append(f"{label:<22} {decimals(pair['before']):>6} {decimals(pair['after']):>6}{ratio:>8}".rstrip())
     if metrics["kl"] is not None:
-        lines.append(f"{'KL to the start, nats':<22}{number(0.0):>7}{number(metrics['kl']):>7}")
+        lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
     note = (
         f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
         "interval: paired bootstrap over prompts"
@@ -79,7 +84,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
 
 
-def number(value: float | None, sign: str = "") -> str:
+def decimals(value: float | None, sign: str = "") -> str:
     """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 

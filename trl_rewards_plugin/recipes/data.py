@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.unreachable import what_to_do
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

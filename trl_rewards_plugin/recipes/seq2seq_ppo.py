@@ -1,7 +1,7 @@
 """The whole job in one object: check, load, measure, train, measure again, write the run folder.
 
-Leaves out: the training loop (`ppo/`), the judging (`rewards/`), what the files look like (`run_folder.py`,
-`report.py`, `cards/model_card.py`).
+Leaves out: the training loop (`ppo/`), the judging (`rewards/`), what the files hold (`runs/`,
+`console.py`, `cards/model_card.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from transformers import set_seed
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
-from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.monitoring.log_file import LogFileCallback
 from trl_rewards_plugin.ppo.monitoring.progress import answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console as report
@@ -38,17 +39,22 @@ from trl_rewards_plugin.recipes.before_after import (
     RunFacts,
     Yardsticks,
     build_metrics,
+    completion_rows,
     score_texts,
 )
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
+from trl_rewards_plugin.recipes.console import say
 from trl_rewards_plugin.recipes.data import RunData, further_columns, load_run_data
-from trl_rewards_plugin.recipes.run_presets import get_preset
+from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.recipes.trackers import check_trackers
-from trl_rewards_plugin.runs import folder as run_folder
-from trl_rewards_plugin.runs.facts import energy, hardware
-from trl_rewards_plugin.runs.log_file import LogFileCallback
-from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.runs.record import aggregation_of, configuration, describe_reward, given_name, told_reward
+from trl_rewards_plugin.runs import layout
+from trl_rewards_plugin.runs.checkpoints import find_checkpoint
+from trl_rewards_plugin.runs.environment import energy, hardware
+from trl_rewards_plugin.runs.lock import writing_run
+from trl_rewards_plugin.runs.public_names import given_name, public_name
+from trl_rewards_plugin.runs.record import configuration
+from trl_rewards_plugin.runs.reward_description import aggregation_of, describe_reward, reward_record
+from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 
 SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4
@@ -58,11 +64,6 @@ _ARGUMENTS = (
     "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "push_to", "overwrite",
     "peft_config", "echo",
 )  # fmt: skip
-
-
-def say(text: str) -> None:
-    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
-    print(text, flush=True)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Inputs:
 
     data: RunData
     reward: Any
-    checkpoint: str | None
+    checkpoint: Path | None
 
 
 class Seq2SeqPPO:
@@ -184,11 +185,15 @@ class Seq2SeqPPO:
 
     def _run(self, resume: str | bool | None) -> RunResult:
         inputs = self._check(resume)
+        with writing_run(self.folder) if self.args.process_index == 0 else nullcontext():
+            return self._train_and_measure(inputs)
+
+    def _train_and_measure(self, inputs: _Inputs) -> RunResult:
         held_out = inputs.data.as_held_out()
         self.echo(report.format_plan(self._plan(inputs)))
         trainer = self._trainer(inputs)
         if self.overwrite and inputs.checkpoint is None and trainer.is_world_process_zero():
-            run_folder.clear_run(self.folder)
+            layout.clear_run(self.folder)
         prompts = len(held_out.prompts)
         hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
         self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
@@ -232,9 +237,9 @@ class Seq2SeqPPO:
     def _check(self, resume: str | bool | None, *, dry: bool = False) -> _Inputs:
         """Everything that can be refused without loading a model, cheapest first."""
         resume = resume if resume is not None else self.args.resume_from_checkpoint
-        checkpoint = run_folder.find_checkpoint(self.folder, resume)
+        checkpoint = find_checkpoint(self.folder, resume)
         if checkpoint is None and not dry:  # a dry run writes nothing
-            run_folder.refuse_run(self.folder, overwrite=self.overwrite)
+            layout.refuse_run(self.folder, overwrite=self.overwrite)
         self._check_settings()
         if isinstance(self.model, str | Path):
             check_seq2seq_model(str(resolve(str(self.model))))
@@ -332,7 +337,7 @@ class Seq2SeqPPO:
             f"{args.num_mini_batches} mini-batches on each: {updates} updates",
             "Folder": str(args.output_dir),
         }
-        return plan | ({"Resume": Path(inputs.checkpoint).name} if inputs.checkpoint else {})
+        return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 
     def _estimate_minutes(self, evaluator: Evaluator, inputs: _Inputs) -> float:
         train, size = inputs.data.train, self.args.rollout_batch_size
@@ -367,7 +372,7 @@ class Seq2SeqPPO:
         trainer.save_model(str(self.folder))
         url = None
         if trainer.is_world_process_zero():
-            rows = run_folder.completion_rows(held_out, before, after)
+            rows = completion_rows(held_out, before, after)
             self._write(trainer, inputs, metrics, rows)
             self.echo(report.format_table(metrics))
             shown = rows[:SAMPLES_SHOWN]
@@ -385,11 +390,11 @@ class Seq2SeqPPO:
         folder = self.folder
         log_history = trainer.state.log_history
         components = list(metrics["component_gain"])
-        run_folder.write_completions(folder / run_folder.COMPLETIONS, rows)
-        run_folder.write_yaml(folder / run_folder.CONFIG, self._configuration(trainer, inputs))
-        save_reward_curve(log_history, folder / run_folder.CURVE, components)
+        write_rows(folder / layout.HELD_OUT, rows)
+        write_yaml(folder / layout.CONFIG, self._configuration(trainer, inputs))
+        save_reward_curve(log_history, folder / layout.REWARD_CURVE, components)
         # The metrics come last but for the card, which reads the others: a folder that has them is complete.
-        run_folder.write_json(folder / run_folder.METRICS, metrics)
+        write_json(folder / layout.METRICS, metrics)
         write_model_card(folder)
 
     def _configuration(self, trainer: Seq2SeqPPOTrainer, inputs: _Inputs) -> dict[str, Any]:
@@ -407,7 +412,7 @@ class Seq2SeqPPO:
             **lora_settings(self.peft_config),
         }
         made_of = {
-            **told_reward(inputs.reward),
+            **reward_record(inputs.reward),
             "push_to": self.push_to,  # not a setting: who runs the file again must not upload over the first run
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
@@ -418,7 +423,9 @@ class Seq2SeqPPO:
             "license": preset.license if preset and preset.model == self.model else None,
             "language": preset.language if preset and preset.dataset == self.dataset else None,
         }
-        return configuration(given, self.args, made_of)
+        # The file is read on top of a preset, so what any preset sets is written even at its default.
+        always = {key for known in PRESETS.values() for key in known.config}
+        return configuration(given, self.args, made_of, always)
 
 
 def default_output_dir(preset: str, seed: int | None) -> str:

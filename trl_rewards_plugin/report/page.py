@@ -21,10 +21,11 @@ from trl_rewards_plugin.charts.svg import series_class
 from trl_rewards_plugin.charts.svg_histogram import draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.report.run_curves import draw_curves, panels, series_of, smoothing_window
+from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
+from trl_rewards_plugin.runs.writing import write_text
 
 FOLDER = Path(__file__).parent
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
     path = path or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))
     page = report_html(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import picked
-from trl_rewards_plugin.runs.read import EVALUATIONS, ROLLOUTS, Run, read_rows
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
+from trl_rewards_plugin.runs.read import Run, read_rows
 
 STEPS_SHOWN = 12  # of a run
 ROWS_SHOWN = 8  # of a step

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from trl_rewards_plugin.recipes.console import GUARD_NAMES, number
+from trl_rewards_plugin.recipes.console import GUARD_NAMES, decimals
 from trl_rewards_plugin.runs.read import Run
 
 _Metrics: TypeAlias = Mapping[str, Any]
@@ -36,9 +36,9 @@ def number_rows(runs: Sequence[Run]) -> list[Row]:
         "Gain in reward": lambda told: _gain(told["reward_gain"]),
         **{f"Gain in {name}": partial(_component_gain, name) for name in components},
         "Reward, greedy": lambda told: _change(told["before_greedy"]["reward"], told["after_greedy"]["reward"]),
-        "Best of 16 at the start": lambda told: _minus(number(told["best_of_16"]["reward"])),
-        "The sources' own sentences": lambda told: _minus(number(told["sources"]["reward"])),
-        "KL to the start, nats": lambda told: number(told["kl"]),
+        "Best of 16 at the start": lambda told: _minus(decimals(told["best_of_16"]["reward"])),
+        "The sources' own sentences": lambda told: _minus(decimals(told["sources"]["reward"])),
+        "KL to the start, nats": lambda told: decimals(told["kl"]),
         **{_sentence(GUARD_NAMES.get(name, name)): partial(_guard, name) for name in guards},
         "Held-out prompts": lambda told: f"{told['reward_gain']['n']:,}",
         "Responses trained on": lambda told: f"{told['episodes']:,}",
@@ -79,7 +79,7 @@ def headline(run: Run) -> str:
     told = run.metrics
     if told is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
-    kl = "" if told["kl"] is None else f"; KL {number(told['kl'])} nats to the start"
+    kl = "" if told["kl"] is None else f"; KL {decimals(told['kl'])} nats to the start"
     return (
         f"Reward {_change(told['before']['reward'], told['after']['reward'])} on {told['reward_gain']['n']} held-out "
         f"prompts: a gain of {_gain(told['reward_gain'])}{kl}."
@@ -97,14 +97,14 @@ def _guard(name: str, told: _Metrics) -> str:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return f"{_minus(number(before))} \N{RIGHTWARDS ARROW} {_minus(number(after))}"
+    return f"{_minus(decimals(before))} \N{RIGHTWARDS ARROW} {_minus(decimals(after))}"
 
 
 def _gain(gain: Mapping[str, Any]) -> str:
     if gain["mean"] is None:
         return "-"
-    low, high = (_minus(number(end, "+")) for end in gain["ci95"])
-    return f"{_minus(number(gain['mean'], '+'))} (95 % interval {low} to {high})"
+    low, high = (_minus(decimals(end, "+")) for end in gain["ci95"])
+    return f"{_minus(decimals(gain['mean'], '+'))} (95 % interval {low} to {high})"
 
 
 def _minus(text: str) -> str:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.names import check_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
 from trl_rewards_plugin.rewards.scores import RewardScores

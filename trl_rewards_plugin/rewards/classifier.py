@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.failures import called_on, failure
 from trl_rewards_plugin.rewards.inference import devices

@@ -28,8 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.failures import failure, first_of

@@ -5,8 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.names import check_name, clean_name
 from trl_rewards_plugin.rewards.similarity import column_texts
 from trl_rewards_plugin.rewards.texts import as_texts

@@ -10,17 +10,19 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.launch import Processes
 from trl_rewards_plugin.scoring.rows import STDIN, Row, format_of, read_rows
 from trl_rewards_plugin.scoring.score_output import open_output
@@ -79,8 +81,8 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     Each row comes out as it came in, with the further columns `total` and one a component.
 
     Raises:
-        InputError: settings that do not fit, a row without a text, or an output that is not this job's. Where the
-            input is a file, all before a model is loaded or anything is written.
+        InputError: settings that do not fit, a row without a text, or an output that is not this job's or that
+            another process writes to. Where the input is a file, all before a model is loaded or anything is written.
     """
     return _Job(settings).run()
 
@@ -101,6 +103,11 @@ class _Job:
         self.count = None if settings.input == STDIN else sum(1 for _ in self._rows())
 
     def run(self) -> ScoreSummary | None:
+        output = self.settings.output
+        with writing_file(Path(output)) if output is not None and self.processes.first else nullcontext():
+            return self._run()
+
+    def _run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
         earlier = self.processes.from_first(self._skip_existing(rows) if self.processes.first else None)

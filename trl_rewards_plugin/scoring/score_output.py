@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
+from trl_rewards_plugin.runs.writing import replacing
 from trl_rewards_plugin.scoring.rows import Row, read_rows
 
 
@@ -155,15 +156,14 @@ class _Parquet:
         clean = [{name: _storable(row.get(name)) for name in names} for row in rows]
         # Named by the rows before it.
         path = self.parts / f"{self._count:012d}.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        with replacing(path) as new:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), new)
         self._count += len(rows)
 
     def finish(self) -> None:
         if self.parts.is_dir() or not self.path.exists():
-            new = self.path.with_name(f"{self.path.name}.new")
-            _merge(self._files(), new)
-            os.replace(new, self.path)
+            with replacing(self.path) as new:
+                _merge(self._files(), new)
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def _files(self) -> list[Path]:

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,8 +33,6 @@ from trl_rewards_plugin.ppo.checkpoints.state import (
 from trl_rewards_plugin.ppo.distributed import check_sharding
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.runs.checkpoints import (
-    HOST_STATE_FILE,
-    UNFINISHED,
     checkpoints,
     find_checkpoint,
     next_number,
@@ -42,6 +41,8 @@ from trl_rewards_plugin.runs.checkpoints import (
     rotate,
     seal,
 )
+from trl_rewards_plugin.runs.layout import TRAINER_STATE, UNFINISHED, checkpoint_name
+from trl_rewards_plugin.runs.lock import writing_run
 
 _logger = logging.getLogger(__name__)
 
@@ -90,17 +91,23 @@ class RestartableTrainer(Trainer):
                 ones are named in a warning and passed over.
 
         Raises:
-            InputError: the folder given is damaged, or there is none that is whole.
+            InputError: the folder given is damaged, none is whole, or another process trains in `output_dir`.
         """
         check_sharding(self.accelerator)
         output_dir = Path(cast(str, self.args.output_dir))
+        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
+            return self._train_as_only_writer(output_dir, resume_from_checkpoint, *args, **kwargs)
+
+    def _train_as_only_writer(
+        self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         if self.args.should_save:
             remove_unfinished(output_dir)
         folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
         if folder is not None:
             self._resume_run_state(folder)
             if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
-                best = TrainerState.load_from_json(str(folder / HOST_STATE_FILE)).best_model_checkpoint
+                best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
                 rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
         elif self.args.should_save and (found := checkpoints(output_dir)):
             _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
@@ -131,7 +138,7 @@ class RestartableTrainer(Trainer):
         """The host's, but that a run which had finished is not trained for a further step."""
         epochs, steps_per_epoch, *others = super().set_initial_training_values(*args)
         if self._resumed_from is not None:
-            step = TrainerState.load_from_json(str(self._resumed_from / HOST_STATE_FILE)).global_step
+            step = TrainerState.load_from_json(str(self._resumed_from / TRAINER_STATE)).global_step
             if step >= others[-1]:
                 epochs = min(epochs, step // steps_per_epoch)
                 self._load_rng_state(str(self._resumed_from))  # the host would with the first batch
@@ -168,7 +175,7 @@ class RestartableTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The host's, below a temporary name, then renamed."""
         output_dir = Path(self._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
+        name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
         state = self._run_state()
         rewards = gather_object([reward_states(self.reward_funcs)])
@@ -178,12 +185,12 @@ class RestartableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._checkpointing = False
-        best = output_dir / f"checkpoint-{self.state.best_global_step}"
+        best = output_dir / checkpoint_name(self.state.best_global_step)
         if best == folder or best.is_dir():  # the host looked for it beside the temporary name
             self.state.best_model_checkpoint = str(best)
         self.accelerator.wait_for_everyone()  # each process has written its own random state
         if self.args.should_save:
-            self.state.save_to_json(str(unfinished / HOST_STATE_FILE))
+            self.state.save_to_json(str(unfinished / TRAINER_STATE))
             seal(unfinished, dataclasses.asdict(state), next_number(output_dir))
             publish(unfinished, folder)
             rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})

@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import reward_name
-from trl_rewards_plugin.runs.checkpoints import STATE_FILE
+from trl_rewards_plugin.runs.layout import RUN_STATE, VALUE_HEAD
+from trl_rewards_plugin.runs.read import checked, read_json
+from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
+from trl_rewards_plugin.runs.writing import write_text
 
-CRITIC_FILE = "value_head.safetensors"
 POLICY_PREFIX = "policy."
 
 
@@ -46,8 +48,12 @@ class RunState:
 
 
 def load_run_state(folder: Path) -> RunState:
-    """Reads the counters of a checkpoint."""
-    saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    """Reads the counters of a checkpoint.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
     counters = {field.name: saved[field.name] for field in fields(RunState)}
     return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
 
@@ -63,12 +69,12 @@ def save_critic(folder: Path, state: dict[str, Tensor]) -> None:
     """Writes the critic's part of the state of policy and critic: the head, and a separate value model."""
     critic = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
     # Clones, because the file format refuses tied tensors.
-    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / CRITIC_FILE)
+    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / VALUE_HEAD)
 
 
 def load_critic(folder: Path, wrapped: nn.Module) -> None:
     """Loads what `save_critic` wrote, in place."""
-    _load(wrapped, load_file(folder / CRITIC_FILE), folder, ignore=POLICY_PREFIX)
+    _load(wrapped, load_file(folder / VALUE_HEAD), folder, ignore=POLICY_PREFIX)
 
 
 def restore_policy(policy: nn.Module, folder: Path) -> None:
@@ -178,4 +184,4 @@ def tell_untied(model: PreTrainedModel, folder: Path) -> None:
         return
     if cast(Any, model.get_output_embeddings()).weight is not cast(Any, model.get_input_embeddings()).weight:
         values = json.loads(config.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_text(config, json.dumps(values, indent=2, sort_keys=True) + "\n")

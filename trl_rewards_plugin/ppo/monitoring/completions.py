@@ -15,9 +15,10 @@ from torch import Tensor
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.prompts import prompt_lines
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS, completions_name
+from trl_rewards_plugin.runs.writing import write_table
 
 Table = dict[str, list[Any]]  # column name -> one value a row
-FOLDER, EVAL_FOLDER = "completions", "eval_completions"
 SHOWN_CHARACTERS = 200
 
 
@@ -61,18 +62,18 @@ class CompletionLog:
         """Prints and writes the last rollout, once."""
         if self.enabled:
             table, self._rollout = self._rollout, {}
-            self._log(table, step, FOLDER, f"Step {step}")
+            self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_batch(self, table: Table, step: int) -> None:
         """Prints and writes rows of this process that a loop of its own drew; the parts kept so far are dropped."""
         if self.enabled:
             self._parts, self._rollout = [], {}
-            self._log(table, step, FOLDER, f"Step {step}")
+            self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_evaluation(self, table: Table, step: int) -> None:
         """Prints and writes the held-out rows of this process."""
         if self.enabled:
-            self._log(table, step, EVAL_FOLDER, f"Held-out prompts after step {step}")
+            self._log(table, step, EVALUATIONS, f"Held-out prompts after step {step}")
 
     def _log(self, table: Table, step: int, folder: str, title: str) -> None:
         table = join_tables(gather_object([table]))
@@ -95,25 +96,10 @@ def join_tables(tables: Sequence[Table]) -> Table:
 
 def write_completions(folder: Path, table: Table, step: int) -> Path:
     """Writes one step's completions, every row with its step; returns the file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = len(next(iter(table.values())))
-    columns = {"step": [step] * rows, **table}
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"completions_{step:05d}.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({name: _arrow(values) for name, values in columns.items()}), path)
+    path = folder / completions_name(step)
+    write_table(path, {"step": [step] * len(next(iter(table.values()))), **table})
     return path
-
-
-def _arrow(values: list[Any]) -> Any:
-    """A parquet column; what a reward logs may be of mixed kinds, and is then written as text."""
-    import pyarrow
-
-    try:
-        return pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
-        return pyarrow.array([None if value is None else str(value) for value in values])
 
 
 def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | None = None) -> None:

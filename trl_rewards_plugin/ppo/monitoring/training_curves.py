@@ -3,7 +3,6 @@
 Leaves out: the reward curve with its components that a model card shows (charts/curves.py).
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 from transformers import TrainerCallback
 
 from trl_rewards_plugin.charts.curves import moving_average
+from trl_rewards_plugin.runs.layout import TRAINING_CURVES
+from trl_rewards_plugin.runs.writing import replacing
 
-FILE = "training_curves.png"
 # Title, unit, key of a rollout's row, key of an evaluation's row.
 PANELS = (
     ("Reward", "mean of a rollout", "objective/scores", "eval_reward"),
@@ -37,7 +37,7 @@ class TrainingCurvesCallback(TrainerCallback):
 
     def _draw(self, args: Any, state: Any) -> None:
         if state.is_world_process_zero:
-            save_training_curves(state.log_history, Path(args.output_dir) / FILE)
+            save_training_curves(state.log_history, Path(args.output_dir) / TRAINING_CURVES)
 
 
 def save_training_curves(log_history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -69,10 +69,9 @@ def save_training_curves(log_history: Sequence[Mapping[str, Any]], path: Path) -
             axes.set_xlabel("step (one rollout)")
     figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=len(handles), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
-    figure.savefig(unfinished, dpi=120, format="png", metadata={"Software": None})
-    os.replace(unfinished, path)  # a run that is killed here keeps the picture that it had
+    with replacing(path) as unfinished:
+        # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
+        figure.savefig(unfinished, dpi=120, format="png", metadata={"Software": None})
 
 
 def _series(log_history: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes import console as report
+from trl_rewards_plugin.recipes.console import say
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_table
+from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_evaluation
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
-from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.writing import write_json, write_rows
 
 PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
 
@@ -41,11 +42,6 @@ class Comparison:
     folder: Path
 
 
-def say(text: str) -> None:
-    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
-    print(text, flush=True)
-
-
 def evaluate_outputs(
     settings: EvaluationSettings, *, echo: Callable[[str], None] = say, progress: bool = True
 ) -> Comparison:
@@ -60,7 +56,7 @@ def evaluate_outputs(
     sides = {side: job.outputs_of(side, progress) for side in job.names}
     rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()}, progress)
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
-    echo(format_table(result))
+    echo(format_evaluation(result))
     _write(job, result, rows, sides)
     echo(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
     return Comparison(result, job.folder)
@@ -114,8 +110,8 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
     title = ", ".join(f"{side}: {result[side]}" for side in sides) if len(sides) > 1 else result["after"]
     save_distributions(drawn, gains, f"{title} ({result['n']} outputs)", job.folder / PICTURE)
     table = [_table_row(job, place, sides, per_text) for place in range(result["n"])]
-    run_folder.write_completions(job.folder / OUTPUTS, table)
-    run_folder.write_json(job.folder / RESULT, result)
+    write_rows(job.folder / OUTPUTS, table)
+    write_json(job.folder / RESULT, result)
 
 
 def _table_row(

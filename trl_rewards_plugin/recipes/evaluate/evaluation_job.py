@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
@@ -20,9 +18,10 @@ from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSe
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, load_measures
 from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.runs import folder as run_folder
-from trl_rewards_plugin.runs.facts import versions
+from trl_rewards_plugin.runs.environment import versions
+from trl_rewards_plugin.runs.layout import CONFIG, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.read import read_settings
 
 RESULT = "evaluation.json"
 # As a policy is sampled in training: softmax(logits), whatever the checkpoint's own defaults are.
@@ -204,7 +203,6 @@ class EvaluationJob:
 def _run_config(model: str | None) -> dict[str, Any]:
     """`config.yaml` of a run folder; empty for anything else."""
     folder = Path(model) if model else None
-    if folder is None or not all((folder / name).is_file() for name in (run_folder.CONFIG, run_folder.METRICS)):
+    if folder is None or not all((folder / name).is_file() for name in (CONFIG, METRICS)):
         return {}
-    settings: dict[str, Any] = yaml.safe_load((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
-    return settings
+    return read_settings(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from trl_rewards_plugin.recipes import console as report
 
 
-def format_table(result: Mapping[str, Any]) -> str:
+def format_evaluation(result: Mapping[str, Any]) -> str:
     """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
     metrics, paired = result["metrics"], result["before"] is not None
     width = max(22, *(len(name) + 2 for name in metrics))
@@ -28,14 +28,14 @@ def format_table(result: Mapping[str, Any]) -> str:
 def _paired_cells(row: Mapping[str, Any]) -> str:
     before, after, gain = row.get("before"), row.get("after"), row.get("gain")
     change = None if before is None or after is None else after - before
-    cells = f"{report.number(before):>8}{report.number(after):>8}"
+    cells = f"{report.decimals(before):>8}{report.decimals(after):>8}"
     if gain is None or gain["n"] == 0:
-        return f"{cells}{report.number(change, '+'):>9}"
+        return f"{cells}{report.decimals(change, '+'):>9}"
     low, high = gain["ci95"]
-    interval = f"{report.number(low, '+')} to {report.number(high, '+')}"
-    return f"{cells}{report.number(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
+    interval = f"{report.decimals(low, '+')} to {report.decimals(high, '+')}"
+    return f"{cells}{report.decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
 
 
 def _single_cells(row: Mapping[str, Any]) -> str:
     quartiles = row.get("quartiles") or []
-    return f"{report.number(row.get('after')):>8}  " + "".join(f"{report.number(value):>8}" for value in quartiles)
+    return f"{report.decimals(row.get('after')):>8}  " + "".join(f"{report.decimals(value):>8}" for value in quartiles)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.recipes.data import BUILDERS
 
 

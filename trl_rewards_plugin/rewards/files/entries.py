@@ -20,8 +20,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from trl_rewards_plugin import assets
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.functions import CallableReward

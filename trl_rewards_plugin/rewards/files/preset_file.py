@@ -25,8 +25,7 @@ from typing import Any
 
 import yaml
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.files.entries import SOURCES, check_function, entry_keys, required_keys
 
 FILE_KEYS = ("name", "aggregation", "rewards")

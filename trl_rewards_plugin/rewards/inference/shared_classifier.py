@@ -14,13 +14,12 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
 from trl_rewards_plugin.rewards.inference.loading import load_classifier, load_tokenizer
-from trl_rewards_plugin.unreachable import what_to_do
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""

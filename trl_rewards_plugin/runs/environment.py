@@ -1,4 +1,4 @@
-"""What a card tells of where and how a run was made: hardware, energy, versions, commit.
+"""Where and how a run was made: hardware, energy, versions, commit.
 
 Leaves out: names of machines, of people and of folders, which never go into a card.
 """
@@ -19,7 +19,7 @@ VERSIONED = ("trl_rewards_plugin", "trl", "transformers", "torch", "datasets", "
 
 
 def hardware(device: Any, processes: int = 1) -> str:
-    """What computed, such as "2 x NVIDIA H100 80GB HBM3" or "2 CPU cores (x86_64)"."""
+    """What the run computed on, such as "2 x NVIDIA H100 80GB HBM3" or "2 CPU cores (x86_64)"."""
     import torch
 
     if getattr(device, "type", "") == "cuda":
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """Commit of this package, from what the installer recorded or from the checkout it runs from; None if unknown.
 
-    A checkout with changes of its own is told as "<commit> with changes".
+    A checkout with changes of its own is "<commit> with changes".
     """
     return _installed_commit() or _checkout_commit(Path(__file__))
 
@@ -68,7 +68,7 @@ def _installed_commit() -> str | None:
 
 
 def _checkout_commit(file: Path) -> str | None:
-    # A package inside another project's folder must not be told by that project's commit: git has to know the file.
+    # A package inside another project's folder must not be given that project's commit: git has to know the file.
     if shutil.which("git") is None or _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
     head, changes = _git(file.parent, "rev-parse", "HEAD"), _git(file.parent.parent, "status", "--porcelain", ".")

@@ -3,14 +3,15 @@ from types import SimpleNamespace
 
 from transformers import TrainerControl, TrainerState
 
-from trl_rewards_plugin.runs.log_file import LOG, LogFileCallback
+from trl_rewards_plugin.ppo.monitoring.log_file import LogFileCallback
+from trl_rewards_plugin.runs.layout import LOG
 
 
 def lines(folder):
     return [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_file_grows_with_the_log_and_a_resume_takes_back_what_it_does_again(tmp_path):
+def test_the_file_grows_with_the_log_and_a_resume_removes_the_rows_it_will_repeat(tmp_path):
     folder = tmp_path / "run"
     args, control = SimpleNamespace(output_dir=str(folder)), TrainerControl()
     state, callback = TrainerState(is_world_process_zero=True), LogFileCallback()

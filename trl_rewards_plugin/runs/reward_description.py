@@ -1,11 +1,37 @@
-"""How several rewards become one number, as a formula for a reader. Leaves out the maths (`rewards/combine.py`)."""
+"""A run's reward as its record and its card describe it: the components, and how they become one number.
+
+Leaves out the maths (`rewards/combining/`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trl_rewards_plugin.runs.public_names import public_part
+
 WEIGHTED_SUM = "weighted_sum"
+
+
+def describe_reward(reward: Any) -> list[dict[str, Any]]:
+    """One dict a component, with at least `name` and `weight`."""
+    if hasattr(reward, "describe"):
+        return [dict(part) for part in reward.describe()]
+    return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
+
+
+def reward_record(reward: Any) -> dict[str, Any]:
+    """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
+    return {
+        "rewards": [public_part(part) for part in describe_reward(reward)],
+        "aggregation": aggregation_of(reward),
+    }
+
+
+def aggregation_of(reward: Any) -> str | None:
+    """How a combination's components become one number, where it is not a weighted sum."""
+    found = getattr(reward, "aggregation", WEIGHTED_SUM)
+    return None if found == WEIGHTED_SUM else found
 
 
 def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
