@@ -72,7 +72,7 @@ def test_resume_may_stand_alone():
         (["--fp16"], "fp16", "bf16"),
         (["--top_p", "0.9"], "top_p", "top_p"),
         (["--config", "no-such.yaml"], "no-such.yaml", "check the path"),
-        (["--config", "LIST"], "list", "one setting a line"),
+        (["--config", "LIST"], "list", "one setting per line"),
         (["--config", "BROKEN"], "", "fix the file"),
         (["--config", "TYPO"], "'respons_length'", "did you mean 'response_length'?"),
         (["--config", "STRANGE"], "'qqq'", "see trl-rewards train --help"),

@@ -15,11 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
-from trl_rewards_plugin.recipes import console as report
-from trl_rewards_plugin.recipes.console import say
+from trl_rewards_plugin.recipes.console import format_evaluation, format_plan, say
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_evaluation
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
 from trl_rewards_plugin.runs.writing import write_json, write_rows
 
@@ -51,7 +49,7 @@ def evaluate_outputs(
         InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
     """
     job = EvaluationJob(settings)
-    echo(report.format_plan(job.plan()) + "\n")
+    echo(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
     sides = {side: job.outputs_of(side, progress) for side in job.names}
     rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()}, progress)
