@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -44,6 +46,11 @@ class Rollout:
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
+
+    @property
+    def prompts(self) -> EncodedPrompts:
+        """The prompts, with encoder states where the encoder is frozen."""
+        return EncodedPrompts(self.prompt_ids, self.prompt_mask, self.encoder_states)
 
     @cached_property
     def lengths(self) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a checkpoint holds beside the policy and the host's state: the critic, the run's counters, the rewards' state.
+"""What a checkpoint holds besides the policy and the Trainer's state: the critic, the run's counters, rewards' states.
 
-Leaves out: saving the policy, which `save_pretrained` does, and how a folder becomes whole (checkpoint_folder.py).
+Leaves out: saving the policy, which `save_pretrained` does, and how a folder is published (runs/checkpoints.py).
 """
 
 import json
@@ -78,7 +78,7 @@ def load_critic(folder: Path, wrapped: nn.Module) -> None:
 
 
 def restore_policy(policy: nn.Module, folder: Path) -> None:
-    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
+    """Loads what `_save` wrote. The Trainer's own loader looks for its wrapper's names and only warns."""
     if hasattr(policy, "peft_config"):
         from peft import set_peft_model_state_dict
 
@@ -91,10 +91,10 @@ def restore_policy(policy: nn.Module, folder: Path) -> None:
 
 
 def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:
-    """Loads tensors in place, all of the module's but those whose name begins with `ignore`.
+    """Loads all of a module's tensors in place, except those whose name begins with `ignore`.
 
     Raises:
-        InputError: tensors are missing, or the module has no place for them.
+        InputError: tensors are missing, or do not fit the module.
     """
     own = module.state_dict()
     fitting = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
@@ -116,7 +116,7 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
 
 
 def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
-    """What the rewards that have `state_dict` and `load_state_dict` (running normalisation) ask to be saved, by name.
+    """The states of rewards that have `state_dict` and `load_state_dict` (running normalisation), by name.
 
     Raises:
         InputError: a state does not consist of plain JSON values.
@@ -136,7 +136,7 @@ def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
 
 
 def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any]) -> None:
-    """Hands every reward the state that `reward_states` found.
+    """Loads the states that `reward_states` returned.
 
     Raises:
         InputError: the rewards that have a state are not those of the checkpoint.
@@ -154,10 +154,10 @@ def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any
 
 @contextmanager
 def frozen_rewards(rewards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Within it rewards may be asked for an evaluation: what they learn from texts is as before when it ends.
+    """Within it rewards may score an evaluation: when it ends, their states are what they were before.
 
-    A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
-    still. Any other that has a state (`state_dict`, `load_state_dict`) learns on, and gets its state of before back.
+    A reward with a method `frozen()`, a context manager, is called within that, so that its scale stays fixed. Any
+    other with a state (`state_dict`, `load_state_dict`) keeps updating it, and gets the earlier state back.
     """
     with ExitStack() as stack:
         for reward in rewards:
@@ -173,11 +173,11 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
     return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
 
 
-def tell_untied(model: PreTrainedModel, folder: Path) -> None:
+def mark_untied_embeddings(model: PreTrainedModel, folder: Path) -> None:
     """Lets transformers 4 read an untied T5 (FLAN-T5) that transformers 5 saved into `folder`.
 
-    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it reads; version 4 would
-    believe it and compute something else without a word. Version 5 reads both alike.
+    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it loads; version 4 would
+    trust the flag and silently compute something else. Version 5 loads either.
     """
     config = folder / "config.json"
     if getattr(model.config, "scale_decoder_outputs", True) or not config.is_file():  # no untied T5, or an adapter

@@ -1,6 +1,6 @@
-"""Completions with their scores: a table in the console, and one parquet file a step, in the layout of TRL's GRPO.
+"""Completions with their scores: a table in the console, and one parquet file per step, in the layout of TRL's GRPO.
 
-Columns: step, prompt, completion, one a reward, what rewards gave to `log_extra`, and advantage where it is known.
+Columns: step, prompt, completion, one per reward, what rewards passed to `log_extra`, and advantage where known.
 Rollouts go to `completions/completions_00012.parquet` in the output folder, held-out prompts to
 `eval_completions/completions_00012.parquet`. Leaves out: trackers.
 """
@@ -25,18 +25,18 @@ SHOWN_CHARACTERS = 200
 class CompletionLog:
     """The completions of the last rollout, kept until they are logged.
 
-    Without `log_completions` nothing is kept, printed or written. The files hold all rows; of those that are printed
-    there are `num_completions_to_print`.
+    Without `log_completions` nothing is kept, printed or written. The files hold all rows, the console shows
+    `num_completions_to_print` of them.
 
     Args:
-        main_process: the one that prints and writes.
+        is_main_process: the one that prints and writes.
     """
 
-    def __init__(self, args: Seq2SeqPPOConfig, *, main_process: bool):
+    def __init__(self, args: Seq2SeqPPOConfig, *, is_main_process: bool):
         self.output_dir = Path(str(args.output_dir))
         self.enabled = args.log_completions
         self.limit = args.num_completions_to_print
-        self.main_process = main_process
+        self.is_main_process = is_main_process
         self._parts: list[Table] = []
         self._rollout: Table = {}
 
@@ -46,11 +46,11 @@ class CompletionLog:
             self._parts.append(table)
 
     def end_rollout(self, advantages: Tensor, response_mask: Tensor) -> None:
-        """Joins the parts; they take the place of an earlier rollout that was not logged.
+        """Joins the parts; they replace an earlier rollout that was not logged.
 
         Args:
             advantages, response_mask: (B, T) of the rows in the order of the parts. A response's advantage is the
-                mean over its tokens, which rloo and grpo give all the same one.
+                mean over its tokens.
         """
         if self.enabled:
             total = torch.where(response_mask, advantages, torch.zeros_like(advantages)).sum(1)
@@ -65,7 +65,7 @@ class CompletionLog:
             self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_batch(self, table: Table, step: int) -> None:
-        """Prints and writes rows of this process that a loop of its own drew; the parts kept so far are dropped."""
+        """Prints and writes rows of this process from a loop of the user's own; the parts kept so far are dropped."""
         if self.enabled:
             self._parts, self._rollout = [], {}
             self._log(table, step, ROLLOUTS, f"Step {step}")
@@ -77,7 +77,7 @@ class CompletionLog:
 
     def _log(self, table: Table, step: int, folder: str, title: str) -> None:
         table = join_tables(gather_object([table]))
-        if self.main_process and table:
+        if self.is_main_process and table:
             write_completions(self.output_dir / folder, table, step)
             if self.limit != 0:
                 print_completions(table, title, self.limit)
