@@ -18,7 +18,7 @@ from trl_rewards_plugin.errors import InputError
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
-# What a run records in its config.yaml for the reader; not a setting.
+# What a run records in its config.yaml for the reader; not settings.
 NOT_SETTINGS = ("made_of",)
 # Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
 _RENAMED = {
@@ -116,20 +116,10 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     if str(values["resume_from_checkpoint"]).lower() == "true":
         values["resume_from_checkpoint"] = True
     train = TrainArguments(**own)
-    recipe = Seq2SeqPPO.from_preset(
-        train.preset,
-        model=train.model,
-        reward=train.reward,
-        dataset=train.dataset,
-        eval_dataset=train.eval_dataset,
-        text_column=train.text_column,
-        prompt_prefix=train.prompt_prefix,
-        push_to=train.push_to,
-        overwrite=train.overwrite,
-        peft_config=lora_config(train.lora_r, train.lora_alpha, train.lora_target_modules) if train.use_peft else None,
-        args=Seq2SeqPPOConfig(**values),
-    )
-    return recipe, train
+    shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
+    if train.use_peft:
+        shared["peft_config"] = lora_config(train.lora_r, train.lora_alpha, train.lora_target_modules)
+    return Seq2SeqPPO.from_preset(train.preset, args=Seq2SeqPPOConfig(**values), **shared), train
 
 
 def _check_trl() -> None:

@@ -14,7 +14,7 @@ from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_form
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
-    "output_length": "words an output",
+    "output_length": "words per output",
     "distinct": "distinct outputs",
     "not_whole_input": "not the whole input",
 }
@@ -37,7 +37,7 @@ def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | Non
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
-    """One labelled line an entry, wrapped with a hanging indent."""
+    """One labelled line per entry, wrapped with a hanging indent."""
     pad = max(map(len, lines)) + 2
     wrapped = (
         textwrap.fill(
@@ -55,7 +55,7 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
-    # 79 columns wide: the least that a terminal has.
+    # 79 columns wide, to fit any terminal.
     lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
@@ -78,14 +78,14 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     if metrics["kl"] is not None:
         lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
     note = (
-        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
+        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
         "interval: paired bootstrap over prompts"
     )
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
 
 
 def decimals(value: float | None, sign: str = "") -> str:
-    """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
+    """`value` with three decimals, or one from 10 upwards, to fit its column; a dash if nothing was scored."""
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
