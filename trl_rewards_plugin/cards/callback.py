@@ -54,7 +54,7 @@ class ModelCardCallback(TrainerCallback):
 
         history = self.trainer.state.log_history
         if any("objective/scores" in row for row in history):
-            save_reward_curve(history, folder / CURVE, component_names(history))
+            save_reward_curve(history, folder / CURVE)
         data = dataclasses.replace(self.data(folder), **changes)
         (folder / CARD).write_text(render_model_card(data), encoding="utf-8")
 
@@ -86,10 +86,3 @@ def create_model_card(
         (folder / CARD).write_text(generate_model_card(folder, **changes), encoding="utf-8")
     else:
         ModelCardCallback(trainer).write(folder, **changes)
-
-
-def component_names(log_history: list[dict[str, Any]]) -> list[str]:
-    """Names of the reward's parts, from the keys `rewards/<name>/mean` of the log."""
-    keys = (key for row in log_history for key in row)
-    names = [key.split("/")[1] for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
-    return list(dict.fromkeys(names))

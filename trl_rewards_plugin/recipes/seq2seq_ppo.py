@@ -18,7 +18,6 @@ from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.model_card import write_model_card
-from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.upload import check_access, push_to_hub
 from trl_rewards_plugin.nearest import suggestion
@@ -383,11 +382,8 @@ class Seq2SeqPPO:
         self, trainer: Seq2SeqPPOTrainer, inputs: _Inputs, metrics: Mapping[str, Any], rows: list[dict[str, Any]]
     ) -> None:
         folder = self.folder
-        log_history = trainer.state.log_history
-        components = list(metrics["component_gain"])
         run_folder.write_completions(folder / run_folder.COMPLETIONS, rows)
         run_folder.write_yaml(folder / run_folder.CONFIG, self._configuration(trainer, inputs))
-        save_reward_curve(log_history, folder / run_folder.CURVE, components)
         # The metrics come last but for the card, which reads the others: a folder that has them is complete.
         run_folder.write_json(folder / run_folder.METRICS, metrics)
         write_model_card(folder)

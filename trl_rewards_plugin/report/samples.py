@@ -51,13 +51,20 @@ class Sample:
 def samples_of(run: Run, index: int) -> list[Sample]:
     """The outputs of a run that are shown, by step."""
     samples = [
-        _sample(run, index, step, path.parent.name == EVALUATIONS, row)
+        _sample(run, index, step, path.parent.name == EVALUATIONS, row.get("prompt"), row.get("completion"), row)
         for paths in run.completion_files.values()
         for step, path in picked([(step_of(path), path) for path in paths], STEPS_SHOWN)
         for row in picked(read_rows(path), ROWS_SHOWN)
     ]
     for row in picked(run.held_out, HELD_OUT_SHOWN):
-        samples += [_held_out(run, index, row, side) for side in ("before", "after")]
+        for side, step in (("before", 0), ("after", run.last_step)):
+            prefix, greedy = f"{side}_", f"{side}_greedy"
+            scores = {
+                key.removeprefix(prefix): value
+                for key, value in row.items()
+                if key.startswith(prefix) and not key.startswith(greedy)
+            }
+            samples.append(_sample(run, index, step, True, row["prompt"], row[side], scores))
     return sorted(samples, key=lambda sample: sample.step)
 
 
@@ -78,21 +85,11 @@ def shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
     return kept if len(kept) <= most else f"{kept[:most]} ... ({len(kept) - most:,} more characters)"
 
 
-def _sample(run: Run, index: int, step: int, held_out: bool, row: Mapping[str, Any]) -> Sample:
+def _sample(
+    run: Run, index: int, step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[str, Any]
+) -> Sample:
     scores = {key: _number(value) for key, value in row.items() if key not in _NO_SCORES and _is_score(value)}
-    prompt, output = (shown_text(_lines(row.get(key))) for key in ("prompt", "completion"))
-    return Sample(run.name, index, step, held_out, prompt, output, scores)
-
-
-def _held_out(run: Run, index: int, row: Mapping[str, Any], side: str) -> Sample:
-    others = ("after_greedy", "before_greedy")
-    scores = {
-        key.removeprefix(f"{side}_"): _number(value)
-        for key, value in row.items()
-        if key.startswith(f"{side}_") and not key.startswith(others)
-    }
-    step = 0 if side == "before" else run.last_step
-    return Sample(run.name, index, step, True, shown_text(row["prompt"]), shown_text(row[side]), scores)
+    return Sample(run.name, index, step, held_out, shown_text(_lines(prompt)), shown_text(_lines(output)), scores)
 
 
 def _lines(text: Any) -> str:
