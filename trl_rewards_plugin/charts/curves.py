@@ -29,7 +29,7 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     rows = [[SCORES] * max(len(below), 1)] + ([[panel.key for panel in below]] if below else [])
     figure = new_figure(10, 6.5)
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.2, hspace=0.25)
-    axes = figure.subplot_mosaic(rows, height_ratios=[3, 2][: len(rows)])
+    axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, 2][: len(rows)])
     for panel in found:
         if not panel.is_component:
             _draw(axes[panel.key], series_of(log_history, panel, panel.title, 0))
@@ -50,8 +50,8 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
 def _draw(axes: Axes, series: Sequence[Series]) -> None:
     for each in series:
         if each.held_out:
-            points = {"color": f"C{HELD_OUT}", "label": "held-out prompts", "clip_on": False, "zorder": 3}
-            axes.plot(each.episodes, each.values, "o--", markersize=4.5, linewidth=1, **points)
+            (points,) = axes.plot(each.episodes, each.values, "o--", markersize=4.5, linewidth=1, color=f"C{HELD_OUT}")
+            points.set(label="held-out prompts", clip_on=False, zorder=3)
             continue
         colour, label = f"C{each.index}", each.name
         if each.window > 1:

@@ -40,7 +40,8 @@ def save_distributions(
         path: Of the PNG.
     """
     height, columns = max(len(rows), 1), 2 if gains else 1
-    figure = new_figure(5.4 * columns, 0.5 + ROW_HEIGHT * height, layout="constrained")
+    figure = new_figure(5.4 * columns, 0.5 + ROW_HEIGHT * height)
+    figure.set_layout_engine("constrained")
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     grid = figure.subplots(height, columns, squeeze=False)
     if not rows:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float, layout: str | None = None) -> Figure:
-    """A figure of that many inches; every automatic `layout` draws it twice."""
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of that many inches. A layout engine would draw it twice: set one only where labels vary much."""
     # The object interface: pyplot would keep global state and may look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 

@@ -99,6 +99,8 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
     episodes_per_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
     found = []
     for key, held_out in ((panel.key, False), (panel.eval_key, True)):
+        if key is None:
+            continue
         pairs = np.array([(row["step"], row[key]) for row in log if key in row], dtype=np.float64).reshape(-1, 2)
         steps, values = pairs[np.isfinite(pairs[:, 1])].T
         if len(steps):

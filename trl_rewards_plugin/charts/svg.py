@@ -47,11 +47,11 @@ class Chart:
 
     def x(self, values: np.ndarray | float) -> np.ndarray:
         """Places of `values` from left to right, of their shape."""
-        return np.interp(values, self.x_range, (LEFT, WIDTH - RIGHT))
+        return np.asarray(np.interp(values, self.x_range, (LEFT, WIDTH - RIGHT)))
 
     def y(self, values: np.ndarray | float) -> np.ndarray:
         """Places of `values`, of their shape; a picture's height grows downwards."""
-        return np.interp(values, self.y_range, (HEIGHT - BOTTOM, TOP))
+        return np.asarray(np.interp(values, self.y_range, (HEIGHT - BOTTOM, TOP)))
 
     def add_line(self, kind: str, x: np.ndarray, y: np.ndarray) -> None:
         """A line of class `kind` through (P,) numbers."""
