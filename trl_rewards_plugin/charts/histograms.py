@@ -63,8 +63,8 @@ def _draw_sides(axes: Axes, name: str, before: np.ndarray | None, after: np.ndar
     edges, drawn = histograms(*(values for values, _, _ in sides))
     for (_, label, colour), side in zip(sides, drawn, strict=True):
         mean = "not scored" if side.mean is None else f"mean {_short(side.mean)}"
-        axes.stairs(side.counts, edges, fill=True, alpha=0.35, color=colour, label=f"{label}, {mean}")
-        axes.stairs(side.counts, edges, color=colour, linewidth=1.2)
+        bars = axes.stairs(side.counts, edges, fill=True, linewidth=1.2, label=f"{label}, {mean}")
+        bars.set(facecolor=(colour, 0.35), edgecolor=colour)
         if side.mean is not None:
             axes.axvline(side.mean, ymax=1 / HEAD_ROOM, color=colour, linewidth=1.6, linestyle="--")
     _finish(axes, f"{name}: score of each output", f"{name} (dashed: mean)", "outputs")
@@ -77,7 +77,7 @@ def _draw_differences(
         axes.set_visible(False)
         return
     edges, (differences,) = histograms(after - before)
-    axes.stairs(differences.counts, edges, fill=True, color="0.8", edgecolor="0.5")
+    axes.stairs(differences.counts, edges, fill=True, linewidth=1, facecolor="0.8", edgecolor="0.5")
     axes.axvline(0, ymax=1 / HEAD_ROOM, color="0.1", linewidth=1.2, label="no change")
     low, high = gain["ci95"]
     interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"

@@ -61,7 +61,7 @@ def report_html(runs: Sequence[Run]) -> str:
         numbers=table.number_rows(runs),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
-        samples=[sample for index, run in enumerate(runs) for sample in samples.samples_of(run, index)],
+        samples=[samples.samples_of(run) for run in runs],
         without_outputs=samples.missing_outputs(runs),
         limits=samples,
     )
