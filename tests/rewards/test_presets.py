@@ -36,18 +36,15 @@ def reward_file(folder, content):
 
 
 def test_the_article_is_the_published_pair():
-    assert presets.preset_content("article") == {
-        "name": "article",
-        "rewards": [
-            {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
-            {
-                "model": "cardiffnlp/twitter-roberta-base-sentiment",
-                "label": "LABEL_1",
-                "weight": 0.5,
-                "name": "neutrality",
-            },
-        ],
-    }
+    assert presets.PRESETS["article"] == (
+        {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
+        {
+            "model": "cardiffnlp/twitter-roberta-base-sentiment",
+            "label": "LABEL_1",
+            "weight": 0.5,
+            "name": "neutrality",
+        },
+    )
 
 
 # What the models' own configs say (id2label in order), so that each preset can be built without the Hub.

@@ -5,7 +5,8 @@ response token. The text is decoded here, scored, and the score put at every pos
 response begins, so this has to be known beforehand.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.names import shortened
+from trl_rewards_plugin.rewards.texts import shortened
 
 PARTS = ("response", "text")
 
@@ -23,7 +24,7 @@ class ResponseScorer:
 
     def __init__(
         self,
-        reward: Callable[..., list[float]],
+        reward: Callable[..., Sequence[float | None]],
         processing_class: Any,
         prompts: Iterable[Any] | None,
         response_template: str | None,
@@ -48,7 +49,8 @@ class ResponseScorer:
                 completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
                 prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
             )
-        total = torch.tensor(scores, dtype=torch.float32, device=input_ids.device)
+        numbers = [math.nan if score is None else score for score in scores]
+        total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
         if not total.isfinite().all():
             first = int((~total.isfinite()).nonzero()[0])
             raise RuntimeError(
@@ -131,7 +133,7 @@ class RewardModel(nn.Module):
 
     def __init__(
         self,
-        reward: Callable[..., list[float]],
+        reward: Callable[..., Sequence[float | None]],
         processing_class: Any,
         *,
         prompts: Iterable[Any] | None = None,

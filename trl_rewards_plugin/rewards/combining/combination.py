@@ -26,7 +26,7 @@ from trl_rewards_plugin.rewards.combining.combination_settings import (
 )
 from trl_rewards_plugin.rewards.combining.normalize import Moments, clipped, rescaled, z_scores
 from trl_rewards_plugin.rewards.combining.schedule import interpolated
-from trl_rewards_plugin.rewards.names import shortened
+from trl_rewards_plugin.rewards.texts import shortened
 
 AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     function.__name__: function for function in (weighted_sum, weighted_mean, minimum, geometric_mean)

@@ -141,6 +141,16 @@ class SharedClassifier:
         return same, tokenizer, self.revision, self.device, self.dtype, self.offload
 
     @property
+    def tokenizer_name(self) -> str | None:
+        """The tokenizer's own name; None where it is the model's, or was passed in loaded."""
+        return self._tokenizer_source if isinstance(self._tokenizer_source, str) else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether nothing was passed in loaded."""
+        return isinstance(self.source, str) and isinstance(self._tokenizer_source, str | None)
+
+    @property
     def loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._model is not None
