@@ -56,7 +56,7 @@ def test_both_spellings_a_config_file_and_a_summary(tmp_path, capsys):
     [
         (["a.jsonl", "--rewrad", "tiny"], "did you mean --reward"),
         (["a.jsonl", "--input", "b.jsonl"], "one input"),
-        (["a.jsonl", "--reward", "tinny"], "no file a.jsonl"),
+        (["a.jsonl", "--reward", "tinny"], "the file a.jsonl"),
         (["a.jsonl", "--config", "none.yaml"], "no file"),
         (["a.jsonl", "b.jsonl"], "b.jsonl"),
     ],

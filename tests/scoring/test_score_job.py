@@ -276,7 +276,7 @@ def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(
     [
         ({"reward": None}, "--reward article"),
         ({"input_format": "tsv"}, "one of csv, jsonl, lines, parquet"),
-        ({"input": "missing.jsonl"}, "check the path"),
+        ({"input": "missing.csv"}, "the file missing.csv[\\s\\S]*no such file"),
         ({"input": "-", "input_format": "parquet"}, "give the file's path"),
         ({"output": "out.xlsx"}, "ends in .jsonl, .csv, .parquet"),
         ({"output": "nowhere/out.jsonl"}, "make the folder"),
@@ -301,7 +301,7 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
 
 def test_a_near_file_name_is_suggested(tmp_path, reward_file):
     write(tmp_path / "in.jsonl", TEXTS)
-    with pytest.raises(InputError, match=r"did you mean in\.jsonl"):
+    with pytest.raises(InputError, match=r"did you mean 'in\.jsonl'"):
         run(tmp_path / "in.csv", reward_file, tmp_path / "out.jsonl")
 
 

@@ -21,8 +21,8 @@ from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows
 from trl_rewards_plugin.scoring.launch import Processes
-from trl_rewards_plugin.scoring.rows import STDIN, Row, format_of, read_rows
 from trl_rewards_plugin.scoring.score_output import open_output
 
 SLICE = 512

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
-from trl_rewards_plugin.scoring.rows import Row, read_rows
+from trl_rewards_plugin.rows import Row, read_rows
 
 
 class ScoreOutput(Protocol):
