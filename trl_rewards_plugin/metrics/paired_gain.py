@@ -58,7 +58,7 @@ def paired_bootstrap(
     `resamples` draws of N indices i with replacement. Efron & Tibshirani, An Introduction to the Bootstrap, 13.3.
 
     Args:
-        before: (N,) one number a prompt.
+        before: (N,) one number per prompt.
         after: (N,) of the same prompts in the same order.
         resamples: Draws.
         seed: Of a generator of its own; the global one is left alone.
@@ -89,7 +89,7 @@ def as_scores(values: Any, what: str) -> list[float | None]:
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(
-            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score a prompt"
+            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score per prompt"
         )
     listed = list(values)
     for place, value in enumerate(listed):

@@ -1,4 +1,4 @@
-"""MetricReward: an `evaluate` metric or measurement as a reward function, one value a text."""
+"""MetricReward: an `evaluate` metric or measurement as a reward function, one value per text."""
 
 import os
 import threading
@@ -78,7 +78,7 @@ class MetricReward(TextReward):
 
     def _compute(self, texts: list[str], references: list[str | None]) -> list[float]:
         if self._one_by_one is None:
-            # One text tells a list with one value a text from any other list.
+            # With one text, a list with one value per text is told apart from any other list.
             self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
         if self._one_by_one:
             return [self._ask([text], [one]) for text, one in zip(texts, references, strict=True)]
@@ -86,7 +86,7 @@ class MetricReward(TextReward):
         return values
 
     def _ask(self, texts: list[str], references: list[str | None]) -> Any:
-        """The value under `key` for these texts: a number, or a list with one value a text."""
+        """The value under `key` for these texts: a number, or a list with one value per text."""
         module = self._loaded()
         inputs = self._inputs(module)
         arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
@@ -103,7 +103,7 @@ class MetricReward(TextReward):
             raise InputError(
                 f"a number, or {len(texts)} values, one for each text, under {self.key!r} of metric {self._shown()}",
                 f"{len(value)} values",
-                "name a key that holds one value a text",
+                "name a key that holds one value per text",
             )
         return value
 

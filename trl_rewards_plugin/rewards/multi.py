@@ -63,11 +63,7 @@ class _Outcome:
 
 
 class MultiClassifierReward(Reward):
-    """Several rewards as one number a text, which never travels without its parts.
-
-    ```python
-    reward = MultiClassifierReward([acceptability, neutrality, no_repetition], weights=[1.0, 0.5, 0.2])
-    ```
+    """Several rewards as one number per text, which never travels without its parts.
 
     Each reward's scores are normalised, clipped and weighed, in this order, and then aggregated; by default they are
     only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
@@ -78,14 +74,10 @@ class MultiClassifierReward(Reward):
     combination within as `<combination>/<component>`. Callables get completions and prompts as they came, texts or
     chat messages, and the columns of the data set that they name.
 
-    A call fails with `InputError` where a component's scores are not N finite numbers, Nones or NaNs, and with
-    `RuntimeError` where a component fails; its name and a text are in the message (in a note where the memory was too
-    small, which keeps its own error). A call that fails changes nothing.
-
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
     In a distributed run the statistics are those of all processes together, so that every process has to make the
-    call, as TRL's trainers do; `score()` may be called in one alone.
+    call, as TRL's trainers do; `score()` may be called in one alone. A call that fails changes nothing.
 
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
@@ -106,7 +98,9 @@ class MultiClassifierReward(Reward):
 
     Raises:
         InputError: no rewards, two of one name, a count that differs, a setting that does not fit, a model that is
-            not wrapped. All before anything is loaded.
+            not wrapped, all before anything is loaded; in a call: scores that are not N finite numbers, Nones or NaNs.
+        RuntimeError: in a call: a component failed; its name and a text are in the message, the cause is chained. Too
+            little memory keeps its own error, with a note.
     """
 
     def __init__(
@@ -262,7 +256,7 @@ class MultiClassifierReward(Reward):
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave.
+        """Restores what `state_dict` gave.
 
         Raises:
             InputError: the state of a reward with other components or another normalisation.

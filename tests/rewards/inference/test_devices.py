@@ -28,7 +28,7 @@ def test_what_is_no_device_is_refused(device):
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     devices.check_present(torch.device("cpu"))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(InputError, match="none but the CPU"):
+    with pytest.raises(InputError, match="only the CPU"):
         devices.check_present(torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))

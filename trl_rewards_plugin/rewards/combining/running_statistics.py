@@ -63,7 +63,7 @@ class RunningStatistics:
         return {name: moments.as_dict() for name, moments in self.moments.items()}
 
     def load_state_dict(self, state: Any) -> None:
-        """Goes on from what `state_dict` gave.
+        """Restores what `state_dict` gave.
 
         Raises:
             InputError: other names, or values that are no moments; then nothing changes.

@@ -18,7 +18,7 @@ def imported(name: str) -> Any:
     """The function or class of a short name or a dotted path.
 
     Raises:
-        InputError: there is none.
+        InputError: nothing can be imported by it.
     """
     try:
         return pkgutil.resolve_name(READY_MADE.get(name, name))
