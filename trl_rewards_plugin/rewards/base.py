@@ -145,12 +145,7 @@ class TextReward(Reward):
         raise NotImplementedError
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
-        """The scores of N texts, None where there is nothing to score.
-
-        Args:
-            prompts: N prompts, or None.
-            columns: What a call was given besides, N values each.
-        """
+        """The scores of N texts, None where there is nothing to score; prompts and columns have N values each."""
         return [self.score_text(text) for text in texts]
 
     def __call__(  # type: ignore[override]  # None is TRL's own way to say that there is no score

@@ -82,11 +82,7 @@ class CallableReward(Reward):
         return checked_scores(self.name, returned, texts)
 
     def prepared(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Callable[[], Any]:
-        """The call with what the function names; nothing is called yet.
-
-        Raises:
-            InputError: a parameter without default that nothing was given for.
-        """
+        """The call with what the function names, if all of that is there; nothing is called yet."""
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:

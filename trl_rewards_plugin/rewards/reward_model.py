@@ -19,8 +19,8 @@ from trl_rewards_plugin.rewards.texts import shortened
 PARTS = ("response", "text")
 
 
-class ResponseScorer:
-    """Query + response as token ids -> score of the decoded response. Arguments and errors: see `RewardModel`."""
+class _Backbone(nn.Module):
+    """Stands where TRL looks for the transformer; its hidden states are the scores of the decoded responses."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class ResponseScorer:
         response_template: str | None,
         part: str,
     ):
+        super().__init__()
         _check_build(prompts, response_template, part)
         self.reward = reward
         self.tokenizer = processing_class
@@ -38,7 +39,11 @@ class ResponseScorer:
         self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
         self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
+        hidden = self.scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
+
+    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores (B,) float32 of B rows of token ids (B, S + T), padding where `attention_mask` is 0."""
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
         if self.part == "text":
@@ -95,19 +100,6 @@ class ResponseScorer:
         return low
 
 
-class _Backbone(nn.Module):
-    """Stands where TRL looks for the transformer; its hidden states are the scores."""
-
-    def __init__(self, scorer: ResponseScorer):
-        super().__init__()
-        self.scorer = scorer
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
-        scores = self.scorer(input_ids, attention_mask)
-        hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
-        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
-
-
 class RewardModel(nn.Module):
     """A reward as TRL's PPOTrainer wants it: `base_model_prefix`, a backbone with hidden states, and `score`.
 
@@ -141,7 +133,7 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
-        self.backbone = _Backbone(ResponseScorer(reward, processing_class, prompts, response_template, part))
+        self.backbone = _Backbone(reward, processing_class, prompts, response_template, part)
 
     def score(self, hidden_states: Tensor) -> Tensor:
         """The backbone's hidden states (B, S + T, 1) are the scores already."""
@@ -149,7 +141,7 @@ class RewardModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores (B,) of B rows (B, S + T) of query and response."""
-        return self.backbone.scorer(input_ids, attention_mask)
+        return self.backbone.scores(input_ids, attention_mask)
 
 
 def _check_build(prompts: Any, response_template: str | None, part: str) -> None:

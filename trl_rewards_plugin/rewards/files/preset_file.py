@@ -86,11 +86,7 @@ def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _read_preset_file(path: Path) -> dict[str, Any]:
-    """The content of a reward file, its keys checked and what is null left out.
-
-    Raises:
-        InputError: no such file, no YAML, or another form.
-    """
+    """The content of a reward file, its keys checked and what is null left out."""
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
     if not path.is_file():
         raise InputError("a reward file", f"no file {path}", "check the path")
