@@ -67,7 +67,7 @@ def test_chats_are_scored_as_their_last_message(reward):
     assert reward.score(chats, PROMPTS).total.equal(reward.score(TEXTS, PROMPTS).total)
 
 
-def test_what_is_no_text_is_refused_with_its_place(reward):
+def test_invalid_texts_are_refused_with_their_index(reward):
     for call in (reward, reward.score):
         with pytest.raises(InputError, match=r"completions\[1\]"):
             call(["a", 3], prompts=PROMPTS[:2])

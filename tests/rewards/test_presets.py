@@ -236,12 +236,12 @@ def test_an_unknown_aggregation_in_a_file_is_refused(tmp_path):
         )
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_reward_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no file"):
         MultiClassifierReward.from_preset(tmp_path / "none.yml")
 
 
-def test_a_weight_that_is_no_number_is_refused_before_the_models_are_looked_up(tmp_path):
+def test_an_invalid_weight_is_refused_before_the_models_are_looked_up(tmp_path):
     path = reward_file(tmp_path, "rewards: [{model: ./missing, label: a, weight: heavy}]")
     with pytest.raises(InputError, match="finite numbers"):
         MultiClassifierReward.from_preset(path)

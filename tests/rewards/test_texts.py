@@ -34,13 +34,13 @@ def test_text_parts_of_a_message_are_joined():
         [{"role": "assistant", "content": [{"type": "image"}]}],
     ],
 )
-def test_what_is_no_text_is_named_by_its_index(item):
+def test_invalid_texts_are_named_by_their_index(item):
     with pytest.raises(InputError, match=r"completions\[1\]"):
         as_texts(["fine", item])
 
 
 @pytest.mark.parametrize("items", ["hello", None, 3])
-def test_what_is_no_list_is_refused(items):
+def test_anything_but_a_list_is_refused(items):
     with pytest.raises(InputError, match="list of texts"):
         as_texts(items)
 
