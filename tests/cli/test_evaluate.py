@@ -249,7 +249,7 @@ def test_help_says_every_option(capsys):
         (["--output_column", "outptu"], "output", "did you mean 'output'?"),
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
-        (["--compare", "BROKEN.jsonl"], "BROKEN.jsonl", "mend the file"),
+        (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "mend that line"),
         (["--compare", "HOLES.jsonl"], "None in row 1", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),

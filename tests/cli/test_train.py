@@ -147,7 +147,7 @@ def test_a_malformed_file_is_refused_with_its_reason(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": \n', encoding="utf-8")
     recipe, _ = build("--dataset", str(path), "--output_dir", str(tmp_path / "run"))
-    with pytest.raises(InputError, match=r"a well-formed \.jsonl file"):
+    with pytest.raises(InputError, match=r"JSON in line 2 of .*prompts\.jsonl"):
         recipe.run()
 
 

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if summary is not None:
-        print(_told(summary, settings.output), file=sys.stderr)
+        print(_summary_line(summary, settings.output), file=sys.stderr)
     return 0
 
 
@@ -56,8 +56,8 @@ def build_settings(argv: Sequence[str]) -> ScoreSettings:
     return settings
 
 
-def _told(summary: Any, output: str | None) -> str:
-    means = ", ".join(f"{name} {'none' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
+def _summary_line(summary: Any, output: str | None) -> str:
+    means = ", ".join(f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
     before = f", {summary.earlier} of them before" if summary.earlier else ""
     place = "" if output is None else f" in {output}"
     return f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {means}"
