@@ -275,18 +275,18 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         model = model if model is not None else self.model_wrapped
         model.train()  # gradient checkpointing needs it; dropout is off in either mode
         args, step, framework = self.args, self.state.global_step, self.framework(model)
-        reduce, gather = framework.reduce, self.accelerator.gather
+        reduce, gather = framework.reduce, framework.gather
 
         kl, rewards = compute_token_rewards(rollout, args, self.kl_coef, reduce)
-        targets = compute_advantages(rollout, rewards, args, reduce)
+        batch = compute_advantages(rollout, rewards, args, reduce)
 
         context = UpdateContext(args, self.rules, framework, critic_only=step < args.critic_warmup_steps)
-        with self.run_log.watching_update(rollout, targets, step + 1, reduce):
-            stats = run_update(model, rollout, targets, self.kl_coef, context)
+        with self.run_log.watching_update(batch, step + 1, reduce):
+            stats = run_update(model, batch, self.kl_coef, context)
 
         stats |= rollout_statistics(rollout, kl, self.kl_coef, gather)
         if args.has_critic:
-            stats |= critic_statistics(rollout, targets.returns, reduce)
+            stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
         if args.adaptive_kl:

@@ -20,7 +20,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
 from trl_rewards_plugin.ppo.maths.masking import masked_sum
 from trl_rewards_plugin.ppo.policy.prompts import quoted
-from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 logger = logging.getLogger(__name__)
 
@@ -160,13 +160,11 @@ class AlarmMonitor:
         self.times: Counter[str] = Counter()
 
     @contextmanager
-    def watching(
-        self, rollout: Rollout, returns: Tensor, step: int, reduce: Callable[[Tensor], Tensor]
-    ) -> Iterator[None]:
+    def watching(self, rollout: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
 
         Args:
-            rollout, returns: this process's part, and its returns (B, T).
+            rollout: this process's part.
             step: the running one, counted from 1.
             reduce: sums a tensor over processes.
 
@@ -179,7 +177,7 @@ class AlarmMonitor:
             ids = rollout.prompt_ids[row][rollout.prompt_mask[row]]
             return quoted(self.decode(ids, skip_special_tokens=True))
 
-        with locate_non_finite(step, prompt_of, lambda: most_extreme_row(rollout, returns)):
+        with locate_non_finite(step, prompt_of, lambda: most_extreme_row(rollout, rollout.returns)):
             check_rollout(rollout)
             self.raise_alarms(
                 find_alarms(rollout, measure_health(rollout, reduce, gather_object), self.limits), step, prompt_of
