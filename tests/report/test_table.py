@@ -30,7 +30,7 @@ def test_numbers_by_hand(make, unfinished):
     assert told["Reward"] == ["2.000 → 3.000", "not yet"]
     assert told["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
     assert told["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001
-    assert told["Words an output"][0] == "2.000 → 1.500"
+    assert told["Words per output"][0] == "2.000 → 1.500"
     assert told["KL to the start, nats"][0] == "1.500"
     assert told["Seconds of training"][0] == "2"
     assert (told["Held-out prompts"][0], told["Responses trained on"][0], told["Seed"][0]) == ("2", "64", "3")
@@ -43,7 +43,7 @@ def test_what_another_run_measured_is_a_dash(make):
     other.metrics["guard"] = {}
     other.metrics["reward_gain"] = {"mean": None, "ci95": [None, None], "n": 0}
     told = cells(number_rows([make("one"), other]))
-    assert told["Gain in good"][1] == told["Words an output"][1] == told["Gain in reward"][1] == "-"
+    assert told["Gain in good"][1] == told["Words per output"][1] == told["Gain in reward"][1] == "-"
 
 
 def test_settings_that_differ(make, unfinished):
