@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder beside the model: completions, settings, curve, metrics and card.
+"""What a finished run leaves in its folder beside the model: completions, settings, metrics and card.
 
 Leaves out: how files are written (`runs/writing.py`) and what the card says (`cards/`).
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.model_card import write_model_card
-from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes.before_after import Evaluation, RunFacts
 from trl_rewards_plugin.recipes.run_inputs import RunInputs
@@ -47,7 +46,6 @@ def write_run(
     """
     write_rows(folder / layout.HELD_OUT, completions)
     write_yaml(folder / layout.CONFIG, config)
-    save_reward_curve(trainer.state.log_history, folder / layout.REWARD_CURVE, list(metrics["component_gain"]))
     write_json(folder / layout.METRICS, metrics)
     write_model_card(folder)
 
