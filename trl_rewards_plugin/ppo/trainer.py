@@ -31,7 +31,7 @@ from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
-from trl_rewards_plugin.ppo.architectures.families import check_architecture
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
 from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
