@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.ppo.architectures.families import positions
+from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
