@@ -45,7 +45,7 @@ def measured(folder: Path, family: str, device: str, rollout: Rollout | None = N
     answers = sample_responses(trainer._wrapped.core, prompts, trainer.rules, 20, greedy=True)
     if rollout is None:
         rollout = trainer.collect(batch)
-    moved = {name: value.to(device) for name, value in rollout._tensors().items()}
+    moved = {name: value.to(device) for name, value in rollout.tensors().items()}
     torch.manual_seed(0)
     found = {
         "answers": answers.ids.tolist(),

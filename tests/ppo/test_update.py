@@ -37,8 +37,8 @@ def config(**settings):
 
 def compute_targets(data, args, kl_coef):
     kl, rewards = compute_token_rewards(data, args, kl_coef)
-    advantages, returns = compute_advantages(data, rewards, args)
-    return SimpleNamespace(kl=kl, rewards=rewards, advantages=advantages, returns=returns)
+    batch = compute_advantages(data, rewards, args)
+    return SimpleNamespace(kl=kl, rewards=rewards, advantages=batch.advantages, returns=batch.returns)
 
 
 def test_targets_by_hand():

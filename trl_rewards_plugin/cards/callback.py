@@ -52,7 +52,7 @@ class ModelCardCallback(TrainerCallback):
 
         history = self.trainer.state.log_history
         if any("objective/scores" in row for row in history):
-            save_reward_curve(history, folder / REWARD_CURVE, component_names(history))
+            save_reward_curve(history, folder / REWARD_CURVE)
         data = dataclasses.replace(self.data(folder), **changes)
         write_text(folder / CARD, render_model_card(data))
 
@@ -84,10 +84,3 @@ def create_model_card(
         write_text(folder / CARD, generate_model_card(folder, **changes))
     else:
         ModelCardCallback(trainer).write(folder, **changes)
-
-
-def component_names(log_history: list[dict[str, Any]]) -> list[str]:
-    """Names of the reward's parts, from the keys `rewards/<name>/mean` of the log."""
-    keys = (key for row in log_history for key in row)
-    names = [key.split("/")[1] for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
-    return list(dict.fromkeys(names))

@@ -23,6 +23,7 @@ from trl_rewards_plugin.cards.sections import limits, objective, results, sample
 from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
+from trl_rewards_plugin.runs.read import read_text
 from trl_rewards_plugin.runs.writing import write_text
 
 __all__ = ["RewardModelCardData", "generate_model_card", "render_model_card", "write_model_card"]
@@ -64,8 +65,8 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
         InputError: it is no run folder, or `overwrite` is False and a person edited the card.
     """
     data = card_data_from_folder(folder)
-    path = folder / CARD
-    if not overwrite and path.is_file() and not is_untouched(path.read_text(encoding="utf-8")):
+    path, card = folder / CARD, render_model_card(data)
+    if not overwrite and path.is_file() and not is_untouched(read_text(path), card):
         raise InputError(
             "a card that this package wrote and nobody edited",
             f"{path}, which a person edited",
@@ -75,7 +76,7 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
         write_text(folder / EVAL_RESULTS, entries)
-    write_text(path, render_model_card(data))
+    write_text(path, card)
     return path
 
 

@@ -24,6 +24,7 @@ from trl_rewards_plugin.hub.files import (
 from trl_rewards_plugin.hub.own_texts import check_own_texts
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
+from trl_rewards_plugin.runs.read import read_text
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,14 @@ def check_name(repo_id: str) -> None:
 
 def _card(folder: Path, repo_id: str, include_completions: bool) -> tuple[str, bool]:
     """The card as it goes up, and whether it is the user's own edited one."""
-    path = folder / CARD
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if not is_untouched(text):
-            return text, True
-        if not is_finished_run(folder):
-            return stamped(with_name(text, repo_id)), False
-    elif not is_finished_run(folder):
-        step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
-        raise InputError("a model with its card, README.md", f"none in {folder}", step)
+    text = read_text(folder / CARD) if (folder / CARD).is_file() else ""
+    if not is_finished_run(folder):
+        if not text:
+            step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
+            raise InputError(f"a model with its card, {CARD}", f"none in {folder}", step)
+        return (stamped(with_name(text, repo_id)), False) if is_untouched(text) else (text, True)
+    if not is_untouched(text, render_model_card(card_data_from_folder(folder))):
+        return text, True
     show = include_completions or not has_own_texts(folder)
     data = card_data_from_folder(folder, show_texts=show)
     return render_model_card(dataclasses.replace(data, model_name=repo_id)), False

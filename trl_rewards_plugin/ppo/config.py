@@ -4,10 +4,11 @@ Leaves out: settings of transformers' Trainer that keep their meaning (they are 
 made of (config_rules.py).
 """
 
+# ruff: noqa: RUF009  (`setting` returns a dataclass field)
 import copy
 import math
 from collections.abc import Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from trl_rewards_plugin.ppo.config_rules import (
     check,
     check_fields,
     check_sampling_settings,
+    setting,
 )
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
 
@@ -43,187 +45,128 @@ class Seq2SeqPPOConfig(TrainingArguments):
     """
 
     # Defaults of transformers' Trainer that differ, with the reason in the help.
-    learning_rate: float = field(
-        default=3e-6, metadata={"help": "Initial learning rate; the default is that of TRL's PPO."}
+    learning_rate: float = setting(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
+    adam_epsilon: float = setting(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
+    logging_steps: float = setting(1, "Log every so many rollouts; 1, because the reward of every rollout matters.")
+    bf16: bool | None = setting(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
+    dataloader_pin_memory: bool = setting(
+        False, "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."
     )
-    adam_epsilon: float = field(
-        default=1e-5, metadata={"help": "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8."}
-    )
-    logging_steps: float = field(
-        default=1, metadata={"help": "Log every so many rollouts; 1, because the reward of every rollout matters."}
-    )
-    bf16: bool | None = field(
-        default=None,
-        metadata={"help": "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32."},
-    )
-    dataloader_pin_memory: bool = field(
-        default=False, metadata={"help": "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."}
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Off, because columns of the dataset are passed to the rewards."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Off, because the Trainer's default hides a loss that is NaN."}
-    )
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "On, so that every rollout has `rollout_batch_size` episodes."}
-    )
+    remove_unused_columns: bool = setting(False, "Off, because columns of the dataset are passed to the rewards.")
+    logging_nan_inf_filter: bool = setting(False, "Off, because the Trainer's default hides a loss that is NaN.")
+    dataloader_drop_last: bool = setting(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
     # PPO, with TRL's names.
-    total_episodes: Annotated[int | None, AT_LEAST_1] = field(
-        default=None, metadata={"help": "Responses to train on. Unset: num_train_epochs x prompts x num_generations."}
+    total_episodes: Annotated[int | None, AT_LEAST_1] = setting(
+        None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
-    num_ppo_epochs: Annotated[int, AT_LEAST_1] = field(default=4, metadata={"help": "Passes over each rollout."})
-    num_mini_batches: Annotated[int, AT_LEAST_1] = field(
-        default=1, metadata={"help": "Optimizer steps in one pass over a rollout."}
+    num_ppo_epochs: Annotated[int, AT_LEAST_1] = setting(4, "Passes over each rollout.")
+    num_mini_batches: Annotated[int, AT_LEAST_1] = setting(1, "Optimizer steps in one pass over a rollout.")
+    response_length: Annotated[int, AT_LEAST_1] = setting(53, "Maximum tokens of a response, EOS included.")
+    temperature: Annotated[float, POSITIVE] = setting(
+        1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
-    response_length: Annotated[int, AT_LEAST_1] = field(
-        default=53, metadata={"help": "Maximum tokens of a response, EOS included."}
+    missing_eos_penalty: Annotated[float | None, Rule("0 or more, as it is subtracted", NOT_NEGATIVE.holds)] = setting(
+        None, "Subtracted from the score of a response that has no EOS. Positive."
     )
-    temperature: Annotated[float, POSITIVE] = field(
-        default=1.0,
-        metadata={"help": "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."},
+    kl_coef: Annotated[float, NOT_NEGATIVE] = setting(
+        0.05, "Weight of the KL penalty, in the token rewards or in the loss."
     )
-    missing_eos_penalty: Annotated[float | None, Rule("0 or more, as it is subtracted", NOT_NEGATIVE.holds)] = field(
-        default=None, metadata={"help": "Subtracted from the score of a response that has no EOS. Positive."}
+    kl_estimator: str = setting(
+        "k1",
+        "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
+        choices=["k1", "k3"],
     )
-    kl_coef: Annotated[float, NOT_NEGATIVE] = field(
-        default=0.05, metadata={"help": "Weight of the KL penalty, in the token rewards or in the loss."}
+    use_kl_loss: bool = setting(
+        False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
-    kl_estimator: str = field(
-        default="k1",
-        metadata={
-            "help": "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
-            "choices": ["k1", "k3"],
-        },
-    )
-    use_kl_loss: bool = field(
-        default=False,
-        metadata={"help": "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."},
-    )
-    cliprange: Annotated[float, POSITIVE] = field(default=0.2, metadata={"help": "Clip range of the policy's ratio."})
-    cliprange_value: Annotated[float, POSITIVE] = field(default=0.2, metadata={"help": "Clip range of the value."})
-    vf_coef: Annotated[float, NOT_NEGATIVE] = field(default=0.1, metadata={"help": "Weight of the value loss."})
-    gamma: Annotated[float, FRACTION] = field(default=1.0, metadata={"help": "Discount factor."})
-    lam: Annotated[float, FRACTION] = field(
-        default=0.95, metadata={"help": "Lambda of generalised advantage estimation."}
-    )
-    whiten_rewards: bool = field(default=False, metadata={"help": "Scale token rewards to variance 1, mean kept."})
+    cliprange: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the policy's ratio.")
+    cliprange_value: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the value.")
+    vf_coef: Annotated[float, NOT_NEGATIVE] = setting(0.1, "Weight of the value loss.")
+    gamma: Annotated[float, FRACTION] = setting(1.0, "Discount factor.")
+    lam: Annotated[float, FRACTION] = setting(0.95, "Lambda of generalised advantage estimation.")
+    whiten_rewards: bool = setting(False, "Scale token rewards to variance 1, mean kept.")
 
     # Ours.
-    advantage_estimator: str = field(
-        default="gae",
-        metadata={
-            "help": ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
-            + "; see ppo/maths/advantages.py.",
-            "choices": list(ESTIMATORS),
-        },
+    advantage_estimator: str = setting(
+        "gae",
+        ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
+        + "; see ppo/maths/advantages.py.",
+        choices=list(ESTIMATORS),
     )
-    num_generations: Annotated[int, AT_LEAST_1] = field(
-        default=1, metadata={"help": f"Responses to each prompt of a rollout; {COMPARING} compare at least 2."}
+    num_generations: Annotated[int, AT_LEAST_1] = setting(
+        1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2."
     )
-    whiten_advantages: bool | None = field(
-        default=None,
-        metadata={
-            "help": f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
-            f"off for {COMPARING}, which centre them by prompt."
-        },
+    whiten_advantages: bool | None = setting(
+        None,
+        f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
+        f"off for {COMPARING}, which centre them by prompt.",
     )
-    critic_learning_rate: Annotated[float | None, POSITIVE] = field(
-        default=None,
-        metadata={
-            "help": "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
-            "Unset: learning_rate."
-        },
+    critic_learning_rate: Annotated[float | None, POSITIVE] = setting(
+        None,
+        "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
+        "Unset: learning_rate.",
     )
-    detach_value_head: bool = field(
-        default=False, metadata={"help": "The value loss trains the value head alone and not the policy."}
+    detach_value_head: bool = setting(False, "The value loss trains the value head alone and not the policy.")
+    critic_warmup_steps: Annotated[int, NOT_NEGATIVE] = setting(
+        0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
-    critic_warmup_steps: Annotated[int, NOT_NEGATIVE] = field(
-        default=0, metadata={"help": "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."}
+    freeze_encoder: bool = setting(
+        False,
+        "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
+        "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
-    freeze_encoder: bool = field(
-        default=False,
-        metadata={
-            "help": "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
-            "computed once per rollout; embeddings that it shares with the decoder stay as they are."
-        },
+    num_layers_unfrozen: Annotated[int | None, NOT_NEGATIVE] = setting(
+        None,
+        "Train only the last so many layers of the decoder, what lies above them, and the value head; "
+        "implies freeze_encoder. Unset: all layers.",
     )
-    num_layers_unfrozen: Annotated[int | None, NOT_NEGATIVE] = field(
-        default=None,
-        metadata={
-            "help": "Train only the last so many layers of the decoder, what lies above them, and the value head; "
-            "implies freeze_encoder. Unset: all layers."
-        },
-    )
-    adaptive_kl: bool = field(default=False, metadata={"help": "Adapt the KL coefficient towards `kl_target`."})
-    kl_target: Annotated[float, POSITIVE] = field(
-        default=6.0, metadata={"help": "Target of the adaptive KL, in nats per response."}
-    )
-    kl_horizon: int = field(default=10_000, metadata={"help": "Horizon of the adaptive KL, in episodes."})
-    early_stop_kl: Annotated[float | None, POSITIVE] = field(
-        default=None,
-        metadata={
-            "help": "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
-            "is above this; the mini-batch that showed it is discarded."
-        },
+    adaptive_kl: bool = setting(False, "Adapt the KL coefficient towards `kl_target`.")
+    kl_target: Annotated[float, POSITIVE] = setting(6.0, "Target of the adaptive KL, in nats per response.")
+    kl_horizon: int = setting(10_000, "Horizon of the adaptive KL, in episodes.")
+    early_stop_kl: Annotated[float | None, POSITIVE] = setting(
+        None,
+        "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
+        "is above this; the mini-batch that showed it is discarded.",
     )
     reward_weights: Annotated[
         list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))
-    ] = field(default=None, metadata={"help": "One weight for each of `reward_funcs`. Unset: 1.0 each."})
-    min_new_tokens: Annotated[int, NOT_NEGATIVE] = field(
-        default=0, metadata={"help": "EOS is not allowed before so many tokens."}
+    ] = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
+    min_new_tokens: Annotated[int, NOT_NEGATIVE] = setting(0, "EOS is not allowed before so many tokens.")
+    max_prompt_length: Annotated[int, AT_LEAST_1] = setting(
+        512, "Longer prompts are cut on the right; their share is logged."
     )
-    max_prompt_length: Annotated[int, AT_LEAST_1] = field(
-        default=512, metadata={"help": "Longer prompts are cut on the right; their share is logged."}
+    suppress_tokens: list[int] | None = setting(None, "Token ids that are never sampled.")
+    top_k: int | None = setting(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
+    top_p: float | None = setting(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
+    generation_kwargs: dict[str, Any] | str | None = setting(
+        None, "Further settings of rollouts; only neutral values can be scored exactly."
     )
-    suppress_tokens: list[int] | None = field(default=None, metadata={"help": "Token ids that are never sampled."})
-    top_k: int | None = field(
-        default=None, metadata={"help": "Only 0 (off) is accepted: a truncated distribution cannot be scored."}
+    max_kl: Annotated[float | None, POSITIVE] = setting(
+        50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
     )
-    top_p: float | None = field(
-        default=None, metadata={"help": "Only 1.0 (off) is accepted: a truncated distribution cannot be scored."}
+    min_entropy: Annotated[float | None, POSITIVE] = setting(
+        0.05, "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."
     )
-    generation_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Further settings of rollouts; only neutral values can be scored exactly."}
+    max_unended_share: Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)] = setting(
+        0.95, "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."
     )
-    max_kl: Annotated[float | None, POSITIVE] = field(
-        default=50.0,
-        metadata={"help": "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."},
+    stop_on: list[str] | None = setting(
+        None, "Alarms that stop the run instead of warning. Non-finite numbers always stop it.", choices=list(ALARMS)
     )
-    min_entropy: Annotated[float | None, POSITIVE] = field(
-        default=0.05, metadata={"help": "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."}
+    cuda_graphs: bool | None = setting(
+        None, "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever it can be done."
     )
-    max_unended_share: Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)] = field(
-        default=0.95,
-        metadata={"help": "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."},
+    log_completions: bool = setting(
+        False,
+        "At every log print completions with their scores, and write them to completions/ and "
+        "eval_completions/ in the output folder, one parquet file per step.",
     )
-    stop_on: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Alarms that stop the run instead of warning. Non-finite numbers always stop it.",
-            "choices": list(ALARMS),
-        },
+    num_completions_to_print: Annotated[int | None, NOT_NEGATIVE] = setting(
+        5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
-    cuda_graphs: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever it can be done."
-        },
-    )
-    log_completions: bool = field(
-        default=False,
-        metadata={
-            "help": "At every log print completions with their scores, and write them to completions/ and "
-            "eval_completions/ in the output folder, one parquet file per step."
-        },
-    )
-    num_completions_to_print: Annotated[int | None, NOT_NEGATIVE] = field(
-        default=5, metadata={"help": "Completions to print, 0 for none; the files hold all. None prints all."}
-    )
-    eval_generation_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Settings of `generate` during evaluation, any of them. Unset: sample as in training."},
+    eval_generation_kwargs: dict[str, Any] | str | None = setting(
+        None, "Settings of `generate` during evaluation, any of them. Unset: sample as in training."
     )
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [

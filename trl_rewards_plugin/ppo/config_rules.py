@@ -4,7 +4,7 @@ Leaves out: which field has which rule (config.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from trl_rewards_plugin.errors import InputError
@@ -61,6 +61,11 @@ FIELD_INSTEAD = {
 }
 
 
+def setting(default: Any, text: str, **more: Any) -> Any:
+    """A dataclass field with its default and its help; `choices`, where it has them, are argparse's."""
+    return field(default=default, metadata={"help": text, **more})
+
+
 def check_fields(config: Any, owner: type) -> None:
     """Refuses settings that break the rule in their annotation, or are not among their choices.
 
@@ -70,15 +75,15 @@ def check_fields(config: Any, owner: type) -> None:
     Raises:
         InputError: names the setting, its rule and its value.
     """
-    for field in fields(owner):
-        value, annotation = getattr(config, field.name), owner.__annotations__.get(field.name)
+    for known in fields(owner):
+        value, annotation = getattr(config, known.name), owner.__annotations__.get(known.name)
         rules = [rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Rule)]
-        if annotation is not None and "choices" in field.metadata:
-            rules.append(_choice(field.metadata["choices"], several=isinstance(value, list)))
+        if annotation is not None and "choices" in known.metadata:
+            rules.append(_choice(known.metadata["choices"], several=isinstance(value, list)))
         optional = _allows_none(annotation)
-        suffix = "" if not optional else ", or unset" if field.default is None else ", or None"
+        suffix = "" if not optional else ", or unset" if known.default is None else ", or None"
         for rule in rules:
-            check(config, field.name, (optional and value is None) or rule.holds(value), rule.expected + suffix)
+            check(config, known.name, (optional and value is None) or rule.holds(value), rule.expected + suffix)
 
 
 def _choice(choices: list[str], *, several: bool) -> Rule:

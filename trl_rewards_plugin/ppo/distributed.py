@@ -102,24 +102,57 @@ def _begin_fsdp(model: FSDPModule) -> None:
     model.begin_fsdp()  # type: ignore[attr-defined]
 
 
-def backward(accelerator: Accelerator, loss: Tensor) -> None:
-    """Backward pass of an unscaled loss; under DeepSpeed it takes the optimizer step too."""
-    engine = _engine(accelerator)
-    accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)  # by which it divides
+class Framework:
+    """What an update needs of accelerate and of the Trainer's optimizer.
 
+    Args:
+        model: the prepared model.
+        max_grad_norm: gradients are clipped to it before a step; None or 0 for no clipping.
+    """
 
-@contextmanager
-def without_sync(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
-    """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
-    if _engine(accelerator):
-        accelerator.sync_gradients = False
-        try:
-            yield
-        finally:
-            accelerator.sync_gradients = True
-    else:
-        with accelerator.no_sync(model):
-            yield
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, max_grad_norm: float | None):
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.autocast = accelerator.autocast
+        self.gather = accelerator.gather
+        self.world_size: int = accelerator.num_processes
+
+    def reduce(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over processes."""
+        reduced: Tensor = self.accelerator.reduce(sums, reduction="sum")
+        return reduced
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of an unscaled loss; under DeepSpeed it takes the optimizer step too."""
+        engine = _engine(self.accelerator)
+        # By which it divides.
+        self.accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
+        if _engine(self.accelerator):
+            self.accelerator.sync_gradients = False
+            try:
+                yield
+            finally:
+                self.accelerator.sync_gradients = True
+        else:
+            with self.accelerator.no_sync(self.model):
+                yield
+
+    def step(self) -> None:
+        """Clips the gradients, takes an optimizer step and clears the gradients."""
+        if self.max_grad_norm and self.max_grad_norm > 0:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self.model.zero_grad()
+
+    def clear(self) -> None:
+        """Clears the gradients to None, so that the Trainer's own step changes nothing."""
+        self.model.zero_grad(set_to_none=True)
 
 
 def _engine(accelerator: Accelerator) -> Any:

@@ -28,7 +28,7 @@ from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
-from trl_rewards_plugin.ppo.architectures.families import check_architecture
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
@@ -45,8 +45,9 @@ from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCall
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
-from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, score_responses
+from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model
 from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
+from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, score_completions
@@ -240,15 +241,10 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
     def _old_policy(self, prompts: EncodedPrompts, responses: Responses) -> PolicyOutput:
         """The policy's scores of responses before the update: the sampler's own where those are exact."""
         wrapped, seen = self._wrapped, responses.seen
-        if seen is not None and seen.hidden is not None and sampled_as_scored(wrapped.core):
-            values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
-            return PolicyOutput(seen.logprobs, seen.entropies, values)
-
-        def score(response_ids: Tensor, **encoded: Tensor) -> dict[str, Tensor]:
-            return wrapped(EncodedPrompts(**encoded), response_ids, self.rules)._asdict()
-
-        inputs = {**vars(prompts), "response_ids": responses.ids}
-        return PolicyOutput(**self.calls("old policy", score, inputs, wrapped, known=self.rules))
+        if seen is None or seen.hidden is None or seen.entropies is None or not sampled_as_scored(wrapped.core):
+            return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules)
+        values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
+        return PolicyOutput(seen.logprobs, seen.entropies, values)
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference.
@@ -265,16 +261,10 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             without_adapter = cast(Any, self.policy_model).disable_adapter()
         with without_adapter:
             if not self._shares_encoder or prompts.states is None:
-                own = prompts.select(slice(None, None, copies)).with_states(None)
+                own = prompts.select(slice(None, None, copies))
                 prompts = encode_prompts(reference, own, self.calls).repeat(copies)
-
-            def score(response_ids: Tensor, **encoded: Tensor) -> dict[str, Tensor]:
-                scored = EncodedPrompts(**encoded)
-                found = score_responses(reference, scored, response_ids, self.rules, sliced=self._reference_sliced)
-                return {"logprobs": found[0]}
-
-            inputs = {**vars(prompts), "response_ids": response_ids}
-            return self.calls("reference", score, inputs, reference, known=self.rules)["logprobs"]
+            sliced = self._reference_sliced
+            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, sliced)
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
@@ -289,20 +279,18 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         model = model if model is not None else self.model_wrapped
         model.train()  # gradient checkpointing needs it; dropout is off in either mode
         args, step, framework = self.args, self.state.global_step, self.framework(model)
-        reduce, gather = framework.reduce, self.accelerator.gather
+        reduce, gather = framework.reduce, framework.gather
 
         kl, rewards = compute_token_rewards(rollout, args, self.kl_coef, reduce)
-        targets = compute_advantages(rollout, rewards, args, reduce)
+        batch = compute_advantages(rollout, rewards, args, reduce)
 
-        context = UpdateContext(
-            args, self.rules, framework, critic_only=step < args.critic_warmup_steps, calls=self.calls
-        )
-        with self.run_log.watching_update(rollout, targets, step + 1, reduce):
-            stats = run_update(model, rollout, targets, self.kl_coef, context)
+        context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls)
+        with self.run_log.watching_update(batch, step + 1, reduce):
+            stats = run_update(model, batch, self.kl_coef, context)
 
         stats |= rollout_statistics(rollout, kl, self.kl_coef, gather)
         if args.has_critic:
-            stats |= critic_statistics(rollout, targets.returns, reduce)
+            stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
         if args.adaptive_kl:

@@ -5,7 +5,6 @@ Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +16,8 @@ from transformers import trainer as transformers_trainer
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.distributed import backward, without_sync
+from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.monitoring.progress import RolloutProgressCallback
-from trl_rewards_plugin.ppo.update import Framework
 
 
 class RolloutTrainer(RestartableTrainer):
@@ -58,23 +56,8 @@ class RolloutTrainer(RestartableTrainer):
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
 
     def framework(self, model: nn.Module) -> Framework:
-        """What the update of a prepared model needs of the Trainer and accelerate."""
-
-        def step() -> None:
-            if self.args.max_grad_norm and self.args.max_grad_norm > 0:
-                self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
-            self.optimizer.step()
-            model.zero_grad()
-
-        return Framework(
-            backward=partial(backward, self.accelerator),
-            step=step,
-            clear=lambda: model.zero_grad(set_to_none=True),
-            reduce=lambda sums: self.accelerator.reduce(sums, reduction="sum"),
-            no_sync=partial(without_sync, self.accelerator, model),
-            autocast=self.accelerator.autocast,
-            world_size=self.accelerator.num_processes,
-        )
+        """What the update of a prepared model needs of the Trainer."""
+        return Framework(self.accelerator, model, self.optimizer, self.args.max_grad_norm)
 
 
 @contextmanager

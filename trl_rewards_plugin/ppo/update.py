@@ -5,51 +5,26 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
 from trl_rewards_plugin.ppo.maths.advantages import token_rewards
 from trl_rewards_plugin.ppo.maths.estimators import estimate_advantages
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
-
-
-@dataclass(frozen=True)
-class Framework:
-    """What the update needs of the training framework.
-
-    Attributes:
-        backward: runs the backward pass of a loss.
-        step: clips gradients, takes an optimizer step and clears the gradients.
-        clear: clears the gradients to None, so that the Trainer's own step changes nothing.
-        reduce: sums a tensor over processes.
-        no_sync: a context in which gradients are accumulated without communication.
-        autocast: the mixed-precision context of forward passes.
-        world_size: number of processes; DDP averages gradients over them.
-    """
-
-    backward: Callable[[Tensor], None]
-    step: Callable[[], None]
-    clear: Callable[[], None]
-    reduce: Reduce
-    no_sync: Callable[[], AbstractContextManager[Any]]
-    autocast: Callable[[], AbstractContextManager[Any]]
-    world_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,9 +34,9 @@ class UpdateContext:
     Attributes:
         args: the settings.
         rules: the distribution that the tokens were drawn from.
-        framework: the training framework.
+        framework: accelerate, and the Trainer's optimizer.
         critic_only: the policy is left as it is, for critic warm-up.
-        calls: run the forward and backward pass of a micro-batch.
+        calls: run the forward and backward passes.
     """
 
     args: Seq2SeqPPOConfig
@@ -71,37 +46,26 @@ class UpdateContext:
     calls: StaticCalls = field(default_factory=StaticCalls)
 
 
-class TokenRewards(NamedTuple):
-    """Both (B, T), 0 where the response mask is False: the KL to the reference, in nats, and the reward."""
-
-    kl: Tensor
-    rewards: Tensor
-
-
-class Targets(NamedTuple):
-    """What the update aims at; both (B, T), 0 where the response mask is False."""
-
-    advantages: Tensor
-    returns: Tensor
-
-
 def compute_token_rewards(
     rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Reduce = lambda sums: sums
-) -> TokenRewards:
-    """The KL penalty on every token, unless it is in the loss, and the score on the last one."""
+) -> tuple[Tensor, Tensor]:
+    """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
+
+    A reward is the KL penalty, unless `use_kl_loss` puts that into the loss, and at the last token the score.
+    """
     mask = rollout.response_mask
     kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
     kl = torch.where(mask, kl, torch.zeros_like(kl))
     rewards = token_rewards(rollout.scores, kl, mask, 0.0 if args.use_kl_loss else kl_coef)
     if args.whiten_rewards:
         rewards = masked_whiten(rewards, mask, shift_mean=False, reduce=reduce)
-    return TokenRewards(kl, rewards)
+    return kl, rewards
 
 
 def compute_advantages(
     rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
-) -> Targets:
-    """Advantages and returns by the config's estimator, from token rewards (B, T)."""
+) -> UpdateBatch:
+    """The rollout with advantages and returns by the config's estimator, from token rewards (B, T)."""
     mask = rollout.response_mask
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
@@ -114,13 +78,11 @@ def compute_advantages(
     )
     if args.whiten_advantages:
         advantages = masked_whiten(advantages, mask, reduce=reduce)
-    return Targets(advantages, returns)
+    return UpdateBatch(**rollout.tensors(), advantages=advantages, returns=returns)
 
 
-def run_update(
-    model: nn.Module, rollout: Rollout, targets: Targets, kl_coef: float, context: UpdateContext
-) -> dict[str, float]:
-    """`num_ppo_epochs` passes over the rollout in shuffled mini-batches.
+def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: UpdateContext) -> dict[str, float]:
+    """`num_ppo_epochs` passes over a rollout in shuffled mini-batches.
 
     Every optimizer step but the last is taken here; the gradients of the last are left for the Trainer. Where
     `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
@@ -134,13 +96,13 @@ def run_update(
         sampler's.
     """
     args, framework = context.args, context.framework
-    penalty = torch.full((), kl_coef, device=rollout.scores.device)
+    penalty = torch.full((), kl_coef, device=batch.scores.device)
     history: list[dict[str, float]] = []
     stopped = False
-    for rows in _mini_batches(len(rollout), args):
+    for rows in _mini_batches(len(batch), args):
         if history:
             framework.step()
-        stats = _accumulate_mini_batch(model, rollout, targets, rows, penalty, context)
+        stats = _accumulate_mini_batch(model, batch, rows, penalty, context)
         history.append(stats)
         stopped = args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl
         if stopped:
@@ -164,7 +126,7 @@ def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
 
 
 def _accumulate_mini_batch(
-    model: nn.Module, rollout: Rollout, targets: Targets, rows: Tensor, kl_coef: Tensor, context: UpdateContext
+    model: nn.Module, batch: UpdateBatch, rows: Tensor, kl_coef: Tensor, context: UpdateContext
 ) -> dict[str, float]:
     """Accumulates the gradient of one mini-batch over micro-batches that fit in memory; returns its statistics.
 
@@ -172,22 +134,21 @@ def _accumulate_mini_batch(
     into micro-batches nor into processes changes it.
     """
     framework = context.framework
-    prompt_lengths, response_lengths = rollout.lengths[:, rows].unbind()
-    tokens = torch.full((), float(response_lengths.sum()), device=rollout.scores.device)
+    prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
+    tokens = torch.full((), float(response_lengths.sum()), device=batch.scores.device)
     tokens = framework.reduce(tokens).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt.
     rows = rows[prompt_lengths.argsort(stable=True)]
 
-    def accumulate(tokens: Tensor, kl_coef: Tensor, **tensors: Tensor) -> dict[str, Tensor]:
-        return accumulate_micro_batch(model, MicroBatch(**tensors), tokens, kl_coef, context)
+    def accumulate(tokens: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
+        return accumulate_micro_batch(model, UpdateBatch(**part), tokens, kl_coef, context)
 
     chunks = rows.split(context.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
-        batch = select_micro_batch(rollout, targets, chunk, context.calls.widths)
-        inputs = {**vars(batch), "tokens": tokens, "kl_coef": kl_coef}
+        inputs = {**batch.select(chunk, context.calls.widths).tensors(), "tokens": tokens, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
-            found = context.calls("update", accumulate, inputs, model, known=(context.rules, context.critic_only))
+            found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = framework.reduce(torch.stack(list(sums.values()))) / tokens
@@ -202,58 +163,15 @@ def _accumulate_mini_batch(
     return stats
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """The tensors of one forward and backward pass: B rows of a rollout, and what they are to be moved towards.
-
-    Attributes:
-        prompt_ids, prompt_mask: (B, S).
-        encoder_states: (B, S, H) where the encoder is frozen; else None.
-        response_ids, response_mask: (B, T).
-        old_logprobs, sampled_logprobs, ref_logprobs: (B, T) before the update, of the sampler, of the reference.
-        old_values, advantages, returns: (B, T).
-    """
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    encoder_states: Tensor | None
-    response_ids: Tensor
-    response_mask: Tensor
-    old_logprobs: Tensor
-    sampled_logprobs: Tensor
-    ref_logprobs: Tensor
-    old_values: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-
-def select_micro_batch(rollout: Rollout, targets: Targets, rows: Tensor, widths: Widths = FREE) -> MicroBatch:
-    """Some rows (on the CPU) of a rollout, cut to the longest prompt and response among them, up to a width."""
-    part = rollout.select(rows, widths)
-    there, width = rows.to(part.scores.device, non_blocking=True), part.response_ids.shape[1]
-    return MicroBatch(
-        prompt_ids=part.prompt_ids,
-        prompt_mask=part.prompt_mask,
-        encoder_states=part.encoder_states,
-        response_ids=part.response_ids,
-        response_mask=part.response_mask,
-        old_logprobs=part.logprobs,
-        sampled_logprobs=part.sampled_logprobs,
-        ref_logprobs=part.ref_logprobs,
-        old_values=part.values,
-        advantages=targets.advantages[there, :width],
-        returns=targets.returns[there, :width],
-    )
-
-
 def accumulate_micro_batch(
-    model: nn.Module, batch: MicroBatch, tokens: Tensor, kl_coef: Tensor, context: UpdateContext
+    model: nn.Module, batch: UpdateBatch, tokens: Tensor, kl_coef: Tensor, context: UpdateContext
 ) -> dict[str, Tensor]:
     """Forward pass, loss and backward pass of one micro-batch: the work that can be captured as a CUDA graph.
 
     Its numbers depend on the given tensors and the model alone. It reads no value back and branches on settings only.
 
     Args:
+        batch: all rows of it.
         tokens: 0-d, real tokens of the mini-batch on all processes, by which the loss is divided.
         kl_coef: 0-d, weight of the KL penalty in the loss.
 
@@ -262,32 +180,31 @@ def accumulate_micro_batch(
     """
     framework = context.framework
     with framework.autocast():
-        prompts = EncodedPrompts(batch.prompt_ids, batch.prompt_mask, batch.encoder_states)
-        output = model(prompts, batch.response_ids, context.rules, critic_only=context.critic_only)
+        output = model(batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only)
     sums = ppo_losses(output, batch, kl_coef, context.args)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
     framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)
     return {name: value.detach() for name, value in sums.items()}
 
 
-def ppo_losses(output: PolicyOutput, batch: MicroBatch, kl_coef: Tensor, args: Seq2SeqPPOConfig) -> dict[str, Tensor]:
+def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: Seq2SeqPPOConfig) -> dict[str, Tensor]:
     """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise."""
     mask = batch.response_mask
-    pg_losses, pg_clipped = policy_loss(output.logprobs, batch.old_logprobs, batch.advantages, args.cliprange)
+    pg_losses, pg_clipped = policy_loss(output.logprobs, batch.logprobs, batch.advantages, args.cliprange)
     loss = masked_sum(pg_losses, mask)
     sums = {
         "loss/policy_avg": loss,
-        "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, batch.old_logprobs), mask),
+        "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, batch.logprobs), mask),
         "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
         "policy/entropy_avg": masked_sum(output.entropies, mask),
-        "val/ratio": masked_sum(torch.exp(output.logprobs - batch.old_logprobs), mask),
+        "val/ratio": masked_sum(torch.exp(output.logprobs - batch.logprobs), mask),
         "val/sampling_gap": masked_sum((output.logprobs - batch.sampled_logprobs).abs(), mask),
     }
     if args.use_kl_loss:
         sums["loss/kl_avg"] = masked_sum(token_kl(output.logprobs, batch.ref_logprobs, "k3"), mask)
         loss = loss + kl_coef * sums["loss/kl_avg"]
     if args.has_critic:
-        vf_losses, vf_clipped = value_loss(output.values, batch.old_values, batch.returns, args.cliprange_value)
+        vf_losses, vf_clipped = value_loss(output.values, batch.values, batch.returns, args.cliprange_value)
         sums["loss/value_avg"] = masked_sum(vf_losses, mask)
         sums["val/clipfrac_avg"] = masked_sum(vf_clipped.float(), mask)
         loss = loss + args.vf_coef * sums["loss/value_avg"]

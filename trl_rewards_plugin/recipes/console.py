@@ -1,4 +1,4 @@
-"""What a person sees of a run: the plan, the before/after table, outputs side by side.
+"""What the terminal shows of a run or an evaluation: the plan, tables of numbers, outputs side by side.
 
 Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
 """
@@ -14,7 +14,7 @@ from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_form
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
-    "output_length": "words an output",
+    "output_length": "words per output",
     "distinct": "distinct outputs",
     "not_whole_input": "not the whole input",
 }
@@ -37,7 +37,7 @@ def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | Non
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
-    """One labelled line an entry, wrapped with a hanging indent."""
+    """One labelled line per entry, wrapped with a hanging indent."""
     pad = max(map(len, lines)) + 2
     wrapped = (
         textwrap.fill(
@@ -55,7 +55,7 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
-    # 79 columns wide: the least that a terminal has.
+    # 79 columns wide, to fit any terminal.
     lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
@@ -78,14 +78,14 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     if metrics["kl"] is not None:
         lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
     note = (
-        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
+        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
         "interval: paired bootstrap over prompts"
     )
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
 
 
 def decimals(value: float | None, sign: str = "") -> str:
-    """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
+    """`value` with three decimals, or one from 10 upwards, to fit its column; a dash if nothing was scored."""
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
@@ -116,3 +116,35 @@ def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) 
         block += [f"{first:<{column}} | {second}".rstrip() for first, second in zip(left, right, strict=True)]
         blocks.append("\n".join(block))
     return "\n\n".join(blocks)
+
+
+def format_evaluation(result: Mapping[str, Any]) -> str:
+    """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
+    metrics, paired = result["metrics"], result["before"] is not None
+    width = max(22, *(len(name) + 2 for name in metrics))
+    head = f"{'before':>8}{'after':>8}{'gain':>9}  {'95 % interval':<18}{'improved':>9}"
+    lines = [
+        " " * width + (head if paired else f"{'mean':>8}  {'least':>8}{'25 %':>8}{'median':>8}{'75 %':>8}{'most':>8}")
+    ]
+    for name, row in metrics.items():
+        lines.append((f"{name:<{width}}" + (_paired_cells(row) if paired else _single_cells(row))).rstrip())
+    notes = f"{result['n']} outputs"
+    if paired:
+        notes += "; interval: paired bootstrap over them; improved: share with after above before"
+    return "\n".join([*lines, "", *textwrap.wrap(notes, terminal_width())])
+
+
+def _paired_cells(row: Mapping[str, Any]) -> str:
+    before, after, gain = row.get("before"), row.get("after"), row.get("gain")
+    change = None if before is None or after is None else after - before
+    cells = f"{decimals(before):>8}{decimals(after):>8}"
+    if gain is None or gain["n"] == 0:
+        return f"{cells}{decimals(change, '+'):>9}"
+    low, high = gain["ci95"]
+    interval = f"{decimals(low, '+')} to {decimals(high, '+')}"
+    return f"{cells}{decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
+
+
+def _single_cells(row: Mapping[str, Any]) -> str:
+    quartiles = row.get("quartiles") or []
+    return f"{decimals(row.get('after')):>8}  " + "".join(f"{decimals(value):>8}" for value in quartiles)

@@ -23,7 +23,6 @@ FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)
 
 # What grows while it trains.
 LOG = "log.jsonl"
-TRAINING_CURVES = "training_curves.png"
 ROLLOUTS = "completions"
 """Folder of the completions of training, one parquet file a step."""
 EVALUATIONS = "eval_completions"

@@ -219,10 +219,13 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"a JSON object in {path}", type(row).__name__, _RESTORE)
-    for key, value in row.items():
-        wrong = mismatch(value, LOGGED_NUMBER, key) if key.startswith(LOGGED_NUMBERS) else None
-        if wrong is not None or (key == "step" and (value is None or not math.isfinite(value))):
-            raise _damaged(path, wrong or f"step is {value}")
+    drawn = {key: value for key, value in row.items() if key.startswith(LOGGED_NUMBERS)}
+    wrong = mismatch(drawn, {"*": LOGGED_NUMBER})
+    step = row.get("step")
+    if wrong is None and drawn and (step is None or not math.isfinite(step)):
+        wrong = f"step is {step}"
+    if wrong is not None:
+        raise _damaged(path, wrong)
     return row
 
 

@@ -37,7 +37,7 @@ SETTINGS_SHAPE: Mapping[str, Any] = {
     "response_length?": (int, NoneType),
     "seed?": (int, NoneType),
     "made_of?": {
-        "rewards?": [{"name": (str,), "weight": _NUMBER}],
+        "rewards?": [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}],
         **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "license", "commit")},
         "train_rows?": (int, NoneType),
         "epoch_rewards?": [_SCORE],
@@ -63,7 +63,7 @@ ROW_SHAPE: Mapping[str, Any] = {
     "before_reward": _SCORE,
     "after_reward": _SCORE,
 }
-LOGGED_NUMBER = _SCORE
+LOGGED_NUMBER = _NUMBER
 LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
 """Beginnings of the log's keys whose values are drawn."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.maths.masking import masked_sum
-from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 
 def rollout_statistics(
@@ -51,16 +51,14 @@ def rollout_statistics(
     }
 
 
-def critic_statistics(
-    rollout: Rollout, returns: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> dict[str, float]:
-    """How well the values predicted the returns (B, T), over the tokens of all processes, under the classic names.
+def critic_statistics(batch: UpdateBatch, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+    """How well the values predicted the returns, over the tokens of all processes, under the classic names.
 
     val/error         = mean of (value - return)^2
     val/var_explained = 1 - val/error / variance of the returns; 1 is perfect, 0 no better than a constant
     """
-    mask = rollout.response_mask
-    sums = [masked_sum(values, mask) for values in ((rollout.values - returns) ** 2, returns, returns**2)]
+    mask, returns = batch.response_mask, batch.returns
+    sums = [masked_sum(values, mask) for values in ((batch.values - returns) ** 2, returns, returns**2)]
     error, mean, squares = (reduce(torch.stack(sums).double()) / reduce(mask.sum().double())).tolist()
     variance = squares - mean**2
     return {"val/error": error, "val/var_explained": 1 - error / variance if variance > 1e-12 else float("nan")}

@@ -16,9 +16,8 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmMonitor
 from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
-from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.rollout import UpdateBatch
 from trl_rewards_plugin.ppo.scoring import Scored
-from trl_rewards_plugin.ppo.update import Targets
 
 
 class RunLog:
@@ -51,12 +50,10 @@ class RunLog:
         self.completions.add(scored.table)
 
     @contextmanager
-    def watching_update(
-        self, rollout: Rollout, targets: Targets, step: int, reduce: Callable[[Tensor], Tensor]
-    ) -> Iterator[None]:
+    def watching_update(self, batch: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Checks the rollout for alarms before the update within; see `AlarmMonitor.watching`."""
-        self.completions.end_rollout(targets.advantages, rollout.response_mask)
-        with self._alarms.watching(rollout, targets.returns, step, reduce):
+        self.completions.end_rollout(batch.advantages, batch.response_mask)
+        with self._alarms.watching(batch, step, reduce):
             yield
 
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
@@ -88,7 +85,7 @@ class RunLog:
             "episodes": self.episodes,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self._alarms.times),
-            "metrics": [dict(self._metrics)],
+            "metrics": [{name: list(values) for name, values in self._metrics.items()}],
         }
 
     def restore(self, state: RunState) -> None:

@@ -55,9 +55,9 @@ def tokenize_prompts(
         texts, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
     )
     truncated = sum(length > max_length for length in lengths)
-    prompts = EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool())
-    width = round_up(prompts.ids.shape[1], multiple, max_length)
-    return prompts.padded(width, int(tokenizer.pad_token_id)), truncated
+    found = EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool())
+    width = round_up(found.ids.shape[1], multiple, max_length)
+    return found.padded(width, int(tokenizer.pad_token_id)), truncated
 
 
 @dataclass(frozen=True)

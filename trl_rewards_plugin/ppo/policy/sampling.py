@@ -1,20 +1,23 @@
-"""Sampling: one response a prompt from the very distribution that is scored, and what the sampler saw on its way.
+"""Sampling: one response per prompt from the distribution that is scored, with what the sampler computed on its way.
 
-Sampling is a loop of our own over the model's forward pass with its key-value cache: `generate` would merge the
-checkpoint's own defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever it is given.
+The loop is our own, over the model's forward pass with its key-value cache: `generate` would merge the checkpoint's
+defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever settings it is given.
 Leaves out: decoding to text, and rewards.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration.few_rows import turned_linears
-from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
-from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
-from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, decoder_width
+from trl_rewards_plugin.ppo.acceleration import seam
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_sampling import sample_static
+from trl_rewards_plugin.ppo.architectures.families import family_of
+from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, open_decoder, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
@@ -32,62 +35,73 @@ class Responses:
         ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
         mask: (B, T) bool, True on real tokens, EOS included.
         ended: (B,) bool, True where the response has its EOS.
-        seen: what the sampler saw on its way. None where someone else drew the tokens.
+        seen: what the sampler computed with each token; None where the tokens were drawn elsewhere.
     """
 
     ids: Tensor
     mask: Tensor
     ended: Tensor
-    seen: "Seen | None" = None
+    seen: "SamplerOutputs | None" = None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the sampler saw when it drew each token; 0 where the mask is False.
+class SamplerOutputs:
+    """What the sampler computed when it drew each token; 0 where the mask is False.
 
     Attributes:
         logprobs: (B, T) of the token, in nats.
-        entropies: (B, T) of the distribution that it was drawn from, in nats.
-        hidden: (B, T, H) the decoder's last hidden states before the token.
+        entropies: (B, T) of the distribution that it was drawn from, in nats; None where they were not kept.
+        hidden: (B, T, H) the decoder's last hidden states before the token; likewise.
     """
 
     logprobs: Tensor
-    entropies: Tensor
-    hidden: Tensor
+    entropies: Tensor | None = None
+    hidden: Tensor | None = None
 
     @classmethod
-    def nothing(cls, batch: int, steps: int, width: int, device: torch.device) -> "Seen":
-        """Zeros, to be written over."""
+    def empty(cls, batch: int, steps: int, width: int, device: torch.device) -> "SamplerOutputs":
+        """Zeros, to be overwritten."""
         zeros = torch.zeros(batch, steps, device=device)
         return cls(zeros, zeros.clone(), torch.zeros(batch, steps, width, device=device))
 
-    def write(self, rows: Tensor, step: int, logprobs: Tensor, entropies: Tensor, hidden: Tensor) -> None:
-        """One step (M,), (M,), (M, H) of some rows."""
-        self.logprobs[rows, step] = logprobs.float()
-        self.entropies[rows, step] = entropies.float()
-        self.hidden[rows, step] = hidden.float()
+    def write(self, rows: Tensor, step: int, *computed: Tensor) -> None:
+        """One step (M,), (M,), (M, H) of some rows: log-probabilities, entropies and hidden states."""
+        for values, new in zip((self.logprobs, self.entropies, self.hidden), computed, strict=True):
+            assert values is not None
+            values[rows, step] = new.float()
 
-    def masked(self, mask: Tensor) -> "Seen":
+    def masked(self, mask: Tensor) -> "SamplerOutputs":
         """The first T steps, 0 where `mask` (B, T) is False."""
-        width = mask.shape[1]
-        logprobs, entropies = (values[:, :width].where(mask, 0.0) for values in (self.logprobs, self.entropies))
-        return Seen(logprobs, entropies, self.hidden[:, :width].where(mask.unsqueeze(-1), 0.0))
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            if values is None:
+                return None
+            return values[:, : mask.shape[1]].where(mask if values.dim() == 2 else mask.unsqueeze(-1), 0.0)
+
+        return SamplerOutputs(cast(Tensor, cut(self.logprobs)), cut(self.entropies), cut(self.hidden))
 
 
 def sampled_as_scored(model: PreTrainedModel) -> bool:
-    """Whether what the sampler saw is what teacher forcing would see, up to float32's rounding (below 1e-4 nats).
+    """Whether the sampler's outputs are those of teacher forcing, up to float32's rounding (below 1e-4 nats).
 
-    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's. On
-    a GPU float32 may be TF32 inside a product, which the host switches on by default.
+    In lower precision the two differ by more: a single token's products are rounded otherwise than a whole response's.
+    On a GPU float32 may be TF32 inside a product, which the Trainer switches on by default.
     """
     exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     return exact and model.device.type == "cpu"
 
 
 @torch.no_grad()
-def encode_prompts(model: PreTrainedModel, prompts: EncodedPrompts) -> EncodedPrompts:
+def encode_prompts(
+    model: PreTrainedModel, prompts: EncodedPrompts, calls: StaticCalls | None = None
+) -> EncodedPrompts:
     """The prompts with the states of the model's encoder, without gradient."""
-    return prompts.with_states(run_encoder(model, prompts.ids, prompts.mask))
+
+    def encode(ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        return {"states": run_encoder(model, ids, mask)}
+
+    found = (calls or StaticCalls())("encoding", encode, {"ids": prompts.ids, "mask": prompts.mask}, model)
+    return prompts.with_states(found["states"])
 
 
 @torch.no_grad()
@@ -98,35 +112,58 @@ def sample_responses(
     max_new_tokens: int,
     *,
     greedy: bool = False,
+    calls: StaticCalls | None = None,
 ) -> Responses:
-    """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
+    """Draws one response per prompt from softmax(logits / temperature) over the allowed tokens.
 
-    Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
-    once half of the rows have, so late tokens of few long responses cost little. On a GPU this is looked at every 16
-    tokens, and nothing else here waits for it.
+    Uses torch's global random state, which the Trainer saves in its checkpoints.
 
     Args:
         model: the bare encoder-decoder.
         prompts: encoded here where they have no states yet.
         max_new_tokens: responses are cut here; one that is cut has no EOS.
         greedy: take the likeliest allowed token instead of drawing.
+        calls: where shapes are fixed they run the decoding step, if the architecture keeps to fixed buffers; the
+            responses are then padded to one of few widths.
 
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.
     """
+    calls = calls or StaticCalls()
     if prompts.states is None:
-        prompts = encode_prompts(model, prompts)
+        prompts = encode_prompts(model, prompts, calls)
+    assert prompts.states is not None
+    if calls.fixed and family_of(model.config).static_decoding(model.config):
+        ids, logprobs = sample_static(calls, model, prompts.states, prompts.mask, rules, max_new_tokens, greedy)
+        outputs = SamplerOutputs(logprobs)
+    else:
+        ids, outputs = _sample_dropping_rows(model, prompts, rules, max_new_tokens, greedy)
+    mask = first_eos_mask(ids, rules.eos_ids)
+    width = round_up(int(mask.sum(1).max()), calls.widths.response, ids.shape[1])
+    ids, mask = ids[:, :width], mask[:, :width]
+    ended = (torch.isin(ids, known_ids(rules.eos_ids, ids.device)) & mask).any(dim=1)
+    return Responses(ids.where(mask, rules.pad_id), mask, ended, outputs.masked(mask))
+
+
+def _sample_dropping_rows(
+    model: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, max_new_tokens: int, greedy: bool
+) -> tuple[Tensor, "SamplerOutputs"]:
+    """Token ids (B, T) of encoded prompts, anything behind an EOS, and what was computed with them.
+
+    A row that has ended leaves the batch once half of the rows have, so late tokens of few long responses cost
+    little. On a GPU this is looked at every 16 tokens, and nothing else here waits for it.
+    """
     batch, device = len(prompts), prompts.ids.device
     eos_ids = known_ids(rules.eos_ids, device)
     look_every = _look_every(device)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
-    seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
+    outputs = SamplerOutputs.empty(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    with turned_linears(model):
-        decoder = _open_decoder(model, prompts, len(before) + max_new_tokens)
+    with seam.while_sampling(model):
+        decoder = open_decoder(model, prompts, len(before) + max_new_tokens)
         for given in before:
             decoder.step(given)
         for step in range(max_new_tokens):
@@ -135,9 +172,10 @@ def sample_responses(
             broken = broken | logprobs[:, 0].isnan()
             probabilities = logprobs.exp()
             token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
-            # Rows that have ended run on until they leave; what they write is masked below.
+            # Rows that have ended run on until they leave; what they write is masked by the caller.
             ids[rows, step] = token[:, 0]
-            seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
+            drawn = logprobs.gather(1, token)[:, 0]
+            outputs.write(rows, step, drawn, entropies(logprobs, probabilities), hidden[:, 0])
             alive = alive & ~torch.isin(token[:, 0], eos_ids)
             if (step + 1) % look_every and step + 1 < max_new_tokens:
                 continue
@@ -148,21 +186,9 @@ def sample_responses(
             if len(keep) <= len(rows) // 2:
                 decoder.keep(keep)
                 rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
-    response_mask = first_eos_mask(ids[:, : step + 1], rules.eos_ids)
-    response_mask = response_mask[:, : int(response_mask.sum(1).max())]
-    ids = ids[:, : response_mask.shape[1]]
-    ended = (torch.isin(ids, eos_ids) & response_mask).any(dim=1)
-    return Responses(ids.where(response_mask, rules.pad_id), response_mask, ended, seen.masked(response_mask))
+    return ids[:, : step + 1], outputs
 
 
 def _look_every(device: torch.device) -> int:
     """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
     return 1 if device.type == "cpu" else 16
-
-
-def _open_decoder(model: PreTrainedModel, prompts: EncodedPrompts, steps: int) -> CachedDecoder | T5Decoder:
-    """What reads responses of so many tokens one by one."""
-    assert prompts.states is not None
-    if T5Decoder.fits(model):
-        return T5Decoder(model, prompts.states, prompts.mask, steps)
-    return CachedDecoder(model, prompts.states, prompts.mask)

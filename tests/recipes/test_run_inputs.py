@@ -2,10 +2,11 @@ import pytest
 from transformers.integrations import integration_utils
 
 from tests.recipes.tiny_run import SHORT
+from trl_rewards_plugin import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.recipes.run_inputs import check_trackers, load_reward
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
-from trl_rewards_plugin.recipes.trackers import check_trackers
 
 # What a rollout shows in a tracker: the curves.
 CURVES = [
@@ -20,7 +21,8 @@ def test_a_tracker_that_is_missing_is_named_with_what_to_install(tmp_path, monke
     check_trackers(["wandb", "azure_ml"])
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="trackio", use_cpu=True)
     with pytest.raises(
-        InputError, match=r"the package trackio.*\nFound:    not installed\nNext:     pip install trackio"
+        InputError,
+        match=r"the package trackio for report_to.*\nFound:    not installed\nNext:     pip install trackio",
     ):
         Seq2SeqPPO("no such model", "no such reward", "no such data", args=args).run()
 
@@ -46,3 +48,10 @@ def test_tensorboard_reads_every_curve_of_every_rollout(tiny_run, tmp_path):
         seen = events.Scalars(f"train/{curve}")
         assert [event.step for event in seen] == [1, 2]
         assert [event.value for event in seen] == pytest.approx([row[curve] for row in history], rel=1e-6), curve
+
+
+def test_a_reward_whose_scale_moves_is_refused():
+    part = LengthReward(min_length=2, max_length=9)
+    load_reward(MultiClassifierReward([part]))
+    with pytest.raises(InputError, match="scale stays as it is"):
+        load_reward(MultiClassifierReward([part], normalization="zscore"))

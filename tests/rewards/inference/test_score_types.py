@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
+from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
 
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])
 

@@ -1,4 +1,4 @@
-"""A classifier's logits -> one score a text: the logit of a label, its probability, or the log of that."""
+"""A classifier's logits -> one score per text: the logit of a label, its probability, or the log of that."""
 
 from typing import Any
 
