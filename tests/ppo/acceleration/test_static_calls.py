@@ -1,4 +1,4 @@
-"""Static calls on pretended graphs: same numbers to the last bit as run eagerly, and eager again where a graph fails."""
+"""Static calls on pretended graphs: the numbers of eager functions to the last bit, and eager where a graph fails."""
 
 import copy
 
