@@ -29,9 +29,9 @@ def test_a_trainer_tells_what_it_knows(tmp_path):
     trainer = tiny_trainer(tmp_path)
     card = generate_model_card(trainer)
     assert front_matter(card)["base_model"] == "google/flan-t5-small"
-    assert "Trained in 1.5 minutes. Mean reward by epoch: 0.500." in card
+    assert "Trained in 1.5 minutes.\nMean reward by epoch: 0.500." in card
     assert "| 3 | 1.0000 |" in card
-    assert headings(card) == ["Use it", "How it was trained", "Limits", "Make it again", "Cite"]
+    assert headings(card) == ["Usage", "Training", "Limitations", "Reproduce", "Citation"]
     trainer.policy_model.config._name_or_path = str(tmp_path)
     assert "base_model" not in front_matter(generate_model_card(trainer))
     assert str(tmp_path) not in generate_model_card(trainer)
@@ -171,7 +171,7 @@ def test_a_run_of_trls_own_trainers_gets_a_card(tmp_path, monkeypatch, capsys, a
     assert found["tags"][:2] == ["trl", algorithm.lower()]
     assert found["license"] == "mit"
     assert "licence" not in card
-    assert f"trained further by {algorithm} with TRL" in card
+    assert f"fine-tuned with {algorithm} (TRL)" in card
     assert "| `learning_rate` | `0.0002` |" in card
     assert "Data: 8 prompts." in card
     assert trainer._paper["citation"].splitlines()[0] in card

@@ -16,7 +16,7 @@ def folder(tmp_path):
 def test_the_card_is_rendered_again(folder, capsys):
     assert main(["card", str(folder)]) == 0
     assert capsys.readouterr().out == f"Card: {folder / 'README.md'}\n"
-    assert "## What training changed" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Results" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_page_is_written_or_shown(folder, capsys, monkeypatch):

@@ -45,7 +45,7 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
         (409, 1, "was changed by someone else"),
         (429, 1, "too many requests"),
         (500, 1, "run the same again"),
-        ("drop", 1, "cannot be reached, or broke off"),
+        ("drop", 1, "cannot be reached, or the connection broke off"),
     ],
 )
 def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, message):

@@ -9,11 +9,11 @@ import yaml
 
 from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
-from trl_rewards_plugin.cards.stamp import is_untouched, stamped
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.remote import Changes, Repository, find_changes, read_state
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 
 
 def writes(hub):
@@ -75,7 +75,7 @@ def test_a_pushed_model_loads_back_and_gives_equal_outputs(hub, api, run, tmp_pa
 def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, api, run):
     push_to_hub(run, "me/model", api=api)
     hub.requests.clear()
-    with pytest.raises(InputError, match=r"which is there already and public[\s\S]*leave out --private"):
+    with pytest.raises(InputError, match=r"which exists and is public[\s\S]*leave out --private"):
         push_to_hub(run, "me/model", api=api, private=True)
     assert writes(hub) == []
     push_to_hub(run, "me/hidden", api=api, private=True)
@@ -160,7 +160,7 @@ def test_files_are_compared_as_git_and_lfs_do(tmp_path):
 
 def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
     push_to_hub(run, "me/model", api=api)
-    theirs = hub.files("me/model")["README.md"].replace(b"## Limits", b"## What we found")
+    theirs = hub.files("me/model")["README.md"].replace(b"## Limitations", b"## What we found")
     hub.put("me/model", "README.md", theirs)
     with pytest.raises(InputError, match="--overwrite-card"):
         push_to_hub(run, "me/model", api=api)
@@ -172,7 +172,7 @@ def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
 
 
 def test_a_card_edited_here_goes_as_it_is(hub, api, run):
-    mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", "## What I found")
+    mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", "## What I found")
     (run / "README.md").write_text(mine, encoding="utf-8")
     said = []
     push_to_hub(run, "me/model", api=api, echo=said.append, include_completions=True)
@@ -192,7 +192,7 @@ def without(card, *starts):
 
 
 def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(hub, api, run):
-    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", EDITED)
     places = {"widget": ("- text:",), "code": ("text = ",), "quote": ("> ",), "tables": ("| ",)}
     clean = without(card, *(start for starts in places.values() for start in starts))
     (run / "README.md").write_text(clean, encoding="utf-8")
@@ -209,7 +209,7 @@ def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(h
 def test_an_edited_card_may_show_prompts_of_a_public_data_set(hub, api, run):
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"dataset": "owner/texts"}), encoding="utf-8")
-    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", EDITED)
     (run / "README.md").write_text(card, encoding="utf-8")
     push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model")["README.md"].decode() == card
@@ -271,7 +271,7 @@ def test_who_is_not_logged_in_is_told_how(hub, api, run, monkeypatch):
     from huggingface_hub import HfApi
 
     monkeypatch.delenv("HF_TOKEN")
-    for token, found in ((None, "no token"), ("hf_" + "z" * 34, "does not accept"), (hub.read_token, "only read")):
+    for token, found in ((None, "no token"), ("hf_" + "z" * 34, "does not accept"), (hub.read_token, "read-only")):
         with pytest.raises(InputError, match=rf"{found}[\s\S]*hf auth login[\s\S]*notebook_login") as refused:
             push_to_hub(run, "me/model", api=HfApi(endpoint=hub.url, token=token))
         assert str(token) not in str(refused.value)
@@ -342,7 +342,7 @@ def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
         (500, UploadError, "run the same again"),
         (503, UploadError, "run the same again"),
         (418, UploadError, "refuses the request"),
-        ("drop", UploadError, "cannot be reached, or broke off"),
+        ("drop", UploadError, "cannot be reached, or the connection broke off"),
     ],
 )
 def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run, step, what, error, message):
@@ -363,7 +363,7 @@ def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run
 def test_a_hub_that_stalls_is_given_up(hub, api, run, step, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     hub.fail(step, "stall")
-    with pytest.raises(UploadError, match="cannot be reached, or broke off"):
+    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
         push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
 

@@ -1,4 +1,4 @@
-"""What a run folder tells for its card. Leaves out: rendering (`card.py`)."""
+"""The card's data from a run folder. Leaves out: rendering (`render.py`)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
 FILES = ("config.yaml", "metrics.json", "completions.parquet")
-# Keys of config.yaml that are told in words of their own.
-TOLD_APART = (
+# Keys of config.yaml that have fields of their own.
+OWN_FIELDS = (
     "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
 )  # fmt: skip
-# Of the host's bookkeeping, which made the model no other.
+# The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
     "save_", "log_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size",
     "num_completions_to_print",
@@ -42,10 +42,10 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
     Args:
         folder: The run folder.
-        show_texts: False leaves out prompts and outputs, where they are the user's own (see `has_own_texts`).
+        show_texts: False leaves out prompts and outputs, if they are the user's own (see `has_own_texts`).
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is not a run folder.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -54,7 +54,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         raise InputError(f"a run folder with {', '.join(FILES)}", found, step)
     config = read_yaml(folder / "config.yaml")
     made_of = config.pop("made_of", {})
-    named = {key: config.pop(key, None) for key in TOLD_APART}
+    named = {key: config.pop(key, None) for key in OWN_FIELDS}
     prefix = named["prompt_prefix"] or ""
     rows = _rows(folder / "completions.parquet") if show_texts else []
     changed = sorted(filter(_gain, rows), key=_gain)
@@ -92,20 +92,20 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
 
 def has_own_texts(folder: Path) -> bool:
-    """Whether the run's prompts are the user's own: neither a data set of the Hub nor bundled."""
+    """Whether the run's prompts are the user's own: neither a Hub data set nor bundled."""
     config = read_yaml(folder / "config.yaml")
     names = [config.get("dataset"), config.get("eval_dataset") or config.get("dataset")]
     return not all(is_hub_id(name) or is_bundled(name) for name in names)
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` for a reader: without the host's bookkeeping and without this machine's paths."""
+    """`settings` for a reader: without the Trainer's bookkeeping and paths of this machine."""
     kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
     return {key: public_value(value) for key, value in kept.items()}
 
 
 def task_of(prompt_prefix: str) -> str | None:
-    """Task on the Hub; text2text-generation is deprecated there, and only T5's own prefixes tell its successors."""
+    """Task on the Hub; text2text-generation is deprecated there, only T5's prefixes identify its successors."""
     for start, task in (("summarize", "summarization"), ("translate", "translation")):
         if prompt_prefix.lower().startswith(start):
             return task
@@ -133,7 +133,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
     known = pyarrow.parquet.read_schema(path).names
     rows = pyarrow.parquet.read_table(path, columns=[name for name in wanted if name in known]).to_pylist()
-    # What no reward scored is NaN in the file, and no number on the card.
+    # What no reward scored is NaN in the file, and a dash on the card.
     return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
 
 

@@ -1,7 +1,7 @@
 """The YAML in front of a card, and the files of `.eval_results/`: what the Hub reads.
 
 Fields: the Hub's model card specification. Values are put on one line, so that nothing in them can end the block.
-Leaves out: the text below it (`sections/`).
+Leaves out: the text below it (`model_card.md.jinja`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import is_hub_id, one_line
 
 WIDGET_EXAMPLES = 2
-# text2text-generation, the task of old, is deprecated on the Hub; results still have to name one.
+# text2text-generation is deprecated on the Hub; results still have to name a task.
 ANY_TASK = "text-generation"
 
 
@@ -40,7 +40,7 @@ def front_matter(data: RewardModelCardData) -> str:
 
 
 def eval_results(data: RewardModelCardData) -> str | None:
-    """What `.eval_results/trl_rewards_plugin.yaml` holds; None where the prompts are no data set of the Hub."""
+    """Contents of `.eval_results/trl_rewards_plugin.yaml`; None if the prompts are not a data set of the Hub."""
     if not data.metrics or not is_hub_id(data.dataset):
         return None
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -87,7 +87,7 @@ def _widget(data: RewardModelCardData) -> list[dict[str, Any]]:
     examples = []
     for index, row in enumerate(data.samples[:WIDGET_EXAMPLES]):
         text = row.get("prompt") or data.prompt_prefix + row["source"]
-        # Greedy is what a hosted model answers by default.
+        # A hosted model decodes greedily by default.
         examples.append(
             {
                 "text": text,
@@ -117,8 +117,8 @@ def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
         for name, after in metrics[f"after{suffix}"].items():
             before = metrics[f"before{suffix}"][name]
             if after is not None and before is not None:
-                told = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
-                yield f"{name}{suffix}", told, round(after, 4)
+                title = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
+                yield f"{name}{suffix}", title, round(after, 4)
     for name, pair in metrics["guard"].items():
         yield name, f"{name} (before training {pair['before']:.4f})", round(pair["after"], 4)
 

@@ -511,12 +511,12 @@ class Seq2SeqPPOTrainer(ClassicLoop, RestartableTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Opens the repository that `push_to_hub` asks for; refuses early what could not be uploaded."""
-        from trl_rewards_plugin.hub.trainer_push import open_repository
+        from trl_rewards_plugin.cards.trainer_push import open_repository
 
         open_repository(self, token, private)
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Uploads model, tokenizer and card in one commit, as `trl_rewards_plugin.push_to_hub` does."""
-        from trl_rewards_plugin.hub.trainer_push import push_trainer
+        from trl_rewards_plugin.cards.trainer_push import push_trainer
 
         return push_trainer(self, *args, **kwargs)

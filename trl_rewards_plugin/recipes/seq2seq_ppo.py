@@ -18,9 +18,10 @@ from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.model_card import write_model_card
+from trl_rewards_plugin.cards.push import push_to_hub
 from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.upload import check_access, push_to_hub
+from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.nearest import suggestion
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts

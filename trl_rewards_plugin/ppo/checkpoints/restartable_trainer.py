@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from trl_rewards_plugin.hub.trainer_push import push_checkpoint
+from trl_rewards_plugin.cards.trainer_push import push_checkpoint
 from trl_rewards_plugin.ppo.checkpoints.state import (
     RunState,
     load_critic,

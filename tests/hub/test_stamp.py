@@ -1,6 +1,6 @@
 import pytest
 
-from trl_rewards_plugin.cards.stamp import is_untouched, stamped, unstamped
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped, unstamped
 
 CARD = "---\ntags: [a]\n---\n# Title\n\nText.\n"
 
