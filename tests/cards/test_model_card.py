@@ -409,6 +409,13 @@ def test_hostile_content_breaks_neither_metadata_nor_page_nor_code(one, two, thr
         compile(block, "card", "exec")
 
 
+def test_a_value_that_no_filter_made_markdown_is_escaped():
+    card = render_model_card(dataclasses.replace(FULL, hardware="<b>*x*</b>", held_out="[a](http://b)"))
+    body = card.split("---\n", 2)[2]
+    assert "on &#60;b&#62;&#42;x&#42;&#60;/b&#62;." in body
+    assert "(&#91;a&#93;(http&#58;//b))" in body
+
+
 def test_an_output_of_50000_characters_is_cut():
     row = {**ROW, "after": "x" * 50_000}
     card = render_model_card(dataclasses.replace(FULL, samples=[row], gains=[row], losses=[row]))

@@ -36,6 +36,14 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_dry_run_finds_the_token_of_this_login_whatever_its_format(hub, run, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "swordfish")
+    with (run / "config.yaml").open("a") as file:
+        file.write("note: swordfish\n")
+    assert main(["push", "--dry_run", str(run), "me/model"]) == 2
+    assert "the token of this login in " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("what", "code", "message"),
     [

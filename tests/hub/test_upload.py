@@ -9,11 +9,14 @@ import yaml
 
 from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
+from trl_rewards_plugin.cards.push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.remote import Changes, Repository, find_changes, read_state
+from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.remote import Changes, Repository, State, find_changes, read_state
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.upload import upload
 
 
 def writes(hub):
@@ -85,6 +88,14 @@ def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, api
     assert writes(hub) == []
 
 
+def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(hub, api, run):
+    checked = (run / "config.yaml").read_bytes()
+    plan = plan_push(run, "me/model")
+    (run / "config.yaml").write_text(f"note: {hub.token}\n")
+    upload(api, plan, echo=lambda text: None)
+    assert hub.files("me/model")["config.yaml"] == checked
+
+
 # ---- Branches, pull requests, old weights ----
 
 
@@ -131,8 +142,6 @@ def test_weights_that_would_be_loaded_instead_are_removed(hub, api, run):
 
 
 def test_the_message_says_what_changed():
-    from trl_rewards_plugin.hub.files import UploadFile
-
     files = [UploadFile(f"{letter}.json", b"") for letter in "abcde"]
     told = Changes(files[:1], files[1:], ["model.bin"]).summary()
     assert told == "Add a.json; update b.json, c.json, d.json and 1 more; remove model.bin"
@@ -140,9 +149,6 @@ def test_the_message_says_what_changed():
 
 
 def test_files_are_compared_as_git_and_lfs_do(tmp_path):
-    from trl_rewards_plugin.hub.files import UploadFile
-    from trl_rewards_plugin.hub.remote import State
-
     (tmp_path / "a").write_bytes(b"hello\n")
     # git hash-object and sha256sum of "hello\n"
     digests = {

@@ -27,7 +27,7 @@ def front_matter(data: RewardModelCardData) -> str:
         "language": data.language,
         "base_model": data.base_model if is_hub_id(data.base_model) else None,
         "base_model_relation": ("adapter" if data.adapter else "finetune") if is_hub_id(data.base_model) else None,
-        "datasets": _datasets(data),
+        "datasets": [name for name in (data.dataset or "").split(", ") if is_hub_id(name)],
         "pipeline_tag": data.pipeline_tag,
         "tags": _tags(data),
         "metrics": _metric_names(data),
@@ -61,10 +61,6 @@ def _plain(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
 
 
-def _datasets(data: RewardModelCardData) -> list[str]:
-    return [name for name in (data.dataset or "").split(", ") if is_hub_id(name)]
-
-
 def _tags(data: RewardModelCardData) -> list[str]:
     tags = ["trl", data.algorithm.lower(), "reinforcement-learning"]
     tags += ["seq2seq"] if data.encoder_decoder else []
@@ -84,29 +80,22 @@ def _metric_names(data: RewardModelCardData) -> list[str]:
 
 
 def _widget(data: RewardModelCardData) -> list[dict[str, Any]]:
-    examples = []
-    for index, row in enumerate(data.samples[:WIDGET_EXAMPLES]):
-        text = row.get("prompt") or data.prompt_prefix + row["source"]
-        # A hosted model decodes greedily by default.
-        examples.append(
-            {
-                "text": text,
-                "example_title": f"Held-out prompt {index + 1}",
-                "output": {"text": row.get("after_greedy") or row["after"]},
-            }
-        )
-    return examples
+    return [
+        {
+            "text": row.get("prompt") or data.prompt_prefix + row["source"],
+            "example_title": f"Held-out prompt {index}",
+            # A hosted model decodes greedily by default.
+            "output": {"text": row.get("after_greedy") or row["after"]},
+        }
+        for index, row in enumerate(data.samples[:WIDGET_EXAMPLES], start=1)
+    ]
 
 
 def _emissions(data: RewardModelCardData) -> dict[str, Any] | None:
     if "co2_grams" not in data.energy:
         return None
-    emissions = {
-        "emissions": round(data.energy["co2_grams"], 3),
-        "source": "CodeCarbon",
-        "training_type": "fine-tuning",
-    }
-    return emissions | ({"hardware_used": data.hardware} if data.hardware else {})
+    grams, hardware = round(data.energy["co2_grams"], 3), {"hardware_used": data.hardware} if data.hardware else {}
+    return {"emissions": grams, "source": "CodeCarbon", "training_type": "fine-tuning", **hardware}
 
 
 def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:

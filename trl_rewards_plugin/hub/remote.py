@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,15 +77,12 @@ class Changes:
 
     def summary(self) -> str:
         """`Add config.json; update README.md and 2 more`."""
+        added, updated = ([file.name for file in files] for files in (self.added, self.updated))
         parts = []
-        for verb, names in (
-            ("add", [file.name for file in self.added]),
-            ("update", [file.name for file in self.updated]),
-            ("remove", list(self.removed)),
-        ):
+        for verb, names in (("add", added), ("update", updated), ("remove", self.removed)):
             if names:
-                shown = ", ".join(names[:3])
-                parts.append(f"{verb} {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                parts.append(f"{verb} {', '.join(names[:3])}{more}")
         text = "; ".join(parts)
         return text[:1].upper() + text[1:]
 
@@ -129,16 +127,14 @@ def read_state(api: Any, repository: Repository) -> State:
     except RepositoryNotFoundError:
         return State(None, False, {})
     except RevisionNotFoundError:
-        return State(None, False, {}) if repository.revision is None else _main_state(api, repository)
+        if repository.revision is None:
+            return State(None, False, {})
+        # What a new branch would start from.
+        main = read_state(api, dataclasses.replace(repository, revision=None))
+        return dataclasses.replace(main, has_branch=False)
     files = [entry for entry in tree if hasattr(entry, "blob_id")]
     digests = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
     return State(head, True, digests, info.private)
-
-
-def _main_state(api: Any, repository: Repository) -> State:
-    """What a new branch would start from."""
-    state = read_state(api, Repository(repository.repo_id, repository.repo_type))
-    return State(state.head, False, state.digests, state.private)
 
 
 def check_private(repository: Repository, state: State, private: bool | None) -> None:
@@ -174,15 +170,9 @@ def read_text(api: Any, repository: Repository, head: str, name: str) -> str:
 
 def open_pull_request(api: Any, repository: Repository, files: Sequence[UploadFile], me: str) -> str | None:
     """The URL of an open pull request of `me` that already holds `files`; None if there is none."""
-    requests = api.get_repo_discussions(
-        repository.repo_id,
-        repo_type=repository.repo_type,
-        author=me,
-        discussion_type="pull_request",
-        discussion_status="open",
-    )
-    for request in requests:
-        branch = Repository(repository.repo_id, repository.repo_type, request.git_reference)
+    wanted = {"author": me, "discussion_type": "pull_request", "discussion_status": "open"}
+    for request in api.get_repo_discussions(repository.repo_id, repo_type=repository.repo_type, **wanted):
+        branch = dataclasses.replace(repository, revision=request.git_reference)
         if not find_changes(files, read_state(api, branch)):
             return str(request.url)
     return None

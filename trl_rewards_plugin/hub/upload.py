@@ -64,7 +64,8 @@ def upload(
         check_private(repository, state, private)
         changes = find_changes(plan.files, state)
         if state.has_branch and not changes:
-            url = _commit_url(api, repository, state)
+            kind = "spaces/" if repository.repo_type == "space" else ""
+            url = f"{api.endpoint}/{kind}{repository.repo_id}/commit/{state.head}"
             echo(f"Nothing to upload: the repository is up to date ({url})")
             return url
         if not create_pr and not overwrite_card and any(file.name == CARD for file in changes.updated):
@@ -161,12 +162,7 @@ def _create_missing(api: Any, repository: Repository, state: State, private: boo
 
 
 def _commit(
-    api: Any,
-    repository: Repository,
-    state: State,
-    changes: Changes,
-    create_pr: bool,
-    commit_message: str | None,
+    api: Any, repository: Repository, state: State, changes: Changes, create_pr: bool, commit_message: str | None
 ) -> str:
     """One commit on top of what was compared with; returns its URL or that of the pull request."""
     added = [file.operation for file in (*changes.added, *changes.updated)]
@@ -184,9 +180,3 @@ def _commit(
             **repository.arguments,
         )
     return str(commit.pr_url or commit.commit_url)
-
-
-def _commit_url(api: Any, repository: Repository, state: State) -> str:
-    """The page of the latest commit."""
-    kind = "spaces/" if repository.repo_type == "space" else ""
-    return f"{api.endpoint}/{kind}{repository.repo_id}/commit/{state.head}"
