@@ -276,7 +276,7 @@ def test_eval_results_are_for_data_of_the_hub():
     assert metadata.eval_results(dataclasses.replace(FULL, dataset="rows.jsonl")) is None
 
 
-def test_a_section_with_nothing_to_say_is_left_out():
+def test_empty_sections_are_left_out():
     card = render_model_card(RewardModelCardData(model_name="model"))
     assert headings(card) == ["Usage", "Limitations", "Citation"]
     assert "None" not in card
@@ -300,7 +300,7 @@ def test_any_field_may_be_missing(field):
         ("geometric_mean", "(good^1 \N{MULTIPLICATION SIGN} kind^0.5)^(1 / 1.5).", "multiplied"),
     ],
 )
-def test_the_reward_is_told_as_it_was_aggregated(aggregation, formula, limit):
+def test_the_formula_follows_the_aggregation(aggregation, formula, limit):
     card = render_model_card(dataclasses.replace(FULL, aggregation=aggregation))
     assert f"\nReward of an output = {formula}\n" in card
     limits = card.partition("## Limitations")[2]
@@ -309,7 +309,7 @@ def test_the_reward_is_told_as_it_was_aggregated(aggregation, formula, limit):
     assert "weighted sum" not in card
 
 
-def test_what_is_done_to_scores_is_told_with_them():
+def test_normalization_clipping_and_schedules_are_in_the_reward_table():
     rewards = [
         {**FULL.rewards[0], "normalization": {"mean": -1.0, "scale": 2.0}, "clip": [-3.0, float("inf")]},
         {"name": "short", "weight": 0.5, "function": "length", "max_length": 60, "normalization": "zscore",
@@ -328,7 +328,7 @@ def test_what_is_done_to_scores_is_told_with_them():
     assert "1 \N{MULTIPLICATION SIGN} rougeL, of the adjusted scores." in card
 
 
-def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():
+def test_a_rising_penalty_is_a_limitation_and_a_falling_one_is_not():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["component_gain"]["good"]["mean"], metrics["component_gain"]["kind"]["mean"] = 0.5, -0.25
     good, kind = FULL.rewards
@@ -347,14 +347,14 @@ def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():
 
 
 @pytest.mark.parametrize("name", ["bundled:tiny-t5", "./models/mine", "mine", "owner/name/more"])
-def test_what_is_no_hub_id_is_not_linked(name):
+def test_only_hub_ids_are_linked(name):
     card = render_model_card(dataclasses.replace(FULL, base_model=name, dataset="data/texts.jsonl"))
     assert not {"base_model", "base_model_relation", "datasets"} & set(front_matter(card))
     assert f"`{name}`, an encoder-decoder" in card
     assert "prompts from `data/texts.jsonl`" in card
 
 
-def test_numbers_that_are_not_there_are_dashes():
+def test_missing_numbers_are_dashes():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["component_gain"]["kind"] = {"mean": None, "ci95": [None, None], "n": 0}
     metrics["before_greedy"]["kind"] = None
@@ -364,7 +364,7 @@ def test_numbers_that_are_not_there_are_dashes():
     assert "KL to the starting model (nats" not in card
 
 
-def test_an_adapter_and_a_decoder_are_called_as_what_they_are():
+def test_the_quickstart_fits_adapters_and_decoders():
     card = render_model_card(dataclasses.replace(FULL, adapter=True))
     assert "from peft import AutoPeftModelForSeq2SeqLM\n" in card
     assert (front_matter(card)["library_name"], front_matter(card)["base_model_relation"]) == ("peft", "adapter")
@@ -434,7 +434,7 @@ def write_run(folder, rows=None, **config):
     run_folder.write_completions(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
 
 
-def test_a_run_folder_tells_its_own_card(tmp_path):
+def test_a_run_folder_has_all_that_its_card_needs(tmp_path):
     folder = tmp_path / "my-run"
     folder.mkdir()
     write_run(folder, reward="article", dataset="owner/texts", prompt_prefix="translate: ", seed=4, kl_coef=0.1)
@@ -449,7 +449,7 @@ def test_a_run_folder_tells_its_own_card(tmp_path):
     assert str(tmp_path) not in card
 
 
-def test_a_run_folder_tells_how_its_rewards_became_one(tmp_path):
+def test_the_aggregation_is_read_from_the_run_folder(tmp_path):
     write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     config["made_of"]["aggregation"] = "minimum"
@@ -472,7 +472,7 @@ def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
     assert "nan" not in card
 
 
-def test_this_machines_paths_and_bookkeeping_are_no_settings(tmp_path):
+def test_paths_and_bookkeeping_are_not_among_the_settings(tmp_path):
     kwargs = {"cache": [f"{tmp_path}/deep/down"]}
     write_run(
         tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None, optim_target=kwargs,
@@ -490,7 +490,7 @@ def test_a_run_on_rows_in_memory_promises_no_command(tmp_path):
     assert "trl-rewards train" not in generate_model_card(tmp_path)
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"without config\.yaml, metrics\.json, completions\.parquet"):
         generate_model_card(tmp_path)
     write_run(tmp_path)
@@ -507,7 +507,7 @@ def test_fields_can_be_set(tmp_path):
     assert front_matter(generate_model_card(tmp_path, license="mit", language="de"))["license"] == "mit"
 
 
-def test_an_edited_card_is_given_up_only_when_asked(tmp_path):
+def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
     write_run(tmp_path, dataset="owner/texts")
     path = write_model_card(tmp_path, overwrite=False)
     assert (tmp_path / ".eval_results" / "trl_rewards_plugin.yaml").is_file()

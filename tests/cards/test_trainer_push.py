@@ -79,7 +79,7 @@ def test_the_end_strategy_uploads_no_saves(hub, tmp_path):
     assert hub.titles("me/out") == []
 
 
-def test_what_would_fail_at_the_end_is_refused_at_the_start(hub, tmp_path, monkeypatch):
+def test_an_upload_that_would_fail_is_refused_before_training(hub, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="uploads optimizer states"):
         make_trainer(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints")
     with pytest.raises(InputError, match="permission to write"):

@@ -49,7 +49,7 @@ def test_an_edited_card_is_kept(folder, capsys):
     assert "# Mine" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_no_run_folder_is_refused(tmp_path, capsys):
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert "give the output_dir of a finished run" in capsys.readouterr().err
     assert main(["card", str(tmp_path / "run")]) == 2

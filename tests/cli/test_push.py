@@ -79,7 +79,7 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
         (["--revision"], "expected one argument"),
     ],
 )
-def test_slips_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
+def test_wrong_arguments_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     assert main(["push", *argv]) == 2
     assert message in capsys.readouterr().err

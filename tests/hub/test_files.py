@@ -23,7 +23,7 @@ def names(selection):
     return {file.name for file in selection.files}
 
 
-def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
+def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
     folder = write_model(tmp_path / "run")
     taken = {"README.md", "LICENSE", "tokenizer.json", "metrics.json", "config.yaml", ".eval_results/x.yaml"}
     state = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth",
@@ -60,7 +60,7 @@ def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
         ),
     ],
 )
-def test_what_could_not_be_loaded_back_is_refused(tmp_path, make, message):
+def test_a_model_that_could_not_be_loaded_again_is_refused(tmp_path, make, message):
     make(tmp_path / "run")
     with pytest.raises(InputError, match=message):
         files.select_model(tmp_path / "run")
@@ -98,7 +98,7 @@ def test_a_models_card_is_no_space(tmp_path, text):
     assert not files.is_space(tmp_path)
 
 
-def test_secrets_and_paths_of_this_machine_stay_here(tmp_path):
+def test_secrets_and_paths_of_this_machine_are_refused(tmp_path):
     def check(name, text, own=None):
         secrets.check_content(tmp_path / "run", (UploadFile(name, text.encode()),), own)
 

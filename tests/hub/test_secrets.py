@@ -34,11 +34,11 @@ def test_each_kind_is_found_amid_text(kind):
 
 
 @pytest.mark.parametrize("text", ["hf_hub_download", "shf_" + "a" * 34, "ask-" + "a" * 40, "the eos_token: </s>", ""])
-def test_words_are_no_secrets(text):
+def test_ordinary_words_are_not_secrets(text):
     assert find_secret(text.encode()) is None
 
 
-def test_this_logins_own_token_is_known_whatever_its_form():
+def test_the_token_of_this_login_is_found_whatever_its_format():
     assert find_secret(b"password: swordfish!", own="swordfish!") == "the token of this login"
 
 

@@ -177,7 +177,7 @@ def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
     assert is_untouched(hub.files("me/model")["README.md"].decode())
 
 
-def test_a_card_edited_here_goes_as_it_is(hub, api, run):
+def test_a_card_edited_locally_is_uploaded_as_it_is(hub, api, run):
     mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", "## What I found")
     (run / "README.md").write_text(mine, encoding="utf-8")
     said = []
@@ -273,7 +273,7 @@ def test_a_metric_becomes_a_space(hub, api, metric):
 # ---- Refused before anything is sent ----
 
 
-def test_who_is_not_logged_in_is_told_how(hub, api, run, monkeypatch):
+def test_the_error_without_a_login_says_how_to_log_in(hub, api, run, monkeypatch):
     from huggingface_hub import HfApi
 
     monkeypatch.delenv("HF_TOKEN")
@@ -284,7 +284,7 @@ def test_who_is_not_logged_in_is_told_how(hub, api, run, monkeypatch):
     assert writes(hub) == []
 
 
-def test_who_may_not_write_is_told_where(hub, api, run):
+def test_the_error_without_permission_says_where_one_may_write(hub, api, run):
     with pytest.raises(InputError, match=r"permission to write to someone/model[\s\S]*--create-pr"):
         push_to_hub(run, "someone/model", api=api)
     assert writes(hub) == []
@@ -293,7 +293,7 @@ def test_who_may_not_write_is_told_where(hub, api, run):
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "me/x y", "me/.x", "-", "me/" + "x" * 100])
-def test_what_cannot_be_a_name_is_refused(hub, api, run, name):
+def test_invalid_repository_names_are_refused(hub, api, run, name):
     with pytest.raises(InputError, match="a repository as owner/name"):
         push_to_hub(run, name, api=api)
     assert hub.requests == []
@@ -308,7 +308,7 @@ def test_a_secret_stops_the_upload(hub, api, run):
     assert hub.requests == []
 
 
-def test_metadata_that_the_hub_refuses_leave_the_repository_as_it_was(hub, api, run):
+def test_metadata_that_the_hub_refuses_leave_the_repository_unchanged(hub, api, run):
     push_to_hub(run, "me/model", api=api)
     before = hub.files("me/model")
     card = (run / "README.md").read_text(encoding="utf-8").replace("library_name:", "licence: mit\nlibrary_name:")
@@ -329,7 +329,7 @@ STEPS = ("GET .*whoami", "POST .*create$", "POST .*validate-yaml", "POST .*preup
     ("step", "what"),
     [*((step, "drop") for step in STEPS), *(("POST .*commit", code) for code in (408, 429, 500, 503))],
 )
-def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
+def test_a_transient_failure_is_retried(hub, api, run, step, what):
     hub.fail(step, what, times=1)
     push_to_hub(run, "me/model", api=api)
     assert len(hub.titles("me/model")) == 1
@@ -351,7 +351,7 @@ def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
         ("drop", UploadError, "cannot be reached, or the connection broke off"),
     ],
 )
-def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run, step, what, error, message):
+def test_a_lasting_failure_is_reported_and_the_repository_is_unchanged(hub, api, run, step, what, error, message):
     push_to_hub(run, "me/model", api=api)
     before, titles = hub.files("me/model"), hub.titles("me/model")
     shutil.copy(run / "checkpoint-1" / "model.safetensors", run / "model.safetensors")
@@ -366,7 +366,7 @@ def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run
 
 
 @pytest.mark.parametrize("step", ["GET .*whoami", "PUT .*large", "POST .*commit"])
-def test_a_hub_that_stalls_is_given_up(hub, api, run, step, monkeypatch):
+def test_a_stalled_hub_times_out(hub, api, run, step, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     hub.fail(step, "stall")
     with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
@@ -388,7 +388,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(hub, api, run):
     assert len(hub.repos["model", "me/model"].requests) == 1
 
 
-def test_offline_mode_is_told(hub, api, run, monkeypatch):
+def test_offline_mode_is_reported(hub, api, run, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -397,7 +397,7 @@ def test_offline_mode_is_told(hub, api, run, monkeypatch):
     assert hub.waits == []
 
 
-def test_what_is_not_the_networks_fault_is_not_reworded(hub, api, run, monkeypatch):
+def test_errors_that_are_not_the_networks_are_not_reworded(hub, api, run, monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("a mistake of ours")
 
