@@ -18,6 +18,7 @@ import torch
 from transformers import GenerationConfig
 
 from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
@@ -38,7 +39,7 @@ def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
     settle(model)
     # EOS may be the last of the tokens: without that, nothing would be allowed there that ends a response.
     rules = token_rules(model, min_new_tokens=NEW_TOKENS - 1)
-    prompts = tokenize_prompts(real_size.make_prompts(batch), real_size.make_tokenizer(), 512)
+    prompts, _ = tokenize_prompts(real_size.make_prompts(batch), real_size.make_tokenizer(), 512)
     ids, mask = prompts.ids.to(device), prompts.mask.to(device)
     plain = GenerationConfig(
         do_sample=True,
@@ -51,7 +52,7 @@ def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
         pad_token_id=rules.pad_id,
     )
     ways = {
-        "ours": lambda: sample_responses(model, ids, mask, rules, NEW_TOKENS),
+        "ours": lambda: sample_responses(model, EncodedPrompts(ids, mask), rules, NEW_TOKENS),
         "generate": lambda: model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=plain),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -42,7 +42,8 @@ from transformers import (
 )
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
-from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
+from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
@@ -131,8 +132,7 @@ def answer_logprobs(model, tokenizer, rules, tokens: int) -> Tensor:
         rows = torch.arange(PROMPTS).repeat_interleave(count)
         log_weights, _ = teacher_forced(
             model,
-            encoded["input_ids"][rows],
-            encoded["attention_mask"][rows].bool(),
+            EncodedPrompts(encoded["input_ids"][rows], encoded["attention_mask"][rows].bool()),
             responses.repeat(PROMPTS, 1),
             rules,
         )
@@ -229,7 +229,7 @@ def train_legacy(tokens: int, seed: int, environment: Path) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder / "model")
-        tell_untied(model, folder / "model")
+        mark_untied_embeddings(model, folder / "model")
         tokenizer.save_pretrained(folder / "model")
         settings = {
             "rewards": problem.rewards.tolist(),

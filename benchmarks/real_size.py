@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.ppo.checkpoints.state import tell_untied
+from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
 
 VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
@@ -95,7 +95,7 @@ def save_models(folder: Path) -> None:
     built |= {name: make_classifier(labels, seed) for seed, (name, labels) in enumerate(CLASSIFIERS.items())}
     for name, model in built.items():
         model.save_pretrained(folder / name)
-        tell_untied(model, folder / name)
+        mark_untied_embeddings(model, folder / name)
         tokenizer.save_pretrained(folder / name)
 
 

@@ -1,6 +1,11 @@
+import errno
 import pickle
+from types import SimpleNamespace
 
-from trl_rewards_plugin.errors import InputError
+import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from trl_rewards_plugin.errors import InputError, did_you_mean, nearest, suggestion, what_to_do
 
 
 def test_the_message_has_three_labelled_lines():
@@ -11,3 +16,72 @@ def test_the_message_has_three_labelled_lines():
 def test_it_crosses_a_process_border_whole():
     error = pickle.loads(pickle.dumps(InputError("one", "two", "do three")))
     assert (error.expected, error.found, error.next_step) == ("one", "two", "do three")
+
+
+@pytest.mark.parametrize(
+    ("word", "found"), [("tinny", "tiny"), ("TINY", "tiny"), ("Artikle", "article"), ("xyz", None), (7, None)]
+)
+def test_the_nearest_word_whatever_its_case(word, found):
+    assert nearest(word, ["tiny", "article"]) == found
+
+
+def test_the_known_word_is_given_as_it_is_written():
+    assert nearest("neutral", ["NEUTRAL", "Positive"]) == "NEUTRAL"
+
+
+def test_the_next_step_names_it_or_says_what_else():
+    assert suggestion("tinny", {"tiny": 1}, "choose one") == "did you mean 'tiny'?"
+    assert suggestion("seeds", ["seed"], "see --help", "--{}") == "did you mean --seed?"
+    assert suggestion("xyz", ["seed"], "see --help") == "see --help"
+
+
+def test_the_start_of_a_next_step_may_be_empty():
+    assert did_you_mean("tinny", ["tiny"]) + "use one" == "did you mean 'tiny'? use one"
+    assert did_you_mean("xyz", ["tiny"]) + "use one" == "use one"
+    assert did_you_mean("label_1", ["LABEL_0", "LABEL_1"]) == "did you mean 'LABEL_1'? "
+
+
+def hidden(cause):
+    """`cause` as libraries hand it on."""
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise OSError("We could not get it") from error
+    except OSError as error:
+        return error
+
+
+def answered(kind, status):
+    return hidden(kind("no", response=SimpleNamespace(status_code=status, headers={}, request=None)))
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (answered(GatedRepoError, 403), "ask for access on its page on the Hub, then log in: hf auth login"),
+        (ValueError("'a/b' is a gated dataset on the Hub."), "ask for access on its page"),
+        (answered(RepositoryNotFoundError, 401), "check the id; if it is private, log in"),
+        (hidden(LocalEntryNotFoundError("offline")), "check the network; without one"),
+        (hidden(ConnectionRefusedError("no route")), "check the network; without one"),
+        (hidden(TimeoutError()), "check the network; without one"),
+        (hidden(OSError(errno.ENOSPC, "No space left on device")), "make room on the disk"),
+    ],
+)
+def test_the_step_fits_the_cause(error, step):
+    assert what_to_do(error, "check the id").startswith(step)
+
+
+def test_a_wrong_name_is_the_last_guess():
+    assert what_to_do(ValueError("odd"), "check the id") == "check the id"
+
+
+def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny-seed0", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    error = hidden(LocalEntryNotFoundError("offline"))
+    assert what_to_do(error, "check the id", "runs/tiny-seed1").endswith("did you mean runs/tiny-seed0?")
+    assert what_to_do(error, "check the id", "runs/zzz").endswith("without 'zzz'; in it: other, tiny-seed0")
+    for name in ("google/flan-t5-small", "bert-base-cased", "runs/other"):
+        assert what_to_do(error, "check the id", name).startswith("check the network")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trl_rewards_plugin.cards.callback import ModelCardCallback
     from trl_rewards_plugin.cards.card_data import RewardModelCardData
+    from trl_rewards_plugin.cards.folder_push import push_to_hub
     from trl_rewards_plugin.cards.model_card import generate_model_card
-    from trl_rewards_plugin.cards.push import push_to_hub
     from trl_rewards_plugin.errors import InputError
     from trl_rewards_plugin.hub.failures import UploadError
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -71,7 +71,7 @@ _HOMES = {
     "UploadError": "hub.failures",
     "best_of_n": "recipes.best_of_n",
     "generate_model_card": "cards.model_card",
-    "push_to_hub": "cards.push",
+    "push_to_hub": "cards.folder_push",
 }
 
 

@@ -1,7 +1,17 @@
 """How this package refuses bad input: what was expected, what was found, what to do next.
 
-Leaves out: failures of other libraries, which are never reworded here.
+Also what makes a next step useful: the word that a misspelt one was probably meant to be, and the cause that another
+library's error hides. Leaves out: failed uploads (`hub/failures.py`).
 """
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
 class InputError(ValueError):
@@ -19,6 +29,74 @@ class InputError(ValueError):
         self.found = found
         self.next_step = next_step
 
-    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         # The default would call InputError(message) with one argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)
+
+
+def nearest(word: object, known: Iterable[object]) -> str | None:
+    """The known word that is most like `word`, ignoring case; None where nothing is close."""
+    by_folded = {str(option).casefold(): str(option) for option in known}
+    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
+    return by_folded[near[0]] if near else None
+
+
+def suggestion(word: object, known: Iterable[object], otherwise: str, shown: str = "{!r}") -> str:
+    """The next step after an unknown word: "did you mean 'x'?", or `otherwise`.
+
+    Args:
+        shown: How the nearest word is written.
+    """
+    near = nearest(word, known)
+    return otherwise if near is None else f"did you mean {shown.format(near)}?"
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """The start of a next step, "did you mean 'x'? ", or "" where nothing is close."""
+    near = nearest(word, known)
+    return "" if near is None else f"did you mean {near!r}? "
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it was raised from, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
+
+
+def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:
+    """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
+
+    Args:
+        error: What the library raised.
+        otherwise: The step where nothing points to another cause than a wrong name.
+        name: What was asked for, where it may have been meant as a folder.
+    """
+    mistyped = None if name is None else _mistyped_folder(name)
+    if mistyped is not None:
+        return mistyped
+    # By name, since the libraries' HTTP clients vary and are not loaded for this.
+    kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
+    if "GatedRepoError" in kinds or "gated" in str(error):
+        return "ask for access on its page on the Hub, then log in: hf auth login"
+    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes(error)):
+        return "make room on the disk, or point HF_HOME to another one"
+    if "RepositoryNotFoundError" in kinds:
+        return f"{otherwise}; if it is private, log in: hf auth login"
+    if kinds & _UNREACHED:
+        return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
+    return otherwise
+
+
+def _mistyped_folder(name: str) -> str | None:
+    """The next step where `name` does not exist, but the folder that it would lie in does: "runs/tiny-seed1"."""
+    path = Path(name).expanduser()
+    if path.exists() or path.parent == Path() or not path.parent.is_dir():
+        return None
+    siblings = sorted(folder.name for folder in path.parent.iterdir() if folder.is_dir())
+    near = nearest(path.name, siblings)
+    if near is not None:
+        return f"{path.parent} is a folder here without {path.name!r}: did you mean {path.parent / near}?"
+    shown = ", ".join(siblings[:5]) + (" ..." if siblings[5:] else "")
+    return f"{path.parent} is a folder here without {path.name!r}; in it: {shown or 'no folder'}"

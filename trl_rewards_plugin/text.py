@@ -1,18 +1,22 @@
-"""Numbers and counts in words, as a card tells them. Leaves out: what they are of."""
+"""Numbers, counts, Hub ids and lines of text as people read them. Leaves out: markup (`cards/markdown.py`)."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_DATA_FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".yaml", ".yml")
 
 
 def number(value: float | None, form: str = ".3f") -> str:
     """`value` in `form` with a real minus sign, 0 without any; a dash where nothing was measured."""
     if value is None:
         return DASH
-    told = format(value, form)
-    return told.lstrip("+-") if float(told) == 0 else told.replace("-", MINUS)
+    text = format(value, form)
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:
@@ -30,3 +34,19 @@ def listed(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """ "1 output", "2 outputs"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def one_line(text: object, limit: int | None = None) -> str:
+    """`text` on one line of printable characters: white space joined, control and direction marks removed.
+
+    Without the marks (categories Cc, Cf, Cs, Co, Cn of Unicode) nothing can reverse the rest of the page; letters of
+    right-to-left scripts stay. More than `limit` characters end in " ...".
+    """
+    printable = (letter for letter in str(text) if letter.isspace() or unicodedata.category(letter)[0] != "C")
+    kept = " ".join("".join(printable).split())
+    return kept if limit is None or len(kept) <= limit else kept[: limit - 4].rstrip() + " ..."
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether `name` reads owner/name and is not the name of a data file."""
+    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(_DATA_FILES) and ".." not in name)

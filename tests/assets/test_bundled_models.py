@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
-from trl_rewards_plugin.recipes.paired_statistics import split_sentences
+from trl_rewards_plugin.recipes.before_after import split_sentences
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards import MultiClassifierReward
 

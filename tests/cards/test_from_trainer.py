@@ -12,7 +12,7 @@ from tests.tiny_models import word_tokenizer
 from trl_rewards_plugin import MultiClassifierReward, generate_model_card
 from trl_rewards_plugin.cards.from_run import picked
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
-from trl_rewards_plugin.runs import facts
+from trl_rewards_plugin.runs import environment as facts
 
 
 def tiny_trainer(tmp_path, **more):

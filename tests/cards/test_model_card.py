@@ -20,7 +20,7 @@ from trl_rewards_plugin.cards.preview import preview_html
 from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.stamp import is_untouched, unstamped
-from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 
 ROW = {"source": "a | b", "before": "<b>", "after": "", "before_reward": 1.0, "after_reward": -0.5}
 FULL = RewardModelCardData(
@@ -296,7 +296,7 @@ def test_any_field_may_be_missing(field):
     ("aggregation", "formula", "limit"),
     [
         ("weighted_mean", "(1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind) / 1.5.", "averaged"),
-        ("minimum", "the least of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
+        ("minimum", "the minimum of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
         ("geometric_mean", "(good^1 \N{MULTIPLICATION SIGN} kind^0.5)^(1 / 1.5).", "multiplied"),
     ],
 )
@@ -429,9 +429,9 @@ def write_run(folder, rows=None, **config):
     made_of = {
         "rewards": list(FULL.rewards), "versions": {"trl": "1.16.0"}, "held_out": "all 2 rows of x", "train_rows": 7,
     }  # fmt: skip
-    run_folder.write_yaml(folder / "config.yaml", {"model": "google/flan-t5-small", **config, "made_of": made_of})
-    run_folder.write_json(folder / "metrics.json", make_metrics())
-    run_folder.write_completions(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
+    write_yaml(folder / "config.yaml", {"model": "google/flan-t5-small", **config, "made_of": made_of})
+    write_json(folder / "metrics.json", make_metrics())
+    write_rows(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
 
 
 def test_a_run_folder_has_all_that_its_card_needs(tmp_path):
@@ -453,8 +453,8 @@ def test_the_aggregation_is_read_from_the_run_folder(tmp_path):
     write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     config["made_of"]["aggregation"] = "minimum"
-    run_folder.write_yaml(tmp_path / "config.yaml", config)
-    assert "Reward of an output = the least of" in generate_model_card(tmp_path)
+    write_yaml(tmp_path / "config.yaml", config)
+    assert "Reward of an output = the minimum of" in generate_model_card(tmp_path)
 
 
 def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
@@ -512,7 +512,10 @@ def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
     path = write_model_card(tmp_path, overwrite=False)
     assert (tmp_path / ".eval_results" / "trl_rewards_plugin.yaml").is_file()
     ours = path.read_text(encoding="utf-8")
-    write_model_card(tmp_path, overwrite=False)
+    for left in ("", ours[:40], ours):
+        path.write_text(left, encoding="utf-8")
+        write_model_card(tmp_path, overwrite=False)
+        assert path.read_text(encoding="utf-8") == ours
     path.write_text(ours.replace("## Limitations", "## My limits"), encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite-card"):
         write_model_card(tmp_path, overwrite=False)

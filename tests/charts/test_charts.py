@@ -5,14 +5,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.report.folders import LOG_ROWS, log_row
+from tests.report.folders import LOG_ROWS
+from trl_rewards_plugin.charts.series import Panel, Series, series_of
 from trl_rewards_plugin.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, series_class
+from trl_rewards_plugin.charts.svg_curves import draw_curves
 from trl_rewards_plugin.charts.svg_histogram import draw_distributions
-from trl_rewards_plugin.report import run_curves as curves
-from trl_rewards_plugin.report.run_curves import Panel, Series, draw_curves, panels, series_of, thinned
-from trl_rewards_plugin.runs.read import Run
 
-RUN = Run("one", folder=None, log=LOG_ROWS)
 REWARD = Panel("Reward", "mean", "objective/scores", "eval_reward")
 
 
@@ -29,33 +27,6 @@ def points(line):
 def line(values, name="one", index=0):
     steps = np.arange(1, len(values) + 1, dtype=float)
     return Series(name, index, steps, 8 * steps, np.array(values, dtype=float))
-
-
-def test_the_panels_are_what_was_logged_without_the_total_under_its_other_name():
-    titles = [panel.title for panel in panels([RUN])]
-    assert titles == ["Reward", "good", "kind", "KL to the start", "Entropy", "Length of a response"]
-    assert panels([Run("none", None, [])]) == []
-
-
-def test_series_of_rollouts_and_of_held_out_prompts():
-    rollouts, held_out = series_of(RUN, 0, REWARD)
-    assert rollouts.values.tolist() == [0.0, 1.0, 0.5, 2.0]
-    assert rollouts.episodes.tolist() == [8, 16, 24, 32]
-    assert (held_out.values.tolist(), held_out.episodes.tolist()) == ([1.75], [32])
-    assert held_out.held_out
-    assert series_of(RUN, 0, Panel("Entropy", "nats", "objective/entropy"))[0].values.tolist() == [
-        1,
-        1 / 2,
-        1 / 3,
-        1 / 4,
-    ]
-    assert series_of(Run("none", None, []), 0, REWARD) == []
-
-
-def test_numbers_that_are_not_finite_are_left_out():
-    run = Run("one", None, [log_row(1, float("nan")), log_row(2, 1.0), log_row(3, float("inf"))])
-    (rollouts,) = series_of(run, 0, REWARD)
-    assert (rollouts.steps.tolist(), rollouts.values.tolist()) == ([2], [1.0])
 
 
 def test_a_line_goes_from_end_to_end_and_up_where_the_value_rises():
@@ -78,7 +49,9 @@ def test_long_runs_have_a_thin_line_and_a_mean_of_the_last_tenth():
 
 
 def test_runs_have_colours_of_their_own_and_tooltips_with_their_numbers():
-    svg = draw_curves(REWARD, [line([0.0, 1.0], "one", 0), line([1.0, 3.0], "two", 1), *series_of(RUN, 9, REWARD)[1:]])
+    svg = draw_curves(
+        REWARD, [line([0.0, 1.0], "one", 0), line([1.0, 3.0], "two", 1), *series_of(LOG_ROWS, REWARD, "one", 9)[1:]]
+    )
     assert [element.get("class") for element in drawn(svg, "polyline", "mean")] == ["mean s0", "mean s1"]
     assert [element.get("class") for element in drawn(svg, "circle", "dot")] == ["dot s1 again"]
     titles = [element.text for element in ElementTree.fromstring(svg).iter("title")]
@@ -98,16 +71,6 @@ def test_an_evaluation_before_the_first_rollout_has_a_place():
     series = Series("one", 0, np.zeros(1), np.zeros(1), np.ones(1), held_out=True)
     (dot,) = drawn(draw_curves(REWARD, [series]), "circle", "dot")
     assert dot.get("cx") == str(LEFT)
-
-
-def test_thinning_keeps_ends_and_extremes():
-    values = np.sin(np.arange(10_000) / 300)
-    values[4321], values[7] = 50.0, -50.0
-    kept = thinned(values)
-    assert len(kept) <= curves.MOST_POINTS
-    assert {0, 7, 4321, 9999} <= set(kept.tolist())
-    assert np.all(np.diff(kept) > 0)
-    assert thinned(values[:600]).tolist() == list(range(600))
 
 
 def test_a_long_run_makes_no_large_picture():

@@ -13,7 +13,7 @@ from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import Seq2SeqPPO
 from trl_rewards_plugin.cli import evaluate as command
 from trl_rewards_plugin.cli import main as cli
-from trl_rewards_plugin.cli import train
+from trl_rewards_plugin.cli import quiet
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("evaluate_cache")
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch):
     """The command turns warnings and logs down for its process, which is pytest's own here."""
-    monkeypatch.setattr(train, "_quiet", lambda: None)
+    monkeypatch.setattr(quiet, "silence_libraries", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -213,8 +213,8 @@ def test_help_says_every_option(capsys):
         command.build_settings(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert all(flag in out for flag in ("--compare", "--metric-kwargs", "--reference-column", "--config"))
-    assert "Default: grammaticality neutrality." in out
+    assert all(flag in out for flag in ("--compare", "--metric-kwargs", "--metric_kwargs", "--config"))
+    assert "(default: ['grammaticality', 'neutrality'])" in out
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,14 @@ def test_help_says_every_option(capsys):
             "'/no/such/judge': ",
             "check the spelling",
         ),
-        (["--metric-kwargs", "{bad"], "no JSON", "--help"),
+        (["--metric-kwargs", "{bad"], "invalid JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
         (["--model", "other"], "and --model other", "leave one of them out"),
-        (["--output_colum", "x"], "--output-colum x", "did you mean --output-column?"),
+        (["--output_colum", "x"], "--output_colum x", "did you mean --output_column?"),
         (["--output_column", "outptu"], "output", "did you mean 'output'?"),
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
-        (["--compare", "BROKEN.jsonl"], "BROKEN.jsonl", "mend the file"),
+        (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "mend that line"),
         (["--compare", "HOLES.jsonl"], "None in row 1", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),

@@ -9,7 +9,7 @@ def test_a_real_run_becomes_a_page(finished_run, tmp_path, capsys):
     assert main(["report", str(finished_run), "--output", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out == f"Page: {tmp_path / 'page.html'}\n"
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    for title in ("Reward", "acceptability", "neutrality", "KL to the start", "Entropy", "Length of a response"):
+    for title in ("Reward", "acceptability", "neutrality", "KL to the reference", "Entropy", "Response length"):
         assert f"<figcaption>{title}</figcaption>" in page
 
 

@@ -28,7 +28,7 @@ def test_standard_input_to_standard_output():
 
 
 @pytest.mark.slow
-def test_a_reader_that_stops_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     line = f'"{sys.executable}" -m trl_rewards_plugin.cli.main score --reward tiny --input-format jsonl | head -1'
     lines = "".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(1_100))
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, input=lines)
@@ -56,7 +56,7 @@ def test_both_spellings_a_config_file_and_a_summary(tmp_path, capsys):
     [
         (["a.jsonl", "--rewrad", "tiny"], "did you mean --reward"),
         (["a.jsonl", "--input", "b.jsonl"], "one input"),
-        (["a.jsonl", "--reward", "tinny"], "no file a.jsonl"),
+        (["a.jsonl", "--reward", "tinny"], "the file a.jsonl"),
         (["a.jsonl", "--config", "none.yaml"], "no file"),
         (["a.jsonl", "b.jsonl"], "b.jsonl"),
     ],
@@ -68,7 +68,7 @@ def test_typos_are_refused_with_a_hint(capsys, monkeypatch, tmp_path, arguments,
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("rewrad: tiny", "did you mean 'reward'"), ("reward: 3", "a text for")]
+    ("content", "message"), [("rewrad: tiny", "did you mean 'reward'"), ("reward: [3]", "a valid reward in")]
 )
 def test_a_config_file_that_does_not_fit_is_refused(capsys, tmp_path, content, message):
     (tmp_path / "score.yaml").write_text(content)
@@ -76,7 +76,7 @@ def test_a_config_file_that_does_not_fit_is_refused(capsys, tmp_path, content, m
     assert message in capsys.readouterr().err
 
 
-def test_a_terminal_without_any_input_is_told_what_to_do(capsys, monkeypatch):
+def test_a_terminal_without_any_input_gets_a_next_step(capsys, monkeypatch):
     class Terminal:
         def isatty(self):
             return True

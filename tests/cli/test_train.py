@@ -5,14 +5,14 @@ import yaml
 
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin.cli import main as cli
-from trl_rewards_plugin.cli import train
+from trl_rewards_plugin.cli import quiet, train
 from trl_rewards_plugin.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch):
     """The command turns warnings and logs down for its process, which is pytest's own here."""
-    monkeypatch.setattr(train, "_quiet", lambda: None)
+    monkeypatch.setattr(quiet, "silence_libraries", lambda: None)
 
 
 def build(*argv):
@@ -58,16 +58,6 @@ def test_resume_may_stand_alone():
     assert build("--resume_from_checkpoint", "a/checkpoint-3")[0].args.resume_from_checkpoint == "a/checkpoint-3"
 
 
-def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("A_VARIABLE_OF_THE_TEST", "old")
-    path = tmp_path / "run.yaml"
-    path.write_text("env:\n  A_VARIABLE_OF_THE_TEST: 1\nseed: 3\n", encoding="utf-8")
-    assert train.read_config(path) == {"seed": 3}
-    import os
-
-    assert os.environ["A_VARIABLE_OF_THE_TEST"] == "1"
-
-
 @pytest.mark.parametrize(
     ("argv", "found", "step"),
     [
@@ -75,15 +65,15 @@ def test_a_config_file_may_set_the_environment(tmp_path, monkeypatch):
         (["--learning_rat", "1"], "--learning_rat 1", "did you mean --learning_rate?"),
         (["--ppo_epochs", "4"], "--ppo_epochs 4", "here it is called --num_ppo_epochs"),
         (["--num_beams=4"], "--num_beams=4", "--eval_generation_kwargs"),
-        (["--config", "OTHER"], "'batch_size'", "here it is called 'per_device_train_batch_size'"),
+        (["--config", "OTHER"], "'batch_size'", "here it is called per_device_train_batch_size"),
         (["--zzzzzz"], "--zzzzzz", "see trl-rewards train --help"),
         (["--response_length", "many"], "many", "see trl-rewards train --help"),
         (["--seed", "many"], "many", "see trl-rewards train --help"),
         (["--fp16"], "fp16", "bf16"),
         (["--top_p", "0.9"], "top_p", "top_p"),
         (["--config", "no-such.yaml"], "no-such.yaml", "check the path"),
-        (["--config", "LIST"], "list", "one setting a line"),
-        (["--config", "BROKEN"], "", "mend the file"),
+        (["--config", "LIST"], "list", "one setting per line"),
+        (["--config", "BROKEN"], "", "fix the file"),
         (["--config", "TYPO"], "'respons_length'", "did you mean 'response_length'?"),
         (["--config", "STRANGE"], "'qqq'", "see trl-rewards train --help"),
         (["--dataset", "no-such.jsonl"], "no such file", "check the path"),
@@ -145,7 +135,7 @@ def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_p
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["max_steps"] == 2
 
 
-def test_a_config_of_a_run_on_objects_wants_names_for_them(tmp_path):
+def test_the_config_of_a_run_on_python_objects_needs_names_for_them(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("model: bundled:tiny-t5\ndataset: prompts.jsonl\nmade_of: {}\n", encoding="utf-8")
     with pytest.raises(InputError, match="--reward NAME"):
@@ -157,7 +147,7 @@ def test_a_malformed_file_is_refused_with_its_reason(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": \n', encoding="utf-8")
     recipe, _ = build("--dataset", str(path), "--output_dir", str(tmp_path / "run"))
-    with pytest.raises(InputError, match=r"a well-formed \.jsonl file"):
+    with pytest.raises(InputError, match=r"JSON in line 2 of .*prompts\.jsonl"):
         recipe.run()
 
 
@@ -179,7 +169,7 @@ def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
     assert "Dry run: nothing was trained or written." in capsys.readouterr().out
 
 
-def test_an_old_trl_is_told_before_its_parser_is_asked(monkeypatch, capsys):
+def test_an_old_trl_is_refused_with_the_command_that_upgrades_it(monkeypatch, capsys):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.29.1")
     assert cli.main(["train", "--dry_run"]) == 2
     assert 'Found:    0.29.1\nNext:     pip install --upgrade "trl>=1.0"' in capsys.readouterr().err

@@ -31,7 +31,8 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
              "checkpoint-4/model.safetensors", "checkpoint-4/sub/optimizer.pt", "runs/events"}  # fmt: skip
     rollouts = {"completions/completions_00001.parquet", "completions/completions_00002.parquet"}
     other = {"notes.md", "prompts.jsonl", "my/config.json", ".env", "data.json"}
-    for name in taken | state | other | rollouts | {"completions.parquet"}:
+    housekeeping = {".writer.lock", ".12-ab.unfinished"}
+    for name in taken | state | other | rollouts | housekeeping | {"completions.parquet"}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     selection = files.select_model(folder)
@@ -39,7 +40,7 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
     assert selection.left_out["checkpoint-4"] == selection.left_out["value_head.safetensors"] == "training state"
     assert {name for name, reason in selection.left_out.items() if reason == "not a file of a model"} == other
     assert selection.left_out["completions"] == "prompts and outputs of every rollout"
-    assert not rollouts & selection.left_out.keys()
+    assert not (rollouts | housekeeping) & selection.left_out.keys()
     assert "--include-completions" in selection.left_out["completions.parquet"]
     assert "completions.parquet" in names(files.select_model(folder, include_completions=True))
 

@@ -21,3 +21,11 @@ def test_line_endings_do_not_count_as_edits(change):
 
 def test_a_stamp_in_the_middle_is_ignored():
     assert not is_untouched(stamped(CARD) + "more\n")
+
+
+def test_an_empty_or_torn_card_is_nobodys_edit():
+    card = stamped(CARD)
+    assert is_untouched("")
+    assert is_untouched(card[:20], card)
+    assert not is_untouched(card[:20])
+    assert not is_untouched(card[:20] + "mine", card)

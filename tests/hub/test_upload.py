@@ -9,7 +9,7 @@ import yaml
 
 from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
-from trl_rewards_plugin.cards.push import plan_push
+from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
@@ -94,6 +94,13 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(hub, api, run):
     (run / "config.yaml").write_text(f"note: {hub.token}\n")
     upload(api, plan, echo=lambda text: None)
     assert hub.files("me/model")["config.yaml"] == checked
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_torn_card_of_a_run_is_rendered_again(run, left):
+    whole = plan_push(run, "me/model").files
+    (run / "README.md").write_text((run / "README.md").read_text(encoding="utf-8")[:left], encoding="utf-8")
+    assert plan_push(run, "me/model").files == whole
 
 
 # ---- Branches, pull requests, old weights ----

@@ -123,7 +123,7 @@ def test_arrays_and_columns_are_lists_of_texts(grammaticality, given):
         (7, "int '7'"),
     ],
 )
-def test_what_is_no_text_is_refused_and_the_metric_still_works(grammaticality, predictions, found):
+def test_invalid_texts_are_refused_and_the_metric_still_works(grammaticality, predictions, found):
     with pytest.raises(InputError) as caught:
         grammaticality.compute(predictions=predictions)
     assert found in caught.value.found

@@ -49,7 +49,7 @@ def test_the_examples_run_and_compute_takes_no_surplus_keywords(script):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_module_tells_what_it_is(name):
+def test_the_module_describes_itself(name):
     config = None if name == "reward_gain" else "tiny"
     module = evaluate.load(MODULES[name], config)
     assert (module.name, module.module_type) == (name, "metric")

@@ -41,6 +41,6 @@ def test_bootstrap_repeats_itself_and_leaves_the_global_generator_alone():
 
 
 @pytest.mark.parametrize(("before", "after"), [(np.zeros(2), np.zeros(3)), (np.zeros(0), np.zeros(0))])
-def test_bootstrap_refuses_what_is_no_pair(before, after):
+def test_bootstrap_refuses_unpaired_scores(before, after):
     with pytest.raises(ValueError, match="same N"):
         paired_bootstrap(before, after)

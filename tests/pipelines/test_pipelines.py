@@ -19,7 +19,7 @@ from transformers.pipelines import PIPELINE_REGISTRY, REMOVED_TASKS
 
 from tests.recipes.tiny_run import sentences
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin import InputError, pipelines
+from trl_rewards_plugin import InputError
 from trl_rewards_plugin.pipelines import register, text2text_pipeline, unregister
 from trl_rewards_plugin.pipelines.text2text import (
     SummarizationPipeline,
@@ -105,7 +105,7 @@ class Rows(TorchDataset):
         pytest.param("marian", "translation_en_to_de", {"max_new_tokens": 5, "num_beams": 3}, marks=pytest.mark.slow),
     ],
 )
-# The host says so where nothing sets a length; the pipeline leaves that to it.
+# transformers says so where nothing sets a length; the pipeline leaves that to it.
 @pytest.mark.filterwarnings("ignore:Using the model-agnostic default:UserWarning")
 def test_the_registered_pipeline_says_what_generate_and_decode_say(registered, folders, name, task, settings):
     expected = by_hand(folders[name], TEXTS, **settings)
@@ -157,19 +157,6 @@ def test_the_table_of_removed_tasks_comes_back_whole():
     register("translation_ja_to_en")
     unregister()
     assert (dict(REMOVED_TASKS), dict(PIPELINE_REGISTRY.supported_tasks)) == tables
-
-
-def test_on_transformers_4_register_does_nothing(monkeypatch):
-    tables = dict(REMOVED_TASKS), dict(PIPELINE_REGISTRY.supported_tasks)
-    monkeypatch.setattr(pipelines.host, "Text2TextGenerationPipeline", object, raising=False)
-    register()
-    assert (dict(REMOVED_TASKS), dict(PIPELINE_REGISTRY.supported_tasks)) == tables
-    unregister()
-    asked = []
-    monkeypatch.setattr(pipelines.host, "pipeline", lambda task, **options: asked.append((task, options)))
-    text2text_pipeline("user/model", task="summarization", batch_size=2)
-    assert asked[0][0] == "summarization"
-    assert (asked[0][1]["model"], asked[0][1]["batch_size"]) == ("user/model", 2)
 
 
 def test_a_task_that_someone_else_registered_is_left_alone(monkeypatch):
@@ -389,7 +376,7 @@ def test_a_multilingual_tokenizer_sets_the_languages(folders, monkeypatch):
 
 
 @pytest.mark.parametrize("given", [None, 3, {"text": "a"}, [{"role": "user", "content": "a"}], [["a", "b"]]])
-def test_what_is_no_text_is_refused(t5, given):
+def test_inputs_other_than_texts_are_refused(t5, given):
     with pytest.raises(InputError, match="a text, or a list, torch Dataset or generator of texts"):
         t5(given)
 
@@ -399,7 +386,7 @@ def test_a_data_set_with_columns_is_refused_with_what_to_pass(t5):
         t5(Dataset.from_dict({"text": TEXTS}))
 
 
-def test_a_model_that_is_not_there_is_refused_with_what_is(folders):
+def test_a_missing_model_is_refused_with_what_is_there(folders):
     missing = f"{folders['t5']}x"
     with pytest.raises(InputError, match="did you mean") as caught:
         text2text_pipeline(missing)
@@ -439,7 +426,7 @@ def test_evaluates_own_evaluator_works_again(registered, folders, evaluate_cache
     assert len(results["scores"]) == 3
 
 
-def test_the_classes_are_the_hosts_kind():
+def test_the_classes_are_transformers_pipelines():
     for subclass in (SummarizationPipeline, TranslationPipeline):
         assert issubclass(subclass, Text2TextGenerationPipeline)
     assert issubclass(Text2TextGenerationPipeline, transformers.Pipeline)

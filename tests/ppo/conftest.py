@@ -8,4 +8,4 @@ from trl_rewards_plugin.ppo.monitoring import training_curves as curves
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch, request):
     if not request.module.__name__.endswith("test_training_curves"):
-        monkeypatch.setattr(curves, "save_training_curves", lambda log_history, path: None)
+        monkeypatch.setattr(curves, "save_reward_curve", lambda log_history, path: None)

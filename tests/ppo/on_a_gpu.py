@@ -15,6 +15,7 @@ from tests.ppo.test_trainer import make_trainer
 from tests.pretend_gpu import GPU, pretended_gpu
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.rollout import Rollout
 
@@ -40,12 +41,11 @@ def measured(folder: Path, family: str, device: str, rollout: Rollout | None = N
         name: value.to(device) if isinstance(value, torch.Tensor) else value
         for name, value in trainer.data_collator(list(trainer.train_dataset)[:4]).items()
     }
-    answers = sample_responses(
-        trainer._wrapped.core, batch["prompt_ids"], batch["prompt_mask"], trainer.rules, 20, greedy=True
-    )
+    prompts = EncodedPrompts(batch["prompt_ids"], batch["prompt_mask"])
+    answers = sample_responses(trainer._wrapped.core, prompts, trainer.rules, 20, greedy=True)
     if rollout is None:
         rollout = trainer.collect(batch)
-    moved = {name: value.to(device) for name, value in rollout._tensors().items()}
+    moved = {name: value.to(device) for name, value in rollout.tensors().items()}
     torch.manual_seed(0)
     found = {
         "answers": answers.ids.tolist(),

@@ -91,18 +91,18 @@ def test_the_dataloader_yields_lists_of_every_column_and_another_order_each_pass
 def test_one_step_is_the_update_of_a_rollout(folders, tmp_path, family):
     """What train() learns from a rollout, step() learns from its tokens; a leading decoder start changes nothing."""
     trained = make_trainer(folders[family], tmp_path, max_steps=1)
-    trained._prepare()
+    trained.classic.prepare()
     torch.manual_seed(5)
     rollout = trained.collect(next(iter(trained.get_train_dataloader())))
     torch.manual_seed(6)
     trained.update(rollout, trained.model_wrapped)
-    trained._host(trained.model_wrapped).step()
+    trained.framework(trained.model_wrapped).step()
     queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
     answers = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     start = torch.tensor(trained.rules.prefix)
     for prefix in (start[:0], start):
         classic = make_trainer(folders[family], tmp_path, max_steps=1)
-        classic._prepare()
+        classic.classic.prepare()
         torch.manual_seed(6)
         classic.step(queries, [torch.cat([prefix, answer]) for answer in answers], rollout.scores.tolist())
         for name, value in trained.model.named_parameters():
@@ -151,10 +151,12 @@ def test_under_bf16_the_first_pass_of_a_step_finds_the_old_policy(folders, tmp_p
     trainer = make_trainer(folders[family], tmp_path, bf16=True, use_cpu=True, num_ppo_epochs=1, num_mini_batches=1)
     queries = [torch.tensor(trainer.processing_class(text)["input_ids"]) for text in PROMPTS]
     responses = trainer.generate(queries)
-    lone = [trainer._recorded([query], [response], [0.0]) for query, response in zip(queries, responses, strict=True)]
+    lone = [
+        trainer.classic.record([query], [response], [0.0]) for query, response in zip(queries, responses, strict=True)
+    ]
     for part in lone:
         with torch.no_grad(), trainer.accelerator.autocast():
-            again = trainer.model(part.prompt_ids, part.prompt_mask, part.response_ids, trainer.rules)
+            again = trainer.model(part.prompts, part.response_ids, trainer.rules)
         assert torch.equal(again.logprobs, part.logprobs)
 
 

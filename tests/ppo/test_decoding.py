@@ -43,8 +43,8 @@ def test_the_log_ratio_is_0_against_itself_and_that_of_the_texts_against_another
 
     def logprobs_under(scorer):
         rules = rules_for(scorer, args)
-        return lambda ids, mask, responses: (
-            token_scores(teacher_forced(scorer, ids, mask, responses, rules)[0], responses).logprobs
+        return lambda prompts, responses: (
+            token_scores(teacher_forced(scorer, prompts, responses, rules)[0], responses).logprobs
         )
 
     same = decode_prompts(model, tokenizer, PROMPTS, args, reference=logprobs_under(model))
@@ -82,15 +82,15 @@ def test_in_bfloat16_the_kl_to_itself_is_0_too(loaded, tmp_path, family):
     model = AutoModelForSeq2SeqLM.from_pretrained(family(tmp_path), dtype=torch.bfloat16).eval()
     rules = rules_for(model, loaded[2])
 
-    def itself(ids, mask, responses):
-        return score_responses(model, ids, mask, responses, rules, sliced=True)[0]
+    def itself(prompts, responses):
+        return score_responses(model, prompts, responses, rules, sliced=True)[0]
 
     decoded = decode_prompts(model, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=itself)
     assert torch.equal(decoded.log_ratio, torch.zeros(16))
     full = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
 
-    def fully(ids, mask, responses):
-        return score_responses(full, ids, mask, responses, rules, sliced=True)[0]
+    def fully(prompts, responses):
+        return score_responses(full, prompts, responses, rules, sliced=True)[0]
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         decoded = decode_prompts(full, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=fully)
@@ -141,8 +141,8 @@ def test_what_generate_writes_is_counted_without_start_and_forced_tokens_and_wit
 def test_prompts_are_padded_on_the_right_and_cut_before_their_eos(loaded):
     tokenizer = loaded[1]
     tokenizer.padding_side = "left"
-    batch = tokenize_prompts(PROMPTS, tokenizer, 5)
-    assert batch.truncated == 1
+    batch, truncated = tokenize_prompts(PROMPTS, tokenizer, 5)
+    assert truncated == 1
     assert batch.mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert batch.ids[1, -1] == batch.ids[0, 2] == tokenizer.eos_token_id
     assert tokenizer.padding_side == "left"

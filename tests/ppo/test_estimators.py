@@ -113,7 +113,7 @@ def test_a_detached_head_leaves_the_policy_to_the_policy_loss(folders, tmp_path)
         with torch.no_grad():  # a head of 0 hands no gradient on
             trainer.model.value_head.weight.fill_(0.1)
         rollout = trainer.collect(next(iter(trainer.get_train_dataloader())))
-        output = trainer.model(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids, trainer.rules)
+        output = trainer.model(rollout.prompts, rollout.response_ids, trainer.rules)
         output.values.sum().backward()
         found[detached] = {name for name, value in trainer.model.named_parameters() if value.grad is not None}
     assert found[True] == {"value_head.weight", "value_head.bias"}
@@ -191,7 +191,7 @@ def test_kept_encoder_states_teach_what_computed_ones_teach(folders, tmp_path, f
         rollout = trainer.collect(next(iter(trainer.get_train_dataloader())))
         assert torch.allclose(
             rollout.encoder_states[rollout.prompt_mask],
-            encode_prompts(trainer.policy_model, rollout.prompt_ids, rollout.prompt_mask)[rollout.prompt_mask],
+            encode_prompts(trainer.policy_model, rollout.prompts).states[rollout.prompt_mask],
             atol=1e-6,
         )
         if not kept:

@@ -7,7 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
 
 from tests.ppo.test_trainer import dataset, make_trainer, rollout_rows, vowels
 from tests.tiny_models import tiny_t5
-from trl_rewards_plugin.ppo.evaluation import Answers, held_out_metrics
+from trl_rewards_plugin.ppo.evaluation import HeldOutSamples, held_out_metrics
 from trl_rewards_plugin.ppo.scoring import Scored
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
@@ -45,7 +45,7 @@ def test_metrics_by_hand():
         "completion": ["a c", [{"role": "assistant", "content": "b"}]],
     }
     scored = Scored(torch.tensor([1.0, 2.0]), {"rewards/judge/mean": 1.5}, table)
-    answers = Answers(scored, torch.tensor([3, 6]), torch.tensor([0.5, 1.0]))
+    answers = HeldOutSamples(scored, torch.tensor([3, 6]), torch.tensor([0.5, 1.0]))
     assert held_out_metrics(answers) == pytest.approx(
         {
             "reward": 1.5, "rewards/judge/mean": 1.5, "length": 4.5, "kl": 0.75, "guard/rouge_l_source": 5 / 6,

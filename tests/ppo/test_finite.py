@@ -79,15 +79,14 @@ def test_the_most_extreme_response_is_the_suspect():
 def test_the_place_is_added_once_and_other_errors_pass():
     with (
         pytest.raises(NotFiniteError, match=r"^step 3: loss\. Seen at the prompt 'row 1'") as caught,
-        finite.told_with_place(3, lambda row: f"'row {row}'", lambda: 1),
+        finite.locate_non_finite(3, lambda row: f"'row {row}'", lambda: 1),
     ):
         raise FloatingPointError("loss")
     assert caught.value.row == 1
-    place = finite.told_with_place(3, str)
-    with pytest.raises(KeyError), place:
+    with pytest.raises(KeyError), finite.locate_non_finite(3, str):
         raise KeyError("x")
-    with pytest.raises(NotFiniteError, match=r"Seen at the prompt 0"), place:
-        raise FloatingPointError("again")
+    with pytest.raises(NotFiniteError, match=r"Seen at the prompt 0"), finite.locate_non_finite(3, str):
+        raise FloatingPointError("no row")
 
 
 def stopped(trainer, match):

@@ -13,6 +13,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
@@ -116,7 +117,7 @@ def test_a_reference_of_another_class_speaks_for_itself(folders, tmp_path):
     trainer = Seq2SeqPPOTrainer(str(folders["bart"]), vowels, plain.args, dataset(), ref_model=other)
     ids = torch.tensor([[5, 6, 2]])
     responses = torch.tensor([[7, 8, 2]])
-    found = trainer.reference_logprobs(ids, ids > 0, responses)
+    found = trainer.reference_logprobs(EncodedPrompts(ids, ids > 0), responses)
     inputs = {"input_ids": ids, "decoder_input_ids": torch.tensor([[2, 7, 8]])}
     with torch.no_grad():
         logits = BartForConditionalGeneration.from_pretrained(folders["bart"])(**inputs).logits
@@ -134,7 +135,7 @@ def test_every_prompt_is_encoded_once_by_policy_and_reference_for_all_its_respon
     rollout = trainer.collect(batch)
     prompts = len(rollout) // 2
     assert rows == {"policy": [prompts], "reference": [prompts]}
-    alone = trainer.reference_logprobs(rollout.prompt_ids, rollout.prompt_mask, rollout.response_ids)
+    alone = trainer.reference_logprobs(rollout.prompts, rollout.response_ids)
     torch.testing.assert_close(rollout.ref_logprobs, alone)
 
 
@@ -146,7 +147,7 @@ def test_micro_batches_hold_prompts_of_like_length(folders, tmp_path):
 
     def note(module, inputs):
         if torch.is_grad_enabled():
-            widths.append(inputs[0].shape[1])
+            widths.append(inputs[0].ids.shape[1])
 
     trainer.model.register_forward_pre_hook(note)
     trainer.train()

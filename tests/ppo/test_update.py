@@ -1,13 +1,15 @@
 """Targets and logged numbers of a rollout, by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.monitoring.rollout_statistics import rollout_statistics
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
-from trl_rewards_plugin.ppo.update import compute_targets, rollout_statistics
+from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards
 
 MASK = torch.tensor([[True, True], [True, False]])
 
@@ -31,6 +33,12 @@ def rollout():
 
 def config(**settings):
     return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **{"gamma": 1.0, "lam": 1.0, **settings})
+
+
+def compute_targets(data, args, kl_coef):
+    kl, rewards = compute_token_rewards(data, args, kl_coef)
+    batch = compute_advantages(data, rewards, args)
+    return SimpleNamespace(kl=kl, rewards=rewards, advantages=batch.advantages, returns=batch.returns)
 
 
 def test_targets_by_hand():
@@ -59,7 +67,7 @@ def test_whitened_rewards_keep_their_mean_and_reach_the_returns():
 
 def test_logged_numbers_by_hand():
     data = rollout()
-    stats = rollout_statistics(data, compute_targets(data, config(), kl_coef=0.1), kl_coef=0.1)
+    stats = rollout_statistics(data, compute_targets(data, config(), kl_coef=0.1).kl, kl_coef=0.1)
     assert stats["objective/scores"] == 0.5
     assert stats["objective/scores_std"] == 1.5
     assert stats["objective/kl"] == pytest.approx(0.375)  # (0.25 + 0.5) / 2 responses

@@ -18,7 +18,7 @@ from datasets import Dataset
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
-from trl_rewards_plugin.ppo.update import compute_targets
+from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards
 
 ROLLOUT = 16  # responses on all processes
 SAMPLES = 2048  # responses on all processes, for the comparison in distribution
@@ -55,7 +55,9 @@ class StoredRollout(Seq2SeqPPOTrainer):
     def collect(self, inputs: dict[str, Any]) -> Rollout:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         part = self.stored.select(torch.arange(len(self.stored)).chunk(processes)[process])
-        targets = compute_targets(part, self.args, self.kl_coef, self._host(self.model_wrapped).reduce)
+        reduce = self.framework(self.model_wrapped).reduce
+        _, rewards = compute_token_rewards(part, self.args, self.kl_coef, reduce)
+        targets = compute_advantages(part, rewards, self.args, reduce)
         self.advantages = [row[mask] for row, mask in zip(targets.advantages, part.response_mask, strict=True)]
         return part
 

@@ -38,7 +38,7 @@ def test_too_little_memory_names_the_settings_that_cost_it(args, error):
 )
 def test_a_full_disk_names_where_it_is(args, error):
     step = next_step(error, args)
-    assert f"make room where {args.output_dir} lies" in step
+    assert f"free space on the disk of {args.output_dir}" in step
     assert "--resume_from_checkpoint" in step
 
 

@@ -2,6 +2,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from trl_rewards_plugin.recipes.before_after import (
@@ -11,9 +12,15 @@ from trl_rewards_plugin.recipes.before_after import (
     RunFacts,
     Scored,
     Yardsticks,
+    best_of,
     build_metrics,
+    completion_rows,
     gain,
+    mean_scored,
+    split_sentences,
+    spread_scored,
 )
+from trl_rewards_plugin.runs.writing import write_rows
 
 
 class LengthReward:
@@ -129,3 +136,46 @@ def test_gain_is_over_the_prompts_that_were_scored_both_times():
     nan = float("nan")
     assert gain(np.array([1.0, nan, 2.0]), np.array([2.0, 5.0, nan])) == {"mean": 1.0, "ci95": [1.0, 1.0], "n": 1}
     assert gain(np.array([nan]), np.array([1.0])) == {"mean": None, "ci95": [None, None], "n": 0}
+
+
+def test_completions_have_every_text_with_its_scores(tmp_path):
+    before = Evaluation(scored(["s1", "s2"], good=[1, 2]), scored(["g1", "g2"], good=[3, 4]))
+    after = Evaluation(scored(["S1", "S2"], good=[5, 6]), scored(["G1", "G2"], good=[7, 8]))
+    rows = completion_rows(HeldOut(["p1", "p2"], ["q1", "q2"]), before, after)
+    write_rows(tmp_path / "c.parquet", rows)
+    assert pyarrow.parquet.read_table(tmp_path / "c.parquet").to_pylist() == rows
+    assert rows[1] == {
+        "prompt": "p2", "source": "q2", "before": "s2", "after": "S2", "before_greedy": "g2", "after_greedy": "G2",
+        "before_reward": 2.0, "before_good": 2.0, "after_reward": 6.0, "after_good": 6.0,
+        "before_greedy_reward": 4.0, "before_greedy_good": 4.0, "after_greedy_reward": 8.0, "after_greedy_good": 8.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ('He said "go." Then (they went.) home', ['He said "go."', "Then (they went.)", "home"]),
+        ("no end", ["no end"]),
+        ("a line\nanother one. third", ["a line", "another one.", "third"]),
+        ("version 1.5 is out", ["version 1.5 is out"]),
+        ("  \n ", []),
+    ],
+)
+def test_split_sentences(text, expected):
+    assert split_sentences(text) == expected
+
+
+def test_best_of_picks_within_each_prompt():
+    assert best_of(np.array([0.0, 2.0, 1.0, -3.0, -1.0, -2.0]), 3).tolist() == [1, 4]
+    assert best_of(np.array([np.nan, -5.0]), 2).tolist() == [1]
+    with pytest.raises(ValueError, match="B \\* 4"):
+        best_of(np.zeros(6), 4)
+
+
+def test_means_leave_out_what_was_not_scored():
+    values = np.array([1.0, np.nan, 3.0])
+    assert mean_scored(values) == 2.0
+    assert spread_scored(values) == pytest.approx(2**0.5)
+    assert mean_scored(np.array([np.nan])) is None
+    assert spread_scored(np.array([1.0])) is None

@@ -8,7 +8,7 @@ def test_table_shows_every_number():
     assert lines["reward"] == ["2.000", "3.000", "+1.000", "+0.00", "to", "+2.00", "9.000", "7.000"]
     assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
     assert lines["reward, greedy"] == ["2.000", "3.000", "+1.000"]
-    assert lines["words an output"] == ["2.000", "1.500", "x", "0.75"]
+    assert lines["words per output"] == ["2.000", "1.500", "x", "0.75"]
     assert lines["KL to the start, nats"] == ["0.000", "1.500"]
     assert "2 held-out prompts" in table
 
@@ -57,4 +57,4 @@ def test_plan_is_aligned_and_wrapped():
 def test_reward_formula():
     parts = [{"name": "good", "weight": 1.0}, {"name": "kind", "weight": 0.5}]
     assert report.format_reward(parts) == "1 x good + 0.5 x kind"
-    assert report.format_reward(parts, "minimum") == "the least of 1 x good, 0.5 x kind"
+    assert report.format_reward(parts, "minimum") == "the minimum of 1 x good, 0.5 x kind"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.recipes.test_before_after import make_metrics
-from trl_rewards_plugin.ppo.monitoring.completions import FOLDER, write_completions
-from trl_rewards_plugin.runs import folder as run_folder
-from trl_rewards_plugin.runs.log_file import LOG
+from trl_rewards_plugin.ppo.monitoring.completions import write_completions
+from trl_rewards_plugin.runs.layout import CONFIG, HELD_OUT, LOG, METRICS, ROLLOUTS
+from trl_rewards_plugin.runs.writing import write_rows, write_yaml
 
 REWARDS = [{"name": "good", "weight": 1.0, "model": "owner/judge"}, {"name": "kind", "weight": 0.5}]
 # Rollouts of 8 episodes; the total is logged under the reward's own name, too.
@@ -65,11 +65,11 @@ def write_run(
     write_log(folder)
     told = {"rewards": REWARDS, "versions": {"trl": "1.16.0"}, **(made_of or {})}
     settings = {"model": "owner/model", "seed": 3, "learning_rate": 1e-5, **config, "made_of": told}
-    run_folder.write_yaml(folder / run_folder.CONFIG, settings)
-    (folder / run_folder.METRICS).write_text(metrics(), encoding="utf-8")
+    write_yaml(folder / CONFIG, settings)
+    (folder / METRICS).write_text(metrics(), encoding="utf-8")
     rows = held_out or [held_out_row(after=value) for value in (1.5, 2.5)]
-    run_folder.write_completions(folder / run_folder.COMPLETIONS, rows)
+    write_rows(folder / HELD_OUT, rows)
     for step in (1, 2):
         table = {"prompt": ["Say it."] * 2, "completion": [f"first of {step}", "second"], "both": [1.0, -0.5]}
-        write_completions(folder / FOLDER, {**table, "advantage": [0.1, 0.2]}, step)
+        write_completions(folder / ROLLOUTS, {**table, "advantage": [0.1, 0.2]}, step)
     return folder

@@ -67,7 +67,7 @@ def page(tmp_path):
 def test_one_run_has_every_chart_with_its_data(page):
     assert [text for _, text in page.of("h1")] == ["Run one"]
     titles = [text for _, text in page.of("figcaption")]
-    curves = ["Reward", "good", "kind", "KL to the start", "Entropy", "Length of a response"]
+    curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy"]
     assert titles == [*curves, "reward", "good", "kind"]
     assert len(page.of("svg")) == len(titles)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
@@ -109,7 +109,7 @@ def test_equal_runs_differ_in_no_setting(tmp_path):
     page = read(
         write_report([write_run(tmp_path / "one"), write_run(tmp_path / "two")], tmp_path / "new" / "page.html")
     )
-    assert "None that the runs' config.yaml tells." in [text for _, text in page.of("p")]
+    assert "None that the runs' config.yaml shows." in [text for _, text in page.of("p")]
 
 
 def test_gains_on_different_prompts_are_warned_of(tmp_path):
@@ -132,7 +132,7 @@ def test_a_single_component_is_drawn_once(tmp_path):
     row = held_out_row()
     rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
     page = read(write_report([write_run(tmp_path, held_out=rows)]))
-    assert [text for _, text in page.of("figcaption")][-2:] == ["Length of a response", "reward"]
+    assert [text for _, text in page.of("figcaption")][-2:] == ["Entropy", "reward"]
 
 
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):

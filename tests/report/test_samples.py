@@ -1,13 +1,14 @@
 from tests.report.folders import held_out_row, write_run
-from trl_rewards_plugin.ppo.monitoring.completions import EVAL_FOLDER, FOLDER, write_completions
+from trl_rewards_plugin.ppo.monitoring.completions import write_completions
 from trl_rewards_plugin.report import samples
 from trl_rewards_plugin.report.samples import missing_outputs, samples_of, shown_text, step_of
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_runs
 
 
 def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path):
     (run,) = read_runs([write_run(tmp_path)])
-    found = samples_of(run, 3)
+    found = samples_of(run)
     assert [(sample.step, sample.held_out, sample.output) for sample in found] == [
         (0, True, "before an output"),
         (0, True, "before an output"),
@@ -18,7 +19,6 @@ def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path)
         (4, True, "after an output"),
         (4, True, "after an output"),
     ]
-    assert {sample.index for sample in found} == {3}
     assert found[2].scores == {"both": 1.0}
     assert found[2].reward == 1.0
     assert found[-1].scores == {"reward": 2.5, "good": 2.0, "kind": 1.0}
@@ -27,8 +27,8 @@ def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path)
 def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):
     conversation = [{"role": "user", "content": "Hi"}]
     table = {"prompt": [conversation], "completion": [None], "good": [float("nan")], "note": ["text"], "flag": [True]}
-    write_completions(tmp_path / EVAL_FOLDER, table, 7)
-    (sample,) = samples_of(Run("one", tmp_path, []), 0)
+    write_completions(tmp_path / EVALUATIONS, table, 7)
+    (sample,) = samples_of(Run("one", tmp_path, []))
     assert (sample.held_out, sample.step) == (True, 7)
     assert (sample.prompt, sample.output) == ("user: Hi", "")
     assert dict(sample.scores) == {"good": None}
@@ -37,9 +37,11 @@ def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):
 
 def test_a_long_run_shows_some_of_each_of_some_steps(tmp_path):
     for step in range(1, 31):
-        write_completions(tmp_path / FOLDER, {"prompt": ["p"] * 20, "completion": list("abcdefghijklmnopqrst")}, step)
+        write_completions(
+            tmp_path / ROLLOUTS, {"prompt": ["p"] * 20, "completion": list("abcdefghijklmnopqrst")}, step
+        )
     held_out = [held_out_row(str(row)) for row in range(100)]
-    found = samples_of(Run("one", tmp_path, [{"step": 30}], held_out=held_out), 0)
+    found = samples_of(Run("one", tmp_path, [{"step": 30}], held_out=held_out))
     steps = sorted({sample.step for sample in found if not sample.held_out})
     assert (len(steps), steps[0], steps[-1]) == (samples.STEPS_SHOWN, 1, 30)
     assert sum(sample.step == 1 for sample in found) == samples.ROWS_SHOWN

@@ -20,21 +20,17 @@ def unfinished(tmp_path):
     return read_runs([tmp_path / "unfinished"])[0]
 
 
-def cells(rows):
-    return {row.label: list(row.cells) for row in rows}
-
-
 def test_numbers_by_hand(make, unfinished):
-    told = cells(number_rows([make("one"), unfinished]))
+    rows = number_rows([make("one"), unfinished])
     # tests/recipes/test_before_after.py works these numbers out.
-    assert told["Reward"] == ["2.000 → 3.000", "not yet"]
-    assert told["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
-    assert told["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001
-    assert told["Words an output"][0] == "2.000 → 1.500"
-    assert told["KL to the start, nats"][0] == "1.500"
-    assert told["Seconds of training"][0] == "2"
-    assert (told["Held-out prompts"][0], told["Responses trained on"][0], told["Seed"][0]) == ("2", "64", "3")
-    assert number_rows([unfinished]) == []
+    assert rows["Reward"] == ["2.000 → 3.000", "not yet"]
+    assert rows["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
+    assert rows["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001
+    assert rows["Words per output"][0] == "2.000 → 1.500"
+    assert rows["KL to the reference, nats"][0] == "1.500"
+    assert rows["Seconds of training"][0] == "2"
+    assert (rows["Held-out prompts"][0], rows["Responses trained on"][0], rows["Seed"][0]) == ("2", "64", "3")
+    assert number_rows([unfinished]) == {}
 
 
 def test_what_another_run_measured_is_a_dash(make):
@@ -42,25 +38,25 @@ def test_what_another_run_measured_is_a_dash(make):
     other.metrics["component_gain"] = {}
     other.metrics["guard"] = {}
     other.metrics["reward_gain"] = {"mean": None, "ci95": [None, None], "n": 0}
-    told = cells(number_rows([make("one"), other]))
-    assert told["Gain in good"][1] == told["Words an output"][1] == told["Gain in reward"][1] == "-"
+    rows = number_rows([make("one"), other])
+    assert rows["Gain in good"][1] == rows["Words per output"][1] == rows["Gain in reward"][1] == "-"
 
 
 def test_settings_that_differ(make, unfinished):
     other = [REWARDS[0], {"name": "kind", "weight": 0.25}]
     runs = [make("one"), make("two", learning_rate=2e-5, kl_coef=0.1, made_of={"rewards": other}), unfinished]
-    assert cells(setting_rows(runs, differing=True)) == {
+    assert setting_rows(runs, differing=True) == {
         "learning_rate": ["1e-05", "2e-05", "not yet"],
         "reward kind: weight": ["0.5", "0.25", "not yet"],
         "kl_coef": ["default", "0.1", "not yet"],
     }
-    every = cells(setting_rows([make("three", prompt_prefix="", report_to=["a", "b"])], differing=False))
+    every = setting_rows([make("three", prompt_prefix="", report_to=["a", "b"])], differing=False)
     assert every["version of trl"] == ["1.16.0"]
     assert (every["prompt_prefix"], every["report_to"]) == (["(empty)"], ["a, b"])
-    assert setting_rows([make("four"), make("five"), unfinished], differing=True) == []
+    assert setting_rows([make("four"), make("five"), unfinished], differing=True) == {}
 
 
-def test_gains_that_cannot_be_compared_are_told(make, unfinished):
+def test_gains_that_cannot_be_compared_say_why(make, unfinished):
     one = make("one")
     assert why_not_comparable([one, make("two"), unfinished]) is None
     assert "different rewards" in why_not_comparable([one, make("three", made_of={"rewards": REWARDS[:1]})])
@@ -71,7 +67,7 @@ def test_gains_that_cannot_be_compared_are_told(make, unfinished):
 def test_a_run_in_a_sentence(make, unfinished):
     assert headline(make("one")) == (
         "Reward 2.000 → 3.000 on 2 held-out prompts: a gain of +1.000 (95 % interval +0.000 to +2.000); "
-        "KL 1.500 nats to the start."
+        "KL 1.500 nats to the reference."
     )
     assert headline(unfinished).startswith("Not finished: 2 rollouts so far")
     without = make("two")

@@ -193,7 +193,7 @@ def test_only_the_config_is_read_before_the_first_use(tmp_path):
     close(reward(["a"]), ClassifierReward(judge(), label="good")(["a"]))
 
 
-def test_a_name_that_cannot_be_found_or_reached_is_told_with_what_to_do(tmp_path, monkeypatch):
+def test_a_missing_or_unreachable_model_is_refused_with_a_next_step(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="missing-model"):
         ClassifierReward(tmp_path / "missing-model", label="good")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -329,7 +329,7 @@ def test_a_value_out_of_range_is_refused_when_it_is_built(options, message):
         ClassifierReward(judge(), label="good", **options)
 
 
-def test_what_is_no_model_is_refused():
+def test_anything_but_a_model_is_refused():
     with pytest.raises(InputError, match="Hub id"):
         ClassifierReward(3, label="good")
 

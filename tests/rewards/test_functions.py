@@ -43,7 +43,7 @@ def test_a_wrong_count_is_refused_with_the_name(value, found):
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39, 10**400, "1.0", "high", [1.0], object()])
-def test_what_is_no_finite_number_is_refused_with_the_offending_text(value):
+def test_invalid_scores_are_refused_with_the_offending_text(value):
     with pytest.raises(InputError, match=r"from reward 'odd'[\s\S]*for 'the second'"):
         MultiClassifierReward([returning([1.0, value])])(["a", "the second"])
 
@@ -57,7 +57,7 @@ def test_what_a_reward_raises_is_not_a_score():
     assert isinstance(error.value.__cause__, ZeroDivisionError)
 
 
-def test_a_failure_without_any_text_is_told_as_well():
+def test_a_failure_on_no_texts_is_reported():
     with pytest.raises(RuntimeError, match="no texts at all"):
         MultiClassifierReward([lambda: [][0]])([])
 
@@ -107,7 +107,7 @@ def test_a_function_gets_what_it_names():
     assert called == [4.0, 3.0]
 
 
-def test_a_column_that_is_not_there_is_asked_for_before_anything_is_scored():
+def test_a_missing_column_is_refused_before_anything_is_scored():
     calls = []
 
     def first(completions, **kwargs):
@@ -133,7 +133,7 @@ def test_a_function_that_takes_nothing_by_name_is_refused():
         CallableReward(positional)
 
 
-def test_a_function_that_tells_no_parameters_gets_all():
+def test_a_function_without_a_signature_gets_everything():
     # Some functions written in C have no signature; dict is one that takes any keyword.
     with pytest.raises(InputError, match="1 scores from reward 'dict'"):
         CallableReward(dict)(["a"], source=["b"])
@@ -170,7 +170,7 @@ def test_an_async_component_alone_is_a_plain_reward():
     assert reward.component("AsyncScorer").score(["a"]).total.tolist() == [7.0]
 
 
-def test_they_run_where_the_caller_runs_a_loop_itself():
+def test_async_rewards_run_inside_a_running_event_loop():
     reward = MultiClassifierReward([async_reward])
 
     async def trainer():
@@ -244,7 +244,7 @@ def test_what_an_async_reward_returns_is_checked():
         MultiClassifierReward([returns_too_few])(["first", "second"])
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_told_to_be_async():
+def test_a_plain_function_that_returns_a_coroutine_is_refused():
     def forgets(completions):
         return async_reward(completions)
 

@@ -64,7 +64,7 @@ def test_ten_thousand_hostile_texts_have_finite_scores():
 
 
 @pytest.mark.parametrize("item", [None, 3, 1.5, b"bytes", ["a"], {"content": "a"}, [{"role": "user"}], float("nan")])
-def test_what_is_no_text_is_refused_by_its_place(item):
+def test_invalid_texts_are_refused_with_their_index(item):
     with pytest.raises(InputError, match=r"completions\[1\]"):
         pair()(["fine", item])
 

@@ -146,7 +146,7 @@ def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path):
     assert "shout" in repr(reward)
 
 
-def test_a_metric_that_is_not_there_stops_with_its_name(tmp_path):
+def test_a_missing_metric_stops_with_its_name(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match=r"'x' raised FileNotFoundError"):
         MultiClassifierReward([MetricReward(tmp_path / "empty", "x")])(["a"])

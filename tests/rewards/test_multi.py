@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_refused_when_it_is_built(rewards, weights, message
         MultiClassifierReward(rewards, weights)
 
 
-def test_what_a_classifier_raises_is_told_with_its_name_and_a_text():
+def test_a_failing_classifier_is_reported_with_its_name_and_a_text():
     one, two = pair().rewards
     two.model.classifier.forward = None
     with pytest.raises(RuntimeError, match=r"'neutrality' raised TypeError.*2 completions.*'ab'") as error:

@@ -36,18 +36,15 @@ def reward_file(folder, content):
 
 
 def test_the_article_is_the_published_pair():
-    assert presets.preset_content("article") == {
-        "name": "article",
-        "rewards": [
-            {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
-            {
-                "model": "cardiffnlp/twitter-roberta-base-sentiment",
-                "label": "LABEL_1",
-                "weight": 0.5,
-                "name": "neutrality",
-            },
-        ],
-    }
+    assert presets.PRESETS["article"] == (
+        {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
+        {
+            "model": "cardiffnlp/twitter-roberta-base-sentiment",
+            "label": "LABEL_1",
+            "weight": 0.5,
+            "name": "neutrality",
+        },
+    )
 
 
 # What the models' own configs say (id2label in order), so that each preset can be built without the Hub.
@@ -239,12 +236,12 @@ def test_an_unknown_aggregation_in_a_file_is_refused(tmp_path):
         )
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_reward_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no file"):
         MultiClassifierReward.from_preset(tmp_path / "none.yml")
 
 
-def test_a_weight_that_is_no_number_is_refused_before_the_models_are_looked_up(tmp_path):
+def test_an_invalid_weight_is_refused_before_the_models_are_looked_up(tmp_path):
     path = reward_file(tmp_path, "rewards: [{model: ./missing, label: a, weight: heavy}]")
     with pytest.raises(InputError, match="finite numbers"):
         MultiClassifierReward.from_preset(path)

@@ -49,7 +49,7 @@ def train(folder, reward, callbacks, resume=None, **settings):
     return trainer
 
 
-def test_a_resumed_run_goes_on_from_the_statistics_of_its_checkpoint(tmp_path):
+def test_a_resumed_run_continues_from_the_statistics_of_its_checkpoint(tmp_path):
     whole = new_reward()
     expected = train(tmp_path / "whole", whole, [RewardStateCallback(whole)]).scored
     checkpoint = tmp_path / "whole" / "checkpoint-2"

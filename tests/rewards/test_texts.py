@@ -1,8 +1,8 @@
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.names import check_name, clean_name, shortened
-from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
+from trl_rewards_plugin.rewards.names import check_name, clean_name
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, shortened
 
 
 def test_plain_texts_stay_as_they_are():
@@ -34,13 +34,13 @@ def test_text_parts_of_a_message_are_joined():
         [{"role": "assistant", "content": [{"type": "image"}]}],
     ],
 )
-def test_what_is_no_text_is_named_by_its_index(item):
+def test_invalid_texts_are_named_by_their_index(item):
     with pytest.raises(InputError, match=r"completions\[1\]"):
         as_texts(["fine", item])
 
 
 @pytest.mark.parametrize("items", ["hello", None, 3])
-def test_what_is_no_list_is_refused(items):
+def test_anything_but_a_list_is_refused(items):
     with pytest.raises(InputError, match="list of texts"):
         as_texts(items)
 

@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 from trl_rewards_plugin.assets import ROOT
-from trl_rewards_plugin.runs.public_names import public_name, public_part, public_value
+from trl_rewards_plugin.runs.public_names import given_name, public_name, public_part, public_value
 
 
 def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
@@ -34,3 +34,8 @@ def test_parts_of_a_reward_name_no_folder_of_this_machine(tmp_path):
 def test_a_setting_keeps_all_but_paths(tmp_path):
     given = {"a": [1, None, tmp_path / "x"], "b": {"c": "~/zero.json", "d": "runs/../y"}, "e": ("z", 0.5)}
     assert public_value(given) == {"a": [1, None, "x"], "b": {"c": "zero.json", "d": "runs/../y"}, "e": ["z", 0.5]}
+
+
+def test_only_what_was_named_is_named():
+    assert given_name("owner/name") == "owner/name"
+    assert given_name(["a text"]) is None

@@ -2,22 +2,11 @@ import json
 
 import pytest
 
-from tests.report.folders import LOG_ROWS, write_log, write_run
+from tests.report.folders import LOG_ROWS, held_out_row, metrics, write_log, write_run
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import COMPLETIONS
-from trl_rewards_plugin.ppo.monitoring import completions
-from trl_rewards_plugin.runs import checkpoints as checkpoint_folder
-from trl_rewards_plugin.runs import folder as run_folder
-from trl_rewards_plugin.runs import log_file
-from trl_rewards_plugin.runs import read as run
-from trl_rewards_plugin.runs.read import read_runs
-
-
-def test_files_have_the_names_that_their_writers_give():
-    assert (run.LOG, run.STATE) == (log_file.LOG, checkpoint_folder.HOST_STATE_FILE)
-    assert (run.METRICS, run.CONFIG) == (run_folder.METRICS, run_folder.CONFIG)
-    assert run.HELD_OUT == run_folder.COMPLETIONS == COMPLETIONS
-    assert (run.ROLLOUTS, run.EVALUATIONS) == (completions.FOLDER, completions.EVAL_FOLDER)
+from trl_rewards_plugin.runs.layout import LOG
+from trl_rewards_plugin.runs.read import read_finished_run, read_runs
+from trl_rewards_plugin.runs.writing import write_rows
 
 
 def test_a_finished_run(tmp_path):
@@ -35,7 +24,7 @@ def test_a_finished_run(tmp_path):
 
 def test_a_run_that_is_still_written_to(tmp_path):
     write_log(tmp_path, LOG_ROWS[:2])
-    with (tmp_path / run.LOG).open("a") as file:
+    with (tmp_path / LOG).open("a") as file:
         file.write('{"step": 3, "objec')
     (found,) = read_runs([str(tmp_path)])
     assert found.log == LOG_ROWS[:2]
@@ -74,19 +63,70 @@ def test_refusals(tmp_path):
         read_runs([tmp_path / "empty"])
 
 
+DEEP = 100_000
+METRICS = json.loads(metrics())
+ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]\n" for n in range(9))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("log.jsonl", "{\n", "JSON in .*log.jsonl"),
         ("log.jsonl", "3\n", "a JSON object in .*log.jsonl\nFound:    int"),
+        ("log.jsonl", '{"step": "one"}\n', "log.jsonl as the run wrote it\nFound:    step is 'one'"),
+        ("log.jsonl", '{"step": Infinity}\n', "step is inf"),
+        ("log.jsonl", '{"objective/kl": [1]}\n', r"objective/kl is \[1\]"),
+        ("log.jsonl", '{"a": ' + "[" * DEEP + "\n", "JSON in .*log.jsonl\nFound:    .*recursion"),
+        ("log.jsonl", b"\xff\xfe\n", "log.jsonl as the run wrote it\nFound:    'utf-8' codec"),
         ("metrics.json", "", "JSON in .*metrics.json"),
+        ("metrics.json", "{}", "metrics.json as the run wrote it\nFound:    it lacks before, after, "),
+        ("metrics.json", "[]", "a JSON object in .*metrics.json\nFound:    list"),
+        ("metrics.json", b"PK\x03\x04\x9c", "metrics.json as the run wrote it\nFound:    'utf-8' codec"),
+        ("metrics.json", metrics()[:100], "JSON in .*metrics.json"),
+        ("metrics.json", json.dumps(METRICS | {"seed": None}), "seed is None"),
+        ("metrics.json", json.dumps(METRICS | {"kl": "1.5"}), "kl is '1.5'"),
+        ("metrics.json", json.dumps(METRICS | {"episodes": True}), "episodes is True"),
+        ("metrics.json", json.dumps(METRICS | {"after": {"reward": 1.0}}), r"after with \['reward'\] instead of"),
+        ("metrics.json", json.dumps(METRICS | {"reward_gain": {"mean": 1.0, "ci95": [0.0], "n": 2}}), "ci95 is"),
         ("config.yaml", "a: [", "YAML in .*config.yaml"),
         ("config.yaml", "- a", "a YAML mapping in .*config.yaml\nFound:    list"),
+        ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*recursion"),
+        ("config.yaml", ALIASES, r"YAML in .*config.yaml\nFound:    references that unfold to [\d,]+ values"),
+        ("config.yaml", "a: &a [*a]", "references that unfold"),
+        ("config.yaml", "a: !!timestamp x", "YAML in .*config.yaml"),
+        ("config.yaml", "1: 2", "config.yaml as the run wrote it\nFound:    it is {1: 2}"),
+        ("config.yaml", "model: [a]", r"model is \['a'\]"),
+        ("config.yaml", "made_of: 3", "made_of is 3"),
+        ("config.yaml", "made_of: {rewards: [{name: good}]}", r"rewards\[0\] lacks weight"),
         ("completions.parquet", "PAR", "a parquet file as the run wrote it"),
+        ("completions.parquet", b"PAR1" + bytes(60) + b"PAR1", "a parquet file as the run wrote it"),
     ],
 )
-def test_damaged_files_are_named(tmp_path, name, content, message):
+@pytest.mark.parametrize("read", [read_runs, lambda folders: read_finished_run(folders[0])])
+def test_damaged_files_are_named(tmp_path, read, name, content, message):
     folder = write_run(tmp_path)
-    (folder / name).write_text(content)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if name == "log.jsonl" and read is not read_runs:
+        assert read([folder]).log == ()  # no card needs it
+        return
     with pytest.raises(InputError, match=message):
+        read([folder])
+
+
+@pytest.mark.parametrize("column", ["source", "after", "before_reward"])
+def test_held_out_rows_have_the_columns_that_are_shown(tmp_path, column):
+    row = held_out_row()
+    folder = write_run(tmp_path, held_out=[{**row, column: [1]}])
+    with pytest.raises(InputError, match=rf"completions.parquet as the run wrote it\nFound:    {column} is \[1\]"):
         read_runs([folder])
+    write_rows(folder / "completions.parquet", [{name: value for name, value in row.items() if name != column}])
+    with pytest.raises(InputError, match=f"it lacks {column}"):
+        read_runs([folder])
+
+
+def test_an_unfinished_run_is_no_finished_one(tmp_path):
+    write_log(tmp_path)
+    with pytest.raises(InputError, match=r"without config.yaml, metrics.json, completions.parquet\n.*a finished run"):
+        read_finished_run(tmp_path)
+    with pytest.raises(InputError, match="which is no folder"):
+        read_finished_run(tmp_path / "missing")

@@ -14,7 +14,7 @@ import yaml
 from tests.rewards.judges import TEXTS, judge, sentiment
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward
-from trl_rewards_plugin.scoring import score_job as score_files
+from trl_rewards_plugin.scoring import score_job
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
 CLOSE = {"rel": 0, "abs": 1e-5}
@@ -35,7 +35,7 @@ def reward_file(tmp_path_factory):
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr(score_files, "SLICE", 4)
+    monkeypatch.setattr(score_job, "SLICE", 4)
 
 
 def expected(reward_file, texts):
@@ -143,11 +143,11 @@ def test_a_column_that_only_later_rows_have_reaches_the_reward_that_reads_it(tmp
     assert [json.loads(line)["total"] for line in written] == [None, 1.0, 0.5]
 
 
-# --- going on ---
+# --- resuming ---
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv"])
-def test_a_job_goes_on_wherever_it_was_torn(tmp_path, reward_file, small_slices, ending):
+def test_a_job_resumes_wherever_it_was_interrupted(tmp_path, reward_file, small_slices, ending):
     texts = ["two\nlines", "naïve 🙂", *TEXTS[:4]]
     source, whole = write(tmp_path / "in.jsonl", texts), tmp_path / f"whole{ending}"
     run(source, reward_file, whole)
@@ -165,11 +165,11 @@ def test_a_job_goes_on_wherever_it_was_torn(tmp_path, reward_file, small_slices,
     assert found >= {1, 2, 3, 4, 5}
 
 
-def test_a_parquet_job_goes_on_from_its_parts(tmp_path, reward_file, small_slices, monkeypatch):
+def test_a_parquet_job_resumes_from_its_parts(tmp_path, reward_file, small_slices, monkeypatch):
     source, output = write(tmp_path / "in.jsonl", HARD), tmp_path / "out.parquet"
 
     calls = itertools.count()
-    score = score_files._Job._score
+    score = score_job._Job._score
 
     def interrupted(self, rows):
         if next(calls) == 2:
@@ -177,7 +177,7 @@ def test_a_parquet_job_goes_on_from_its_parts(tmp_path, reward_file, small_slice
         return score(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(score_files._Job, "_score", interrupted)
+        patch.setattr(score_job._Job, "_score", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(source, reward_file, output)
     assert not output.exists()
@@ -264,7 +264,7 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
 def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(
     tmp_path, reward_file, monkeypatch, name, content, message
 ):
-    monkeypatch.setattr(score_files._Job, "_score", None)
+    monkeypatch.setattr(score_job._Job, "_score", None)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"(?s){message}"):
         run(tmp_path / name, reward_file, tmp_path / "out.jsonl")
@@ -276,7 +276,7 @@ def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(
     [
         ({"reward": None}, "--reward article"),
         ({"input_format": "tsv"}, "one of csv, jsonl, lines, parquet"),
-        ({"input": "missing.jsonl"}, "check the path"),
+        ({"input": "missing.csv"}, "the file missing.csv[\\s\\S]*no such file"),
         ({"input": "-", "input_format": "parquet"}, "give the file's path"),
         ({"output": "out.xlsx"}, "ends in .jsonl, .csv, .parquet"),
         ({"output": "nowhere/out.jsonl"}, "make the folder"),
@@ -301,7 +301,7 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
 
 def test_a_near_file_name_is_suggested(tmp_path, reward_file):
     write(tmp_path / "in.jsonl", TEXTS)
-    with pytest.raises(InputError, match=r"did you mean in\.jsonl"):
+    with pytest.raises(InputError, match=r"did you mean 'in\.jsonl'"):
         run(tmp_path / "in.csv", reward_file, tmp_path / "out.jsonl")
 
 
@@ -309,7 +309,7 @@ def test_standard_input_of_several_processes_is_refused(monkeypatch, reward_file
     class Two:
         index, count, first = 0, 2, True
 
-    monkeypatch.setattr(score_files, "Processes", Two)
+    monkeypatch.setattr(score_job, "Processes", Two)
     with pytest.raises(InputError, match="several processes"):
         score_file(ScoreSettings(reward=reward_file))
 

@@ -8,8 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 ROOT = Path(__file__).parent
 BUNDLED = "bundled:"

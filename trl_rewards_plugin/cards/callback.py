@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.from_run import is_run_folder
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
 from trl_rewards_plugin.cards.model_card import generate_model_card
 from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
-from trl_rewards_plugin.hub.files import CARD
-
-CURVE = "reward_curve.png"
+from trl_rewards_plugin.runs.layout import CARD, REWARD_CURVE, checkpoint_name, is_finished_run
+from trl_rewards_plugin.runs.writing import write_text
 
 
 class ModelCardCallback(TrainerCallback):
@@ -39,7 +36,7 @@ class ModelCardCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes README.md and the curves beside the checkpoint's weights."""
-        folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        folder = Path(str(args.output_dir)) / checkpoint_name(state.global_step)
         if args.should_save and folder.is_dir():
             self.write(folder)
 
@@ -49,15 +46,15 @@ class ModelCardCallback(TrainerCallback):
         if data.seconds is None and self._started is not None:
             data = dataclasses.replace(data, seconds=time.perf_counter() - self._started)
         # The picture shows what the table of the log would.
-        return dataclasses.replace(data, curve=CURVE, log=()) if (folder / CURVE).is_file() else data
+        return dataclasses.replace(data, curve=REWARD_CURVE, log=()) if (folder / REWARD_CURVE).is_file() else data
 
     def write(self, folder: Path, **changes: Any) -> None:
         """Writes card and curves into `folder`; `changes` are fields of `RewardModelCardData`."""
         history = self.trainer.state.log_history
         if any("objective/scores" in row for row in history):
-            save_reward_curve(history, folder / CURVE, component_names(history))
+            save_reward_curve(history, folder / REWARD_CURVE)
         data = dataclasses.replace(self.data(folder), **changes)
-        (folder / CARD).write_text(render_model_card(data), encoding="utf-8")
+        write_text(folder / CARD, render_model_card(data))
 
 
 def create_model_card(
@@ -80,14 +77,7 @@ def create_model_card(
         "tags": [tags] if isinstance(tags, str) else list(tags or ()),
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value}
-    if is_run_folder(folder):
-        (folder / CARD).write_text(generate_model_card(folder, **changes), encoding="utf-8")
+    if is_finished_run(folder):
+        write_text(folder / CARD, generate_model_card(folder, **changes))
     else:
         ModelCardCallback(trainer).write(folder, **changes)
-
-
-def component_names(log_history: list[dict[str, Any]]) -> list[str]:
-    """Names of the reward's components, from the keys `rewards/<name>/mean` of the log."""
-    keys = (key for row in log_history for key in row)
-    names = [key.split("/")[1] for key in keys if key.startswith("rewards/") and key.endswith("/mean")]
-    return list(dict.fromkeys(names))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.markdown import is_hub_id
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE
 from trl_rewards_plugin.runs.public_names import public_value
+from trl_rewards_plugin.runs.read import read_finished_run, read_settings
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
+from trl_rewards_plugin.text import is_hub_id
 
 _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
-FILES = ("config.yaml", "metrics.json", "completions.parquet")
 # Keys of config.yaml that have fields of their own.
 OWN_FIELDS = (
     "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
@@ -32,11 +29,6 @@ _BOOKKEEPING = (
 )  # fmt: skip
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` holds a finished run of the recipe."""
-    return all((folder / name).is_file() for name in FILES)
-
-
 def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardModelCardData:
     """Reads a run folder: `config.yaml`, `metrics.json`, `completions.parquet`, the reward curve.
 
@@ -45,21 +37,17 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         show_texts: False leaves out prompts and outputs, if they are the user's own (see `has_own_texts`).
 
     Raises:
-        InputError: it is not a run folder.
+        InputError: it holds no finished run, or a file of it is damaged.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        step = "give the output_dir of a finished run"
-        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
-        raise InputError(f"a run folder with {', '.join(FILES)}", found, step)
-    config = read_yaml(folder / "config.yaml")
+    run = read_finished_run(folder, with_texts=show_texts)
+    config = dict(run.settings)
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in OWN_FIELDS}
     prefix = named["prompt_prefix"] or ""
-    rows = _rows(folder / "completions.parquet") if show_texts else []
+    rows = [_card_row(row) for row in run.held_out]
     changed = sorted(filter(_gain, rows), key=_gain)
     return RewardModelCardData(
-        model_name=made_of.get("push_to") or folder.resolve().name,
+        model_name=made_of.get("push_to") or run.name,
         base_model=named["model"],
         adapter=(folder / "adapter_config.json").is_file(),
         rewards=made_of.get("rewards", ()),
@@ -69,18 +57,18 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],
         prompt_prefix=prefix,
         held_out=made_of.get("held_out"),
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+        metrics=run.metrics,
         samples=rows[:SAMPLES],
         gains=[row for row in reversed(changed[-SAMPLES:]) if _gain(row) > 0],
         losses=[row for row in changed[:SAMPLES] if _gain(row) < 0],
         rows_better=sum(_gain(row) > 0 for row in changed) or None,
         rows_worse=sum(_gain(row) < 0 for row in changed) or None,
         epoch_rewards=made_of.get("epoch_rewards", ()),
-        curve="reward_curve.png" if (folder / "reward_curve.png").is_file() else None,
+        curve=REWARD_CURVE if (folder / REWARD_CURVE).is_file() else None,
         settings=public_settings(config),
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],
-        config_file="config.yaml" if named["model"] and named["reward"] and named["dataset"] else None,
+        config_file=CONFIG if named["model"] and named["reward"] and named["dataset"] else None,
         hardware=made_of.get("hardware"),
         energy=made_of.get("energy", {}),
         versions=made_of.get("versions", {}),
@@ -93,7 +81,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
 def has_own_texts(folder: Path) -> bool:
     """Whether the run's prompts are the user's own: neither a Hub data set nor bundled."""
-    config = read_yaml(folder / "config.yaml")
+    config = read_settings(folder)
     names = [config.get("dataset"), config.get("eval_dataset") or config.get("dataset")]
     return not all(is_hub_id(name) or is_bundled(name) for name in names)
 
@@ -112,29 +100,10 @@ def task_of(prompt_prefix: str) -> str | None:
     return None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping that a run wrote.
-
-    Raises:
-        InputError: it is no YAML, or no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), "restore the file from the run") from error
-    if not isinstance(values, dict):
-        raise InputError(f"a YAML mapping in {path}", type(values).__name__, "restore the file from the run")
-    return values
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
+def _card_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card shows of a row. What no reward scored is NaN in the file, and a dash on the card."""
     wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
-    known = pyarrow.parquet.read_schema(path).names
-    rows = pyarrow.parquet.read_table(path, columns=[name for name in wanted if name in known]).to_pylist()
-    # What no reward scored is NaN in the file, and a dash on the card.
-    return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
+    return {key: None if _is_nan(row[key]) else row[key] for key in wanted if key in row}
 
 
 def _is_nan(value: Any) -> bool:

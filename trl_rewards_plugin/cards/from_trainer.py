@@ -13,11 +13,11 @@ from typing import Any
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.from_run import picked, public_settings
-from trl_rewards_plugin.cards.markdown import is_hub_id
-from trl_rewards_plugin.runs import facts
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
+from trl_rewards_plugin.runs import environment as facts
 from trl_rewards_plugin.runs.public_names import public_name, public_part
-from trl_rewards_plugin.runs.settings import chosen_fields
+from trl_rewards_plugin.runs.record import chosen_fields
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
+from trl_rewards_plugin.text import is_hub_id
 
 LOG_ROWS = 8
 # Key in the log -> heading on the card; ours, GRPO's and RLOO's, DPO's.

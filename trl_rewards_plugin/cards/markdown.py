@@ -7,24 +7,12 @@ the YAML in front, where `yaml.safe_dump` does the quoting (`metadata.py`).
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from trl_rewards_plugin.text import is_hub_id, one_line
 
 CELL_LENGTH = 300
 # Each as a character reference: a backslash escape would still end a table cell in some renderers.
 _MARKUP = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*[]<>|~$"} | {ord("&"): "&amp;"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_DATA_FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".yaml", ".yml")
-
-
-def one_line(text: object, limit: int | None = None) -> str:
-    """`text` on one line of printable characters: white space joined, control and direction marks taken out.
-
-    Without the marks (categories Cc, Cf, Cs, Co, Cn of Unicode) nothing can turn the rest of the page around; letters
-    of right-to-left scripts stay. More than `limit` characters end in " ...".
-    """
-    printable = (letter for letter in str(text) if letter.isspace() or unicodedata.category(letter)[0] != "C")
-    kept = " ".join("".join(printable).split())
-    return kept if limit is None or len(kept) <= limit else kept[: limit - 4].rstrip() + " ..."
 
 
 def escape(text: object, limit: int | None = None) -> str:
@@ -50,11 +38,6 @@ def code(text: object) -> str:
     """`text` as a code span; as escaped text where a backtick, or a pipe in a table, would end the span."""
     plain = one_line(text, CELL_LENGTH)
     return escape(plain) or "(nothing)" if not plain or "|" in plain or "`" in plain else f"`{plain}`"
-
-
-def is_hub_id(name: str | None) -> bool:
-    """Whether `name` reads owner/name and is not the name of a data file."""
-    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(_DATA_FILES) and ".." not in name)
 
 
 def link(name: str, kind: str = "") -> str:

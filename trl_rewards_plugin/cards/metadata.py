@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.markdown import is_hub_id, one_line
+from trl_rewards_plugin.text import is_hub_id, one_line
 
 WIDGET_EXAMPLES = 2
 # text2text-generation is deprecated on the Hub; results still have to name a task.

@@ -12,10 +12,10 @@ from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
 from trl_rewards_plugin.cards.metadata import eval_results
 from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import CARD
 from trl_rewards_plugin.hub.stamp import is_untouched
-
-EVAL_RESULTS = Path(".eval_results", "trl_rewards_plugin.yaml")
+from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
+from trl_rewards_plugin.runs.read import read_text
+from trl_rewards_plugin.runs.writing import write_text
 
 
 def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
@@ -47,8 +47,8 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
         InputError: it is not a run folder, or `overwrite` is False and the card was edited.
     """
     data = card_data_from_folder(folder)
-    path = folder / CARD
-    if not overwrite and path.is_file() and not is_untouched(path.read_text(encoding="utf-8")):
+    path, card = folder / CARD, render_model_card(data)
+    if not overwrite and path.is_file() and not is_untouched(read_text(path), card):
         raise InputError(
             "a card that this package wrote and nobody edited",
             f"{path}, which was edited by hand",
@@ -57,6 +57,6 @@ def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
     entries = eval_results(data)
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
-        (folder / EVAL_RESULTS).write_text(entries, encoding="utf-8")
-    path.write_text(render_model_card(data), encoding="utf-8")
+        write_text(folder / EVAL_RESULTS, entries)
+    write_text(path, card)
     return path

@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trl_rewards_plugin.cards import limits, metadata
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.markdown import cell, code, escape, link, one_line, quote, table
+from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
-from trl_rewards_plugin.text import counted, duration, listed, number
+from trl_rewards_plugin.text import counted, duration, listed, number, one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500

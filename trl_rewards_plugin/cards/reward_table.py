@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import code, escape, link, table
-from trl_rewards_plugin.runs.formula import reward_formula
+from trl_rewards_plugin.runs.reward_description import reward_formula
 from trl_rewards_plugin.text import MINUS, number
 
 TIMES = "\N{MULTIPLICATION SIGN}"

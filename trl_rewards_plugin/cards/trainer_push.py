@@ -1,4 +1,4 @@
-"""The Trainer's hooks for the Hub, `push_to_hub()` and `args.push_to_hub`, as uploads of `push.py`.
+"""The Trainer's hooks for the Hub, `push_to_hub()` and `args.push_to_hub`, as uploads of `folder_push.py`.
 
 The Trainer of transformers uploads whatever is in its output folder, pickles included, and in the background after
 each save; here each upload is the bare model with its card, in one commit.
@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
 from trl_rewards_plugin.cards.callback import ModelCardCallback
-from trl_rewards_plugin.cards.push import push_to_hub
+from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.upload import open_repository as open_hub_repository

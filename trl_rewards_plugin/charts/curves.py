@@ -1,83 +1,61 @@
-"""The reward and KL curves as a picture. Leaves out: where the log comes from, and the card that shows the picture."""
+"""`reward_curve.png`: reward with its components, KL, response length and entropy of a run, as matplotlib draws them.
+
+Leaves out: the numbers (`series.py`), and who shows the picture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from trl_rewards_plugin.charts.picture import new_figure, save_picture
+from trl_rewards_plugin.charts.series import SCORES, Log, Series, panels, series_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def rollout_rows(log_history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The log's one row a rollout, which has the mean reward."""
-    return [row for row in log_history if "objective/scores" in row]
-
-
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """(T,) mean of the last `window` values at each step, of fewer at the start."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
-    return means
+HELD_OUT = 1  # colour of evaluations; the reward has 0, its components those from 2 on
 
 
-def save_reward_curve(log_history: Sequence[Mapping[str, Any]], path: Path, components: Sequence[str]) -> None:
-    """Draws mean reward and components of each rollout, raw and smoothed, above the KL to the reference."""
-    # The object interface: pyplot would keep global state and may look for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def save_reward_curve(log_history: Log, path: Path) -> None:
+    """Draws the curves of a `trainer.state.log_history`, or that it has no rollout.
 
-    rows = rollout_rows(log_history)
-    episodes = np.array([row.get("episode", index + 1) for index, row in enumerate(rows)], dtype=np.float64)
-    window = max(1, len(rows) // 10)
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    series = {"reward": "objective/scores"}
-    if len(components) > 1:
-        series |= {name: _component_key(rows, name) for name in components}
-    for index, (label, key) in enumerate(series.items()):
-        _draw(top, episodes, rows, key, window, label=label, color=f"C{index}", width=2.5 if index == 0 else 1.6)
-    top.set_ylabel("mean of a rollout")
-    top.set_title(f"Training reward (bold: mean of the last {window} rollouts)" if window > 1 else "Training reward")
-    if rows:
-        top.legend(loc="best", frameon=False)
-    _draw(bottom, episodes, rows, "objective/kl", window, label="KL", color="0.25", width=1.6)
-    bottom.set_ylabel("KL to the start\n(nats a response)")
-    bottom.set_xlabel("episodes (prompts answered)")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    # Without its own metadata matplotlib writes its version, and equal runs would differ after an upgrade.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    Each rollout is a thin line, the mean of the last tenth of the rollouts a bold one, each evaluation a point.
+    """
+    found = panels([log_history])
+    components = [panel for panel in found if panel.is_component]
+    below = [panel for panel in found if panel.key != SCORES and not panel.is_component]
+    rows = [[SCORES] * max(len(below), 1)] + ([[panel.key for panel in below]] if below else [])
+    figure = new_figure(10, 6.5)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.2, hspace=0.25)
+    axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, 2][: len(rows)])
+    for panel in found:
+        if not panel.is_component:
+            _draw(axes[panel.key], series_of(log_history, panel, panel.title, 0))
+            axes[panel.key].set_title(f"{panel.title} ({panel.unit})", loc="left", fontsize=11)
+            axes[panel.key].set_xlim(left=0)
+    for colour, panel in enumerate(components, start=HELD_OUT + 1):
+        series = series_of(log_history, panel, panel.title, colour)
+        _draw(axes[SCORES], [each for each in series if not each.held_out])
+    if found:
+        figure.legend(*axes[SCORES].get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False)
+    else:
+        axes[SCORES].set_axis_off()
+        axes[SCORES].text(0.5, 0.5, "The log has no rollout yet.", ha="center", transform=axes[SCORES].transAxes)
+    figure.supxlabel("episodes (responses)", fontsize=10)
+    save_picture(figure, axes.values(), path)
 
 
-def _component_key(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """`rewards/<name>/mean`, as a combined reward logs its components in TRL; a lone reward is `rewards/<name>`."""
-    key = f"rewards/{name}/mean"
-    return key if any(key in row for row in rows) else f"rewards/{name}"
-
-
-def _draw(
-    axes: Any,
-    episodes: np.ndarray,
-    rows: Sequence[Mapping[str, Any]],
-    key: str,
-    window: int,
-    *,
-    label: str,
-    color: str,
-    width: float,
-) -> None:
-    known = np.array([key in row for row in rows], dtype=bool)
-    if not known.any():
-        return
-    values = np.array([row[key] for row in rows if key in row], dtype=np.float64)
-    marker = "o" if len(values) == 1 else None
-    if window > 1:
-        axes.plot(episodes[known], values, color=color, alpha=0.25, linewidth=1)
-    axes.plot(
-        episodes[known], moving_average(values, window), color=color, linewidth=width, label=label, marker=marker
-    )
+def _draw(axes: Axes, series: Sequence[Series]) -> None:
+    for each in series:
+        if each.held_out:
+            (points,) = axes.plot(each.episodes, each.values, "o--", markersize=4.5, linewidth=1, color=f"C{HELD_OUT}")
+            points.set(label="held-out prompts", clip_on=False, zorder=3)
+            continue
+        colour, label = f"C{each.index}", each.name
+        if each.window > 1:
+            axes.plot(each.episodes, each.values, color=colour, alpha=0.3, linewidth=1)
+            label = f"{each.name} (bold: mean of {each.window} rollouts)" if each.index == 0 else each.name
+        marker = "o" if len(each.values) == 1 else None
+        axes.plot(each.episodes, each.means, color=colour, linewidth=2, marker=marker, label=label)

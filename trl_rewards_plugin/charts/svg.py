@@ -1,19 +1,22 @@
-"""The frame that all charts share: an SVG element tree with axes, ticks, grid and words. Leaves out: the data's marks.
+"""An SVG chart: axes over given ranges, and whatever marks are added. Leaves out: what the marks mean.
 
-A tree, not joined strings: whatever a run is called, the picture stays well-formed. Colours and letter sizes are
-classes that the page's style sheet knows, so that one picture serves light and dark.
+A template with escaping writes it, so that the picture stays well-formed whatever a run is called. Colours and letter
+sizes are classes that the page's style sheet knows: one picture serves light and dark.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from trl_rewards_plugin.cards.markdown import one_line
-from trl_rewards_plugin.charts.axis import Scale, nice_ticks, tick_labels
+from trl_rewards_plugin.charts.axis import nice_ticks, tick_labels
+from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 30, 40
@@ -21,72 +24,59 @@ COLOURS = 8
 """Series have the classes s0 to s7; from the ninth on they come again, dashed."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """An SVG with its axes drawn.
+@dataclass
+class Chart:
+    """A chart.
 
     Attributes:
-        root: The `svg` element.
-        x, y: From numbers to places in it.
-    """
-
-    root: Element
-    x: Scale
-    y: Scale
-
-    def to_string(self) -> str:
-        """The markup."""
-        return ElementTree.tostring(self.root, encoding="unicode")
-
-
-def frame(
-    title: str,
-    x_label: str,
-    y_label: str,
-    x_range: tuple[float, float],
-    y_range: tuple[float, float],
-    told: str,
-    *,
-    least_y_step: float = 0.0,
-) -> Frame:
-    """Axes over the given ranges.
-
-    Args:
-        title: What the picture is called where it cannot be seen.
-        told: What it shows, in words, likewise.
+        title, description: What it is called and shows, in words, where it cannot be seen.
+        x_label, y_label: Of the axes.
+        x_range, y_range: Numbers at the ends of the axes.
         least_y_step: Between two ticks of the y axis.
+        marks: SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     """
-    root = Element("svg", {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-label": clean(f"{title}. {told}")})
-    x, y = Scale(*x_range, LEFT, WIDTH - RIGHT), Scale(*y_range, HEIGHT - BOTTOM, TOP)
-    ticks = nice_ticks(*y_range, most=8, least_step=least_y_step)
-    for tick, label in zip(ticks, tick_labels(ticks), strict=True):
-        height = place(y(tick))
-        SubElement(root, "path", {"class": "grid", "d": f"M{LEFT} {height}H{WIDTH - RIGHT}"})
-        add_text(root, label, LEFT - 6, float(height) + 4, anchor="end")
-    ticks = nice_ticks(*x_range)
-    for tick, label in zip(ticks, tick_labels(ticks), strict=True):
-        SubElement(root, "path", {"class": "axis", "d": f"M{place(x(tick))} {HEIGHT - BOTTOM}v4"})
-        add_text(root, label, float(x(tick)), HEIGHT - BOTTOM + 18, anchor="middle")
-    SubElement(root, "path", {"class": "axis", "d": f"M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"})
-    add_text(root, y_label, 4, 14)
-    add_text(root, x_label, WIDTH - RIGHT, HEIGHT - 4, anchor="end")
-    return Frame(root, x, y)
 
+    title: str
+    description: str
+    x_label: str
+    y_label: str
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    least_y_step: float = 0.0
+    marks: list[tuple[str, Mapping[str, Any], Sequence[str]]] = field(default_factory=list)
 
-def add_text(parent: Element, text: str, x: float, y: float, *, anchor: str = "start") -> None:
-    """Words at a place."""
-    SubElement(parent, "text", {"x": f"{x:g}", "y": f"{y:g}", "text-anchor": anchor}).text = clean(text)
+    def x(self, values: np.ndarray | float) -> np.ndarray:
+        """Places of `values` from left to right, of their shape."""
+        return np.asarray(np.interp(values, self.x_range, (LEFT, WIDTH - RIGHT)))
 
+    def y(self, values: np.ndarray | float) -> np.ndarray:
+        """Places of `values`, of their shape; a picture's height grows downwards."""
+        return np.asarray(np.interp(values, self.y_range, (HEIGHT - BOTTOM, TOP)))
 
-def add_path(parent: Element, x: np.ndarray, y: np.ndarray, kind: str) -> Element:
-    """A line through (P,) places."""
-    points = " ".join(f"{place(left)},{place(top)}" for left, top in zip(x, y, strict=True))
-    return SubElement(parent, "polyline", {"class": kind, "points": points})
+    def add_line(self, kind: str, x: np.ndarray, y: np.ndarray) -> None:
+        """A line of class `kind` through (P,) numbers."""
+        points = " ".join(f"{place(left)},{place(top)}" for left, top in zip(self.x(x), self.y(y), strict=True))
+        self.marks.append(("polyline", {"class": kind, "points": points}, ()))
 
+    def add_dot(self, kind: str, x: float, y: float, radius: float, tooltip: Sequence[str] = ()) -> None:
+        """A dot of class `kind` at a point."""
+        attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
+        self.marks.append(("circle", attributes, tooltip))
 
-def add_tooltip(parent: Element, text: str) -> None:
-    """What the browser shows when the pointer rests on `parent`."""
-    SubElement(parent, "title").text = "\n".join(clean(line) for line in text.split("\n"))
+    def add_box(self, kind: str, low: float, high: float, tooltip: Sequence[str]) -> None:
+        """A box of class `kind` from `low` to `high`, as high as the chart."""
+        left, right = self.x(np.array([low, high]))
+        attributes = {"class": kind, "x": place(left), "width": place(right - left)}
+        self.marks.append(("rect", attributes | {"y": TOP, "height": HEIGHT - BOTTOM - TOP}, tooltip))
+
+    def to_svg(self) -> str:
+        """The markup."""
+        x_ticks, y_ticks = nice_ticks(*self.x_range), nice_ticks(*self.y_range, 8, self.least_y_step)
+        return _template().render(
+            chart=self,
+            x_ticks=zip(self.x(np.array(x_ticks)), tick_labels(x_ticks), strict=True),
+            y_ticks=zip(self.y(np.array(y_ticks)), tick_labels(y_ticks), strict=True),
+        )
 
 
 def series_class(index: int) -> str:
@@ -99,6 +89,23 @@ def place(value: float | np.ndarray) -> str:
     return f"{float(value):.1f}".removesuffix(".0")
 
 
-def clean(text: str) -> str:
-    """`text` on one line, without the control characters that XML cannot hold."""
-    return one_line(text)
+def escaping_environment(folder: Path) -> Environment:
+    """Templates in `folder`; whatever they are given is escaped."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = escaping_environment(Path(__file__).parent)
+    # XML holds no control characters, not even escaped.
+    environment.filters |= {"clean": one_line, "place": place}
+    environment.globals |= {
+        "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "bottom": HEIGHT - BOTTOM
+    }  # fmt: skip
+    return environment.get_template("chart.svg.jinja")

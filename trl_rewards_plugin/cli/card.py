@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """Writes RUN/README.md and optionally its page; returns the exit code."""
     from trl_rewards_plugin.cards.model_card import write_model_card
     from trl_rewards_plugin.cards.preview import preview_html
+    from trl_rewards_plugin.runs.writing import write_text
 
     arguments = _parser().parse(argv)
     folder = Path(arguments.run)
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.preview is not None:
         page = preview_html(path.read_text(encoding="utf-8"), folder)
         if arguments.preview:
-            Path(arguments.preview).write_text(page, encoding="utf-8")
+            write_text(Path(arguments.preview), page)
             print(f"Page: {arguments.preview}")
         else:
             _show(page)

@@ -1,36 +1,197 @@
-"""The parser of the subcommands that take few options: both spellings of a flag, errors in the package's words."""
+"""The parser of every subcommand: flags from a dataclass's fields, and a YAML file of defaults behind `--config`.
+
+A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown is refused with the nearest known one.
+Leaves out: the flags themselves, which each subcommand or its dataclass declares.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import NoReturn
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
+
+Settings = TypeVar("Settings")
+_BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that takes `--dry_run` for `--dry-run` and refuses what it does not know with a hint."""
+    """An `ArgumentParser` whose errors are `InputError`s.
+
+    Attributes:
+        types: Field -> its annotation, of the fields that became flags.
+        hints: Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key.
+    """
+
+    types: Mapping[str, Any] = {}
+    hints: Mapping[str, str] = {}
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing two screens of usage."""
-        raise InputError("options that fit", message, f"see {self.prog} --help")
+        raise InputError("values that fit their flags", message, f"see {self.prog} --help")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The options in `argv`.
+        """The values in `argv`, or their defaults.
 
         Raises:
-            InputError: an unknown option, or a value that does not fit.
+            InputError: an unknown flag, or a value that does not fit.
         """
-        values, unknown = self.parse_known_intermixed_args([_dashed(argument) for argument in argv])
+        values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
-            known = [flag for action in self._actions for flag in action.option_strings]
-            step = suggestion(unknown[0].partition("=")[0], known, f"see {self.prog} --help", "{}")
+            step = self._next_step(unknown[0].partition("=")[0], self._option_string_actions, "--")
             raise InputError(f"options of {self.prog}", " ".join(unknown), step)
         return values
 
+    def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:
+        """Makes the settings in the file of `--config` the flags' defaults; returns what the file holds.
 
-def _dashed(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
+        Args:
+            ignored: Keys that may be in the file and are no settings.
+
+        Raises:
+            InputError: no such file, an unknown key, or a value that does not fit.
+        """
+        path = self.parse([argument for argument in argv if argument not in ("-h", "--help")]).config
+        if path is None:
+            return {}
+        content = read_config(Path(path))
+        for key, value in content.items():
+            if key not in (*self.types, *ignored):
+                step = self._next_step(str(key), self.types, "")
+                raise InputError(f"settings of {self.prog} in {path}", repr(key), step)
+            if key in self.types:
+                self.set_defaults(**{key: self._value(key, value, path)})
+        return content
+
+    def _normalise(self, argv: Sequence[str]) -> list[str]:
+        known, arguments = self._option_string_actions, []
+        for argument, following in zip(argv, [*argv[1:], ""], strict=False):
+            flag, equals, value = argument.partition("=")
+            if flag.startswith("--") and flag not in known and flag.replace("_", "-") in known:
+                flag = flag.replace("_", "-")
+            action = known.get(flag)
+            is_switch = action is not None and action.nargs == "?" and action.const is True
+            if is_switch and self._get_positional_actions() and not equals and following.lower() not in _BOOLEANS:
+                # argparse would read the positional argument in `--overwrite runs/x` as the value of the switch.
+                equals, value = "=", "true"
+            arguments.append(flag + equals + value)
+        return arguments
+
+    def _next_step(self, word: str, known: Iterable[str], prefix: str) -> str:
+        hint = self.hints.get(word.removeprefix("--").replace("-", "_"))
+        if hint is not None:
+            return hint.replace("{}", prefix)
+        return suggestion(word, known, f"see {self.prog} --help", "{}" if prefix else "{!r}")
+
+    def _value(self, key: str, value: Any, path: str) -> Any:
+        """`value` as the field's type wants it: text and numbers mean what they mean after a flag."""
+        kinds = _kinds(self.types[key])
+        if value is None or type(value) in kinds:
+            return value
+        convert: Any = next(action.type for action in self._actions if action.dest == key)
+        try:
+            if isinstance(value, list | dict) or kinds & {list, dict}:
+                raise TypeError
+            return convert(str(value))
+        except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
+            raise InputError(f"a valid {key} in {path}", repr(value), f"see {self.prog} --help") from error
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or action.default is False
+        return action.help if says_nothing else super()._get_help_string(action)
+
+
+def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **options: Any) -> Parser:
+    """A parser with `--config` and a flag for every field of the dataclasses `kinds`.
+
+    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s.
+
+    Args:
+        hints: See `Parser`.
+        **options: Of `ArgumentParser`: `prog`, `usage`, `description`.
+    """
+    from trl import TrlParser
+
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", metavar="FILE.yaml", help="file with any of the options below; flags override it")
+    fields = TrlParser(kinds, add_help=False)
+    parser = Parser(parents=[config, fields], formatter_class=_Help, allow_abbrev=False, **options)
+    parser.types = {key: hint for kind in kinds for key, hint in get_type_hints(kind).items()}
+    parser.hints = hints or {}
+    for action in parser._actions:
+        if dict in _kinds(parser.types.get(action.dest)) and str not in _kinds(parser.types[action.dest]):
+            action.type = _json_object
+    return parser
+
+
+def parse_settings(
+    kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, **options: Any
+) -> Settings:
+    """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
+
+    Args:
+        positional: The field that may also be given without its flag.
+        metavar: What help calls it.
+        **options: See `settings_parser`.
+
+    Raises:
+        InputError: an unknown flag or key, or a value that does not fit.
+    """
+    parser = settings_parser(kind, **options)
+    parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
+    parser.load_config(argv)
+    values = vars(parser.parse(argv))
+    given = values.pop("positional")
+    if given is not None:
+        if values[positional] != parser.get_default(positional):
+            found = f"{given} and --{positional} {values[positional]}"
+            raise InputError(f"one {positional}", found, "leave one of them out")
+        values[positional] = given
+    del values["config"]
+    return kind(**values)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; as in TRL, what stands under `env` is set in the environment instead.
+
+    Raises:
+        InputError: no such file, or not a mapping.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"valid YAML in {path}", " ".join(str(error).split()), "fix the file") from error
+    if not isinstance(values, dict):
+        step = "write one setting per line, such as learning_rate: 1.0e-5"
+        raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)
+    os.environ.update({key: str(value) for key, value in (values.pop("env", None) or {}).items()})
+    return values
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """`list[int] | None` -> list and NoneType."""
+    members = get_args(annotation) if isinstance(annotation, UnionType) or get_origin(annotation) is Union else ()
+    return {get_origin(member) or member for member in members or (annotation,)}
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"invalid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object in braces, got {text}")
+    return value

@@ -6,16 +6,15 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.nearest import suggestion
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
-    "train": ("trl_rewards_plugin.cli.train", "teach an encoder-decoder by PPO what classifiers prefer"),
+    "train": ("trl_rewards_plugin.cli.train", "train an encoder-decoder with PPO on the scores of classifiers"),
     "report": ("trl_rewards_plugin.cli.report", "write one or more runs as a page of curves, numbers and outputs"),
-    "evaluate": ("trl_rewards_plugin.cli.evaluate", "measure outputs by any metrics, and compare two models"),
-    "score": ("trl_rewards_plugin.cli.score", "score the texts of a file by a reward"),
+    "evaluate": ("trl_rewards_plugin.cli.evaluate", "evaluate outputs with any metrics, and compare two models"),
+    "score": ("trl_rewards_plugin.cli.score", "score the texts of a file with a reward"),
     "card": ("trl_rewards_plugin.cli.card", "render a run's model card again, and show it"),
     "push": ("trl_rewards_plugin.cli.push", "upload a run's model, or a metric as a Space, to the Hub"),
 }

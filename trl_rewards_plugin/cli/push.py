@@ -1,6 +1,6 @@
 """`trl-rewards push RUN user/name`: a run folder, or a metric as a Space, to the Hub.
 
-Leaves out: the upload itself (`cards/push.py`, `hub/upload.py`).
+Leaves out: the upload itself (`cards/folder_push.py`, `hub/upload.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 
 def main(argv: Sequence[str]) -> int:
     """Uploads as the flags say; returns the exit code."""
-    from trl_rewards_plugin.cards.push import plan_push, push_to_hub
+    from trl_rewards_plugin.cards.folder_push import plan_push, push_to_hub
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)

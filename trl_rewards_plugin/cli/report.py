@@ -1,4 +1,4 @@
-"""`trl-rewards report RUN [RUN ...]`: runs as one HTML page. Leaves out: what the page tells (`report/`)."""
+"""`trl-rewards report RUN [RUN ...]`: runs as one HTML page. Leaves out: the page itself (`report/`)."""
 
 from __future__ import annotations
 

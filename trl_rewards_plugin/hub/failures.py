@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, causes
 
 _RETRY = "run the same again: what has arrived is not sent twice"
 
@@ -25,14 +23,6 @@ class UploadError(RuntimeError):
     def __reduce__(self) -> tuple[type[UploadError], tuple[str, str]]:
         # The default would call UploadError(message) with one argument when it crosses a process border.
         return type(self), (self.found, self.next_step)
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it was raised from, outermost first."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 def status_of(error: BaseException) -> int | None:

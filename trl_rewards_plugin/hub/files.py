@@ -18,22 +18,31 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.utils.sha import git_hash
 
-from trl_rewards_plugin.cards.markdown import is_hub_id
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs.layout import (
+    CARD,
+    CHECKPOINTS,
+    CONFIG,
+    HELD_OUT,
+    METRICS,
+    REWARD_CURVE,
+    ROLLOUTS,
+    RUN_STATE,
+    TRAINER_STATE,
+    VALUE_HEAD,
+    is_housekeeping,
+)
+from trl_rewards_plugin.text import is_hub_id
 
-CARD = "README.md"
-COMPLETIONS = "completions.parquet"
-COMPLETIONS_OF_TRAINING = "completions"
-"""Folder with the texts of every rollout."""
 MODEL_FILES = (
     CARD, "LICENSE*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-    "source.spm", "target.spm", "chat_template.jinja", "preprocessor_config.json", "metrics.json", "config.yaml",
-    "reward_curve.png", ".eval_results/*.yaml",
+    "source.spm", "target.spm", "chat_template.jinja", "preprocessor_config.json", METRICS, CONFIG,
+    REWARD_CURVE, ".eval_results/*.yaml",
 )  # fmt: skip
 STATE = (
-    "checkpoint-*", "*.bin", "*.pt", "*.pth", "value_head.safetensors", "trainer_state.json", "ppo_state.json",
+    CHECKPOINTS, "*.bin", "*.pt", "*.pth", VALUE_HEAD, TRAINER_STATE, RUN_STATE,
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
 SPACE_FILES = (CARD, "app.py", "requirements.txt")
@@ -100,7 +109,7 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     left_out: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or any(parent in left_out for parent in _parents(name)):
+        if path.is_dir() or is_housekeeping(path.name) or any(parent in left_out for parent in _parents(name)):
             continue
         place, reason = _reason_to_leave_out(name, include_completions)
         if reason is None:
@@ -116,9 +125,9 @@ def _reason_to_leave_out(name: str, include_completions: bool) -> tuple[str, str
     for place in (*_parents(name), name):
         if any(fnmatch(place, pattern) for pattern in STATE):
             return place, "training state"
-    if COMPLETIONS_OF_TRAINING in _parents(name):
-        return COMPLETIONS_OF_TRAINING, "prompts and outputs of every rollout"
-    if name == COMPLETIONS:
+    if ROLLOUTS in _parents(name):
+        return ROLLOUTS, "prompts and outputs of every rollout"
+    if name == HELD_OUT:
         return name, None if include_completions else "prompts and outputs; upload them with --include-completions"
     known = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in MODEL_FILES)
     return name, None if known else "not a file of a model"

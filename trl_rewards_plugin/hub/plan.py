@@ -12,10 +12,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import CARD, Selection, UploadFile, select_space
+from trl_rewards_plugin.hub.files import Selection, UploadFile, select_space
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secrets import check_content
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.runs.layout import CARD
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.runs.layout import CARD
 
 _PATTERNS = {
     "a Hugging Face token": rb"(?:hf|api_org)_[A-Za-z0-9]{30,}",
@@ -29,7 +30,7 @@ _PATTERNS = {
 SECRETS = {kind: re.compile(rb"(?<![A-Za-z0-9])(?:" + pattern + rb")") for kind, pattern in _PATTERNS.items()}
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
-    "README.md", "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
+    CARD, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from huggingface_hub import CommitOperationDelete, HfApi
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import explain, is_transient
-from trl_rewards_plugin.hub.files import CARD
 from trl_rewards_plugin.hub.plan import UploadPlan, check_name
 from trl_rewards_plugin.hub.remote import (
     Changes,
@@ -31,6 +30,7 @@ from trl_rewards_plugin.hub.remote import (
     read_text,
 )
 from trl_rewards_plugin.hub.stamp import is_untouched
+from trl_rewards_plugin.runs.layout import CARD
 
 _Result = TypeVar("_Result")
 # Seconds before each further attempt.

@@ -1,21 +1,22 @@
 """ClassifierMetric: one label of a text classifier as an `evaluate` metric. The modules beside this file name it.
 
 The scores are those of `ClassifierReward`: a text gets the same number as a reward and as a metric. Leaves out: what a
-module tells of itself (description, citation, examples), which is in its own script.
+module says of itself (description, citation, examples), which is in its own script.
 """
 
 import math
 from collections.abc import Iterable
 from typing import Any
 
+import datasets
 import evaluate
 
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import ClassifierReward
+from trl_rewards_plugin.rewards.inference.score_types import SCORE_TYPES
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.presets import PRESETS
-from trl_rewards_plugin.rewards.score_types import SCORE_TYPES
 from trl_rewards_plugin.rewards.texts import as_texts
 
 PRESET_OF = {"default": "article", "tiny": "tiny"}
@@ -24,10 +25,46 @@ PRESET_OF = {"default": "article", "tiny": "tiny"}
 THRESHOLDS = {"probability": 0.5, "logit": 0.0, "log_probability": math.log(0.5)}
 
 
+_INPUTS_DESCRIPTION = """
+Config names, the second argument of `evaluate.load`:
+    default: {default}, from the Hub.
+    tiny: the small judge inside trl_rewards_plugin; offline, for demonstration and tests only.
+    any other: a text classifier's Hub id or folder, with label="..." (name or index of the label that is scored).
+
+Args:
+    predictions (list of str): texts. Of each, as many tokens are read as the judge has positions, at most 512; the
+        rest is cut off.
+    score_type (str): "probability" (default), "logit" (raw) or "log_probability" (nats).
+    threshold (float): for `share_above`; by default 0.5 for probabilities, 0 for logits, log(0.5) for log
+        probabilities.
+    batch_size (int): texts in a forward pass; by default as many as fit into 16,384 tokens.
+    device (str or torch.device): where to score from now on; by default where the judge is, which at first is this
+        process's own accelerator, or the CPU.
+
+Returns:
+    {name} (float): mean score; None of no texts.
+    scores (list of float): each text's score.
+    share_above (float): share of the texts that score above the threshold; None of no texts.
+
+Raises (all are ValueErrors):
+    predictions: None where nothing was added before, a single string, or a list that holds anything but texts.
+    An empty list is no error: the mean and the share are then None.
+    score_type, threshold, batch_size: an unknown score type, a threshold that is no number, no positive whole number.
+    evaluate.load: a model without label, or a label that the model does not have (the message lists its labels).
+
+Examples:
+{examples}"""
+
+
+def inputs_description(name: str, default: str, examples: str) -> str:
+    """What the module `name` says of its arguments, with its own default judge and examples."""
+    return _INPUTS_DESCRIPTION.format(name=name, default=default, examples=examples)
+
+
 class ClassifierMetric(evaluate.Metric):
     """Mean score of texts by one classifier, with each text's score and the share above a threshold.
 
-    Subclasses set `component` and implement `_info`, with the one feature "predictions" of strings.
+    Subclasses set `component` and give their `_info` by `text_metric_info`.
 
     Args:
         config_name: "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`.
@@ -83,6 +120,17 @@ class ClassifierMetric(evaluate.Metric):
             **self._judge, name=self.component, score_type=score_type, batch_size=batch_size, device=device
         )
         return summary(self.name, reward(predictions), limit)
+
+
+def text_metric_info(description: str, citation: str, inputs: str, judge: str) -> evaluate.MetricInfo:
+    """The `_info` of a metric of texts whose default judge is the Hub's `judge`."""
+    return evaluate.MetricInfo(
+        description=description,
+        citation=citation,
+        inputs_description=inputs,
+        features=datasets.Features({"predictions": datasets.Value("string")}),
+        reference_urls=[f"https://huggingface.co/{judge}"],
+    )
 
 
 def judge_entry(component: str, judge: str, label: str | int | None = None) -> dict[str, Any]:

@@ -25,8 +25,6 @@ def paired_gain(
     Args:
         before: N scores; a pair with a None or NaN in it is left out.
         after: N scores of the same prompts in the same order.
-        resamples: Draws of the bootstrap.
-        seed: Of its generator.
 
     Returns:
         `{"reward_gain": mean, "ci95": [low, high], "share_improved": share, "n": pairs}`; None for the numbers where
@@ -58,10 +56,10 @@ def paired_bootstrap(
     `resamples` draws of N indices i with replacement. Efron & Tibshirani, An Introduction to the Bootstrap, 13.3.
 
     Args:
-        before: (N,) one number a prompt.
+        before: (N,) one number per prompt.
         after: (N,) of the same prompts in the same order.
         resamples: Draws.
-        seed: Of a generator of its own; the global one is left alone.
+        seed: Of its own generator; the global one is left alone.
         level: Share of the resampled means inside the interval.
     """
     before, after = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
@@ -80,16 +78,12 @@ def paired_bootstrap(
 def as_scores(values: Any, what: str) -> list[float | None]:
     """N scores as a list: finite numbers, NaN or None.
 
-    Args:
-        values: N scores in any iterable.
-        what: Their name, for the error.
-
     Raises:
         InputError: no list of scores, or one of them is infinite or no number; its place is named.
     """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise InputError(
-            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score a prompt"
+            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score per prompt"
         )
     listed = list(values)
     for place, value in enumerate(listed):

@@ -6,18 +6,17 @@ two sisters until `unregister()`. Importing this module changes nothing. Leaves 
 
 from typing import Any
 
-import transformers.pipelines as host
+import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
-from trl_rewards_plugin.unreachable import what_to_do
 
 _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
     "text2text-generation": Text2TextGenerationPipeline,
@@ -31,7 +30,7 @@ _DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")
 _T5 = ("google-t5/t5-base", "a9723ea")
 
 _taken_off: dict[str, str] = {}
-"""What `register` took off the host's table of removed tasks, for `unregister`."""
+"""What `register` took off transformers' table of removed tasks, for `unregister`."""
 
 
 def text2text_pipeline(
@@ -46,7 +45,7 @@ def text2text_pipeline(
     model_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """A pipeline for an encoder-decoder, on any transformers, without touching its registry.
+    """A pipeline for an encoder-decoder; transformers' registry is not touched.
 
     Args:
         model: Hub id, folder, "bundled:NAME", or a loaded model.
@@ -63,9 +62,6 @@ def text2text_pipeline(
     """
     pipeline_class = _class_of(task)
     source = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
-    if _host_has_them():
-        options = {"dtype": dtype, "model_kwargs": model_kwargs, **source, **kwargs}
-        return host.pipeline(task, model=model, tokenizer=tokenizer, **options)
     name = resolve(str(model)) if not hasattr(model, "config") else model.config.name_or_path
     if not hasattr(model, "config"):
         model = _load(name, {"dtype": dtype, **source, **(model_kwargs or {})})
@@ -79,11 +75,6 @@ def text2text_pipeline(
 
 
 def _load(name: str, options: dict[str, Any]) -> Any:
-    """The model of that name.
-
-    Raises:
-        InputError: there is none, or it cannot be had.
-    """
     try:
         return AutoModelForSeq2SeqLM.from_pretrained(name, **options)
     except OSError as error:
@@ -97,8 +88,8 @@ def _load(name: str, options: dict[str, Any]) -> Any:
 def register(*tasks: str) -> None:
     """Brings back `pipeline(task, model=...)` for text2text-generation, summarization and translation.
 
-    Registers this module's classes with transformers, and takes the names off the table by which transformers 5
-    refuses them. On transformers 4, which has these tasks, it does nothing; a second call neither.
+    Registers this module's classes with transformers, and takes the names off the table by which it refuses them. A
+    second call does nothing.
 
     Args:
         *tasks: Further names of the form `translation_XX_to_YY`: transformers 5 looks a task up by its exact name.
@@ -108,9 +99,7 @@ def register(*tasks: str) -> None:
         InputError: a name of another form, or a task that someone else has registered. Nothing is changed then.
     """
     classes = {task: _class_of(task) for task in (*_CLASSES, *_T5_PAIRS, *tasks)}
-    if _host_has_them():
-        return
-    registry = host.PIPELINE_REGISTRY
+    registry = hf_pipelines.PIPELINE_REGISTRY
     for task, pipeline_class in classes.items():
         if task in registry.supported_tasks and registry.supported_tasks[task]["impl"] is not pipeline_class:
             found = registry.supported_tasks[task]["impl"]
@@ -120,18 +109,18 @@ def register(*tasks: str) -> None:
             continue
         default = {"model": _DEFAULT_MODELS.get(task, _T5)}
         registry.register_pipeline(task, pipeline_class, pt_model=AutoModelForSeq2SeqLM, default=default, type="text")
-        # The host marks the class, and would save a copy of this file as custom code beside every pipeline's model.
+        # Else a copy of this file is saved as custom code beside every pipeline's model.
         del pipeline_class._registered_impl
-    removed = _removed_tasks()
+    removed = hf_pipelines.REMOVED_TASKS
     _taken_off.update({task: removed.pop(task) for task in _CLASSES if task in removed})
 
 
 def unregister() -> None:
     """Takes back what `register` did; does nothing where nothing was registered."""
-    supported = host.PIPELINE_REGISTRY.supported_tasks
+    supported = hf_pipelines.PIPELINE_REGISTRY.supported_tasks
     for task in [task for task, entry in supported.items() if entry["impl"] in _CLASSES.values()]:
         del supported[task]
-    _removed_tasks().update(_taken_off)
+    hf_pipelines.REMOVED_TASKS.update(_taken_off)
     _taken_off.clear()
 
 
@@ -141,13 +130,3 @@ def _class_of(task: str) -> type[Text2TextGenerationPipeline]:
     if task not in _CLASSES:
         raise InputError(f"a task, one of {', '.join(_CLASSES)}, translation_XX_to_YY", repr(task), "use one of these")
     return _CLASSES[task]
-
-
-def _removed_tasks() -> dict[str, str]:
-    """The host's table of refused names; early releases of version 5 have none."""
-    return getattr(host, "REMOVED_TASKS", {})
-
-
-def _host_has_them() -> bool:
-    """Whether transformers brings these pipelines itself, as version 4 does."""
-    return hasattr(host, "Text2TextGenerationPipeline")

@@ -1,6 +1,6 @@
 """The pipeline classes for encoder-decoders that transformers 5 took away, on transformers' own `Pipeline`.
 
-Arguments and outputs are those of transformers 4. Leaves out: chats, building and registering (`pipelines.py`), and
+Arguments and outputs are those of transformers 4. Leaves out: chats, building and registering (`__init__.py`), and
 generation defaults of its own (transformers 4.46 has none either; 4.57 added 256 new tokens and 4 beams): the model's
 generation config decides, so that a pipeline says what `generate` says.
 """
@@ -52,7 +52,7 @@ class Text2TextGenerationPipeline(Pipeline):
         InputError: a model that is no encoder-decoder, an input that is no text, or an output without text and ids.
     """
 
-    # Everything that generate takes is handled here: the host's own way changed between the releases of version 5.
+    # Everything that generate takes is handled here: transformers' own way changed between releases.
     _pipeline_calls_generate = False
     _load_processor = False
     _load_image_processor = False
@@ -88,7 +88,7 @@ class Text2TextGenerationPipeline(Pipeline):
         stop_sequence: str | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        # The host merges a call's dictionaries over those of the constructor: they hold what was given, and no more.
+        # A call's dictionaries are merged over those of the constructor: they hold what was given, and no more.
         preprocess = {} if truncation is None else {"truncation": truncation}
         postprocess = {
             "return_tensors": return_tensors,
@@ -109,7 +109,7 @@ class Text2TextGenerationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """See the class."""
-        # Columns of data sets and tuples are sequences that the host would hand on whole.
+        # Columns of data sets and tuples are sequences that transformers would pass on whole.
         if isinstance(inputs, Sequence) and not isinstance(inputs, str):
             inputs = list(inputs)
             if not inputs:
@@ -141,7 +141,7 @@ class Text2TextGenerationPipeline(Pipeline):
         batch, input_length = model_inputs["input_ids"].shape
         self.check_inputs(input_length, *self._limits(settings))
         inputs = {
-            # The host's batching makes a list of what is no tensor: the target language, which is the same for all.
+            # transformers' batching makes a list of what is no tensor: the target language, which is the same for all.
             key: value[0] if isinstance(value, list) else value
             for key, value in model_inputs.items()
         }

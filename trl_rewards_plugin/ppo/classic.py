@@ -6,14 +6,14 @@
         stats = trainer.step(batch["input_ids"], responses, reward(texts))
         trainer.log_stats(stats, {**batch, "response": texts}, scores)
 
-`step` learns by the same `update` as `train`. Leaves out: saving, evaluation and callbacks between steps, which are
-the loop's own (`save_model`, `evaluate`), and what would make the sampled policy another than the scored one.
+`step` learns by the same `update` as `train`. Leaves out: saving, evaluation and callbacks between steps, which are up
+to the loop (`save_model`, `evaluate`), and settings under which the sampled policy would not be the scored one.
 """
 
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,9 +23,12 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import align_special_tokens
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.config import FIELD_INSTEAD, NEUTRAL_GENERATION, Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config_rules import FIELD_INSTEAD, NEUTRAL_GENERATION
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -52,19 +55,24 @@ CLASSIC_NAMES = {
     "tokens/responses_len_mean": "tokens/responses_len_mean",
 }
 REFUSED = {
-    "length_sampler": "leave it out: a length drawn from outside is no choice of the policy; max_new_tokens cuts",
+    "length_sampler": "leave it out: a length that is drawn elsewhere is not the policy's; max_new_tokens cuts",
     "generate_ref_response": "evaluate() compares with the reference; or call trainer.ref_model.generate",
     "return_prompt": "a decoder's output does not hold the prompt",
 }
 
 
 class ClassicLoop:
-    """The four parts of the classic loop, for a trainer that has `record` and `update`."""
+    """The four parts of the classic loop; a `Seq2SeqPPOTrainer` has each under the same name.
 
-    args: Seq2SeqPPOConfig
-    rules: TokenRules
-    _dataloader: DataLoader[Any] | None = None
-    _prepared = False
+    Args:
+        trainer: has `record`, `update` and `framework`.
+    """
+
+    def __init__(self, trainer: RestartableTrainer):
+        self.trainer = trainer
+        self.args: Seq2SeqPPOConfig = trainer.args
+        self.rules: TokenRules = trainer.rules
+        self._dataloader: DataLoader[Any] | None = None
 
     @property
     def dataloader(self) -> DataLoader[Any]:
@@ -72,7 +80,7 @@ class ClassicLoop:
 
         `input_ids` are 1-D tensors without padding, `query` the texts, and every column of the data set is there.
         """
-        trainer = cast(Any, self)
+        trainer = self.trainer
         if trainer.train_dataset is None:
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
         if self._dataloader is None:
@@ -89,7 +97,7 @@ class ClassicLoop:
         return self._dataloader
 
     def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-        trainer = cast(Any, self)
+        trainer = self.trainer
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         texts = [prompt_text(prompt, trainer.processing_class) for prompt in columns["prompt"]]
         limit = prompt_limit(trainer.policy_model, self.args)
@@ -115,24 +123,24 @@ class ClassicLoop:
                 DeepSpeed.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
-        check_whole(cast(Any, self).accelerator)
+        refuse_sharding(self.trainer.accelerator)
         check_tensors("queries", queries)
         length = self._checked_generation(generation)
         size = batch_size or self.args.micro_batch_size
-        trainer = cast(Any, self)
-        trainer._wrapped.eval()
+        wrapped = self.trainer._wrapped
+        wrapped.eval()
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
-            ids, mask = self._padded(queries[start : start + size])
-            with trainer.accelerator.autocast():
-                responses = sample_responses(trainer._wrapped.core, ids, mask, self.rules, length)
+            prompts = EncodedPrompts(*self._padded(queries[start : start + size]))
+            with self.trainer.accelerator.autocast():
+                responses = sample_responses(wrapped.core, prompts, self.rules, length)
             found += [row[real] for row, real in zip(responses.ids, responses.mask, strict=True)]
         return found[0] if isinstance(query_tensor, Tensor) else found
 
     def _checked_generation(self, generation: dict[str, Any]) -> int:
-        """Most new tokens, after everything else is found to change nothing."""
-        # What a tokenizer's ids and the lower bounds of the classic loop say where they say nothing.
-        silent = {
+        """Maximum new tokens, after everything else is found to change nothing."""
+        # Values of a tokenizer's ids, and of the classic loop's lower bounds, that have no effect.
+        neutral = {
             "pad_token_id": (None, self.rules.pad_id),
             "eos_token_id": (None, *self.rules.eos_ids, list(self.rules.eos_ids)),
             "temperature": (None, self.rules.temperature),
@@ -142,7 +150,7 @@ class ClassicLoop:
             **NEUTRAL_GENERATION,
         }
         for name, value in generation.items():
-            if name == "max_new_tokens" or (name in silent and value in silent[name]):
+            if name == "max_new_tokens" or (name in neutral and value in neutral[name]):
                 continue
             if name in REFUSED:
                 raise InputError(f"generate without {name}", f"{name}={value!r}", REFUSED[name])
@@ -170,8 +178,8 @@ class ClassicLoop:
 
         Args:
             queries: N 1-D tensors of prompt ids.
-            responses: N 1-D tensors of response ids. A leading decoder start is dropped; what lies behind the first
-                EOS is left out.
+            responses: N 1-D tensors of response ids. A leading decoder start and what follows the first EOS are
+                dropped.
             scores: N numbers.
 
         Returns:
@@ -183,21 +191,20 @@ class ClassicLoop:
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
-        check_whole(cast(Any, self).accelerator)
+        trainer, size = self.trainer, self.args.micro_batch_size
+        refuse_sharding(trainer.accelerator)
         began = time.perf_counter()
-        prompts, answers, numbers = self._checked_rows(queries, responses, scores)
-        trainer = cast(Any, self)
-        self._prepare()
-        size = self.args.micro_batch_size
+        prompts, own, numbers = self._checked_rows(queries, responses, scores)
+        self.prepare()
         parts = [
-            self._recorded(prompts[at : at + size], answers[at : at + size], numbers[at : at + size])
+            self.record(prompts[at : at + size], own[at : at + size], numbers[at : at + size])
             for at in range(0, len(prompts), size)
         ]
         recorded = time.perf_counter()
         model = trainer.model_wrapped
         found = trainer.update(join_rollouts(parts, self.rules.pad_id), model)
-        trainer._host(model).step()  # the last one, which the host would take
-        trainer._metrics.clear()  # the caller has them
+        trainer.framework(model).step()  # the last one, which the Trainer would take
+        trainer.run_log.drop_metrics()  # the caller has them
         rate = trainer.lr_scheduler.get_last_lr()[0]
         trainer.lr_scheduler.step()
         trainer.state.global_step += 1
@@ -216,13 +223,13 @@ class ClassicLoop:
         counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
         if len(set(counts.values())) > 1 or not len(queries):
             raise InputError(
-                "as many queries, responses and scores, at least one", str(counts), "pass one of each a row"
+                "as many queries, responses and scores, at least one", str(counts), "pass one of each per row"
             )
         if len(queries) % self.args.num_generations:
             raise InputError(
                 f"responses in groups of num_generations={self.args.num_generations}, one prompt's side by side",
-                f"{len(queries)}",
-                "repeat each query as often",
+                f"{len(queries)} responses",
+                "pass each query num_generations times",
             )
         check_tensors("queries", queries)
         plain = [response.reshape(-1) for response in responses if isinstance(response, Tensor)]
@@ -240,52 +247,52 @@ class ClassicLoop:
             return response[len(prefix) :]
         return response
 
-    def _recorded(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
-        trainer = cast(Any, self)
-        prompt_ids, prompt_mask = self._padded(queries)
+    def record(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
+        """Scored responses as a part of a rollout."""
+        trainer = self.trainer
+        prompts = EncodedPrompts(*self._padded(queries))
         ids, given = self._padded(responses)
         mask = first_eos_mask(ids, self.rules.eos_ids) & given
         ids = torch.where(mask, ids, self.rules.pad_id)
         ended = (torch.isin(ids, ids.new_tensor(self.rules.eos_ids)) & mask).any(1)
         with trainer.accelerator.autocast():  # as the update encodes
-            states = encode_prompts(trainer._wrapped.core, prompt_ids, prompt_mask)
+            prompts = encode_prompts(trainer._wrapped.core, prompts)
         totals = torch.tensor(scores, device=ids.device)
-        rollout: Rollout = trainer.record(prompt_ids, prompt_mask, Responses(ids, mask, ended), totals, states)
+        rollout: Rollout = trainer.record(prompts, Responses(ids, mask, ended), totals)
         return rollout
 
     def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, L) ids padded on the right, and the mask that is True on what was given."""
-        device = cast(Any, self).args.device
+        device = self.args.device
         ids = torch.nn.utils.rnn.pad_sequence(
             [row.to(device) for row in rows], batch_first=True, padding_value=self.rules.pad_id
         )
         lengths = torch.tensor([len(row) for row in rows], device=device)
         return ids, torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)
 
-    def _prepare(self) -> None:
-        """Model, optimizer and schedule, as the host makes them in `train()`; once."""
-        trainer = cast(Any, self)
-        if self._prepared or trainer.optimizer is not None:
+    def prepare(self) -> None:
+        """Model, optimizer and schedule, as the Trainer makes them in `train()`; once."""
+        trainer = self.trainer
+        if trainer.optimizer is not None:
             return
         constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")
         if self.args.max_steps <= 0 and not constant:
             raise InputError(
                 "max_steps, total_episodes with a train_dataset, or a constant schedule: the learning rate falls to 0 "
                 "over the steps to come",
-                "none of them",
+                "neither",
                 "set max_steps to the steps of your loop, or lr_scheduler_type='constant'",
             )
         align_special_tokens(trainer.model, trainer.processing_class)
         trainer.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
         trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
-        self._prepared = True
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
         """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
 
         With `log_completions` the batch's `query` and `response` are printed and written with their rewards.
         """
-        trainer = cast(Any, self)
+        trainer = self.trainer
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}
@@ -293,12 +300,12 @@ class ClassicLoop:
             column: batch[name] for column, name in (("prompt", "query"), ("completion", "response")) if name in batch
         }
         if len(texts) == 2:
-            trainer.completions.log_batch({**texts, "reward": values}, trainer.state.global_step)
+            trainer.run_log.completions.log_batch({**texts, "reward": values}, trainer.state.global_step)
         trainer.log({**stats, **own})
 
 
-def check_whole(accelerator: Accelerator) -> None:
-    """Refuses launches that spread weights or optimizer over processes, which only `train` prepares for."""
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError(
@@ -309,7 +316,7 @@ def check_whole(accelerator: Accelerator) -> None:
 
 
 def check_tensors(role: str, rows: Sequence[Any]) -> None:
-    """Refuses what are no 1-D tensors of token ids, or empty ones."""
+    """Refuses rows that are not 1-D tensors of token ids, or are empty."""
     for place, row in enumerate(rows):
         if not isinstance(row, Tensor) or row.dim() != 1 or len(row) == 0 or row.is_floating_point():
             shown = f"{tuple(row.shape)} {row.dtype}" if isinstance(row, Tensor) else type(row).__name__

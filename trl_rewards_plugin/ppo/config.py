@@ -1,232 +1,169 @@
-"""Every knob of `Seq2SeqPPOTrainer`, once, beside its type, default and help.
+"""Every setting of `Seq2SeqPPOTrainer`, once, beside its type, rule, default and help.
 
-Leaves out: knobs of the host that keep their meaning (they are inherited), and derived numbers (properties).
+Leaves out: settings of transformers' Trainer that keep their meaning (they are inherited), and what the rules are
+made of (config_rules.py).
 """
 
+# ruff: noqa: RUF009  (`setting` returns a dataclass field)
 import copy
 import math
 from collections.abc import Sized
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config_rules import (
+    AT_LEAST_1,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    check,
+    check_fields,
+    check_sampling_settings,
+    setting,
+)
+from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
 
-ADVANTAGE_ESTIMATORS = ("gae", "rloo", "grpo", "reinforce")
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
-
-# What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
-NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
-    "num_beams": (None, 1),
-    "num_beam_groups": (None, 1),
-    "do_sample": (None, True),
-    "top_k": (None, 0),
-    "top_p": (None, 1.0),
-    "min_p": (None, 0.0),
-    "typical_p": (None, 1.0),
-    "epsilon_cutoff": (None, 0.0),
-    "eta_cutoff": (None, 0.0),
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "length_penalty": (None, 1.0),
-    "penalty_alpha": (None, 0.0),
-    "guidance_scale": (None, 1.0),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "bad_words_ids": (None,),
-}
-# Generation settings that have a field of their own here.
-FIELD_INSTEAD = {
-    "temperature": "temperature",
-    "max_new_tokens": "response_length",
-    "max_length": "response_length",
-    "min_new_tokens": "min_new_tokens",
-    "min_length": "min_new_tokens",
-    "suppress_tokens": "suppress_tokens",
-}
+COMPARING = names_of(lambda estimator: estimator.compares_responses)
+WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
 
 
 @dataclass
 class Seq2SeqPPOConfig(TrainingArguments):
     """Arguments of `Seq2SeqPPOTrainer`: those of `transformers.TrainingArguments`, and PPO's.
 
-    One step of the host is one rollout: `max_steps`, `logging_steps`, `eval_steps` and `save_steps` count rollouts
+    One step of the Trainer is one rollout: `max_steps`, `logging_steps`, `eval_steps` and `save_steps` count rollouts
     of `rollout_batch_size` episodes. Names are those of TRL's `PPOConfig` where it has them.
 
     Raises:
         InputError: a setting that cannot be scored exactly, or numbers that do not fit together.
     """
 
-    # Host defaults that differ, with the reason in the help.
-    learning_rate: float = field(
-        default=3e-6, metadata={"help": "Initial learning rate; the default is that of TRL's PPO."}
+    # Defaults of transformers' Trainer that differ, with the reason in the help.
+    learning_rate: float = setting(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
+    adam_epsilon: float = setting(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
+    logging_steps: float = setting(1, "Log every so many rollouts; 1, because the reward of every rollout matters.")
+    bf16: bool | None = setting(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
+    dataloader_pin_memory: bool = setting(
+        False, "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."
     )
-    adam_epsilon: float = field(
-        default=1e-5, metadata={"help": "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8."}
-    )
-    logging_steps: float = field(
-        default=1, metadata={"help": "Log every so many rollouts; 1, because the reward of every rollout matters."}
-    )
-    bf16: bool | None = field(
-        default=None,
-        metadata={"help": "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32."},
-    )
-    dataloader_pin_memory: bool = field(
-        default=False, metadata={"help": "Off: prompts are a few kilobytes, and the host warns without a GPU."}
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Off, because columns of the dataset are passed to the rewards."}
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Off, because the host's default hides a loss that is NaN."}
-    )
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "On, so that every rollout has `rollout_batch_size` episodes."}
-    )
+    remove_unused_columns: bool = setting(False, "Off, because columns of the dataset are passed to the rewards.")
+    logging_nan_inf_filter: bool = setting(False, "Off, because the Trainer's default hides a loss that is NaN.")
+    dataloader_drop_last: bool = setting(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
     # PPO, with TRL's names.
-    total_episodes: int | None = field(
-        default=None, metadata={"help": "Responses to train on. Unset: num_train_epochs x prompts x num_generations."}
+    total_episodes: Annotated[int | None, AT_LEAST_1] = setting(
+        None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
-    num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over each rollout."})
-    num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps in one pass over a rollout."})
-    response_length: int = field(default=53, metadata={"help": "Most tokens of a response, EOS included."})
-    temperature: float = field(
-        default=1.0,
-        metadata={"help": "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."},
+    num_ppo_epochs: Annotated[int, AT_LEAST_1] = setting(4, "Passes over each rollout.")
+    num_mini_batches: Annotated[int, AT_LEAST_1] = setting(1, "Optimizer steps in one pass over a rollout.")
+    response_length: Annotated[int, AT_LEAST_1] = setting(53, "Maximum tokens of a response, EOS included.")
+    temperature: Annotated[float, POSITIVE] = setting(
+        1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
-    missing_eos_penalty: float | None = field(
-        default=None, metadata={"help": "Subtracted from the score of a response that has no EOS. Positive."}
+    missing_eos_penalty: Annotated[float | None, Rule("0 or more, as it is subtracted", NOT_NEGATIVE.holds)] = setting(
+        None, "Subtracted from the score of a response that has no EOS. Positive."
     )
-    kl_coef: float = field(
-        default=0.05, metadata={"help": "Weight of the KL penalty, in the token rewards or in the loss."}
+    kl_coef: Annotated[float, NOT_NEGATIVE] = setting(
+        0.05, "Weight of the KL penalty, in the token rewards or in the loss."
     )
-    kl_estimator: str = field(
-        default="k1",
-        metadata={
-            "help": "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
-            "choices": ["k1", "k3"],
-        },
+    kl_estimator: str = setting(
+        "k1",
+        "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
+        choices=["k1", "k3"],
     )
-    use_kl_loss: bool = field(
-        default=False,
-        metadata={"help": "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."},
+    use_kl_loss: bool = setting(
+        False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
-    cliprange: float = field(default=0.2, metadata={"help": "Clip range of the policy's ratio."})
-    cliprange_value: float = field(default=0.2, metadata={"help": "Clip range of the value."})
-    vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
-    gamma: float = field(default=1.0, metadata={"help": "Discount factor."})
-    lam: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
-    whiten_rewards: bool = field(default=False, metadata={"help": "Scale token rewards to variance 1, mean kept."})
+    cliprange: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the policy's ratio.")
+    cliprange_value: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the value.")
+    vf_coef: Annotated[float, NOT_NEGATIVE] = setting(0.1, "Weight of the value loss.")
+    gamma: Annotated[float, FRACTION] = setting(1.0, "Discount factor.")
+    lam: Annotated[float, FRACTION] = setting(0.95, "Lambda of generalised advantage estimation.")
+    whiten_rewards: bool = setting(False, "Scale token rewards to variance 1, mean kept.")
 
     # Ours.
-    advantage_estimator: str = field(
-        default="gae",
-        metadata={
-            "help": "gae (PPO's, with a critic), or without a critic: reinforce (reward to go), rloo or grpo "
-            "(against the other responses to the prompt); see ppo/maths/advantages.py.",
-            "choices": list(ADVANTAGE_ESTIMATORS),
-        },
+    advantage_estimator: str = setting(
+        "gae",
+        ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
+        + "; see ppo/maths/advantages.py.",
+        choices=list(ESTIMATORS),
     )
-    num_generations: int = field(
-        default=1, metadata={"help": "Responses to each prompt of a rollout; rloo and grpo compare at least 2."}
+    num_generations: Annotated[int, AT_LEAST_1] = setting(
+        1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2."
     )
-    whiten_advantages: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for gae and reinforce, "
-            "off for rloo and grpo, which centre them by prompt."
-        },
+    whiten_advantages: bool | None = setting(
+        None,
+        f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
+        f"off for {COMPARING}, which centre them by prompt.",
     )
-    critic_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
-            "Unset: learning_rate."
-        },
+    critic_learning_rate: Annotated[float | None, POSITIVE] = setting(
+        None,
+        "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
+        "Unset: learning_rate.",
     )
-    detach_value_head: bool = field(
-        default=False, metadata={"help": "The value loss trains the value head alone and leaves the policy be."}
+    detach_value_head: bool = setting(False, "The value loss trains the value head alone and not the policy.")
+    critic_warmup_steps: Annotated[int, NOT_NEGATIVE] = setting(
+        0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
-    critic_warmup_steps: int = field(
-        default=0, metadata={"help": "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."}
+    freeze_encoder: bool = setting(
+        False,
+        "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
+        "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
-    freeze_encoder: bool = field(
-        default=False,
-        metadata={
-            "help": "Train the decoder alone, with its cross-attention. What the encoder says of a prompt is then "
-            "computed once a rollout; embeddings that it shares with the decoder stay as they are."
-        },
+    num_layers_unfrozen: Annotated[int | None, NOT_NEGATIVE] = setting(
+        None,
+        "Train only the last so many layers of the decoder, what lies above them, and the value head; "
+        "implies freeze_encoder. Unset: all layers.",
     )
-    num_layers_unfrozen: int | None = field(
-        default=None,
-        metadata={
-            "help": "Train only the last so many layers of the decoder, what lies above them, and the value head; "
-            "implies freeze_encoder. Unset: all layers."
-        },
+    adaptive_kl: bool = setting(False, "Adapt the KL coefficient towards `kl_target`.")
+    kl_target: Annotated[float, POSITIVE] = setting(6.0, "Target of the adaptive KL, in nats per response.")
+    kl_horizon: int = setting(10_000, "Horizon of the adaptive KL, in episodes.")
+    early_stop_kl: Annotated[float | None, POSITIVE] = setting(
+        None,
+        "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
+        "is above this; the mini-batch that showed it is discarded.",
     )
-    adaptive_kl: bool = field(default=False, metadata={"help": "Adapt the KL coefficient towards `kl_target`."})
-    kl_target: float = field(default=6.0, metadata={"help": "Target of the adaptive KL, in nats a response."})
-    kl_horizon: int = field(default=10_000, metadata={"help": "Horizon of the adaptive KL, in episodes."})
-    early_stop_kl: float | None = field(
-        default=None,
-        metadata={
-            "help": "End a rollout's update once the mean approximate KL to the old policy, in nats a token, "
-            "is above this; the mini-batch that showed it is not learnt from."
-        },
+    reward_weights: Annotated[
+        list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))
+    ] = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
+    min_new_tokens: Annotated[int, NOT_NEGATIVE] = setting(0, "EOS is not allowed before so many tokens.")
+    max_prompt_length: Annotated[int, AT_LEAST_1] = setting(
+        512, "Longer prompts are cut on the right; their share is logged."
     )
-    reward_weights: list[float] | None = field(
-        default=None, metadata={"help": "One weight for each of `reward_funcs`. Unset: 1.0 each."}
+    suppress_tokens: list[int] | None = setting(None, "Token ids that are never sampled.")
+    top_k: int | None = setting(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
+    top_p: float | None = setting(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
+    generation_kwargs: dict[str, Any] | str | None = setting(
+        None, "Further settings of rollouts; only neutral values can be scored exactly."
     )
-    min_new_tokens: int = field(default=0, metadata={"help": "EOS is not allowed before so many tokens."})
-    max_prompt_length: int = field(
-        default=512, metadata={"help": "Longer prompts are cut on the right; their share is logged."}
+    max_kl: Annotated[float | None, POSITIVE] = setting(
+        50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
     )
-    suppress_tokens: list[int] | None = field(default=None, metadata={"help": "Token ids that are never sampled."})
-    top_k: int | None = field(
-        default=None, metadata={"help": "Only 0 (off) is accepted: a truncated distribution cannot be scored."}
+    min_entropy: Annotated[float | None, POSITIVE] = setting(
+        0.05, "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."
     )
-    top_p: float | None = field(
-        default=None, metadata={"help": "Only 1.0 (off) is accepted: a truncated distribution cannot be scored."}
+    max_unended_share: Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)] = setting(
+        0.95, "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."
     )
-    generation_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Further settings of rollouts; only neutral values can be scored exactly."}
+    stop_on: list[str] | None = setting(
+        None, "Alarms that stop the run instead of warning. Non-finite numbers always stop it.", choices=list(ALARMS)
     )
-    max_kl: float | None = field(
-        default=50.0,
-        metadata={"help": "Alarm `kl` above this mean KL to the reference, in nats a response. None: no alarm."},
+    log_completions: bool = setting(
+        False,
+        "At every log print completions with their scores, and write them to completions/ and "
+        "eval_completions/ in the output folder, one parquet file per step.",
     )
-    min_entropy: float | None = field(
-        default=0.05, metadata={"help": "Alarm `entropy` below this mean entropy, in nats a token. None: no alarm."}
+    num_completions_to_print: Annotated[int | None, NOT_NEGATIVE] = setting(
+        5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
-    max_unended_share: float | None = field(
-        default=0.95,
-        metadata={"help": "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."},
-    )
-    stop_on: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Alarms that stop the run instead of warning. Numbers that are not finite always stop it.",
-            "choices": list(ALARMS),
-        },
-    )
-    log_completions: bool = field(
-        default=False,
-        metadata={
-            "help": "At every log print completions with their scores, and write them to completions/ and "
-            "eval_completions/ in the output folder, one parquet file a step."
-        },
-    )
-    num_completions_to_print: int | None = field(
-        default=5, metadata={"help": "Completions to print, 0 for none; the files hold all. None prints all."}
-    )
-    eval_generation_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Settings of `generate` during evaluation, any of them. Unset: sample as in training."},
+    eval_generation_kwargs: dict[str, Any] | str | None = setting(
+        None, "Settings of `generate` during evaluation, any of them. Unset: sample as in training."
     )
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [
@@ -248,12 +185,28 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 and torch.cuda.is_available()
                 and torch.cuda.is_bf16_supported(including_emulation=False)
             )
+        check_fields(self, Seq2SeqPPOConfig)
         if self.whiten_advantages is None:
-            self.whiten_advantages = self.advantage_estimator in ("gae", "reinforce")
+            self.whiten_advantages = ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
-        self._check_ranges()
+        self._check_sizes()
         self._check_estimator()
-        self._check_generation()
+        for name in ("generation_kwargs", "eval_generation_kwargs"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
+        asked: Any = self.generation_kwargs or {}
+        check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
+
+    def _check_sizes(self) -> None:
+        """Refuses numbers that do not fit together."""
+        batch = self.per_device_train_batch_size
+        check(self, "per_device_train_batch_size", batch >= 1, "at least 1")
+        check(self, "min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length")
+        check(self, "kl_horizon", self.kl_horizon >= self.batch_size, "of at least one rollout's episodes")
+        only_one = self.max_steps <= 0 or self.total_episodes is None
+        check(self, "max_steps", only_one, "unset where total_episodes is given: both say when to stop")
+        divides = batch % self.num_generations == 0
+        check(self, "num_generations", divides, f"that divides per_device_train_batch_size ({batch} responses)")
         if self.local_batch_size % self.num_mini_batches:
             raise InputError(
                 "num_mini_batches that divides this process's rollout "
@@ -262,136 +215,22 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 f"choose num_mini_batches among the divisors of {self.local_batch_size}",
             )
 
-    def _check_ranges(self) -> None:
-        rules = [
-            ("per_device_train_batch_size", self.per_device_train_batch_size >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "above 0"),
-            ("response_length", self.response_length >= 1, "at least 1"),
-            ("max_prompt_length", self.max_prompt_length >= 1, "at least 1"),
-            ("min_new_tokens", 0 <= self.min_new_tokens < self.response_length, "from 0 to below response_length"),
-            ("num_ppo_epochs", self.num_ppo_epochs >= 1, "at least 1"),
-            ("num_mini_batches", self.num_mini_batches >= 1, "at least 1"),
-            ("total_episodes", self.total_episodes is None or self.total_episodes >= 1, "at least 1, or unset"),
-            ("cliprange", self.cliprange > 0, "above 0"),
-            ("cliprange_value", self.cliprange_value > 0, "above 0"),
-            ("gamma", 0 <= self.gamma <= 1, "from 0 to 1"),
-            ("lam", 0 <= self.lam <= 1, "from 0 to 1"),
-            ("kl_coef", self.kl_coef >= 0, "0 or more"),
-            ("kl_target", self.kl_target > 0, "above 0"),
-            ("kl_horizon", self.kl_horizon >= self.batch_size, "of at least one rollout's episodes"),
-            (
-                "critic_learning_rate",
-                self.critic_learning_rate is None or self.critic_learning_rate > 0,
-                "above 0, or unset",
-            ),
-            ("vf_coef", self.vf_coef >= 0, "0 or more"),
-            (
-                "reward_weights",
-                all(math.isfinite(weight) for weight in self.reward_weights or ()),
-                "of finite numbers, or unset",
-            ),
-            (
-                "max_steps",
-                self.max_steps <= 0 or self.total_episodes is None,
-                "unset where total_episodes is given: both say when to stop",
-            ),
-            (
-                "advantage_estimator",
-                self.advantage_estimator in ADVANTAGE_ESTIMATORS,
-                f"one of {', '.join(ADVANTAGE_ESTIMATORS)}",
-            ),
-            ("num_generations", self.num_generations >= 1, "at least 1"),
-            ("critic_warmup_steps", self.critic_warmup_steps >= 0, "0 or more"),
-            (
-                "num_layers_unfrozen",
-                self.num_layers_unfrozen is None or self.num_layers_unfrozen >= 0,
-                "0 or more, or unset",
-            ),
-            ("kl_estimator", self.kl_estimator in ("k1", "k3"), "'k1' or 'k3'"),
-            (
-                "missing_eos_penalty",
-                self.missing_eos_penalty is None or self.missing_eos_penalty >= 0,
-                "0 or more, or unset: it is subtracted",
-            ),
-            ("early_stop_kl", self.early_stop_kl is None or self.early_stop_kl > 0, "above 0, or unset"),
-            ("max_kl", self.max_kl is None or self.max_kl > 0, "above 0, or None"),
-            ("min_entropy", self.min_entropy is None or self.min_entropy > 0, "above 0, or None"),
-            (
-                "max_unended_share",
-                self.max_unended_share is None or 0 <= self.max_unended_share < 1,
-                "from 0 to below 1, or None",
-            ),
-            ("stop_on", set(self.stop_on or ()) <= set(ALARMS), f"of names among {', '.join(ALARMS)}"),
-            (
-                "num_completions_to_print",
-                self.num_completions_to_print is None or self.num_completions_to_print >= 0,
-                "0 or more, or None for all",
-            ),
-        ]
-        for name, holds, expected in rules:
-            if not holds:
-                raise InputError(f"{name} {expected}", f"{name}={getattr(self, name)!r}", f"change {name}")
-
     def _check_estimator(self) -> None:
         """Refuses settings that the advantage estimator would ignore, or that teach nothing."""
-        compares = self.advantage_estimator in ("rloo", "grpo")
-        rules = [
-            ("num_generations", not compares or self.num_generations >= 2, "at least 2 for rloo and grpo"),
-            (
-                "num_generations",
-                self.per_device_train_batch_size % self.num_generations == 0,
-                f"that divides per_device_train_batch_size ({self.per_device_train_batch_size} responses)",
-            ),
-            ("gamma", not compares or self.gamma == 1, "1 for rloo and grpo, which judge whole responses"),
-            (
-                "kl_estimator",
-                not self.use_kl_loss or self.kl_estimator == "k3",
-                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
-            ),
-        ]
+        if ESTIMATORS[self.advantage_estimator].compares_responses:
+            check(self, "num_generations", self.num_generations >= 2, f"at least 2 for {COMPARING}")
+            check(self, "gamma", self.gamma == 1, f"1 for {COMPARING}, which judge whole responses")
+        teaches = not self.use_kl_loss or self.kl_estimator == "k3"
+        reason = "the gradient of k1 is 0 on average, so in the loss it teaches nothing"
+        check(self, "kl_estimator", teaches, f"'k3' with use_kl_loss: {reason}")
         if not self.has_critic:
-            none = f"unset: {self.advantage_estimator} has no critic"
-            rules += [
-                ("critic_learning_rate", self.critic_learning_rate is None, none),
-                ("detach_value_head", not self.detach_value_head, none),
-                ("critic_warmup_steps", self.critic_warmup_steps == 0, none),
-            ]
-        for name, holds, expected in rules:
-            if not holds:
-                raise InputError(f"{name} {expected}", f"{name}={getattr(self, name)!r}", f"change {name}")
-
-    def _check_generation(self) -> None:
-        """Refuses by name what would make the sampled policy differ from the scored one."""
-        for name in ("generation_kwargs", "eval_generation_kwargs"):
-            if not isinstance(getattr(self, name), dict | None):
-                raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
-        asked = {**cast(dict[str, Any], self.generation_kwargs or {}), "top_k": self.top_k, "top_p": self.top_p}
-        for name, value in asked.items():
-            if name in FIELD_INSTEAD:
-                raise InputError(
-                    f"{FIELD_INSTEAD[name]} as a field of the config",
-                    f"generation_kwargs with {name}={value!r}",
-                    f"set Seq2SeqPPOConfig({FIELD_INSTEAD[name]}=...) instead",
-                )
-            if name not in NEUTRAL_GENERATION:
-                raise InputError(
-                    "generation settings known to leave the sampled distribution as it is",
-                    f"{name}={value!r}",
-                    f"leave {name} out; evaluation may use it through eval_generation_kwargs",
-                )
-            if value not in NEUTRAL_GENERATION[name]:
-                raise InputError(
-                    f"{name} left out or neutral ({NEUTRAL_GENERATION[name][-1]!r}), because PPO must score the "
-                    "very distribution that it samples from",
-                    f"{name}={value!r}",
-                    f"leave {name} out; to sharpen sampling lower `temperature`; evaluation may use {name} "
-                    "through eval_generation_kwargs",
-                )
+            for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps"):
+                check(self, name, not getattr(self, name), f"unset: {self.advantage_estimator} has no critic")
 
     @property
     def has_critic(self) -> bool:
         """Whether the advantage estimator needs values."""
-        return self.advantage_estimator == "gae"
+        return ESTIMATORS[self.advantage_estimator].needs_critic
 
     @property
     def frozen_encoder(self) -> bool:
@@ -441,7 +280,7 @@ def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2S
     """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
     args = copy.copy(args)
     if args.data_seed is None:
-        # Else the order would hang on torch's random state, which differs between processes and between callers.
+        # Else the order would depend on torch's random state, which differs between processes and between callers.
         args.data_seed = args.seed
     if args.max_steps <= 0 and train_dataset is not None:
         episodes = args.total_episodes or args.num_train_epochs * len(train_dataset) * args.num_generations

@@ -15,14 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_rewards_plugin.ppo.architectures.families import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
 from trl_rewards_plugin.ppo.policy.prompts import Prompt, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 
-# prompt_ids (B, S), prompt_mask (B, S), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
-Reference = Callable[[Tensor, Tensor, Tensor], Tensor]
+# prompts (B), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
+Reference = Callable[[EncodedPrompts, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -91,28 +92,25 @@ def decode_prompts(
         for start in range(0, total, size):
             asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
             first, last = int(asked[0]), int(asked[-1])
-            encoded = tokenize_prompts(list(prompts[first : last + 1]), processing_class, limit)
-            own_ids, own_mask, rows = (part.to(core.device) for part in (encoded.ids, encoded.mask, asked - first))
-            ids, mask = own_ids[rows], own_mask[rows]
+            tokenized, _ = tokenize_prompts(list(prompts[first : last + 1]), processing_class, limit)
+            own, rows = tokenized.to(core.device), (asked - first).to(core.device)
             if generation_kwargs is not None:
                 given = {"max_new_tokens": args.response_length, **generation_kwargs}
-                output = core.generate(input_ids=ids, attention_mask=mask.long(), **given)
+                output = core.generate(input_ids=own.ids[rows], attention_mask=own.mask[rows].long(), **given)
                 output = _without_prefix(output, rules)
                 texts += processing_class.batch_decode(output, skip_special_tokens=True)
                 lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
-                progress(len(ids))
+                progress(len(rows))
                 continue
-            states = encode_prompts(core, own_ids, own_mask)[rows]
-            responses = sample_responses(
-                core, ids, mask, rules, args.response_length, greedy=greedy, encoder_states=states
-            )
+            batch = encode_prompts(core, own).select(rows)
+            responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy)
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
             lengths.append(responses.mask.sum(1))
             if reference is not None:
-                logprobs = _policy_logprobs(core, ids, mask, responses, rules, states)
-                log_ratio = logprobs - reference(ids, mask, responses.ids)
+                logprobs = _policy_logprobs(core, batch, responses, rules)
+                log_ratio = logprobs - reference(batch.with_states(None), responses.ids)
                 ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
-            progress(len(ids))
+            progress(len(rows))
     return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)
 
 
@@ -128,13 +126,13 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def _policy_logprobs(
-    core: PreTrainedModel, ids: Tensor, mask: Tensor, responses: Responses, rules: TokenRules, states: Tensor
+    core: PreTrainedModel, prompts: EncodedPrompts, responses: Responses, rules: TokenRules
 ) -> Tensor:
     """Log-probabilities (B, T) of sampled responses, to be compared with a reference's, which are teacher-forced."""
     if sampled_as_scored(core) and responses.seen is not None:
         return responses.seen.logprobs
     sliced = head_is_whole(core, rules)
-    return score_responses(core, ids, mask, responses.ids, rules, states, sliced=sliced)[0]
+    return score_responses(core, prompts, responses.ids, rules, sliced=sliced)[0]
 
 
 def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:

@@ -1,6 +1,6 @@
-"""Several processes: means over them, weights that are spread over them, and a launch that did not join them.
+"""Several processes: means over them, sharded weights, and processes that were launched but do not work together.
 
-Leaves out: tensors, which accelerate reduces.
+Leaves out: reducing tensors over processes, which accelerate does.
 """
 
 import os
@@ -18,7 +18,7 @@ from trl_rewards_plugin.errors import InputError
 
 
 def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Means by name of all processes' (weight, values); a name may be missing in some of them."""
+    """Weighted means by name over the (weight, values) of all processes; a name may be missing in some of them."""
     sums: dict[str, list[float]] = {}
     for weight, values in gather_object(parts):
         for name, value in values.items():
@@ -29,41 +29,41 @@ def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float
 
 
 def check_launch(world_size: int) -> None:
-    """Refuses the processes of a launcher that do not know of each other: each would train alone, in one folder.
+    """Refuses launched processes that do not communicate: each would train alone, all in one folder.
 
     Args:
-        world_size: the number of processes that the arguments know of.
+        world_size: the number of processes according to the arguments.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 and world_size == 1:
         raise InputError(
             f"one run of the {launched} processes that were launched",
-            "processes that do not know of each other",
+            "processes that do not communicate",
             "on CPUs set use_cpu=True (--use_cpu)",
         )
 
 
 def check_sharding(accelerator: Accelerator) -> None:
-    """Refuses the first version of FSDP, whose weights cannot be made whole for sampling."""
+    """Refuses the first version of FSDP, whose weights cannot be gathered for sampling."""
     if accelerator.distributed_type == DistributedType.FSDP and accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise InputError(
             "FSDP2", "fsdp_version: 1", "set fsdp_version: 2, as in examples/accelerate/fsdp.yaml (--fsdp_version 2)"
         )
 
 
-def load_models_whole() -> None:
-    """Takes back what ZeRO-3's config asks of `from_pretrained`: to spread every model over the processes.
+def load_unsharded() -> None:
+    """Undoes what ZeRO-3's config asks of `from_pretrained`: to shard every model over the processes.
 
-    References and judges stay whole on each, and the policy until DeepSpeed itself takes it over.
+    References and judges stay whole on each process, and so does the policy until DeepSpeed itself shards it.
     """
     unset_hf_deepspeed_config()
 
 
 @contextmanager
-def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Within it each process holds all weights of a model that FSDP2 or ZeRO-3 spreads over processes.
+def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Within it each process holds all weights of a model that FSDP2 or ZeRO-3 shards.
 
-    So each may sample for as many steps as its own responses need, without waiting for the others.
+    So each can sample for as many steps as its own responses need, without waiting for the others.
 
     Args:
         model: the prepared model.
@@ -84,7 +84,7 @@ def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
         import deepspeed
         from trl.models.utils import add_hooks, remove_hooks
 
-        load_models_whole()  # the engine set it anew, and rewards load their models on first use
+        load_unsharded()  # the engine set it again, and rewards load their models on first use
         with deepspeed.zero.GatheredParameters(list(model.parameters())):
             remove_hooks(model)
             try:
@@ -96,30 +96,63 @@ def whole_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
 
 
 def _begin_fsdp(model: FSDPModule) -> None:
-    """FSDP2 wants the first forward pass to be the root's: an empty one, by its own way of declaring further ones."""
+    """FSDP2 wants the first forward pass to be the root's: an empty one, registered as FSDP2 provides for."""
     model.begin_fsdp = lambda: None  # type: ignore[attr-defined]
     register_fsdp_forward_method(model, "begin_fsdp")  # type: ignore[arg-type]
     model.begin_fsdp()  # type: ignore[attr-defined]
 
 
-def backward(accelerator: Accelerator, loss: Tensor) -> None:
-    """Backward pass of a loss that is to count as it is; DeepSpeed takes its optimizer step in it."""
-    engine = _engine(accelerator)
-    accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)  # by which it divides
+class Framework:
+    """What an update needs of accelerate and of the Trainer's optimizer.
 
+    Args:
+        model: the prepared model.
+        max_grad_norm: gradients are clipped to it before a step; None or 0 for no clipping.
+    """
 
-@contextmanager
-def without_sync(accelerator: Accelerator, model: nn.Module) -> Iterator[None]:
-    """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
-    if _engine(accelerator):
-        accelerator.sync_gradients = False
-        try:
-            yield
-        finally:
-            accelerator.sync_gradients = True
-    else:
-        with accelerator.no_sync(model):
-            yield
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, max_grad_norm: float | None):
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.autocast = accelerator.autocast
+        self.gather = accelerator.gather
+        self.world_size: int = accelerator.num_processes
+
+    def reduce(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over processes."""
+        reduced: Tensor = self.accelerator.reduce(sums, reduction="sum")
+        return reduced
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass of an unscaled loss; under DeepSpeed it takes the optimizer step too."""
+        engine = _engine(self.accelerator)
+        # By which it divides.
+        self.accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
+        if _engine(self.accelerator):
+            self.accelerator.sync_gradients = False
+            try:
+                yield
+            finally:
+                self.accelerator.sync_gradients = True
+        else:
+            with self.accelerator.no_sync(self.model):
+                yield
+
+    def step(self) -> None:
+        """Clips the gradients, takes an optimizer step and clears the gradients."""
+        if self.max_grad_norm and self.max_grad_norm > 0:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self.model.zero_grad()
+
+    def clear(self) -> None:
+        """Clears the gradients to None, so that the Trainer's own step changes nothing."""
+        self.model.zero_grad(set_to_none=True)
 
 
 def _engine(accelerator: Accelerator) -> Any:

@@ -1,6 +1,6 @@
-"""Held-out prompts answered and measured: reward, guard metrics, length and KL.
+"""Responses to held-out prompts, measured: reward, guard metrics, length and KL.
 
-Leaves out: when to evaluate, logging and processes' shares of the prompts (the trainer's), and the comparison of
+Leaves out: when to evaluate, logging and each process's share of the prompts (trainer.py), and the comparison of
 before and after (recipes/before_after.py).
 """
 
@@ -24,13 +24,13 @@ Score = Callable[[dict[str, list[Any]], list[str], list[list[int]]], Scored]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One process's held-out prompts, answered.
+class HeldOutSamples:
+    """One process's responses to held-out prompts.
 
     Attributes:
         scored: totals, the means that are logged, and the table of texts.
-        lengths: (N,) tokens of each answer, EOS included.
-        log_ratio: (N,) log pi(answer) - log ref(answer), in nats; None where the answers were not plainly sampled.
+        lengths: (N,) tokens of each response, EOS included.
+        log_ratio: (N,) log pi(response) - log ref(response), in nats; None where the responses are not plain samples.
     """
 
     scored: Scored
@@ -38,7 +38,7 @@ class Answers:
     log_ratio: Tensor | None
 
     def means(self) -> dict[str, float]:
-        """The means over the N answers."""
+        """The means over the N responses."""
         means = {
             "reward": self.scored.total.mean().item(),
             **self.scored.metrics,
@@ -47,18 +47,18 @@ class Answers:
         return means if self.log_ratio is None else {**means, "kl": self.log_ratio.mean().item()}
 
 
-def answer_prompts(
+def sample_held_out(
     policy: nn.Module,
     processing_class: PreTrainedTokenizerBase,
     columns: dict[str, list[Any]],
     args: Seq2SeqPPOConfig,
     score: Score,
     reference: Reference,
-) -> Answers:
+) -> HeldOutSamples:
     """Decodes the prompts in `columns`, always with the same seed, and scores them.
 
-    Plainly sampled answers are also held against the reference. Answers decoded by `eval_generation_kwargs` (beams,
-    greedy ...) are not drawn from the policy's distribution, so the mean of their log-ratios is no KL divergence.
+    Plain samples are also compared with the reference. Responses decoded by `eval_generation_kwargs` (beams, greedy
+    ...) are not drawn from the policy's distribution, so the mean of their log-ratios is no KL divergence.
     """
     kwargs: Any = args.eval_generation_kwargs
     decoded = decode_prompts(
@@ -71,17 +71,18 @@ def answer_prompts(
         generation_kwargs=kwargs,
     )
     ids = processing_class(decoded.texts)["input_ids"]
-    return Answers(score(columns, decoded.texts, ids), decoded.lengths, decoded.log_ratio)
+    return HeldOutSamples(score(columns, decoded.texts, ids), decoded.lengths, decoded.log_ratio)
 
 
-def held_out_metrics(answers: Answers | None) -> dict[str, float]:
-    """The metrics of all processes' answers; None where a process had no prompt.
+def held_out_metrics(samples: HeldOutSamples | None) -> dict[str, float]:
+    """The metrics over the samples of all processes; None where a process had no prompt.
 
     `reward`, `rewards/<name>/mean`, `length` (tokens), `kl` (mean over responses of the summed log-ratio to the
     reference, in nats) where there is one, and `guard/<name>` of `guard_metrics`.
     """
-    means = weighted_means([] if answers is None else [(len(answers.lengths), answers.means())])
-    table: Table = join_tables(gather_object([] if answers is None else [answers.scored.table]))
+    own = [] if samples is None else [samples]
+    means = weighted_means([(len(part.lengths), part.means()) for part in own])
+    table: Table = join_tables(gather_object([part.scored.table for part in own]))
     prompts, texts = map(_text, table["prompt"]), list(map(_text, table["completion"]))
     inputs = list(prompts)
     guards = guard_metrics(texts, without_instruction(inputs), inputs)

@@ -1,12 +1,12 @@
-"""Numbers that are not finite: found before the optimizer step, so that the weights stay good, and told with a place.
+"""Non-finite numbers (NaN, infinity): found before the optimizer step and reported with the step and the prompt.
 
-Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (alarms.py).
+The weights are still good then. Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite
+but bad (monitoring/alarms.py).
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from trl_rewards_plugin.ppo.rollout import Rollout
 
 POLICY_CAUSE = (
-    "the policy's weights have run away (resume from the last checkpoint with a lower learning_rate), or its "
+    "the policy's weights have diverged (resume from the last checkpoint with a lower learning_rate), or its "
     "checkpoint was damaged"
 )
 CAUSES = {
@@ -23,15 +23,15 @@ CAUSES = {
     "logprobs": POLICY_CAUSE,
     "entropies": POLICY_CAUSE,
     "ref_logprobs": "the reference model's weights are damaged, or it does not know a token that the policy sampled",
-    "values": "the critic has run away: resume from the last checkpoint with a lower critic_learning_rate or vf_coef",
+    "values": "the critic has diverged: resume from the last checkpoint with a lower critic_learning_rate or vf_coef",
 }
 
 
 class NotFiniteError(FloatingPointError):
-    """A number of the training is NaN or infinite.
+    """A number in training is NaN or infinite.
 
     Attributes:
-        row: the response of the rollout that shows it, where one can be told.
+        row: the response of the rollout that shows it, where known.
     """
 
     def __init__(self, message: str, row: int | None = None):
@@ -40,10 +40,10 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_sampling(broken: Tensor, rows: Tensor) -> None:
-    """Refuses a policy that gave the sampler NaN.
+    """Refuses a policy whose logits gave the sampler NaN.
 
     Args:
-        broken: (M,) bool, True where a response has had such a token.
+        broken: (M,) bool, True where a response has such a token.
         rows: (M,) the responses' row numbers.
 
     Raises:
@@ -56,7 +56,7 @@ def check_sampling(broken: Tensor, rows: Tensor) -> None:
 
 
 def check_rollout(rollout: Rollout) -> None:
-    """Refuses a rollout with a number that is not finite on a real token.
+    """Refuses a rollout with a non-finite number on a real token.
 
     Raises:
         NotFiniteError: the field, its likely cause, and the row.
@@ -79,19 +79,19 @@ def gradient_norm(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda 
     """Norm of the gradients, 0-d; 0 without gradients (DeepSpeed keeps its own).
 
     Args:
-        reduce: sums over processes, so that all of them see what is not finite in one.
+        reduce: sums over processes, so that all of them see what is non-finite in one.
     """
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     if not gradients:
         return torch.zeros((), device=next(model.parameters()).device)
     norm = torch.nn.utils.get_total_norm(gradients)
-    if isinstance(norm, DTensor):  # FSDP spreads every gradient over the processes
+    if isinstance(norm, DTensor):  # FSDP shards every gradient over the processes
         norm = norm.full_tensor()
     return reduce(norm.float())
 
 
 def check_gradients(model: nn.Module, norm: float) -> None:
-    """Refuses gradients that are not finite.
+    """Refuses non-finite gradients.
 
     Args:
         norm: their `gradient_norm`.
@@ -110,31 +110,29 @@ def check_gradients(model: nn.Module, norm: float) -> None:
 
 
 def most_extreme_row(rollout: Rollout, returns: Tensor) -> int:
-    """The response of a rollout with the return (B, T) furthest from 0: the likeliest to blow up a loss."""
+    """The response of a rollout with the return (B, T) furthest from 0, the likeliest to overflow a loss."""
     sizes = torch.where(rollout.response_mask, returns.abs(), torch.zeros_like(returns))
     return int(sizes.nan_to_num(nan=torch.inf).amax(dim=1).argmax())
 
 
-class told_with_place(AbstractContextManager[Any]):
-    """Adds the step and a prompt to what is raised within about numbers that are not finite. May be entered again.
+@contextmanager
+def locate_non_finite(
+    step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0
+) -> Iterator[None]:
+    """Adds the step and a prompt to errors about non-finite numbers that are raised within.
 
     Args:
         step: the running step, counted from 1.
-        prompt_of: row of the rollout -> its prompt, shown.
+        prompt_of: row of the rollout -> its prompt, as it is shown.
         suspect: the row to name where the error names none.
     """
-
-    def __init__(self, step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0):
-        self.step = step
-        self.prompt_of = prompt_of
-        self.suspect = suspect
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FloatingPointError):
-            row = getattr(error, "row", None)
-            row = self.suspect() if row is None else row
-            raise NotFiniteError(
-                f"step {self.step}: {error}. Seen at the prompt {self.prompt_of(row)}. The optimizer step was not "
-                "taken; the last checkpoint is good",
-                row,
-            ) from error
+    try:
+        yield
+    except FloatingPointError as error:
+        row = getattr(error, "row", None)
+        row = suspect() if row is None else row
+        raise NotFiniteError(
+            f"step {step}: {error}. Seen at the prompt {prompt_of(row)}. The optimizer step was not taken; the last "
+            "checkpoint is good",
+            row,
+        ) from error

@@ -14,13 +14,24 @@ from datasets import Dataset
 from torch import nn
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import nearest
+from trl_rewards_plugin.errors import InputError, nearest, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
-from trl_rewards_plugin.unreachable import what_to_do
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
+
+
+def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
+    """Refuses what can be refused before a model is loaded; rewards are checked by `check_reward_funcs`."""
+    check_value_model(value_model, args)
+    check_devices(args.n_gpu)
+    check_launch(args.world_size)
+    if train_dataset is not None:
+        check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
+    if eval_dataset is not None:
+        check_dataset(eval_dataset, "eval_dataset")
+    check_seq2seq_model(model)
 
 
 def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:

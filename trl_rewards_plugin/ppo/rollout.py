@@ -1,18 +1,21 @@
-"""The frozen record that passes from collection to update.
+"""The frozen records that pass from collection to update.
 
 Leaves out: sampling (policy/sampling.py), rewards, and advantages.
 """
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Everything that the update needs to know of one batch of responses.
+    """A batch of scored responses, as it was before the update.
 
     Attributes:
         prompt_ids: (B, S), padded on the right.
@@ -26,7 +29,7 @@ class Rollout:
         entropies: (B, T) in nats.
         values: (B, T) before the update.
         scores: (B,) total reward of each response, any penalty for a missing EOS included.
-        encoder_states: (B, S, H) what the encoder says of the prompts, where it is frozen; else None.
+        encoder_states: (B, S, H) of the policy's encoder where that is frozen; else None.
     """
 
     prompt_ids: Tensor
@@ -45,35 +48,53 @@ class Rollout:
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
 
+    @property
+    def prompts(self) -> EncodedPrompts:
+        """The prompts, with encoder states where the encoder is frozen."""
+        return EncodedPrompts(self.prompt_ids, self.prompt_mask, self.encoder_states)
+
     @cached_property
     def lengths(self) -> Tensor:
         """(2, B) on the CPU: tokens of each prompt, and of each response."""
         return torch.stack([self.prompt_mask.sum(1), self.response_mask.sum(1)]).cpu()
 
-    def select(self, rows: Tensor) -> "Rollout":
-        """The rollout of some rows, cut to the longest prompt and response among them.
+    def select(self, rows: Tensor) -> Self:
+        """Some of the rows, cut to the longest prompt and response among them.
 
         Args:
             rows: (M,) row numbers, on the CPU.
         """
         prompt, response = self.lengths[:, rows].amax(1).tolist()
         there = rows.to(self.prompt_ids.device, non_blocking=True)
-        picked = {name: value[there] for name, value in self._tensors().items()}
+        picked = {name: value[there] for name, value in self.tensors().items()}
         for name, value in picked.items():
             if value.dim() >= 2:
                 picked[name] = value[:, : prompt if name.startswith(("prompt", "encoder")) else response]
-        return Rollout(**picked)
+        return type(self)(**picked)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """The fields that are there, by name."""
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name, without those that are None."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateBatch(Rollout):
+    """Rows of a rollout with what the update aims at.
+
+    Attributes:
+        advantages: (B, T), 0 where the response mask is False.
+        returns: (B, T), likewise.
+    """
+
+    advantages: Tensor
+    returns: Tensor
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
     """One rollout of all rows, padded on the right to the longest prompt and the longest response."""
     joined = {}
-    tensors = [rollout._tensors() for rollout in rollouts]
+    tensors = [rollout.tensors() for rollout in rollouts]
     for name in tensors[0]:
         parts = [own[name] for own in tensors]
         if parts[0].dim() >= 2:

@@ -1,4 +1,4 @@
-"""LoRA for encoder-decoders, by TRL's flags. Leaves out: other kinds of adapters, which Python code passes itself."""
+"""LoRA for encoder-decoders with TRL's flags. Leaves out: other adapters, which are passed as a peft config."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from trl_rewards_plugin.errors import InputError
 
 
 def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
-    """peft's `LoraConfig` as TRL makes it, for a sequence-to-sequence model (TRL's default task is another).
+    """peft's `LoraConfig` as TRL builds it, for a sequence-to-sequence model (TRL's default is a causal one).
 
     Args:
         r: rank.
         alpha: scale; updates are multiplied by alpha / r.
-        target_modules: names of the matrices that get an adapter; None: peft's choice for the architecture.
+        target_modules: modules that get an adapter; None: peft's default for the architecture.
 
     Raises:
         InputError: peft is not installed.
@@ -36,7 +36,7 @@ def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
 
 
 def lora_settings(peft_config: Any) -> dict[str, Any]:
-    """The flags that make this adapter again; empty without one."""
+    """The flags that give this adapter; empty without one."""
     if peft_config is None:
         return {}
     modules = peft_config.target_modules

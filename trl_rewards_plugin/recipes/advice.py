@@ -1,4 +1,4 @@
-"""The next step after a failure of the machine: too little memory, a full disk. Leaves out: wrong input.
+"""The next step when memory or disk space runs out. Leaves out: bad input.
 
 The error stays the library's own; the advice is a note on it (PEP 678), which Python prints below the traceback.
 """
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trl_rewards_plugin.hub.failures import causes
+from trl_rewards_plugin.errors import causes
 
 
 @contextmanager
 def advised(args: Any) -> Iterator[None]:
-    """Adds to what is raised inside what to change in the settings `args`, where that is known."""
+    """Adds to an error raised inside which of the settings `args` to change, where that is known."""
     try:
         yield
     except Exception as error:
@@ -26,30 +26,30 @@ def advised(args: Any) -> Iterator[None]:
 
 
 def next_step(error: BaseException, args: Any) -> str | None:
-    """What to change; None where the failure, and what it was raised from, is not the machine's."""
+    """What to change; None if neither the error nor a cause of it is about memory or disk space."""
     if any(map(_is_out_of_memory, causes(error))):
         return (
             f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
-            f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller parts; "
+            f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller batches; "
             f"then lower max_prompt_length ({args.max_prompt_length}) or response_length ({args.response_length}); "
             "then activation_checkpointing, freeze_encoder or use_peft, and offload='cpu' for the rewards"
         )
     if any(map(_is_full_disk, causes(error))):
         return (
-            f"make room where {args.output_dir} lies, or choose another output_dir (--output_dir); save_total_limit=1 "
-            "keeps one checkpoint, and --resume_from_checkpoint goes on from the last whole one"
+            f"free space on the disk of {args.output_dir}, or choose another output_dir (--output_dir); "
+            "save_total_limit=1 keeps one checkpoint, and --resume_from_checkpoint resumes from the last complete one"
         )
     return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Of an accelerator or, which torch tells in words alone, of the CPU."""
+    """On an accelerator, or on the CPU, where torch says so only in the message."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    """Told by its number, or by safetensors and Arrow in words."""
+    """By its number, or by the message of safetensors or Arrow."""
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or "No space left on device" in str(error)

@@ -1,10 +1,11 @@
 """Before and after: decode the held-out prompts, score the texts, and turn both into `metrics.json`.
 
-Leaves out: training, printing and files. Decoding comes in as a function, so that a test can bring texts of its own.
+Leaves out: training, printing and files. Decoding is passed in as a function, so that tests can bring their own texts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,16 +15,17 @@ import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics
-from trl_rewards_plugin.recipes import paired_statistics as statistics
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.ppo.decoding import Decoded
 
 BEST_OF = 16
+# A sentence ends at . ! or ?, with closing quotes or brackets, before white space.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+")
 
 
 class Scorer(Protocol):
-    """What evaluation asks of a reward: totals and components of texts (see `RewardScores`)."""
+    """What evaluation needs of a reward: totals and components of texts (see `RewardScores`)."""
 
     def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None, **columns: Any) -> Any:
         """`.total` (N,) and `.components`, a dict of name -> (N,)."""
@@ -31,7 +33,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Scored:
-    """Texts with their judgement.
+    """Texts with their scores.
 
     Attributes:
         texts: N outputs.
@@ -46,8 +48,8 @@ class Scored:
     log_ratio: np.ndarray | None = None
 
     def means(self) -> dict[str, float | None]:
-        """`{"reward": mean total, "<component>": mean}`, over the texts that were scored; None where none was."""
-        return {name: statistics.mean_scored(values) for name, values in self.by_name().items()}
+        """`{"reward": mean total, "<component>": mean}`, over the texts that were scored; None if none were."""
+        return {name: mean_scored(values) for name, values in self.by_name().items()}
 
     def by_name(self) -> dict[str, np.ndarray]:
         """`{"reward": (N,) totals, "<component>": (N,)}`."""
@@ -91,7 +93,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """What to hold a gain against: the sources' own sentences, and the best of 16 samples of the starting model."""
+    """What to compare a gain with: the sources' own sentences, and the best of 16 samples of the starting model."""
 
     sources: dict[str, float | None]
     best_of: dict[str, float | None]
@@ -99,12 +101,12 @@ class Yardsticks:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What training itself tells.
+    """What training itself reports.
 
     Attributes:
         kl: Mean over responses of the summed log-ratio to the reference, in nats; None without a reference.
-        episodes: Prompts answered in training.
-        seconds: Of training alone; of a resumed run, up to the checkpoint that it went on from, and from there on.
+        episodes: Responses sampled in training.
+        seconds: Of training alone; a resumed run includes those up to its checkpoint.
         seed: Of the run.
     """
 
@@ -157,7 +159,7 @@ class Evaluator:
         pairs = [
             (sentence, index)
             for index, source in enumerate(self.held_out.sources)
-            for sentence in statistics.split_sentences(source)
+            for sentence in split_sentences(source)
         ]
         owners = [index for _, index in pairs]
         prompts = [self.held_out.prompts[index] for index in owners]
@@ -171,7 +173,7 @@ def best_of_samples(
     n: int,
     columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> Scored:
-    """The answer with the highest total among `n` samples of each of B prompts; of equals the first.
+    """The response with the highest total among `n` samples for each of B prompts; the first of equals.
 
     Args:
         decode: `decode(prompts, num_samples=n)`, the samples of a prompt side by side.
@@ -180,13 +182,13 @@ def best_of_samples(
     repeated = [prompt for prompt in prompts for _ in range(n)]
     beside = {name: [value for value in values for _ in range(n)] for name, values in (columns or {}).items()}
     many = score_texts(reward, decode(prompts, num_samples=n).texts, repeated, beside)
-    return many.take(statistics.best_of(many.total, n))
+    return many.take(best_of(many.total, n))
 
 
 def score_texts(
     reward: Scorer, texts: Sequence[str], prompts: Sequence[Any], columns: Mapping[str, list[Any]] | None = None
 ) -> Scored:
-    """Judges N texts, answers to N prompts, with N values of each further column."""
+    """Scores N responses to N prompts, with N values of each further column."""
     scores = reward.score(list(texts), prompts=list(prompts), **(columns or {}))
     components = {name: np.asarray(values, dtype=np.float64) for name, values in scores.components.items()}
     return Scored(list(texts), np.asarray(scores.total, dtype=np.float64), components)
@@ -199,6 +201,25 @@ def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     """
     found = paired_gain(before.tolist(), after.tolist())
     return {"mean": found["reward_gain"], "ci95": found["ci95"], "n": found["n"]}
+
+
+def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
+    """One row a held-out prompt: texts before and after, sampled and greedy, each with total and components."""
+    sides = {
+        "before": before.sampled,
+        "after": after.sampled,
+        "before_greedy": before.greedy,
+        "after_greedy": after.greedy,
+    }
+    rows = []
+    for index, (prompt, source) in enumerate(zip(held_out.prompts, held_out.sources, strict=True)):
+        row: dict[str, Any] = {"prompt": prompt, "source": source}
+        row |= {side: scored.texts[index] for side, scored in sides.items()}
+        for side, scored in sides.items():
+            row[f"{side}_reward"] = float(scored.total[index])
+            row |= {f"{side}_{name}": float(values[index]) for name, values in scored.components.items()}
+        rows.append(row)
+    return rows
 
 
 def build_metrics(
@@ -216,7 +237,7 @@ def build_metrics(
         "after": after.sampled.means(),
         "before_greedy": before.greedy.means(),
         "after_greedy": after.greedy.means(),
-        "before_std": {name: statistics.spread_scored(values) for name, (values, _) in pairs.items()},
+        "before_std": {name: spread_scored(values) for name, (values, _) in pairs.items()},
         "sources": yardsticks.sources,
         "best_of_16": yardsticks.best_of,
         "reward_gain": gains.pop("reward"),
@@ -227,3 +248,41 @@ def build_metrics(
         "seconds": facts.seconds,
         "seed": facts.seed,
     }
+
+
+def mean_scored(values: np.ndarray) -> float | None:
+    """Mean of (N,) without its NaNs, which stand for texts that were not scored; None if nothing is left."""
+    scored = values[~np.isnan(values)]
+    return float(scored.mean()) if len(scored) else None
+
+
+def spread_scored(values: np.ndarray) -> float | None:
+    """Standard deviation (N - 1 in the denominator) of (N,) without its NaNs; None for fewer than two."""
+    scored = values[~np.isnan(values)]
+    return float(scored.std(ddof=1)) if len(scored) > 1 else None
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of `text`: cut after . ! or ? (and closing quotes or brackets) where white space follows.
+
+    Line breaks end a sentence too. A simple rule: it also cuts after "Mr." and never inside "e.g.this".
+    """
+    sentences = []
+    for line in text.splitlines():
+        start = 0
+        for match in _SENTENCE_END.finditer(line):
+            sentences.append(line[start : match.end()].strip())
+            start = match.end()
+        sentences.append(line[start:].strip())
+    return [sentence for sentence in sentences if sentence]
+
+
+def best_of(totals: np.ndarray, num_samples: int) -> np.ndarray:
+    """(B,) index into `totals` (B * num_samples,), prompt by prompt, of each prompt's highest total."""
+    totals = np.asarray(totals, dtype=np.float64)
+    if totals.ndim != 1 or len(totals) % num_samples:
+        raise ValueError(f"totals must be (B * {num_samples},), got {totals.shape}")
+    grouped = totals.reshape(-1, num_samples)
+    # An unscored sample (NaN) is never the best one.
+    best: np.ndarray = np.where(np.isnan(grouped), -np.inf, grouped).argmax(axis=1)
+    return best + np.arange(len(grouped)) * num_samples

@@ -1,6 +1,6 @@
-"""`best_of_n`: what sampling alone reaches, the baseline that a trained model should be held against.
+"""`best_of_n`: what sampling alone reaches, the baseline for a trained model.
 
-Leaves out: training, and the comparison itself (evaluation.py has it for a run, with n = 16).
+Leaves out: training, and the comparison itself (before_after.py has it for a run, with n = 16).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The chosen answers of B prompts.
+    """The best responses to B prompts.
 
     Attributes:
-        texts: B answers, special tokens left out.
+        texts: B responses, special tokens left out.
         scores: Their `.total` (B,) and `.components`, name -> (B,).
     """
 
@@ -49,24 +49,24 @@ def best_of_n(
     columns: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
 ) -> BestOfN:
-    """Samples `n` answers to each prompt as training does, and keeps the one that the reward likes best.
+    """Samples `n` responses to each prompt as training does, and keeps the one with the highest reward.
 
-    It costs `n` generations at inference where a trained model needs one, and it stays close to the model: the KL of
-    its answers to a plain sample's is at most log n - (n - 1) / n nats, 1.8 for n = 16 (Beirami et al., arXiv
-    2401.01879). A trained model that scores lower than this with a larger KL has not earned its training.
+    At inference it costs `n` generations where a trained model needs one, and it stays close to the model: its KL to
+    plain sampling is at most log n - (n - 1) / n nats, 1.8 for n = 16 (Beirami et al., arXiv 2401.01879). Training
+    that ends with a lower reward at a larger KL was not worth its cost.
 
     Args:
         model: Hub id, folder, "bundled:tiny-t5", or a loaded encoder-decoder, such as `trainer.policy_model`.
         reward: What `Seq2SeqPPO` takes: a reward, a callable, a list of them, or the name of a preset or file.
         prompts: B texts or conversations, as the model reads them.
-        n: Samples a prompt; 1 is plain sampling.
+        n: Samples per prompt; 1 is plain sampling.
         processing_class: The tokenizer; loaded by the model's name if left out.
         args: Temperature, lengths, suppressed tokens, batch size and device; the defaults if left out.
         columns: B values of each further column that a reward reads.
         seed: Of the sampling alone.
 
     Raises:
-        InputError: no prompts, `n` below 1, columns of another length, or a model that cannot be sampled so.
+        InputError: no prompts, `n` below 1, columns of another length, or a model that cannot be sampled this way.
     """
     _check(prompts, n, columns or {})
     args = args or Seq2SeqPPOConfig(output_dir="trainer_output", report_to="none")
@@ -99,11 +99,11 @@ def _check(prompts: Any, n: int, columns: Mapping[str, Sequence[Any]]) -> None:
         found = repr(prompts)
         raise InputError("a list of at least one prompt", found, "pass [prompt], or the column dataset['prompt']")
     if n < 1:
-        raise InputError("n of at least 1 sample a prompt", f"n={n}", "16 is what a run compares with")
+        raise InputError("n of at least 1 sample per prompt", f"n={n}", "16 is what a run compares with")
     for name, values in columns.items():
         if len(values) != len(prompts):
             raise InputError(
-                f"{len(prompts)} values in every column, one a prompt",
+                f"{len(prompts)} values in every column, one per prompt",
                 f"{len(values)} in {name!r}",
                 "pass the rows of the same prompts",
             )

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the plan, the before/after table, outputs side by side.
+"""What the terminal shows of a run or an evaluation: the plan, tables of numbers, outputs side by side.
 
 Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
 """
@@ -10,15 +10,20 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM, reward_formula
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
-    "output_length": "words an output",
+    "output_length": "words per output",
     "distinct": "distinct outputs",
     "not_whole_input": "not the whole input",
 }
 MAX_WIDTH = 110
+
+
+def say(text: str) -> None:
+    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
+    print(text, flush=True)
 
 
 def terminal_width() -> int:
@@ -32,7 +37,7 @@ def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | Non
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
-    """One labelled line an entry, wrapped with a hanging indent."""
+    """One labelled line per entry, wrapped with a hanging indent."""
     pad = max(map(len, lines)) + 2
     wrapped = (
         textwrap.fill(
@@ -50,37 +55,37 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
-    # 79 columns wide: the least that a terminal has.
+    # 79 columns wide, to fit any terminal.
     lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
         before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
         low, high = ("-" if end is None else f"{end:+.2f}" for end in gain["ci95"])
         lines.append(
-            f"{_row_name(name)} {number(before):>6} {number(after):>6}{number(gain['mean'], '+'):>8}  "
-            f"{f'{low} to {high}':<14}{number(sources):>8}{number(best):>11}"
+            f"{_row_name(name)} {decimals(before):>6} {decimals(after):>6}{decimals(gain['mean'], '+'):>8}  "
+            f"{f'{low} to {high}':<14}{decimals(sources):>8}{decimals(best):>11}"
         )
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
         change = None if before is None or after is None else after - before
         label = _row_name(name, ", greedy")
-        lines.append(f"{label} {number(before):>6} {number(after):>6}{number(change, '+'):>8}")
+        lines.append(f"{label} {decimals(before):>6} {decimals(after):>6}{decimals(change, '+'):>8}")
     lines.append("")
     for name, pair in metrics["guard"].items():
         ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
         label = GUARD_NAMES.get(name, name)
-        lines.append(f"{label:<22} {number(pair['before']):>6} {number(pair['after']):>6}{ratio:>8}".rstrip())
+        lines.append(f"{label:<22} {decimals(pair['before']):>6} {decimals(pair['after']):>6}{ratio:>8}".rstrip())
     if metrics["kl"] is not None:
-        lines.append(f"{'KL to the start, nats':<22}{number(0.0):>7}{number(metrics['kl']):>7}")
+        lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
     note = (
-        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless it says greedy; "
+        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
         "interval: paired bootstrap over prompts"
     )
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
 
 
-def number(value: float | None, sign: str = "") -> str:
-    """`value` with three decimals, from 10 on with one, to fit its column; a dash where nothing was scored."""
+def decimals(value: float | None, sign: str = "") -> str:
+    """`value` with three decimals, or one from 10 upwards, to fit its column; a dash if nothing was scored."""
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
@@ -111,3 +116,35 @@ def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) 
         block += [f"{first:<{column}} | {second}".rstrip() for first, second in zip(left, right, strict=True)]
         blocks.append("\n".join(block))
     return "\n\n".join(blocks)
+
+
+def format_evaluation(result: Mapping[str, Any]) -> str:
+    """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
+    metrics, paired = result["metrics"], result["before"] is not None
+    width = max(22, *(len(name) + 2 for name in metrics))
+    head = f"{'before':>8}{'after':>8}{'gain':>9}  {'95 % interval':<18}{'improved':>9}"
+    lines = [
+        " " * width + (head if paired else f"{'mean':>8}  {'least':>8}{'25 %':>8}{'median':>8}{'75 %':>8}{'most':>8}")
+    ]
+    for name, row in metrics.items():
+        lines.append((f"{name:<{width}}" + (_paired_cells(row) if paired else _single_cells(row))).rstrip())
+    notes = f"{result['n']} outputs"
+    if paired:
+        notes += "; interval: paired bootstrap over them; improved: share with after above before"
+    return "\n".join([*lines, "", *textwrap.wrap(notes, terminal_width())])
+
+
+def _paired_cells(row: Mapping[str, Any]) -> str:
+    before, after, gain = row.get("before"), row.get("after"), row.get("gain")
+    change = None if before is None or after is None else after - before
+    cells = f"{decimals(before):>8}{decimals(after):>8}"
+    if gain is None or gain["n"] == 0:
+        return f"{cells}{decimals(change, '+'):>9}"
+    low, high = gain["ci95"]
+    interval = f"{decimals(low, '+')} to {decimals(high, '+')}"
+    return f"{cells}{decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
+
+
+def _single_cells(row: Mapping[str, Any]) -> str:
+    quartiles = row.get("quartiles") or []
+    return f"{decimals(row.get('after')):>8}  " + "".join(f"{decimals(value):>8}" for value in quartiles)

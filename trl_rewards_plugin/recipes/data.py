@@ -15,18 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
 from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.rows import FORMATS, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.unreachable import what_to_do
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 HOLD_OUT_SHARE = 0.1
@@ -139,13 +137,13 @@ def _not_without_splits(splits: dict[str, Dataset], name: str) -> dict[str, Data
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
     path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
-    if path.suffix.lower() in BUILDERS:
+    if path.suffix.lower() in FORMATS:
         return {"train": _load_file(path, name, text_column)}
     if path.is_dir():
         raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{_files_in(path)}")
     if path.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"a Hub id (owner/name) or a file ending in {', '.join(BUILDERS)}",
+            f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}",
             repr(name),
             "rename or convert the file" if path.exists() else "check the spelling",
         )
@@ -153,29 +151,27 @@ def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
 
 
 def _files_in(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in BUILDERS)
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
     return f": {', '.join(names[:5])}" if names else ""
 
 
 def _load_file(path: Path, name: str, text_column: str) -> Dataset:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
+    from datasets import Dataset
+    from pyarrow import ArrowException
 
-    if not path.is_file():
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"the file {name}", "no such file", suggestion(path.name, siblings, "check the path"))
-    if not path.stat().st_size:
-        raise InputError(f"rows in {name}", "an empty file", "give a data set with rows")
-    builder = BUILDERS[path.suffix.lower()]
-    try:
-        rows = load_dataset(builder, data_files=str(path), split="train")
-    except DatasetGenerationError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"a well-formed {path.suffix} file", f"{name}: {reason}", "mend the file") from error
-    if builder == "text":
+    columns = read_columns(path, text_column)
+    if path.suffix.lower() == ".txt" and columns:
         # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
-        rows = rows.filter(lambda row: bool(row["text"].strip())).rename_column("text", text_column)
-    return rows
+        columns = {text_column: [text for text in columns[text_column] if text.strip()]}
+    if not columns:
+        raise InputError(f"rows in {name}", "an empty file, or a header alone", "give a data set with rows")
+    try:
+        return Dataset.from_dict(columns)
+    except (ArrowException, UnicodeEncodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"values of one type in each column of {name}", reason, "mend or remove that column"
+        ) from error
 
 
 def _load_from_hub(name: str) -> dict[str, Dataset]:

@@ -1,4 +1,4 @@
-"""Named runs: which model, reward, data and settings `--preset NAME` stands for. Leaves out: running them."""
+"""Named runs: the model, reward, data and settings of `--preset NAME`. Leaves out: running them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
+from trl_rewards_plugin.errors import InputError, suggestion
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Preset:
         dataset: Hub id, file or "bundled:ASSET/FILE".
         eval_dataset: Likewise; None: a split of `dataset`, or rows held out of it.
         text_column: Column of `dataset` that holds the texts.
-        prompt_prefix: Put in front of every text.
+        prompt_prefix: Prepended to every text.
         config: Fields of `Seq2SeqPPOConfig`.
         license: Of the model, as the Hub writes it, where it is known.
         language: Of the texts, as the Hub writes it, where it is known.
@@ -44,7 +43,7 @@ class Preset:
 
 _TINY = Preset(
     name="tiny",
-    summary="a bundled tiny T5, judged by two bundled classifiers; minutes on two CPU cores, offline",
+    summary="a bundled tiny T5, scored by two bundled classifiers; minutes on two CPU cores, offline",
     model="bundled:tiny-t5",
     reward="tiny",
     dataset="bundled:prompts/train.jsonl",
@@ -74,7 +73,7 @@ _TINY = Preset(
 
 _ARTICLE = Preset(
     name="article",
-    summary="FLAN-T5-small on news summaries, judged by the article's two classifiers; from the Hub, wants a GPU",
+    summary="FLAN-T5-small on news summaries, scored by the article's two classifiers; from the Hub, needs a GPU",
     model="google/flan-t5-small",
     reward="article",
     dataset="argilla/news-summary",
@@ -107,7 +106,7 @@ def get_preset(name: str) -> Preset:
     """The preset called `name`.
 
     Raises:
-        InputError: there is none.
+        InputError: no such preset.
     """
     if name not in PRESETS:
         step = suggestion(name, PRESETS, "use one of these, or give model, reward and dataset")

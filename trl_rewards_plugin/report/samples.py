@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import picked
-from trl_rewards_plugin.runs.read import EVALUATIONS, ROLLOUTS, Run, read_rows
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
+from trl_rewards_plugin.runs.read import Run, read_rows
 
 STEPS_SHOWN = 12  # of a run
 ROWS_SHOWN = 8  # of a step
@@ -27,15 +28,12 @@ class Sample:
     """An output.
 
     Attributes:
-        run, index: Name and colour of its run.
         step: Rollouts done before it; 0: of the starting model.
         held_out: Whether its prompt was held out from training.
         prompt, output: The texts, cut where they are very long.
         scores: Name -> score, the whole reward first; None where it was not scored.
     """
 
-    run: str
-    index: int
     step: int
     held_out: bool
     prompt: str
@@ -48,16 +46,20 @@ class Sample:
         return next(iter(self.scores.values()), None)
 
 
-def samples_of(run: Run, index: int) -> list[Sample]:
+def samples_of(run: Run) -> list[Sample]:
     """The outputs of a run that are shown, by step."""
     samples = [
-        _sample(run, index, step, path.parent.name == EVALUATIONS, row)
+        _sample(step, path.parent.name == EVALUATIONS, row.get("prompt"), row.get("completion"), row)
         for paths in run.completion_files.values()
         for step, path in picked([(step_of(path), path) for path in paths], STEPS_SHOWN)
         for row in picked(read_rows(path), ROWS_SHOWN)
     ]
     for row in picked(run.held_out, HELD_OUT_SHOWN):
-        samples += [_held_out(run, index, row, side) for side in ("before", "after")]
+        for side, step in (("before", 0), ("after", run.last_step)):
+            prefix, greedy = f"{side}_", f"{side}_greedy"
+            names = [key for key in row if key.startswith(prefix) and not key.startswith(greedy)]
+            scores = {name.removeprefix(prefix): row[name] for name in names}
+            samples.append(_sample(step, True, row["prompt"], row[side], scores))
     return sorted(samples, key=lambda sample: sample.step)
 
 
@@ -78,21 +80,13 @@ def shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
     return kept if len(kept) <= most else f"{kept[:most]} ... ({len(kept) - most:,} more characters)"
 
 
-def _sample(run: Run, index: int, step: int, held_out: bool, row: Mapping[str, Any]) -> Sample:
-    scores = {key: _number(value) for key, value in row.items() if key not in _NO_SCORES and _is_score(value)}
-    prompt, output = (shown_text(_lines(row.get(key))) for key in ("prompt", "completion"))
-    return Sample(run.name, index, step, held_out, prompt, output, scores)
-
-
-def _held_out(run: Run, index: int, row: Mapping[str, Any], side: str) -> Sample:
-    others = ("after_greedy", "before_greedy")
+def _sample(step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[str, Any]) -> Sample:
     scores = {
-        key.removeprefix(f"{side}_"): _number(value)
+        key: float(value) if value is not None and math.isfinite(value) else None
         for key, value in row.items()
-        if key.startswith(f"{side}_") and not key.startswith(others)
+        if key not in _NO_SCORES and isinstance(value, float | int | None) and not isinstance(value, bool)
     }
-    step = 0 if side == "before" else run.last_step
-    return Sample(run.name, index, step, True, shown_text(row["prompt"]), shown_text(row[side]), scores)
+    return Sample(step, held_out, shown_text(_lines(prompt)), shown_text(_lines(output)), scores)
 
 
 def _lines(text: Any) -> str:
@@ -100,11 +94,3 @@ def _lines(text: Any) -> str:
     if isinstance(text, list):
         return "\n".join(f"{message['role']}: {message['content']}" for message in text)
     return "" if text is None else str(text)
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or (isinstance(value, float | int) and not isinstance(value, bool))
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)

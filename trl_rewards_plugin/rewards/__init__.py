@@ -1,12 +1,11 @@
 """Rewards: texts in, scores out, in TRL's reward function protocol. Knows nothing of PPO."""
 
+from trl_rewards_plugin.rewards.base import Reward, RewardScores, TextReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.similarity import SimilarityReward
 from trl_rewards_plugin.rewards.state_callback import RewardStateCallback
-from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward
+from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward, SimilarityReward
 
 __all__ = [
     "ClassifierReward",
@@ -14,7 +13,9 @@ __all__ = [
     "MetricReward",
     "MultiClassifierReward",
     "RepetitionReward",
+    "Reward",
     "RewardScores",
     "RewardStateCallback",
     "SimilarityReward",
+    "TextReward",
 ]

@@ -1,21 +1,53 @@
-"""What every reward of this package has beside its scores: a name, TRL's call, TRL's module face."""
+"""What every reward has: a name, TRL's call, scores with their parts, an entry in reward files, TRL's module face.
 
-from collections.abc import Iterable, Sequence
+A new reward that needs no model is a `TextReward` with one method; see text_rewards.py for examples.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+import torch
+from torch import Tensor
+
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import check_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
-from trl_rewards_plugin.rewards.scores import RewardScores
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, first_of, shortened
+
+DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
+"""Keys of every row of `Reward.describe()`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardScores:
+    """Scores of N texts, float32 on the CPU: a total that never travels without its parts.
+
+    Attributes:
+        total: (N,), the combination of the components; NaN where none of them scored the text.
+        components: Name -> (N,), raw, before normalisation and weights; NaN where that component gave no score.
+    """
+
+    total: Tensor
+    components: dict[str, Tensor]
 
 
 class Reward:
     """A named reward function in TRL's protocol. Never an `nn.Module`: TRL would read `logits[:, 0]` off it."""
 
+    name: str
+
     def __init__(self, name: str):
         self.name = check_name(name)
-        self.__name__ = self.name
+
+    @property
+    def __name__(self) -> str:
+        # TRL names a reward's columns by it.
+        return self.name
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
         """Total reward of each of N completions; TRL's reward function protocol.
@@ -23,10 +55,10 @@ class Reward:
         Args:
             completions: N texts, or N lists of chat messages, of which the last message's content is scored.
             prompts: N prompts in either form; only needed by rewards that read them.
-            **kwargs: TRL's further arguments and dataset columns, N values each; handed on to plain callables.
+            **kwargs: TRL's further arguments and dataset columns, N values each, for rewards that read them.
 
         Returns:
-            N floats, NaN where nothing scored the text.
+            N floats, NaN (of a `TextReward` None) where nothing scored the text.
 
         Raises:
             InputError: an item is not a text (its index is named), or the counts differ.
@@ -37,8 +69,13 @@ class Reward:
         """Total (N,) and components, each (N,) and before weighting, of N texts; arguments and errors as in a call."""
         return self._scores(texts, prompts, columns)
 
+    # The columns come as one dict in what follows: a data set may well have a column named "texts".
     def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
-        # The columns come as one dict: a data set may well have a column named "texts".
+        scores = self._own_scores(completions, prompts, columns)
+        return RewardScores(scores, {self.name: scores})
+
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+        """(N,) float32 on the CPU, NaN where there is no score."""
         raise NotImplementedError
 
     def component_names(self) -> list[str]:
@@ -61,15 +98,21 @@ class Reward:
             raise InputError(f"a component, one of {known}", repr(name), f"{did_you_mean(name, names)}use one of them")
         return names.index(name)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """One dict a component, of plain values for YAML, JSON and model cards.
+    def entry(self) -> dict[str, Any]:
+        """Its entry in a reward file: the name, what makes it, and every argument that is not at its default.
 
-        Each has the keys name, model, label, weight, score_type, revision and pair (None where they do not apply), and
-        beside them what an entry of a reward file says of it. `{"rewards": describe()}`, with the aggregation where
-        it is not the default, is a reward file that `from_preset` reads back, as long as every component can be
-        named: no lambdas, no loaded models. `save_preset` writes the exact revisions as well.
+        What no file can name (a lambda, a loaded module, a combination) has nothing but a name.
         """
-        raise NotImplementedError
+        return {"name": self.name}
+
+    def describe(self) -> list[dict[str, Any]]:
+        """One dict per component, of plain values for YAML, JSON and model cards.
+
+        Each has the keys of DESCRIBED (None where they do not apply) and its `entry()`. `{"rewards": describe()}`,
+        with the aggregation where it is not the default, is a reward file that `from_preset` reads back, as long as
+        every component can be named. `save_preset` writes the exact revisions as well.
+        """
+        return [{**dict.fromkeys(DESCRIBED), **self.entry(), "weight": 1.0}]
 
     def as_reward_model(
         self,
@@ -84,3 +127,94 @@ class Reward:
         Args and errors: see `RewardModel`.
         """
         return RewardModel(self, processing_class, prompts=prompts, response_template=response_template, part=part)
+
+
+class TextReward(Reward):
+    """A reward computed in Python from each text, or from the texts and what belongs to them.
+
+    A subclass, usually a frozen dataclass with a field `name`, defines `score_text`, or `values` where it reads
+    prompts or columns of the data set.
+    """
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    def score_text(self, text: str) -> float | None:
+        """The score of one text; None where there is nothing to score."""
+        raise NotImplementedError
+
+    def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
+        """The scores of N texts, None where there is nothing to score; prompts and columns have N values each."""
+        return [self.score_text(text) for text in texts]
+
+    def __call__(  # type: ignore[override]  # None is TRL's own way to say that there is no score
+        self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[float | None]:
+        return self.values(as_texts(completions), prompts, kwargs)
+
+    __call__.__doc__ = Reward.__call__.__doc__
+
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+        texts = as_texts(completions)
+        with named_failure(self.name, texts):
+            returned = self.values(texts, prompts, columns)
+        return checked_scores(self.name, returned, texts)
+
+    def entry(self) -> dict[str, Any]:
+        path = path_of(type(self))
+        if path is None or not dataclasses.is_dataclass(self):
+            return super().entry()
+        settings = [field for field in dataclasses.fields(self) if field.name != "name"]
+        changed = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
+        return {**super().entry(), "function": path, **changed}
+
+
+@contextlib.contextmanager
+def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
+    """Whatever reward `name` raises on `texts` within it becomes a RuntimeError that says so; refusals stay."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(texts)}") from error
+
+
+def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
+    """What reward `name` returned for N texts as (N,) float32, NaN for None.
+
+    Raises:
+        InputError: another number of scores, or one that is infinite or no number; the text is shown.
+    """
+    found = returned.tolist() if hasattr(returned, "tolist") else returned
+    if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(texts):
+        step = "return a list with one entry per completion, None where there is nothing to score"
+        if inspect.iscoroutine(returned):
+            returned.close()
+            step = "define the reward itself with async def, so that it is known to be awaited"
+        count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
+        raise InputError(
+            f"{len(texts)} scores from reward {name!r}, one float or None for each completion",
+            f"{count}, for the completions that begin with {first_of(texts)}",
+            step,
+        )
+    return torch.tensor(
+        [_number(name, one, text) for one, text in zip(found, texts, strict=True)], dtype=torch.float32
+    )
+
+
+def _number(name: str, value: Any, text: str) -> float:
+    if value is None:
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    # What overflows float32 would be an infinity in the sum.
+    if isinstance(value, str) or abs(number) > torch.finfo(torch.float32).max:
+        raise InputError(
+            f"a finite float or None from reward {name!r}",
+            f"{value!r} for {shortened(text)}",
+            "return None where a text cannot be scored",
+        )
+    return number

@@ -8,17 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.rewards.base import Reward
-from trl_rewards_plugin.rewards.failures import called_on, failure
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.base import Reward, named_failure
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
+from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.inference.shared_classifier import OFFLOADS, SharedClassifier, position_limit
-from trl_rewards_plugin.rewards.names import clean_name, shortened
-from trl_rewards_plugin.rewards.score_types import check_score_type, is_independent, label_score
-from trl_rewards_plugin.rewards.scores import RewardScores
-from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, paired_texts, shortened
 
 
 class ClassifierReward(Reward):
@@ -83,7 +80,7 @@ class ClassifierReward(Reward):
             raise InputError("offload=None, 'cpu' or 'disk'", repr(offload), step)
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload)
         config = self._classifier.config
-        self._check_max_length(max_length, position_limit(config))
+        _check_max_length(max_length, position_limit(config))
         check_score_type(score_type, config)
         self._index = _label_index(label, config.id2label, self._classifier.model_id)
         self._independent = is_independent(config)
@@ -94,15 +91,6 @@ class ClassifierReward(Reward):
         self.max_length = max_length
         last_part = os.path.basename(self.model_id.rstrip("/\\"))
         super().__init__(clean_name(f"{last_part}_{self.label}") if name is None else name)
-
-    @staticmethod
-    def _check_max_length(max_length: int | None, limit: int | None) -> None:
-        if max_length is not None and limit is not None and max_length > limit:
-            raise InputError(
-                f"max_length of at most {limit}, which the model's positions allow",
-                str(max_length),
-                "lower it, or leave it out",
-            )
 
     @property
     def model(self) -> Any:
@@ -165,13 +153,14 @@ class ClassifierReward(Reward):
             )
         try:
             return self._classifier.logits(texts, prompts, self.max_length, self.batch_size)
-        except (InputError, OSError):  # of loading, which names the model itself
+        except OSError:  # of loading, which names the model itself
             raise
         except Exception as error:
             if devices.is_out_of_memory(error):  # stays what it is: trainers and launchers know it
                 error.add_note(f"reward {self.name!r}: {called_on(texts)}")
                 raise
-            raise failure(self.name, error, texts) from error
+            with named_failure(self.name, texts):
+                raise
 
     def pick(self, logits: Tensor, texts: list[str]) -> Tensor:
         """This reward's score from the model's raw outputs: (N, L) -> (N,).
@@ -188,24 +177,29 @@ class ClassifierReward(Reward):
             )
         return scores
 
-    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
         plain = as_texts(completions)
-        scores = self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
-        return RewardScores(scores, {self.name: scores})
+        return self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """This reward as one dict in a list, with weight 1.0; see `Reward.describe`."""
-        return [
-            {
-                "name": self.name,
-                "model": self.model_id,
-                "label": self.label,
-                "weight": 1.0,
-                "score_type": self.score_type,
-                "revision": self.revision,
-                "pair": self.pair,
-            }
-        ]
+    @property
+    def is_named(self) -> bool:
+        """Whether model and tokenizer were given by name, so that a reward file can name them."""
+        return self._classifier.is_named
+
+    def entry(self) -> dict[str, Any]:
+        classifier = self._classifier
+        entry = {
+            "name": self.name,
+            "model": self.model_id,
+            "label": self.label,
+            "score_type": self.score_type,
+            "revision": self.revision,
+            "pair": self.pair,
+            "tokenizer": classifier.tokenizer_name,
+            "max_length": self.max_length,
+            "dtype": None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch."),
+        }
+        return {key: value for key, value in entry.items() if value is not None}
 
     def __repr__(self) -> str:
         return f"ClassifierReward({self.model_id!r}, label={self.label!r}, name={self.name!r})"
@@ -231,4 +225,13 @@ def _check_positive(what: str, value: Any) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise InputError(
             f"{what} as a positive whole number, or None", repr(value), f"leave {what} out to have it set"
+        )
+
+
+def _check_max_length(max_length: int | None, limit: int | None) -> None:
+    if max_length is not None and limit is not None and max_length > limit:
+        raise InputError(
+            f"max_length of at most {limit}, which the model's positions allow",
+            str(max_length),
+            "lower it, or leave it out",
         )

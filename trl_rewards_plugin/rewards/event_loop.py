@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, on which async rewards run together while the caller goes on.
+"""One event loop in a thread of its own, on which async rewards run together while the caller continues.
 
 It works where the calling thread runs a loop itself, as in TRL's trainers. One loop serves the whole process, so that
 what a reward keeps between calls (an HTTP client's connections) stays usable.

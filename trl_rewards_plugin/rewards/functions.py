@@ -20,21 +20,18 @@ MultiClassifierReward([ClassifierReward(...), shouts, keeps_topic, judge])
 
 import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.base import Reward, checked_scores, named_failure
 from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.failures import failure, first_of
-from trl_rewards_plugin.rewards.names import clean_name, shortened
-from trl_rewards_plugin.rewards.scores import RewardScores
+from trl_rewards_plugin.rewards.files.dotted_paths import path_of
+from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -49,7 +46,9 @@ class CallableReward(Reward):
     `name` is given. It can be pickled where the function can.
 
     Raises:
-        InputError: `function` is not callable by keyword, or is a torch module or a model's name.
+        InputError: `function` is not callable by keyword, or is a torch module or a model's name; when called: a
+            column that it asks for is missing, or what it returned is not one score per completion.
+        RuntimeError: when called: the function raised; the cause is chained.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):
@@ -71,22 +70,18 @@ class CallableReward(Reward):
         self.is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(type(bare).__call__)
         self._required, self._named, self._takes_all = _parameters(function, self.name)
 
-    def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
-        plain = as_texts(completions)
-        arguments = self.arguments(completions, prompts, columns)
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+        texts = as_texts(completions)
+        call = self.prepared(completions, prompts, columns)
         if self.is_async:
-            with running({self.name: self.call(arguments)}) as futures:
-                scores = self.result(futures[self.name], plain)
-        else:
-            scores = self.values(arguments, plain)
-        return RewardScores(scores, {self.name: scores})
+            with running({self.name: call}) as futures:
+                return self.result(futures[self.name], texts)
+        with named_failure(self.name, texts):
+            returned = call()
+        return checked_scores(self.name, returned, texts)
 
-    def arguments(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> dict[str, Any]:
-        """The keywords that the function is called with; nothing is called yet.
-
-        Raises:
-            InputError: a parameter without default that nothing was given for.
-        """
+    def prepared(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Callable[[], Any]:
+        """The call with what the function names, if all of that is there; nothing is called yet."""
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:
@@ -95,73 +90,18 @@ class CallableReward(Reward):
                     f"only {', '.join(offered)}",
                     f"{did_you_mean(name, offered)}pass it, add it to the data set, or give the parameter a default",
                 )
-        return offered if self._takes_all else {key: offered[key] for key in self._named if key in offered}
+        wanted = offered if self._takes_all else {key: offered[key] for key in self._named if key in offered}
+        return functools.partial(self.function, **wanted)
 
-    def call(self, arguments: dict[str, Any]) -> Callable[[], Any]:
-        """The call with these arguments, to be made elsewhere."""
-        return functools.partial(self.function, **arguments)
-
-    def values(self, arguments: dict[str, Any], plain: list[str]) -> Tensor:
-        """The plain function's N scores: (N,) float32, NaN where it returned None or NaN.
-
-        Args:
-            arguments: As `arguments` gives them.
-            plain: The completions as texts, for the errors.
-
-        Raises:
-            RuntimeError: the function raised; the cause is chained.
-            InputError: it returned another number of scores, or one that is infinite or no number.
-        """
-        try:
-            returned = self.function(**arguments)
-        except Exception as error:
-            raise failure(self.name, error, plain) from error
-        return self._checked(returned, plain)
-
-    def result(self, future: Future[Any], plain: list[str]) -> Tensor:
-        """The async function's N scores, waited for; as `values`."""
-        try:
+    def result(self, future: Future[Any], texts: list[str]) -> Tensor:
+        """The async function's scores (N,) of N texts, waited for."""
+        with named_failure(self.name, texts):
             returned = future.result()
-        except Exception as error:
-            raise failure(self.name, error, plain) from error
-        return self._checked(returned, plain)
+        return checked_scores(self.name, returned, texts)
 
-    def _checked(self, returned: Any, plain: list[str]) -> Tensor:
-        found = returned.tolist() if hasattr(returned, "tolist") else returned
-        if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(plain):
-            step = "return a list with one entry per completion, None where there is nothing to score"
-            if inspect.iscoroutine(returned):
-                returned.close()
-                step = "define the reward itself with async def, so that it is known to be awaited"
-            count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
-            raise InputError(
-                f"{len(plain)} scores from reward {self.name!r}, one float or None for each completion",
-                f"{count}, for the completions that begin with {first_of(plain)}",
-                step,
-            )
-        numbers = [self._number(value, text) for value, text in zip(found, plain, strict=True)]
-        return torch.tensor(numbers, dtype=torch.float32)
-
-    def _number(self, value: Any, text: str) -> float:
-        if value is None:
-            return math.nan
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.inf
-        # What overflows float32 would be an infinity in the sum.
-        if isinstance(value, str) or abs(number) > torch.finfo(torch.float32).max:
-            raise InputError(
-                f"a finite float or None from reward {self.name!r}",
-                f"{value!r} for {shortened(text)}",
-                "return None where a text cannot be scored",
-            )
-        return number
-
-    def describe(self) -> list[dict[str, Any]]:
-        """This function as one dict in a list; see `Reward.describe`."""
-        keys = ("name", "model", "label", "weight", "score_type", "revision", "pair")
-        return [{**dict.fromkeys(keys), "name": self.name, "weight": 1.0}]
+    def entry(self) -> dict[str, Any]:
+        path = path_of(self.function)
+        return super().entry() | ({} if path is None else {"function": path})
 
     def __repr__(self) -> str:
         return f"CallableReward({self.name})"
@@ -171,7 +111,7 @@ def _parameters(function: Callable[..., Any], name: str) -> tuple[tuple[str, ...
     """Names of the parameters without default, of all, and whether there is a `**kwargs`."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # functions written in C need not tell: they get everything
+    except ValueError:  # functions written in C may have no signature: they get everything
         return (), (), True
     if any(p.kind is p.POSITIONAL_ONLY and p.default is p.empty for p in parameters):
         raise InputError(

@@ -1,19 +1,18 @@
-"""MetricReward: an `evaluate` metric or measurement as a reward function, one value a text."""
+"""MetricReward: an `evaluate` metric or measurement as a reward function, one value per text."""
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.rewards.names import check_name, clean_name
-from trl_rewards_plugin.rewards.similarity import column_texts
-from trl_rewards_plugin.rewards.texts import as_texts
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.base import TextReward
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import column_texts
 
 
-class MetricReward:
-    """A plain reward function that asks an `evaluate` module for the value of each text.
+class MetricReward(TextReward):
+    """A reward that asks an `evaluate` module for the value of each text.
 
     ```python
     MetricReward("rouge", "rougeL", references="summary", compute_kwargs={"use_stemmer": True})
@@ -45,20 +44,16 @@ class MetricReward:
         compute_kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
     ):
+        super().__init__(clean_name(str(key)) if name is None else name)
         self.metric = metric
         self.key = key
         self.references = references
         self.compute_kwargs = dict(compute_kwargs or {})
-        self.name = self.__name__ = clean_name(str(key)) if name is None else check_name(name)
         self._lock = threading.Lock()
         self._module: Any = None
         self._one_by_one: bool | None = None
 
-    def __call__(
-        self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any
-    ) -> list[float | None]:
-        """N values, None where there is no reference; TRL's reward function protocol."""
-        texts = as_texts(completions)
+    def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
         wanted = list(range(len(texts)))
         given: list[str | None] = [None] * len(texts)
         if self.references is not None:
@@ -73,16 +68,16 @@ class MetricReward:
                 scores[index] = value
         return scores
 
-    def settings(self) -> dict[str, Any]:
-        """What a reward file says of it beside the name; nothing for a loaded module."""
+    def entry(self) -> dict[str, Any]:
         if not isinstance(self.metric, str | os.PathLike):
-            return {}
+            return super().entry()
         further = {"references": self.references, "compute_kwargs": self.compute_kwargs}
-        return {"metric": str(self.metric), "key": self.key} | {key: value for key, value in further.items() if value}
+        given = {key: value for key, value in further.items() if value}
+        return {"name": self.name, "metric": str(self.metric), "key": self.key, **given}
 
     def _compute(self, texts: list[str], references: list[str | None]) -> list[float]:
         if self._one_by_one is None:
-            # One text tells a list with one value a text from any other list.
+            # With one text, a list with one value per text is told apart from any other list.
             self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
         if self._one_by_one:
             return [self._ask([text], [one]) for text, one in zip(texts, references, strict=True)]
@@ -90,7 +85,7 @@ class MetricReward:
         return values
 
     def _ask(self, texts: list[str], references: list[str | None]) -> Any:
-        """The value under `key` for these texts: a number, or a list with one value a text."""
+        """The value under `key` for these texts: a number, or a list with one value per text."""
         module = self._loaded()
         inputs = self._inputs(module)
         arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
@@ -107,7 +102,7 @@ class MetricReward:
             raise InputError(
                 f"a number, or {len(texts)} values, one for each text, under {self.key!r} of metric {self._shown()}",
                 f"{len(value)} values",
-                "name a key that holds one value a text",
+                "name a key that holds one value per text",
             )
         return value
 

@@ -1,12 +1,13 @@
 """MultiClassifierReward: several rewards as one reward function. One forward pass per distinct model.
 
-Leaves out: the maths of making one number of many (combination.py), and classifiers themselves (classifier.py).
+Leaves out: the maths of making one number of many (combining/), and classifiers themselves (classifier.py).
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,54 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
-from trl_rewards_plugin.rewards.combining.running_statistics import RunningStatistics
+from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
 from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.files.entries import entry_of, exact_entry
-from trl_rewards_plugin.rewards.files.preset_file import write_preset_file
+from trl_rewards_plugin.rewards.files.entries import exact_entry
+from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import check_unique, total_name
-from trl_rewards_plugin.rewards.outcome import Outcome
-from trl_rewards_plugin.rewards.presets import preset_arguments
-from trl_rewards_plugin.rewards.scores import RewardScores
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
 
-_DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a combination made of N texts.
+
+    Attributes:
+        scores: Total and components.
+        batches: What its running statistics are to take in; empty where nothing is to be learnt.
+        inner: Name -> the outcome of each combination within.
+    """
+
+    scores: RewardScores
+    batches: list[Batch]
+    inner: dict[str, "_Outcome"]
+
+    def log(self, columns: Mapping[str, Any], within: str = "") -> None:
+        """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
+
+        Args:
+            within: What stands before a component's name: "<combination>/", so that no two share a column.
+        """
+        log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
+        for name, values in self.scores.components.items():
+            # A mean over nothing is NaN and would poison the average of the logging step.
+            if log_metric is not None and not values.isnan().all():
+                log_metric(f"rewards/{within}{name}/mean", values.nanmean().item())
+            if log_extra is not None:
+                log_extra(f"{within}{name}", values.tolist())
+        for name, outcome in self.inner.items():
+            outcome.log(columns, f"{within}{name}/")
 
 
 class MultiClassifierReward(Reward):
-    """Several rewards as one number a text, which never travels without its parts.
-
-    ```python
-    reward = MultiClassifierReward([acceptability, neutrality, no_repetition], weights=[1.0, 0.5, 0.2])
-    ```
+    """Several rewards as one number per text, which never travels without its parts.
 
     Each reward's scores are normalised, clipped and weighed, in this order, and then aggregated; by default they are
     only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
@@ -51,23 +74,19 @@ class MultiClassifierReward(Reward):
     combination within as `<combination>/<component>`. Callables get completions and prompts as they came, texts or
     chat messages, and the columns of the data set that they name.
 
-    A call fails with `InputError` where a component's scores are not N finite numbers, Nones or NaNs, and with
-    `RuntimeError` where a component fails; its name and a text are in the message (in a note where the memory was too
-    small, which keeps its own error). A call that fails changes nothing.
-
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
     In a distributed run the statistics are those of all processes together, so that every process has to make the
-    call, as TRL's trainers do; `score()` may be called in one alone.
+    call, as TRL's trainers do; `score()` may be called in one alone. A call that fails changes nothing.
 
     Args:
-        rewards: K `ClassifierReward`s and plain or async callables, mixed; see callables.py for what these get and
+        rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
             return. None and NaN are left out of the total, as in TRL.
         weights: K finite floats; 1.0 each if omitted.
         name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
             and `<component>_total` for a single one.
         aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
-            classifiers score_type="probability"). The formulas are in combine.py.
+            classifiers score_type="probability"). The formulas are in combining/aggregate.py.
         normalization: "zscore" for every reward: by the mean and standard deviation of its scores so far. Or a dict by
             name, with "zscore" or {"mean": m, "scale": s}, which is (score - m) / s. None leaves scores as they are.
         clip: None or (low, high), to which normalised scores are clipped. For every reward, or a dict by name.
@@ -79,7 +98,9 @@ class MultiClassifierReward(Reward):
 
     Raises:
         InputError: no rewards, two of one name, a count that differs, a setting that does not fit, a model that is
-            not wrapped. All before anything is loaded.
+            not wrapped, all before anything is loaded; in a call: scores that are not N finite numbers, Nones or NaNs.
+        RuntimeError: in a call: a component failed; its name and a text are in the message, the cause is chained. Too
+            little memory keeps its own error, with a note.
     """
 
     def __init__(
@@ -96,8 +117,7 @@ class MultiClassifierReward(Reward):
         if not isinstance(rewards, list | tuple) or not rewards:
             raise InputError("a list of one or more rewards", repr(rewards), "for a single one, pass [reward]")
         self.rewards = list(rewards)
-        kinds = ClassifierReward | CallableReward | MultiClassifierReward
-        self._parts = [one if isinstance(one, kinds) else CallableReward(one) for one in rewards]
+        self._parts = [one if isinstance(one, Reward) else CallableReward(one) for one in rewards]
         names = [part.name for part in self._parts]
         check_unique(names)
         self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
@@ -117,7 +137,7 @@ class MultiClassifierReward(Reward):
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str]) -> "MultiClassifierReward":
-        """The reward of a preset's name (presets.py: "article", "tiny" ...) or of a YAML file (preset_file.py).
+        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/.
 
         Raises:
             InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
@@ -160,7 +180,7 @@ class MultiClassifierReward(Reward):
 
     __call__.__doc__ = Reward.__call__.__doc__
 
-    def _learn(self, found: Outcome) -> None:
+    def _learn(self, found: _Outcome) -> None:
         self._statistics.learn(found.batches)
         for part in self._parts:
             if isinstance(part, MultiClassifierReward):
@@ -171,7 +191,7 @@ class MultiClassifierReward(Reward):
 
     def _evaluate(
         self, completions: Any, prompts: Any, columns: dict[str, Any], *, training: bool, learning: bool
-    ) -> Outcome:
+    ) -> _Outcome:
         plain = as_texts(completions)
         scheduled = training and bool(self._combination.weight_schedule)
         progress = training_progress(columns.get("trainer_state")) if scheduled else None
@@ -180,21 +200,21 @@ class MultiClassifierReward(Reward):
         batches = self._statistics.batches(components) if learning else []
         raw = torch.stack(list(components.values()), dim=1)
         total = self._combination.total(raw, self._statistics.after(batches), progress, plain)
-        return Outcome(RewardScores(total, components), batches, inner)
+        return _Outcome(RewardScores(total, components), batches, inner)
 
     def _components(
         self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], training: bool, learning: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+    ) -> tuple[dict[str, Tensor], dict[str, _Outcome]]:
         """Name -> raw scores (N,), in the order of the rewards; and what the combinations among them found."""
         plain_prompts = paired_texts(prompts, plain)
         functions = {part.name: part for part in self._parts if isinstance(part, CallableReward)}
         # All columns are asked for before anything is scored.
-        arguments = {name: part.arguments(completions, prompts, columns) for name, part in functions.items()}
-        pending = {name: part for name, part in functions.items() if part.is_async}
+        calls = {name: part.prepared(completions, prompts, columns) for name, part in functions.items()}
+        pending = {name: call for name, call in calls.items() if functions[name].is_async}
         scores: dict[str, Tensor] = {}
-        inner: dict[str, Outcome] = {}
+        inner: dict[str, _Outcome] = {}
         logits: dict[tuple[Any, ...], Tensor] = {}
-        with running({name: part.call(arguments[name]) for name, part in pending.items()}) as futures:
+        with running(pending) as futures:
             for part in self._parts:
                 if isinstance(part, ClassifierReward):
                     if part.forward_key not in logits:
@@ -204,10 +224,10 @@ class MultiClassifierReward(Reward):
                     found = part._evaluate(completions, prompts, columns, training=training, learning=learning)
                     scores[part.name], inner[part.name] = found.scores.total, found
                 elif part.name not in pending:
-                    scores[part.name] = functions[part.name].values(arguments[part.name], plain)
+                    scores[part.name] = part._own_scores(completions, prompts, columns)
             names = {future: name for name, future in futures.items()}
             for future in as_completed(names):
-                scores[names[future]] = pending[names[future]].result(future, plain)
+                scores[names[future]] = functions[names[future]].result(future, plain)
         return {part.name: scores[part.name] for part in self._parts}, inner
 
     @contextlib.contextmanager
@@ -236,7 +256,7 @@ class MultiClassifierReward(Reward):
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave.
+        """Restores what `state_dict` gave.
 
         Raises:
             InputError: the state of a reward with other components or another normalisation.
@@ -257,16 +277,12 @@ class MultiClassifierReward(Reward):
     component.__doc__ = Reward.component.__doc__
 
     def describe(self) -> list[dict[str, Any]]:
-        """One dict a component, with its weight and what else is set; see `Reward.describe`."""
         return [
-            {
-                **dict.fromkeys(_DESCRIBED),
-                **entry_of(part),
-                "weight": weight,
-                **self._combination.settings(part.name),
-            }
+            {**dict.fromkeys(DESCRIBED), **part.entry(), "weight": weight, **self._combination.settings(part.name)}
             for part, weight in zip(self._parts, self.weights, strict=True)
         ]
+
+    describe.__doc__ = Reward.describe.__doc__
 
     def __repr__(self) -> str:
         return f"MultiClassifierReward({self._parts!r}, weights={self.weights!r}, name={self.name!r})"

@@ -43,8 +43,3 @@ def check_unique(names: Sequence[str]) -> None:
 def total_name(default: str, components: Iterable[str]) -> str:
     """`default`, or `<default>_total` where a component has that name: a total is no component's column."""
     return f"{default}_total" if default in components else default
-
-
-def shortened(text: str, limit: int = 200) -> str:
-    """`text` quoted, cut to `limit` characters for an error message."""
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -5,7 +5,8 @@ response token. The text is decoded here, scored, and the score put at every pos
 response begins, so this has to be known beforehand.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,22 +14,23 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.names import shortened
+from trl_rewards_plugin.rewards.texts import shortened
 
 PARTS = ("response", "text")
 
 
-class ResponseScorer:
-    """Query + response as token ids -> score of the decoded response. Arguments and errors: see `RewardModel`."""
+class _Backbone(nn.Module):
+    """Stands where TRL looks for the transformer; its hidden states are the scores of the decoded responses."""
 
     def __init__(
         self,
-        reward: Callable[..., list[float]],
+        reward: Callable[..., Sequence[float | None]],
         processing_class: Any,
         prompts: Iterable[Any] | None,
         response_template: str | None,
         part: str,
     ):
+        super().__init__()
         _check_build(prompts, response_template, part)
         self.reward = reward
         self.tokenizer = processing_class
@@ -37,7 +39,11 @@ class ResponseScorer:
         self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
         self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
+        hidden = self.scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
+
+    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores (B,) float32 of B rows of token ids (B, S + T), padding where `attention_mask` is 0."""
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
         if self.part == "text":
@@ -48,7 +54,8 @@ class ResponseScorer:
                 completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
                 prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
             )
-        total = torch.tensor(scores, dtype=torch.float32, device=input_ids.device)
+        numbers = [math.nan if score is None else score for score in scores]
+        total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
         if not total.isfinite().all():
             first = int((~total.isfinite()).nonzero()[0])
             raise RuntimeError(
@@ -93,19 +100,6 @@ class ResponseScorer:
         return low
 
 
-class _Backbone(nn.Module):
-    """Stands where TRL looks for the transformer; its hidden states are the scores."""
-
-    def __init__(self, scorer: ResponseScorer):
-        super().__init__()
-        self.scorer = scorer
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
-        scores = self.scorer(input_ids, attention_mask)
-        hidden = scores[:, None, None].expand(-1, input_ids.shape[1], 1)
-        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
-
-
 class RewardModel(nn.Module):
     """A reward as TRL's PPOTrainer wants it: `base_model_prefix`, a backbone with hidden states, and `score`.
 
@@ -115,8 +109,8 @@ class RewardModel(nn.Module):
         reward: Any reward function in TRL's protocol.
         processing_class: The policy's tokenizer.
         prompts: The tokenised queries, training and evaluation, lists or 1-D tensors of token ids; padding in them is
-            dropped. The response is what follows the longest of them that a row begins with; where a response goes on
-            just as another, longer query does, that much of it counts as the query.
+            dropped. The response is what follows the longest of them that a row begins with; where a response begins
+            as another, longer query continues, that much of it counts as the query.
         response_template: The response is what follows the first occurrence of this text, which ends each query.
             For queries that hold it more than once (several chat turns), pass `prompts` instead.
         part: "response" scores the response alone, with the query as its prompt; "text" scores both as one text.
@@ -131,7 +125,7 @@ class RewardModel(nn.Module):
 
     def __init__(
         self,
-        reward: Callable[..., list[float]],
+        reward: Callable[..., Sequence[float | None]],
         processing_class: Any,
         *,
         prompts: Iterable[Any] | None = None,
@@ -139,7 +133,7 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
-        self.backbone = _Backbone(ResponseScorer(reward, processing_class, prompts, response_template, part))
+        self.backbone = _Backbone(reward, processing_class, prompts, response_template, part)
 
     def score(self, hidden_states: Tensor) -> Tensor:
         """The backbone's hidden states (B, S + T, 1) are the scores already."""
@@ -147,7 +141,7 @@ class RewardModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores (B,) of B rows (B, S + T) of query and response."""
-        return self.backbone.scorer(input_ids, attention_mask)
+        return self.backbone.scores(input_ids, attention_mask)
 
 
 def _check_build(prompts: Any, response_template: str | None, part: str) -> None:

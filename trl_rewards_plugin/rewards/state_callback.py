@@ -19,7 +19,7 @@ class RewardStateCallback(TrainerCallback):
     GRPOTrainer(..., reward_funcs=reward, callbacks=[RewardStateCallback(reward)])
     ```
 
-    The statistics are part of `trainer_state.json`, so that a resumed run goes on from those of its checkpoint,
+    The statistics are part of `trainer_state.json`, so that a resumed run continues from those of its checkpoint,
     wherever that lies. Trainers that score in another process (TRL's AsyncGRPO) keep a copy of the reward there, which
     this callback does not see.
 
@@ -60,7 +60,7 @@ class RewardStateCallback(TrainerCallback):
             self._freeze()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The host writes its state next, if at all: what is learnt in this step is in it.
+        # The Trainer saves its state next, if at all: what was learnt in this step is in it.
         state.stateful_callbacks[KEY] = {name: reward.state_dict() for name, reward in self.rewards.items()}
         if control.should_evaluate:
             self._freeze()

@@ -1,7 +1,7 @@
-"""Small rewards that need no model: a length window, and how little a text repeats itself. Both lie in [0, 1].
+"""Small rewards in [0, 1] that need no model: a length window, how little a text repeats itself, ROUGE to a reference.
 
-They are plain reward functions with settings: named, picklable, for TRL's trainers as they are, inside a
-`MultiClassifierReward` and in reward files (`function: length`). Similarity to a reference is in similarity.py.
+Reward files name them `function: length`, `repetition` and `similarity`. ROUGE is computed by the package
+`rouge_score`. Leaves out: similarity by embeddings.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.names import check_name
-from trl_rewards_plugin.rewards.texts import as_texts
+from trl_rewards_plugin.rewards.base import TextReward
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import column_texts
 
 UNITS = ("words", "characters")
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
+MEASURES = ("fmeasure", "precision", "recall")
+LONGEST = 1000
+"""Words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths."""
 
 
 @dataclass(frozen=True)
-class LengthReward:
+class LengthReward(TextReward):
     """1 for a text within a window of lengths, falling linearly to 0 outside.
 
         reward = n / min_length                               where n < min_length
@@ -39,7 +44,8 @@ class LengthReward:
     name: str = "length"
 
     def __post_init__(self) -> None:
-        _check_settings(self, self.name, self.unit)
+        super().__post_init__()
+        _check_choice("unit", self.unit, UNITS)
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
         if not all(map(_is_count, ends)) or ends == [0]:
@@ -51,11 +57,8 @@ class LengthReward:
         if self.max_length is not None and self.max_length < max(self.min_length, 1):
             raise InputError("max_length of at least min_length, and at least 1", found, "are they swapped?")
 
-    def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
-        """N floats in [0, 1]; TRL's reward function protocol."""
-        return [self._score(len(_units(text, self.unit))) for text in as_texts(completions)]
-
-    def _score(self, length: int) -> float:
+    def score_text(self, text: str) -> float:
+        length = len(_units(text, self.unit))
         if length < self.min_length:
             return length / self.min_length
         if self.max_length is None or length <= self.max_length:
@@ -64,7 +67,7 @@ class LengthReward:
 
 
 @dataclass(frozen=True)
-class RepetitionReward:
+class RepetitionReward(TextReward):
     """Share of a text's n-grams that are different: 1 where none comes twice, near 0 for a text that goes in circles.
 
         reward = distinct n-grams / n-grams;  1 for a text with fewer than n words
@@ -85,29 +88,95 @@ class RepetitionReward:
     name: str = "distinct"
 
     def __post_init__(self) -> None:
-        _check_settings(self, self.name, self.unit)
+        super().__post_init__()
+        _check_choice("unit", self.unit, UNITS)
         if not _is_count(self.ngram_size) or self.ngram_size < 1:
             raise InputError("ngram_size as a whole number above 0", repr(self.ngram_size), "2 to 4 are usual")
 
-    def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
-        """N floats in [0, 1]; TRL's reward function protocol."""
-        return [self._score(_units(text.casefold(), self.unit)) for text in as_texts(completions)]
-
-    def _score(self, units: Sequence[str]) -> float:
+    def score_text(self, text: str) -> float:
+        units = _units(text.casefold(), self.unit)
         ngrams = [tuple(units[i : i + self.ngram_size]) for i in range(len(units) - self.ngram_size + 1)]
         return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
+
+
+@dataclass(frozen=True)
+class SimilarityReward(TextReward):
+    """ROUGE of each completion against a reference, in [0, 1].
+
+        precision = overlap / words of the completion
+        recall    = overlap / words of the reference
+        fmeasure  = 2 * precision * recall / (precision + recall)
+
+    The overlap is the number of common words ("rouge1"), of common word pairs ("rouge2"), or the length of the
+    longest common subsequence of words ("rougeL"). Lin, "ROUGE: A Package for Automatic Evaluation of Summaries"
+    (2004). The package's words are runs of a-z and 0-9 after lower-casing: other scripts have none. A reference
+    without any word scores None, as a missing one does. Only the first 1,000 words of each text are compared.
+
+    ```python
+    SimilarityReward("summary")                      # a column with reference summaries
+    SimilarityReward("prompt", measure="precision")  # share of the words that stand in the prompt: no inventions
+    ```
+
+    Args:
+        reference: The column that holds the reference of each text, or "prompt".
+        rouge_type: "rouge1", "rouge2" or "rougeL".
+        measure: "fmeasure", "precision" or "recall".
+        use_stemmer: Whether words are stemmed (English) before they are compared.
+        name: Name of the component; None is `<rouge_type>_<reference>`.
+
+    Raises:
+        InputError: an unknown ROUGE type or measure; when called, no such column.
+    """
+
+    reference: str
+    rouge_type: str = "rougeL"
+    measure: str = "fmeasure"
+    use_stemmer: bool = False
+    name: str = None  # type: ignore[assignment]  # never None once it is built
+
+    def __post_init__(self) -> None:
+        _check_choice("rouge_type", self.rouge_type, ROUGE_TYPES)
+        _check_choice("measure", self.measure, MEASURES)
+        if self.name is None:
+            object.__setattr__(self, "name", clean_name(f"{self.rouge_type}_{self.reference}"))
+        super().__post_init__()
+
+    def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        references = column_texts(self.reference, len(texts), prompts, columns, self.name)
+        tokenizer = _Words(self.use_stemmer)
+        scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
+        scores: list[float | None] = []
+        for text, reference in zip(texts, references, strict=True):
+            if reference is None or not tokenizer.tokenize(reference):
+                scores.append(None)
+            else:
+                scores.append(float(getattr(scorer.score(reference, text)[self.rouge_type], self.measure)))
+        return scores
 
 
 def _units(text: str, unit: str) -> Sequence[str]:
     return text.split() if unit == "words" else text
 
 
-def _check_settings(reward: Any, name: str, unit: str) -> None:
-    # TRL names a reward by its __name__; a frozen dataclass has no other way to set one.
-    object.__setattr__(reward, "__name__", check_name(name))
-    if unit not in UNITS:
-        raise InputError(f"unit one of {', '.join(UNITS)}", repr(unit), "use one of these")
+def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{what} one of {', '.join(known)}", repr(value), "use one of these")
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+class _Words:
+    """rouge_score's own words, the first LONGEST of a text."""
+
+    def __init__(self, use_stemmer: bool):
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._tokenizer = DefaultTokenizer(use_stemmer)
+
+    def tokenize(self, text: str) -> list[str]:
+        tokens: list[str] = self._tokenizer.tokenize(text)
+        return tokens[:LONGEST]

@@ -1,4 +1,4 @@
-"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts.
+"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts, and how errors quote them.
 
 Leaves out: chat templates; a classifier reads what was said, not the markup around it.
 """
@@ -43,6 +43,32 @@ def paired_texts(prompts: Any, completions: list[str]) -> list[str] | None:
     return texts
 
 
+def column_texts(
+    column: str, count: int, prompts: Sequence[Any] | None, columns: dict[str, Any], name: str
+) -> list[str | None]:
+    """The texts of a column of the data set ("prompt" for the prompts), None where the column has none.
+
+    Raises:
+        InputError: no such column, or not one text for each of `count` completions.
+    """
+    offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
+    if column not in offered:
+        raise InputError(
+            f"the column {column!r}, with which reward {name!r} compares",
+            f"only {', '.join(offered) or 'completions'}",
+            f"pass {'prompts' if column == 'prompt' else column}=, or name another column",
+        )
+    values = offered[column]
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != count:
+        raise InputError(
+            f"{count} values in {column!r}, one for each completion",
+            f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__,
+            f"repeat each value of {column!r} once per completion",
+        )
+    filled = iter(as_texts([value for value in values if value is not None], column))
+    return [None if value is None else next(filled) for value in values]
+
+
 def _as_text(item: Any, where: str) -> str:
     content = item
     if isinstance(item, Sequence) and not isinstance(item, str) and item and isinstance(item[-1], dict):
@@ -61,3 +87,18 @@ def _as_text(item: Any, where: str) -> str:
 
 def _shown(item: Any) -> str:
     return f"{type(item).__name__} {str(item)[:80]!r}"
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """`text` quoted, cut to `limit` characters for an error message."""
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def first_of(texts: Sequence[str]) -> str:
+    """The first text, quoted and shortened."""
+    return shortened(texts[0]) if texts else "no texts at all"
+
+
+def called_on(texts: Sequence[str]) -> str:
+    """How many texts a reward was called on, and the first of them."""
+    return f"it was called on {len(texts)} completions, the first of them {first_of(texts)}"

@@ -1,31 +1,27 @@
 """Checkpoint folders that are whole or absent: published by a rename, checked before use, removed by a rename.
 
 A checkpoint is written below `UNFINISHED` in the output folder and renamed when every byte is on the disk, so a
-process that is killed leaves the last one untouched. What was written is listed, with sizes and checksums, in the
-last file, so one that was damaged later is found out. The same file numbers the checkpoints of a folder in the order
-in which they were saved: steps do not tell it, where a run starts afresh or goes on from an earlier step.
-Leaves out: what the files hold (checkpoint.py, and the host).
+process that is killed leaves the last one untouched. What was written is listed, with sizes and checksums, in the last
+file, so that later damage is found. The same file numbers the checkpoints of a folder in the order in which they were
+saved, which their steps do not show where a run starts afresh or resumes from an earlier step.
+Leaves out: what the files hold (`ppo/checkpoints/state.py`, and the Trainer).
 """
 
 import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 import zlib
 from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs.layout import CARD, CHECKPOINTS, RUN_STATE, TRAINER_STATE, UNFINISHED, checkpoint_step
+from trl_rewards_plugin.runs.writing import flush, write_text
 
-UNFINISHED = "_unfinished"
-STATE_FILE = "ppo_state.json"  # written last
-CARD = "README.md"  # no part of the state; it may be written again once the folder is whole
-HOST_STATE_FILE = "trainer_state.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
 _REPLACED = "replaced-"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _logger = logging.getLogger(__name__)
 
 
@@ -35,11 +31,12 @@ def seal(folder: Path, state: dict[str, Any], number: int = 1) -> None:
     Args:
         number: `next_number` of the folder that it will be published in.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (STATE_FILE, CARD))
+    # The card is no part of the state; it may be written again once the folder is whole.
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (RUN_STATE, CARD))
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
-    (folder / STATE_FILE).write_text(json.dumps({**state, "number": number, "files": files}), encoding="utf-8")
-    for path in (*paths, folder / STATE_FILE, *(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _flush(path)
+    write_text(folder / RUN_STATE, json.dumps({**state, "number": number, "files": files}))
+    for path in (*paths, *(path for path in folder.rglob("*") if path.is_dir()), folder):
+        flush(path)
 
 
 def publish(unfinished: Path, folder: Path) -> None:
@@ -47,7 +44,7 @@ def publish(unfinished: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(unfinished.with_name(f"{_REPLACED}{folder.name}"))
     unfinished.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
@@ -82,8 +79,8 @@ def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoint folders in `output_dir` in the order of saving; before them, those whose order is not known."""
     if not output_dir.is_dir():
         return []
-    found = [(int(match[1]), path) for path in output_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for *_, path in sorted((_number(path), step, path) for step, path in found if path.is_dir())]
+    found = [(checkpoint_step(path.name), path) for path in output_dir.glob(CHECKPOINTS) if path.is_dir()]
+    return [path for *_, path in sorted((_number(path), step, path) for step, path in found if step is not None)]
 
 
 def next_number(output_dir: Path) -> int:
@@ -101,7 +98,7 @@ def _number(folder: Path) -> int:
 
 def _state(folder: Path) -> dict[str, Any]:
     """What `seal` wrote."""
-    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))
     return state
 
 
@@ -110,9 +107,9 @@ def damage(folder: Path) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
     try:
-        files = _state(folder)["files"]
+        files = {name: (int(size), int(checksum)) for name, (size, checksum) in _state(folder)["files"].items()}
     except _UNREADABLE as error:
-        return f"{STATE_FILE}, which is written last, is missing or cannot be read ({type(error).__name__})"
+        return f"{RUN_STATE}, which is written last, is missing or cannot be read ({type(error).__name__})"
     for name, (size, checksum) in files.items():
         path = folder / name
         if not path.is_file():
@@ -120,14 +117,14 @@ def damage(folder: Path) -> str | None:
         if name.endswith(".json"):  # may have been edited by hand
             try:
                 json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return f"{name} is not JSON"
         elif path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
         elif _checksum(path) != checksum:
             return f"{name} is not what was saved: its checksum differs"
-    if HOST_STATE_FILE not in files:
-        return f"{HOST_STATE_FILE} is missing"
+    if TRAINER_STATE not in files:
+        return f"{TRAINER_STATE} is missing"
     if not any("optim" in name for name in files):
         return "it was saved without the state of the optimizer (save_only_model)"
     return None
@@ -136,31 +133,36 @@ def damage(folder: Path) -> str | None:
 def find_checkpoint(
     output_dir: Path, resume: str | os.PathLike[str] | bool | None, *, quiet: bool = False
 ) -> Path | None:
-    """The checkpoint to resume from: a given folder, for True the whole one saved last in `output_dir`, else None.
+    """The checkpoint to resume from: a given folder, or for True the whole one saved last in `output_dir`.
 
     Args:
-        quiet: do not warn of the damaged ones that are passed over; for all processes but one.
+        resume: None, False, "", "false" or "none" for none; True or "true"; or a folder.
+        quiet: Do not warn of damaged ones that are passed over; for all processes but one.
 
     Raises:
         InputError: the given one is damaged, or none is whole.
     """
-    if resume is None or resume is False:
+    word = str(resume).lower()
+    if word in ("", "false", "none"):
         return None
-    if resume is not True:
-        folder = Path(resume)
-        if wrong := damage(folder):
-            others = [path.name for path in checkpoints(folder.parent) if path != folder]
-            raise InputError(
-                "a whole checkpoint of this trainer",
-                f"{folder}: {wrong}",
-                f"resume from another of {', '.join(others)}, or from True, the last whole one"
-                if others
-                else "check the path",
-            )
-        return folder
+    if word == "true":
+        return _last_whole(output_dir, quiet)
+    folder = Path(str(resume))
+    wrong = damage(folder)
+    if wrong is not None:
+        others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
+        others = [name for name in others if name != folder.name]
+        step = f"resume from another of {', '.join(others)}, or from True, the last whole one"
+        raise InputError(
+            "a whole checkpoint of this trainer", f"{folder}: {wrong}", step if others else "check the path"
+        )
+    return folder
+
+
+def _last_whole(output_dir: Path, quiet: bool) -> Path:
     _put_back(output_dir)
     found = []
-    # One without a number might be the last: it is told of before another is taken.
+    # One without a number might be the last: it is named before another is taken.
     for folder in sorted(reversed(checkpoints(output_dir)), key=lambda folder: _number(folder) > 0):
         wrong = damage(folder)
         if wrong is None:
@@ -182,16 +184,3 @@ def _checksum(path: Path) -> int:
         while chunk := file.read(1 << 20):
             value = zlib.crc32(chunk, value)
     return value
-
-
-def _flush(path: Path) -> None:
-    """Has the system write a file or folder through to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems cannot, for a folder; the files in it count
-            raise

@@ -32,11 +32,16 @@ def public_name(name: Any) -> str:
     return f"./{path.as_posix()}" if os.path.exists(text) and not text.startswith(".") else text
 
 
+def given_name(given: Any) -> str | None:
+    """The public name of what was given by name; None for an object."""
+    return public_name(given) if isinstance(given, str | Path) else None
+
+
 def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A described reward without this machine in it and without what is None: judge, tokenizer, metric, any path."""
-    told = {key: value for key, value in part.items() if value is not None}
-    as_told = {key: public_name(told[key]) for key in _NAMED_BY_PLACE if key in told}
-    return {key: value if key in _WORDS else public_value(value) for key, value in (told | as_told).items()}
+    """A described reward without missing values and without this machine's paths, its judge's among them."""
+    known = {key: value for key, value in part.items() if value is not None}
+    named = {key: public_name(known[key]) for key in _NAMED_BY_PLACE if key in known}
+    return {key: value if key in _WORDS else public_value(value) for key, value in (known | named).items()}
 
 
 def public_value(value: Any) -> Any:

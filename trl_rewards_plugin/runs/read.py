@@ -1,22 +1,43 @@
-"""What a run folder tells of its run, finished or not: log, settings, numbers, outputs. Leaves out: drawing."""
+"""Reads a run folder, finished or not; a damaged file is named, with what is wrong and what to do.
+
+Whoever needs a run's settings, numbers, log or completions reads them here: card, report, upload, evaluation, resume.
+Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.from_run import read_yaml
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import suggestion
-from trl_rewards_plugin.runs.checkpoints import HOST_STATE_FILE as STATE
-from trl_rewards_plugin.runs.checkpoints import checkpoints
+import yaml
 
-# As the recipe and the trainer name them; tests hold these to the writers, whose modules load torch.
-LOG, METRICS, CONFIG = "log.jsonl", "metrics.json", "config.yaml"
-HELD_OUT, ROLLOUTS, EVALUATIONS = "completions.parquet", "completions", "eval_completions"
+from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.runs.checkpoints import checkpoints
+from trl_rewards_plugin.runs.layout import (
+    CONFIG,
+    EVALUATIONS,
+    FINISHED_RUN,
+    HELD_OUT,
+    LOG,
+    METRICS,
+    ROLLOUTS,
+    TRAINER_STATE,
+)
+from trl_rewards_plugin.runs.shapes import (
+    LOGGED_NUMBER,
+    LOGGED_NUMBERS,
+    METRICS_SHAPE,
+    ROW_SHAPE,
+    SETTINGS_SHAPE,
+    mismatch,
+)
+
+_MOST_NODES = 1_000_000
+_RESTORE = "restore the file from the run, or train again"
 
 
 @dataclass(frozen=True)
@@ -41,12 +62,12 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """Rollouts done, as far as the log tells."""
+        """The last rollout in the log."""
         return max((int(row["step"]) for row in self.log if "step" in row), default=0)
 
     @property
     def completion_files(self) -> dict[str, list[Path]]:
-        """Parquet files of outputs that `log_completions` left, by step: those of rollouts, of evaluations."""
+        """Parquet files that `log_completions` left, by step: those of rollouts, of evaluations."""
         return {name: sorted((self.folder / name).glob("completions_*.parquet")) for name in (ROLLOUTS, EVALUATIONS)}
 
 
@@ -78,10 +99,10 @@ def _distinct_names(places: Sequence[Path]) -> list[str]:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """The run in `folder`.
+    """The run in `folder`, finished or not.
 
     Raises:
-        InputError: there is none, or a file of it cannot be read.
+        InputError: there is none, or a file of it is damaged.
     """
     if folder.is_file():
         raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
@@ -89,8 +110,8 @@ def read_run(folder: Path, name: str) -> Run:
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
-    log, metrics = _read_log(folder), folder / METRICS
-    if not log and not metrics.is_file():
+    log = read_log(folder)
+    if not log and not (folder / METRICS).is_file():
         raise InputError(
             f"a run folder, with {LOG} or {METRICS}",
             f"{folder} without them",
@@ -100,49 +121,186 @@ def read_run(folder: Path, name: str) -> Run:
         name,
         folder,
         log,
-        metrics=_read_json(metrics) if metrics.is_file() else None,
-        settings=read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {},
-        held_out=read_rows(folder / HELD_OUT) if (folder / HELD_OUT).is_file() else (),
+        metrics=read_metrics(folder) if (folder / METRICS).is_file() else None,
+        settings=read_settings(folder) if (folder / CONFIG).is_file() else {},
+        held_out=read_held_out(folder) if (folder / HELD_OUT).is_file() else (),
     )
+
+
+def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
+    """The finished run in `folder`, without its log.
+
+    Args:
+        with_texts: False leaves out the held-out prompts with their completions.
+
+    Raises:
+        InputError: the run is not finished, or a file of it is damaged.
+    """
+    missing = [name for name in FINISHED_RUN if not (folder / name).is_file()]
+    if missing:
+        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
+        step = "give the output_dir of a finished run"
+        raise InputError(f"a run folder with {', '.join(FINISHED_RUN)}", found, step)
+    rows = read_held_out(folder) if with_texts else []
+    return Run(folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), rows)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """`metrics.json`.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / METRICS
+    metrics = checked(read_json(path), METRICS_SHAPE, path)
+    names = {"reward", *metrics["component_gain"]}
+    for side in ("before", "after", "before_greedy", "after_greedy"):
+        if metrics[side].keys() != names:
+            raise _damaged(path, f"{side} with {sorted(metrics[side])} instead of {sorted(names)}")
+    return metrics
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """`config.yaml`, `made_of` included.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / CONFIG
+    return checked(read_yaml(path), SETTINGS_SHAPE, path)
+
+
+def read_held_out(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `completions.parquet`.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    path = folder / HELD_OUT
+    return [checked(row, ROW_SHAPE, path) for row in read_rows(path)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a parquet file.
 
     Raises:
-        InputError: it is none.
+        InputError: it is damaged.
     """
     import pyarrow
     import pyarrow.parquet
 
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError("a parquet file as the run wrote it", f"{path}: {reason}", "remove or restore it") from error
     return rows
 
 
-def _read_log(folder: Path) -> list[dict[str, Any]]:
-    """`log.jsonl`, which the recipe keeps; else the log in the checkpoint saved last, which every trainer leaves."""
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """`log.jsonl`, which the recipe keeps; else the log in the checkpoint saved last, which every trainer leaves.
+
+    Raises:
+        InputError: the file is damaged. A last line without its end is one that is being written now.
+    """
     path = folder / LOG
     if path.is_file():
-        *whole, _rest = path.read_text(encoding="utf-8").split("\n")  # `rest` is a line that is being written now
-        return [_parsed(line, path) for line in whole]
-    states = [path / STATE for path in checkpoints(folder) if (path / STATE).is_file()]
-    history: list[dict[str, Any]] = _read_json(states[-1]).get("log_history", []) if states else []
-    return history
+        *lines, _unfinished = read_text(path).split("\n")
+        return [_log_row(_parse_json(line, path), path) for line in lines]
+    states = [path / TRAINER_STATE for path in checkpoints(folder) if (path / TRAINER_STATE).is_file()]
+    if not states:
+        return []
+    history = read_json(states[-1]).get("log_history", [])
+    if not isinstance(history, list):
+        raise _damaged(states[-1], f"log_history is {type(history).__name__}")
+    return [_log_row(row, states[-1]) for row in history]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parsed(path.read_text(encoding="utf-8"), path)
+def _log_row(row: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise InputError(f"a JSON object in {path}", type(row).__name__, _RESTORE)
+    drawn = {key: value for key, value in row.items() if key.startswith(LOGGED_NUMBERS)}
+    wrong = mismatch(drawn, {"*": LOGGED_NUMBER})
+    step = row.get("step")
+    if wrong is None and drawn and (step is None or not math.isfinite(step)):
+        wrong = f"step is {step}"
+    if wrong is not None:
+        raise _damaged(path, wrong)
+    return row
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def read_text(path: Path) -> str:
+    """A text file in UTF-8.
+
+    Raises:
+        InputError: it is missing or no text.
+    """
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"JSON in {path}", str(error), "restore the file from the run") from error
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    values = _parse_json(read_text(path), path)
     if not isinstance(values, dict):
-        raise InputError(f"a JSON object in {path}", type(values).__name__, "restore the file from the run")
+        raise InputError(f"a JSON object in {path}", type(values).__name__, _RESTORE)
     return values
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"JSON in {path}", str(error), _RESTORE) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping with text keys. What unfolds to more than a million values, or contains itself, is refused.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    text = read_text(path)
+    try:
+        values = yaml.safe_load(text)
+        size = _unfolded_size(values, {})
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
+    if size > _MOST_NODES:
+        raise InputError(f"YAML in {path}", f"references that unfold to {size:,} values", _RESTORE)
+    if not isinstance(values, dict):
+        raise InputError(f"a YAML mapping in {path}", type(values).__name__, _RESTORE)
+    return values
+
+
+def _unfolded_size(value: Any, known: dict[int, int]) -> int:
+    """How many values a YAML document has when every reference in it is written out."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_NODES  # met again inside itself: without an end
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_unfolded_size(part, known) for part in parts)
+    return known[id(value)]
+
+
+def checked(values: dict[str, Any], shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`values` of `path`, once they have the shape that the run wrote.
+
+    Raises:
+        InputError: they do not.
+    """
+    wrong = mismatch(values, shape)
+    if wrong is not None:
+        raise _damaged(path, wrong)
+    return values
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(f"{path} as the run wrote it", found, _RESTORE)

@@ -1,57 +1,75 @@
 """What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of.
 
-Leaves out: writing the file (`run_folder.py`).
+Leaves out: writing the file (`writing.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import dataclasses
+from collections.abc import Collection, Mapping
+from enum import Enum
 from typing import Any
 
-from trl_rewards_plugin.recipes.run_presets import PRESETS
-from trl_rewards_plugin.runs import facts
-from trl_rewards_plugin.runs.formula import WEIGHTED_SUM
-from trl_rewards_plugin.runs.public_names import public_name, public_part
-from trl_rewards_plugin.runs.settings import chosen_fields
+from trl_rewards_plugin.runs.environment import commit, versions
+
+# They differ by machine or run, are secret, or stand elsewhere in the file: none of them makes a run another run.
+_LEFT_OUT = {
+    "output_dir", "logging_dir", "run_name", "hub_token", "push_to_hub_token", "local_rank", "seed",
+    "resume_from_checkpoint", "deepspeed_plugin", "distributed_state", "logging_first_step", "disable_tqdm",
+}  # fmt: skip
 
 
-def configuration(given: Mapping[str, Any], args: Any, made_of: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(
+    given: Mapping[str, Any], args: Any, made_of: Mapping[str, Any], always: Collection[str] = ()
+) -> dict[str, Any]:
     """The run as `trl-rewards train --config config.yaml` reads it.
 
     Args:
         given: Arguments of the recipe; those that are None are left out.
         args: The `Seq2SeqPPOConfig`.
         made_of: For the reader; the command skips it. What is empty is left out.
+        always: Fields of `args` that are written even at their default: those that any preset sets, since the file is
+            read on top of a preset.
     """
-    values = {key: value for key, value in given.items() if value is not None}
-    # Whatever some preset sets is written even at its default: the file is read on top of a preset.
-    values |= chosen_fields(args, {key for preset in PRESETS.values() for key in preset.config})
-    told = {**made_of, "versions": facts.versions(), "commit": facts.commit()}
-    return values | {"made_of": {key: value for key, value in told.items() if value}}
+    values = {key: value for key, value in given.items() if value is not None} | chosen_fields(args, always)
+    facts = {**made_of, "versions": versions(), "commit": commit()}
+    return values | {"made_of": {key: value for key, value in facts.items() if value}}
 
 
-def describe_reward(reward: Any) -> list[dict[str, Any]]:
-    """One dict a component, with at least `name` and `weight`."""
-    if hasattr(reward, "describe"):
-        return [dict(part) for part in reward.describe()]
-    return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
+def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
+    fresh = _fresh(args)
+    fields = {}
+    for field in dataclasses.fields(args):
+        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
+            continue
+        value = getattr(args, field.name)
+        default = field.default if field.name == "use_cpu" else getattr(fresh, field.name)
+        if field.name in always or value != default:
+            fields[field.name] = _plain(value)
+    return fields
 
 
-def told_reward(reward: Any) -> dict[str, Any]:
-    """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
-    return {
-        "rewards": [public_part(part) for part in describe_reward(reward)],
-        "aggregation": aggregation_of(reward),
-    }
+def _fresh(args: Any) -> Any:
+    """A config of the same kind with nothing set."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    # A config that is built clears the state that every Accelerator of the process shares, a training trainer's too.
+    kept = [(state._shared_state, dict(state._shared_state)) for state in (AcceleratorState, PartialState)]
+    try:
+        # On a machine without a GPU some configs refuse their own defaults without use_cpu.
+        return type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
+    finally:
+        for state, values in kept:
+            state.clear()
+            state.update(values)
 
 
-def aggregation_of(reward: Any) -> str | None:
-    """How a combination's components become one number, where that is no weighted sum."""
-    found = getattr(reward, "aggregation", WEIGHTED_SUM)
-    return None if found == WEIGHTED_SUM else found
-
-
-def given_name(given: Any) -> str | None:
-    """What was given by name, as another machine can read it; None for an object."""
-    return public_name(given) if isinstance(given, str | Path) else None
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,4 +1,4 @@
-"""Processes: the processes that a launcher started, and what they tell each other. Knows nothing of rewards."""
+"""Processes: the processes that a launcher started, and what they exchange. Knows nothing of rewards."""
 
 import os
 from typing import Any

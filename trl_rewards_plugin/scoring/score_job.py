@@ -1,7 +1,7 @@
 """Scores every text of a file, or of standard input, by one reward: what `trl-rewards score` does.
 
-Goes on from the rows that an earlier, interrupted job wrote. Under a launcher each process scores its share and the
-first one writes. Leaves out: formats of input (row_files.py) and output (score_output.py).
+Resumes after the rows that an earlier, interrupted job wrote. Under a launcher each process scores its share and the
+first one writes. Leaves out: formats of input (rows.py) and output (score_output.py).
 """
 
 import itertools
@@ -10,19 +10,21 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows
+from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.launch import Processes
-from trl_rewards_plugin.scoring.rows import STDIN, Row, format_of, read_rows
 from trl_rewards_plugin.scoring.score_output import open_output
 
 SLICE = 512
@@ -41,11 +43,13 @@ def _option(default: Any, text: str) -> Any:
 class ScoreSettings:
     """What `trl-rewards score` does; a field's help is its flag's help."""
 
-    input: str = _option(STDIN, "File of texts: .txt (one a line), .jsonl, .csv or .parquet; - is standard input.")
+    input: str = _option(
+        STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv or .parquet; - is standard input."
+    )
     reward: str | None = _option(None, "Reward: name of a reward preset, or a YAML file. Required.")
     output: str | None = _option(
         None,
-        "File to write: .jsonl, .csv or .parquet. One that exists is gone on from. Unset: JSONL to standard output.",
+        "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output.",
     )
     text_column: str = _option("text", "Column of the texts to score.")
     prompt_column: str | None = _option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
@@ -79,8 +83,8 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     Each row comes out as it came in, with the further columns `total` and one a component.
 
     Raises:
-        InputError: settings that do not fit, a row without a text, or an output that is not this job's. Where the
-            input is a file, all before a model is loaded or anything is written.
+        InputError: settings that do not fit, a row without a text, or an output that is not this job's or that
+            another process writes to. Where the input is a file, all before a model is loaded or anything is written.
     """
     return _Job(settings).run()
 
@@ -101,6 +105,11 @@ class _Job:
         self.count = None if settings.input == STDIN else sum(1 for _ in self._rows())
 
     def run(self) -> ScoreSummary | None:
+        output = self.settings.output
+        with writing_file(Path(output)) if output is not None and self.processes.first else nullcontext():
+            return self._run()
+
+    def _run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
         earlier = self.processes.from_first(self._skip_existing(rows) if self.processes.first else None)
@@ -138,7 +147,7 @@ class _Job:
                     raise InputError(f"a text in column {column!r}", found, "put in '' or leave such rows out")
             taken = [name for name in self.columns if name in row]
             if taken:
-                step = "rename it; to go on with a file of scores, give it as --output"
+                step = "rename it; to resume a file of scores, give it as --output"
                 raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
             yield row
 
@@ -164,7 +173,7 @@ class _Job:
         return set(old) >= columns and all(_comparable(old[name]) == _comparable(new[name]) for name in known)
 
     def _check_reward(self, old: Row, new: Row) -> None:
-        """Scores the first row again: other weights or models must not go on with the same file."""
+        """Scores the first row again: other weights or models must not resume the same file."""
         fresh = self._score([new])[0]
         for name in self.columns:
             before, now = _number(old[name]), _number(fresh[name])

@@ -1,6 +1,6 @@
-"""Where scored rows go: JSONL, CSV or parquet files that an interrupted job goes on from, or standard output.
+"""Where scored rows go: JSONL, CSV or parquet files from which an interrupted job resumes, or standard output.
 
-A JSONL or CSV file grows with every slice of rows; a torn last row is cut off before it goes on. A parquet file cannot
+A JSONL or CSV file grows with every slice of rows; on resuming, a torn last row is cut off. A parquet file cannot
 grow: until the job is done its slices lie in `<output>.parts`.
 """
 
@@ -11,37 +11,44 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
-from trl_rewards_plugin.scoring.rows import Row, read_rows
+from trl_rewards_plugin.rows import Row, read_rows
+from trl_rewards_plugin.runs.writing import replacing
 
 
-class ScoreOutput(Protocol):
-    """A place for scored rows."""
+class ScoreOutput:
+    """A place for scored rows: a file in one of three formats."""
+
+    def __init__(self, path: Path):
+        self.path = path
 
     def existing(self) -> Iterator[Row]:
-        """The rows that an earlier job left, in order; torn ones are given up."""
+        """The rows that an earlier job left, in order; a torn last one is discarded."""
+        raise NotImplementedError
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds rows; once it returns they survive the end of this process."""
+        raise NotImplementedError
 
     def finish(self) -> None:
-        """Completes the file."""
+        """Completes the file; without any rows it is made."""
+        self.path.touch()
 
 
 def open_output(path: str | None) -> ScoreOutput:
     """The output that a file's ending asks for; None is JSONL on standard output.
 
     Raises:
-        InputError: another ending, or a folder that is not there.
+        InputError: another ending, or a folder that does not exist.
     """
     if path is None:
-        return _Standard()
-    kinds: dict[str, Callable[[Path], ScoreOutput]] = {".jsonl": _JsonLines, ".csv": _Csv, ".parquet": _Parquet}
+        return _Standard(Path())
+    kinds: dict[str, type[ScoreOutput]] = {".jsonl": _JsonLines, ".csv": _Csv, ".parquet": _Parquet}
     kind = kinds.get(Path(path).suffix.lower())
     if kind is None:
         raise InputError(f"an output file that ends in {', '.join(kinds)}", path, "give it one of these endings")
@@ -50,7 +57,7 @@ def open_output(path: str | None) -> ScoreOutput:
     return kind(Path(path))
 
 
-class _Standard:
+class _Standard(ScoreOutput):
     def existing(self) -> Iterator[Row]:
         return iter(())
 
@@ -62,10 +69,7 @@ class _Standard:
         pass
 
 
-class _JsonLines:
-    def __init__(self, path: Path):
-        self.path = path
-
+class _JsonLines(ScoreOutput):
     def existing(self) -> Iterator[Row]:
         if not self.path.exists():
             return
@@ -81,13 +85,10 @@ class _JsonLines:
     def append(self, rows: Sequence[Row]) -> None:
         _append(self.path, "".join(_json_line(row) for row in rows))
 
-    def finish(self) -> None:
-        self.path.touch()
 
-
-class _Csv:
+class _Csv(ScoreOutput):
     def __init__(self, path: Path):
-        self.path = path
+        super().__init__(path)
         self._header: list[str] | None = None
 
     def existing(self) -> Iterator[Row]:
@@ -129,13 +130,10 @@ class _Csv:
             writer.writerow([_flat(row.get(name)) for name in header])
         _append(self.path, text.getvalue())
 
-    def finish(self) -> None:
-        self.path.touch()
 
-
-class _Parquet:
+class _Parquet(ScoreOutput):
     def __init__(self, path: Path):
-        self.path = path
+        super().__init__(path)
         self.parts = path.with_name(f"{path.name}.parts")
         self._count = 0
 
@@ -155,15 +153,14 @@ class _Parquet:
         clean = [{name: _storable(row.get(name)) for name in names} for row in rows]
         # Named by the rows before it.
         path = self.parts / f"{self._count:012d}.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
+        with replacing(path) as new:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), new)
         self._count += len(rows)
 
     def finish(self) -> None:
         if self.parts.is_dir() or not self.path.exists():
-            new = self.path.with_name(f"{self.path.name}.new")
-            _merge(self._files(), new)
-            os.replace(new, self.path)
+            with replacing(self.path) as new:
+                _merge(self._files(), new)
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def _files(self) -> list[Path]:

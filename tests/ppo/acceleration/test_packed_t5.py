@@ -16,6 +16,7 @@ from trl_rewards_plugin.ppo.acceleration.packed_t5 import (
 )
 from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
 from trl_rewards_plugin.ppo.architectures.families import run_decoder, settle
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 
@@ -141,10 +142,10 @@ def test_run_decoder_takes_this_way_where_it_can(model, monkeypatch):
         "trl_rewards_plugin.ppo.architectures.families.decode_packed",
         lambda *given: taken.append(given) or decode_packed(*given),
     )
-    run_decoder(model, ids, mask, ids)
+    run_decoder(model, EncodedPrompts(ids, mask), ids)
     assert len(taken) == 1
     model.decoder.block[0].register_forward_hook(lambda *_: None)
-    run_decoder(model, ids, mask, ids)
+    run_decoder(model, EncodedPrompts(ids, mask), ids)
     assert len(taken) == 1
 
 

@@ -11,6 +11,7 @@ from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
 from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
 from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, settle
 from trl_rewards_plugin.ppo.policy import sampling
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
 BATCH, WIDTH, STEPS = 3, 7, 40  # 40 steps reach into the logarithmic part of T5's distances
@@ -111,10 +112,10 @@ def test_sampling_takes_this_way_where_it_can(model, monkeypatch):
     opened = []
     monkeypatch.setattr(sampling, "T5Decoder", type("Spied", (T5Decoder,), {"__init__": _noted(opened)}))
     rules = token_rules(model)
-    sampling.sample_responses(model, ids, mask, rules, 3)
+    sampling.sample_responses(model, EncodedPrompts(ids, mask), rules, 3)
     assert len(opened) == 1
     model.decoder.block[0].register_forward_hook(lambda *_: None)
-    sampling.sample_responses(model, ids, mask, rules, 3)
+    sampling.sample_responses(model, EncodedPrompts(ids, mask), rules, 3)
     assert len(opened) == 1
 
 

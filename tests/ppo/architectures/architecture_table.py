@@ -134,8 +134,8 @@ def difference(one: torch.Tensor, other: torch.Tensor, mask: torch.Tensor) -> fl
 def scored(model: PreTrainedModel, part: Rollout, rules: TokenRules, *, encode_first: bool = False) -> torch.Tensor:
     """Log-probabilities of a rollout's responses by teacher forcing, in train mode as in the update."""
     model.train()
-    states = encode_prompts(model, part.prompt_ids, part.prompt_mask) if encode_first else None
-    weights, _ = teacher_forced(model, part.prompt_ids, part.prompt_mask, part.response_ids, rules, states)
+    prompts = encode_prompts(model, part.prompts) if encode_first else part.prompts
+    weights, _ = teacher_forced(model, prompts, part.response_ids, rules)
     model.eval()
     return token_scores(weights, part.response_ids).logprobs
 
@@ -147,7 +147,7 @@ def is_untied(model: PreTrainedModel) -> bool:
 @torch.no_grad()
 def generates(model: PreTrainedModel, rollout: Rollout, rules: TokenRules) -> bool:
     """Whether the model's own greedy `generate` writes what greedy sampling does; its forced EOS apart."""
-    ours = sample_responses(model, rollout.prompt_ids, rollout.prompt_mask, rules, 8, greedy=True)
+    ours = sample_responses(model, rollout.prompts, rules, 8, greedy=True)
     theirs = model.generate(
         input_ids=rollout.prompt_ids,
         attention_mask=rollout.prompt_mask.long(),
@@ -248,8 +248,8 @@ def examine(architecture: Architecture) -> Finding:
         trainer.train()
         trainer.save_model(folder / "end")
         reloaded = AutoModelForSeq2SeqLM.from_pretrained(folder / "end").eval()
-        drawn = sample_responses(reloaded, rollout.prompt_ids, rollout.prompt_mask, rules, 8)
-        weights, _ = teacher_forced(policy.eval(), rollout.prompt_ids, rollout.prompt_mask, drawn.ids, rules)
+        drawn = sample_responses(reloaded, rollout.prompts, rules, 8)
+        weights, _ = teacher_forced(policy.eval(), rollout.prompts, drawn.ids, rules)
         return Finding(
             gap=gap,
             reference_gap=difference(rollout.logprobs, rollout.ref_logprobs, rollout.response_mask),

@@ -36,6 +36,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import check_architecture, positions, run_decoder, settle
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import decoder_width, teacher_forced
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
@@ -55,10 +56,10 @@ def gap(model, *, train=True, length=8):
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)
     model.eval()
-    drawn = sample_responses(model, ids, mask, rules, length)
+    drawn = sample_responses(model, EncodedPrompts(ids, mask), rules, length)
     model.train(train)
     with torch.no_grad():
-        weights, hidden = teacher_forced(model, ids, mask, drawn.ids, rules)
+        weights, hidden = teacher_forced(model, EncodedPrompts(ids, mask), drawn.ids, rules)
     assert hidden.shape == (*drawn.ids.shape, decoder_width(model))
     return ((token_scores(weights, drawn.ids).logprobs - drawn.seen.logprobs).abs() * drawn.mask).max().item()
 
@@ -108,7 +109,9 @@ def test_first_tokens_of_a_padded_batch_follow_the_exact_softmax(name):
     rules = token_rules(model, temperature=1.5)
     ids, mask = prompt_batch(rules.pad_id)
     draws = 1500
-    drawn = sample_responses(model, ids.repeat(draws, 1), mask.repeat(draws, 1), rules, 1).ids.view(draws, -1)
+    drawn = sample_responses(model, EncodedPrompts(ids.repeat(draws, 1), mask.repeat(draws, 1)), rules, 1).ids.view(
+        draws, -1
+    )
     exact = [exact_first_token(model, row[keep], rules) for row, keep in zip(ids, mask, strict=True)]
     own, others = [], []
     for number, probabilities in enumerate(exact):
@@ -167,9 +170,9 @@ def test_settling_leaves_the_config_and_what_generation_computes_as_they_are(nam
     before = model.config.to_dict()
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)
-    plain = sample_responses(model, ids, mask, rules, 6, greedy=True)
+    plain = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     settle(model)
-    settled = sample_responses(model, ids, mask, rules, 6, greedy=True)
+    settled = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     assert model.config.to_dict() == before
     assert torch.allclose(plain.seen.logprobs, settled.seen.logprobs, atol=1e-5)
 
@@ -180,10 +183,10 @@ def test_what_shares_the_batch_with_a_prompt_fills_no_expert():
     model.train()
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)
-    drawn = sample_responses(model, ids, mask, rules, 8)
+    drawn = sample_responses(model, EncodedPrompts(ids, mask), rules, 8)
     with torch.no_grad():
-        together, _ = teacher_forced(model, ids, mask, drawn.ids, rules)
-        alone, _ = teacher_forced(model, ids[:1], mask[:1], drawn.ids[:1], rules)
+        together, _ = teacher_forced(model, EncodedPrompts(ids, mask), drawn.ids, rules)
+        alone, _ = teacher_forced(model, EncodedPrompts(ids[:1], mask[:1]), drawn.ids[:1], rules)
     assert torch.allclose(together[:1], alone, atol=1e-4)
 
 
@@ -194,7 +197,7 @@ def test_transformers_uses_the_first_two_experts_of_nllb_moe_alone():
         if name.split(".")[-1].startswith("expert_"):
             part.register_forward_hook(lambda *_, name=name: used.add(name[-1]))
     ids, mask = prompt_batch(1)
-    run_decoder(model, ids, mask, torch.randint(4, 33, (6, 9)))
+    run_decoder(model, EncodedPrompts(ids, mask), torch.randint(4, 33, (6, 9)))
     assert used == {"0", "1"}  # and it has three; if this fails the note in the table is out of date
 
 
@@ -222,7 +225,7 @@ def test_the_longest_response_that_is_accepted_can_be_scored(name):
     longest = 64 - len(rules.forced_ids)
     args = architecture_table.settings("unused", response_length=longest)
     check_architecture(model, args, rules)
-    teacher_forced(model, ids, ids > 0, torch.randint(4, 33, (1, longest)), rules)
+    teacher_forced(model, EncodedPrompts(ids, ids > 0), torch.randint(4, 33, (1, longest)), rules)
     args = architecture_table.settings("unused", response_length=longest + 1)
     with pytest.raises(InputError, match=f"at most {longest}"):
         check_architecture(model, args, rules)

@@ -17,7 +17,7 @@ from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo import trainer as trainer_module
 from trl_rewards_plugin.ppo.checkpoints import restartable_trainer as restart
-from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards, tell_untied
+from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards, mark_untied_embeddings
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch, check_sharding
 from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
@@ -380,7 +380,7 @@ def test_an_untied_t5_says_so_to_transformers_4_and_still_reads_as_it_was(tmp_pa
     if not tied:
         model.lm_head = torch.nn.Linear(8, 20, bias=False)
     model.save_pretrained(tmp_path)
-    tell_untied(model, tmp_path)
+    mark_untied_embeddings(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is tied
     reloaded = T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
     inputs = {"input_ids": torch.tensor([[3, 4, 1]]), "decoder_input_ids": torch.tensor([[0, 5]])}

@@ -14,8 +14,8 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring.alarms import (
     Alarm,
-    AlarmBell,
     AlarmError,
+    AlarmMonitor,
     RolloutHealth,
     find_alarms,
     measure_health,
@@ -65,8 +65,8 @@ def test_health_is_that_of_all_processes():
 @pytest.mark.parametrize(
     ("change", "name", "row", "said"),
     [
-        ({"kl": 9.0}, "kl", 1, "9.0 nats a response, above max_kl=8"),
-        ({"entropy": 0.01}, "entropy", 0, "0.01 nats a token, below min_entropy=0.2"),
+        ({"kl": 9.0}, "kl", 1, "9.0 nats per response, above max_kl=8"),
+        ({"entropy": 0.01}, "entropy", 0, "0.01 nats per token, below min_entropy=0.2"),
         ({"all_equal": True}, "equal_responses", 0, "all 2 responses of the rollout are equal"),
         ({"unended": 0.75}, "unended_responses", 1, "75% of the responses have no EOS within response_length=53"),
     ],
@@ -92,22 +92,22 @@ def test_a_single_response_equals_no_other():
     assert find_alarms(rollout(), dataclasses.replace(WELL, responses=1, all_equal=True), config()) == []
 
 
-def test_the_bell_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
-    bell = AlarmBell(config(), str)
+def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
+    monitor = AlarmMonitor(config(), str)
     with caplog.at_level(logging.WARNING):
         for step in range(1, 121):
-            bell.ring([Alarm("kl", "too far", "haste", 0)], step, lambda row: "'p'")
-            bell.ring([], step, str)
+            monitor.raise_alarms([Alarm("kl", "too far", "haste", 0)], step, lambda row: "'p'")
+            monitor.raise_alarms([], step, str)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 1", "step 10", "step 100"]
     assert "Seen at the prompt 'p'. Likely cause: haste." in caplog.records[0].getMessage()
 
 
 def test_other_processes_keep_quiet_but_stop_too(caplog):
     alarm = Alarm("kl", "too far", "haste", 0)
-    AlarmBell(config(), str, speaks=False).ring([alarm], 1, str)
+    AlarmMonitor(config(), str, is_main_process=False).raise_alarms([alarm], 1, str)
     assert not caplog.records
     with pytest.raises(AlarmError, match="step 1: too far"):
-        AlarmBell(config(stop_on=["kl"]), str, speaks=False).ring([alarm], 1, str)
+        AlarmMonitor(config(stop_on=["kl"]), str, is_main_process=False).raise_alarms([alarm], 1, str)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_run_logs_the_last_rollout_and_the_held_out_prompts(model, tmp_path, c
 
 def test_the_advantage_of_a_response_is_the_mean_over_its_tokens(model, tmp_path):
     log = completions.CompletionLog(
-        Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", log_completions=True), main_process=True
+        Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", log_completions=True), is_main_process=True
     )
     log.add({"prompt": ["a", "b"], "completion": ["x", "y"]})
     mask = torch.tensor([[True, True, False], [True, True, True]])

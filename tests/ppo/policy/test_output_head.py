@@ -22,7 +22,7 @@ def case(request, tmp_path):
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.normal_()
     rules = token_rules(model, temperature=0.7, min_new_tokens=3)
-    batch = tokenize_prompts(PROMPTS, AutoTokenizer.from_pretrained(folder), 32)
+    batch, _ = tokenize_prompts(PROMPTS, AutoTokenizer.from_pretrained(folder), 32)
     responses = torch.randint(5, 20, (2, 7))
     return model, rules, batch, responses
 
@@ -34,7 +34,7 @@ def test_slices_give_the_model_s_own_numbers_and_gradients(case, monkeypatch):
     found = []
     for sliced in (False, True):
         model.zero_grad()
-        logprobs, entropies, hidden = score_responses(model, batch.ids, batch.mask, responses, rules, sliced=sliced)
+        logprobs, entropies, hidden = score_responses(model, batch, responses, rules, sliced=sliced)
         (logprobs * torch.arange(7.0)).sum().backward()
         gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
         found.append((logprobs, entropies, hidden, gradients))
@@ -69,7 +69,7 @@ def test_no_tensor_of_all_logits_is_made_or_kept(case, monkeypatch):
     for sliced in (True, False):
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            score_responses(model, batch.ids, batch.mask, responses, rules, sliced=sliced)
+            score_responses(model, batch, responses, rules, sliced=sliced)
         weights = {parameter.numel() for parameter in model.parameters()}
         assert (max(size for size in kept if size not in weights) >= everything) == (not sliced)
 

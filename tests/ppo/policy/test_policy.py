@@ -8,6 +8,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.architectures.families import settle
 from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import sampling
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
@@ -28,8 +29,8 @@ def gap(model, ids, mask, **rules):
     """Responses, and the largest difference of the sampler's log-probabilities from teacher forcing's."""
     settings = token_rules(model, **rules)
     torch.manual_seed(0)
-    responses = sample_responses(model, ids, mask, settings, 12)
-    log_weights, _ = teacher_forced(model, ids, mask, responses.ids, settings)
+    responses = sample_responses(model, EncodedPrompts(ids, mask), settings, 12)
+    log_weights, _ = teacher_forced(model, EncodedPrompts(ids, mask), responses.ids, settings)
     scored = token_scores(log_weights, responses.ids).logprobs
     return responses, ((scored - responses.seen.logprobs).abs() * responses.mask).max().item()
 
@@ -47,7 +48,7 @@ def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, 
     make_eos_likely(model)
     settle(model)
     model.train()  # as during the update
-    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert len(set(batch.mask.sum(1).tolist())) > 2
     responses, difference = gap(model, batch.ids, batch.mask, **rules)
     lengths = responses.mask.sum(1)
@@ -64,10 +65,10 @@ def test_how_often_the_sampler_looks_changes_no_response(tmp_path, build, every,
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
     settle(model)
-    batch, rules = tokenize_prompts(PROMPTS[:4], tokenizer, 64), token_rules(model, min_new_tokens=1)
+    (batch, _), rules = tokenize_prompts(PROMPTS[:4], tokenizer, 64), token_rules(model, min_new_tokens=1)
 
     def sample():
-        return sample_responses(model, batch.ids, batch.mask, rules, tokens, greedy=True)
+        return sample_responses(model, batch, rules, tokens, greedy=True)
 
     often = sample()
     monkeypatch.setattr(sampling, "_look_every", lambda device: every)
@@ -86,12 +87,12 @@ def test_logits_that_are_not_finite_stop_the_sampler_however_seldom_it_looks(
 ):
     model, tokenizer = load(tiny_t5, tmp_path)
     settle(model)
-    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    batch, _ = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = weight
     monkeypatch.setattr(sampling, "_look_every", lambda device: every)
     with pytest.raises(NotFiniteError, match="logits") as caught:
-        sample_responses(model, batch.ids, batch.mask, token_rules(model), 20, greedy=greedy)
+        sample_responses(model, batch, token_rules(model), 20, greedy=greedy)
     assert caught.value.row == 0
 
 
@@ -99,23 +100,23 @@ def update_gap(model, ids, mask):
     """The gap as the update sees it: after the rollout's rows were picked and cut to their longest prompt."""
     rules = token_rules(model)
     torch.manual_seed(0)
-    drawn = sample_responses(model, ids, mask, rules, 12)
+    drawn = sample_responses(model, EncodedPrompts(ids, mask), rules, 12)
     zeros = torch.zeros_like(drawn.seen.logprobs)
     rollout = Rollout(
-        ids,
-        mask,
-        drawn.ids,
-        drawn.mask,
-        drawn.ended,
-        drawn.seen.logprobs,
-        zeros,
-        zeros,
-        zeros,
-        zeros,
-        torch.zeros(len(ids)),
+        prompt_ids=ids,
+        prompt_mask=mask,
+        response_ids=drawn.ids,
+        response_mask=drawn.mask,
+        ended=drawn.ended,
+        sampled_logprobs=drawn.seen.logprobs,
+        logprobs=zeros,
+        ref_logprobs=zeros,
+        entropies=zeros,
+        values=zeros,
+        scores=torch.zeros(len(ids)),
     )
     short = rollout.select((mask.sum(1) < mask.sum(1).max()).nonzero()[:, 0])
-    log_weights, _ = teacher_forced(model, short.prompt_ids, short.prompt_mask, short.response_ids, rules)
+    log_weights, _ = teacher_forced(model, short.prompts, short.response_ids, rules)
     scored = token_scores(log_weights, short.response_ids).logprobs
     return ((scored - short.sampled_logprobs).abs() * short.response_mask).max().item()
 
@@ -125,7 +126,7 @@ def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, 
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
     settle(model)
-    right = tokenize_prompts(PROMPTS, tokenizer, 64)
+    right, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert update_gap(model, right.ids, right.mask) < 1e-4
     left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
     assert update_gap(model, left["input_ids"], left["attention_mask"].bool()) > 1e-2
@@ -135,7 +136,7 @@ def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, 
 def test_the_invariant_breaks_with_dropout_on(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     model.train()
-    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert gap(model, batch.ids, batch.mask)[1] > 1e-2
 
 
@@ -145,9 +146,9 @@ def test_dropout_is_off_in_the_modules_and_kept_in_the_config(tmp_path, build):
     before = model.config.to_dict()
     settle(model)
     model.train()
-    batch = tokenize_prompts(PROMPTS, tokenizer, 64)
+    batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     responses = torch.full((len(PROMPTS), 3), 7)
-    first, second = (teacher_forced(model, batch.ids, batch.mask, responses, token_rules(model))[0] for _ in range(2))
+    first, second = (teacher_forced(model, batch, responses, token_rules(model))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert model.config.to_dict() == before
 
@@ -157,11 +158,11 @@ def test_every_prompt_alone_gives_what_it_gives_in_a_batch(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     model.eval()
     rules = token_rules(model)
-    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
-    together = sample_responses(model, batch.ids, batch.mask, rules, 8, greedy=True)
+    batch, _ = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    together = sample_responses(model, batch, rules, 8, greedy=True)
     for row, prompt in enumerate(PROMPTS[:4]):
-        single = tokenize_prompts([prompt], tokenizer, 64)
-        alone = sample_responses(model, single.ids, single.mask, rules, 8, greedy=True)
+        single, _ = tokenize_prompts([prompt], tokenizer, 64)
+        alone = sample_responses(model, single, rules, 8, greedy=True)
         length = int(alone.mask.sum())
         assert alone.ids[0, :length].tolist() == together.ids[row, : int(together.mask[row].sum())].tolist()
 
@@ -170,8 +171,8 @@ def test_every_prompt_alone_gives_what_it_gives_in_a_batch(tmp_path, build):
 def test_greedy_sampling_is_greedy_generate(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     model.eval()
-    batch = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
-    ours = sample_responses(model, batch.ids, batch.mask, token_rules(model), 8, greedy=True)
+    batch, _ = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
+    ours = sample_responses(model, batch, token_rules(model), 8, greedy=True)
     theirs = model.generate(
         batch.ids,
         attention_mask=batch.mask.long(),
@@ -188,9 +189,9 @@ def test_greedy_sampling_is_greedy_generate(tmp_path, build):
 
 def test_a_response_of_eos_alone_is_one_real_token(tmp_path):
     model, tokenizer = load(tiny_t5, tmp_path)
-    batch = tokenize_prompts(["the cat"], tokenizer, 64)
+    batch, _ = tokenize_prompts(["the cat"], tokenizer, 64)
     rules = token_rules(model, suppressed=tuple(range(2, len(tokenizer))))
-    responses = sample_responses(model, batch.ids, batch.mask, rules, 5)
+    responses = sample_responses(model, batch, rules, 5)
     assert responses.ids.tolist() == [[1]]
     assert responses.mask.tolist() == [[True]]
     assert responses.ended.tolist() == [True]
@@ -200,14 +201,14 @@ def test_a_response_of_eos_alone_is_one_real_token(tmp_path):
 @families
 def test_values_start_at_zero_and_entropy_is_that_of_the_distribution(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
-    batch = tokenize_prompts(PROMPTS[:3], tokenizer, 64)
+    batch, _ = tokenize_prompts(PROMPTS[:3], tokenizer, 64)
     rules = token_rules(model)
-    responses = sample_responses(model, batch.ids, batch.mask, rules, 6)
+    responses = sample_responses(model, batch, rules, 6)
     wrapped = PolicyWithValueHead(model)
-    output = wrapped(batch.ids, batch.mask, responses.ids, rules)
+    output = wrapped(batch, responses.ids, rules)
     assert not output.values.any()
     assert output.values.shape == output.logprobs.shape == output.entropies.shape == responses.ids.shape
-    log_weights, hidden = teacher_forced(model, batch.ids, batch.mask, responses.ids, rules)
+    log_weights, hidden = teacher_forced(model, batch, responses.ids, rules)
     exact = torch.distributions.Categorical(logits=log_weights.double()).entropy()
     assert torch.allclose(output.entropies.double(), exact, atol=1e-5)
     assert hidden.shape == (*responses.ids.shape, 32)

@@ -5,6 +5,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.architectures.registry import ARCHITECTURES, LANGUAGE
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
@@ -56,7 +57,7 @@ def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_no
     rules = token_rules(model, suppressed=(2,))
     assert rules.prefix == (2, 7)
     prompt = torch.tensor([[9, 10, 2]])
-    responses = sample_responses(model, prompt, prompt > 0, rules, 4)
+    responses = sample_responses(model, EncodedPrompts(prompt, prompt > 0), rules, 4)
     assert not responses.ended.any()  # cut, and no EOS was put at its end
     with torch.no_grad():
         plain = model(input_ids=prompt, decoder_input_ids=torch.tensor([[2, 7]])).logits[0, -1]

@@ -87,12 +87,12 @@ def test_modules_that_do_not_fit_are_refused(features, given, found):
     assert found in caught.value.found
 
 
-def test_what_a_module_needs_to_be_installed_is_said(monkeypatch):
+def test_a_metric_whose_package_is_missing_names_it(monkeypatch):
     def load(name, **arguments):
         raise ImportError("you need to install bert_score")
 
     monkeypatch.setattr(evaluate, "load", load)
-    with pytest.raises(InputError, match=r"(?s)bert_score.*install what is missing"):
+    with pytest.raises(InputError, match=r"(?s)bert_score.*install the missing package"):
         load_measures(["bertscore"], judge=None, arguments={}, given=ALL)
 
 

@@ -79,7 +79,7 @@ def test_geometric_mean_of_classifiers_takes_probabilities():
     MultiClassifierReward([one, logit], aggregation="geometric_mean", clip={"logit": (0.0, 1.0)})
 
 
-def test_what_is_no_probability_stops_with_name_and_text():
+def test_scores_that_are_not_probabilities_stop_with_name_and_text():
     with pytest.raises(InputError, match=r"from reward 'second' for geometric_mean[\s\S]*2.0 for '0.5,2'"):
         combined(aggregation="geometric_mean")(["1,1", "0.5,2"])
     with pytest.raises(InputError, match=r"-0\.25 for"):

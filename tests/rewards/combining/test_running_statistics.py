@@ -27,7 +27,7 @@ def test_batches_add_up():
     assert running.moments["a"] == moments_of(torch.tensor([1.0, 2.0, 6.0]))
 
 
-def test_what_would_be_known_is_told_before_it_is_learnt():
+def test_after_shows_the_statistics_before_they_are_learnt():
     running = RunningStatistics(["a"])
     learn(running, batch(1.0, 2.0))
     before = running.state_dict()

@@ -20,15 +20,15 @@ def test_a_process_uses_its_own_device(monkeypatch, rank, count, expected):
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", 1.5, ""])
-def test_what_is_no_device_is_refused(device):
+def test_invalid_devices_are_refused(device):
     with pytest.raises(InputError, match="'cuda:1'"):
         devices.as_device(device)
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
+def test_missing_devices_are_refused(monkeypatch):
     devices.check_present(torch.device("cpu"))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(InputError, match="none but the CPU"):
+    with pytest.raises(InputError, match="only the CPU"):
         devices.check_present(torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))

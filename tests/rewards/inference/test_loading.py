@@ -24,6 +24,6 @@ def test_a_judge_is_loaded_whole_beside_a_trainer_under_zero3():
         deepspeed.unset_hf_deepspeed_config()
 
 
-def test_no_config_is_made_where_there_is_none():
+def test_no_deepspeed_config_is_made_where_there_was_none():
     load_classifier(str(judge()), None, None)
     assert not deepspeed.is_deepspeed_zero3_enabled()

@@ -3,7 +3,6 @@
 Needs the package trl_rewards_plugin, which has the scoring.
 """
 
-import datasets
 import evaluate
 
 from trl_rewards_plugin.metrics import classifier_metric
@@ -25,35 +24,9 @@ _CITATION = """\
 }
 """
 
-_KWARGS_DESCRIPTION = """
-Config names, the second argument of `evaluate.load`:
-    default: cardiffnlp/twitter-roberta-base-sentiment, LABEL_1 (neutral), from the Hub.
-    tiny: the small judge inside trl_rewards_plugin; offline, for demonstration and tests only.
-    any other: a text classifier's Hub id or folder, with label="..." (name or index of the label that is scored).
+_JUDGE = "cardiffnlp/twitter-roberta-base-sentiment"
 
-Args:
-    predictions (list of str): texts. Of each, as many tokens are read as the judge has positions, at most 512; the
-        rest is cut off.
-    score_type (str): "probability" (default), "logit" (raw) or "log_probability" (nats).
-    threshold (float): for `share_above`; by default 0.5 for probabilities, 0 for logits, log(0.5) for log
-        probabilities.
-    batch_size (int): texts in a forward pass; by default as many as fit into 16,384 tokens.
-    device (str or torch.device): where to score from now on; by default where the judge is, which at first is this
-        process's own accelerator, or the CPU.
-
-Returns:
-    neutrality (float): mean score; None of no texts.
-    scores (list of float): each text's score.
-    share_above (float): share of the texts that score above the threshold; None of no texts.
-
-Raises (all are ValueErrors):
-    predictions: None where nothing was added before, a single string, or a list that holds anything but texts.
-    An empty list is no error: the mean and the share are then None.
-    score_type, threshold, batch_size: an unknown score type, a threshold that is no number, no positive whole number.
-    evaluate.load: a model without label, or a label that the model does not have (the message lists its labels).
-
-Examples:
-
+_EXAMPLES = """
     >>> import evaluate
     >>> from trl_rewards_plugin.metrics import NEUTRALITY
     >>> neutrality = evaluate.load(NEUTRALITY, "tiny")
@@ -72,18 +45,14 @@ Examples:
     True
 """
 
+_INPUTS = classifier_metric.inputs_description("neutrality", f"{_JUDGE}, LABEL_1 (neutral)", _EXAMPLES)
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class Neutrality(classifier_metric.ClassifierMetric):
     """How neutral in tone texts are, by one classifier."""
 
     component = "neutrality"
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("string")}),
-            reference_urls=["https://huggingface.co/cardiffnlp/twitter-roberta-base-sentiment"],
-        )
+        return classifier_metric.text_metric_info(_DESCRIPTION, _CITATION, _INPUTS, _JUDGE)

@@ -27,7 +27,7 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (list of float): scores after, one a prompt.
+    predictions (list of float): scores after, one per prompt.
     references (list of float): scores before, of the same prompts in the same order. A pair in which either is None or
         NaN was not scored and is left out.
     resamples (int): draws of the bootstrap; 10,000 by default.

@@ -19,6 +19,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import decode_packed, has_plain_decoder, runs_packed
 from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 # ProphetNet's forward pass over a whole response mixes up the relative positions of its predicting stream (it permutes
@@ -205,33 +206,26 @@ def _encoder_outputs(states: Tensor) -> MoEModelOutput:
     return MoEModelOutput(last_hidden_state=states)
 
 
-def run_decoder(
-    model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    decoder_input_ids: Tensor,
-    encoder_states: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """The teacher-forced forward pass: logits (B, T, V) and the decoder's last hidden states (B, T, H).
 
     Args:
-        prompt_ids, prompt_mask: (B, S), padded on the right.
+        prompts: with states the encoder is not run again. (FSMT makes its causal mask only where the prompt's ids are
+            passed as well.)
         decoder_input_ids: (B, T), the decoder's start first. No mask goes with them: padding lies behind the EOS,
             and a causal decoder never looks there.
-        encoder_states: (B, S, H), where they are known: the encoder is not run again. (FSMT makes its causal mask
-            only where the prompt's ids are passed as well.)
     """
-    states = run_encoder(model, prompt_ids, prompt_mask) if encoder_states is None else encoder_states
+    states = run_encoder(model, prompts.ids, prompts.mask) if prompts.states is None else prompts.states
     if model.config.model_type in SCORED_TOKEN_BY_TOKEN:
-        decoder = CachedDecoder(model, states, prompt_mask)
+        decoder = CachedDecoder(model, states, prompts.mask)
         steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
-    if has_plain_decoder(model) and runs_packed(model, prompt_mask):
-        return decode_packed(model, states, prompt_mask, decoder_input_ids)
+    if has_plain_decoder(model) and runs_packed(model, prompts.mask):
+        return decode_packed(model, states, prompts.mask, decoder_input_ids)
     outputs = model(
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask.long(),
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask.long(),
         encoder_outputs=_encoder_outputs(states),
         decoder_input_ids=decoder_input_ids,
         use_cache=False,

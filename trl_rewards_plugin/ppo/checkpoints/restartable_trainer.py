@@ -1,7 +1,6 @@
-"""The host's trainer with saves that survive a kill, and a resume that goes on from them exactly.
+"""A Trainer whose saves survive a kill and whose resumed runs end as uninterrupted ones, and its doors to the Hub.
 
-Leaves out: what the counters of a run are (trainer.py), and the files themselves (checkpoint.py,
-checkpoint_folder.py).
+Leaves out: what the counters of a run are (trainer.py), and the files themselves (state.py, runs/checkpoints.py).
 """
 
 import dataclasses
@@ -9,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,23 +17,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from trl_rewards_plugin.cards.trainer_push import push_checkpoint
+from trl_rewards_plugin.cards.callback import create_model_card
+from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints.state import (
     RunState,
     load_critic,
     load_run_state,
+    mark_untied_embeddings,
     policy_state,
     restore_policy,
     restore_rewards,
     reward_states,
     save_critic,
-    tell_untied,
 )
 from trl_rewards_plugin.ppo.distributed import check_sharding
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.runs.checkpoints import (
-    HOST_STATE_FILE,
-    UNFINISHED,
     checkpoints,
     find_checkpoint,
     next_number,
@@ -42,18 +41,20 @@ from trl_rewards_plugin.runs.checkpoints import (
     rotate,
     seal,
 )
+from trl_rewards_plugin.runs.layout import TRAINER_STATE, UNFINISHED, checkpoint_name
+from trl_rewards_plugin.runs.lock import writing_run
 
 _logger = logging.getLogger(__name__)
 
 
 class RestartableTrainer(Trainer):
-    """A `transformers.Trainer` whose checkpoints are whole or absent, and hold all that the next rollout hangs on."""
+    """A `transformers.Trainer` whose checkpoints are whole or absent and hold all that the next rollout depends on."""
 
     processing_class: PreTrainedTokenizerBase
     reward_funcs: list[Callable[..., Any]]
     _checkpointing = False
     _resumed_from: Path | None = None
-    _seconds_before = 0.0  # of training, up to the checkpoint that this run goes on from
+    _seconds_before = 0.0  # of training, up to the checkpoint that this run resumes
     _began: float | None = None  # while it trains
 
     @property
@@ -70,12 +71,12 @@ class RestartableTrainer(Trainer):
         raise NotImplementedError
 
     def _set_run_state(self, state: RunState) -> None:
-        """Goes on counting from a checkpoint's counters, with this process's metrics alone."""
+        """Takes over a checkpoint's counters, with this process's metrics alone."""
         raise NotImplementedError
 
     @property
     def train_seconds(self) -> float:
-        """Seconds of training so far; of a resumed run, those up to its checkpoint are among them."""
+        """Seconds of training so far, in a resumed run including those up to its checkpoint."""
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     # ---- Resuming ----
@@ -86,21 +87,27 @@ class RestartableTrainer(Trainer):
         """Trains, as `transformers.Trainer.train`.
 
         Args:
-            resume_from_checkpoint: a checkpoint folder, or True for the whole one saved last in `output_dir`; damaged
-                ones are named in a warning and passed over.
+            resume_from_checkpoint: a checkpoint folder, or True for the last intact one in `output_dir`; damaged
+                ones are skipped with a warning that names them.
 
         Raises:
-            InputError: the folder given is damaged, or there is none that is whole.
+            InputError: the folder given is damaged, none is intact, or another process trains in `output_dir`.
         """
         check_sharding(self.accelerator)
         output_dir = Path(cast(str, self.args.output_dir))
+        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
+            return self._train_as_only_writer(output_dir, resume_from_checkpoint, *args, **kwargs)
+
+    def _train_as_only_writer(
+        self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         if self.args.should_save:
             remove_unfinished(output_dir)
         folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
         if folder is not None:
             self._resume_run_state(folder)
             if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
-                best = TrainerState.load_from_json(str(folder / HOST_STATE_FILE)).best_model_checkpoint
+                best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
                 rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
         elif self.args.should_save and (found := checkpoints(output_dir)):
             _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
@@ -117,7 +124,7 @@ class RestartableTrainer(Trainer):
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         if len(state.rewards) != processes and process == 0:
             _logger.warning(
-                "%s was saved by %d processes and is resumed by %d: the run goes on, but not as it would have",
+                "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have",
                 folder,
                 len(state.rewards),
                 processes,
@@ -128,30 +135,30 @@ class RestartableTrainer(Trainer):
         self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
 
     def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
-        """The host's, but that a run which had finished is not trained for a further step."""
+        """The Trainer's, except that a finished run is not trained for another step."""
         epochs, steps_per_epoch, *others = super().set_initial_training_values(*args)
         if self._resumed_from is not None:
-            step = TrainerState.load_from_json(str(self._resumed_from / HOST_STATE_FILE)).global_step
+            step = TrainerState.load_from_json(str(self._resumed_from / TRAINER_STATE)).global_step
             if step >= others[-1]:
                 epochs = min(epochs, step // steps_per_epoch)
-                self._load_rng_state(str(self._resumed_from))  # the host would with the first batch
+                self._load_rng_state(str(self._resumed_from))  # the Trainer would with the first batch
         return epochs, steps_per_epoch, *others
 
     @property
-    def _host_loads(self) -> bool:
-        """Where weights are spread over processes, the host saves and loads them in a form of its own."""
+    def _trainer_loads(self) -> bool:
+        """Sharded weights are saved and loaded by the Trainer, in a form of its own."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self._host_loads:
+        if self._trainer_loads:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        if self._host_loads:
+        if self._trainer_loads:
             super()._load_best_model()
-        else:  # the host would look for its wrapper's parameter names, find none of them and only warn
+        else:  # the Trainer would look for its wrapper's parameter names, find none and only warn
             self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
 
     def _load_weights(self, folder: Path) -> None:
@@ -166,9 +173,9 @@ class RestartableTrainer(Trainer):
         return os.path.join(folder, UNFINISHED) if self._checkpointing else folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The host's, below a temporary name, then renamed."""
+        """The Trainer's, below a temporary name, then renamed."""
         output_dir = Path(self._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
+        name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
         state = self._run_state()
         rewards = gather_object([reward_states(self.reward_funcs)])
@@ -178,12 +185,12 @@ class RestartableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._checkpointing = False
-        best = output_dir / f"checkpoint-{self.state.best_global_step}"
-        if best == folder or best.is_dir():  # the host looked for it beside the temporary name
+        best = output_dir / checkpoint_name(self.state.best_global_step)
+        if best == folder or best.is_dir():  # the Trainer looked for it beside the temporary name
             self.state.best_model_checkpoint = str(best)
         self.accelerator.wait_for_everyone()  # each process has written its own random state
         if self.args.should_save:
-            self.state.save_to_json(str(unfinished / HOST_STATE_FILE))
+            self.state.save_to_json(str(unfinished / TRAINER_STATE))
             seal(unfinished, dataclasses.asdict(state), next_number(output_dir))
             publish(unfinished, folder)
             rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})
@@ -205,7 +212,26 @@ class RestartableTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         policy = None if state_dict is None else policy_state(self._wrapped, state_dict)
         cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
-        tell_untied(self._wrapped.core, folder)
+        mark_untied_embeddings(self._wrapped.core, folder)
         self.processing_class.save_pretrained(folder)
         if self._checkpointing:
             save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
+
+    # ---- The Hub ----
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Writes README.md into the output folder; the arguments as in TRL's trainers."""
+        create_model_card(self, model_name, dataset_name, tags)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Opens the repository that `push_to_hub` asks for; refuses early what could not be uploaded."""
+        open_repository(self, token, private)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Uploads model, tokenizer and card in one commit, as `trl_rewards_plugin.push_to_hub` does."""
+        return push_trainer(self, *args, **kwargs)

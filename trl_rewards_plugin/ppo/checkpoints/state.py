@@ -1,6 +1,6 @@
-"""What a checkpoint holds beside the policy and the host's state: the critic, the run's counters, the rewards' state.
+"""What a checkpoint holds besides the policy and the Trainer's state: the critic, the run's counters, rewards' states.
 
-Leaves out: saving the policy, which `save_pretrained` does, and how a folder becomes whole (checkpoint_folder.py).
+Leaves out: saving the policy, which `save_pretrained` does, and how a folder is published (runs/checkpoints.py).
 """
 
 import json
@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import reward_name
-from trl_rewards_plugin.runs.checkpoints import STATE_FILE
+from trl_rewards_plugin.runs.layout import RUN_STATE, VALUE_HEAD
+from trl_rewards_plugin.runs.read import checked, read_json
+from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
+from trl_rewards_plugin.runs.writing import write_text
 
-CRITIC_FILE = "value_head.safetensors"
 POLICY_PREFIX = "policy."
 
 
@@ -46,8 +48,12 @@ class RunState:
 
 
 def load_run_state(folder: Path) -> RunState:
-    """Reads the counters of a checkpoint."""
-    saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    """Reads the counters of a checkpoint.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
+    saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
     counters = {field.name: saved[field.name] for field in fields(RunState)}
     return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
 
@@ -63,16 +69,16 @@ def save_critic(folder: Path, state: dict[str, Tensor]) -> None:
     """Writes the critic's part of the state of policy and critic: the head, and a separate value model."""
     critic = {name: value for name, value in state.items() if not name.startswith(POLICY_PREFIX)}
     # Clones, because the file format refuses tied tensors.
-    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / CRITIC_FILE)
+    save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / VALUE_HEAD)
 
 
 def load_critic(folder: Path, wrapped: nn.Module) -> None:
     """Loads what `save_critic` wrote, in place."""
-    _load(wrapped, load_file(folder / CRITIC_FILE), folder, ignore=POLICY_PREFIX)
+    _load(wrapped, load_file(folder / VALUE_HEAD), folder, ignore=POLICY_PREFIX)
 
 
 def restore_policy(policy: nn.Module, folder: Path) -> None:
-    """Loads what `_save` wrote. The host's own loader looks for its wrapper's parameter names and only warns."""
+    """Loads what `_save` wrote. The Trainer's own loader looks for its wrapper's names and only warns."""
     if hasattr(policy, "peft_config"):
         from peft import set_peft_model_state_dict
 
@@ -85,10 +91,10 @@ def restore_policy(policy: nn.Module, folder: Path) -> None:
 
 
 def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:
-    """Loads tensors in place, all of the module's but those whose name begins with `ignore`.
+    """Loads all of a module's tensors in place, except those whose name begins with `ignore`.
 
     Raises:
-        InputError: tensors are missing, or the module has no place for them.
+        InputError: tensors are missing, or do not fit the module.
     """
     own = module.state_dict()
     fitting = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
@@ -110,7 +116,7 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
 
 
 def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
-    """What the rewards that have `state_dict` and `load_state_dict` (running normalisation) ask to be saved, by name.
+    """The states of rewards that have `state_dict` and `load_state_dict` (running normalisation), by name.
 
     Raises:
         InputError: a state does not consist of plain JSON values.
@@ -130,7 +136,7 @@ def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
 
 
 def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any]) -> None:
-    """Hands every reward the state that `reward_states` found.
+    """Loads the states that `reward_states` returned.
 
     Raises:
         InputError: the rewards that have a state are not those of the checkpoint.
@@ -148,10 +154,10 @@ def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any
 
 @contextmanager
 def frozen_rewards(rewards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Within it rewards may be asked for an evaluation: what they learn from texts is as before when it ends.
+    """Within it rewards may score an evaluation: when it ends, their states are what they were before.
 
-    A reward that has a method `frozen()`, a context manager, is asked within it, and so judges by a scale that stands
-    still. Any other that has a state (`state_dict`, `load_state_dict`) learns on, and gets its state of before back.
+    A reward with a method `frozen()`, a context manager, is called within that, so that its scale stays fixed. Any
+    other with a state (`state_dict`, `load_state_dict`) keeps updating it, and gets the earlier state back.
     """
     with ExitStack() as stack:
         for reward in rewards:
@@ -167,15 +173,15 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
     return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
 
 
-def tell_untied(model: PreTrainedModel, folder: Path) -> None:
+def mark_untied_embeddings(model: PreTrainedModel, folder: Path) -> None:
     """Lets transformers 4 read an untied T5 (FLAN-T5) that transformers 5 saved into `folder`.
 
-    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it reads; version 4 would
-    believe it and compute something else without a word. Version 5 reads both alike.
+    Version 5 writes `tie_word_embeddings: true` for every T5 and looks at the tensors when it loads; version 4 would
+    trust the flag and silently compute something else. Version 5 loads either.
     """
     config = folder / "config.json"
     if getattr(model.config, "scale_decoder_outputs", True) or not config.is_file():  # no untied T5, or an adapter
         return
     if cast(Any, model.get_output_embeddings()).weight is not cast(Any, model.get_input_embeddings()).weight:
         values = json.loads(config.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_text(config, json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -1,7 +1,7 @@
-"""Alarms: finite numbers of a rollout that say that training goes wrong. Pure checks, and the bell that rings.
+"""Alarms: finite numbers of a rollout that show that training is going wrong. Pure checks, and their monitor.
 
-Checked on every rollout before it is learnt from, so that a run that an alarm stops keeps the weights it had.
-Leaves out: numbers that are not finite, which always stop the run (finite.py).
+Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had.
+Leaves out: non-finite numbers, which always stop the run (finite.py).
 """
 
 import logging
@@ -17,10 +17,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.finite import check_rollout, most_extreme_row, told_with_place
+from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
 from trl_rewards_plugin.ppo.maths.masking import masked_sum
 from trl_rewards_plugin.ppo.policy.prompts import quoted
-from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class AlarmError(RuntimeError):
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that goes wrong.
+    """One thing that is going wrong.
 
     Attributes:
         name: as in `stop_on`.
@@ -90,12 +90,12 @@ def measure_health(
         )
     ).tolist()
     texts = {tuple(row[real].tolist()) for row, real in zip(rollout.response_ids.cpu(), mask.cpu(), strict=True)}
-    different = set(gather(sorted(texts)[:2]))  # two of each process are enough to tell
+    different = set(gather(sorted(texts)[:2]))  # two from each process are enough
     return RolloutHealth(kl / responses, entropy / tokens, unended / responses, int(responses), len(different) == 1)
 
 
 def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfig) -> list[Alarm]:
-    """The alarms that a rollout raises, with the response that shows each best. A limit that is None never rings."""
+    """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none."""
     mask = rollout.response_mask
     alarms = []
     if limits.max_kl is not None and health.kl > limits.max_kl:
@@ -103,7 +103,7 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
         alarms.append(
             Alarm(
                 "kl",
-                f"the KL to the reference is {health.kl:.1f} nats a response, above max_kl={limits.max_kl:g}",
+                f"the KL to the reference is {health.kl:.1f} nats per response, above max_kl={limits.max_kl:g}",
                 "the policy moves away faster than the penalty holds it; raise kl_coef, lower learning_rate, and read "
                 "the completions: a reward that is being hacked looks like this",
                 int(log_ratio.argmax()),
@@ -114,8 +114,8 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
         alarms.append(
             Alarm(
                 "entropy",
-                f"the entropy is {health.entropy:.3g} nats a token, below min_entropy={limits.min_entropy:g}",
-                "the policy hardly tries a second answer, so that there is little left to learn from; resume from an "
+                f"the entropy is {health.entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}",
+                "the policy hardly explores any more, so that there is little left to learn from; resume from an "
                 "earlier checkpoint with a lower learning_rate or num_ppo_epochs, or a higher kl_coef",
                 int(entropy.argmin()),
             )
@@ -125,7 +125,7 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
             Alarm(
                 "equal_responses",
                 f"all {health.responses} responses of the rollout are equal",
-                "the policy answers whatever the prompt says with the one text that the reward likes best; raise "
+                "whatever the prompt, the policy gives the one text that the reward likes best; raise "
                 "kl_coef, or add a reward that reads the prompt",
                 0,
             )
@@ -136,7 +136,7 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
                 "unended_responses",
                 f"{health.unended:.0%} of the responses have no EOS within response_length="
                 f"{limits.response_length}, above max_unended_share={limits.max_unended_share:g}",
-                "response_length is too short for this task, or the reward pays for length; raise response_length, or "
+                "response_length is too short for this task, or the reward favours length; raise response_length, or "
                 "set missing_eos_penalty",
                 int((~rollout.ended).long().argmax()),
             )
@@ -144,29 +144,27 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
     return alarms
 
 
-class AlarmBell:
-    """Watches a run: says each alarm at the 1st, 10th, 100th ... rollout that raises it, or stops at the first.
+class AlarmMonitor:
+    """Watches a run: warns at the 1st, 10th, 100th ... rollout that raises an alarm, or stops at the first.
 
     Args:
         limits: the config.
         decode: the tokenizer's.
-        speaks: False on all processes but one.
+        is_main_process: the one that warns; all of them stop.
     """
 
-    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, speaks: bool = True):
+    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool = True):
         self.limits = limits
         self.decode = decode
-        self.speaks = speaks
+        self.is_main_process = is_main_process
         self.times: Counter[str] = Counter()
 
     @contextmanager
-    def watching(
-        self, rollout: Rollout, returns: Tensor, step: int, reduce: Callable[[Tensor], Tensor]
-    ) -> Iterator[None]:
-        """Checks a rollout before the update that is run within, and says where that update goes wrong.
+    def watching(self, rollout: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
 
         Args:
-            rollout, returns: this process's part, and its returns (B, T).
+            rollout: this process's part.
             step: the running one, counted from 1.
             reduce: sums a tensor over processes.
 
@@ -179,14 +177,14 @@ class AlarmBell:
             ids = rollout.prompt_ids[row][rollout.prompt_mask[row]]
             return quoted(self.decode(ids, skip_special_tokens=True))
 
-        with told_with_place(step, prompt_of, lambda: most_extreme_row(rollout, returns)):
+        with locate_non_finite(step, prompt_of, lambda: most_extreme_row(rollout, rollout.returns)):
             check_rollout(rollout)
-            self.ring(
+            self.raise_alarms(
                 find_alarms(rollout, measure_health(rollout, reduce, gather_object), self.limits), step, prompt_of
             )
             yield
 
-    def ring(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
+    def raise_alarms(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
         """Warns, or stops.
 
         Args:
@@ -205,10 +203,10 @@ class AlarmBell:
                 )
             self.times[alarm.name] += 1
             times = self.times[alarm.name]
-            if self.speaks and math.log10(times).is_integer():
+            if self.is_main_process and math.log10(times).is_integer():
                 logger.warning(
-                    "%s. Likely cause: %s. Rollouts so far that show it: %d. The run goes on; stop_on=['%s'] would "
-                    "stop it",
+                    "%s. Likely cause: %s. Rollouts so far that raised it: %d. The run continues; stop_on=['%s'] "
+                    "would stop it",
                     place,
                     alarm.cause,
                     times,

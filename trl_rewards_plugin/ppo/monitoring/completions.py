@@ -1,6 +1,6 @@
-"""Completions with their scores: a table in the console, and one parquet file a step, in the layout of TRL's GRPO.
+"""Completions with their scores: a table in the console, and one parquet file per step, in the layout of TRL's GRPO.
 
-Columns: step, prompt, completion, one a reward, what rewards gave to `log_extra`, and advantage where it is known.
+Columns: step, prompt, completion, one per reward, what rewards passed to `log_extra`, and advantage where known.
 Rollouts go to `completions/completions_00012.parquet` in the output folder, held-out prompts to
 `eval_completions/completions_00012.parquet`. Leaves out: trackers.
 """
@@ -15,27 +15,28 @@ from torch import Tensor
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.prompts import prompt_lines
+from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS, completions_name
+from trl_rewards_plugin.runs.writing import write_table
 
 Table = dict[str, list[Any]]  # column name -> one value a row
-FOLDER, EVAL_FOLDER = "completions", "eval_completions"
 SHOWN_CHARACTERS = 200
 
 
 class CompletionLog:
     """The completions of the last rollout, kept until they are logged.
 
-    Without `log_completions` nothing is kept, printed or written. The files hold all rows; of those that are printed
-    there are `num_completions_to_print`.
+    Without `log_completions` nothing is kept, printed or written. The files hold all rows, the console shows
+    `num_completions_to_print` of them.
 
     Args:
-        main_process: the one that prints and writes.
+        is_main_process: the one that prints and writes.
     """
 
-    def __init__(self, args: Seq2SeqPPOConfig, *, main_process: bool):
+    def __init__(self, args: Seq2SeqPPOConfig, *, is_main_process: bool):
         self.output_dir = Path(str(args.output_dir))
         self.enabled = args.log_completions
         self.limit = args.num_completions_to_print
-        self.main_process = main_process
+        self.is_main_process = is_main_process
         self._parts: list[Table] = []
         self._rollout: Table = {}
 
@@ -45,11 +46,11 @@ class CompletionLog:
             self._parts.append(table)
 
     def end_rollout(self, advantages: Tensor, response_mask: Tensor) -> None:
-        """Joins the parts; they take the place of an earlier rollout that was not logged.
+        """Joins the parts; they replace an earlier rollout that was not logged.
 
         Args:
             advantages, response_mask: (B, T) of the rows in the order of the parts. A response's advantage is the
-                mean over its tokens, which rloo and grpo give all the same one.
+                mean over its tokens.
         """
         if self.enabled:
             total = torch.where(response_mask, advantages, torch.zeros_like(advantages)).sum(1)
@@ -61,22 +62,22 @@ class CompletionLog:
         """Prints and writes the last rollout, once."""
         if self.enabled:
             table, self._rollout = self._rollout, {}
-            self._log(table, step, FOLDER, f"Step {step}")
+            self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_batch(self, table: Table, step: int) -> None:
-        """Prints and writes rows of this process that a loop of its own drew; the parts kept so far are dropped."""
+        """Prints and writes rows of this process from a loop of the user's own; the parts kept so far are dropped."""
         if self.enabled:
             self._parts, self._rollout = [], {}
-            self._log(table, step, FOLDER, f"Step {step}")
+            self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_evaluation(self, table: Table, step: int) -> None:
         """Prints and writes the held-out rows of this process."""
         if self.enabled:
-            self._log(table, step, EVAL_FOLDER, f"Held-out prompts after step {step}")
+            self._log(table, step, EVALUATIONS, f"Held-out prompts after step {step}")
 
     def _log(self, table: Table, step: int, folder: str, title: str) -> None:
         table = join_tables(gather_object([table]))
-        if self.main_process and table:
+        if self.is_main_process and table:
             write_completions(self.output_dir / folder, table, step)
             if self.limit != 0:
                 print_completions(table, title, self.limit)
@@ -95,25 +96,10 @@ def join_tables(tables: Sequence[Table]) -> Table:
 
 def write_completions(folder: Path, table: Table, step: int) -> Path:
     """Writes one step's completions, every row with its step; returns the file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = len(next(iter(table.values())))
-    columns = {"step": [step] * rows, **table}
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"completions_{step:05d}.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({name: _arrow(values) for name, values in columns.items()}), path)
+    path = folder / completions_name(step)
+    write_table(path, {"step": [step] * len(next(iter(table.values()))), **table})
     return path
-
-
-def _arrow(values: list[Any]) -> Any:
-    """A parquet column; what a reward logs may be of mixed kinds, and is then written as text."""
-    import pyarrow
-
-    try:
-        return pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
-        return pyarrow.array([None if value is None else str(value) for value in values])
 
 
 def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | None = None) -> None:

@@ -1,6 +1,6 @@
-"""Models into the trainer: loading by name, the adapter, the frozen reference.
+"""Models into the trainer: loading by name, the adapter, the value head, the frozen reference.
 
-Leaves out: checkpoints (checkpoint.py).
+Leaves out: checkpoints (checkpoints/).
 """
 
 import copy
@@ -13,8 +13,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import check_reference, check_trained_dtype
-from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.ppo.policy.freezing import freeze
+from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
+from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -51,6 +55,19 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
         )
     settle(value_model)
     return value_model
+
+
+def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
+    """The policy, frozen as the settings say, and its critic as one module."""
+    core = bare_model(policy)
+    freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
+    return PolicyWithValueHead(
+        policy,
+        has_critic=args.has_critic,
+        detach_value_head=args.detach_value_head,
+        value_model=load_value_model(value_model, policy),
+        sliced=head_is_whole(core, rules),
+    )
 
 
 def policy_and_reference(

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures.families import SCORED_TOKEN_BY_TOKEN, run_decoder
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
@@ -63,21 +64,17 @@ def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
     if not isinstance(head.matrix, nn.Linear) or model.config.model_type in SCORED_TOKEN_BY_TOKEN:
         return False
     device = next(model.parameters()).device
-    prompt = torch.tensor([[rules.eos_ids[0]]], device=device)
-    mask = torch.ones_like(prompt, dtype=torch.bool)
+    prompt_ids = torch.tensor([[rules.eos_ids[0]]], device=device)
+    prompt = EncodedPrompts(prompt_ids, torch.ones_like(prompt_ids, dtype=torch.bool))
     inputs = torch.tensor([[*rules.prefix, rules.eos_ids[0]]], device=device)
-    own, _ = run_decoder(model, prompt, mask, inputs)
-    features, _ = decoder_features(model, prompt, mask, inputs)
+    own, _ = run_decoder(model, prompt, inputs)
+    features, _ = decoder_features(model, prompt, inputs)
     ours = head.logits(features)
     return ours.shape == own.shape and torch.allclose(ours, own, atol=1e-4, rtol=1e-4)
 
 
 def decoder_features(
-    model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    decoder_input_ids: Tensor,
-    encoder_states: Tensor | None = None,
+    model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What the output matrix is given (B, T, H), and the decoder's last hidden states (B, T, H); they may be scaled.
 
@@ -92,7 +89,7 @@ def decoder_features(
     matrix = cast(nn.Module, model.get_output_embeddings())
     hook = matrix.register_forward_pre_hook(keep_no_step)
     try:
-        _, hidden = run_decoder(model, prompt_ids, prompt_mask, decoder_input_ids, encoder_states)
+        _, hidden = run_decoder(model, prompts, decoder_input_ids)
     finally:
         hook.remove()
     return torch.cat(seen, dim=1), hidden

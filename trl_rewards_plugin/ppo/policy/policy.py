@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures.families import decoder_width, run_decoder
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.output_head import decoder_features, output_head, score_in_slices
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -101,32 +102,25 @@ class PolicyWithValueHead(nn.Module):
 
     def forward(
         self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
+        prompts: EncodedPrompts,
         response_ids: Tensor,
         rules: TokenRules,
-        encoder_states: Tensor | None = None,
         *,
         critic_only: bool = False,
     ) -> PolicyOutput:
         """Scores responses by teacher forcing.
 
         Args:
-            prompt_ids, prompt_mask: (B, S).
+            prompts: B prompts, with the states of the policy's encoder where they are known already.
             response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
             rules: the distribution that the tokens were drawn from.
-            encoder_states: (B, S, H) of the policy's encoder, where they are known already.
             critic_only: no gradient reaches the policy, by whatever way.
         """
         with torch.no_grad() if critic_only else nullcontext():
-            logprobs, entropies, hidden = score_responses(
-                self.core, prompt_ids, prompt_mask, response_ids, rules, encoder_states, sliced=self.sliced
-            )
-        return PolicyOutput(logprobs, entropies, self.values(hidden, prompt_ids, prompt_mask, response_ids, rules))
+            logprobs, entropies, hidden = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced)
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules))
 
-    def values(
-        self, hidden: Tensor, prompt_ids: Tensor, prompt_mask: Tensor, response_ids: Tensor, rules: TokenRules
-    ) -> Tensor:
+    def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
 
         Args:
@@ -135,7 +129,7 @@ class PolicyWithValueHead(nn.Module):
         if self.value_head is None:
             return torch.zeros(hidden.shape[:2], device=hidden.device)
         if self.value_model is not None:
-            _, hidden = teacher_forced(self.value_model, prompt_ids, prompt_mask, response_ids, rules)
+            _, hidden = teacher_forced(self.value_model, prompts.with_states(None), response_ids, rules)
         elif self.detach_value_head:
             hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
@@ -165,11 +159,9 @@ def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
 
 def score_responses(
     model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
+    prompts: EncodedPrompts,
     response_ids: Tensor,
     rules: TokenRules,
-    encoder_states: Tensor | None = None,
     *,
     sliced: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -178,29 +170,23 @@ def score_responses(
     The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding.
     """
     if not sliced:
-        log_weights, hidden = teacher_forced(model, prompt_ids, prompt_mask, response_ids, rules, encoder_states)
+        log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
         return *token_scores(log_weights, response_ids), hidden
     inputs = decoder_inputs(response_ids, rules.prefix)
-    features, hidden = decoder_features(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    features, hidden = decoder_features(model, prompts, inputs)
     first = len(rules.prefix) - 1
     logprobs, entropies = score_in_slices(output_head(model), features[:, first:], response_ids, rules)
     return logprobs, entropies, hidden[:, first:]
 
 
 def teacher_forced(
-    model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    response_ids: Tensor,
-    rules: TokenRules,
-    encoder_states: Tensor | None = None,
+    model: PreTrainedModel, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules
 ) -> tuple[Tensor, Tensor]:
     """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses.
 
-    With `encoder_states` (B, S, H) the encoder is not run again. What the decoder reads before the response's first
-    token was not chosen by the policy: nothing is said of it.
+    What the decoder reads before the response's first token was not chosen by the policy and is not scored.
     """
     inputs = decoder_inputs(response_ids, rules.prefix)
-    logits, hidden = run_decoder(model, prompt_ids, prompt_mask, inputs, encoder_states)
+    logits, hidden = run_decoder(model, prompts, inputs)
     first = len(rules.prefix) - 1
     return rules.log_weights(logits[:, first:]), hidden[:, first:]

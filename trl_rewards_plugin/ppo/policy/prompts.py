@@ -7,25 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+
 Prompt = str | list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Tokenised prompts.
-
-    Attributes:
-        ids: (B, S), padded on the right.
-        mask: (B, S) bool, True on real tokens.
-        truncated: how many of the B were cut to the maximum length.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    truncated: int
 
 
 def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -49,21 +35,25 @@ def quoted(prompt: Prompt, most: int = 120) -> str:
     return repr(text if len(text) <= most else f"{text[:most]} ...")
 
 
-def tokenize_prompts(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int) -> PromptBatch:
+def tokenize_prompts(
+    prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[EncodedPrompts, int]:
     """Pads on the right, whatever side the tokenizer is set to: rollouts are cut and joined on the right.
 
     Args:
         prompts: B texts or conversations.
         max_length: longer prompts are cut on the right, before their EOS.
+
+    Returns:
+        The prompts without encoder states, and how many of the B were cut.
     """
     texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
     lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
     encoded = tokenizer(
         texts, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
     )
-    return PromptBatch(
-        encoded["input_ids"], encoded["attention_mask"].bool(), sum(length > max_length for length in lengths)
-    )
+    truncated = sum(length > max_length for length in lengths)
+    return EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool()), truncated
 
 
 @dataclass(frozen=True)
@@ -76,10 +66,10 @@ class PromptCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns prompt_ids and prompt_mask (B, S), truncated (B rows counted as one 0-d tensor), and `columns`."""
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        batch = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length)
+        prompts, truncated = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length)
         return {
-            "prompt_ids": batch.ids,
-            "prompt_mask": batch.mask,
-            "truncated": torch.tensor(batch.truncated),
+            "prompt_ids": prompts.ids,
+            "prompt_mask": prompts.mask,
+            "truncated": torch.tensor(truncated),
             "columns": columns,
         }

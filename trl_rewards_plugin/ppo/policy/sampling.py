@@ -18,6 +18,7 @@ from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, decoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import entropies
@@ -84,21 +85,19 @@ def sampled_as_scored(model: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def encode_prompts(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-    """What the encoder says of prompts (B, S), once for all who read it: (B, S, H), without gradient."""
-    return run_encoder(model, prompt_ids, prompt_mask)
+def encode_prompts(model: PreTrainedModel, prompts: EncodedPrompts) -> EncodedPrompts:
+    """The prompts with the states of the model's encoder, without gradient."""
+    return prompts.with_states(run_encoder(model, prompts.ids, prompts.mask))
 
 
 @torch.no_grad()
 def sample_responses(
     model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
+    prompts: EncodedPrompts,
     rules: TokenRules,
     max_new_tokens: int,
     *,
     greedy: bool = False,
-    encoder_states: Tensor | None = None,
 ) -> Responses:
     """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
 
@@ -108,19 +107,18 @@ def sample_responses(
 
     Args:
         model: the bare encoder-decoder.
-        prompt_ids, prompt_mask: (B, S), padded on the right.
+        prompts: encoded here where they have no states yet.
         max_new_tokens: responses are cut here; one that is cut has no EOS.
         greedy: take the likeliest allowed token instead of drawing.
-        encoder_states: (B, S, H) of `encode_prompts`, where they are known already.
 
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.
     """
-    batch, device = prompt_ids.shape[0], prompt_ids.device
+    if prompts.states is None:
+        prompts = encode_prompts(model, prompts)
+    batch, device = len(prompts), prompts.ids.device
     eos_ids = known_ids(rules.eos_ids, device)
     look_every = _look_every(device)
-    if encoder_states is None:
-        encoder_states = encode_prompts(model, prompt_ids, prompt_mask)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
     seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
@@ -128,7 +126,7 @@ def sample_responses(
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
     with turned_linears(model):
-        decoder = _open_decoder(model, encoder_states, prompt_mask, len(before) + max_new_tokens)
+        decoder = _open_decoder(model, prompts, len(before) + max_new_tokens)
         for given in before:
             decoder.step(given)
         for step in range(max_new_tokens):
@@ -162,10 +160,9 @@ def _look_every(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 16
 
 
-def _open_decoder(
-    model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor, steps: int
-) -> CachedDecoder | T5Decoder:
+def _open_decoder(model: PreTrainedModel, prompts: EncodedPrompts, steps: int) -> CachedDecoder | T5Decoder:
     """What reads responses of so many tokens one by one."""
+    assert prompts.states is not None
     if T5Decoder.fits(model):
-        return T5Decoder(model, encoder_states, prompt_mask, steps)
-    return CachedDecoder(model, encoder_states, prompt_mask)
+        return T5Decoder(model, prompts.states, prompts.mask, steps)
+    return CachedDecoder(model, prompts.states, prompts.mask)

@@ -1,7 +1,7 @@
-"""Measures a model, or a file of outputs, by any metrics; with a second side also the paired gain with its interval.
+"""Evaluates a model, or a file of outputs, with any metrics; against a second side also the paired gain and interval.
 
-`trl-rewards evaluate` is `evaluate_outputs(settings)`. Leaves out: training, and the numbers of a run itself
-(`evaluation.py`).
+`trl-rewards evaluate` is `evaluate_outputs(settings)`. Leaves out: training, and the metrics of a run itself
+(`before_after.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
-from trl_rewards_plugin.recipes import console as report
+from trl_rewards_plugin.recipes.console import format_evaluation, format_plan, say
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.evaluation_table import format_table
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
-from trl_rewards_plugin.runs import folder as run_folder
+from trl_rewards_plugin.runs.writing import write_json, write_table
 
 PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
 
@@ -41,11 +40,6 @@ class Comparison:
     folder: Path
 
 
-def say(text: str) -> None:
-    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
-    print(text, flush=True)
-
-
 def evaluate_outputs(
     settings: EvaluationSettings, *, echo: Callable[[str], None] = say, progress: bool = True
 ) -> Comparison:
@@ -55,12 +49,12 @@ def evaluate_outputs(
         InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
     """
     job = EvaluationJob(settings)
-    echo(report.format_plan(job.plan()) + "\n")
+    echo(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
     sides = {side: job.outputs_of(side, progress) for side in job.names}
     rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()}, progress)
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
-    echo(format_table(result))
+    echo(format_evaluation(result))
     _write(job, result, rows, sides)
     echo(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
     return Comparison(result, job.folder)
@@ -113,18 +107,15 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
     gains = {name: result["metrics"][name]["gain"] for name in drawn if "gain" in result["metrics"][name]}
     title = ", ".join(f"{side}: {result[side]}" for side in sides) if len(sides) > 1 else result["after"]
     save_distributions(drawn, gains, f"{title} ({result['n']} outputs)", job.folder / PICTURE)
-    table = [_table_row(job, place, sides, per_text) for place in range(result["n"])]
-    run_folder.write_completions(job.folder / OUTPUTS, table)
-    run_folder.write_json(job.folder / RESULT, result)
+    write_table(job.folder / OUTPUTS, _columns(job, sides, per_text))
+    write_json(job.folder / RESULT, result)
 
 
-def _table_row(
-    job: EvaluationJob, place: int, sides: Mapping[str, list[str]], per_text: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    if job.held_out is not None:
-        row |= {"prompt": job.held_out.prompts[place], "source": job.held_out.sources[place]}
-    row |= {side: outputs[place] for side, outputs in sides.items()}
-    for name, found in per_text.items():
-        row |= {f"{side} {name}": float(values[place]) for side, values in found.items()}
-    return row
+def _columns(
+    job: EvaluationJob, sides: Mapping[str, list[str]], per_text: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, list[Any]]:
+    """Prompts, outputs and scores, a value per output each."""
+    held_out = job.held_out
+    columns = {} if held_out is None else {"prompt": held_out.prompts, "source": held_out.sources}
+    scores = {f"{side} {name}": found[side].tolist() for name, found in per_text.items() for side in found}
+    return {**columns, **sides, **scores}

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
@@ -20,12 +18,13 @@ from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSe
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, load_measures
 from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.runs import folder as run_folder
-from trl_rewards_plugin.runs.facts import versions
+from trl_rewards_plugin.runs.environment import versions
+from trl_rewards_plugin.runs.layout import CONFIG, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.read import read_settings
 
 RESULT = "evaluation.json"
-# As a policy is sampled in training: softmax(logits), whatever the checkpoint's own defaults are.
+# As in training: softmax(logits), whatever the checkpoint's own generation config says.
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
 
 
@@ -35,7 +34,7 @@ class EvaluationJob:
     Attributes:
         names: "before" (where there is one) and "after" -> model or file of outputs.
         folder: Where the results go.
-        held_out: The prompts; None where both sides are files and no data set is named.
+        held_out: The prompts; None if both sides are files and no data set is given.
 
     Raises:
         InputError: input that cannot work.
@@ -76,11 +75,11 @@ class EvaluationJob:
         from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
 
         settings = self.settings
-        standing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        if not standing.is_dir():
-            raise InputError("a folder as output_dir", f"the file {standing}", "choose another output_dir")
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
         if (self.folder / RESULT).exists() and not settings.overwrite:
-            step = "choose another output_dir, or replace it with overwrite"
+            step = "choose another output_dir, or replace the results with overwrite"
             raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
         for name in ("rows", "max_new_tokens", "batch_size"):
             value = getattr(settings, name)
@@ -91,7 +90,7 @@ class EvaluationJob:
                 check_seq2seq_model(resolve(model))
 
     def _load_prompts(self) -> HeldOut | None:
-        """The prompts; None where both sides are files and no data set is named."""
+        """The prompts; None if both sides are files and no data set is given."""
         settings, config = self.settings, self.config
         options = {"text_column": self._default("text_column"), "prompt_prefix": self._default("prompt_prefix") or ""}
         if settings.dataset is not None:
@@ -126,7 +125,7 @@ class EvaluationJob:
             raise InputError(f"the column {column!r} of references", ", ".join(known) or "no columns", step)
 
     def plan(self) -> dict[str, str]:
-        """What is about to happen, for the reader."""
+        """Label -> text, for `console.format_plan`."""
         lines = {side.capitalize(): self._shown(side) for side in reversed(self.names)}
         if self.settings.compare is None and "before" in self.names:
             lines["Before"] += " (the run started from it)"
@@ -140,13 +139,13 @@ class EvaluationJob:
         return lines
 
     def _shown(self, side: str) -> str:
-        """Name of a side as a person may read it; of a file with its column."""
+        """The name to show for a side; for a file, with its column."""
         name = self.names[side]
         column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
 
     def _decoding_words(self) -> str:
-        how = "sampled at temperature 1" if self.settings.sample else "as each model's generation config says"
+        how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
         words = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
         further = self.settings.generation_kwargs
         return words + (f", {json.dumps(dict(further))}" if further else "")
@@ -179,7 +178,7 @@ class EvaluationJob:
         )
 
     def texts(self, outputs: Sequence[str]) -> Texts:
-        """These outputs with what belongs to them."""
+        """These outputs with their prompts, references and columns."""
         held_out, column = self.held_out, self.settings.reference_column
         if held_out is None:
             return Texts(outputs, None, None, None, {})
@@ -187,7 +186,7 @@ class EvaluationJob:
         return Texts(outputs, held_out.prompts, held_out.sources, references, held_out.columns)
 
     def describe(self, count: int) -> dict[str, Any]:
-        """What the numbers are of."""
+        """What was evaluated, and how: the metadata of the result."""
         generated = len(self._read) < len(self.names)
         return {
             "after": self._shown("after"),
@@ -204,7 +203,6 @@ class EvaluationJob:
 def _run_config(model: str | None) -> dict[str, Any]:
     """`config.yaml` of a run folder; empty for anything else."""
     folder = Path(model) if model else None
-    if folder is None or not all((folder / name).is_file() for name in (run_folder.CONFIG, run_folder.METRICS)):
+    if folder is None or not all((folder / name).is_file() for name in (CONFIG, METRICS)):
         return {}
-    settings: dict[str, Any] = yaml.safe_load((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
-    return settings
+    return read_settings(folder)

@@ -1,8 +1,7 @@
-"""What can be chosen about `trl-rewards evaluate`: every knob once, beside its default and its help."""
+"""The settings of `trl-rewards evaluate`, each with its default and its help."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,46 +21,52 @@ class EvaluationSettings:
     )
     compare: str | None = _option(
         None,
-        "The other side, likewise: the gain is model minus this one. Unset: for a run folder the model that the run "
-        "started from, else nothing; 'none': nothing.",
+        "What to compare with, likewise: the gain is model minus this one. Unset: for a run folder, the model that "
+        "the run started from, otherwise nothing; 'none': nothing.",
     )
     dataset: str | None = _option(
         None,
         "Prompts: Hub id or file; all rows of its validation, test or only split. Unset: the held-out prompts of the "
-        "run folder, else of the preset.",
+        "run folder, otherwise those of the preset.",
     )
     text_column: str | None = _option(None, "Column of the prompts. Unset: the run folder's or the preset's.")
-    prompt_prefix: str | None = _option(None, "Put in front of every prompt. Unset: likewise.")
+    prompt_prefix: str | None = _option(None, "Prepended to every prompt. Unset: the run folder's or the preset's.")
     reference_column: str | None = _option(
-        None, "Column with the references of metrics that compare, such as ROUGE. Unset: the prompts without prefix."
+        None, "Column of the references, for metrics such as ROUGE. Unset: the prompts without their prefix."
     )
-    output_column: str = _option("output", "Column of the outputs in a file that model names.")
-    compare_column: str | None = _option(None, "The same for a file that compare names. Unset: output_column.")
-    rows: int | None = _option(None, "Only the first so many prompts.")
-    metrics: Sequence[str] = _option(
-        ("grammaticality", "neutrality"),
-        "Metrics, each by name: grammaticality, neutrality, a reward preset or reward file (.yaml), or anything that "
-        "evaluate.load takes (rouge, bertscore, a folder).",
+    output_column: str = _option("output", "Column of the outputs if --model is a file.")
+    compare_column: str | None = _option(None, "Column of the outputs if --compare is a file. Unset: output_column.")
+    rows: int | None = _option(None, "Number of prompts to evaluate, from the first. Unset: all.")
+    metrics: list[str] = field(
+        default_factory=lambda: ["grammaticality", "neutrality"],
+        metadata={
+            "help": "Metrics, each by name: grammaticality, neutrality, a reward preset or reward file (.yaml), or "
+            "anything that evaluate.load takes (rouge, bertscore, a folder)."
+        },
     )
-    metric_kwargs: Mapping[str, Mapping[str, Any]] | None = _option(
-        None,
-        'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": "user/model", '
-        '"label": "LABEL_1"}}.',
+    metric_kwargs: dict[str, dict[str, Any]] | None = field(
+        default=None,
+        metadata={
+            "help": 'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
+            '"user/model", "label": "LABEL_1"}}.'
+        },
     )
     preset: str | None = _option(
         None,
         "Named run whose data and judges are the defaults: tiny (bundled, offline) or article (the article's two "
-        "classifiers, from the Hub). Unset: the run folder's, else tiny.",
+        "classifiers, from the Hub). Unset: the run folder's, otherwise tiny.",
     )
-    max_new_tokens: int | None = _option(None, "Most tokens of an output. Unset: the run folder's or the preset's.")
+    max_new_tokens: int | None = _option(
+        None, "Maximum length of an output in tokens. Unset: the run folder's or the preset's."
+    )
     sample: bool = _option(
         False,
-        "Sample as in training, at temperature 1, instead of decoding as each model's generation config says.",
+        "Sample as in training, at temperature 1, instead of decoding by each model's generation config.",
     )
-    generation_kwargs: Mapping[str, Any] | None = _option(
-        None, 'Further arguments of generate, as JSON: {"num_beams": 4}.'
+    generation_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": 'Further arguments of generate, as JSON: {"num_beams": 4}.'}
     )
-    batch_size: int = _option(16, "Prompts in a batch of generation.")
-    seed: int = _option(0, "Seed of the sampling.")
-    output_dir: str | None = _option(None, "Folder for the results. Unset: evaluations/<name of the model>.")
+    batch_size: int = _option(16, "Batch size of generation.")
+    seed: int = _option(0, "Sampling seed.")
+    output_dir: str | None = _option(None, "Folder for the results. Unset: evaluations/<model name>.")
     overwrite: bool = _option(False, "Replace the results of an earlier evaluation in output_dir.")

@@ -1,6 +1,6 @@
-"""Texts -> numbers, by any metrics named on a command line: this package's, reward presets, any evaluate module.
+"""Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module.
 
-Leaves out: where the texts come from (`outputs.py`) and what two sides of them mean together (`compare.py`).
+Leaves out: where the texts come from (`output_files.py`) and comparing two sides (`compare.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
@@ -23,11 +22,11 @@ LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 
 @dataclass(frozen=True)
 class Texts:
-    """What is measured: N outputs, and what belongs to each.
+    """What is evaluated: N outputs, and what belongs to each.
 
     Attributes:
         outputs: N texts.
-        prompts: N prompts, prefix included; None where only the outputs are known.
+        prompts: N prompts, prefix included; None if only the outputs are known.
         sources: The prompts without their prefix.
         references: What outputs are compared with.
         columns: The data set's other columns.
@@ -45,8 +44,8 @@ class Values:
     """One row of a result.
 
     Attributes:
-        mean: The number for all texts together; None where none was scored.
-        per_text: (N,), NaN where a text was not scored; None where the metric has no number for a single text.
+        mean: The number for all texts together; None if none was scored.
+        per_text: (N,), NaN for a text that was not scored; None if the metric has no number per text.
     """
 
     mean: float | None
@@ -98,7 +97,7 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
     if name in OWN and judge is not None:
         load_arguments.setdefault("config_name", judge)
     measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
-    if name in OWN:  # ours take no texts as well: what is wrong with their arguments shows before any are generated
+    if name in OWN:  # ours accept empty lists, so wrong arguments fail before any outputs are generated
         measure.measure(Texts([], [], [], [], {}))
     return measure
 
@@ -110,7 +109,7 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
         return evaluate.load(OWN.get(name, name), **arguments)
     except InputError:
         raise
-    # What evaluate raises for a name that it cannot find, a Hub that it cannot reach, a package that is not there.
+    # What evaluate raises for an unknown name, an unreachable Hub or a missing package.
     except (OSError, ImportError) as error:
         if name in OWN:
             judge = arguments.get("config_name", "default")
@@ -124,7 +123,9 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
         raise InputError(
             f"a metric: {known}, a reward preset or .yaml file, or what evaluate.load takes",
             f"{name!r}: {' '.join(str(error).split())[:300]}",
-            f"{did_you_mean(name, OWN)}{step}" if not isinstance(error, ImportError) else "install what is missing",
+            f"{did_you_mean(name, OWN)}{step}"
+            if not isinstance(error, ImportError)
+            else "install the missing package",
         ) from error
 
 

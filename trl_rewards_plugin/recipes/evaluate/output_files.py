@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.recipes.data import BUILDERS
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns
 
 
 def is_outputs_file(name: str) -> bool:
     """Whether `name` is a file of outputs (by its ending) and no model."""
-    return Path(name).suffix.lower() in BUILDERS
+    return Path(name).suffix.lower() in FORMATS
 
 
 def read_outputs(name: str, column: str) -> list[str]:
@@ -26,26 +25,12 @@ def read_outputs(name: str, column: str) -> list[str]:
     Raises:
         InputError: no such file or column, no rows, or a row that holds no text.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
-    if not path.is_file():
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        step = did_you_mean(path.name, siblings) or "check the path"
-        raise InputError(f"the file of outputs {name}", "no such file", step.strip())
-    if path.suffix.lower() == ".txt":
-        texts: list[Any] = path.read_text(encoding="utf-8").splitlines()
-    else:
-        try:
-            rows = load_dataset(BUILDERS[path.suffix.lower()], data_files=str(path), split="train")
-        except DatasetGenerationError as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise InputError(f"a well-formed {path.suffix} file", f"{name}: {reason}", "mend the file") from error
-        if column not in rows.column_names:
-            step = f"{did_you_mean(column, rows.column_names)}name the column of outputs (--output_column)"
-            raise InputError(f"the column {column!r} in {name}", ", ".join(rows.column_names), step)
-        texts = list(rows[column])
+    path = existing_file(bundled_path(name) if is_bundled(name) else name)
+    columns = read_columns(path, column)
+    if columns and column not in columns:
+        step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
+        raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
+    texts = columns.get(column)
     if not texts:
         raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
     bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)

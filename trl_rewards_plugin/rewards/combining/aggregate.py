@@ -1,6 +1,8 @@
-"""Scores of K rewards on N texts -> one total a text. Pure tensor maths, no models.
+"""Scores of K rewards on N texts -> one total per text. Pure tensor maths, no models.
 
-A missing score is NaN (TRL's None). It takes no part in a total; a text without any score has the total NaN.
+Every function takes scores (N, K), one column per reward, and weights (K,), and returns totals (N,) in the dtype of
+the scores; shapes that do not fit raise ValueError. A missing score is NaN (TRL's None): it takes no part in a total,
+and a text without any score has the total NaN.
 """
 
 import torch
@@ -15,16 +17,6 @@ def weighted_sum(scores: Tensor, weights: Tensor) -> Tensor:
 
     As in TRL's GRPOTrainer (`(rewards * weights).nansum(dim=1)`, rows without any score masked out): a reward that
     returned None for a text takes no part in it, and the other weights are not rescaled.
-
-    Args:
-        scores: (N, K), one column a reward, NaN where a reward has nothing to say of a text.
-        weights: (K,).
-
-    Returns:
-        (N,), in the dtype of `scores`.
-
-    Raises:
-        ValueError: the shapes do not fit; both are printed.
     """
     _check_shapes("weighted_sum", scores, weights)
     missing = scores.isnan()
@@ -34,23 +26,13 @@ def weighted_sum(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of the scores that a text has.
+    """Weighted mean of the scores that a text has; weights are not negative.
 
         total[n] = sum_k weights[k] * scores[n, k] / sum_k weights[k],  both over k with scores[n, k] not NaN
         total[n] = NaN where that sum of weights is 0
 
     Unlike in `weighted_sum` a missing score does not pull a text's total towards 0. With equal scores in all columns
     the total is that score, whatever the weights.
-
-    Args:
-        scores: (N, K), NaN where missing.
-        weights: (K,), not negative.
-
-    Returns:
-        (N,), in the dtype of `scores`.
-
-    Raises:
-        ValueError: the shapes do not fit; both are printed.
     """
     _check_shapes("weighted_mean", scores, weights)
     present = weights.to(scores.dtype) * ~scores.isnan()
@@ -64,15 +46,7 @@ def minimum(scores: Tensor, weights: Tensor) -> Tensor:
         total[n] = min over k with scores[n, k] not NaN and weights[k] != 0 of weights[k] * scores[n, k]
         total[n] = NaN where there is no such k
 
-    Args:
-        scores: (N, K), NaN where missing.
-        weights: (K,); they put scores of different scales on one, and 0 leaves a reward out.
-
-    Returns:
-        (N,), in the dtype of `scores`.
-
-    Raises:
-        ValueError: the shapes do not fit; both are printed.
+    The weights put scores of different scales on one, and 0 leaves a reward out.
     """
     _check_shapes("minimum", scores, weights)
     weights = weights.to(scores.dtype)
@@ -82,22 +56,12 @@ def minimum(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 def geometric_mean(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted geometric mean of probabilities: near 0 where any of them is.
+    """Weighted geometric mean of probabilities in [0, 1]: near 0 where any of them is; weights are not negative.
 
         total[n] = exp(sum_k weights[k] * log scores[n, k] / sum_k weights[k]),  over k with scores[n, k] not NaN
         total[n] = NaN where that sum of weights is 0
 
     A probability of 0 with a weight above 0 makes the total 0.
-
-    Args:
-        scores: (N, K) in [0, 1], NaN where missing.
-        weights: (K,), not negative.
-
-    Returns:
-        (N,) in [0, 1], in the dtype of `scores`.
-
-    Raises:
-        ValueError: the shapes do not fit; both are printed.
     """
     _check_shapes("geometric_mean", scores, weights)
     missing = scores.isnan()

@@ -1,7 +1,7 @@
-"""Combination: how the raw scores of K named rewards become one total a text.
+"""Combination: how the raw scores of K named rewards become one total per text.
 
 The steps, in this order: normalise each reward's scores, clip them, weigh them, aggregate. The maths of each step is
-in normalize.py, combine.py and schedule.py, the form of each setting in combination_settings.py; here are which
+in normalize.py, schedule.py and aggregate.py, the form of each setting in combination_settings.py; here are which
 settings go together, and what a failure says.
 Leaves out: where scores come from, and when running statistics are learnt (multi.py).
 """
@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.combining.aggregate import geometric_mean, minimum, weighted_mean, weighted_sum
 from trl_rewards_plugin.rewards.combining.combination_settings import (
     ZSCORE,
@@ -26,7 +25,7 @@ from trl_rewards_plugin.rewards.combining.combination_settings import (
 )
 from trl_rewards_plugin.rewards.combining.normalize import Moments, clipped, rescaled, z_scores
 from trl_rewards_plugin.rewards.combining.schedule import interpolated
-from trl_rewards_plugin.rewards.names import shortened
+from trl_rewards_plugin.rewards.texts import shortened
 
 AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     function.__name__: function for function in (weighted_sum, weighted_mean, minimum, geometric_mean)
@@ -102,7 +101,7 @@ class Combination:
         if self.aggregation == "geometric_mean" and ZSCORE in self.normalization.values():
             raise InputError(
                 "probabilities for geometric_mean",
-                "normalization='zscore', which makes other numbers of them",
+                "normalization='zscore', which turns them into other numbers",
                 "leave normalization out, or use another aggregation",
             )
 

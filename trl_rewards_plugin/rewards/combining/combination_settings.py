@@ -5,8 +5,7 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean
 
 ZSCORE = "zscore"
 

@@ -35,12 +35,9 @@ class RunningStatistics:
         return dict(self._moments)
 
     def batches(self, scores: Mapping[str, Tensor]) -> list[Batch]:
-        """The moments of this batch, or in a distributed run those of all processes, in the order of ranks.
+        """The moments of a batch of scores, name -> (N,); in a distributed run those of all processes, by rank.
 
         Every process ends with the same moments, so that all of them have to make the call.
-
-        Args:
-            scores: Name -> (N,), NaN where there is no score.
         """
         if not self._moments:
             return []
@@ -63,7 +60,7 @@ class RunningStatistics:
         return {name: moments.as_dict() for name, moments in self.moments.items()}
 
     def load_state_dict(self, state: Any) -> None:
-        """Goes on from what `state_dict` gave.
+        """Restores what `state_dict` gave.
 
         Raises:
             InputError: other names, or values that are no moments; then nothing changes.

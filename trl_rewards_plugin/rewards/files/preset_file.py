@@ -16,18 +16,22 @@ rewards:
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
 ```
 
-Here its outline is read, checked and written; what an entry may name is in entries.py.
+Here its outline is read, checked and written; what an entry may name is in entries.py. A preset (preset_table.py) is
+such a content under a name.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.nearest import did_you_mean
-from trl_rewards_plugin.rewards.files.entries import SOURCES, check_function, entry_keys, required_keys
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, reward_of
+from trl_rewards_plugin.rewards.files.preset_table import PRESETS
+from trl_rewards_plugin.rewards.names import clean_name, total_name
 
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule")
@@ -36,17 +40,52 @@ SETTINGS = ("weight", "normalization", "clip", "weight_schedule")
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
 
 
-def is_file_name(preset: Any) -> bool:
+def _is_file_name(preset: Any) -> bool:
     """Whether `preset` is meant as a file and not as a preset's name."""
     return Path(preset).suffix.lower() in (".yaml", ".yml")
 
 
-def read_preset_file(path: Path) -> dict[str, Any]:
-    """The content of a reward file, its keys checked and what is null left out.
+def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
 
     Raises:
-        InputError: no such file, no YAML, or another form.
+        InputError: an unknown preset, a file that is missing, is no YAML or has another form, or an argument that does
+            not fit.
     """
+    content = _preset_content(preset)
+    entries = [dict(entry) for entry in content["rewards"]]
+    settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
+    weights = [one.get("weight", 1.0) for one in settings]
+    aggregation = content.get("aggregation", "weighted_sum")
+
+    def by_name(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        rows = list(zip(names, settings, strict=True))
+        return {key: {name: one[key] for name, one in rows if key in one} for key in SETTINGS if key != "weight"}
+
+    # Once before the models are looked up, under names that the reader of the file can find.
+    places = [f"rewards[{place}]" for place in range(len(entries))]
+    Combination.checked(places, weights, aggregation, **by_name(places))
+    rewards = [reward_of(entry) for entry in entries]
+    names = [one.name for one in rewards]
+    name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
+    return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names)
+
+
+def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    if _is_file_name(preset):
+        return _read_preset_file(Path(preset))
+    name = os.fspath(preset)
+    if name not in PRESETS:
+        raise InputError(
+            f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml",
+            repr(name),
+            f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file",
+        )
+    return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
+
+
+def _read_preset_file(path: Path) -> dict[str, Any]:
+    """The content of a reward file, its keys checked and what is null left out."""
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
     if not path.is_file():
         raise InputError("a reward file", f"no file {path}", "check the path")
@@ -68,7 +107,7 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         InputError: `path` has another ending, so that it would not be read back, or its folder is not there.
     """
-    if not is_file_name(path):
+    if not _is_file_name(path):
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
@@ -87,10 +126,8 @@ def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
     for source in SOURCES:
         if source in entry and not isinstance(entry[source], str):
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
-    if "function" in entry:
-        check_function(entry["function"])  # a slip in its name before those in its arguments
     _check_keys(entry, (*entry_keys(entry), *SETTINGS), where)
-    missing = [key for key in required_keys(entry) if key not in entry]
+    missing = [key for key in entry_keys(entry, required=True) if key not in entry]
     if missing:
         raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
     return dict(entry)

@@ -54,7 +54,7 @@ def check_present(device: torch.device) -> None:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = torch.accelerator.device_count() if found is not None and found.type == device.type else 0
     if (device.index or 0) >= count:
-        here = "none but the CPU" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
+        here = "only the CPU" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
         raise InputError(f"the device {str(device)!r}", here, "give device='cpu', or leave it out")
 
 
@@ -62,7 +62,7 @@ def as_dtype(dtype: Any) -> torch.dtype | None:
     """A floating dtype by itself or its name; None stays None.
 
     Raises:
-        InputError: it is none.
+        InputError: it is no floating dtype.
     """
     if dtype is None:
         return None

@@ -61,11 +61,7 @@ class EncodingMemo:
         self._last: tuple[tuple[Any, ...], Encoded] | None = None
 
     def encode(self, tokenizer: Any, fingerprint: str | None, rows: Sequence[Row], max_length: int) -> Encoded:
-        """As `encode`, or its last result where the fingerprint, the rows and the length are the same.
-
-        Args:
-            fingerprint: Equal for tokenizers that agree (see `fingerprint`); None is not shared.
-        """
+        """As `encode`, or its last result where fingerprint (None is not shared), rows and length are the same."""
         if fingerprint is None:
             return encode(tokenizer, rows, max_length)
         key = (fingerprint, max_length, rows)

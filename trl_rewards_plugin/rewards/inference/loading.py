@@ -16,12 +16,12 @@ _LOADING = threading.Lock()
 
 
 def load_classifier(source: str, revision: str | None, dtype: torch.dtype | None) -> Any:
-    """The classifier of this name or folder, whole in the CPU's memory; float32 where `dtype` is None.
+    """The classifier of this name or folder, unsharded, in the CPU's memory; float32 where `dtype` is None.
 
     Raises:
         InputError: the checkpoint has no trained classification head.
     """
-    with _LOADING, _whole():
+    with _LOADING, _unsharded():
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source, revision=revision, dtype=dtype or torch.float32, output_loading_info=True
         )
@@ -63,10 +63,10 @@ def load_tokenizer(tokenizer: Any, source: str, revision: str | None) -> Any:
 
 
 @contextmanager
-def _whole() -> Iterator[None]:
-    """Within it ZeRO-3's config, which asks `from_pretrained` to spread every model over the processes, is set aside.
+def _unsharded() -> Iterator[None]:
+    """Within it ZeRO-3's config, which makes `from_pretrained` shard every model over the processes, is set aside.
 
-    A judge is no trainer's model: nobody would make it whole again before its forward pass.
+    A judge is not the Trainer's model: nothing would gather its weights before a forward pass.
     """
     reference = deepspeed._hf_deepspeed_config_weak_ref
     config = None if reference is None else reference()

@@ -14,13 +14,12 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
 from trl_rewards_plugin.rewards.inference.loading import load_classifier, load_tokenizer
-from trl_rewards_plugin.unreachable import what_to_do
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
@@ -70,14 +69,7 @@ def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
 class SharedClassifier:
     """A sequence classifier and its tokenizer.
 
-    Args:
-        model: Hub id, folder, "bundled:NAME", or a loaded `PreTrainedModel`, which is used as it is, but in eval
-            mode.
-        tokenizer: Its name or object; None is the model's own. Required with a loaded model.
-        revision, dtype: For models loaded here; dtype defaults to float32, whatever the checkpoint holds.
-        device: None is this process's own device, and a loaded model's present one.
-        offload: Where the weights go after each scoring: None leaves them, "cpu" moves them to the CPU's memory,
-            "disk" drops them, to be loaded again.
+    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one.
 
     Attributes:
         memo: Where token ids are kept for other classifiers with the same tokenizer; None keeps none.
@@ -135,10 +127,19 @@ class SharedClassifier:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for two classifiers that would load the same weights to the same place."""
-        same = self.source if isinstance(self.source, str) else id(self.source)
-        tokenizer = self._tokenizer_source
-        tokenizer = tokenizer if isinstance(tokenizer, str | None) else id(tokenizer)
-        return same, tokenizer, self.revision, self.device, self.dtype, self.offload
+        given = (self.source, self._tokenizer_source)
+        same = [one if isinstance(one, str | None) else id(one) for one in given]
+        return (*same, self.revision, self.device, self.dtype, self.offload)
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """The tokenizer's own name; None where it is the model's, or was passed in loaded."""
+        return self._tokenizer_source if isinstance(self._tokenizer_source, str) else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether nothing was passed in loaded."""
+        return isinstance(self.source, str) and isinstance(self._tokenizer_source, str | None)
 
     @property
     def loaded(self) -> bool:
@@ -183,17 +184,14 @@ class SharedClassifier:
                 self._model.to(self._place)
             return self._model, self._tokenizer
 
-    def _own_place(self) -> torch.device:
+    def _load_model(self) -> Any:
+        loaded = not isinstance(self.source, str)
+        if loaded and self.device is None:
+            return self.source.eval()
         place = self.device or devices.own_device()
         devices.check_present(place)
-        return place
-
-    def _load_model(self) -> Any:
-        if not isinstance(self.source, str):
-            model = self.source if self.device is None else self.source.to(self._own_place())
-            return model.eval()
-        place = self._own_place()
-        return load_classifier(self.source, self.revision, self.dtype).to(place).eval()
+        model = self.source if loaded else load_classifier(self.source, self.revision, self.dtype)
+        return model.to(place).eval()
 
     def _put_away(self) -> None:
         """Frees the device as `offload` says."""

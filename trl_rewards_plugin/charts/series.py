@@ -1,0 +1,131 @@
+"""The numbers behind every curve: which quantities a log holds, their points over training, and their trailing mean.
+
+Pure functions of log rows (`trainer.state.log_history`). Leaves out: drawing (`curves.py`, `svg_curves.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Log: TypeAlias = Sequence[Mapping[str, Any]]
+
+SCORES = "objective/scores"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A quantity.
+
+    Attributes:
+        title, unit: In words.
+        key: In a rollout's row of the log.
+        eval_key: In an evaluation's row, where there is one.
+    """
+
+    title: str
+    unit: str
+    key: str
+    eval_key: str | None = None
+
+    @property
+    def is_component(self) -> bool:
+        """Whether it is a part of the reward."""
+        return self.key.startswith("rewards/")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line.
+
+    Attributes:
+        name: In the legend or tooltip.
+        index: Its colour.
+        steps, episodes, values: (R,) each, finite.
+        held_out: Whether it was measured on held-out prompts, and not on rollouts.
+    """
+
+    name: str
+    index: int
+    steps: np.ndarray
+    episodes: np.ndarray
+    values: np.ndarray
+    held_out: bool = False
+
+    @property
+    def window(self) -> int:
+        """How many values the bold line averages; 1: it is the values themselves."""
+        return 1 if self.held_out else smoothing_window(len(self.values))
+
+    @property
+    def means(self) -> np.ndarray:
+        """(R,) trailing means."""
+        return moving_average(self.values, self.window)
+
+
+def panels(logs: Sequence[Log]) -> list[Panel]:
+    """Reward, each component, KL, length and entropy, as far as some log holds them."""
+    keys = dict.fromkeys(key for log in logs for row in log for key in row)
+    components = [
+        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout", key, f"eval_{key}")
+        for key in keys
+        if key.startswith("rewards/") and key.endswith("/mean") and not all(_is_total(log, key) for log in logs)
+    ]
+    known = [
+        Panel("Reward", "mean of a rollout", SCORES, "eval_reward"),
+        *components,
+        Panel("KL to the reference", "nats per response", "objective/kl", "eval_kl"),
+        Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
+        Panel("Entropy", "nats per token", "objective/entropy"),
+    ]
+    return [panel for panel in known if panel.key in keys]
+
+
+def _is_total(log: Log, key: str) -> bool:
+    """Whether `key` repeats the reward wherever `log` has it: the total is logged under its own name, too."""
+    pairs = np.array([(row[key], row.get(SCORES, math.nan)) for row in log if key in row], dtype=np.float64)
+    part, total = pairs.reshape(-1, 2).T
+    return np.allclose(part, total, rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
+    """Finite values that `log` has of `panel`: of rollouts, and of evaluations where there are any."""
+    rollouts = [row for row in log if SCORES in row]
+    # Every rollout of a run has as many episodes; an evaluation's row holds its step only.
+    episodes_per_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
+    found = []
+    for key, held_out in ((panel.key, False), (panel.eval_key, True)):
+        if key is None:
+            continue
+        pairs = np.array([(row["step"], row[key]) for row in log if key in row], dtype=np.float64).reshape(-1, 2)
+        steps, values = pairs[np.isfinite(pairs[:, 1])].T
+        if len(steps):
+            found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out))
+    return found
+
+
+def smoothing_window(rollouts: int) -> int:
+    """Rollouts that the bold line averages: the last tenth."""
+    return max(1, rollouts // 10)
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """(R,) mean of the last `window` values at each step, of fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def thinned(values: np.ndarray, most: int) -> np.ndarray:
+    """Indices of at most `most` of (R,) values: the ends, and the least and greatest of equal stretches between."""
+    if len(values) <= most:
+        return np.arange(len(values))
+    stretches = np.array_split(np.arange(len(values)), (most - 2) // 2)
+    extremes = [stretch[pick(values[stretch])] for stretch in stretches for pick in (np.argmin, np.argmax)]
+    return np.unique([0, *extremes, len(values) - 1])

@@ -1,0 +1,135 @@
+"""Rules on settings: the ranges that stand beside the fields of config.py, and what generation may be asked for.
+
+Leaves out: which field has which rule (config.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+from trl_rewards_plugin.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting must be; it stands in the annotation of its field: `lam: Annotated[float, FRACTION]`.
+
+    Attributes:
+        expected: completes "<name> ...", for example "at least 1".
+        holds: asked of a value; never of None where the field's type allows that.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+AT_LEAST_1 = Rule("at least 1", lambda value: value >= 1)
+NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
+POSITIVE = Rule("above 0", lambda value: value > 0)
+FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
+
+# What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
+NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "num_beam_groups": (None, 1),
+    "do_sample": (None, True),
+    "top_k": (None, 0),
+    "top_p": (None, 1.0),
+    "min_p": (None, 0.0),
+    "typical_p": (None, 1.0),
+    "epsilon_cutoff": (None, 0.0),
+    "eta_cutoff": (None, 0.0),
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "length_penalty": (None, 1.0),
+    "penalty_alpha": (None, 0.0),
+    "guidance_scale": (None, 1.0),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "bad_words_ids": (None,),
+}
+# Generation settings that have a field of their own in the config.
+FIELD_INSTEAD = {
+    "temperature": "temperature",
+    "max_new_tokens": "response_length",
+    "max_length": "response_length",
+    "min_new_tokens": "min_new_tokens",
+    "min_length": "min_new_tokens",
+    "suppress_tokens": "suppress_tokens",
+}
+
+
+def setting(default: Any, text: str, **more: Any) -> Any:
+    """A dataclass field with its default and its help; `choices`, where it has them, are argparse's."""
+    return field(default=default, metadata={"help": text, **more})
+
+
+def check_fields(config: Any, owner: type) -> None:
+    """Refuses settings that break the rule in their annotation, or are not among their choices.
+
+    Args:
+        owner: the dataclass whose own fields are checked; those that it inherits check themselves.
+
+    Raises:
+        InputError: names the setting, its rule and its value.
+    """
+    for known in fields(owner):
+        value, annotation = getattr(config, known.name), owner.__annotations__.get(known.name)
+        rules = [rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Rule)]
+        if annotation is not None and "choices" in known.metadata:
+            rules.append(_choice(known.metadata["choices"], several=isinstance(value, list)))
+        optional = _allows_none(annotation)
+        suffix = "" if not optional else ", or unset" if known.default is None else ", or None"
+        for rule in rules:
+            check(config, known.name, (optional and value is None) or rule.holds(value), rule.expected + suffix)
+
+
+def _choice(choices: list[str], *, several: bool) -> Rule:
+    """The rule of a setting that is one of some names, or a list of several."""
+    listed = ", ".join(choices)
+    if several:
+        return Rule(f"of names among {listed}", lambda values: set(values) <= set(choices))
+    return Rule(f"one of {listed}", lambda value: value in choices)
+
+
+def _allows_none(annotation: Any) -> bool:
+    """Whether a type, annotated or not, has None among its alternatives."""
+    kind = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
+    return type(None) in get_args(kind)
+
+
+def check(config: Any, name: str, holds: bool, expected: str) -> None:
+    """Refuses one setting unless its rule holds."""
+    if not holds:
+        raise InputError(f"{name} {expected}", f"{name}={getattr(config, name)!r}", f"change {name}")
+
+
+def check_sampling_settings(asked: dict[str, Any]) -> None:
+    """Refuses by name the generation settings under which the sampled policy would not be the scored one.
+
+    Raises:
+        InputError: a setting that has a field of its own, is not known, or is not neutral.
+    """
+    for name, value in asked.items():
+        if name in FIELD_INSTEAD:
+            raise InputError(
+                f"{FIELD_INSTEAD[name]} as a field of the config",
+                f"generation_kwargs with {name}={value!r}",
+                f"set Seq2SeqPPOConfig({FIELD_INSTEAD[name]}=...) instead",
+            )
+        if name not in NEUTRAL_GENERATION:
+            raise InputError(
+                "generation settings known to leave the sampled distribution as it is",
+                f"{name}={value!r}",
+                f"leave {name} out; evaluation may use it through eval_generation_kwargs",
+            )
+        if value not in NEUTRAL_GENERATION[name]:
+            raise InputError(
+                f"{name} left out or neutral ({NEUTRAL_GENERATION[name][-1]!r}), because PPO must score the "
+                "very distribution that it samples from",
+                f"{name}={value!r}",
+                f"leave {name} out; to sharpen sampling lower `temperature`; evaluation may use {name} "
+                "through eval_generation_kwargs",
+            )

@@ -1,0 +1,95 @@
+"""What a run reports of itself: means of metrics, completions, alarms, episodes and the mean reward of each epoch.
+
+The trainer adds to it between the steps of the algorithm and asks it when the Trainer logs.
+Leaves out: evaluation, and where logs go (the Trainer's callbacks).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from trl_rewards_plugin.ppo.checkpoints.state import RunState
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import weighted_means
+from trl_rewards_plugin.ppo.monitoring.alarms import AlarmMonitor
+from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
+from trl_rewards_plugin.ppo.rollout import UpdateBatch
+from trl_rewards_plugin.ppo.scoring import Scored
+
+
+class RunLog:
+    """The log of one training run.
+
+    Args:
+        decode: the tokenizer's.
+        is_main_process: the one that prints and writes.
+
+    Attributes:
+        completions: the table of completions.
+        episodes: responses trained on so far, on all processes.
+    """
+
+    def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
+        self.completions = CompletionLog(args, is_main_process=is_main_process)
+        self.episodes = 0
+        self._alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
+        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
+
+    def add_metrics(self, values: Mapping[str, float]) -> None:
+        """Numbers whose means since the last log are logged next."""
+        for name, value in values.items():
+            self._metrics[name].append(value)
+
+    def add_scored(self, scored: Scored) -> None:
+        """The rewards of a part of the running rollout."""
+        self.add_metrics(scored.metrics)
+        self.completions.add(scored.table)
+
+    @contextmanager
+    def watching_update(self, batch: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Checks the rollout for alarms before the update within; see `AlarmMonitor.watching`."""
+        self.completions.end_rollout(batch.advantages, batch.response_mask)
+        with self._alarms.watching(batch, step, reduce):
+            yield
+
+    def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
+        """The statistics of a rollout that was trained on, and its scores (episodes,) on all processes."""
+        self.episodes += len(scores)
+        total, count = self._epoch_scores
+        self._epoch_scores = (total + scores.sum().item(), count + len(scores))
+        self.add_metrics(stats)
+
+    def take_means(self) -> dict[str, float]:
+        """Means over the metrics of all processes since the last time, and the episode count."""
+        parts = [(len(values), {name: sum(values) / len(values)}) for name, values in self._metrics.items()]
+        self._metrics.clear()
+        return {"episode": self.episodes, **weighted_means(parts)}
+
+    def drop_metrics(self) -> None:
+        """Forgets metrics that are reported elsewhere."""
+        self._metrics.clear()
+
+    def take_epoch_reward(self) -> float | None:
+        """Mean score of the rollouts since the last time; None without any."""
+        total, count = self._epoch_scores
+        self._epoch_scores = (0.0, 0)
+        return total / count if count else None
+
+    def state(self) -> dict[str, Any]:
+        """The fields of `RunState` that are the log's, with this process's metrics alone."""
+        return {
+            "episodes": self.episodes,
+            "epoch_scores": self._epoch_scores,
+            "alarms": dict(self._alarms.times),
+            "metrics": [dict(self._metrics)],
+        }
+
+    def restore(self, state: RunState) -> None:
+        """Resumes from a checkpoint's state, with this process's metrics alone."""
+        self.episodes, self._epoch_scores = state.episodes, state.epoch_scores
+        self._alarms.times.update(state.alarms)
+        self._metrics.update(state.metrics[0])

@@ -1,0 +1,45 @@
+"""A batch of prompts as the decoder needs them: token ids, mask and the encoder's states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """B prompts, padded on the right.
+
+    Attributes:
+        ids: (B, S) prompt token ids.
+        mask: (B, S) bool, True on real tokens.
+        states: (B, S, H) the encoder's last hidden states, or None before the encoder has run.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    states: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def with_states(self, states: Tensor | None) -> "EncodedPrompts":
+        """The same prompts with these encoder states (B, S, H)."""
+        return replace(self, states=states)
+
+    def repeat(self, copies: int) -> "EncodedPrompts":
+        """Each prompt `copies` times, side by side."""
+        return self._each(lambda tensor: tensor.repeat_interleave(copies, 0))
+
+    def select(self, rows: Tensor | slice) -> "EncodedPrompts":
+        """Some of the rows: indices (B'), a bool mask (B) or a slice."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def to(self, device: torch.device) -> "EncodedPrompts":
+        """The same prompts on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, work: Callable[[Tensor], Tensor]) -> "EncodedPrompts":
+        states = None if self.states is None else work(self.states)
+        return EncodedPrompts(work(self.ids), work(self.mask), states)

@@ -1,0 +1,81 @@
+"""What transformers' Trainer must know around the steps of PPO: whole rollouts, two learning rates, progress.
+
+Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import RandomSampler
+from transformers import TrainerControl
+from transformers import trainer as transformers_trainer
+
+from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import Framework
+from trl_rewards_plugin.ppo.monitoring.progress import RolloutProgressCallback
+
+
+class RolloutTrainer(RestartableTrainer):
+    """A Trainer whose every step is one rollout."""
+
+    args: Seq2SeqPPOConfig
+    control: TrainerControl
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        """The Trainer's sampler, over as many prompts an epoch as make whole rollouts."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, RandomSampler):
+            whole = self.args.prompts_per_rollout
+            rows = len(sampler.data_source) // whole * whole
+            sampler = RandomSampler(sampler.data_source, num_samples=rows)
+        return sampler
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; in training a batch of responses needs `num_generations` times fewer prompts."""
+        if kwargs.get("is_training"):
+            kwargs["batch_size"] //= self.args.num_generations
+        return super()._get_dataloader(*args, **kwargs)
+
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with the critic in a group of its own where it has its own learning rate."""
+        is_new, rate = self.optimizer is None, self.args.critic_learning_rate
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
+        if is_new and rate is not None:
+            critic = [p for part in self._wrapped.critic_parts().values() for p in part.parameters()]
+            _split_group(optimizer, critic, rate)
+        return optimizer
+
+    def _use_progress_bar(self) -> None:
+        if not self.args.disable_tqdm:
+            self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+            self.add_callback(RolloutProgressCallback(self.args.batch_size))
+
+    def framework(self, model: nn.Module) -> Framework:
+        """What the update of a prepared model needs of the Trainer."""
+        return Framework(self.accelerator, model, self.optimizer, self.args.max_grad_norm)
+
+
+@contextmanager
+def unchanged_use_cache(config: Any) -> Iterator[None]:
+    """The Trainer turns `use_cache` off (or adds it, where encoder and decoder have their own); it would be saved."""
+    use_cache = getattr(config, "use_cache", None)
+    yield
+    if use_cache is None:
+        del config.use_cache
+    else:
+        config.use_cache = use_cache
+
+
+def _split_group(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], learning_rate: float) -> None:
+    """Moves some parameters into groups with a learning rate of their own; all other settings of a group are kept."""
+    chosen = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if own:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+            optimizer.add_param_group({**group, "params": own, "lr": learning_rate})

@@ -1,0 +1,111 @@
+"""What a run checks before it loads a model: settings, trackers, the reward and the number of prompts.
+
+Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.recipes.best_of_n import as_scorer
+from trl_rewards_plugin.recipes.data import RunData
+from trl_rewards_plugin.runs.reward_description import describe_reward
+
+# Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
+RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
+# Trackers that transformers never lists as installed, though they may be.
+_UNLISTED = ("azure_ml", "flyte")
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Checked inputs; no policy is loaded yet.
+
+    Attributes:
+        data: Training and held-out prompts.
+        reward: The reward, with `.score`.
+        checkpoint: Where to resume from; None: from the start.
+    """
+
+    data: RunData
+    reward: Any
+    checkpoint: Path | None
+
+
+def check_settings(args: Seq2SeqPPOConfig) -> None:
+    """Refuses settings of the trainer alone that the recipe decides itself, and missing trackers.
+
+    Raises:
+        InputError: there are such.
+    """
+    if args.push_to_hub:
+        raise InputError(
+            "push_to as the way to the Hub",
+            "push_to_hub=True, which uploads before the card and the metrics are written",
+            "use push_to (--push_to user/name)",
+        )
+    if args.reward_weights is not None:
+        raise InputError(
+            "weights inside the one reward of a run",
+            f"reward_weights={args.reward_weights}",
+            "set the weights in MultiClassifierReward, or in the reward file",
+        )
+    check_trackers(args.report_to)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuses now the trackers in `report_to` that the Trainer would refuse after loading the models.
+
+    Raises:
+        InputError: an unknown tracker, or one that is not installed.
+    """
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            step = f"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}use one of these, or none"
+            raise InputError(f"trackers in report_to, of {', '.join(INTEGRATION_TO_CALLBACK)}", repr(name), step)
+        if name not in (*_UNLISTED, *get_available_reporting_integrations()):
+            raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
+
+
+def check_prompt_count(data: RunData, args: Seq2SeqPPOConfig) -> None:
+    """Refuses fewer prompts than one rollout takes.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if len(data.train) < args.prompts_per_rollout:
+        raise InputError(
+            f"at least one rollout of prompts ({args.prompts_per_rollout})",
+            f"{len(data.train)} in {data.train_name}",
+            "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
+        )
+
+
+def load_reward(reward: Any) -> Any:
+    """The reward with `.score`; its scale is fixed and its components have names of their own.
+
+    Raises:
+        InputError: a moving scale, or a reserved name.
+    """
+    scorer = as_scorer(reward)
+    if getattr(scorer, "state_dict", dict)():
+        raise InputError(
+            "a reward whose scale stays as it is, so that before and after can be compared",
+            f"normalization='zscore' in {scorer.name}",
+            "set a fixed mean and scale, or train with Seq2SeqPPOTrainer, which saves the running scale",
+        )
+    for part in describe_reward(scorer):
+        if part["name"] in RESERVED_NAMES:
+            step = "give the reward another name=..."
+            raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
+    return scorer

@@ -1,0 +1,40 @@
+"""`function:` in reward files: a dotted path <-> what can be imported by it, with short names for our own rewards."""
+
+import pkgutil
+from typing import Any
+
+from trl_rewards_plugin.errors import InputError, did_you_mean
+
+READY_MADE = {
+    "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
+    "repetition": "trl_rewards_plugin.rewards.text_rewards.RepetitionReward",
+    "similarity": "trl_rewards_plugin.rewards.text_rewards.SimilarityReward",
+}
+"""Short name -> dotted path."""
+
+
+def imported(name: str) -> Any:
+    """The function or class of a short name or a dotted path.
+
+    Raises:
+        InputError: nothing can be imported by it.
+    """
+    try:
+        return pkgutil.resolve_name(READY_MADE.get(name, name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"function as one of {', '.join(READY_MADE)}, or as package.module.name",
+            f"{name!r}: {error}",
+            f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH",
+        ) from error
+
+
+def path_of(thing: Any) -> str | None:
+    """The name by which `imported` gives back this very function or class, the short one where it has one."""
+    path = f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', None)}"
+    try:
+        if path.startswith("__main__.") or pkgutil.resolve_name(path) is not thing:
+            return None
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return next((name for name, own in READY_MADE.items() if own == path), path)

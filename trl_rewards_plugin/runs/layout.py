@@ -1,0 +1,106 @@
+"""Every file name of a run folder, once; and which of them show that a run lies there.
+
+Leaves out: what the files hold (`read.py`, `record.py`), and the model's own, which transformers and peft name.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from trl_rewards_plugin.errors import InputError
+
+# What the recipe leaves at the end.
+METRICS = "metrics.json"
+CONFIG = "config.yaml"
+HELD_OUT = "completions.parquet"
+REWARD_CURVE = "reward_curve.png"
+CARD = "README.md"
+EVAL_RESULTS = ".eval_results/trl_rewards_plugin.yaml"
+FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)
+"""A folder with these holds a finished run of the recipe."""
+
+# What grows while it trains.
+LOG = "log.jsonl"
+ROLLOUTS = "completions"
+"""Folder of the completions of training, one parquet file a step."""
+EVALUATIONS = "eval_completions"
+"""Folder of the completions on held-out prompts, one parquet file an evaluation."""
+
+# What `trl-rewards report` adds.
+REPORT = "report.html"
+
+# Checkpoints.
+TRAINER_STATE = "trainer_state.json"
+RUN_STATE = "ppo_state.json"
+"""Written last: a checkpoint that has it is whole."""
+VALUE_HEAD = "value_head.safetensors"
+UNFINISHED = "_unfinished"
+"""Folder of checkpoints that are being saved or removed."""
+CHECKPOINTS = "checkpoint-*"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+# What no reader and no upload takes for a file of the run.
+LOCK = ".writer.lock"
+TEMPORARY = ".unfinished"
+"""How the hidden name of a file that is still being written ends."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint after `step` rollouts."""
+    return f"checkpoint-{step}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """12 of "checkpoint-12"; None for any other name."""
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def completions_name(step: int) -> str:
+    """File of one step in `ROLLOUTS` or `EVALUATIONS`."""
+    return f"completions_{step:05d}.parquet"
+
+
+def is_finished_run(folder: Path) -> bool:
+    """Whether `folder` holds a finished run of the recipe."""
+    return all((folder / name).is_file() for name in FINISHED_RUN)
+
+
+def is_housekeeping(name: str) -> bool:
+    """Whether a file of this name is a lock, or was left half-written by a process that was killed."""
+    return name.endswith((LOCK, TEMPORARY))
+
+
+def holds_run(folder: Path) -> list[str]:
+    """Names in `folder` that only a run leaves there: its metrics, configuration, log, checkpoints and completions."""
+    if not folder.is_dir():
+        return []
+    own = (METRICS, CONFIG, LOG, ROLLOUTS, EVALUATIONS)
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if name in own or checkpoint_step(name) is not None]
+
+
+def refuse_run(folder: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that is a file, or that holds a run which `overwrite` does not give up.
+
+    Raises:
+        InputError: it is or does.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError("a folder as output_dir", f"the file {folder}", "choose another output_dir")
+    found = holds_run(folder)
+    if found and not overwrite:
+        raise InputError(
+            "an output folder that holds no run yet",
+            f"{folder} with {', '.join(found[:4])}",
+            "choose another output_dir, resume with resume_from_checkpoint, or give up what is there with overwrite",
+        )
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what an earlier run left that a later resume could mistake for its own; other files stay."""
+    for name in holds_run(folder):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,61 @@
+"""A run's reward as its record and its card describe it: the components, and how they become one number.
+
+Leaves out the maths (`rewards/combining/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trl_rewards_plugin.runs.public_names import public_part
+
+WEIGHTED_SUM = "weighted_sum"
+
+
+def describe_reward(reward: Any) -> list[dict[str, Any]]:
+    """One dict a component, with at least `name` and `weight`."""
+    if hasattr(reward, "describe"):
+        return [dict(part) for part in reward.describe()]
+    return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
+
+
+def reward_record(reward: Any) -> dict[str, Any]:
+    """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
+    return {
+        "rewards": [public_part(part) for part in describe_reward(reward)],
+        "aggregation": aggregation_of(reward),
+    }
+
+
+def aggregation_of(reward: Any) -> str | None:
+    """How a combination's components become one number, where it is not a weighted sum."""
+    found = getattr(reward, "aggregation", WEIGHTED_SUM)
+    return None if found == WEIGHTED_SUM else found
+
+
+def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
+    """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`.
+
+    Args:
+        described: Each with `name`, as it is to be shown, and `weight`.
+        aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean".
+        times: The sign of multiplication.
+
+    Raises:
+        ValueError: another aggregation.
+    """
+    terms = [f"{part['weight']:g} {times} {part['name']}" for part in described]
+    if aggregation == WEIGHTED_SUM:
+        return " + ".join(terms)
+    weights = f"{sum(part['weight'] for part in described):g}"
+    if aggregation == "weighted_mean":
+        return f"({' + '.join(terms)}) / {weights}"
+    if aggregation == "minimum":
+        # A weight of 0 leaves a reward out.
+        kept = [term for term, part in zip(terms, described, strict=True) if part["weight"]]
+        return f"the minimum of {', '.join(kept)}"
+    if aggregation == "geometric_mean":
+        powers = f" {times} ".join(f"{part['name']}^{part['weight']:g}" for part in described)
+        return f"({powers})^(1 / {weights})"
+    raise ValueError(f"no formula for the aggregation {aggregation!r}")
