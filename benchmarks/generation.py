@@ -17,7 +17,7 @@ import real_size
 import torch
 from transformers import GenerationConfig
 
-from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
@@ -36,7 +36,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
     """Median tokens a second of both."""
     model = real_size.make_policy().to(device).eval()
-    settle(model)
+    make_deterministic(model)
     # EOS may be the last of the tokens: without that, nothing would be allowed there that ends a response.
     rules = token_rules(model, min_new_tokens=NEW_TOKENS - 1)
     prompts, _ = tokenize_prompts(real_size.make_prompts(batch), real_size.make_tokenizer(), 512)

@@ -24,7 +24,7 @@ from transformers import AutoModelForSeq2SeqLM, PrinterCallback, TrainerCallback
 
 from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.run_presets import get_preset
@@ -117,7 +117,7 @@ def train_article(rate: float, goal: float, limit: float, every: int, seed: int,
             if episodes % every == 0:
                 loop.save(folder / "now")
                 policy = AutoModelForSeq2SeqLM.from_pretrained(folder / "now")
-                settle(policy)
+                make_deterministic(policy)
                 curve.append((episodes, seconds, measure(policy)))
         loop.close()
     return {"curve": curve}

@@ -4,14 +4,14 @@ A line `@settings` or `@help COMMAND` of a page is replaced. mkdocs calls `on_pa
 Leaves out: docstrings, which mkdocstrings reads.
 """
 
-import ast
+import dataclasses
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-CONFIG = Path(__file__).parents[1] / "trl_rewards_plugin" / "ppo" / "config.py"
+from trl_rewards_plugin import Seq2SeqPPOConfig
+
 _LINE = re.compile(r"^@(settings|help)(?: (\w+))?$", re.MULTILINE)
 
 
@@ -22,29 +22,12 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def settings() -> str:
     """The fields of Seq2SeqPPOConfig as a table: name, default, help."""
-    (config,) = [
-        node
-        for node in ast.parse(CONFIG.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef) and node.name == "Seq2SeqPPOConfig"
-    ]
     rows = ["| Setting | Default | |", "| --- | --- | --- |"]
-    for node in config.body:
-        call = node.value if isinstance(node, ast.AnnAssign) else None
-        if isinstance(call, ast.Call):
-            given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in _literals(call)}
-            text = given["metadata"]["help"].replace("|", "\\|")
-            rows.append(f"| `{ast.unparse(node.target)}` | `{given['default']!r}` | {text} |")
+    for field in dataclasses.fields(Seq2SeqPPOConfig):
+        if field.name in Seq2SeqPPOConfig.__annotations__:  # ours, or another default than transformers'
+            text = field.metadata["help"].replace("|", "\\|")
+            rows.append(f"| `{field.name}` | `{field.default!r}` | {text} |")
     return "\n".join(rows)
-
-
-def _literals(call: ast.Call) -> list[ast.keyword]:
-    """The keywords of a `field`, without `choices`, which are names and stand in the help."""
-    for keyword in call.keywords:
-        if isinstance(keyword.value, ast.Dict):
-            pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
-            kept = [(key, value) for key, value in pairs if ast.literal_eval(key) == "help"]
-            keyword.value = ast.Dict([key for key, _ in kept], [value for _, value in kept])
-    return call.keywords
 
 
 def command_help(command: str) -> str:

@@ -122,7 +122,7 @@ def refused(call):
             "None in row 1",
             "dataset.filter",
         ),
-        (lambda: check_devices(2), "one GPU a process", "2 visible GPUs", "accelerate launch"),
+        (lambda: check_devices(2), "one GPU per process", "2 visible GPUs", "accelerate launch"),
         (lambda: check_reward_funcs([], None), "at least one reward", "an empty list", "pass a callable"),
         (lambda: check_reward_funcs("user/judge", None), "reward callables", "str 'user/judge'", "ClassifierReward("),
         (lambda: check_reward_funcs(torch.nn.Linear(1, 1), None), "reward callables", "Linear", "ClassifierReward("),

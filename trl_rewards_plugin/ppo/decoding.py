@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.ppo.architectures.families import positions
+from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -42,7 +42,7 @@ class Decoded:
 
 
 def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
-    """Most tokens of a prompt: `max_prompt_length`, or the model's positions where they are fewer (BART's are)."""
+    """Maximum tokens of a prompt: `max_prompt_length`, or the model's positions where those are fewer (as in BART)."""
     return min(args.max_prompt_length, positions(bare_model(model)).encoder or args.max_prompt_length)
 
 
@@ -70,16 +70,16 @@ def decode_prompts(
     generation_kwargs: dict[str, Any] | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> Decoded:
-    """Decodes every prompt `num_samples` times; the same arguments give the same texts.
+    """Decodes every prompt `num_samples` times; equal arguments give equal texts.
 
     Args:
         model: the policy.
         args: temperature, lengths and batch size come from here.
-        greedy: the likeliest token at every step instead of a sampled one.
-        seed: of the sampling alone; the global random state is left as it was.
+        greedy: the most likely token at every step instead of a sampled one.
+        seed: of the sampling alone; the global random state is restored.
         reference: to compare plain samples with, such as `trainer.reference_logprobs`.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
-        progress: is told of every batch how many responses it had.
+        progress: called after every batch with its number of responses.
     """
     rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
@@ -116,7 +116,7 @@ def decode_prompts(
 
 @contextmanager
 def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in evaluation mode; then again in the mode that it was in."""
+    """Within it the model is in evaluation mode; afterwards in the mode that it was in before."""
     was_training = model.training
     model.eval()
     try:
@@ -128,7 +128,7 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
 def _policy_logprobs(
     core: PreTrainedModel, prompts: EncodedPrompts, responses: Responses, rules: TokenRules
 ) -> Tensor:
-    """Log-probabilities (B, T) of sampled responses, to be compared with a reference's, which are teacher-forced."""
+    """Log-probabilities (B, T) of sampled responses, to be compared with teacher-forced ones of a reference."""
     if sampled_as_scored(core) and responses.seen is not None:
         return responses.seen.logprobs
     sliced = head_is_whole(core, rules)
@@ -136,7 +136,7 @@ def _policy_logprobs(
 
 
 def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:
-    """What `generate` wrote (N, L), without the decoder's start and what was forced behind it."""
+    """What `generate` wrote (N, L), without the decoder's start and tokens forced after it."""
     output = output[:, 1:]
     forced = output.new_tensor(rules.forced_ids)
     return output[:, len(forced) :] if (output[:, : len(forced)] == forced).all() else output

@@ -35,11 +35,11 @@ def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dat
 
 
 def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
-    """Refuses what is no encoder-decoder; of a name only the configuration is read, no weights.
+    """Refuses what is not an encoder-decoder; given a name, only the configuration is read, no weights.
 
     Raises:
         InputError: a folder without a model, a name that is neither a folder nor on the Hub, a decoder-only or
-            encoder-only model, one for speech or images, a model in fp16, or no `PreTrainedModel` at all.
+            encoder-only model, one for speech or images, a model in fp16, or something other than a `PreTrainedModel`.
     """
     if isinstance(model, str | os.PathLike):
         config = _read_config(str(model))
@@ -64,7 +64,7 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
     if not reads_text:
         raise InputError(
             "an encoder-decoder that reads text and writes text",
-            f"{shown}, which is none",
+            f"{shown}, which is not one",
             f"pass one, {EXAMPLES}",
         )
 
@@ -88,7 +88,7 @@ def _read_config(name: str) -> Any:
 
 
 def check_reference(ref_model: Any, policy: nn.Module) -> None:
-    """Refuses a reference that is no loaded encoder-decoder, or shares its weights with the policy."""
+    """Refuses a reference that is not a loaded encoder-decoder, or is the policy itself."""
     if isinstance(ref_model, str | os.PathLike):
         raise InputError(
             "a loaded ref_model", repr(str(ref_model)), "load it by AutoModelForSeq2SeqLM.from_pretrained"
@@ -99,7 +99,7 @@ def check_reference(ref_model: Any, policy: nn.Module) -> None:
 
 
 def check_trained_dtype(model: nn.Module) -> None:
-    """Refuses trainable weights that are not float32: steps of Adam are lost in bfloat16's eight bits."""
+    """Refuses trainable weights that are not float32: bfloat16 rounds steps of Adam away."""
     found = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} - {torch.float32}
     if found:
         raise InputError(
@@ -113,14 +113,14 @@ def check_devices(n_gpu: int) -> None:
     """Refuses several visible GPUs without a launcher, which would mean `nn.DataParallel`."""
     if n_gpu > 1:
         raise InputError(
-            "one GPU a process",
+            "one GPU per process",
             f"{n_gpu} visible GPUs and no launcher",
             "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0",
         )
 
 
 def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable[..., Any]]:
-    """The rewards as a list, after their kind, names and weights are checked.
+    """The rewards as a list, after their types, names and weights are checked.
 
     Raises:
         InputError: no reward, a model id or module in place of a callable, two of one name, or a wrong count of
@@ -152,7 +152,7 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
         )
     if weights is not None and len(weights) != len(rewards):
         raise InputError(
-            f"{len(rewards)} reward_weights, one a reward ({', '.join(names)})",
+            f"{len(rewards)} reward_weights, one per reward ({', '.join(names)})",
             f"{len(weights)}: {list(weights)}",
             "pass one weight for each reward, or none",
         )
@@ -168,7 +168,7 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
     """Refuses a dataset without prompts, or with fewer than `smallest` of them.
 
     Args:
-        role: how messages call it, "train_dataset" or "eval_dataset".
+        role: its name in messages, "train_dataset" or "eval_dataset".
     """
     if not isinstance(dataset, Dataset):
         raise InputError(
@@ -201,7 +201,7 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
 
 
 def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
-    """Refuses a separate critic that is no encoder-decoder, or that the advantage estimator would not ask."""
+    """Refuses a separate critic that is not an encoder-decoder, or that the advantage estimator would not use."""
     if value_model is None:
         return
     if not args.has_critic:

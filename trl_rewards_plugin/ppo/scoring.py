@@ -1,6 +1,6 @@
 """Calls reward functions in TRL's protocol and adds them up. A reward that fails never becomes a number.
 
-Leaves out: what a reward is made of; any callable of the protocol serves.
+Leaves out: what a reward is made of; any callable of the protocol will do.
 """
 
 import math
@@ -16,7 +16,7 @@ from trl_rewards_plugin.ppo.policy.prompts import Prompt, quoted
 
 
 class RewardError(RuntimeError):
-    """A reward raised, returned the wrong number of values, or something that is no finite number."""
+    """A reward raised, or returned the wrong number of values or one that is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Scored:
     """Rewards of one batch of completions.
 
     Attributes:
-        total: (B,) float32, weighted sum over rewards; a reward that says None of a completion is left out of it.
+        total: (B,) float32, weighted sum over rewards; a reward that returns None for a completion is left out.
         metrics: means to log: `rewards/<name>/mean` of every reward, as in TRL, and what the rewards logged.
-        table: name -> B values: prompt, completion, every reward, and what the rewards gave to `log_extra`.
+        table: name -> B values: prompt, completion, every reward, and what the rewards passed to `log_extra`.
     """
 
     total: Tensor
@@ -103,7 +103,7 @@ def _ask(reward: Callable[..., Any], arguments: dict[str, Any], place: Callable[
     try:
         numbers = [math.nan if value is None else float(value) for value in values]
     except (TypeError, ValueError) as error:
-        raise RewardError(f"reward {name!r} must return one float or None a completion, got {values!r}") from error
+        raise RewardError(f"reward {name!r} must return one float or None per completion, got {values!r}") from error
     if len(numbers) != count:
         raise RewardError(f"reward {name!r} returned {len(numbers)} values for {count} completions")
     scores = torch.tensor(numbers, dtype=torch.float32)

@@ -27,7 +27,7 @@ from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
-from trl_rewards_plugin.ppo.architectures.families import check_architecture
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps

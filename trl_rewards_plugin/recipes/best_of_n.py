@@ -15,7 +15,8 @@ import torch
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.families import check_architecture, settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
@@ -77,7 +78,7 @@ def best_of_n(
     policy, processing_class = load_policy(model, processing_class)
     check_architecture(bare_model(policy), args, rules_for(policy, args))
     if named:  # a loaded model stays as it is, where it is
-        settle(policy)
+        make_deterministic(policy)
         policy.to(args.device)
     decode = partial(decode_prompts, policy, processing_class, args=args, seed=seed)
     best = best_of_samples(decode, scorer, prompts, n, columns)

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import distributed
+from torch.distributed import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForSeq2SeqLM
 
 from tests.ppo.architectures.registry import ARCHITECTURES
@@ -14,8 +17,8 @@ from trl_rewards_plugin.ppo.acceleration.packed_t5 import (
     is_plain_t5,
     runs_packed,
 )
-from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
-from trl_rewards_plugin.ppo.architectures.families import run_decoder, settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder, run_encoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
@@ -126,7 +129,7 @@ def test_run_encoder_takes_this_way_where_it_can(model, monkeypatch):
     ids, mask = prompts([128, 150])
     taken = []
     monkeypatch.setattr(
-        "trl_rewards_plugin.ppo.architectures.encoder.encode_packed",
+        "trl_rewards_plugin.ppo.acceleration.packed_t5.encode_packed",
         lambda *given: taken.append(given) or encode_packed(*given),
     )
     run_encoder(model, ids, mask)
@@ -139,7 +142,7 @@ def test_run_decoder_takes_this_way_where_it_can(model, monkeypatch):
     ids, mask = prompts([128, 150])
     taken = []
     monkeypatch.setattr(
-        "trl_rewards_plugin.ppo.architectures.families.decode_packed",
+        "trl_rewards_plugin.ppo.acceleration.packed_t5.decode_packed",
         lambda *given: taken.append(given) or decode_packed(*given),
     )
     run_decoder(model, EncodedPrompts(ids, mask), ids)
@@ -163,7 +166,7 @@ def test_an_adapter_is_no_hindrance(model):
 def test_training_is_none_once_dropout_is_off(model):
     model.train()
     assert not is_plain_t5(model.encoder)
-    settle(model)
+    make_deterministic(model)
     assert packed(model.encoder)
     model.gradient_checkpointing_enable()
     assert not is_plain_t5(model.encoder)
@@ -250,3 +253,21 @@ def test_fewer_bits_are_left_to_transformers(model):
 def test_relatives_are_left_to_transformers(name):
     relative = BUILD[name]()
     assert not any(map(is_plain_t5, (relative.get_encoder(), relative.get_decoder())))
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """Several processes, of which there is one."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor:UserWarning")
+def test_a_sharded_t5_is_left_to_transformers(model):
+    ids, mask = prompts([128, 150])
+    plain = run_encoder(model, ids, mask)
+    fully_shard(model.encoder.block[0], mesh=init_device_mesh("cpu", (1,)))
+    assert not is_plain_t5(model.encoder)
+    torch.testing.assert_close(run_encoder(model, ids, mask)[mask], plain[mask])

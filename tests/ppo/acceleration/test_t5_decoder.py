@@ -8,11 +8,8 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.architectures.registry import ARCHITECTURES
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
-from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
-from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, settle
-from trl_rewards_plugin.ppo.policy import sampling
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.token_rules import token_rules
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, run_encoder
 
 BATCH, WIDTH, STEPS = 3, 7, 40  # 40 steps reach into the logarithmic part of T5's distances
 
@@ -96,7 +93,7 @@ def test_what_it_does_not_compute_is_left_to_transformers(model, tmp_path):
     assert not T5Decoder.fits(model.to(torch.float16))
     model.float().train()
     assert not T5Decoder.fits(model)
-    settle(model)
+    make_deterministic(model)
     assert T5Decoder.fits(model)
     model.decoder.block[0].register_forward_hook(lambda *_: None)
     assert not T5Decoder.fits(model)
@@ -105,26 +102,6 @@ def test_what_it_does_not_compute_is_left_to_transformers(model, tmp_path):
 def test_a_subclass_may_compute_its_logits_otherwise(model):
     model.__class__ = type("Mine", (type(model),), {})
     assert not T5Decoder.fits(model)
-
-
-def test_sampling_takes_this_way_where_it_can(model, monkeypatch):
-    ids, mask, _ = case()
-    opened = []
-    monkeypatch.setattr(sampling, "T5Decoder", type("Spied", (T5Decoder,), {"__init__": _noted(opened)}))
-    rules = token_rules(model)
-    sampling.sample_responses(model, EncodedPrompts(ids, mask), rules, 3)
-    assert len(opened) == 1
-    model.decoder.block[0].register_forward_hook(lambda *_: None)
-    sampling.sample_responses(model, EncodedPrompts(ids, mask), rules, 3)
-    assert len(opened) == 1
-
-
-def _noted(opened):
-    def init(self, *arguments):
-        opened.append(arguments)
-        T5Decoder.__init__(self, *arguments)
-
-    return init
 
 
 @torch.no_grad()

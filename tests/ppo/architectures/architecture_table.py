@@ -24,7 +24,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 
 from tests.ppo.architectures.registry import ARCHITECTURES, Architecture
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.families import check_architecture
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced

@@ -33,7 +33,9 @@ from tests.ppo.architectures.registry import (
 from tests.ppo.chi_square import p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.families import check_architecture, positions, run_decoder, settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
+from trl_rewards_plugin.ppo.architectures.limits import check_architecture, positions
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -104,7 +106,7 @@ def exact_first_token(model, prompt, rules):
 @pytest.mark.parametrize("name", ["t5", "bart", "m2m_100", "fsmt", "nllb-moe"])
 def test_first_tokens_of_a_padded_batch_follow_the_exact_softmax(name):
     model = BY_NAME[name].build()
-    settle(model)
+    make_deterministic(model)
     model.eval()
     rules = token_rules(model, temperature=1.5)
     ids, mask = prompt_batch(rules.pad_id)
@@ -155,7 +157,7 @@ def test_variants_of_an_architecture_are_scored_as_they_are_sampled(name):
     model = VARIANTS[name]()
     if name == "seamless_m4t_v2":
         model.generation_config.forced_bos_token_id = LANGUAGE
-    settle(model)
+    make_deterministic(model)
     assert gap(model) < 1e-4
 
 
@@ -171,7 +173,7 @@ def test_settling_leaves_the_config_and_what_generation_computes_as_they_are(nam
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)
     plain = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
-    settle(model)
+    make_deterministic(model)
     settled = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     assert model.config.to_dict() == before
     assert torch.allclose(plain.seen.logprobs, settled.seen.logprobs, atol=1e-5)
@@ -179,7 +181,7 @@ def test_settling_leaves_the_config_and_what_generation_computes_as_they_are(nam
 
 def test_what_shares_the_batch_with_a_prompt_fills_no_expert():
     model = BY_NAME["nllb-moe"].build()
-    settle(model)
+    make_deterministic(model)
     model.train()
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)

@@ -96,14 +96,14 @@ def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
     monitor = AlarmMonitor(config(), str)
     with caplog.at_level(logging.WARNING):
         for step in range(1, 121):
-            monitor.raise_alarms([Alarm("kl", "too far", "haste", 0)], step, lambda row: "'p'")
+            monitor.raise_alarms([Alarm("kl", "too far", 0)], step, lambda row: "'p'")
             monitor.raise_alarms([], step, str)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 1", "step 10", "step 100"]
-    assert "Seen at the prompt 'p'. Likely cause: haste." in caplog.records[0].getMessage()
+    assert "Seen at the prompt 'p'. Likely cause: the policy moves away" in caplog.records[0].getMessage()
 
 
 def test_other_processes_keep_quiet_but_stop_too(caplog):
-    alarm = Alarm("kl", "too far", "haste", 0)
+    alarm = Alarm("kl", "too far", 0)
     AlarmMonitor(config(), str, is_main_process=False).raise_alarms([alarm], 1, str)
     assert not caplog.records
     with pytest.raises(AlarmError, match="step 1: too far"):

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole, output_head, score_in_slices
 from trl_rewards_plugin.ppo.policy.policy import score_responses
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
@@ -18,7 +18,7 @@ PROMPTS = ["the cat", "a big dog eats old fish near the river ."]
 def case(request, tmp_path):
     folder = request.param(tmp_path)
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
-    settle(model)
+    make_deterministic(model)
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.normal_()
     rules = token_rules(model, temperature=0.7, min_new_tokens=3)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import sampling
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -46,7 +46,7 @@ def make_eos_likely(model):
 def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, rules):
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
-    settle(model)
+    make_deterministic(model)
     model.train()  # as during the update
     batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert len(set(batch.mask.sum(1).tolist())) > 2
@@ -64,7 +64,7 @@ def test_how_often_the_sampler_looks_changes_no_response(tmp_path, build, every,
     """A GPU is looked at every 16 tokens: rows that ended run on meanwhile, and leave late."""
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
-    settle(model)
+    make_deterministic(model)
     (batch, _), rules = tokenize_prompts(PROMPTS[:4], tokenizer, 64), token_rules(model, min_new_tokens=1)
 
     def sample():
@@ -86,7 +86,7 @@ def test_logits_that_are_not_finite_stop_the_sampler_however_seldom_it_looks(
     tmp_path, every, greedy, weight, monkeypatch
 ):
     model, tokenizer = load(tiny_t5, tmp_path)
-    settle(model)
+    make_deterministic(model)
     batch, _ = tokenize_prompts(PROMPTS[:4], tokenizer, 64)
     with torch.no_grad():
         model.get_output_embeddings().weight[7] = weight
@@ -125,7 +125,7 @@ def update_gap(model, ids, mask):
 def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     make_eos_likely(model)
-    settle(model)
+    make_deterministic(model)
     right, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert update_gap(model, right.ids, right.mask) < 1e-4
     left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
@@ -144,7 +144,7 @@ def test_the_invariant_breaks_with_dropout_on(tmp_path, build):
 def test_dropout_is_off_in_the_modules_and_kept_in_the_config(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     before = model.config.to_dict()
-    settle(model)
+    make_deterministic(model)
     model.train()
     batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     responses = torch.full((len(PROMPTS), 3), 7)

@@ -1,6 +1,6 @@
-"""From a score a response to an advantage a token, by one of four estimators. Pure functions.
+"""From a score per response to an advantage per token: token rewards and the estimators. Pure functions.
 
-Leaves out: whitening of advantages (masking.py), and where the KL penalty goes (update.py).
+Leaves out: which estimator has which needs (estimators.py), and whitening (masking.py).
 """
 
 import torch
@@ -16,8 +16,8 @@ def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: fl
     Source: Ouyang et al. (arXiv 2203.02155), equation 2, as done in arXiv 2403.17031.
 
     Args:
-        scores: (B,) one a response.
-        kl: (B, T) in nats a token.
+        scores: (B,) one per response.
+        kl: (B, T) in nats per token.
         response_mask: (B, T); every row has at least one real token.
 
     Returns:
@@ -56,7 +56,7 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
     next_advantage = torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        # What is masked stays 0, so that the last real token sees 0 behind it wherever its row ends.
+        # What is masked stays 0, so that the last real token is followed by 0 wherever its row ends.
         next_advantage = (delta + gamma * lam * next_advantage) * mask[:, t]
         next_value = values[:, t]
         advantages[:, t] = next_advantage
@@ -85,12 +85,12 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
     """RLOO: each response against the mean of the others to its prompt.
 
         advantage[i] = total[i] - mean of total[j] over the other responses j of the group
-    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper takes a whole response for
-    one action; here the advantage is shared by its tokens, and each has a clipped ratio of its own.
+    Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper treats a whole response as
+    one action; here its tokens share the advantage, and each has a clipped ratio of its own.
 
     Args:
-        totals: (B,) what each response earned, KL penalty included where it is in the reward; the `num_generations`
-            responses to one prompt lie side by side.
+        totals: (B,) total reward of each response, KL penalty included where it is in the reward; the
+            `num_generations` responses to one prompt side by side.
 
     Returns:
         (B,).
@@ -113,7 +113,7 @@ def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) 
         totals: (B,), the `num_generations` responses to one prompt side by side.
 
     Returns:
-        (B,); 0 where a whole group earned the same.
+        (B,); 0 where a whole group has one total.
     """
     groups = _groups(totals, num_generations)
     centred = groups - groups.mean(dim=1, keepdim=True)

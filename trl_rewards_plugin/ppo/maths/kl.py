@@ -14,7 +14,7 @@ KLEstimator = Literal["k1", "k3"]
 
 
 def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> Tensor:
-    """Estimate of KL(policy || reference) from the sampled tokens, in nats a token.
+    """Estimate of KL(policy || reference) from the sampled tokens, in nats per token.
 
     With r = log pi(token) - log ref(token), from samples of pi:
         k1 = r                    unbiased; single tokens may be negative
@@ -46,7 +46,7 @@ def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizo
     Source: Ziegler et al., "Fine-Tuning Language Models from Human Preferences" (arXiv 1909.08593), section 2.2.
 
     Args:
-        kl: mean over responses of the summed token KL, in nats a response.
+        kl: mean over responses of the summed token KL, in nats per response.
         target: the KL aimed at, in the same unit.
         episodes: responses in the rollout.
         horizon: episodes over which a constant error of 1 would double the coefficient.

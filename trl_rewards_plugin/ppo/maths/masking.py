@@ -60,7 +60,7 @@ def masked_whiten(
         whitened = (values - mean) / sqrt(variance + epsilon)   [+ mean, if not shift_mean]
 
     The variance is the unbiased one (n - 1), as in TRL. Rewards are whitened without the shift and advantages
-    with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not show.
+    with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not matter.
 
     Args:
         values: (B, T).

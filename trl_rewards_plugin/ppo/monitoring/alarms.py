@@ -25,6 +25,19 @@ from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 logger = logging.getLogger(__name__)
 
 
+# The likely cause of each alarm, and what to change.
+CAUSES = {
+    "kl": "the policy moves away faster than the penalty holds it; raise kl_coef, lower learning_rate, and read the "
+    "completions: a reward that is being hacked looks like this",
+    "entropy": "the policy hardly explores any more, so that there is little left to learn from; resume from an "
+    "earlier checkpoint with a lower learning_rate or num_ppo_epochs, or a higher kl_coef",
+    "equal_responses": "whatever the prompt, the policy gives the one text that the reward likes best; raise kl_coef, "
+    "or add a reward that reads the prompt",
+    "unended_responses": "response_length is too short for this task, or the reward favours length; raise "
+    "response_length, or set missing_eos_penalty",
+}
+
+
 class AlarmError(RuntimeError):
     """An alarm that `stop_on` names stopped the run."""
 
@@ -36,13 +49,11 @@ class Alarm:
     Attributes:
         name: as in `stop_on`.
         found: what was measured, and the limit.
-        cause: likely cause, and what to change.
         row: the response of this process's rollout that shows it best.
     """
 
     name: str
     found: str
-    cause: str
     row: int
 
 
@@ -99,48 +110,21 @@ def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfi
     mask = rollout.response_mask
     alarms = []
     if limits.max_kl is not None and health.kl > limits.max_kl:
+        found = f"the KL to the reference is {health.kl:.1f} nats per response, above max_kl={limits.max_kl:g}"
         log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0).sum(1)
-        alarms.append(
-            Alarm(
-                "kl",
-                f"the KL to the reference is {health.kl:.1f} nats per response, above max_kl={limits.max_kl:g}",
-                "the policy moves away faster than the penalty holds it; raise kl_coef, lower learning_rate, and read "
-                "the completions: a reward that is being hacked looks like this",
-                int(log_ratio.argmax()),
-            )
-        )
+        alarms.append(Alarm("kl", found, int(log_ratio.argmax())))
     if limits.min_entropy is not None and health.entropy < limits.min_entropy:
+        found = f"the entropy is {health.entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}"
         entropy = torch.where(mask, rollout.entropies, 0.0).sum(1) / mask.sum(1).clamp(min=1)
-        alarms.append(
-            Alarm(
-                "entropy",
-                f"the entropy is {health.entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}",
-                "the policy hardly explores any more, so that there is little left to learn from; resume from an "
-                "earlier checkpoint with a lower learning_rate or num_ppo_epochs, or a higher kl_coef",
-                int(entropy.argmin()),
-            )
-        )
+        alarms.append(Alarm("entropy", found, int(entropy.argmin())))
     if health.all_equal and health.responses > 1:
-        alarms.append(
-            Alarm(
-                "equal_responses",
-                f"all {health.responses} responses of the rollout are equal",
-                "whatever the prompt, the policy gives the one text that the reward likes best; raise "
-                "kl_coef, or add a reward that reads the prompt",
-                0,
-            )
-        )
+        alarms.append(Alarm("equal_responses", f"all {health.responses} responses of the rollout are equal", 0))
     if limits.max_unended_share is not None and health.unended > limits.max_unended_share:
-        alarms.append(
-            Alarm(
-                "unended_responses",
-                f"{health.unended:.0%} of the responses have no EOS within response_length="
-                f"{limits.response_length}, above max_unended_share={limits.max_unended_share:g}",
-                "response_length is too short for this task, or the reward favours length; raise response_length, or "
-                "set missing_eos_penalty",
-                int((~rollout.ended).long().argmax()),
-            )
+        found = (
+            f"{health.unended:.0%} of the responses have no EOS within response_length={limits.response_length}, "
+            f"above max_unended_share={limits.max_unended_share:g}"
         )
+        alarms.append(Alarm("unended_responses", found, int((~rollout.ended).long().argmax())))
     return alarms
 
 
@@ -198,7 +182,7 @@ class AlarmMonitor:
             place = f"step {step}: {alarm.found}. Seen at the prompt {prompt_of(alarm.row)}"
             if alarm.name in stop_on:
                 raise AlarmError(
-                    f"{place}. Likely cause: {alarm.cause}. Stopped before the update, because stop_on names "
+                    f"{place}. Likely cause: {CAUSES[alarm.name]}. Stopped before the update, because stop_on names "
                     f"{alarm.name!r}; the last checkpoint is good"
                 )
             self.times[alarm.name] += 1
@@ -208,7 +192,7 @@ class AlarmMonitor:
                     "%s. Likely cause: %s. Rollouts so far that raised it: %d. The run continues; stop_on=['%s'] "
                     "would stop it",
                     place,
-                    alarm.cause,
+                    CAUSES[alarm.name],
                     times,
                     alarm.name,
                 )

@@ -1,4 +1,4 @@
-"""Lines of progress in a terminal, a pipe or a notebook: the episodes of training, the answers of a measurement."""
+"""Progress bars for a terminal, a pipe or a notebook: episodes in training, responses while a model is measured."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,17 @@ SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "length": "tokens/r
 
 
 def answers_bar(total: int, *, hidden: bool) -> "tqdm[Any]":
-    """A bar of so many answers while a model is measured, gone when it is full.
+    """A bar over the responses of a measurement, which disappears when it is full.
 
     Args:
-        hidden: show none: the host's bars are off, or another process has it.
+        hidden: show none: the Trainer's bars are off, or another process shows it.
     """
     layout = "{desc} {percentage:3.0f}%|{bar:20}| answer {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
     return tqdm(total=total, desc="Measuring", leave=False, disable=hidden, bar_format=layout)
 
 
 class CallAtEnd(TrainerCallback):
-    """Calls a function when training has ended; to go before all others, since trackers close their run there."""
+    """Calls a function when training has ended; to go first, since trackers close their run at that point."""
 
     def __init__(self, last: Callable[[], None]):
         self.last = last
@@ -31,14 +31,14 @@ class CallAtEnd(TrainerCallback):
 
 
 class RolloutProgressCallback(TrainerCallback):
-    """Replaces the host's bar, which counts steps and prints every log as a dictionary."""
+    """Replaces the Trainer's bar, which counts steps and prints every log as a dictionary."""
 
     def __init__(self, episodes_per_step: int):
         self.episodes_per_step = episodes_per_step
         self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Opens the bar where a resumed run stands."""
+        """Opens the bar, in a resumed run at its episode."""
         if state.is_world_process_zero:
             self.bar = tqdm(
                 total=state.max_steps * self.episodes_per_step,
@@ -50,7 +50,7 @@ class RolloutProgressCallback(TrainerCallback):
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Moves on by one rollout."""
+        """Advances by one rollout."""
         if self.bar is not None:
             self.bar.update(state.global_step * self.episodes_per_step - self.bar.n)
 

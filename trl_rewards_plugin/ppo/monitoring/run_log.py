@@ -85,7 +85,7 @@ class RunLog:
             "episodes": self.episodes,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self._alarms.times),
-            "metrics": [dict(self._metrics)],
+            "metrics": [{name: list(values) for name, values in self._metrics.items()}],
         }
 
     def restore(self, state: RunState) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.families import settle
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import check_reference, check_trained_dtype
 from trl_rewards_plugin.ppo.policy.freezing import freeze
@@ -53,7 +53,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
             f"one of {tokens} tokens",
             "start it from the same model",
         )
-    settle(value_model)
+    make_deterministic(value_model)
     return value_model
 
 
@@ -79,12 +79,12 @@ def policy_and_reference(
 
         policy = get_peft_model(policy, peft_config)
     check_trained_dtype(policy)
-    settle(policy)
+    make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
     elif peft_config is None:
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
-        settle(ref_model)
+        make_deterministic(ref_model)
         ref_model.eval().requires_grad_(False)
     return policy, ref_model

@@ -3,7 +3,7 @@
 For a vocabulary of 32,000 the logits of one batch outweigh all else that an update keeps. Here each slice of steps is
 multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass computes it again
 (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
-Leaves out: the decoder below the output matrix (architectures.py).
+Leaves out: the decoder below the output matrix (architectures/forward_passes.py).
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures.families import SCORED_TOKEN_BY_TOKEN, run_decoder
+from trl_rewards_plugin.ppo.architectures.families import family_of
+from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
@@ -61,7 +62,7 @@ def output_head(model: PreTrainedModel) -> OutputHead:
 def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
     """Whether features through `output_head` give the model's own logits, tried on one prompt of one token."""
     head = output_head(model)
-    if not isinstance(head.matrix, nn.Linear) or model.config.model_type in SCORED_TOKEN_BY_TOKEN:
+    if not isinstance(head.matrix, nn.Linear) or family_of(model.config).scored_token_by_token:
         return False
     device = next(model.parameters()).device
     prompt_ids = torch.tensor([[rules.eos_ids[0]]], device=device)

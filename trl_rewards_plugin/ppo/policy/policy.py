@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.architectures.families import decoder_width, run_decoder
+from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.output_head import decoder_features, output_head, score_in_slices

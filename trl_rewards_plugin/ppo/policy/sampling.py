@@ -1,7 +1,7 @@
-"""Sampling: one response a prompt from the very distribution that is scored, and what the sampler saw on its way.
+"""Sampling: one response per prompt from the distribution that is scored, with what the sampler computed on its way.
 
-Sampling is a loop of our own over the model's forward pass with its key-value cache: `generate` would merge the
-checkpoint's own defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever it is given.
+The loop is our own, over the model's forward pass with its key-value cache: `generate` would merge the checkpoint's
+defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever settings it is given.
 Leaves out: decoding to text, and rewards.
 """
 
@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration.few_rows import turned_linears
-from trl_rewards_plugin.ppo.acceleration.t5_decoder import T5Decoder
-from trl_rewards_plugin.ppo.architectures.encoder import run_encoder
-from trl_rewards_plugin.ppo.architectures.families import CachedDecoder, decoder_width
+from trl_rewards_plugin.ppo.acceleration import seam
+from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, open_decoder, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
@@ -32,18 +30,18 @@ class Responses:
         ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
         mask: (B, T) bool, True on real tokens, EOS included.
         ended: (B,) bool, True where the response has its EOS.
-        seen: what the sampler saw on its way. None where someone else drew the tokens.
+        seen: what the sampler computed with each token; None where the tokens were drawn elsewhere.
     """
 
     ids: Tensor
     mask: Tensor
     ended: Tensor
-    seen: "Seen | None" = None
+    seen: "SamplerOutputs | None" = None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the sampler saw when it drew each token; 0 where the mask is False.
+class SamplerOutputs:
+    """What the sampler computed when it drew each token; 0 where the mask is False.
 
     Attributes:
         logprobs: (B, T) of the token, in nats.
@@ -56,8 +54,8 @@ class Seen:
     hidden: Tensor
 
     @classmethod
-    def nothing(cls, batch: int, steps: int, width: int, device: torch.device) -> "Seen":
-        """Zeros, to be written over."""
+    def empty(cls, batch: int, steps: int, width: int, device: torch.device) -> "SamplerOutputs":
+        """Zeros, to be overwritten."""
         zeros = torch.zeros(batch, steps, device=device)
         return cls(zeros, zeros.clone(), torch.zeros(batch, steps, width, device=device))
 
@@ -67,18 +65,18 @@ class Seen:
         self.entropies[rows, step] = entropies.float()
         self.hidden[rows, step] = hidden.float()
 
-    def masked(self, mask: Tensor) -> "Seen":
+    def masked(self, mask: Tensor) -> "SamplerOutputs":
         """The first T steps, 0 where `mask` (B, T) is False."""
         width = mask.shape[1]
         logprobs, entropies = (values[:, :width].where(mask, 0.0) for values in (self.logprobs, self.entropies))
-        return Seen(logprobs, entropies, self.hidden[:, :width].where(mask.unsqueeze(-1), 0.0))
+        return SamplerOutputs(logprobs, entropies, self.hidden[:, :width].where(mask.unsqueeze(-1), 0.0))
 
 
 def sampled_as_scored(model: PreTrainedModel) -> bool:
-    """Whether what the sampler saw is what teacher forcing would see, up to float32's rounding (below 1e-4 nats).
+    """Whether the sampler's outputs are those of teacher forcing, up to float32's rounding (below 1e-4 nats).
 
-    In fewer bits the two differ by more: a single token's products are rounded otherwise than a whole response's. On
-    a GPU float32 may be TF32 inside a product, which the host switches on by default.
+    In lower precision the two differ by more: a single token's products are rounded otherwise than a whole response's.
+    On a GPU float32 may be TF32 inside a product, which the Trainer switches on by default.
     """
     exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     return exact and model.device.type == "cpu"
@@ -99,9 +97,9 @@ def sample_responses(
     *,
     greedy: bool = False,
 ) -> Responses:
-    """Draws one response a prompt from softmax(logits / temperature) over the allowed tokens.
+    """Draws one response per prompt from softmax(logits / temperature) over the allowed tokens.
 
-    Uses torch's global random state, which the host saves in its checkpoints. A row that has ended leaves the batch
+    Uses torch's global random state, which the Trainer saves in its checkpoints. A row that has ended leaves the batch
     once half of the rows have, so late tokens of few long responses cost little. On a GPU this is looked at every 16
     tokens, and nothing else here waits for it.
 
@@ -120,13 +118,13 @@ def sample_responses(
     eos_ids = known_ids(rules.eos_ids, device)
     look_every = _look_every(device)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
-    seen = Seen.nothing(batch, max_new_tokens, decoder_width(model), device)
+    seen = SamplerOutputs.empty(batch, max_new_tokens, decoder_width(model), device)
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    with turned_linears(model):
-        decoder = _open_decoder(model, prompts, len(before) + max_new_tokens)
+    with seam.while_sampling(model):
+        decoder = open_decoder(model, prompts, len(before) + max_new_tokens)
         for given in before:
             decoder.step(given)
         for step in range(max_new_tokens):
@@ -158,11 +156,3 @@ def sample_responses(
 def _look_every(device: torch.device) -> int:
     """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
     return 1 if device.type == "cpu" else 16
-
-
-def _open_decoder(model: PreTrainedModel, prompts: EncodedPrompts, steps: int) -> CachedDecoder | T5Decoder:
-    """What reads responses of so many tokens one by one."""
-    assert prompts.states is not None
-    if T5Decoder.fits(model):
-        return T5Decoder(model, prompts.states, prompts.mask, steps)
-    return CachedDecoder(model, prompts.states, prompts.mask)

@@ -15,9 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
-
-_FORCES_ITS_LANGUAGE = ("m2m_100", "nllb-moe", "seamless_m4t", "seamless_m4t_v2")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def token_rules(
 
     Raises:
         InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is none of the model's, or
-            a multilingual model is not told its target language.
+            the target language of a multilingual model is missing.
     """
     size = model.get_output_embeddings().weight.shape[0]
     beyond = [token for token in suppressed if not 0 <= token < size]
@@ -118,15 +117,13 @@ def _token_id(model: PreTrainedModel, name: str) -> Any:
 
 
 def _check_language(model: PreTrainedModel, forced: int | None, *, start_is_eos: bool) -> None:
-    """Refuses a translator that would have to guess which language to write.
-
-    mBART-50 forces it as the others do; the first mBART starts its decoder with it instead.
-    """
-    family = model.config.model_type
-    if forced is None and (family in _FORCES_ITS_LANGUAGE or (family == "mbart" and start_is_eos)):
+    """Refuses a translator that would have to guess which language to write."""
+    family = family_of(model.config)
+    starts_with_it = family.language_may_start and not start_is_eos
+    if forced is None and family.forces_language and not starts_with_it:
         raise InputError(
             f"the target language of {type(model).__name__}, a multilingual model",
             "forced_bos_token_id=None in its generation config",
             "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
-            "tokenizer.convert_tokens_to_ids('fra_Latn'); to go on by name, save it with save_pretrained first",
+            "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first",
         )

@@ -1,8 +1,8 @@
-"""Linear layers for the few rows of a decoding step, on a CPU.
+"""Patches `forward` of linear layers while responses are sampled on a CPU.
 
-x W^T for 2 to 64 rows takes the CPU's library up to four times as long as the same product the other way round,
-(W x^T)^T, which reads W as it lies in memory (benchmarks/generation.py). Same sums up to rounding.
-Leaves out: GPUs, fewer bits than float32, and passes with gradient, where nothing is changed.
+Of a few rows x, (W x^T)^T is up to four times as fast as x W^T, because it reads W in the order in which it lies in
+memory (benchmarks/README.md). The sums are the same up to rounding.
+Leaves out: GPUs, lower precision than float32, and passes with gradient, where nothing is patched.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ _MOST_ROWS = 64
 
 
 @contextmanager
-def turned_linears(model: nn.Module) -> Iterator[None]:
-    """Within it the model's plain float32 linear layers on the CPU turn their product round where rows are few.
+def transposed_linears(model: nn.Module) -> Iterator[None]:
+    """Within it the model's plain float32 linear layers on the CPU transpose their product where rows are few.
 
     Where gradients or autocast are on as it is entered, nothing is changed.
     """
     is_usual = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-    turned = [] if is_usual else [module for module in model.modules() if _is_plain(module)]
-    for module in turned:
-        cast(Any, module).forward = _turned(module)
+    patched = [] if is_usual else [module for module in model.modules() if _is_plain(module)]
+    for module in patched:
+        cast(Any, module).forward = _transposed(module)
     try:
         yield
     finally:
-        for module in turned:
+        for module in patched:
             vars(module).pop("forward", None)  # another thread that samples from the model may have been sooner
 
 
@@ -42,9 +42,9 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _turned(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+def _transposed(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A forward pass (..., K) -> (..., N) of the module."""
-    usual, own = module.forward, module._parameters  # asked for by name each time: they may be replaced
+    usual, own = module.forward, module._parameters  # looked up by name each time: they may be replaced
     outputs, inputs = module.weight.shape
 
     def forward(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trl_rewards_plugin.ppo.acceleration.few_rows import turned_linears
+from trl_rewards_plugin.ppo.acceleration.transposed_linears import transposed_linears
 
 
 class Layers(nn.Module):
@@ -29,7 +29,7 @@ def test_the_numbers_are_the_same(name, shape):
     values = torch.randn(shape)
     with torch.no_grad():
         usual = layer(values)
-        with turned_linears(layers):
+        with transposed_linears(layers):
             turned = layer(values)
     assert turned.is_contiguous()
     torch.testing.assert_close(turned, usual)
@@ -37,7 +37,7 @@ def test_the_numbers_are_the_same(name, shape):
 
 def test_few_rows_are_turned_and_many_are_not():
     layers = Layers()
-    with torch.no_grad(), turned_linears(layers), torch.profiler.profile(record_shapes=True) as profile:
+    with torch.no_grad(), transposed_linears(layers), torch.profiler.profile(record_shapes=True) as profile:
         layers.plain(torch.randn(4, 16))
         layers.plain(torch.randn(65, 16))
     shapes = [event.input_shapes for event in profile.events() if event.name == "aten::mm"]
@@ -46,9 +46,9 @@ def test_few_rows_are_turned_and_many_are_not():
 
 def test_with_gradient_or_autocast_nothing_changes():
     layers = Layers()
-    with turned_linears(layers):
+    with transposed_linears(layers):
         assert "forward" not in vars(layers.plain)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), turned_linears(layers):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), transposed_linears(layers):
         assert "forward" not in vars(layers.plain)
 
 
@@ -58,7 +58,7 @@ def test_another_thread_may_want_gradients_or_autocast_meanwhile():
     layers.biased(values).sum().backward()
     usual = layers.biased.weight.grad.clone()
     layers.zero_grad()
-    with torch.no_grad(), turned_linears(layers):
+    with torch.no_grad(), transposed_linears(layers):
         with torch.enable_grad():
             layers.biased(values).sum().backward()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -68,7 +68,7 @@ def test_another_thread_may_want_gradients_or_autocast_meanwhile():
 
 def test_only_plain_float32_layers_take_part():
     layers = Layers()
-    with torch.no_grad(), turned_linears(layers):
+    with torch.no_grad(), transposed_linears(layers):
         turned = {name for name, part in layers.named_modules() if "forward" in vars(part)}
     assert turned == {"plain", "biased", "patched"}
     assert layers.patched.forward == Layers._patched
@@ -76,20 +76,20 @@ def test_only_plain_float32_layers_take_part():
 
 def test_nothing_is_left_behind_also_after_an_error():
     layers = Layers()
-    with pytest.raises(KeyError), torch.no_grad(), turned_linears(layers):
+    with pytest.raises(KeyError), torch.no_grad(), transposed_linears(layers):
         raise KeyError
     assert not any("forward" in vars(part) for part in (layers.plain, layers.biased, layers.halved))
 
 
 def test_a_layer_that_another_thread_has_turned_back_is_left_as_it_is():
     layers = Layers()
-    with torch.no_grad(), turned_linears(layers):
+    with torch.no_grad(), transposed_linears(layers):
         del layers.plain.forward
     assert not any("forward" in vars(part) for part in (layers.plain, layers.biased))
 
 
 def test_a_weight_that_is_replaced_within_is_used():
     layers, values = Layers(), torch.ones(2, 16)
-    with torch.no_grad(), turned_linears(layers):
+    with torch.no_grad(), transposed_linears(layers):
         layers.plain.weight = nn.Parameter(torch.zeros(24, 16))
         assert layers.plain(values).eq(0).all()

@@ -1,0 +1,118 @@
+"""The forward passes of any encoder-decoder: encoder, teacher-forced decoder, decoder one token at a time.
+
+Leaves out: faster ways to the same numbers, for which acceleration/seam.py is asked first.
+"""
+
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.modeling_outputs import MoEModelOutput
+
+from trl_rewards_plugin.ppo.acceleration import seam
+from trl_rewards_plugin.ppo.architectures.families import family_of
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+
+
+def decoder_width(model: PreTrainedModel) -> int:
+    """Size H of the decoder's hidden states."""
+    config = model.config.get_text_config(decoder=True)
+    return int(config.hidden_size)
+
+
+def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+    """The encoder's last hidden states (B, S, H) of prompts (B, S), padded on the right; of padding they may be 0."""
+    encoder = cast(Any, model).get_encoder()
+    states = seam.encode(encoder, prompt_ids, prompt_mask)
+    if states is None:
+        states = encoder(input_ids=prompt_ids, attention_mask=prompt_mask.long(), return_dict=True)[0]
+    return states
+
+
+def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher-forced forward pass: logits (B, T, V) and the decoder's last hidden states (B, T, H).
+
+    Args:
+        prompts: with states the encoder is not run again. (FSMT makes its causal mask only where the prompt's ids are
+            passed as well.)
+        decoder_input_ids: (B, T), the decoder's start first. No mask goes with them: padding lies behind the EOS,
+            and a causal decoder never looks there.
+    """
+    states = run_encoder(model, prompts.ids, prompts.mask) if prompts.states is None else prompts.states
+    if family_of(model.config).scored_token_by_token:
+        decoder = CachedDecoder(model, states, prompts.mask)
+        steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
+        logits, hidden = zip(*steps, strict=True)
+        return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
+    decoded = seam.decode(model, states, prompts.mask, decoder_input_ids)
+    if decoded is not None:
+        return decoded
+    outputs = model(
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask.long(),
+        encoder_outputs=_encoder_outputs(states),
+        decoder_input_ids=decoder_input_ids,
+        use_cache=False,
+        output_hidden_states=True,
+        return_dict=True,
+    )
+    return outputs.logits, outputs.decoder_hidden_states[-1]
+
+
+def _encoder_outputs(states: Tensor) -> MoEModelOutput:
+    """Encoder states in the form that every model takes; those with experts ask it for router logits."""
+    return MoEModelOutput(last_hidden_state=states)
+
+
+class StepwiseDecoder(Protocol):
+    """A decoder and what it has read so far."""
+
+    def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Continues with these rows (B') of the batch alone."""
+        ...
+
+
+def open_decoder(model: PreTrainedModel, prompts: EncodedPrompts, steps: int) -> StepwiseDecoder:
+    """What reads responses of at most `steps` tokens to encoded prompts, token by token."""
+    assert prompts.states is not None
+    faster = seam.open_decoder(model, prompts.states, prompts.mask, steps)
+    return CachedDecoder(model, prompts.states, prompts.mask) if faster is None else faster
+
+
+class CachedDecoder:
+    """A model's decoder and its key-value cache, as `StepwiseDecoder`.
+
+    One token at a time also where more are known: with a cache, FSMT has no causal mask and ProphetNet takes no more.
+
+    Args:
+        encoder_states: (B, S, H).
+        prompt_mask: (B, S) bool.
+    """
+
+    def __init__(self, model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor):
+        self._model, self._states, self._mask = model, encoder_states, prompt_mask
+        # Without a config it grows layer by layer: sized by T5's it would count the encoder.
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
+        outputs = self._model(
+            encoder_outputs=_encoder_outputs(self._states),
+            attention_mask=self._mask.long(),
+            decoder_input_ids=token,
+            past_key_values=self._cache,
+            use_cache=True,
+            output_hidden_states=True,
+            return_dict=True,
+        )
+        return outputs.logits, outputs.decoder_hidden_states[-1]
+
+    def keep(self, rows: Tensor) -> None:
+        """Continues with these rows (B') of the batch alone."""
+        self._cache.batch_select_indices(rows)
+        self._states, self._mask = self._states[rows], self._mask[rows]
