@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from trl_rewards_plugin.cards import limits, metadata
+from trl_rewards_plugin.cards import limitations, metadata
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import rewards_as_formula, rewards_as_table
@@ -38,7 +38,7 @@ class _Markdown(str):
 def render_model_card(data: RewardModelCardData) -> str:
     """Markdown with YAML front matter; the same data give the same text."""
     metrics = data.metrics
-    lower, higher = limits.wrong_moves(data)
+    lower, higher = limitations.wrong_moves(data)
     paper = data.paper or (PPO_PAPER if data.algorithm == "PPO" else {})
     text = _environment().get_template("model_card.md.jinja").render(
         data=data,
@@ -51,10 +51,10 @@ def render_model_card(data: RewardModelCardData) -> str:
         comparisons=_comparisons(metrics or {}),
         paper={"title": "", "id": "", "citation": "", **paper},
         log_headings=list(dict.fromkeys(key for row in data.log for key in row if key != "step")),
-        output_only=limits.output_only_judges(data),
+        output_only=limitations.output_only_judges(data),
         lower=lower,
         higher=higher,
-        length_change=limits.length_change(data),
+        length_change=limitations.length_change(data),
     )  # fmt: skip
     text = re.sub(r"(?m)^## .*\n\s*(?=^## |\Z)", "", text)
     return stamped(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
@@ -85,7 +85,7 @@ def _environment() -> Environment:
         "reward_formula": _trusted(rewards_as_formula),
         "change": _change,
         "guard_names": GUARD_NAMES,
-        "trade_offs": limits.TRADE_OFFS,
+        "trade_offs": limitations.TRADE_OFFS,
     }
     return environment
 
