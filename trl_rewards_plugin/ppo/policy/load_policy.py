@@ -1,6 +1,6 @@
 """Models into the trainer: loading by name, the adapter, the frozen reference.
 
-Leaves out: checkpoints (checkpoint.py).
+Leaves out: checkpoints (checkpoints/).
 """
 
 import copy
