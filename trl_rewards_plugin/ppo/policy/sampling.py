@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration import seam
-from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, open_decoder, run_encoder
+from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
@@ -112,8 +111,7 @@ def sample_responses(
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.
     """
-    if prompts.states is None:
-        prompts = encode_prompts(model, prompts)
+    states = run_encoder(model, prompts.ids, prompts.mask) if prompts.states is None else prompts.states
     batch, device = len(prompts), prompts.ids.device
     eos_ids = known_ids(rules.eos_ids, device)
     look_every = _look_every(device)
@@ -123,29 +121,28 @@ def sample_responses(
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    with seam.while_sampling(model):
-        decoder = open_decoder(model, prompts, len(before) + max_new_tokens)
-        for given in before:
-            decoder.step(given)
-        for step in range(max_new_tokens):
-            logits, hidden = decoder.step(token)
-            logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-            broken = broken | logprobs[:, 0].isnan()
-            probabilities = logprobs.exp()
-            token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
-            # Rows that have ended run on until they leave; what they write is masked below.
-            ids[rows, step] = token[:, 0]
-            seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
-            alive = alive & ~torch.isin(token[:, 0], eos_ids)
-            if (step + 1) % look_every and step + 1 < max_new_tokens:
-                continue
-            check_sampling(broken, rows)
-            keep = alive.nonzero()[:, 0]
-            if len(keep) == 0:
-                break
-            if len(keep) <= len(rows) // 2:
-                decoder.keep(keep)
-                rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
+    decoder = CachedDecoder(model, states, prompts.mask)
+    for given in before:
+        decoder.step(given)
+    for step in range(max_new_tokens):
+        logits, hidden = decoder.step(token)
+        logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
+        broken = broken | logprobs[:, 0].isnan()
+        probabilities = logprobs.exp()
+        token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
+        # Rows that have ended run on until they leave; what they write is masked below.
+        ids[rows, step] = token[:, 0]
+        seen.write(rows, step, logprobs.gather(1, token)[:, 0], entropies(logprobs, probabilities), hidden[:, 0])
+        alive = alive & ~torch.isin(token[:, 0], eos_ids)
+        if (step + 1) % look_every and step + 1 < max_new_tokens:
+            continue
+        check_sampling(broken, rows)
+        keep = alive.nonzero()[:, 0]
+        if len(keep) == 0:
+            break
+        if len(keep) <= len(rows) // 2:
+            decoder.keep(keep)
+            rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
     response_mask = first_eos_mask(ids[:, : step + 1], rules.eos_ids)
     response_mask = response_mask[:, : int(response_mask.sum(1).max())]
     ids = ids[:, : response_mask.shape[1]]
