@@ -39,7 +39,7 @@ BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 PROMPT_LENGTHS = (1, 38, 5, 12, 27, 3, 20, 9)
 TOLERANCE = 1e-4
 SIDES = ("encoder", "decoder")
-# The host's name of gradient checkpointing since transformers 5.23, and the one before.
+# The Trainer's name of gradient checkpointing since transformers 5.23, and the one before.
 CHECKPOINTING = next(
     name
     for name in ("activation_checkpointing", "gradient_checkpointing")

@@ -34,6 +34,7 @@ from tests.ppo.chi_square import p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import FAMILIES, family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture, positions
 from trl_rewards_plugin.ppo.decoding import rules_for
@@ -162,24 +163,24 @@ def test_variants_of_an_architecture_are_scored_as_they_are_sampled(name):
 
 
 @pytest.mark.parametrize("name", ["switch_transformers", "nllb-moe", "prophetnet", "m2m_100", "t5"])
-def test_without_settling_the_scored_policy_is_another_one(name):
+def test_a_model_that_is_not_made_deterministic_is_scored_otherwise_than_sampled(name):
     assert gap(BY_NAME[name].build()) > 1e-2
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_settling_leaves_the_config_and_what_generation_computes_as_they_are(name):
+def test_make_deterministic_changes_neither_config_nor_generation(name):
     model = BY_NAME[name].build().eval()
     before = model.config.to_dict()
     rules = token_rules(model)
     ids, mask = prompt_batch(rules.pad_id)
     plain = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     make_deterministic(model)
-    settled = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
+    deterministic = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     assert model.config.to_dict() == before
-    assert torch.allclose(plain.seen.logprobs, settled.seen.logprobs, atol=1e-5)
+    assert torch.allclose(plain.seen.logprobs, deterministic.seen.logprobs, atol=1e-5)
 
 
-def test_what_shares_the_batch_with_a_prompt_fills_no_expert():
+def test_other_prompts_of_a_batch_fill_no_expert():
     model = BY_NAME["nllb-moe"].build()
     make_deterministic(model)
     model.train()
@@ -201,6 +202,30 @@ def test_transformers_uses_the_first_two_experts_of_nllb_moe_alone():
     ids, mask = prompt_batch(1)
     run_decoder(model, EncodedPrompts(ids, mask), torch.randint(4, 33, (6, 9)))
     assert used == {"0", "1"}  # and it has three; if this fails the note in the table is out of date
+
+
+def test_a_model_type_has_one_record():
+    types = [model_type for family in FAMILIES for model_type in family.model_types]
+    assert len(types) == len(set(types))
+
+
+def test_a_decoder_that_counts_in_python_has_no_static_decoding_step():
+    configs = {name: architecture.build().config for name, architecture in BY_NAME.items()}
+    static = {name for name, config in configs.items() if family_of(config).static_decoding(config)}
+    assert {"t5", "bart", "marian"} <= static
+    assert not static & {
+        "led",
+        "fsmt",
+        "prophetnet",
+        "switch_transformers",
+        "nllb-moe",
+        "t5gemma",
+        "t5gemma2",
+        "m2m_100",
+    }
+    config = configs["t5gemma"]
+    config.decoder.layer_types = ["full_attention"] * 2
+    assert family_of(config).static_decoding(config)
 
 
 # ---- How long, and what is refused ----

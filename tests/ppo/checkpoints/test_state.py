@@ -320,7 +320,7 @@ def test_what_was_measured_since_the_last_log_and_how_often_alarms_rang_goes_on_
     )
     own = {name for name in expected if "/" in name}
     assert {name: found[name] for name in own} == {name: expected[name] for name in own}
-    assert resumed.alarms.times["entropy"] == straight.alarms.times["entropy"] == 3
+    assert resumed.run_log.alarms.times["entropy"] == straight.run_log.alarms.times["entropy"] == 3
     assert "the entropy is" not in caplog.text  # it was said at the first rollout
 
 

@@ -50,7 +50,7 @@ def test_sampling_and_teacher_forcing_give_one_log_probability(tmp_path, build, 
     model.train()  # as during the update
     batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert len(set(batch.mask.sum(1).tolist())) > 2
-    responses, difference = gap(model, batch.ids, batch.mask, **rules)
+    responses, difference = gap(model, batch, **rules)
     lengths = responses.mask.sum(1)
     assert len(set(lengths.tolist())) > 2
     assert responses.ended.any()
@@ -127,7 +127,7 @@ def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, 
     make_eos_likely(model)
     make_deterministic(model)
     right, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
-    assert update_gap(model, right.ids, right.mask) < 1e-4
+    assert update_gap(model, right) < 1e-4
     left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
     assert update_gap(model, left["input_ids"], left["attention_mask"].bool()) > 1e-2
 
@@ -137,7 +137,7 @@ def test_the_invariant_breaks_with_dropout_on(tmp_path, build):
     model, tokenizer = load(build, tmp_path)
     model.train()
     batch, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
-    assert gap(model, batch.ids, batch.mask)[1] > 1e-2
+    assert gap(model, batch)[1] > 1e-2
 
 
 @families

@@ -67,7 +67,7 @@ def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_no
 
 
 @pytest.mark.parametrize("name", ["mbart", "m2m_100", "nllb-moe", "seamless_m4t"])
-def test_a_multilingual_model_is_told_its_target_language(name):
+def test_a_multilingual_model_needs_its_target_language(name):
     model = next(architecture for architecture in ARCHITECTURES if architecture.name == name).build()
     assert token_rules(model).forced_ids == (LANGUAGE,)
     model.generation_config.forced_bos_token_id = None

@@ -1,9 +1,8 @@
-"""Training on a CPU without asking the system for the same memory again and again.
+"""Keeps freed memory with the process while a CPU trains, for its next tensors.
 
-The C library gives large blocks back to the system as soon as they are free, and the system clears every page before
-it hands it out anew: a quarter of an encoder's pass at 32 prompts (benchmarks/README.md). Here freed memory is kept
-until training ends.
-Leaves out: GPUs, whose memory torch keeps by itself, and C libraries other than glibc, where nothing is done.
+The C library returns large blocks to the system as soon as they are free, and the system clears every page before it
+hands it out again (benchmarks/README.md).
+Leaves out: GPUs, whose memory torch keeps itself, and C libraries other than glibc, where nothing is done.
 """
 
 import ctypes

@@ -1,9 +1,8 @@
 """T5's attention over sequences laid end to end: no padding, no mask, and a backward pass of its own.
 
-Where the relative position bias learns, torch's attention falls back to its separate operations with a mask that is as
-large as the scores; here one softmax a sequence is made and kept. A tenth of an encoder's training step on a CPU
-(benchmarks/README.md).
-Leaves out: projections and the bias itself (t5.py), dropout, and second derivatives.
+Where the relative position bias is trained, torch's attention falls back to separate operations and keeps a bias as
+large as the scores for each; here one softmax per sequence is kept (benchmarks/README.md).
+Leaves out: projections and the bias itself (packed_t5.py), dropout, and second derivatives.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +17,9 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, le
     """softmax(query key^T + bias) value, each sequence for itself; T5 does not scale the scores (arXiv 1910.10683).
 
     Args:
-        query, key, value: (N, heads * D), sequences one behind the other.
+        query, key, value: (N, heads * D), sequences one after the other.
         bias: (heads, L, L) of the longest sequence; a shorter one uses its upper left corner.
-        lengths: of the sequences, N together.
+        lengths: of the sequences, N in all.
 
     Returns:
         (N, heads * D).

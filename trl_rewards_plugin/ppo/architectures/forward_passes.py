@@ -3,7 +3,7 @@
 Leaves out: faster ways to the same numbers, for which acceleration/seam.py is asked first.
 """
 
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,9 +45,6 @@ def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_i
         steps = [decoder.step(token) for token in decoder_input_ids.split(1, dim=1)]
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
-    decoded = seam.decode(model, states, prompts.mask, decoder_input_ids)
-    if decoded is not None:
-        return decoded
     outputs = model(
         input_ids=prompts.ids,
         attention_mask=prompts.mask.long(),
@@ -65,29 +62,10 @@ def _encoder_outputs(states: Tensor) -> MoEModelOutput:
     return MoEModelOutput(last_hidden_state=states)
 
 
-class StepwiseDecoder(Protocol):
-    """A decoder and what it has read so far."""
-
-    def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
-        ...
-
-    def keep(self, rows: Tensor) -> None:
-        """Continues with these rows (B') of the batch alone."""
-        ...
-
-
-def open_decoder(model: PreTrainedModel, prompts: EncodedPrompts, steps: int) -> StepwiseDecoder:
-    """What reads responses of at most `steps` tokens to encoded prompts, token by token."""
-    assert prompts.states is not None
-    faster = seam.open_decoder(model, prompts.states, prompts.mask, steps)
-    return CachedDecoder(model, prompts.states, prompts.mask) if faster is None else faster
-
-
 class CachedDecoder:
-    """A model's decoder and its key-value cache, as `StepwiseDecoder`.
+    """A model's decoder and its key-value cache: reads responses one token at a time.
 
-    One token at a time also where more are known: with a cache, FSMT has no causal mask and ProphetNet takes no more.
+    One at a time also where more are known: with a cache, FSMT has no causal mask and ProphetNet takes no more.
 
     Args:
         encoder_states: (B, S, H).

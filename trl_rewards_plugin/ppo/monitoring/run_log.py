@@ -28,6 +28,7 @@ class RunLog:
         is_main_process: the one that prints and writes.
 
     Attributes:
+        alarms: how often each alarm was raised is in its `times`.
         completions: the table of completions.
         episodes: responses trained on so far, on all processes.
     """
@@ -35,7 +36,7 @@ class RunLog:
     def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
         self.completions = CompletionLog(args, is_main_process=is_main_process)
         self.episodes = 0
-        self._alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
+        self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
 
@@ -53,7 +54,7 @@ class RunLog:
     def watching_update(self, batch: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """Checks the rollout for alarms before the update within; see `AlarmMonitor.watching`."""
         self.completions.end_rollout(batch.advantages, batch.response_mask)
-        with self._alarms.watching(batch, step, reduce):
+        with self.alarms.watching(batch, step, reduce):
             yield
 
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
@@ -84,12 +85,12 @@ class RunLog:
         return {
             "episodes": self.episodes,
             "epoch_scores": self._epoch_scores,
-            "alarms": dict(self._alarms.times),
+            "alarms": dict(self.alarms.times),
             "metrics": [{name: list(values) for name, values in self._metrics.items()}],
         }
 
     def restore(self, state: RunState) -> None:
         """Resumes from a checkpoint's state, with this process's metrics alone."""
         self.episodes, self._epoch_scores = state.episodes, state.epoch_scores
-        self._alarms.times.update(state.alarms)
+        self.alarms.times.update(state.alarms)
         self._metrics.update(state.metrics[0])

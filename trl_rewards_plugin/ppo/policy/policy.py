@@ -1,8 +1,8 @@
 """The policy and its value head as one module: token ids in, log-probabilities, entropies and values out.
 
 One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Teacher forcing here and sampling in
-rollout.py go through the same `TokenRules`, so both speak of one distribution.
-Leaves out: sampling, and the reference policy's weights (they live beside this module, frozen).
+sampling.py use the same `TokenRules`, so both have the same distribution.
+Leaves out: sampling, and the reference policy, a frozen model beside this module.
 """
 
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ from trl_rewards_plugin.ppo.policy.token_scores import token_scores
 
 
 class PolicyOutput(NamedTuple):
-    """What the policy says of given responses; every field is (B, T) float32.
+    """The policy's numbers for given responses; every field is (B, T) float32.
 
     Attributes:
         logprobs: of each response token, in nats.
@@ -74,7 +74,7 @@ class PolicyWithValueHead(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The policy's own configuration, which the host looks for here."""
+        """The policy's own configuration, which the Trainer looks for here."""
         return self.core.config
 
     @property
@@ -93,11 +93,11 @@ class PolicyWithValueHead(nn.Module):
         return cast(Any, self.policy).generate(*args, **kwargs)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy; the host's name since transformers 5.23."""
+        """Turns on gradient checkpointing in the policy; the Trainer's name since transformers 5.23."""
         cast(Any, self.core).activation_checkpointing_enable(**settings)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy; the host's name before transformers 5.23."""
+        """Turns on gradient checkpointing in the policy; the Trainer's name before transformers 5.23."""
         cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
@@ -114,7 +114,7 @@ class PolicyWithValueHead(nn.Module):
             prompts: B prompts, with the states of the policy's encoder where they are known already.
             response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
             rules: the distribution that the tokens were drawn from.
-            critic_only: no gradient reaches the policy, by whatever way.
+            critic_only: no gradient reaches the policy.
         """
         with torch.no_grad() if critic_only else nullcontext():
             logprobs, entropies, hidden = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced)

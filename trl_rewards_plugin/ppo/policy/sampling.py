@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration import seam
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.acceleration.static_sampling import sample_static
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, open_decoder, run_encoder
+from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
@@ -162,30 +161,30 @@ def _sample_dropping_rows(
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    with seam.while_sampling(model):
-        decoder = open_decoder(model, prompts, len(before) + max_new_tokens)
-        for given in before:
-            decoder.step(given)
-        for step in range(max_new_tokens):
-            logits, hidden = decoder.step(token)
-            logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
-            broken = broken | logprobs[:, 0].isnan()
-            probabilities = logprobs.exp()
-            token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
-            # Rows that have ended run on until they leave; what they write is masked by the caller.
-            ids[rows, step] = token[:, 0]
-            drawn = logprobs.gather(1, token)[:, 0]
-            outputs.write(rows, step, drawn, entropies(logprobs, probabilities), hidden[:, 0])
-            alive = alive & ~torch.isin(token[:, 0], eos_ids)
-            if (step + 1) % look_every and step + 1 < max_new_tokens:
-                continue
-            check_sampling(broken, rows)
-            keep = alive.nonzero()[:, 0]
-            if len(keep) == 0:
-                break
-            if len(keep) <= len(rows) // 2:
-                decoder.keep(keep)
-                rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
+    assert prompts.states is not None
+    decoder = CachedDecoder(model, prompts.states, prompts.mask)
+    for given in before:
+        decoder.step(given)
+    for step in range(max_new_tokens):
+        logits, hidden = decoder.step(token)
+        logprobs = rules.log_weights(logits, step)[:, 0].log_softmax(-1)
+        broken = broken | logprobs[:, 0].isnan()
+        probabilities = logprobs.exp()
+        token = logprobs.argmax(-1, keepdim=True) if greedy else draw_tokens(probabilities)
+        # Rows that have ended run on until they leave; what they write is masked by the caller.
+        ids[rows, step] = token[:, 0]
+        drawn = logprobs.gather(1, token)[:, 0]
+        outputs.write(rows, step, drawn, entropies(logprobs, probabilities), hidden[:, 0])
+        alive = alive & ~torch.isin(token[:, 0], eos_ids)
+        if (step + 1) % look_every and step + 1 < max_new_tokens:
+            continue
+        check_sampling(broken, rows)
+        keep = alive.nonzero()[:, 0]
+        if len(keep) == 0:
+            break
+        if len(keep) <= len(rows) // 2:
+            decoder.keep(keep)
+            rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
     return ids[:, : step + 1], outputs
 
 

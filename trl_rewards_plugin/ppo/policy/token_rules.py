@@ -1,7 +1,7 @@
 """Which tokens a response may hold, and how it starts and ends: the one place that knows special tokens.
 
-The same mask is used where tokens are sampled, scored and compared with the reference, so that all three speak of
-one distribution: softmax(logits / temperature) over the allowed tokens.
+Sampling, scoring and the reference use the same mask, and so the same distribution: softmax(logits / temperature) over
+the allowed tokens.
 Tokens that `generate` would force are not chosen by the policy and carry no loss. A forced first token (a language
 code, BART's bos) is part of what the decoder starts with, as it will be when the saved model generates. A forced EOS
 is left out: a response that is cut has no EOS.
@@ -82,8 +82,8 @@ def token_rules(
     """The rules of a model, from its generation config or, where that is silent, its config.
 
     Raises:
-        InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is none of the model's, or
-            the target language of a multilingual model is missing.
+        InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is not in the vocabulary,
+            or the target language of a multilingual model is missing.
     """
     size = model.get_output_embeddings().weight.shape[0]
     beyond = [token for token in suppressed if not 0 <= token < size]

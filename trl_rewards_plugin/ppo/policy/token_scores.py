@@ -1,7 +1,7 @@
 """Log-probability and entropy of every token from its log-weights; one (B, T, V) tensor is kept for the backward pass.
 
-Written out, log-softmax, gather and entropy pass over the vocabulary about ten times and keep three tensors of it;
-here the softmax alone is made, kept, and turned into the gradient.
+As separate operations, log-softmax, gather and entropy pass over the vocabulary about ten times and keep three tensors
+of its size; here only the softmax is kept, and turned into the gradient.
 Leaves out: where the log-weights come from (output_head.py, token_rules.py).
 """
 
@@ -16,7 +16,7 @@ _LOWEST = torch.finfo(torch.float32).min / 2
 
 
 class TokenScores(NamedTuple):
-    """What a distribution says of given tokens.
+    """Scores of given tokens under a distribution.
 
     Attributes:
         logprobs: (B, T) of each token, in nats.
@@ -52,7 +52,7 @@ def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:
 def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
     """sum probability * log_weight over the vocabulary: (..., V) twice -> (...)."""
     finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
-    with torch.autocast(probabilities.device.type, enabled=False):  # it would round the product to fewer bits
+    with torch.autocast(probabilities.device.type, enabled=False):  # it would compute the product in lower precision
         mean: Tensor = torch.linalg.vecdot(probabilities, finite)
     return mean
 
