@@ -19,7 +19,6 @@ from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
 
 _STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
-_NORMS = (modeling_t5.T5LayerNorm, modeling_mt5.MT5LayerNorm)
 _ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
 _BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
 _ATTENDING_LAYERS = (modeling_t5.T5LayerSelfAttention, modeling_mt5.MT5LayerSelfAttention)

@@ -6,12 +6,14 @@ Where the device, the precision or the model is not one that this room knows, tr
 from torch import Tensor, nn
 
 from trl_rewards_plugin.ppo.acceleration.fused_gelu import fuse_gelu
+from trl_rewards_plugin.ppo.acceleration.fused_norm import fuse_norms
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import encode_packed, is_plain_encoder, runs_packed
 
 
 def exchange_modules(model: nn.Module) -> None:
     """Exchanges modules of a built model for faster ones without weights."""
     fuse_gelu(model)
+    fuse_norms(model)
 
 
 def encode(encoder: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor | None:

@@ -30,9 +30,10 @@ class GraphMismatchError(RuntimeError):
 
 
 class Captured(Protocol):
-    """Something with a graph of its own; None until it is captured, and again once it is dropped."""
+    """Something with graphs of its own."""
 
-    graph: Graph | None
+    def drop(self) -> None:
+        """Gives them up."""
 
 
 AnyCaptured = TypeVar("AnyCaptured", bound=Captured)
@@ -123,10 +124,7 @@ class StaticCalls:
             self.give_up(f"{doing}, {type(error).__name__}: {error}")
 
     def _drop(self, key: Hashable) -> None:
-        _, captured = self._kept.pop(key)
-        if captured.graph is not None:
-            captured.graph.reset()
-            captured.graph = None
+        self._kept.pop(key)[1].drop()
 
     def _first(self, name: str, call: "_Call", function: Function, model: nn.Module) -> Tensors:
         """The eager pass; then the graph is captured, and its first replay must give the same."""
@@ -209,6 +207,12 @@ class _Call:
         self.inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
         self.outputs: Tensors = {}
         self.learns: list[nn.Parameter] = []
+
+    def drop(self) -> None:
+        """Gives the graph up."""
+        if self.graph is not None:
+            self.graph.reset()
+            self.graph = None
 
     def fill(self, inputs: Inputs) -> None:
         """Takes in new inputs of the same shapes."""

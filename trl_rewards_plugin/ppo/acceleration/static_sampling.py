@@ -5,6 +5,7 @@ family says whether it keeps to fixed buffers. Rows that have ended run on, and 
 Leaves out: the sampler that drops rows as they end (policy/sampling.py), which is what a CPU wants.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -58,59 +59,79 @@ class StaticSampler:
         self.logprobs = torch.zeros(batch, steps, device=device)
         self.alive = torch.ones(batch, dtype=torch.bool, device=device)
         self.broken = torch.zeros_like(self.alive)
-        self.graph: Graph | None = None
+        self._first, self._next = _Work(self._draw_first, self._read_prefix), _Work(self._draw_next, self._read_token)
+        self._read(self._prefix)  # the cache makes its buffers with the first pass
 
-    def open(self, states: Tensor, prompt_mask: Tensor) -> None:
+    def open(self, states: Tensor, prompt_mask: Tensor, calls: StaticCalls) -> None:
         """Takes in encoder states (B, S, H) and mask (B, S) of new prompts, and draws the first token of each."""
         self._states.copy_(states)
         self._prompt_mask.copy_(prompt_mask)
         self._weights.refresh()
-        self._cache.reset()  # the first pass writes the prompts' keys and values, too
         self._now.zero_()
         self.alive.fill_(True)
         self.broken.fill_(False)
-        self._draw(self._read(self._prefix))
-
-    def step(self) -> None:
-        """Reads the token drawn last, and draws the next, of every row."""
-        self._draw(self._read(self._token))
+        self._run(self._first, calls)
 
     def advance(self, calls: StaticCalls) -> None:
-        """One step, by its graph where there is one; it is captured with the first."""
-        if self.graph is None and calls.maker is not None:
-            self._capture(calls)
-        elif self.graph is not None:
-            with calls.giving_up_on_errors("sampling: its graph was replayed"):
-                self.graph.replay()
-                return
-            self.step()
-        else:
-            self.step()
+        """Reads the token drawn last, and draws the next, of every row."""
+        self._run(self._next, calls)
 
-    def _capture(self, calls: StaticCalls) -> None:
-        """The first step by a graph, which must have drawn from what the eager pass says."""
+    def drop(self) -> None:
+        """Gives the graphs up."""
+        for work in (self._first, self._next):
+            work.drop()
+
+    def _run(self, work: "_Work", calls: StaticCalls) -> None:
+        """By its graph where there is one; it is captured with the first run."""
+        if work.graph is None and calls.maker is not None:
+            self._capture(work, calls)
+        elif work.graph is not None:
+            with calls.giving_up_on_errors("sampling: its graph was replayed"):
+                work.graph.replay()
+                return
+            work.draw()
+        else:
+            work.draw()
+
+    def _capture(self, work: "_Work", calls: StaticCalls) -> None:
+        """The first run by a graph, which must have drawn from what the eager pass says."""
         moving = self._moving()
-        before = [buffer.clone() for buffer in moving]
+        before = _copied(moving)
         try:
             assert calls.maker is not None
-            self.graph = calls.maker.capture(self.step)
+            work.graph = calls.maker.capture(work.draw)
             _restore(moving, before)
-            self.graph.replay()
-            after = [buffer.clone() for buffer in moving]
+            work.graph.replay()
+            after = _copied(moving)
             _restore(moving, before)
-            logprobs = self._logprobs(self._read(self._token)).gather(1, after[0])
-            found = self.logprobs.index_select(1, self._now)
+            name = "the log-probability of a token"
+            found = {name: self.logprobs.index_select(1, self._now)}
+            expected = {name: self._logprobs(work.read()).gather(1, after[0])}
             _restore(moving, after)
-            calls.check({"a token's log-probability": logprobs}, {"a token's log-probability": found})
+            calls.check(expected, found)
         except Exception as error:
             calls.give_up(f"sampling could not be captured: {type(error).__name__}: {error}")
             _restore(moving, before)
-            self.step()
+            work.draw()
 
     def _moving(self) -> list[Tensor]:
         """The buffers that a step moves on; it writes all others anew."""
         counters = [cast(Any, layer).cumulative_length for layer in self._cache.self_attention_cache.layers]
         return [self._token, self._now, self.alive, self.broken, *counters]
+
+    def _read_prefix(self) -> Tensor:
+        """Logits (B, V) of the first token; the cache takes in the prompts."""
+        self._cache.reset()
+        return self._read(self._prefix)
+
+    def _read_token(self) -> Tensor:
+        return self._read(self._token)
+
+    def _draw_first(self) -> None:
+        self._draw(self._read_prefix())
+
+    def _draw_next(self) -> None:
+        self._draw(self._read_token())
 
     def _read(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what follows tokens (B, n), which the cache takes in."""
@@ -146,6 +167,20 @@ class StaticSampler:
         self._now.add_(1)
 
 
+class _Work:
+    """A part of sampling with its graph: `read` gives logits (B, V), `draw` also draws from them."""
+
+    def __init__(self, draw: Callable[[], None], read: Callable[[], Tensor]):
+        self.draw, self.read = draw, read
+        self.graph: Graph | None = None
+
+    def drop(self) -> None:
+        """Gives the graph up."""
+        if self.graph is not None:
+            self.graph.reset()
+            self.graph = None
+
+
 class _LowerPrecisionWeights:
     """Copies of a model's matrices in autocast's precision, which autocast would make in every single step.
 
@@ -169,6 +204,10 @@ class _LowerPrecisionWeights:
         """Copies the weights again, as they are now."""
         if self._exact:
             torch._foreach_copy_(list(self.lower.values()), self._exact)
+
+
+def _copied(buffers: list[Tensor]) -> list[Tensor]:
+    return [buffer.clone() for buffer in buffers]
 
 
 def _restore(buffers: list[Tensor], values: list[Tensor]) -> None:
@@ -205,7 +244,7 @@ def sample_static(
         lambda: StaticSampler(model, rules, states, steps, greedy),
     )
     with fixed_shapes():
-        sampler.open(states, prompt_mask)
+        sampler.open(states, prompt_mask, calls)
         step = 1
         while step < steps:
             sampler.advance(calls)
