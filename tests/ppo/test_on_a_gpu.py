@@ -17,7 +17,7 @@ def both(tmp_path_factory):
     on_cpu = {}
     for family in MAKERS:
         on_cpu[family], rollout = measured(folder, family, "cpu")
-        torch.save(rollout._tensors(), folder / f"{family}.pt")
+        torch.save(rollout.tensors(), folder / f"{family}.pt")
     command = [sys.executable, "-m", "tests.ppo.on_a_gpu", str(folder)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
