@@ -30,6 +30,7 @@ def test_a_lower_precision_is_that_of_the_output_alone():
 
 def test_a_model_keeps_its_weights_their_names_and_on_a_cpu_its_numbers(tmp_path):
     model, _ = load_policy(str(tiny_t5(tmp_path)), None)
+    fuse_norms(model)
     ids = torch.tensor([[5, 6, 7]])
     names = set(model.state_dict())
     exact = sum(isinstance(part, FusedNorm) and not part.rounds for part in model.modules())
