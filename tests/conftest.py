@@ -1,5 +1,7 @@
 """Every test starts from the same random state, and none writes into the user's data set cache."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -12,6 +14,15 @@ settings.load_profile("busy")
 
 # One thread a test process: two of them share two cores, and sums have one order on every machine.
 torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """Tests mean the CPU unless they are marked `gpu`: on a GPU bf16 is switched on by itself, and sums differ.
+
+    Said by the environment, before anything looks for a device, it holds in processes that tests start, too.
+    """
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)
