@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--freeze_encoder", action="store_true")
     parser.add_argument("--gpu", dest="cpu", action="store_false")
+    parser.add_argument("--no_cuda_graphs", dest="cuda_graphs", action="store_false", default=None)
     parser.add_argument("--output", type=Path, help="JSON file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -47,6 +48,7 @@ def main() -> None:
             save_strategy="no",
             disable_tqdm=True,
             use_cpu=args.cpu,
+            cuda_graphs=args.cuda_graphs,
         )
         trainer = Seq2SeqPPOTrainer(
             str(folder / "policy"),
@@ -59,14 +61,22 @@ def main() -> None:
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
+    by_graphs = trainer.calls.maker is not None
     memory = real_size.peak_memory_gib() if args.cpu else torch.cuda.max_memory_allocated() / 2**30
     machine = real_size.machine("cpu" if args.cpu else "cuda")
     print(
         f"{trainer.episodes} episodes ({args.prompts} prompts, {args.epochs} epochs) in {seconds:.0f} s, "
-        f"peak memory {memory:.1f} GiB; {machine['device']}, {machine['threads']} threads"
+        f"peak memory {memory:.1f} GiB; {machine['device']}, {machine['threads']} threads, "
+        f"{'with' if by_graphs else 'without'} CUDA graphs"
     )
     if args.output:
-        record = {"machine": machine, "episodes": trainer.episodes, "seconds": seconds, "peak_memory_gib": memory}
+        record = {
+            "machine": machine,
+            "cuda_graphs": by_graphs,
+            "episodes": trainer.episodes,
+            "seconds": seconds,
+            "peak_memory_gib": memory,
+        }
         args.output.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

@@ -3,7 +3,8 @@
     python benchmarks/generation.py --out generation
 
 A T5 of FLAN-T5-small's size with random weights; prompts of about 256 tokens; exactly 50 new tokens, sampled at
-temperature 1 from the whole vocabulary. Both take turns. Ours also keeps the log-probability of every token.
+temperature 1 from the whole vocabulary. Both take turns. Ours also keeps the log-probability of every token, and on a
+GPU replays its decoding step as a CUDA graph. --dtypes bfloat16 is autocast, as in training, for both.
 Leaves out: what else a rollout needs (ppo_episode.py).
 """
 
@@ -17,9 +18,11 @@ import real_size
 import torch
 from transformers import GenerationConfig
 
+from trl_rewards_plugin.ppo.acceleration import graphs
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import PromptCollator
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
@@ -33,14 +36,19 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     return real_size.now(device) - began
 
 
-def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
+def measure(
+    batch: int, repeats: int, device: torch.device, dtype: torch.dtype, by_graphs: bool | None
+) -> dict[str, float]:
     """Median tokens a second of both."""
+    maker = None if by_graphs is False else graphs.maker_for(device)
+    calls = StaticCalls(maker, tolerance=0.1, fixed=device.type == "cuda")
     model = real_size.make_policy().to(device).eval()
     make_deterministic(model)
     # EOS may be the last of the tokens: without that, nothing would be allowed there that ends a response.
     rules = token_rules(model, min_new_tokens=NEW_TOKENS - 1)
-    prompts, _ = tokenize_prompts(real_size.make_prompts(batch), real_size.make_tokenizer(), 512)
-    ids, mask = prompts.ids.to(device), prompts.mask.to(device)
+    collate = PromptCollator(real_size.make_tokenizer(), 512, calls.widths.prompt)
+    prompts = collate([{"prompt": text} for text in real_size.make_prompts(batch)])
+    ids, mask = prompts["prompt_ids"].to(device), prompts["prompt_mask"].to(device)
     plain = GenerationConfig(
         do_sample=True,
         top_k=0,
@@ -52,15 +60,18 @@ def measure(batch: int, repeats: int, device: torch.device) -> dict[str, float]:
         pad_token_id=rules.pad_id,
     )
     ways = {
-        "ours": lambda: sample_responses(model, EncodedPrompts(ids, mask), rules, NEW_TOKENS),
+        "ours": lambda: sample_responses(model, EncodedPrompts(ids, mask), rules, NEW_TOKENS, calls=calls),
         "generate": lambda: model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=plain),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):  # the first is a warm-up
         for name, work in ways.items():
-            taken = timed(work, device)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                taken = timed(work, device)
             if turn:
                 seconds[name].append(taken)
+    if maker is not None and calls.maker is None:
+        raise RuntimeError("CUDA graphs were given up; the log says why")
     return {name: batch * NEW_TOKENS / statistics.median(values) for name, values in seconds.items()}
 
 
@@ -69,15 +80,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no_cuda_graphs", dest="cuda_graphs", action="store_false", default=None)
     parser.add_argument("--out", type=Path, default=Path("generation"), help="folder of the JSON")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {batch: measure(batch, args.repeats, torch.device(args.device)) for batch in args.batches}
-    print(f"{'tokens a second':<18}{'ours':>10}{'generate':>10}{'times':>8}")
-    for batch, row in found.items():
-        ratio = row["ours"] / row["generate"]
-        print(f"batch {batch:<12}{row['ours']:>10.0f}{row['generate']:>10.0f}{ratio:>8.2f}")
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for dtype in args.dtypes:
+        print(f"{dtype + ', tokens a second':<28}{'ours':>10}{'generate':>10}{'times':>8}")
+        for batch in args.batches:
+            row = measure(batch, args.repeats, torch.device(args.device), getattr(torch, dtype), args.cuda_graphs)
+            found.setdefault(dtype, {})[batch] = row
+            ratio = row["ours"] / row["generate"]
+            print(f"batch {batch:<22}{row['ours']:>10.0f}{row['generate']:>10.0f}{ratio:>8.2f}")
     record = {"machine": real_size.machine(args.device), "seed": 0, "tokens_a_second": found}
     (args.out / "generation.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 

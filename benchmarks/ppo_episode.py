@@ -118,6 +118,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         save_strategy="no",
         disable_tqdm=True,
         use_cpu=args.cpu,
+        cuda_graphs=args.cuda_graphs,
     )
     clock = Clock(device)
     other = None
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--freeze_encoder", action="store_true", help="of ours; the article's loop cannot")
     parser.add_argument("--bf16", action="store_true", default=None, help="of ours, on a GPU")
     parser.add_argument("--gpu", dest="cpu", action="store_false", help="ours and the article's loop on the GPU")
+    parser.add_argument("--no_cuda_graphs", dest="cuda_graphs", action="store_false", default=None)
     parser.add_argument("--legacy", type=Path, help="folder of an environment with TRL 0.11.4, to run that too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("ppo_episode"), help="folder of the JSON")

@@ -1,10 +1,12 @@
 """Models of the article's size with random weights, for the speed benchmarks: time does not depend on the weights.
 
 A T5 of FLAN-T5-small's config, two classifiers of roberta-base's, and prompts of random words. One word is one token
-to all of them, so lengths are what they are asked to be.
+to all of them, so lengths are what they are asked to be. With BENCHMARKS_SMOKE=1 in the environment all of it is tiny:
+that shows that a benchmark runs, and its numbers mean nothing.
 Leaves out: anything that could be learnt; the words mean nothing.
 """
 
+import os
 import platform
 import random
 import resource
@@ -25,7 +27,8 @@ from transformers import (
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
 from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
 
-VOCABULARY = 32_128  # FLAN-T5's, with the unused rows at its end
+SMOKE = os.environ.get("BENCHMARKS_SMOKE") == "1"
+VOCABULARY = 400 if SMOKE else 32_128  # FLAN-T5's, with the unused rows at its end
 SPECIAL = ("<pad>", "</s>", "<unk>", "<s>")
 CLASSIFIERS = {"acceptability": 2, "neutrality": 3}  # labels of the article's judges
 LABEL = "LABEL_1"
@@ -55,14 +58,12 @@ def make_tokenizer(vocabulary: int = VOCABULARY, max_length: int = 512) -> PreTr
 def make_policy(vocabulary: int = VOCABULARY, seed: int = 0) -> T5ForConditionalGeneration:
     """FLAN-T5-small: 8 + 8 layers of width 512, 6 heads of 64, gated-GELU of 1,024, an output matrix of its own."""
     torch.manual_seed(seed)
+    size = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
+    if SMOKE:
+        size = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
     config = T5Config(
+        **size,
         vocab_size=vocabulary,
-        d_model=512,
-        d_kv=64,
-        d_ff=1024,
-        num_layers=8,
-        num_decoder_layers=8,
-        num_heads=6,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
         decoder_start_token_id=0,
@@ -77,7 +78,9 @@ def make_policy(vocabulary: int = VOCABULARY, seed: int = 0) -> T5ForConditional
 def make_classifier(labels: int, seed: int = 0, vocabulary: int = 50_265) -> RobertaForSequenceClassification:
     """roberta-base: 12 layers of width 768."""
     torch.manual_seed(seed)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = RobertaConfig(
+        **(tiny if SMOKE else {}),
         vocab_size=vocabulary,
         max_position_embeddings=514,
         type_vocab_size=1,
@@ -108,8 +111,13 @@ def make_reward(folder: Path) -> MultiClassifierReward:
 def make_prompts(count: int, seed: int = 0, shortest: int = 224, longest: int = 287) -> list[str]:
     """Random words; with the EOS about 256 tokens each."""
     generator = random.Random(seed)
+    if SMOKE:
+        shortest, longest = 6, 12
     return [
-        " ".join(f"w{generator.randrange(len(SPECIAL), 32_000)}" for _ in range(generator.randint(shortest, longest)))
+        " ".join(
+            f"w{generator.randrange(len(SPECIAL), min(VOCABULARY, 32_000))}"
+            for _ in range(generator.randint(shortest, longest))
+        )
         for _ in range(count)
     ]
 
