@@ -43,11 +43,13 @@ class CudaGraphs:
     def __init__(self, device: torch.device):
         self._device = device
         self._pool: Any = None
+        self._side: torch.cuda.Stream | None = None  # one for all: libraries keep a workspace for each
 
     def capture(self, work: Callable[[], object]) -> Graph:
         """As `GraphMaker.capture`."""
         state = torch.cuda.get_rng_state(self._device)
-        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        current = torch.cuda.current_stream(self._device)
+        side = self._side = self._side or torch.cuda.Stream(self._device)
         try:
             side.wait_stream(current)
             with torch.cuda.stream(side):
