@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
@@ -22,6 +23,7 @@ from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
 Function = Callable[..., Mapping[str, Tensor]]
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _logger = logging.getLogger(__name__)
 
 
@@ -225,7 +227,9 @@ class _Call:
 def _run(function: Function, inputs: Inputs) -> Tensors:
     """The function, as it may be captured."""
     kind = next(value.device.type for value in inputs.values() if value is not None)
-    with fixed_shapes(), uncached_autocast(kind):
+    # cuDNN's attention read past its tensors in a graph over responses of 50 tokens (torch 2.11, H100); the others
+    # take the same time.
+    with fixed_shapes(), uncached_autocast(kind), sdpa_kernel(_ATTENTION):
         return dict(function(**inputs))
 
 
