@@ -61,7 +61,12 @@ class RunEagerly:
     def capture(self, work):
         """As `GraphMaker.capture`."""
         graph = RunEagerly()
-        graph.replay, graph.reset = work, lambda: None
+
+        def replay():
+            with _said_to_capture():
+                work()
+
+        graph.replay, graph.reset = replay, lambda: None
         return graph
 
 
@@ -77,12 +82,10 @@ class PretendGraph:
     def capturing(self):
         """Within it operators are written down; afterwards all is as it was."""
         recorder, random_state = _Recorder(self), torch.get_rng_state()
-        asked, import_utils.is_cuda_stream_capturing = import_utils.is_cuda_stream_capturing, lambda: True
         try:
-            with recorder:
+            with recorder, _said_to_capture():
                 yield
         finally:
-            import_utils.is_cuda_stream_capturing = asked
             torch.set_rng_state(random_state)
             recorder.put_back()
         self.poison()
@@ -95,7 +98,8 @@ class PretendGraph:
         for other in self.maker.graphs:
             if other is not self:
                 other.poison()
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        # Autocast has had its say: what it cast is among the operators.
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch._C._DisableTorchDispatch():
             for operator, args, kwargs, outputs in self.calls:
                 fresh = operator(*args, **kwargs)
                 for kept, new in zip(tree_leaves(outputs), tree_leaves(fresh), strict=True):
@@ -155,6 +159,16 @@ class _Recorder(TorchDispatchMode):
         """Undoes every write."""
         for whole, copy in self.before.values():
             whole.copy_(copy)
+
+
+@contextmanager
+def _said_to_capture():
+    """Within it transformers takes the branches that it takes while capturing: it builds masks that hide nothing."""
+    asked, import_utils.is_cuda_stream_capturing = import_utils.is_cuda_stream_capturing, lambda: True
+    try:
+        yield
+    finally:
+        import_utils.is_cuda_stream_capturing = asked
 
 
 def _arguments(operator, args, kwargs):

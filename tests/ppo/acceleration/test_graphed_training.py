@@ -81,6 +81,7 @@ WAYS = {
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_reward",
     },
+    "bf16": {"bf16": True, "use_cpu": True},
     "minimum length, temperature": {"min_new_tokens": 3, "temperature": 0.7},
 }
 

@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
@@ -23,7 +22,6 @@ from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
 Function = Callable[..., Mapping[str, Tensor]]
-_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _logger = logging.getLogger(__name__)
 
 
@@ -227,18 +225,24 @@ class _Call:
 def _run(function: Function, inputs: Inputs) -> Tensors:
     """The function, as it may be captured."""
     kind = next(value.device.type for value in inputs.values() if value is not None)
-    # cuDNN's attention read past its tensors in a graph over responses of 50 tokens (torch 2.11, H100); the others
-    # take the same time.
-    with fixed_shapes(), uncached_autocast(kind), sdpa_kernel(_ATTENTION):
+    with fixed_shapes(), uncached_autocast(kind):
         return dict(function(**inputs))
 
 
 @contextmanager
 def uncached_autocast(kind: str) -> Iterator[None]:
-    """Autocast as it is on a kind of device, without its cache: what a graph leaves there is undefined later on."""
+    """Autocast as it is on a kind of device, without its cache of weights.
+
+    What lies there from before would be freed while a graph still reads it, and what a graph leaves there is undefined
+    later on. Cleared, too: a prepared model switches the cache on again for its own pass.
+    """
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-    with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
-        yield
+    torch.clear_autocast_cache()
+    try:
+        with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def _shapes(inputs: Inputs) -> Hashable:
