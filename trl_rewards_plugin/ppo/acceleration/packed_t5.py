@@ -2,8 +2,8 @@
 
 transformers' own modules are kept and called where weights are, so that adapters keep working. The code between them
 is replaced, and only where nobody has changed it; numbers are the same up to rounding.
-Leaves out: attention (packed_attention.py) and norm (rms_norm.py). GPUs, lower precision than float32, gradient
-checkpointing, and relatives with another attention (LongT5, UMT5) run as transformers has them.
+Leaves out: attention (packed_attention.py). GPUs, lower precision than float32, gradient checkpointing, and relatives
+with another attention (LongT5, UMT5) run as transformers has them.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,8 @@ from transformers.models.mt5 import modeling_mt5
 from transformers.models.t5 import modeling_t5
 
 from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
-from trl_rewards_plugin.ppo.acceleration.rms_norm import rms_norm
 
 _STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
-_NORMS = (modeling_t5.T5LayerNorm, modeling_mt5.MT5LayerNorm)
 _NORMS = (modeling_t5.T5LayerNorm, modeling_mt5.MT5LayerNorm)
 _ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
 _BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
@@ -37,26 +35,20 @@ def is_plain_encoder(stack: nn.Module) -> bool:
     False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
     dropout or gradient checkpointing is active. A change of transformers' classes themselves is not seen.
     """
-    # Apex's norm, which older transformers take where it is installed, calls its variance_epsilon otherwise.
-    return (
-        all(type(part) in kinds and not _is_changed(part) for part, kinds in _replaced(stack))
-        and hasattr(stack.final_layer_norm, "variance_epsilon")
-        and not any(_is_active(part) for part in stack.modules())
+    return all(type(part) in kinds and not _is_changed(part) for part, kinds in _replaced(stack)) and not any(
+        _is_active(part) for part in stack.modules()
     )
 
 
 def _replaced(stack: Any) -> Iterator[tuple[nn.Module, tuple[type, ...]]]:
     """The modules whose own forward pass is replaced, each before its parts, and what they must be."""
     yield stack, _STACKS
-    yield stack.final_layer_norm, _NORMS
     for block in stack.block:
         yield block, _BLOCKS
         attending, feeding = block.layer
         yield attending, _ATTENDING_LAYERS
         yield attending.SelfAttention, _ATTENTIONS
-        yield attending.layer_norm, _NORMS
         yield feeding, _FEEDING_LAYERS
-        yield feeding.layer_norm, _NORMS
 
 
 def _is_changed(part: nn.Module) -> bool:
@@ -95,14 +87,10 @@ def encode_packed(encoder: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -
     for block in stack.block:
         attending, feeding = block.layer
         attention = attending.SelfAttention
-        normed = _norm(attending.layer_norm, hidden)
+        normed = attending.layer_norm(hidden)
         attended = packed_attention(attention.q(normed), attention.k(normed), attention.v(normed), bias, lengths)
         hidden = hidden + attention.o(attended)
-        hidden = hidden + feeding.DenseReluDense(_norm(feeding.layer_norm, hidden))
+        hidden = hidden + feeding.DenseReluDense(feeding.layer_norm(hidden))
     states = hidden.new_zeros(prompt_ids.numel(), hidden.shape[-1])
-    states = states.index_copy(0, places, _norm(stack.final_layer_norm, hidden))
+    states = states.index_copy(0, places, stack.final_layer_norm(hidden))
     return states.view(*prompt_ids.shape, -1)
-
-
-def _norm(module: Any, values: Tensor) -> Tensor:
-    return rms_norm(values, module.weight, module.variance_epsilon)
