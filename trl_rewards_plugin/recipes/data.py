@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rows import FORMATS, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
@@ -107,6 +108,8 @@ def _hold_out(train: Dataset, name: str, prompt_prefix: str, seed: int) -> RunDa
         )
     split = train.train_test_split(test_size=rows, seed=seed)
     words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+    if rows < MIN_PAIRS:
+        words += f" (too few for an interval of the gain, which takes {MIN_PAIRS}: give eval_dataset)"
     return RunData(split["train"], split["test"], name, words, prompt_prefix)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import escape, table
-from trl_rewards_plugin.text import number
+from trl_rewards_plugin.text import interval, number
 
 GUARDS = {
     "rouge_l_source": "ROUGE-L against the source (F1)",
@@ -23,9 +23,8 @@ def headline(data: RewardModelCardData) -> str:
         data.metrics["before"]["reward"],
         data.metrics["after"]["reward"],
     )
-    low, high = (number(end, "+.2f") for end in gain["ci95"])
     told = f"**Reward {number(before, '.2f')} → {number(after, '.2f')}** on {gain['n']} held-out prompts"
-    told += f": a gain of **{number(gain['mean'], '+.2f')}** (95 % interval {low} to {high})"
+    told += f": a gain of **{number(gain['mean'], '+.2f')}** (95 % interval {interval(gain['ci95'], '+.2f')})"
     if data.metrics.get("kl") is not None:
         told += f", KL {number(data.metrics['kl'], '.2f')} nats to the starting model"
     return f"> {told}."
@@ -39,10 +38,9 @@ def results(data: RewardModelCardData) -> str:
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     rows = []
     for name, gain in gains.items():
-        low, high = (number(end, "+.3f") for end in gain["ci95"])
         before, after = (number(metrics[side][name]) for side in ("before", "after"))
         shown = f"**{escape(name)}**" if name == "reward" else escape(name)
-        rows.append([shown, before, after, number(gain["mean"], "+.3f"), f"{low} to {high}"])
+        rows.append([shown, before, after, number(gain["mean"], "+.3f"), interval(gain["ci95"])])
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
         change = None if before is None or after is None else after - before
