@@ -55,8 +55,8 @@ def test_a_reward_that_says_nothing_of_a_whole_batch_logs_no_mean():
     ("values", "message"),
     [
         ([1.0], "'bad' returned 1 values for 2 completions"),
-        (["x", 1.0], "'bad' must return one float or None a completion"),
-        (3.0, "'bad' must return one float or None a completion"),
+        (["x", 1.0], "'bad' must return one float or None per completion"),
+        (3.0, "'bad' must return one float or None per completion"),
         ([1.0, math.inf], "'bad' returned inf for the completion 'c'"),
         ([None, 1.0], "no reward gave a score for the completion 'ab'"),
     ],

@@ -105,7 +105,7 @@ def test_what_stands_on_padding_changes_neither_losses_nor_gradients(padding, wh
             response_mask=mask, logprobs=parts["old"], ref_logprobs=parts["reference"], sampled_logprobs=parts["old"],
             advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros,
         )  # fmt: skip
-        args = config(use_kl_loss=True, advantage_estimator="grpo", num_generations=2, per_device_train_batch_size=2)
+        args = config(use_kl_loss=True, kl_estimator="k3", advantage_estimator="grpo", num_generations=2)
         found = ppo_losses(PolicyOutput(logprobs, zeros, zeros), batch, torch.tensor(0.5), args)
         found["loss/total_avg"].backward()
         return {name: value.item() for name, value in found.items()}, logprobs.grad.tolist()
