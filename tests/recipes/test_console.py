@@ -22,7 +22,7 @@ def test_table_has_a_dash_for_what_was_not_scored():
     assert "None" not in table
     assert "KL" not in table
     (kind,) = (line for line in table.splitlines() if line.startswith("kind  "))
-    assert kind.split() == ["-", "0.000", "-", "none", "1.000", "1.000"]
+    assert kind.split() == ["kind", "-", "0.000", "-", "none", "1.000", "1.000"]
 
 
 def test_the_table_says_why_a_gain_has_no_interval():
