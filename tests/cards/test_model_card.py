@@ -322,6 +322,20 @@ def test_what_is_done_to_scores_is_told_with_them():
     assert "| 0.5 | `length` (max_length 60) |" in card
     assert "| 1 | `rouge` (key rougeL, references summary) |" in card
     assert "1 \N{MULTIPLICATION SIGN} rougeL, of the adjusted scores." in card
+    told = "Evaluations during training used the scale of the first one and the weights above without their schedule,"
+    assert told in card
+    assert "Evaluations during training" not in render_model_card(FULL)
+    card = render_model_card(dataclasses.replace(FULL, rewards=rewards[1:2], evaluation_scales={"short": (1.5, 0.25)}))
+    assert "the scale of the first one (short mean 1.500, standard deviation 0.250)" in card
+
+
+def test_a_gain_without_an_interval_says_so():
+    metrics = json.loads(json.dumps(make_metrics()))
+    metrics["reward_gain"]["ci95"] = [None, None]
+    card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
+    assert "a gain of **+1.00** (95 % interval none: too few prompts, or all alike)" in card
+    assert "| +1.000 | none: too few prompts, or all alike |" in card
+    assert "The interval of the gain includes 0" not in card
 
 
 def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():

@@ -11,6 +11,7 @@ from trl_rewards_plugin.cards.sections.training import PACKAGE
 from trl_rewards_plugin.runs.reward_description import reward_formula
 from trl_rewards_plugin.text import MINUS, number
 
+ZSCORE = "zscore"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Keys of a described reward that have a place of their own, or say nothing to a reader.
 _TOLD = (
@@ -51,7 +52,22 @@ def rewards(data: RewardModelCardData) -> str:
     formula = reward_formula(named, data.aggregation, TIMES)
     adjusted = ", of the adjusted scores" if any(row[-1] for row in rows) else ""
     rows = [[row[index] for index in kept] for row in rows]
-    return f"{table([head[index] for index in kept], rows, {1})}\n\nReward of an output = {formula}{adjusted}."
+    told = f"Reward of an output = {formula}{adjusted}.{_evaluated(data)}"
+    return f"{table([head[index] for index in kept], rows, {1})}\n\n{told}"
+
+
+def _evaluated(data: RewardModelCardData) -> str:
+    """By what evaluations measured, where scale or weights moved in training."""
+    told = []
+    if any(part.get("normalization") == ZSCORE for part in data.rewards):
+        scales = [
+            f"{escape(name)} mean {number(mean)}, standard deviation {number(std)}"
+            for name, (mean, std) in data.evaluation_scales.items()
+        ]
+        told.append("the scale of the first one" + (f" ({'; '.join(scales)})" if scales else ""))
+    if any(part.get("weight_schedule") for part in data.rewards):
+        told.append("the weights above without their schedule")
+    return f" Evaluations during training used {' and '.join(told)}, so that they can be compared." if told else ""
 
 
 def _judge(part: Mapping[str, Any]) -> str:
