@@ -110,24 +110,17 @@ def decode_prompts(
             )
             own, rows = tokenized.to(core.device), (asked - first).to(core.device)
             if generation_kwargs is not None:
-                given = {"max_new_tokens": args.response_length, **generation_kwargs}
-                output = core.generate(input_ids=own.ids[rows], attention_mask=own.mask[rows].long(), **given)
-                output = _without_prefix(output, rules)
-                texts += processing_class.batch_decode(output, skip_special_tokens=True)
-                mask = first_eos_mask(output, rules.eos_ids)
-                ids += rows_of_ids(output, mask)
-                ended.append(has_eos(output, mask, rules.eos_ids))
-                progress(len(rows))
-                continue
-            batch = encode_prompts(core, own, calls).select(rows)
-            responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy, calls=calls)
+                responses = _generated(core, own.select(rows), rules, args.response_length, generation_kwargs)
+            else:
+                batch = encode_prompts(core, own, calls).select(rows)
+                responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy, calls=calls)
+                if reference is not None:
+                    logprobs = _policy_logprobs(core, batch, responses, rules)
+                    log_ratio = logprobs - reference(batch.with_states(None), responses.ids)
+                    ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
             ids += rows_of_ids(responses.ids, responses.mask)
             ended.append(responses.ended)
-            if reference is not None:
-                logprobs = _policy_logprobs(core, batch, responses, rules)
-                log_ratio = logprobs - reference(batch.with_states(None), responses.ids)
-                ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
             progress(len(rows))
     return Decoded(texts, ids, torch.cat(ended).cpu(), torch.cat(ratios).cpu() if ratios else None)
 
@@ -151,6 +144,17 @@ def _policy_logprobs(
         return responses.seen.logprobs
     sliced = head_is_whole(core, rules)
     return score_responses(core, prompts, responses.ids, rules, sliced=sliced)[0]
+
+
+def _generated(
+    core: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, length: int, settings: dict[str, Any]
+) -> Responses:
+    """What `generate` makes of prompts by any settings, cut after the first EOS."""
+    given = {"max_new_tokens": length, **settings}
+    output = core.generate(input_ids=prompts.ids, attention_mask=prompts.mask.long(), **given)
+    output = _without_prefix(output, rules)
+    mask = first_eos_mask(output, rules.eos_ids)
+    return Responses(output, mask, has_eos(output, mask, rules.eos_ids))
 
 
 def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:
