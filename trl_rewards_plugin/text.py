@@ -19,6 +19,12 @@ def number(value: float | None, form: str = ".3f") -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
 
 
+def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:
+    """ "+0.1 to +0.3"; says so where there is none."""
+    low, high = ends
+    return "none: too few prompts, or all alike" if low is None else f"{number(low, form)} to {number(high, form)}"
+
+
 def duration(seconds: float) -> str:
     """ "1 second", "35 seconds", "2.1 minutes", "3.4 hours"."""
     if seconds < 60:

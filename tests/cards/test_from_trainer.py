@@ -76,6 +76,15 @@ def test_the_aggregation_of_a_combination_is_kept(tmp_path):
     assert [(part["name"], part["weight"]) for part in data.rewards] == [("short_long", 0.5), ("short", 1.0)]
 
 
+def test_the_scale_of_evaluations_is_read_from_the_log(tmp_path):
+    trainer = tiny_trainer(tmp_path)
+    trainer.state.log_history += [
+        {"eval_scale/short/mean": 1.0, "eval_scale/short/std": 2.0, "step": 2},
+        {"eval_scale/inner/long/mean": 3.0, "eval_scale/inner/long/std": 4.0, "step": 2},
+    ]
+    assert card_data_from_trainer(trainer).evaluation_scales == {"short": (1.0, 2.0), "inner/long": (3.0, 4.0)}
+
+
 def test_a_hub_data_set_is_recognized_by_its_files(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a"]})
     rows.info.download_checksums = {"hf://datasets/owner/texts@abc/data/train.parquet": {}}

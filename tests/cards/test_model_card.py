@@ -133,7 +133,7 @@ with urllib.request.urlopen(request) as response:
 
 Means over 2 held-out prompts (all 2 rows of owner/held-out), decoded before and after training with the same \
 settings and seed; sampled as in training unless marked greedy.
-Confidence intervals: paired bootstrap over prompts.
+Confidence intervals: studentised paired bootstrap over prompts.
 They reflect the choice of prompts, not of the training seed.
 
 | Signs of reward hacking | Before | After |
@@ -326,6 +326,20 @@ def test_normalization_clipping_and_schedules_are_in_the_reward_table():
     assert "| 0.5 | `length` (max_length 60) |" in card
     assert "| 1 | `rouge` (key rougeL, references summary) |" in card
     assert "1 \N{MULTIPLICATION SIGN} rougeL, of the adjusted scores." in card
+    told = "Evaluations during training used the scale of the first one and the weights above without their schedule,"
+    assert told in card
+    assert "Evaluations during training" not in render_model_card(FULL)
+    card = render_model_card(dataclasses.replace(FULL, rewards=rewards[1:2], evaluation_scales={"short": (1.5, 0.25)}))
+    assert "the scale of the first one (short mean 1.500, standard deviation 0.250)" in card
+
+
+def test_a_gain_without_an_interval_says_so():
+    metrics = json.loads(json.dumps(make_metrics()))
+    metrics["reward_gain"]["ci95"] = [None, None]
+    card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
+    assert "a gain of **+1.00** (95% CI none: too few prompts, or all alike)" in card
+    assert "| +1.000 | none: too few prompts, or all alike |" in card
+    assert "The interval of the gain includes 0" not in card
 
 
 def test_a_rising_penalty_is_a_limitation_and_a_falling_one_is_not():

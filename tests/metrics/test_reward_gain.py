@@ -5,6 +5,7 @@ import evaluate
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin import InputError, Seq2SeqPPO
@@ -18,17 +19,28 @@ def reward_gain(evaluate_cache):
 
 
 def test_numbers_by_hand(reward_gain):
-    # Differences 1, 0, -1, 2: mean 0.5; two of four improve, and the tie does not count.
-    results = reward_gain.compute(predictions=[2.0, 1.0, 0.0, 3.0], references=[1.0, 1.0, 1.0, 1.0])
-    assert (results["reward_gain"], results["share_improved"], results["n"]) == (0.5, 0.5, 4)
+    # Differences 1, 0, -1, 2, 0.5: mean 0.5; three of five improve, and the tie does not count.
+    results = reward_gain.compute(predictions=[2.0, 1.0, 0.0, 3.0, 1.5], references=[1.0] * 5)
+    assert (results["reward_gain"], results["share_improved"], results["n"]) == (0.5, 0.6, 5)
     low, high = results["ci95"]
-    assert -1 <= low < 0.5 < high <= 2
+    # Student's t with 4 degrees of freedom: 2.776 * sqrt(1.25 / 5) = 1.388 to either side, at least.
+    assert low <= 0.5 - 1.38
+    assert high >= 0.5 + 1.38
 
 
-def test_an_equal_gain_everywhere_has_no_width(reward_gain):
+@pytest.mark.parametrize(
+    "shaped", [torch.tensor, np.array, lambda scores: [torch.tensor(score) for score in scores], np.float32]
+)
+def test_scores_may_be_tensors_and_arrays(reward_gain, shaped):
+    after, before = [1.5, 0.5, 2.0, 1.0, 0.25], [1.0, 0.5, 1.0, 0.5, 0.0]
+    expected = reward_gain.compute(predictions=after, references=before)
+    assert reward_gain.compute(predictions=shaped(after), references=shaped(before)) == expected
+
+
+def test_an_equal_gain_everywhere_has_no_interval(reward_gain):
     before = [0.25, -1.0, 4.0]
     results = reward_gain.compute(predictions=[score + 0.5 for score in before], references=before)
-    assert results == {"reward_gain": 0.5, "ci95": [0.5, 0.5], "share_improved": 1.0, "n": 3}
+    assert results == {"reward_gain": 0.5, "ci95": [None, None], "share_improved": 1.0, "n": 3}
 
 
 def test_swapping_before_and_after_mirrors_the_interval():
@@ -49,10 +61,11 @@ def test_pairs_that_were_not_scored_take_no_part(reward_gain):
 
 
 def test_seed_and_resamples_are_the_bootstraps(reward_gain):
-    pairs = {"predictions": [1.0, 5.0, 2.0], "references": [0.0, 1.0, 3.0]}
+    after = np.random.default_rng(0).exponential(size=30)
+    pairs = {"predictions": after.tolist(), "references": [0.0] * 30}
     assert reward_gain.compute(**pairs, seed=0) == reward_gain.compute(**pairs)
-    one = reward_gain.compute(**pairs, resamples=1)
-    assert one["ci95"][0] == one["ci95"][1]
+    assert reward_gain.compute(**pairs, seed=1) != reward_gain.compute(**pairs)
+    assert reward_gain.compute(**pairs, resamples=50) != reward_gain.compute(**pairs)
 
 
 @pytest.mark.parametrize(

@@ -237,3 +237,29 @@ def test_groups_must_be_whole(folders, tmp_path):
     with pytest.raises(InputError, match="groups of num_generations=2"):
         trainer.step([IDS], [IDS], [1.0])
     trainer.step([IDS, IDS], [IDS, IDS + 1], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_step_takes_the_penalty_for_a_missing_eos_as_train_does(folders, tmp_path, family):
+    settings = {"missing_eos_penalty": 2.0, "response_length": 2, "lr_scheduler_type": "constant", "max_steps": 1}
+    trained = make_trainer(folders[family], tmp_path / "train", **settings)
+    collected, update = [], trained.update
+
+    def watching(rollout, model=None):
+        collected.append((rollout, torch.get_rng_state()))
+        return update(rollout, model)
+
+    trained.update = watching
+    trained.train()
+    ((rollout, random_state),) = collected
+    assert not rollout.ended.all()
+
+    own = make_trainer(folders[family], tmp_path / "step", **settings)
+    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
+    responses = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
+    plain = vowels(own.processing_class.batch_decode(responses, skip_special_tokens=True))
+    torch.set_rng_state(random_state)
+    stats = own.step(queries, responses, plain)
+    assert stats["ppo/mean_scores"] == pytest.approx(rollout.scores.mean().item(), abs=1e-6)
+    for name, value in trained.model.state_dict().items():
+        torch.testing.assert_close(own.model.state_dict()[name], value, atol=1e-5, rtol=0)

@@ -1,15 +1,20 @@
 """Evaluation while training: what is measured, and that the best model and early stopping follow from it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
 
 from tests.ppo.test_trainer import dataset, make_trainer, rollout_rows, vowels
 from tests.tiny_models import tiny_t5
+from trl_rewards_plugin.ppo import evaluation
 from trl_rewards_plugin.ppo.evaluation import HeldOutSamples, held_out_metrics
 from trl_rewards_plugin.ppo.scoring import Scored
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
+from trl_rewards_plugin.rewards import MultiClassifierReward
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
@@ -37,6 +42,128 @@ def adapted(model, folder, reward, **settings):
 
 def evaluations(trainer):
     return [row for row in trainer.state.log_history if "eval_reward" in row]
+
+
+STILL = {"learning_rate": 1e-30, "kl_coef": 0.0}  # a policy that never moves
+
+
+def length(completions, **kwargs):
+    return [float(len(text)) for text in completions]
+
+
+class Growing:
+    """Its number of calls, of which it has a state: a scale of the user's own that moves in training."""
+
+    __name__ = "growing"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, completions, **kwargs):
+        self.calls += 1
+        return [float(self.calls)] * len(completions)
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def z_scored():
+    return MultiClassifierReward([vowels, length], normalization="zscore")
+
+
+def scheduled():
+    return MultiClassifierReward([vowels, length], [1.0, 0.1], weight_schedule={"length": {0.0: 0.0, 1.0: 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("reward", "on_start"), [(z_scored, True), (z_scored, False), (scheduled, False), (Growing, True)]
+)
+def test_a_model_that_does_not_move_is_worth_the_same_in_every_evaluation_and_after_a_resume(
+    model, tmp_path, reward, on_start
+):
+    settings = {**EVERY_STEP, **STILL, "total_episodes": 16, "eval_on_start": on_start}
+    trainer = make_trainer(model, tmp_path, reward(), **settings)
+    trainer.train()
+    values = {row["eval_reward"] for row in evaluations(trainer)}
+    assert len(evaluations(trainer)) == 4 + on_start
+    assert len(values) == 1
+    resumed = make_trainer(model, tmp_path, reward(), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert {row["eval_reward"] for row in evaluations(resumed)} == values
+
+
+def test_the_scale_and_the_weights_of_evaluations_are_in_the_log(model, tmp_path):
+    trainer = make_trainer(model, tmp_path, z_scored(), total_episodes=8, eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    first, second = evaluations(trainer)
+    for name in ("scale/vowels/mean", "scale/vowels/std", "scale/length/mean", "scale/length/std"):
+        assert first[f"eval_{name}"] == second[f"eval_{name}"]
+    assert make_trainer(model, tmp_path, scheduled()).evaluate()["eval_weight/length"] == pytest.approx(0.1)
+
+
+def ended(completions, completion_ids, **kwargs):
+    """1 where a response has its EOS, plus its tokens in hundredths."""
+    return [float(1 in ids) + 0.01 * len(ids) for ids in completion_ids]
+
+
+@pytest.mark.parametrize("decoding", [None, {"num_beams": 2, "do_sample": False}])
+def test_an_evaluation_invents_no_eos(model, tmp_path, decoding):
+    decoding = decoding and {**decoding, "suppress_tokens": [1]}
+    never = make_trainer(model, tmp_path, ended, suppress_tokens=[1], eval_generation_kwargs=decoding)
+    metrics = never.evaluate()
+    assert metrics["eval_rewards/ended/mean"] == pytest.approx(0.06)
+    assert metrics["eval_length"] == 6
+
+
+def test_completion_ids_of_an_evaluation_are_those_drawn(model, tmp_path):
+    seen = []
+
+    def watching(completions, completion_ids, **kwargs):
+        seen.append((list(completions), list(completion_ids)))
+        return [0.0] * len(completions)
+
+    trainer = make_trainer(model, tmp_path, watching)
+    assert trainer.evaluate()["eval_length"] == pytest.approx(sum(map(len, seen[0][1])) / 5)
+    for text, ids in zip(*seen[0], strict=True):
+        assert len(ids) == 6 or ids[-1] == 1
+        assert trainer.processing_class.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_penalty_for_a_missing_eos_is_in_an_evaluation_as_in_training(model, tmp_path):
+    settings = {"missing_eos_penalty": 2.0, "suppress_tokens": [1]}
+    trainer = make_trainer(model, tmp_path, ended, total_episodes=4, **settings)
+    metrics = trainer.evaluate()
+    assert metrics["eval_reward"] == pytest.approx(metrics["eval_rewards/ended/mean"] - 2.0)
+    trainer.train()
+    (row,) = rollout_rows(trainer)
+    assert metrics["eval_reward"] == pytest.approx(row["objective/scores"])
+
+
+def test_processes_draw_different_samples_and_one_without_a_prompt_makes_the_same_calls(model, tmp_path, monkeypatch):
+    trainer, called = make_trainer(model, tmp_path, response_length=12), []
+
+    def texts_of(process, rows):
+        state = SimpleNamespace(process_index=process, num_processes=2)
+        monkeypatch.setattr(evaluation, "PartialState", lambda: state)
+        held_out = Dataset.from_list([{"prompt": "the cat"}] * rows)
+
+        def score(columns, texts, ids, ended):
+            called.append(texts)
+            return Scored(torch.zeros(len(texts)), {}, {"prompt": columns["prompt"], "completion": texts})
+
+        return evaluation.sample_held_out(
+            trainer.policy_model, trainer.processing_class, held_out, trainer.args, score, trainer.reference_logprobs
+        )
+
+    first, second = (texts_of(process, 8).scored.table["completion"] for process in (0, 1))
+    assert len(first) == len(second) == 4
+    assert not set(first) & set(second)
+    called.clear()
+    assert texts_of(1, 1) is None
+    assert len(called) == 1
 
 
 def test_metrics_by_hand():

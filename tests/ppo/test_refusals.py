@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, T5Model
 
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
@@ -26,6 +26,10 @@ def config(**settings):
 
 def rows(count, column="prompt"):
     return Dataset.from_list([{column: "the cat"}] * count) if count else Dataset.from_dict({column: []})
+
+
+def splits(name):
+    return DatasetDict({name: rows(2)})
 
 
 def refused(call):
@@ -129,6 +133,26 @@ def refused(call):
         (lambda: check_reward_funcs([reward, reward], None), "different names", "two named 'reward'", "name"),
         (lambda: check_reward_funcs([reward], [1.0, 2.0]), "1 reward_weights", "2: [1.0, 2.0]", "one weight for each"),
         (lambda: check_dataset(["the cat"], "train_dataset"), "datasets.Dataset", "list", "from_list"),
+        (
+            lambda: check_dataset(splits("train"), "train_dataset"),
+            "a datasets.Dataset",
+            "DatasetDict",
+            "dataset['train']",
+        ),
+        (
+            lambda: check_dataset(splits("test"), "eval_dataset"),
+            "a datasets.Dataset",
+            "DatasetDict",
+            "dataset['test']",
+        ),
+        (lambda: check_dataset(splits("my"), "train_dataset"), "datasets.Dataset", "DatasetDict", "dataset['my']"),
+        (lambda: check_dataset({"a": rows(2)}, "eval_dataset"), "a datasets.Dataset", "dict", "call evaluate() with"),
+        (
+            lambda: check_dataset(rows(2).to_iterable_dataset(), "train_dataset"),
+            "a datasets.Dataset",
+            "IterableDataset",
+            "rows in memory",
+        ),
         (
             lambda: check_dataset(rows(2, "prompts"), "train_dataset"),
             "column 'prompt'",

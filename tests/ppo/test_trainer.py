@@ -370,6 +370,21 @@ def test_several_rewards_are_weighted_and_named(folders, tmp_path):
     assert row["objective/scores"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{"logging_steps": 1}, {"logging_steps": 3}])
+def test_the_train_loss_of_a_resumed_run_is_that_of_the_whole_run(folders, tmp_path, settings):
+    settings = {"save_strategy": "steps", "save_steps": 2, "total_episodes": 16, **settings}
+    straight = make_trainer(folders["t5"], tmp_path, **settings)
+    expected = straight.train()
+    every = [row["loss/total_avg"] for row in rollout_rows(straight)]
+    if settings["logging_steps"] == 1:
+        assert expected.training_loss == pytest.approx(sum(every) / 4)
+    for checkpoint in ("checkpoint-2", "checkpoint-4"):
+        resumed = make_trainer(folders["t5"], tmp_path / "resumed", **settings)
+        found = resumed.train(resume_from_checkpoint=str(tmp_path / checkpoint))
+        assert found.training_loss == found.metrics["train_loss"] == pytest.approx(expected.training_loss)
+        assert resumed.state.log_history[-1]["train_loss"] == pytest.approx(expected.training_loss)
+
+
 def test_a_missing_eos_costs_what_was_asked(folders, tmp_path):
     def zero(completions, **kwargs):
         return [0.0] * len(completions)

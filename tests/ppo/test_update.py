@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.monitoring.rollout_statistics import rollout_statistics
+from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
+from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
-from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards
+from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards, ppo_losses
 
 MASK = torch.tensor([[True, True], [True, False]])
 
@@ -63,6 +64,54 @@ def test_whitened_rewards_keep_their_mean_and_reach_the_returns():
     assert white.rewards[MASK].mean().item() == pytest.approx(plain.rewards[MASK].mean().item(), abs=1e-6)
     assert white.rewards[MASK].std().item() == pytest.approx(1.0, abs=1e-5)
     assert not torch.equal(plain.returns, white.returns)
+
+
+def test_a_kl_penalty_in_the_loss_is_no_reward_that_was_given():
+    data = rollout()
+    kl = compute_targets(data, config(), kl_coef=0.1).kl
+    stats = rollout_statistics(data, kl, 0.1, in_reward=False)
+    assert stats["objective/non_score_reward"] == 0.0
+    assert math.copysign(1, stats["objective/non_score_reward"]) == 1
+    assert stats["objective/rlhf_reward"] == stats["objective/scores"]
+    assert stats["objective/kl"] == pytest.approx(0.375)
+
+
+@pytest.mark.parametrize(("level", "spread"), [(0.0, 1.0), (100.0, 0.1), (1000.0, 0.1), (-1000.0, 1.0)])
+def test_the_explained_variance_is_that_of_float64_at_any_level(level, spread):
+    generator = torch.Generator().manual_seed(0)
+    returns = level + spread * torch.randn(64, 16, generator=generator)
+    values = returns + 0.5 * spread * torch.randn(64, 16, generator=generator)
+    mask = torch.arange(16) < torch.arange(64).unsqueeze(1) % 16 + 1
+    stats = critic_statistics(SimpleNamespace(response_mask=mask, returns=returns, values=values))
+    real, error = returns[mask].double(), (returns - values)[mask].double() ** 2
+    assert stats["val/error"] == pytest.approx(error.mean().item(), rel=1e-6)
+    assert stats["val/var_explained"] == pytest.approx(1 - (error.mean() / real.var(correction=0)).item(), abs=1e-6)
+
+
+def test_returns_that_are_all_equal_leave_nothing_to_explain():
+    mask, returns = torch.ones(8, 4, dtype=torch.bool), torch.full((8, 4), 1000.1)
+    stats = critic_statistics(SimpleNamespace(response_mask=mask, returns=returns, values=returns + 1))
+    assert math.isnan(stats["val/var_explained"])
+
+
+@pytest.mark.parametrize("padding", [-20.0, -89.0, -1e4, -math.inf, 1e4])
+@pytest.mark.parametrize("where", ["logprobs", "old", "reference"])
+def test_what_stands_on_padding_changes_neither_losses_nor_gradients(padding, where):
+    def losses(filled):
+        parts = {name: torch.tensor([[-1.0, filled if name == where else 0.0]]) for name in ("old", "reference")}
+        logprobs = torch.tensor([[-0.8, filled if where == "logprobs" else 0.0]], requires_grad=True)
+        mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
+        batch = SimpleNamespace(
+            response_mask=mask, logprobs=parts["old"], ref_logprobs=parts["reference"], sampled_logprobs=parts["old"],
+            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros,
+        )  # fmt: skip
+        args = config(use_kl_loss=True, kl_estimator="k3", advantage_estimator="grpo", num_generations=2)
+        found = ppo_losses(PolicyOutput(logprobs, zeros, zeros), batch, torch.tensor(0.5), args)
+        found["loss/total_avg"].backward()
+        return {name: value.item() for name, value in found.items()}, logprobs.grad.tolist()
+
+    assert losses(padding) == losses(0.0)
+    assert losses(padding)[1][0][1] == 0.0
 
 
 def test_logged_numbers_by_hand():

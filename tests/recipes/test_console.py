@@ -21,7 +21,15 @@ def test_table_has_a_dash_for_what_was_not_scored():
     table = report.format_table(metrics)
     assert "None" not in table
     assert "KL" not in table
-    assert "- to -" in table
+    (kind,) = (line for line in table.splitlines() if line.startswith("kind  "))
+    assert kind.split() == ["kind", "-", "0.000", "-", "none", "1.000", "1.000"]
+
+
+def test_the_table_says_why_a_gain_has_no_interval():
+    assert "fewer than" not in report.format_table(make_metrics())
+    metrics = make_metrics()
+    metrics["reward_gain"]["ci95"] = [None, None]
+    assert "none: fewer than 5 pairs, or gains that are all alike" in report.format_table(metrics).replace("\n", " ")
 
 
 def test_large_numbers_stay_apart():

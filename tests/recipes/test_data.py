@@ -56,7 +56,11 @@ def test_hold_out_is_seeded_disjoint_and_announced():
     assert not train & held_out
     assert held_out == set(load_run_data(TEXTS, seed=4).held_out["prompt"])
     assert held_out != set(load_run_data(TEXTS, seed=5).held_out["prompt"])
-    assert data.eval_name == "2 of 20 rows of the given texts, held out at random with seed 4"
+    assert data.eval_name == (
+        "2 of 20 rows of the given texts, held out at random with seed 4 (too few for an interval of the gain, which "
+        "takes 5)"
+    )
+    assert "too few" not in load_run_data([*TEXTS, *TEXTS, "one more"], seed=4).eval_name
 
 
 def test_a_test_split_is_held_out_up_to_a_hundred_rows():

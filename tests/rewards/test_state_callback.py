@@ -73,10 +73,25 @@ def test_evaluations_during_training_leave_the_statistics_alone(tmp_path, settin
     train(tmp_path / "one", undisturbed, [RewardStateCallback(undisturbed)])
     trainer = train(tmp_path / "two", reward, [RewardStateCallback(reward)], **settings)
     assert len(trainer.scored) > 4
-    assert reward.state_dict() == undisturbed.state_dict()
+    assert reward.state_dict()["statistics"] == undisturbed.state_dict()["statistics"]
     # After training calls learn again.
     reward(["1.0"])
-    assert reward.state_dict() != undisturbed.state_dict()
+    assert reward.state_dict()["statistics"] != undisturbed.state_dict()["statistics"]
+
+
+def test_evaluations_have_one_scale_in_a_resumed_run_too(tmp_path):
+    evaluating = {"eval_strategy": "steps", "eval_steps": 1}
+
+    def held_out(trainer):
+        return [scores for scores in trainer.scored if len(scores) == 4]
+
+    reward, resumed = new_reward(), new_reward()
+    whole = held_out(train(tmp_path, reward, [RewardStateCallback(reward)], **evaluating))
+    assert len(whole) == 4
+    assert whole == [whole[0]] * 4
+    checkpoint = str(tmp_path / "checkpoint-2")
+    later = train(tmp_path / "b", resumed, [RewardStateCallback(resumed)], resume=checkpoint, **evaluating)
+    assert held_out(later) == whole[2:]
 
 
 def test_a_checkpoint_without_the_statistics_is_refused(tmp_path):
@@ -97,5 +112,7 @@ def test_the_statistics_of_another_reward_are_refused(tmp_path):
 def test_only_named_combinations_are_taken():
     with pytest.raises(InputError, match="MultiClassifierRewards"):
         RewardStateCallback(number)
+    with pytest.raises(InputError, match="no rewards"):
+        RewardStateCallback()
     with pytest.raises(InputError, match="different names"):
         RewardStateCallback(new_reward(), new_reward())

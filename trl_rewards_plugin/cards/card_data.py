@@ -23,6 +23,7 @@ class RewardModelCardData:
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
         aggregation: How they are combined; see `MultiClassifierReward`.
+        evaluation_scales: Name of a running z-score -> mean and standard deviation that the evaluations used.
         dataset: Where the prompts come from; linked if it is a Hub id.
         train_rows: Number of training prompts.
         prompts: A few prompts, as the model reads them. Only what may be public.
@@ -60,6 +61,7 @@ class RewardModelCardData:
     paper: Mapping[str, str] = field(default_factory=dict)
     rewards: Sequence[Mapping[str, Any]] = ()
     aggregation: str = WEIGHTED_SUM
+    evaluation_scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     dataset: str | None = None
     train_rows: int | None = None
     prompts: Sequence[str] = ()

@@ -25,6 +25,7 @@ LOGGED = {
     "objective/scores": "Reward", "reward": "Reward", "objective/kl": "KL", "kl": "KL",
     "rewards/margins": "Reward margin", "rewards/accuracies": "Preference accuracy", "loss": "Loss",
 }  # fmt: skip
+_SCALE = re.compile(r"(?P<place>eval_(.*_)?scale/)(?P<name>.+)/mean")
 _HUB_DATA = re.compile(r"hf://datasets/([^@/]+/[^@/]+)@")
 
 
@@ -47,6 +48,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         paper=getattr(trainer, "_paper", None) or {},
         rewards=rewards,
         aggregation=aggregation,
+        evaluation_scales=_evaluation_scales(history),
         dataset=_dataset_name(getattr(trainer, "train_dataset", None)),
         train_rows=_size(getattr(trainer, "train_dataset", None)),
         epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
@@ -113,6 +115,16 @@ def _parts(function: Any) -> list[dict[str, Any]]:
     if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
         return [{"name": public_name(model), "weight": 1.0, "model": public_name(model), "pair": "prompt"}]
     return [{"name": getattr(function, "__name__", type(function).__name__), "weight": 1.0}]
+
+
+def _evaluation_scales(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Name -> mean and standard deviation, as `MultiClassifierReward` logs them in an evaluation."""
+    found: dict[str, tuple[float, float]] = {}
+    for row in history:
+        for key, mean in row.items():
+            if match := _SCALE.fullmatch(key):
+                found[match["name"]] = (mean, row[f"{match['place']}{match['name']}/std"])
+    return found
 
 
 def _dataset_name(dataset: Any) -> str | None:

@@ -16,9 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from trl_rewards_plugin.cards import limitations, metadata
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
-from trl_rewards_plugin.cards.reward_table import rewards_as_formula, rewards_as_table
+from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
-from trl_rewards_plugin.text import counted, duration, listed, number, one_line
+from trl_rewards_plugin.text import counted, duration, interval, listed, number, one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500
@@ -77,12 +77,13 @@ def _environment() -> Environment:
         "verbatim": _verbatim,
     }
     environment.filters |= {name: _trusted(function) for name, function in as_markdown.items()}
-    environment.filters |= {"outputs_table": _trusted(_outputs_table), "interval": _interval}
+    environment.filters |= {"outputs_table": _trusted(_outputs_table), "interval": interval}
     environment.filters |= {"number": number, "duration": duration, "counted": counted, "listed": listed}
     environment.globals |= {
         "prompt_literal": _trusted(prompt_literal),
         "reward_table": _trusted(rewards_as_table),
         "reward_formula": _trusted(rewards_as_formula),
+        "evaluation_scale": _trusted(evaluation_scale),
         "change": _change,
         "guard_names": GUARD_NAMES,
         "trade_offs": limitations.TRADE_OFFS,
@@ -116,10 +117,6 @@ def _outputs_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _change(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
-
-
-def _interval(ends: Sequence[float | None], form: str) -> str:
-    return " to ".join(number(end, form) for end in ends)
 
 
 def _verbatim(text: str) -> str:

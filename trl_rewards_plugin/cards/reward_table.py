@@ -10,6 +10,7 @@ from trl_rewards_plugin.cards.markdown import code, escape, link, table
 from trl_rewards_plugin.runs.reward_description import reward_formula
 from trl_rewards_plugin.text import MINUS, number
 
+_ZSCORE = "zscore"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Keys of a described reward that have a column of their own, or mean nothing to a reader.
 _NOT_SETTINGS = (
@@ -36,6 +37,20 @@ def rewards_as_formula(data: RewardModelCardData) -> str:
     named = [{"name": escape(part["name"]), "weight": part["weight"]} for part in data.rewards]
     adjusted = ", of the adjusted scores" if any(map(_adjustments, data.rewards)) else ""
     return reward_formula(named, data.aggregation, TIMES) + adjusted
+
+
+def evaluation_scale(data: RewardModelCardData) -> str:
+    """By what evaluations during training measured, where scale or weights moved meanwhile; else ""."""
+    used = []
+    if any(part.get("normalization") == _ZSCORE for part in data.rewards):
+        scales = [
+            f"{escape(name)} mean {number(mean)}, standard deviation {number(std)}"
+            for name, (mean, std) in data.evaluation_scales.items()
+        ]
+        used.append("the scale of the first one" + (f" ({'; '.join(scales)})" if scales else ""))
+    if any(part.get("weight_schedule") for part in data.rewards):
+        used.append("the weights above without their schedule")
+    return f" Evaluations during training used {' and '.join(used)}, so that they can be compared." if used else ""
 
 
 def _judge(part: Mapping[str, Any]) -> str:

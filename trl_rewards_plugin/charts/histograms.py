@@ -80,8 +80,9 @@ def _draw_differences(
     axes.stairs(differences.counts, edges, fill=True, linewidth=1, facecolor="0.8", edgecolor="0.5")
     axes.axvline(0, ymax=1 / HEAD_ROOM, color="0.1", linewidth=1.2, label="no change")
     low, high = gain["ci95"]
-    interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"
-    axes.axvspan(low, high, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, alpha=0.25, linewidth=0, label=interval)
+    if low is not None:
+        interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"
+        axes.axvspan(low, high, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, alpha=0.25, linewidth=0, label=interval)
     mean = gain["reward_gain"]
     label = f"mean {_short(mean, '+')}"
     axes.axvline(mean, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, linewidth=1.6, linestyle="--", label=label)

@@ -27,12 +27,13 @@ from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTr
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import FIELD_INSTEAD, NEUTRAL_GENERATION
 from trl_rewards_plugin.ppo.decoding import prompt_limit
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
+from trl_rewards_plugin.ppo.scoring import less_eos_penalty
 
 # The names that dashboards of the classic trainer read, and ours for the same numbers.
 CLASSIC_NAMES = {
@@ -180,7 +181,7 @@ class ClassicLoop:
             queries: N 1-D tensors of prompt ids.
             responses: N 1-D tensors of response ids. A leading decoder start and what follows the first EOS are
                 dropped.
-            scores: N numbers.
+            scores: N numbers; `missing_eos_penalty` is subtracted from those of responses without EOS, as in `train`.
 
         Returns:
             The statistics of the step, under the classic names.
@@ -254,10 +255,10 @@ class ClassicLoop:
         ids, given = self._padded(responses)
         mask = first_eos_mask(ids, self.rules.eos_ids) & given
         ids = torch.where(mask, ids, self.rules.pad_id)
-        ended = (torch.isin(ids, ids.new_tensor(self.rules.eos_ids)) & mask).any(1)
+        ended = has_eos(ids, mask, self.rules.eos_ids)
         with trainer.accelerator.autocast():  # as the update encodes
             prompts = encode_prompts(trainer._wrapped.core, prompts)
-        totals = torch.tensor(scores, device=ids.device)
+        totals = less_eos_penalty(torch.tensor(scores, device=ids.device), ended, self.args.missing_eos_penalty)
         rollout: Rollout = trainer.record(prompts, Responses(ids, mask, ended), totals)
         return rollout
 

@@ -16,7 +16,7 @@ from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
@@ -34,13 +34,20 @@ class Decoded:
 
     Attributes:
         texts: N texts, special tokens left out.
-        lengths: (N,) tokens, EOS included.
+        ids: N lists of the token ids that were drawn, EOS included where there is one.
+        ended: (N,) bool, True where the response has its EOS.
         log_ratio: (N,) log pi(response) - log ref(response), in nats; None where no reference was given.
     """
 
     texts: list[str]
-    lengths: Tensor
+    ids: list[list[int]]
+    ended: Tensor
     log_ratio: Tensor | None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) tokens of each response, EOS included."""
+        return torch.tensor([len(row) for row in self.ids])
 
 
 def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
@@ -89,7 +96,8 @@ def decode_prompts(
     rules, limit = rules_for(model, args), prompt_limit(model, args)
     core = bare_model(model)
     texts: list[str] = []
-    lengths, ratios = [], []
+    ids: list[list[int]] = []
+    ended, ratios = [], []
     total, size = len(prompts) * num_samples, args.per_device_eval_batch_size
     devices = [core.device] if core.device.type == "cuda" else []
     with _in_evaluation(core), torch.random.fork_rng(devices=devices):
@@ -102,23 +110,19 @@ def decode_prompts(
             )
             own, rows = tokenized.to(core.device), (asked - first).to(core.device)
             if generation_kwargs is not None:
-                given = {"max_new_tokens": args.response_length, **generation_kwargs}
-                output = core.generate(input_ids=own.ids[rows], attention_mask=own.mask[rows].long(), **given)
-                output = _without_prefix(output, rules)
-                texts += processing_class.batch_decode(output, skip_special_tokens=True)
-                lengths.append(first_eos_mask(output, rules.eos_ids).sum(1))
-                progress(len(rows))
-                continue
-            batch = encode_prompts(core, own, calls).select(rows)
-            responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy, calls=calls)
+                responses = _generated(core, own.select(rows), rules, args.response_length, generation_kwargs)
+            else:
+                batch = encode_prompts(core, own, calls).select(rows)
+                responses = sample_responses(core, batch, rules, args.response_length, greedy=greedy, calls=calls)
+                if reference is not None:
+                    logprobs = _policy_logprobs(core, batch, responses, rules)
+                    log_ratio = logprobs - reference(batch.with_states(None), responses.ids)
+                    ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
             texts += processing_class.batch_decode(responses.ids, skip_special_tokens=True)
-            lengths.append(responses.mask.sum(1))
-            if reference is not None:
-                logprobs = _policy_logprobs(core, batch, responses, rules)
-                log_ratio = logprobs - reference(batch.with_states(None), responses.ids)
-                ratios.append(torch.where(responses.mask, log_ratio, 0.0).sum(1))
+            ids += rows_of_ids(responses.ids, responses.mask)
+            ended.append(responses.ended)
             progress(len(rows))
-    return Decoded(texts, torch.cat(lengths).cpu(), torch.cat(ratios).cpu() if ratios else None)
+    return Decoded(texts, ids, torch.cat(ended).cpu(), torch.cat(ratios).cpu() if ratios else None)
 
 
 @contextmanager
@@ -140,6 +144,17 @@ def _policy_logprobs(
         return responses.seen.logprobs
     sliced = head_is_whole(core, rules)
     return score_responses(core, prompts, responses.ids, rules, sliced=sliced)[0]
+
+
+def _generated(
+    core: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, length: int, settings: dict[str, Any]
+) -> Responses:
+    """What `generate` makes of prompts by any settings, cut after the first EOS."""
+    given = {"max_new_tokens": length, **settings}
+    output = core.generate(input_ids=prompts.ids, attention_mask=prompts.mask.long(), **given)
+    output = _without_prefix(output, rules)
+    mask = first_eos_mask(output, rules.eos_ids)
+    return Responses(output, mask, has_eos(output, mask, rules.eos_ids))
 
 
 def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:

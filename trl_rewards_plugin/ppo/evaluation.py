@@ -1,14 +1,16 @@
 """Responses to held-out prompts, measured: reward, guard metrics, length and KL.
 
-Leaves out: when to evaluate, logging and each process's share of the prompts (trainer.py), and the comparison of
-before and after (recipes/before_after.py).
+Leaves out: when to evaluate and logging (trainer.py), and the comparison of before and after
+(recipes/before_after.py).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +23,8 @@ from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
 from trl_rewards_plugin.ppo.policy.prompts import Prompt
 from trl_rewards_plugin.ppo.scoring import Scored
 
-Score = Callable[[dict[str, list[Any]], list[str], list[list[int]]], Scored]
+# columns (N values each), texts (N), token ids (N), ended (N,) -> their rewards
+Score = Callable[[dict[str, list[Any]], list[str], list[list[int]], Tensor], Scored]
 
 
 @dataclass(frozen=True)
@@ -51,30 +54,36 @@ class HeldOutSamples:
 def sample_held_out(
     policy: nn.Module,
     processing_class: PreTrainedTokenizerBase,
-    columns: dict[str, list[Any]],
+    dataset: Dataset,
     args: Seq2SeqPPOConfig,
     score: Score,
     reference: Reference,
     calls: StaticCalls | None = None,
-) -> HeldOutSamples:
-    """Decodes the prompts in `columns`, always with the same seed, and scores them.
+) -> HeldOutSamples | None:
+    """Decodes this process's share of the prompts, always with the same seed, and scores them as in training.
+
+    Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
+    calls, since rewards may gather their scale over processes; one without a share makes them for None.
 
     Plain samples are also compared with the reference. Responses decoded by `eval_generation_kwargs` (beams, greedy
     ...) are not drawn from the policy's distribution, so the mean of their log-ratios is no KL divergence.
     """
+    process = PartialState().process_index
+    own = range(process, len(dataset), PartialState().num_processes)
+    columns = dataset.select(own or [0]).to_dict()
     kwargs: Any = args.eval_generation_kwargs
     decoded = decode_prompts(
         policy,
         processing_class,
         columns["prompt"],
         args,
-        seed=args.seed,
+        seed=args.seed + process,
         reference=reference if kwargs is None else None,
         generation_kwargs=kwargs,
         calls=calls,
     )
-    ids = processing_class(decoded.texts)["input_ids"]
-    return HeldOutSamples(score(columns, decoded.texts, ids), decoded.lengths, decoded.log_ratio)
+    scored = score(columns, decoded.texts, decoded.ids, decoded.ended)
+    return HeldOutSamples(scored, decoded.lengths, decoded.log_ratio) if own else None
 
 
 def held_out_metrics(samples: HeldOutSamples | None) -> dict[str, float]:

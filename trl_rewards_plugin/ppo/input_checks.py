@@ -5,12 +5,12 @@ Leaves out: settings, which the config checks itself.
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
@@ -171,11 +171,7 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
         role: its name in messages, "train_dataset" or "eval_dataset".
     """
     if not isinstance(dataset, Dataset):
-        raise InputError(
-            f"{role} as a datasets.Dataset",
-            type(dataset).__name__,
-            "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])",
-        )
+        raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, _instead_of(dataset, role))
     if "prompt" not in dataset.column_names:
         named = nearest("prompt", dataset.column_names) or [*dataset.column_names, "text"][0]
         raise InputError(
@@ -198,6 +194,18 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
                 f"{prompt!r} in row {row}",
                 "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)",
             )
+
+
+def _instead_of(dataset: Any, role: str) -> str:
+    """What to pass for something that is no `Dataset`."""
+    if isinstance(dataset, Mapping):
+        wanted = ("train",) if role == "train_dataset" else ("validation", "test", "eval")
+        split = next((name for name in (*wanted, *dataset) if name in dataset), wanted[0])
+        several = "" if role == "train_dataset" else ", and call evaluate() with each of the others"
+        return f"pass dataset[{split!r}]{several}"
+    if isinstance(dataset, IterableDataset):
+        return f"pass rows in memory, since epochs have a length: Dataset.from_list(list({role}.take(1000)))"
+    return "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])"
 
 
 def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:

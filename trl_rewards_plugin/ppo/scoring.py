@@ -89,6 +89,16 @@ def score_completions(
     return Scored(total, metrics, {"prompt": list(prompts), "completion": list(shaped), **shown, **logged})
 
 
+def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:
+    """Scores (B,) of responses, less `penalty` where one has no EOS.
+
+    Args:
+        ended: (B,) bool, True where the response has its EOS.
+        penalty: `missing_eos_penalty`; None for none.
+    """
+    return scores if penalty is None else torch.where(ended.to(scores.device), scores, scores - penalty)
+
+
 def _ask(reward: Callable[..., Any], arguments: dict[str, Any], place: Callable[[int], str]) -> Tensor:
     """One reward's values of B completions as a float32 tensor, None as NaN."""
     name, count = reward_name(reward), len(arguments["completions"])

@@ -13,6 +13,7 @@ Leaves out: the maths (maths/), the epochs of updates (update.py), and what a re
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,7 @@ from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
+from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.progress import CallAtEnd
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
@@ -50,7 +52,7 @@ from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
 from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
-from trl_rewards_plugin.ppo.scoring import Scored, score_completions
+from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions
 from trl_rewards_plugin.ppo.trainer_base import RolloutTrainer, unchanged_use_cache
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
@@ -127,6 +129,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         self.add_callback(ModelCardCallback(self))
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
         self.classic = ClassicLoop(self)
+        self._evaluation_states: dict[str, Any] = {}
         self._start_run()
 
     def _start_run(self) -> None:
@@ -139,7 +142,8 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
         self._start_run()
         with kept_memory(self.args.device):
-            return super().train(*args, **kwargs)
+            output = super().train(*args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     @property
     def episodes(self) -> int:
@@ -189,19 +193,16 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
 
     def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Tensor:
         """Total rewards (B,) of responses, less the penalty for a missing EOS."""
-        response_ids, mask = responses.ids.cpu(), responses.mask.cpu()
-        texts = self.processing_class.batch_decode(response_ids, skip_special_tokens=True)
-        ids = [row[real].tolist() for row, real in zip(response_ids, mask, strict=True)]
-        scored = self._score_texts(columns, texts, ids)
+        texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
+        scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
         self.run_log.add_scored(scored)
-        scores = scored.total.to(responses.ids.device)
-        if self.args.missing_eos_penalty is not None:
-            scores = torch.where(responses.ended, scores, scores - self.args.missing_eos_penalty)
-        return scores
+        return scored.total.to(responses.ids.device)
 
-    def _score_texts(self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]]) -> Scored:
-        """The rewards of completions, in training and in evaluation."""
-        return score_completions(
+    def _score_texts(
+        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor
+    ) -> Scored:
+        """The rewards of completions, less the penalty for a missing EOS, in training and in evaluation."""
+        scored = score_completions(
             self.reward_funcs,
             self.reward_weights,
             columns["prompt"],
@@ -210,6 +211,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             columns=columns,
             trainer_state=self.state,
         )
+        return replace(scored, total=less_eos_penalty(scored.total, ended, self.args.missing_eos_penalty))
 
     @torch.no_grad()
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
@@ -288,7 +290,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         with self.run_log.watching_update(batch, step + 1, reduce):
             stats = run_update(model, batch, self.kl_coef, context)
 
-        stats |= rollout_statistics(rollout, kl, self.kl_coef, gather)
+        stats |= rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
         if args.has_critic:
             stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
@@ -300,6 +302,8 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means of the rollouts since the last log, and the episode count."""
+        if "train_loss" in logs and self.run_log.total_loss is not None:  # the Trainer's is that of the resumed part
+            logs["train_loss"] = self.run_log.total_loss / max(self.state.global_step, 1)
         if "loss" in logs:
             logs.update(self.run_log.take_means())
             self.run_log.completions.log_rollout(self.state.global_step)
@@ -326,32 +330,30 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         """Decodes the evaluation prompts, always with the same seed, and scores them.
 
         Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was, and
-        so is what rewards learn from the texts of training (see `frozen_rewards`).
+        so is what rewards learn from the texts of training. Their scale and weights are those of the first evaluation,
+        over a resume too (see `frozen_rewards`), so that `eval_reward` can choose among checkpoints.
 
         Returns:
-            `eval_reward`, `eval_rewards/<name>/mean`, `eval_length` (tokens), `eval_guard/<name>` (see
-            `guard_metrics`), and, of plain samples, `eval_kl`: the mean over responses of the summed log-ratio to the
-            reference, in nats. It is left out with `eval_generation_kwargs`: such responses are not drawn from the
-            policy's distribution, so the mean of their log-ratios is no KL.
+            `eval_reward` (less `missing_eos_penalty`, as in training), `eval_rewards/<name>/mean`, `eval_length` in
+            tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
+            responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
+            such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
             raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
         check_dataset(dataset, "eval_dataset")
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        rows = dataset.select(range(process, len(dataset), processes))
-        samples = None
-        with gathered_weights(self.model_wrapped, self.accelerator), frozen_rewards(self.reward_funcs):
-            if len(rows):
-                samples = sample_held_out(
-                    self.policy_model,
-                    self.processing_class,
-                    rows.to_dict(),
-                    self.args,
-                    self._score_texts,
-                    self.reference_logprobs,
-                    self.calls,
-                )
+        kept = self._evaluation_states
+        with gathered_weights(self.model_wrapped, self.accelerator), frozen_rewards(self.reward_funcs, kept):
+            samples = sample_held_out(
+                self.policy_model,
+                self.processing_class,
+                dataset,
+                self.args,
+                self._score_texts,
+                self.reference_logprobs,
+                self.calls,
+            )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         self.log(metrics)
         table = {} if samples is None else samples.scored.table
@@ -362,10 +364,13 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
     # ---- Checkpoints; see `RestartableTrainer` ----
 
     def _run_state(self) -> RunState:
-        return RunState(kl_coef=self.kl_coef, seconds=self.train_seconds, rewards=[], **self.run_log.state())
+        kept = [self._evaluation_states]
+        counters = self.run_log.state()
+        return RunState(self.kl_coef, seconds=self.train_seconds, rewards=[], evaluation_rewards=kept, **counters)
 
     def _set_run_state(self, state: RunState) -> None:
         self.kl_coef = state.kl_coef
+        self._evaluation_states = state.evaluation_rewards[0] if state.evaluation_rewards else {}
         self.run_log.restore(state)
 
     # ---- A loop of the user's own; see `ClassicLoop` ----

@@ -190,18 +190,23 @@ def accumulate_micro_batch(
 def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: Seq2SeqPPOConfig) -> dict[str, Tensor]:
     """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise."""
     mask = batch.response_mask
-    pg_losses, pg_clipped = policy_loss(output.logprobs, batch.logprobs, batch.advantages, args.cliprange)
+    # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.
+    logprobs, old_logprobs, ref_logprobs = (
+        torch.where(mask, values, torch.zeros_like(values))
+        for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
+    )
+    pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange)
     loss = masked_sum(pg_losses, mask)
     sums = {
         "loss/policy_avg": loss,
-        "policy/approxkl_avg": masked_sum(approximate_kl(output.logprobs, batch.logprobs), mask),
+        "policy/approxkl_avg": masked_sum(approximate_kl(logprobs, old_logprobs), mask),
         "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
         "policy/entropy_avg": masked_sum(output.entropies, mask),
-        "val/ratio": masked_sum(torch.exp(output.logprobs - batch.logprobs), mask),
-        "val/sampling_gap": masked_sum((output.logprobs - batch.sampled_logprobs).abs(), mask),
+        "val/ratio": masked_sum(torch.exp(logprobs - old_logprobs), mask),
+        "val/sampling_gap": masked_sum((logprobs - batch.sampled_logprobs).abs(), mask),
     }
     if args.use_kl_loss:
-        sums["loss/kl_avg"] = masked_sum(token_kl(output.logprobs, batch.ref_logprobs, "k3"), mask)
+        sums["loss/kl_avg"] = masked_sum(token_kl(logprobs, ref_logprobs, "k3"), mask)
         loss = loss + kl_coef * sums["loss/kl_avg"]
     if args.has_critic:
         vf_losses, vf_clipped = value_loss(output.values, batch.values, batch.returns, args.cliprange_value)

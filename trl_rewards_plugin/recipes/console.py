@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
 
 GUARD_NAMES = {
@@ -60,10 +61,11 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
         before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
-        low, high = ("-" if end is None else f"{end:+.2f}" for end in gain["ci95"])
+        low, high = gain["ci95"]
+        interval = "none" if low is None else f"{low:+.2f} to {high:+.2f}"
         lines.append(
             f"{_row_name(name)} {decimals(before):>6} {decimals(after):>6}{decimals(gain['mean'], '+'):>8}  "
-            f"{f'{low} to {high}':<14}{decimals(sources):>8}{decimals(best):>11}"
+            f"{interval:<14}{decimals(sources):>8}{decimals(best):>11}"
         )
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
@@ -79,9 +81,16 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
     note = (
         f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
-        "interval: paired bootstrap over prompts"
+        f"interval: {_how_made(gains.values())}"
     )
     return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
+
+
+def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
+    """What the intervals of gains are and, where one is missing, why."""
+    missing = any(gain["ci95"][0] is None for gain in gains)
+    why = f" (none: fewer than {MIN_PAIRS} pairs, or gains that are all alike)" if missing else ""
+    return f"paired bootstrap over prompts{why}"
 
 
 def decimals(value: float | None, sign: str = "") -> str:
@@ -130,7 +139,8 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
         lines.append((f"{name:<{width}}" + (_paired_cells(row) if paired else _single_cells(row))).rstrip())
     notes = f"{result['n']} outputs"
     if paired:
-        notes += "; interval: paired bootstrap over them; improved: share with after above before"
+        gains = [row["gain"] for row in metrics.values() if row.get("gain")]
+        notes += f"; interval: {_how_made(gains)}; improved: share with after above before"
     return "\n".join([*lines, "", *textwrap.wrap(notes, terminal_width())])
 
 
@@ -141,7 +151,7 @@ def _paired_cells(row: Mapping[str, Any]) -> str:
     if gain is None or gain["n"] == 0:
         return f"{cells}{decimals(change, '+'):>9}"
     low, high = gain["ci95"]
-    interval = f"{decimals(low, '+')} to {decimals(high, '+')}"
+    interval = "none" if low is None else f"{decimals(low, '+')} to {decimals(high, '+')}"
     return f"{cells}{decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
 
 

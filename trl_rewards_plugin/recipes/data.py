@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rows import FORMATS, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
@@ -87,12 +88,13 @@ def load_run_data(
         eval_split = next((name for name in (*EVAL_SPLITS, "train") if name in eval_splits), next(iter(eval_splits)))
         eval_name = _name(eval_dataset)
         held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name)
-        return RunData(train, held_out, name, f"all {len(held_out)} rows of {eval_name}", prompt_prefix)
+        words = f"all {len(held_out)} rows of {eval_name}{_too_few(len(held_out))}"
+        return RunData(train, held_out, name, words, prompt_prefix)
     for split in EVAL_SPLITS:
         if split in splits and split != train_split:
             held_out = _as_prompts(splits[split], text_column, prompt_prefix, f"{name}, split {split}")
             rows = min(len(held_out), MAX_EVAL_ROWS)
-            words = f"the first {rows} of {len(held_out)} rows of {name}, split {split}"
+            words = f"the first {rows} of {len(held_out)} rows of {name}, split {split}{_too_few(rows)}"
             return RunData(train, held_out.select(range(rows)), name, words, prompt_prefix)
     return _hold_out(train, name, prompt_prefix, seed)
 
@@ -106,8 +108,13 @@ def _hold_out(train: Dataset, name: str, prompt_prefix: str, seed: int) -> RunDa
             "give eval_dataset (--eval_dataset FILE), or more rows",
         )
     split = train.train_test_split(test_size=rows, seed=seed)
-    words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+    words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}{_too_few(rows)}"
     return RunData(split["train"], split["test"], name, words, prompt_prefix)
+
+
+def _too_few(rows: int) -> str:
+    """What is said of fewer held-out prompts than an interval takes."""
+    return "" if rows >= MIN_PAIRS else f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
 
 
 def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:

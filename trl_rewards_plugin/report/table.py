@@ -91,8 +91,9 @@ def _guard(guard: Mapping[str, float | None] | None) -> str:
 def _gain(gain: Mapping[str, Any] | None) -> str:
     if gain is None or gain["mean"] is None:
         return "-"
-    low, high = (_number(end, "+") for end in gain["ci95"])
-    return f"{_number(gain['mean'], '+')} (95 % interval {low} to {high})"
+    low, high = gain["ci95"]
+    found = "none" if low is None else f"{_number(low, '+')} to {_number(high, '+')}"
+    return f"{_number(gain['mean'], '+')} (95 % interval {found})"
 
 
 def _number(value: float | None, sign: str = "") -> str:

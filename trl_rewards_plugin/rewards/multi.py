@@ -4,6 +4,7 @@ Leaves out: the maths of making one number of many (combining/), and classifiers
 """
 
 import contextlib
+import enum
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -19,6 +20,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
 from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
@@ -31,6 +33,17 @@ from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 __all__ = ["MultiClassifierReward", "RewardScores"]
 
 
+class _Purpose(enum.Enum):
+    """What texts are scored for, which decides the scale and the weights."""
+
+    TRAINING = enum.auto()
+    """Learns the running statistics and uses them; weights follow the schedule."""
+    EVALUATION = enum.auto()
+    """Uses the statistics of the first evaluation; weights as given, so that evaluations can be compared."""
+    SCORING = enum.auto()
+    """Uses the statistics as they are; weights as given."""
+
+
 @dataclass(frozen=True)
 class _Outcome:
     """What a combination made of N texts.
@@ -38,11 +51,15 @@ class _Outcome:
     Attributes:
         scores: Total and components.
         batches: What its running statistics are to take in; empty where nothing is to be learnt.
+        evaluation: The moments by which an evaluation normalised; empty in training and scoring.
+        weights: Name -> weight of every reward with a schedule, where this is an evaluation.
         inner: Name -> the outcome of each combination within.
     """
 
     scores: RewardScores
     batches: list[Batch]
+    evaluation: Batch
+    weights: dict[str, float]
     inner: dict[str, "_Outcome"]
 
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
@@ -56,8 +73,18 @@ class _Outcome:
             # A mean over nothing is NaN and would poison the average of the logging step.
             if log_metric is not None and not values.isnan().all():
                 log_metric(f"rewards/{within}{name}/mean", values.nanmean().item())
+                scored = values[~values.isnan()]
+                if len(scored) > 1:
+                    log_metric(f"rewards/{within}{name}/std", scored.std().item())
             if log_extra is not None:
                 log_extra(f"{within}{name}", values.tolist())
+        if log_metric is not None:
+            for name, moments in self.evaluation.items():
+                mean, scale = used_scale(moments)
+                log_metric(f"scale/{within}{name}/mean", mean)
+                log_metric(f"scale/{within}{name}/std", scale)
+            for name, weight in self.weights.items():
+                log_metric(f"weight/{within}{name}", weight)
         for name, outcome in self.inner.items():
             outcome.log(columns, f"{within}{name}/")
 
@@ -69,13 +96,14 @@ class MultiClassifierReward(Reward):
     only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
-    run together while classifiers and plain callables run. Called by TRL, it logs each component's mean as
-    `rewards/<component>/mean` (TRL's own form) and each component as a column of the completions table; those of a
-    combination within as `<combination>/<component>`. Callables get completions and prompts as they came, texts or
-    chat messages, and the columns of the data set that they name.
+    run together while classifiers and plain callables run. Called by TRL, it logs each component's mean and
+    standard deviation (of n - 1) as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a
+    column of the completions table; those of a combination within as `<combination>/<component>`. Callables get
+    completions and prompts as they came, texts or chat messages, and the columns of the data set that they name.
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
-    `weight_schedule`. `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
+    `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
+    `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
     In a distributed run the statistics are those of all processes together, so that every process has to make the
     call, as TRL's trainers do; `score()` may be called in one alone. A call that fails changes nothing.
 
@@ -172,7 +200,7 @@ class MultiClassifierReward(Reward):
         return self._combination.aggregation
 
     def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
-        found = self._evaluate(completions, prompts, kwargs, training=True, learning=True)
+        found = self._evaluate(completions, prompts, kwargs, _Purpose.TRAINING)
         # Only now, where nothing failed.
         self._learn(found)
         found.log(kwargs)
@@ -182,28 +210,34 @@ class MultiClassifierReward(Reward):
 
     def _learn(self, found: _Outcome) -> None:
         self._statistics.learn(found.batches)
+        if found.evaluation:
+            self._statistics.keep_for_evaluation(found.evaluation)
         for part in self._parts:
             if isinstance(part, MultiClassifierReward):
                 part._learn(found.inner[part.name])
 
     def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
-        return self._evaluate(completions, prompts, columns, training=False, learning=False).scores
+        return self._evaluate(completions, prompts, columns, _Purpose.SCORING).scores
 
-    def _evaluate(
-        self, completions: Any, prompts: Any, columns: dict[str, Any], *, training: bool, learning: bool
-    ) -> _Outcome:
+    def _evaluate(self, completions: Any, prompts: Any, columns: dict[str, Any], purpose: _Purpose) -> _Outcome:
         plain = as_texts(completions)
-        scheduled = training and bool(self._combination.weight_schedule)
+        if self._frozen and purpose is _Purpose.TRAINING:
+            purpose = _Purpose.EVALUATION
+        schedule = self._combination.weight_schedule
+        scheduled = purpose is _Purpose.TRAINING and bool(schedule)
         progress = training_progress(columns.get("trainer_state")) if scheduled else None
-        learning = learning and not self._frozen
-        components, inner = self._components(plain, completions, prompts, columns, training, learning)
-        batches = self._statistics.batches(components) if learning else []
+        components, inner = self._components(plain, completions, prompts, columns, purpose)
+        batches = self._statistics.batches(components) if purpose is _Purpose.TRAINING else []
+        moments, evaluation, weights = self._statistics.after(batches), Batch(), {}
+        if purpose is _Purpose.EVALUATION:
+            moments = evaluation = self._statistics.of_evaluation(components)
+            weights = {name: self.weights[self._component_index(name)] for name in schedule}
         raw = torch.stack(list(components.values()), dim=1)
-        total = self._combination.total(raw, self._statistics.after(batches), progress, plain)
-        return _Outcome(RewardScores(total, components), batches, inner)
+        total = self._combination.total(raw, moments, progress, plain)
+        return _Outcome(RewardScores(total, components), batches, evaluation, weights, inner)
 
     def _components(
-        self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], training: bool, learning: bool
+        self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], purpose: _Purpose
     ) -> tuple[dict[str, Tensor], dict[str, _Outcome]]:
         """Name -> raw scores (N,), in the order of the rewards; and what the combinations among them found."""
         plain_prompts = paired_texts(prompts, plain)
@@ -221,7 +255,7 @@ class MultiClassifierReward(Reward):
                         logits[part.forward_key] = part.logits(plain, plain_prompts)
                     scores[part.name] = part.pick(logits[part.forward_key], plain)
                 elif isinstance(part, MultiClassifierReward):
-                    found = part._evaluate(completions, prompts, columns, training=training, learning=learning)
+                    found = part._evaluate(completions, prompts, columns, purpose)
                     scores[part.name], inner[part.name] = found.scores.total, found
                 elif part.name not in pending:
                     scores[part.name] = part._own_scores(completions, prompts, columns)
@@ -232,14 +266,17 @@ class MultiClassifierReward(Reward):
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within this block calls use the running statistics and leave them alone: for an evaluation by a trainer.
+        """Within this block calls are evaluation: nothing is learnt, and scale and weights never move.
 
         ```python
         with reward.frozen():
             trainer.evaluate()
         ```
 
-        `RewardStateCallback` does so for the evaluations during training.
+        A running z-score uses the mean and standard deviation known at the first evaluation (before training: of that
+        evaluation's own first batch), then and ever after; they are part of `state_dict`. Weights are those given,
+        without `weight_schedule`, as in `score()`. Both are logged, as `scale/<name>/mean`, `scale/<name>/std` and
+        `weight/<name>`. `RewardStateCallback` and `Seq2SeqPPOTrainer` do so for their evaluations.
         """
         with self._lock:
             self._frozen += 1
@@ -250,9 +287,16 @@ class MultiClassifierReward(Reward):
                 self._frozen -= 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The running statistics as JSON values; empty where nothing is learnt. `RewardStateCallback` saves them."""
+        """The running statistics and, after an evaluation, those that evaluations use, as JSON values.
+
+        Empty where nothing is learnt. `RewardStateCallback` saves them.
+        """
         inner = {part.name: part.state_dict() for part in self._parts if isinstance(part, MultiClassifierReward)}
-        state = {"statistics": self._statistics.state_dict(), "rewards": {k: v for k, v in inner.items() if v}}
+        state = {
+            "statistics": self._statistics.state_dict(),
+            "evaluation": self._statistics.evaluation_state_dict(),
+            "rewards": {k: v for k, v in inner.items() if v},
+        }
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -261,10 +305,10 @@ class MultiClassifierReward(Reward):
         Raises:
             InputError: the state of a reward with other components or another normalisation.
         """
-        if not isinstance(state, Mapping) or not set(state) <= {"statistics", "rewards"}:
+        if not isinstance(state, Mapping) or not set(state) <= {"statistics", "evaluation", "rewards"}:
             raise InputError("what state_dict() gave", repr(state), "load the state of this reward")
         inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
-        self._statistics.load_state_dict(state.get("statistics", {}))
+        self._statistics.load_state_dict(state.get("statistics", {}), state.get("evaluation"))
         for name, part in inner.items():
             part.load_state_dict(state.get("rewards", {}).get(name, {}))
 

@@ -13,7 +13,7 @@ KEY = "reward_statistics"
 
 
 class RewardStateCallback(TrainerCallback):
-    """Saves and restores running statistics with the checkpoints, and freezes them during evaluations.
+    """Saves and restores running statistics with the checkpoints; evaluations keep one scale and the given weights.
 
     ```python
     GRPOTrainer(..., reward_funcs=reward, callbacks=[RewardStateCallback(reward)])
@@ -27,11 +27,14 @@ class RewardStateCallback(TrainerCallback):
         *rewards: Those of the trainer's rewards that have statistics.
 
     Raises:
-        InputError: one is no `MultiClassifierReward`, or two of one name; in training, a checkpoint without
-            statistics, or with those of another reward.
+        InputError: no reward, one that is no `MultiClassifierReward`, or two of one name; in training, a checkpoint
+            without statistics, or with those of another reward.
     """
 
     def __init__(self, *rewards: MultiClassifierReward):
+        if not rewards:
+            step = "pass those that the trainer was given: RewardStateCallback(reward)"
+            raise InputError("the rewards whose statistics are to be saved", "no rewards", step)
         for reward in rewards:
             if not isinstance(reward, MultiClassifierReward):
                 step = "pass the reward that the trainer was given"
@@ -60,8 +63,7 @@ class RewardStateCallback(TrainerCallback):
             self._freeze()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # The Trainer saves its state next, if at all: what was learnt in this step is in it.
-        state.stateful_callbacks[KEY] = {name: reward.state_dict() for name, reward in self.rewards.items()}
+        self._record(state)
         if control.should_evaluate:
             self._freeze()
 
@@ -71,6 +73,11 @@ class RewardStateCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._evaluation.close()
+        self._record(state)
+
+    def _record(self, state: Any) -> None:
+        """Into the state that the Trainer saves next, if at all: with what this step or evaluation fixed."""
+        state.stateful_callbacks[KEY] = {name: reward.state_dict() for name, reward in self.rewards.items()}
 
     def _freeze(self) -> None:
         self._evaluation.close()

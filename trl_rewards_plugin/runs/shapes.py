@@ -54,6 +54,8 @@ RUN_STATE_SHAPE: Mapping[str, Any] = {
     "alarms": {"*": (int,)},
     "metrics": [{"*": [_SCORE]}],
     "rewards": [{}],
+    "total_loss?": (*_NUMBER, NoneType),
+    "evaluation_rewards?": [{}],
 }
 ROW_SHAPE: Mapping[str, Any] = {
     "prompt?": _TEXT,

@@ -137,3 +137,17 @@ def test_gae_agrees_with_its_definition_as_a_sum_in_float64(pairs, gamma, lam):
     advantages, returns = gae(*tensors, mask, gamma=gamma, lam=lam)
     assert advantages[0].tolist() == pytest.approx(expected, abs=1e-6)
     assert returns[0].tolist() == pytest.approx([a + v for a, v in zip(expected, values, strict=True)], abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 16])
+@pytest.mark.parametrize("level", [0.1, -10.1, 1000.1, 1e6 / 3])
+@pytest.mark.parametrize("estimate", [leave_one_out, group_relative])
+def test_equal_rewards_in_a_group_have_the_advantage_0_at_any_level(estimate, level, size):
+    totals = (level * (1 + torch.rand(200, generator=torch.Generator().manual_seed(0)))).repeat_interleave(size)
+    assert not estimate(totals, size).any()
+
+
+@pytest.mark.parametrize("estimate", [leave_one_out, group_relative])
+def test_group_advantages_at_a_high_level_are_those_of_float64(estimate):
+    totals = 1000 + torch.rand(600, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(estimate(totals, 6).double(), estimate(totals.double(), 6), atol=1e-6, rtol=1e-5)

@@ -30,3 +30,15 @@ def test_a_log_restored_from_its_state_goes_on_as_the_one_that_was_saved():
         each.add_rollout({"kl": 4.0}, torch.tensor([8.0]))
     assert restored.take_means() == log.take_means() == {"episode": 3, "kl": 2.5}
     assert restored.take_epoch_reward() == log.take_epoch_reward() == 4.0
+
+
+def test_the_total_loss_is_kept_over_a_resume_and_unknown_after_an_older_checkpoint():
+    log = run_log()
+    log.add_rollout({"loss/total_avg": 1.0}, torch.zeros(2))
+    restored, older = run_log(), run_log()
+    restored.restore(RunState(kl_coef=0.1, seconds=1.0, rewards=[], **log.state()))
+    older.restore(RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**log.state(), "total_loss": None}))
+    for each in (restored, older):
+        each.add_rollout({"loss/total_avg": 3.0}, torch.zeros(2))
+    assert restored.total_loss == 4.0
+    assert older.total_loss is None

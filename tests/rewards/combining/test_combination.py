@@ -59,7 +59,7 @@ def test_components_stay_raw():
     reward = combined([1.0, 2.0], aggregation="weighted_mean", normalization="zscore", clip=(-1.0, 1.0))
     logged, columns = {}, {}
     reward(["1,2", "3,5"], log_metric=logged.__setitem__, log_extra=columns.__setitem__)
-    assert logged == {"rewards/first/mean": 2.0, "rewards/second/mean": 3.5}
+    assert (logged["rewards/first/mean"], logged["rewards/second/mean"]) == (2.0, 3.5)
     assert columns == {"first": [1.0, 3.0], "second": [2.0, 5.0]}
     assert reward.score(["9,9"]).components["first"].tolist() == [9.0]
     assert reward.component("first")(completions=["9,9"]) == [9.0]
@@ -125,14 +125,81 @@ def test_scoring_uses_the_statistics_and_learns_nothing():
     reward(["1,0", "3,0"])
     before = reward.state_dict()
     assert totals(reward, ["5,0"]) == [3.0]
+    assert reward.state_dict() == before
     with reward.frozen():
         assert reward(["5,0"]) == [3.0]
         with reward.frozen():
             pass
         assert reward(["5,0"]) == [3.0]
-    assert reward.state_dict() == before
+    assert reward.state_dict()["statistics"] == before["statistics"]
     reward(["5,0"])
-    assert reward.state_dict() != before
+    assert reward.state_dict()["statistics"] != before["statistics"]
+
+
+def evaluated(reward, texts, **columns):
+    with reward.frozen():
+        return reward(texts, **columns)
+
+
+def test_every_evaluation_has_the_scale_of_the_first_one():
+    reward = combined([1.0, 0.0], normalization={"first": "zscore"})
+    reward(["1,0", "3,0"])  # mean 2, std 1
+    assert evaluated(reward, ["5,0"]) == [3.0]
+    reward(["100,0", "300,0"])
+    assert evaluated(reward, ["5,0"]) == [3.0]
+    assert totals(reward, ["5,0"]) != [3.0]  # training went on
+
+
+def test_a_first_evaluation_before_training_sets_the_scale_by_its_own_scores():
+    reward = combined([1.0, 0.0], normalization={"first": "zscore"})
+    assert evaluated(reward, ["1,0", "3,0"]) == [-1.0, 1.0]
+    assert evaluated(reward, ["5,0"]) == [3.0]
+    reward(["100,0", "300,0"])
+    assert evaluated(reward, ["5,0"]) == [3.0]
+
+
+def test_a_resumed_reward_keeps_the_scale_of_evaluation_and_an_old_state_has_none():
+    reward = combined(normalization="zscore")
+    reward(["1,2", "3,6"])
+    expected = evaluated(reward, ["4,4"])
+    reward(["100,200"])
+    resumed, old = (combined(normalization="zscore") for _ in range(2))
+    resumed.load_state_dict(json.loads(json.dumps(reward.state_dict())))
+    assert evaluated(resumed, ["4,4"]) == evaluated(pickle.loads(pickle.dumps(reward)), ["4,4"]) == expected
+    old.load_state_dict({"statistics": reward.state_dict()["statistics"]})
+    assert evaluated(old, ["4,4"]) == totals(reward, ["4,4"]) != expected
+
+
+def test_the_scale_and_the_weights_of_an_evaluation_are_logged():
+    settings = {"normalization": {"first": "zscore"}, "weight_schedule": {"second": {0.0: 0.0, 1.0: 1.0}}}
+    reward, logged = combined([1.0, 2.0], **settings), {}
+    reward(["1,0", "3,0"], trainer_state=TrainerState(global_step=0, max_steps=8))
+    evaluated(reward, ["5,1", "5,3"], log_metric=logged.__setitem__)
+    assert logged["scale/first/mean"] == 2.0
+    assert logged["scale/first/std"] == 1.0
+    assert logged["weight/second"] == 2.0
+    assert not any(name.startswith(("scale/second", "weight/first")) for name in logged)
+
+
+def test_an_evaluation_that_fails_sets_no_scale():
+    reward = combined([1.0, 3e38], normalization={"first": "zscore"})
+    with reward.frozen(), pytest.raises(RuntimeError, match="overflows"):
+        reward(["1,2"])
+    assert "evaluation" not in reward.state_dict()
+
+
+def test_each_component_logs_its_mean_and_its_unbiased_standard_deviation():
+    logged = {}
+    combined()(["1,5", "3,", "8,7"], log_metric=logged.__setitem__)
+    assert logged == pytest.approx(
+        {
+            "rewards/first/mean": 4.0, "rewards/first/std": 13**0.5,
+            "rewards/second/mean": 6.0, "rewards/second/std": 2**0.5,
+        }
+    )  # fmt: skip
+    logged.clear()
+    combined()(["1,5"], log_metric=logged.__setitem__)  # one score has no spread
+    assert set(logged) == {"rewards/first/mean", "rewards/second/mean"}
 
 
 def test_missing_scores_are_not_learnt():
@@ -189,7 +256,7 @@ def test_a_combination_within_another_learns_with_it_and_keeps_its_state():
     outer = MultiClassifierReward([inner, second], [1.0, 1.0])
     logged = {}
     assert outer(["1,10", "3,20"], log_metric=logged.__setitem__) == [9.0, 21.0]
-    assert logged == {
+    assert {name: value for name, value in logged.items() if name.endswith("mean")} == {
         "rewards/inner/mean": 0.0,
         "rewards/second/mean": 15.0,
         # The inner one's parts lie below it: its "second" is no column of the outer one.
@@ -198,10 +265,12 @@ def test_a_combination_within_another_learns_with_it_and_keeps_its_state():
     }
     before = outer.state_dict()
     assert totals(outer, ["5,0"]) == [3.0]
+    assert outer.state_dict() == before == {"rewards": {"inner": inner.state_dict()}}
     with outer.frozen():
         assert outer(["5,0"]) == [3.0]
-    assert outer.state_dict() == before == {"rewards": {"inner": inner.state_dict()}}
     inner(["9,9"])
+    with outer.frozen():
+        assert outer(["5,0"]) == [3.0]
     outer.load_state_dict(before)
     assert outer.state_dict() == before
 
@@ -235,7 +304,8 @@ def test_a_schedule_follows_the_trainer_and_not_score():
     assert at == [1.0, 11.0, 21.0, 21.0]
     assert totals(reward, ["1,10"]) == [21.0]
     with reward.frozen():
-        assert reward(["1,10"], trainer_state=TrainerState(global_step=2, max_steps=8)) == [11.0]
+        assert reward(["1,10"], trainer_state=TrainerState(global_step=2, max_steps=8)) == [21.0]
+        assert reward(["1,10"]) == [21.0]
     assert reward.weights == [1.0, 2.0]
 
 

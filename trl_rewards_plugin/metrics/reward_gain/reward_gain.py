@@ -12,7 +12,8 @@ from trl_rewards_plugin.metrics import paired_gain
 
 _DESCRIPTION = """\
 Reward gain: the mean of (score after - score before) over prompts that were scored both times, with its 95 %
-percentile bootstrap interval over prompts and the share of prompts that improved. It recomputes the claim of a
+interval over prompts (studentised bootstrap or Student's t, whichever is wider at each end) and the share of prompts
+that improved. It recomputes the claim of a
 before/after report from the scores themselves.
 """
 
@@ -27,15 +28,15 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (list of float): scores after, one per prompt.
-    references (list of float): scores before, of the same prompts in the same order. A pair in which either is None or
-        NaN was not scored and is left out.
+    predictions (list, array or tensor of float): scores after, one per prompt.
+    references (list, array or tensor of float): scores before, of the same prompts in the same order. A pair in which
+        either is None or NaN was not scored and is left out.
     resamples (int): draws of the bootstrap; 10,000 by default.
     seed (int): of the bootstrap's own generator; 0 by default. The same scores and seed give the same interval.
 
 Returns:
     reward_gain (float): mean of after - before; None of no pairs.
-    ci95 (list of two floats): 2.5 and 97.5 % quantiles of the resampled means; [None, None] of no pairs.
+    ci95 (list of two floats): 95 % interval of the mean; [None, None] of fewer than 5 pairs, or of gains all alike.
     share_improved (float): share of pairs with after > before; None of no pairs.
     n (int): pairs that were scored both times.
 
@@ -49,8 +50,9 @@ Examples:
     >>> import evaluate
     >>> from trl_rewards_plugin.metrics import REWARD_GAIN
     >>> reward_gain = evaluate.load(REWARD_GAIN)
-    >>> reward_gain.compute(predictions=[1.5, 0.5, 2.0, 1.0], references=[1.0, 0.5, 1.0, 0.5])
-    {'reward_gain': 0.5, 'ci95': [0.125, 0.875], 'share_improved': 0.75, 'n': 4}
+    >>> results = reward_gain.compute(predictions=[1.5, 0.5, 2.0, 1.0, 1.25], references=[1.0, 0.5, 1.0, 0.5, 0.75])
+    >>> [round(end, 2) for end in results["ci95"]], results["n"]
+    ([0.06, 0.94], 5)
 
     A prompt that was not scored both times takes no part:
 

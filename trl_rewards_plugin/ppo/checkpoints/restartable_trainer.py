@@ -67,11 +67,11 @@ class RestartableTrainer(Trainer):
         return cast(PolicyWithValueHead, self.accelerator.unwrap_model(self.model))
 
     def _run_state(self) -> RunState:
-        """The counters to save, with this process's metrics alone; `rewards` is filled in by the caller."""
+        """The counters to save, with this process's metrics and states alone; `rewards` is filled in by the caller."""
         raise NotImplementedError
 
     def _set_run_state(self, state: RunState) -> None:
-        """Takes over a checkpoint's counters, with this process's metrics alone."""
+        """Takes over a checkpoint's counters, with this process's metrics and states alone."""
         raise NotImplementedError
 
     @property
@@ -132,7 +132,9 @@ class RestartableTrainer(Trainer):
         own = process % len(state.rewards)
         restore_rewards(self.reward_funcs, state.rewards[own])
         self._seconds_before = state.seconds
-        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]]))
+        kept = state.evaluation_rewards
+        kept = None if kept is None else [kept[own]]
+        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]], evaluation_rewards=kept))
 
     def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
         """The Trainer's, except that a finished run is not trained for another step."""
@@ -179,7 +181,10 @@ class RestartableTrainer(Trainer):
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
         state = self._run_state()
         rewards = gather_object([reward_states(self.reward_funcs)])
-        state = dataclasses.replace(state, metrics=gather_object(state.metrics), rewards=rewards)
+        kept = gather_object(state.evaluation_rewards)
+        state = dataclasses.replace(
+            state, metrics=gather_object(state.metrics), rewards=rewards, evaluation_rewards=kept
+        )
         self._checkpointing = True
         try:
             super()._save_checkpoint(model, trial)

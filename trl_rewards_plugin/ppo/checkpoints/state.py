@@ -3,6 +3,7 @@
 Leaves out: saving the policy, which `save_pretrained` does, and how a folder is published (runs/checkpoints.py).
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ class RunState:
         alarms: how many rollouts raised each alarm so far, by its name.
         metrics: for each process, the values since the last log, by name.
         rewards: for each process, the state of every reward that has one, by name.
+        total_loss: the sum over rollouts of their mean loss; None in checkpoints of earlier versions.
+        evaluation_rewards: for each process, the states in which rewards are evaluated; see `frozen_rewards`.
     """
 
     kl_coef: float
@@ -45,6 +48,8 @@ class RunState:
     alarms: dict[str, int]
     metrics: list[dict[str, list[float]]]
     rewards: list[dict[str, Any]]
+    total_loss: float | None = None
+    evaluation_rewards: list[dict[str, Any]] | None = None
 
 
 def load_run_state(folder: Path) -> RunState:
@@ -54,7 +59,7 @@ def load_run_state(folder: Path) -> RunState:
         InputError: they are missing or damaged.
     """
     saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
-    counters = {field.name: saved[field.name] for field in fields(RunState)}
+    counters = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
     return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
 
 
@@ -153,18 +158,24 @@ def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any
 
 
 @contextmanager
-def frozen_rewards(rewards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Within it rewards may score an evaluation: when it ends, their states are what they were before.
+def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) -> Iterator[None]:
+    """Within it rewards score an evaluation, on the scale of the first one; afterwards they are as they were before.
 
-    A reward with a method `frozen()`, a context manager, is called within that, so that its scale stays fixed. Any
-    other with a state (`state_dict`, `load_state_dict`) keeps updating it, and gets the earlier state back.
+    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. Any other
+    with a state (`state_dict`, `load_state_dict`) begins each evaluation with the state that it had at the first one,
+    and then gets that of training back.
+
+    Args:
+        kept: name -> state at the first evaluation, by which later ones are held; filled in here.
     """
     with ExitStack() as stack:
         for reward in rewards:
             if callable(frozen := getattr(reward, "frozen", None)):
                 stack.enter_context(frozen())
-            else:
-                stack.callback(restore_rewards, [reward], reward_states([reward]))
+                continue
+            for name, state in reward_states([reward]).items():
+                stack.callback(restore_rewards, [reward], {name: state})
+                restore_rewards([reward], {name: copy.deepcopy(kept.setdefault(name, state))})
         yield
 
 

@@ -121,10 +121,15 @@ def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) 
 
 
 def _groups(totals: Tensor, num_generations: int) -> Tensor:
-    """(B,) -> (prompts, num_generations)."""
+    """(B,) -> (prompts, num_generations), each group less its first total.
+
+    Estimators compare within a group, and this way the rounding of a mean is that of the differences: equal totals
+    give exactly 0, at any level.
+    """
     if totals.ndim != 1 or num_generations < 2 or len(totals) % num_generations:
         raise ValueError(
             f"totals must be (B,) with B a multiple of num_generations >= 2, got {tuple(totals.shape)} "
             f"and {num_generations}"
         )
-    return totals.view(-1, num_generations)
+    groups = totals.view(-1, num_generations)
+    return groups - groups[:, :1]

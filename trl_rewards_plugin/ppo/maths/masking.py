@@ -29,6 +29,18 @@ def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor
     return eos_before == 0
 
 
+def has_eos(response_ids: Tensor, response_mask: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
+    """(B,) bool, True where a response (B, T) has one of the EOS ids among its real tokens."""
+    is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
+    return (is_eos & response_mask).any(dim=1)
+
+
+def rows_of_ids(response_ids: Tensor, response_mask: Tensor) -> list[list[int]]:
+    """The real tokens of each response (B, T) as B lists, EOS included."""
+    ids, mask = response_ids.cpu(), response_mask.cpu()
+    return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+
+
 def check_same_shape(**tensors: Tensor) -> None:
     """Raises ValueError with every name and shape unless all the tensors have one shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -45,6 +57,31 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` (B, T) where `mask` (B, T) is True; 0 where nothing is."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
+
+
+def as_precise(values: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) in float64 where the device has it, 0 where `mask` (B, T) is False."""
+    precise = torch.float32 if values.device.type == "mps" else torch.float64
+    return torch.where(mask, values, torch.zeros_like(values)).to(precise)
+
+
+def masked_moments(
+    values: Tensor, mask: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and sum of squared deviations from it, over the masked tokens of all processes; 0-d each.
+
+    In two passes: a mean of squares less the square of the mean loses everything where values lie far from 0.
+
+    Args:
+        values: (B, T).
+        mask: (B, T) bool.
+        reduce: adds a tensor over processes; the identity on one process.
+    """
+    numbers = as_precise(values, mask)
+    count, total = reduce(torch.stack([mask.sum().to(numbers.dtype), numbers.sum()]))
+    mean = total / count.clamp(min=1)
+    squares = reduce(torch.where(mask, (numbers - mean) ** 2, torch.zeros_like(numbers)).sum())
+    return count, mean, squares
 
 
 def masked_whiten(
@@ -70,11 +107,8 @@ def masked_whiten(
     Returns:
         (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.
     """
-    precise = torch.float32 if values.device.type == "mps" else torch.float64
-    numbers = torch.where(mask, values, torch.zeros_like(values)).to(precise)
-    count, total = reduce(torch.stack([mask.sum().to(precise), numbers.sum()]))
-    mean = total / count.clamp(min=1)
-    squares = reduce(torch.where(mask, (numbers - mean) ** 2, torch.zeros_like(numbers)).sum())
+    numbers = as_precise(values, mask)
+    count, mean, squares = masked_moments(values, mask, reduce)
     variance = torch.where(count > 1, squares / (count - 1).clamp(min=1), 1.0)
     whitened = (numbers - mean) * torch.rsqrt(variance + epsilon)
     if not shift_mean:

@@ -8,12 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.maths.masking import masked_sum
+from trl_rewards_plugin.ppo.maths.masking import as_precise, masked_moments
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 
 def rollout_statistics(
-    rollout: Rollout, kl: Tensor, kl_coef: float, gather: Callable[[Tensor], Tensor] = lambda rows: rows
+    rollout: Rollout,
+    kl: Tensor,
+    kl_coef: float,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+    *,
+    in_reward: bool = True,
 ) -> dict[str, float]:
     """A rollout on all processes, under TRL's names.
 
@@ -24,6 +29,7 @@ def rollout_statistics(
         rollout: this process's part.
         kl: (B, T) its KL to the reference, in nats, 0 where the response mask is False.
         gather: joins rows (B, columns) of all processes; the identity on one.
+        in_reward: whether the KL penalty is part of the reward; in the loss it is no reward that was given.
     """
     mask = rollout.response_mask
     zeros = torch.zeros_like(rollout.logprobs)
@@ -37,14 +43,15 @@ def rollout_statistics(
     ]
     rows = gather(torch.stack([column.float() for column in columns], dim=1))
     scores, kl, entropy, ended, prompt_tokens, tokens = rows.cpu().unbind(1)
+    penalty = kl_coef * kl if in_reward else torch.zeros_like(kl)
     return {
         "objective/scores": scores.mean().item(),
         "objective/scores_std": scores.std(correction=0).item(),
         "objective/kl": kl.mean().item(),
         "objective/kl_coef": kl_coef,
         "objective/entropy": (entropy.sum() / tokens.sum()).item(),
-        "objective/non_score_reward": -kl_coef * kl.mean().item(),
-        "objective/rlhf_reward": (scores - kl_coef * kl).mean().item(),
+        "objective/non_score_reward": 0.0 - penalty.mean().item(),
+        "objective/rlhf_reward": (scores - penalty).mean().item(),
         "val/num_eos_tokens": ended.sum().item(),
         "tokens/queries_len_mean": prompt_tokens.mean().item(),
         "tokens/responses_len_mean": tokens.mean().item(),
@@ -57,8 +64,8 @@ def critic_statistics(batch: UpdateBatch, reduce: Callable[[Tensor], Tensor] = l
     val/error         = mean of (value - return)^2
     val/var_explained = 1 - val/error / variance of the returns; 1 is perfect, 0 no better than a constant
     """
-    mask, returns = batch.response_mask, batch.returns
-    sums = [masked_sum(values, mask) for values in ((batch.values - returns) ** 2, returns, returns**2)]
-    error, mean, squares = (reduce(torch.stack(sums).double()) / reduce(mask.sum().double())).tolist()
-    variance = squares - mean**2
+    mask = batch.response_mask
+    count, _, squares = masked_moments(batch.returns, mask, reduce)
+    errors = (as_precise(batch.values, mask) - as_precise(batch.returns, mask)) ** 2
+    error, variance = (torch.stack([reduce(errors.sum()), squares]) / count.clamp(min=1)).tolist()
     return {"val/error": error, "val/var_explained": 1 - error / variance if variance > 1e-12 else float("nan")}

@@ -31,11 +31,13 @@ class RunLog:
         alarms: how often each alarm was raised is in its `times`.
         completions: the table of completions.
         episodes: responses trained on so far, on all processes.
+        total_loss: the sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
     """
 
     def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
         self.completions = CompletionLog(args, is_main_process=is_main_process)
         self.episodes = 0
+        self.total_loss: float | None = 0.0
         self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
@@ -60,6 +62,8 @@ class RunLog:
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
         """The statistics of a rollout that was trained on, and its scores (episodes,) on all processes."""
         self.episodes += len(scores)
+        if self.total_loss is not None:
+            self.total_loss += stats.get("loss/total_avg", 0.0)
         total, count = self._epoch_scores
         self._epoch_scores = (total + scores.sum().item(), count + len(scores))
         self.add_metrics(stats)
@@ -84,6 +88,7 @@ class RunLog:
         """The fields of `RunState` that are the log's, with this process's metrics alone."""
         return {
             "episodes": self.episodes,
+            "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
             "metrics": [{name: list(values) for name, values in self._metrics.items()}],
@@ -92,5 +97,6 @@ class RunLog:
     def restore(self, state: RunState) -> None:
         """Resumes from a checkpoint's state, with this process's metrics alone."""
         self.episodes, self._epoch_scores = state.episodes, state.epoch_scores
+        self.total_loss = state.total_loss
         self.alarms.times.update(state.alarms)
         self._metrics.update(state.metrics[0])

@@ -52,16 +52,24 @@ def merged(first: Moments, second: Moments) -> Moments:
     return Moments(count, mean, first.m2 + second.m2 + delta**2 * first.count * second.count / count)
 
 
+def used_scale(moments: Moments) -> tuple[float, float]:
+    """Mean and standard deviation by which `z_scores` normalises.
+
+    While all scores seen were alike (std below 1e-6 of the mean or, for a mean within 1 of 0, below 1e-6: float
+    rounding of a judge) there is no scale yet: std counts as 1.
+    """
+    alike = moments.std <= 1e-6 * max(1.0, abs(moments.mean))
+    return moments.mean, 1.0 if alike else moments.std
+
+
 def z_scores(scores: Tensor, moments: Moments) -> Tensor:
     """Scores (N,) in standard deviations from the mean; NaN stays NaN.
 
         z[n] = (scores[n] - mean) / std
 
-    While all scores seen were alike (std below 1e-6 of the mean or, for a mean within 1 of 0, below 1e-6: float
-    rounding of a judge) there is no scale yet: std counts as 1. Before any score was seen, z is the score itself.
+    See `used_scale` for scores that are all alike. Before any score was seen, z is the score itself.
     """
-    alike = moments.std <= 1e-6 * max(1.0, abs(moments.mean))
-    return rescaled(scores, moments.mean, 1.0 if alike else moments.std)
+    return rescaled(scores, *used_scale(moments))
 
 
 def rescaled(scores: Tensor, mean: float, scale: float) -> Tensor:

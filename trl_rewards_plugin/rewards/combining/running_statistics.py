@@ -19,7 +19,7 @@ Batch = dict[str, Moments]
 
 
 class RunningStatistics:
-    """One `Moments` a name. Picklable with its values; updates are atomic.
+    """One `Moments` per name, and those that evaluations keep to. Picklable with its values; updates are atomic.
 
     Args:
         names: Names of the rewards that are watched.
@@ -27,6 +27,7 @@ class RunningStatistics:
 
     def __init__(self, names: Sequence[str]):
         self._moments = {name: Moments() for name in names}
+        self._evaluation: Batch = {}
         self._lock = threading.Lock()
 
     @property
@@ -55,16 +56,50 @@ class RunningStatistics:
         with self._lock:
             self._moments = self.after(batches)
 
+    def of_evaluation(self, scores: Mapping[str, Tensor]) -> Batch:
+        """The moments that every evaluation uses, whatever training learns in the meantime; nothing changes.
+
+        They are those known at the first evaluation. Where nothing was known yet, they are those of its own first
+        batch of scores, name -> (N,), in a distributed run of all processes, each of which has to make the call.
+        """
+        if self._evaluation:
+            return dict(self._evaluation)
+        known = self.moments
+        if all(moments.count for moments in known.values()):
+            return known
+        own = {name: Moments() for name in known}
+        for batch in self.batches(scores):
+            own = {name: merged(seen, batch[name]) for name, seen in own.items()}
+        return {name: moments if moments.count else own[name] for name, moments in known.items()}
+
+    def keep_for_evaluation(self, moments: Batch) -> None:
+        """Fixes what `of_evaluation` gave for this evaluation and all later ones."""
+        with self._lock:
+            self._evaluation = dict(moments)
+
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Name -> count, mean and m2, as JSON values."""
         return {name: moments.as_dict() for name, moments in self.moments.items()}
 
-    def load_state_dict(self, state: Any) -> None:
-        """Restores what `state_dict` gave.
+    def evaluation_state_dict(self) -> dict[str, dict[str, Any]]:
+        """Likewise the moments of evaluations; empty before the first one."""
+        return {name: moments.as_dict() for name, moments in self._evaluation.items()}
+
+    def load_state_dict(self, state: Any, evaluation: Any = None) -> None:
+        """Restores what `state_dict` and `evaluation_state_dict` gave.
+
+        Args:
+            evaluation: None where there was no evaluation yet.
 
         Raises:
             InputError: other names, or values that are no moments; then nothing changes.
         """
+        loaded = self._checked(state)
+        loaded_evaluation = self._checked(evaluation) if evaluation else {}
+        with self._lock:
+            self._moments, self._evaluation = loaded, loaded_evaluation
+
+    def _checked(self, state: Any) -> Batch:
         names = list(self._moments)
         if not isinstance(state, Mapping) or set(state) != set(names):
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(state)
@@ -73,9 +108,7 @@ class RunningStatistics:
                 found or "none",
                 "load the state of a reward with the same components and normalization",
             )
-        loaded = {name: _moments(name, state[name]) for name in names}
-        with self._lock:
-            self._moments = loaded
+        return {name: _moments(name, state[name]) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None}
