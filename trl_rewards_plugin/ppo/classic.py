@@ -202,7 +202,9 @@ class ClassicLoop:
         ]
         recorded = time.perf_counter()
         model = trainer.model_wrapped
-        found = trainer.update(join_rollouts(parts, self.rules.pad_id), model)
+        rollout = join_rollouts(parts, self.rules.pad_id)
+        trainer.before_update(rollout)
+        found = trainer.update(rollout, model)
         trainer.framework(model).step()  # the last one, which the Trainer would take
         trainer.run_log.drop_metrics()  # the caller has them
         rate = trainer.lr_scheduler.get_last_lr()[0]

@@ -15,9 +15,11 @@ from transformers import TrainerControl
 from transformers import trainer as transformers_trainer
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.checks.first_update import check_same_start
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.monitoring.progress import RolloutProgressCallback
+from trl_rewards_plugin.ppo.rollout import Rollout
 
 
 class RolloutTrainer(RestartableTrainer):
@@ -25,6 +27,15 @@ class RolloutTrainer(RestartableTrainer):
 
     args: Seq2SeqPPOConfig
     control: TrainerControl
+    _own_reference = False  # made from the policy, not passed by the user
+    _has_learned = False
+
+    def before_update(self, rollout: Rollout) -> None:
+        """Refuses the first update of a policy that its reference was not made from."""
+        if self._own_reference and not self._has_learned and self._resumed_from is None:
+            in_bfloat16 = self.args.bf16 or self._wrapped.core.dtype == torch.bfloat16
+            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32)
+        self._has_learned = True
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The Trainer's sampler, over as many prompts an epoch as make whole rollouts."""

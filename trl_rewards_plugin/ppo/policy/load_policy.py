@@ -13,8 +13,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.input_checks import check_reference, check_trained_dtype
+from trl_rewards_plugin.ppo.input_checks import check_no_shared_weights, check_reference, check_trained_dtype
 from trl_rewards_plugin.ppo.policy.freezing import freeze
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
@@ -45,6 +46,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
         value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
     if value_model is bare_model(policy):
         raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
+    check_no_shared_weights(value_model, "value_model", policy)
     check_trained_dtype(value_model)
     tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
     if tokens < needed:
@@ -71,18 +73,23 @@ def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules:
 
 
 def policy_and_reference(
-    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
+    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any, seed: int, rules: TokenRules
 ) -> tuple[Any, nn.Module | None]:
-    """The policy with dropout off, and the frozen reference (None: the policy without its new adapter)."""
-    if peft_config is not None:
-        from peft import get_peft_model
+    """The policy with dropout off, and the frozen reference: the given one, else the model that the run starts from.
 
-        policy = get_peft_model(policy, peft_config)
+    That is a copy; or None, where the policy without its new adapter is and stays the same.
+
+    Args:
+        seed: of an adapter's random initial weights.
+    """
+    if peft_config is not None:
+        policy = with_adapter(policy, peft_config, seed)
+    check_adapter(policy)
     check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
-    elif peft_config is None:
+    elif peft_config is None or not starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)

@@ -1,0 +1,98 @@
+"""Adapters: which ones PPO can train, and whether the policy without its adapter is the model that the run started from.
+
+Leaves out: LoRA by flags (recipes/adapters.py), and how an adapter is resumed (checkpoints/state.py).
+"""
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+
+# What these do, beyond layers of their own, lies in PeftModel.forward or in calls between the steps of an own loop.
+_NEED_MORE = {
+    "ADALORA": "its ranks are reallocated by calls of update_and_allocate()",
+    "POLY": "its forward pass takes task_ids",
+    "XLORA": "its adapters are mixed by a further forward pass",
+}
+_TRIED_TOKENS = 8
+
+
+def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
+    """The policy in a new adapter, whose random weights depend on the seed alone.
+
+    Raises:
+        InputError: the policy has an adapter already, or the adapter is one that PPO cannot train.
+    """
+    from peft import PeftModel, get_peft_model
+
+    if isinstance(policy, PeftModel):
+        raise InputError(
+            "a model without an adapter, where peft_config gives it one",
+            f"a {type(policy).__name__} and a peft_config",
+            "leave peft_config out to train the adapter that is there, or pass model.merge_and_unload() after "
+            "requires_grad_(True)",
+        )
+    _check_type(peft_config)
+    set_seed(seed)
+    adapted: nn.Module = get_peft_model(policy, peft_config)
+    return adapted
+
+
+def check_adapter(policy: nn.Module) -> None:
+    """Refuses a `PeftModel` whose adapter PPO cannot train.
+
+    Raises:
+        InputError: names the kind of adapter.
+    """
+    for peft_config in getattr(policy, "peft_config", {}).values():
+        _check_type(peft_config)
+
+
+def _check_type(peft_config: Any) -> None:
+    kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type))
+    reason = _NEED_MORE.get(kind)
+    if peft_config.is_prompt_learning:
+        reason = "its virtual tokens lie outside of the encoder-decoder that samples and scores"
+    if reason is not None:
+        raise InputError(
+            "an adapter inside of the model's own layers, such as LoRA or IA3",
+            f"{type(peft_config).__name__} ({kind}): {reason}",
+            "pass peft.LoraConfig(task_type='SEQ_2_SEQ_LM', ...)",
+        )
+
+
+def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
+    """Whether the policy with its adapter switched off is, and stays, the model that the run starts from.
+
+    It is not where the adapter changes the model before it has learned anything (random initial weights), where it
+    changed the weights below it (PiSSA, OLoRA), or where weights below it are trained along (`bias="all"`). Tried on a
+    prompt of a few tokens.
+    """
+    core = bare_model(policy)
+    was_training = core.training
+    core.eval()
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.filterwarnings("ignore", message="Careful, disabling adapter layers")  # that is found out here
+            with cast(Any, policy).disable_adapter():
+                off = _tried_weights(core, rules)
+        on = _tried_weights(core, rules)
+    finally:
+        core.train(was_training)
+    return not off.requires_grad and torch.allclose(on, off, atol=1e-5, rtol=1e-5)
+
+
+def _tried_weights(core: Any, rules: TokenRules) -> Tensor:
+    """Log-weights (1, T, V) after a prompt of different tokens; several, since attention to a single one is constant."""
+    device, size = core.device, core.get_output_embeddings().weight.shape[0]
+    ids = torch.linspace(0, size - 1, min(size, _TRIED_TOKENS), device=device).long().unsqueeze(0)
+    prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
+    log_weights, _ = teacher_forced(core, prompt, ids.flip(1), rules)
+    return log_weights
