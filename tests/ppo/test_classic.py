@@ -237,3 +237,29 @@ def test_groups_must_be_whole(folders, tmp_path):
     with pytest.raises(InputError, match="groups of num_generations=2"):
         trainer.step([IDS], [IDS], [1.0])
     trainer.step([IDS, IDS], [IDS, IDS + 1], [1.0, 2.0])
+
+
+def test_with_several_generations_the_loader_repeats_prompts_and_kl_is_0_before_the_first_update(folders, tmp_path):
+    settings = {"advantage_estimator": "rloo", "num_generations": 2, "num_ppo_epochs": 1, "num_mini_batches": 1}
+    trainer = make_trainer(folders["t5"], tmp_path, rows=4, **settings)
+    batches = list(trainer.dataloader)
+    assert [batch["row"][0::2] == batch["row"][1::2] for batch in batches] == [True, True]
+    assert sorted(row for batch in batches for row in batch["row"]) == [0, 0, 1, 1, 2, 2, 3, 3]
+    queries = batches[0]["input_ids"]
+    stats = trainer.step(queries, trainer.generate(queries), [0.0, 1.0, 2.0, 3.0])
+    assert abs(stats["objective/kl"]) < 1e-4
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0, 1), (0, 1, 2, 3), (0, 0, 0, 1)])
+def test_responses_in_a_group_must_be_to_one_prompt(folders, tmp_path, order):
+    trainer = make_trainer(folders["t5"], tmp_path, advantage_estimator="rloo", num_generations=2)
+    prompts = [torch.tensor([5 + place, 6, 1]) for place in range(4)]
+    queries = [prompts[place] for place in order]
+    with pytest.raises(InputError, match="another query at"):
+        trainer.step(queries, trainer.generate(queries), [0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}, {"per_device_train_batch_size": 6}])
+def test_a_data_set_smaller_than_a_batch_is_refused_and_yields_no_empty_loop(folders, tmp_path, settings):
+    with pytest.raises(InputError, match="at least one rollout of prompts"):
+        make_trainer(folders["t5"], tmp_path, rows=3, **settings)

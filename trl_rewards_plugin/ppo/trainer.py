@@ -164,6 +164,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         self._parts = []
         self.before_update(rollout)
         stats = self.update(rollout, model)
+        self.after_update()
         return torch.tensor(stats["loss/total_avg"], device=self.args.device)
 
     @torch.no_grad()
@@ -295,7 +296,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
-        if args.adaptive_kl:
+        if args.adaptive_kl and not context.critic_only:
             mean_kl = gather(kl.sum(1)).mean().item()
             self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, len(scores), args.kl_horizon)
         return stats

@@ -55,6 +55,7 @@ class RestartableTrainer(Trainer):
     _resumed_from: Path | None = None
     _seconds_before = 0.0  # of training, up to the checkpoint that this run resumes
     _began: float | None = None  # while it trains
+    _made_optimizer = False  # and was not passed one
 
     @property
     def policy_model(self) -> nn.Module:
@@ -100,6 +101,9 @@ class RestartableTrainer(Trainer):
     def _train_as_only_writer(
         self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
+        if self._made_optimizer:  # of an earlier run, whose state the next one must not begin with
+            self.optimizer = self.lr_scheduler = None
+        self._seconds_before = 0.0
         if self.args.should_save:
             remove_unfinished(output_dir)
         folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)

@@ -25,5 +25,5 @@ def check_same_start(rollout: Rollout, dtype: torch.dtype) -> None:
         raise InputError(
             "a reference that is the policy before the first update (KL 0)",
             f"log-probabilities that differ by {gap:.3g} nats per token on the first rollout",
-            "pass ref_model=copy.deepcopy(model); if the model was changed after the trainer was made, change it before",
+            "change the model before the trainer is made, not after; or pass a ref_model of your own",
         )

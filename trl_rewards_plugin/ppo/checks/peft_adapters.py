@@ -1,4 +1,4 @@
-"""Adapters: which ones PPO can train, and whether the policy without its adapter is the model that the run started from.
+"""Adapters: which ones PPO can train, and whether the policy without its own is the model that the run started from.
 
 Leaves out: LoRA by flags (recipes/adapters.py), and how an adapter is resumed (checkpoints/state.py).
 """
@@ -90,7 +90,7 @@ def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
 
 
 def _tried_weights(core: Any, rules: TokenRules) -> Tensor:
-    """Log-weights (1, T, V) after a prompt of different tokens; several, since attention to a single one is constant."""
+    """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
     device, size = core.device, core.get_output_embeddings().weight.shape[0]
     ids = torch.linspace(0, size - 1, min(size, _TRIED_TOKENS), device=device).long().unsqueeze(0)
     prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))

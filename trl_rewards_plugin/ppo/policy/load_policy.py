@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
+from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import check_no_shared_weights, check_reference, check_trained_dtype
 from trl_rewards_plugin.ppo.policy.freezing import freeze
@@ -62,7 +63,11 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module."""
     core = bare_model(policy)
+    check_something_learns(policy)
+    learning = trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
+    check_adapter_not_frozen(policy, learning)
+    check_something_learns(policy)
     return PolicyWithValueHead(
         policy,
         has_critic=args.has_critic,
