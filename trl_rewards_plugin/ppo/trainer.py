@@ -99,7 +99,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
 
         load_unsharded()
         policy, processing_class = load_policy(model, processing_class)
-        self.rules = rules_for(policy, args)
+        self.rules = rules_for(policy, args, processing_class)
         self.calls = static_calls(args, policy)
         check_architecture(bare_model(policy), args, self.rules)
         # A frozen encoder is the reference's too, where the reference is made from the policy.

@@ -27,8 +27,6 @@ TRIED = [
         "eval_steps": 1,
         "full_determinism": False,
         "gradient_accumulation_steps": 2,
-        "greater_is_better": True,
-        "load_best_model_at_end": True,
         "logging_first_step": True,
         "lr_scheduler_type": "cosine_with_restarts",
         "lr_scheduler_kwargs": {"num_cycles": 2},
@@ -68,7 +66,8 @@ ELSEWHERE = {
     "tests/ppo/test_trainer.py, tests/ppo/test_refusals.py": """
         output_dir per_device_train_batch_size max_steps learning_rate adam_epsilon fp16 activation_checkpointing
         activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs logging_steps
-        logging_nan_inf_filter disable_tqdm report_to seed resume_from_checkpoint""",
+        logging_nan_inf_filter disable_tqdm report_to seed resume_from_checkpoint load_best_model_at_end
+        greater_is_better""",
     "tests/hub": "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
     "tests/ppo/test_two_processes.py, examples/accelerate": """
         ddp_backend ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph

@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
+from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import check_no_shared_weights, check_reference, check_trained_dtype
@@ -24,7 +25,7 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer; names are loaded in float32, whatever the checkpoint was stored in."""
+    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored."""
     name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
     if isinstance(model, str | os.PathLike):
         model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
@@ -32,6 +33,7 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
         if not name:
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
         processing_class = AutoTokenizer.from_pretrained(name)
+    agree_on_tokens(model, processing_class)
     return model, processing_class
 
 
@@ -94,9 +96,21 @@ def policy_and_reference(
     make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
+        _check_reference_tokens(ref_model, policy)
     elif peft_config is None or not starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
         ref_model.eval().requires_grad_(False)
     return policy, ref_model
+
+
+def _check_reference_tokens(ref_model: nn.Module, policy: nn.Module) -> None:
+    """Refuses a reference of another vocabulary: its probabilities would be of other tokens, or shared among more."""
+    found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
+    if found != needed:
+        raise InputError(
+            f"a ref_model with embeddings for the policy's {needed[1]} tokens",
+            f"one for {found[1]} tokens",
+            "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
+        )
