@@ -7,12 +7,12 @@ import warnings
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import set_seed
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
+from trl_rewards_plugin.ppo.checks.saved_model import tried_weights
+from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 # What these do, beyond layers of their own, lies in PeftModel.forward or in calls between the steps of an own loop.
@@ -21,7 +21,6 @@ _NEED_MORE = {
     "POLY": "its forward pass takes task_ids",
     "XLORA": "its adapters are mixed by a further forward pass",
 }
-_TRIED_TOKENS = 8
 
 
 def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
@@ -82,17 +81,8 @@ def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.filterwarnings("ignore", message="Careful, disabling adapter layers")  # that is found out here
             with cast(Any, policy).disable_adapter():
-                off = _tried_weights(core, rules)
-        on = _tried_weights(core, rules)
+                off = tried_weights(core, rules)
+        on = tried_weights(core, rules)
     finally:
         core.train(was_training)
     return not off.requires_grad and torch.allclose(on, off, atol=1e-5, rtol=1e-5)
-
-
-def _tried_weights(core: Any, rules: TokenRules) -> Tensor:
-    """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
-    device, size = core.device, core.get_output_embeddings().weight.shape[0]
-    ids = torch.linspace(0, size - 1, min(size, _TRIED_TOKENS), device=device).long().unsqueeze(0)
-    prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
-    log_weights, _ = teacher_forced(core, prompt, ids.flip(1), rules)
-    return log_weights

@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
+from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
 from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -65,6 +66,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module."""
     core = bare_model(policy)
+    freeze_what_is_not_saved(core)
     check_something_learns(policy)
     learning = trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
