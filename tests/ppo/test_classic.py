@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import AutoTokenizer
 
+from tests.ppo.architectures.architecture_table import tokenizer_for
 from tests.ppo.architectures.test_families import BY_NAME, exact_first_token, p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
@@ -132,8 +132,7 @@ def test_first_tokens_of_a_padded_batch_are_drawn_from_the_exact_softmax(folders
     """Pearson's test; 3,000 draws a prompt also tell one prompt's distribution from the other's."""
     model = BY_NAME[family].build()
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", temperature=1.5)
-    tokenizer = AutoTokenizer.from_pretrained(folders["bart"])  # which reads and writes nothing here
-    trainer = Seq2SeqPPOTrainer(model, reward, args, processing_class=tokenizer)
+    trainer = Seq2SeqPPOTrainer(model, reward, args, processing_class=tokenizer_for(model))
     queries = [torch.tensor([5, 6, trainer.rules.eos_ids[0]]), torch.arange(8, 20)]
     draws = 3000
     drawn = trainer.generate(queries * draws, batch_size=500, max_new_tokens=1)

@@ -3,7 +3,6 @@
 Leaves out: LoRA by flags (recipes/adapters.py), and how an adapter is resumed (checkpoints/state.py).
 """
 
-import warnings
 from typing import Any, cast
 
 import torch
@@ -74,14 +73,14 @@ def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
     changed the weights below it (PiSSA, OLoRA), or where weights below it are trained along (`bias="all"`). Tried on a
     prompt of a few tokens.
     """
+    if any(getattr(config, "bias", "none") != "none" for config in cast(Any, policy).peft_config.values()):
+        return False  # and peft warns of every switching off
     core = bare_model(policy)
     was_training = core.training
     core.eval()
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.filterwarnings("ignore", message="Careful, disabling adapter layers")  # that is found out here
-            with cast(Any, policy).disable_adapter():
-                off = tried_weights(core, rules)
+        with torch.enable_grad(), cast(Any, policy).disable_adapter():
+            off = tried_weights(core, rules)
         on = tried_weights(core, rules)
     finally:
         core.train(was_training)
