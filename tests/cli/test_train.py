@@ -181,3 +181,10 @@ def test_input_errors_of_the_reward_pass_through(tiny_run, tmp_path):
     recipe, _ = build("--model", tiny_run.model, "--reward", str(path), "--output_dir", str(tmp_path / "run"))
     with pytest.raises(InputError):
         recipe.run()
+
+
+@pytest.mark.parametrize("flag", [["--lora_r", "16"], ["--lora_alpha", "8"], ["--lora_target_modules", "q", "v"]])
+def test_settings_of_an_adapter_without_one_are_refused(flag):
+    with pytest.raises(InputError, match="--use_peft") as caught:
+        build(*flag)
+    assert caught.value.found.startswith(flag[0])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import AutoTokenizer
 
+from tests.ppo.architectures.architecture_table import tokenizer_for
 from tests.ppo.architectures.test_families import BY_NAME, exact_first_token, p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
@@ -132,8 +132,7 @@ def test_first_tokens_of_a_padded_batch_are_drawn_from_the_exact_softmax(folders
     """Pearson's test; 3,000 draws a prompt also tell one prompt's distribution from the other's."""
     model = BY_NAME[family].build()
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", temperature=1.5)
-    tokenizer = AutoTokenizer.from_pretrained(folders["bart"])  # which reads and writes nothing here
-    trainer = Seq2SeqPPOTrainer(model, reward, args, processing_class=tokenizer)
+    trainer = Seq2SeqPPOTrainer(model, reward, args, processing_class=tokenizer_for(model))
     queries = [torch.tensor([5, 6, trainer.rules.eos_ids[0]]), torch.arange(8, 20)]
     draws = 3000
     drawn = trainer.generate(queries * draws, batch_size=500, max_new_tokens=1)
@@ -263,3 +262,29 @@ def test_a_step_takes_the_penalty_for_a_missing_eos_as_train_does(folders, tmp_p
     assert stats["ppo/mean_scores"] == pytest.approx(rollout.scores.mean().item(), abs=1e-6)
     for name, value in trained.model.state_dict().items():
         torch.testing.assert_close(own.model.state_dict()[name], value, atol=1e-5, rtol=0)
+
+
+def test_with_several_generations_the_loader_repeats_prompts_and_kl_is_0_before_the_first_update(folders, tmp_path):
+    settings = {"advantage_estimator": "rloo", "num_generations": 2, "num_ppo_epochs": 1, "num_mini_batches": 1}
+    trainer = make_trainer(folders["t5"], tmp_path, rows=4, **settings)
+    batches = list(trainer.dataloader)
+    assert [batch["row"][0::2] == batch["row"][1::2] for batch in batches] == [True, True]
+    assert sorted(row for batch in batches for row in batch["row"]) == [0, 0, 1, 1, 2, 2, 3, 3]
+    queries = batches[0]["input_ids"]
+    stats = trainer.step(queries, trainer.generate(queries), [0.0, 1.0, 2.0, 3.0])
+    assert abs(stats["objective/kl"]) < 1e-4
+
+
+@pytest.mark.parametrize("order", [(0, 1, 0, 1), (0, 1, 2, 3), (0, 0, 0, 1)])
+def test_responses_in_a_group_must_be_to_one_prompt(folders, tmp_path, order):
+    trainer = make_trainer(folders["t5"], tmp_path, advantage_estimator="rloo", num_generations=2)
+    prompts = [torch.tensor([5 + place, 6, 1]) for place in range(4)]
+    queries = [prompts[place] for place in order]
+    with pytest.raises(InputError, match="another query at"):
+        trainer.step(queries, trainer.generate(queries), [0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}, {"per_device_train_batch_size": 6}])
+def test_a_data_set_smaller_than_a_batch_is_refused_and_yields_no_empty_loop(folders, tmp_path, settings):
+    with pytest.raises(InputError, match="at least one rollout of prompts"):
+        make_trainer(folders["t5"], tmp_path, rows=3, **settings)

@@ -80,7 +80,7 @@ def test_each_prompt_is_encoded_once_for_all_its_samples_and_the_policy_is_not_r
 def test_in_bfloat16_the_kl_to_itself_is_0_too(loaded, tmp_path, family):
     """Sampler and scorer differ there, so both sides of the ratio are scored alike."""
     model = AutoModelForSeq2SeqLM.from_pretrained(family(tmp_path), dtype=torch.bfloat16).eval()
-    rules = rules_for(model, loaded[2])
+    rules = rules_for(model, loaded[2], loaded[1])
 
     def itself(prompts, responses):
         return score_responses(model, prompts, responses, rules, sliced=True)[0]

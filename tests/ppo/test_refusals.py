@@ -115,7 +115,12 @@ def refused(call):
             "divisors of 8",
         ),
         (lambda: config(vf_coef=-1.0), "vf_coef 0 or more", "vf_coef=-1.0", "change vf_coef"),
-        (lambda: config(kl_horizon=4), "one rollout's episodes", "kl_horizon=4", "change kl_horizon"),
+        (
+            lambda: config(kl_horizon=4, adaptive_kl=True),
+            "one rollout's episodes",
+            "kl_horizon=4",
+            "change kl_horizon",
+        ),
         (lambda: config(reward_weights=[float("nan")]), "finite numbers", "[nan]", "change reward_weights"),
         (lambda: config(max_steps=3, total_episodes=9), "both say when to stop", "max_steps=3", "change max_steps"),
         (lambda: config(generation_kwargs="top_k"), "generation_kwargs as a mapping", "'top_k'", "write for example"),

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.runs.checkpoints import find_checkpoint, seal
+from trl_rewards_plugin.runs.checkpoints import damage, find_checkpoint, seal
 
 
 def test_the_last_whole_checkpoint_is_found(tmp_path):
@@ -24,3 +26,34 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
         find_checkpoint(tmp_path / "empty", True)
     with pytest.raises(InputError, match="check the path"):
         find_checkpoint(tmp_path / "empty", "nowhere")
+
+
+STATE = {"kl_coef": 0.05, "episodes": 8, "epoch_scores": [1.5, 8], "seconds": 2.5, "alarms": {}, "metrics": [{}]}
+
+
+def sealed(folder):
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text('{"global_step": 4}')
+    (folder / "optimizer.pt").write_bytes(b"state")
+    seal(folder, {**STATE, "rewards": [{}]})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ppo_state.json", "trainer_state.json", "optimizer.pt"])
+def test_no_flipped_bit_of_a_checkpoint_is_accepted(tmp_path, name):
+    folder = sealed(tmp_path / "checkpoint-4")
+    assert damage(folder) is None
+    good = (folder / name).read_bytes()
+    for place in range(len(good)):
+        changed = bytearray(good)
+        changed[place] ^= 1 << place % 8
+        (folder / name).write_bytes(bytes(changed))
+        assert damage(folder) is not None, (place, changed[place])
+
+
+def test_a_checkpoint_of_an_earlier_version_without_a_checksum_of_its_state_is_still_whole(tmp_path):
+    folder = sealed(tmp_path / "checkpoint-4")
+    state = json.loads((folder / "ppo_state.json").read_text())
+    del state["checksum"]
+    (folder / "ppo_state.json").write_text(json.dumps(state))
+    assert damage(folder) is None

@@ -68,8 +68,10 @@ class TrainArguments:
     prompt_prefix: str | None = _option(None, "Prepended to every text. Unset: the preset's.")
     dry_run: bool = _option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = _option(False, "Train a LoRA adapter and freeze the model's own weights.")
-    lora_r: int = _option(16, "Rank of the LoRA adapter.")
-    lora_alpha: int = _option(32, "Scale of the LoRA adapter: its updates are multiplied by lora_alpha / lora_r.")
+    lora_r: int | None = _option(None, "Rank of the LoRA adapter. Unset: 16.")
+    lora_alpha: int | None = _option(
+        None, "Scale of the LoRA adapter: its updates are multiplied by lora_alpha / lora_r. Unset: 32."
+    )
     lora_target_modules: list[str] | None = field(
         default=None, metadata={"help": "Modules that get an adapter. Unset: peft's default for the architecture."}
     )
@@ -118,8 +120,18 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     train = TrainArguments(**own)
     shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
     if train.use_peft:
-        shared["peft_config"] = lora_config(train.lora_r, train.lora_alpha, train.lora_target_modules)
+        shared["peft_config"] = lora_config(train.lora_r or 16, train.lora_alpha or 32, train.lora_target_modules)
+    else:
+        _check_no_lora(train)
     return Seq2SeqPPO.from_preset(train.preset, args=Seq2SeqPPOConfig(**values), **shared), train
+
+
+def _check_no_lora(train: TrainArguments) -> None:
+    """Refuses settings of an adapter where none is asked for: the whole model would be trained."""
+    for name in ("lora_r", "lora_alpha", "lora_target_modules"):
+        value = getattr(train, name)
+        if value is not None:
+            raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", "add --use_peft, or leave it out")
 
 
 def _check_trl() -> None:

@@ -74,12 +74,15 @@ class ClassicLoop:
         self.args: Seq2SeqPPOConfig = trainer.args
         self.rules: TokenRules = trainer.rules
         self._dataloader: DataLoader[Any] | None = None
+        self._prepared = False
+        self._optimizer: Any = None
 
     @property
     def dataloader(self) -> DataLoader[Any]:
         """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
 
-        `input_ids` are 1-D tensors without padding, `query` the texts, and every column of the data set is there.
+        With `num_generations` each prompt is there so many times, side by side, as `step` wants them. `input_ids` are
+        1-D tensors without padding, `query` the texts, and every column of the data set is there.
         """
         trainer = self.trainer
         if trainer.train_dataset is None:
@@ -88,7 +91,7 @@ class ClassicLoop:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             loader: DataLoader[Any] = DataLoader(
                 trainer.train_dataset,
-                batch_size=self.args.local_batch_size,
+                batch_size=self.args.local_batch_size // self.args.num_generations,
                 shuffle=True,
                 generator=torch.Generator().manual_seed(seed),
                 collate_fn=self._queries,
@@ -99,6 +102,7 @@ class ClassicLoop:
 
     def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         trainer = self.trainer
+        rows = [row for row in rows for _ in range(self.args.num_generations)]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         texts = [prompt_text(prompt, trainer.processing_class) for prompt in columns["prompt"]]
         limit = prompt_limit(trainer.policy_model, self.args)
@@ -203,7 +207,10 @@ class ClassicLoop:
         ]
         recorded = time.perf_counter()
         model = trainer.model_wrapped
-        found = trainer.update(join_rollouts(parts, self.rules.pad_id), model)
+        rollout = join_rollouts(parts, self.rules.pad_id)
+        trainer.before_update(rollout)
+        found = trainer.update(rollout, model)
+        trainer.after_update()
         trainer.framework(model).step()  # the last one, which the Trainer would take
         trainer.run_log.drop_metrics()  # the caller has them
         rate = trainer.lr_scheduler.get_last_lr()[0]
@@ -233,6 +240,7 @@ class ClassicLoop:
                 "pass each query num_generations times",
             )
         check_tensors("queries", queries)
+        self._check_groups(queries)
         plain = [response.reshape(-1) for response in responses if isinstance(response, Tensor)]
         check_tensors("responses", plain if len(plain) == len(responses) else responses)
         numbers = [float(score) for score in scores]
@@ -240,6 +248,18 @@ class ClassicLoop:
         if wrong:
             raise InputError("finite scores", f"{wrong[0]} at {numbers.index(wrong[0])}", "leave such rows out")
         return list(queries), [self._without_start(row) for row in plain], numbers
+
+    def _check_groups(self, queries: Sequence[Tensor]) -> None:
+        """Refuses responses of which `num_generations` in a row are not to one prompt."""
+        copies = self.args.num_generations
+        for place, query in enumerate(queries):
+            first = queries[place - place % copies]
+            if not torch.equal(query.cpu(), first.cpu()):
+                raise InputError(
+                    f"responses in groups of num_generations={copies}, one prompt's side by side",
+                    f"another query at {place} than at {place - place % copies}",
+                    "pass each query num_generations times, as trainer.dataloader yields them",
+                )
 
     def _without_start(self, response: Tensor) -> Tensor:
         """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
@@ -274,8 +294,14 @@ class ClassicLoop:
     def prepare(self) -> None:
         """Model, optimizer and schedule, as the Trainer makes them in `train()`; once."""
         trainer = self.trainer
-        if trainer.optimizer is not None:
+        if self._prepared and trainer.optimizer is self._optimizer:
             return
+        if trainer.state.global_step > 0:
+            raise InputError(
+                "step() in a trainer whose steps are all its own",
+                "step() after train(), whose schedule has come to its end",
+                "make a new trainer with model=trainer.policy_model",
+            )
         constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")
         if self.args.max_steps <= 0 and not constant:
             raise InputError(
@@ -287,6 +313,7 @@ class ClassicLoop:
         align_special_tokens(trainer.model, trainer.processing_class)
         trainer.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
         trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+        self._prepared, self._optimizer = True, trainer.optimizer
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
         """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checks.inherited_settings import check_accelerator, check_inherited, check_metric
 from trl_rewards_plugin.ppo.config_rules import (
     AT_LEAST_1,
     FRACTION,
@@ -189,9 +190,12 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 and torch.cuda.is_bf16_supported(including_emulation=False)
             )
         check_fields(self, Seq2SeqPPOConfig)
+        check_inherited(self)
         if self.whiten_advantages is None:
             self.whiten_advantages = ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
+        check_accelerator(self)
+        check_metric(self)
         self._check_sizes()
         self._check_estimator()
         for name in ("generation_kwargs", "eval_generation_kwargs"):
@@ -205,7 +209,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
         batch = self.per_device_train_batch_size
         check(self, "per_device_train_batch_size", batch >= 1, "at least 1")
         check(self, "min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length")
-        check(self, "kl_horizon", self.kl_horizon >= self.batch_size, "of at least one rollout's episodes")
+        check(self, "learning_rate", self.learning_rate >= 0, "0 or more")
+        check(self, "num_train_epochs", self.num_train_epochs > 0, "above 0")
+        check(self, "max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset")
+        horizon = not self.adaptive_kl or self.kl_horizon >= self.batch_size
+        check(self, "kl_horizon", horizon, "of at least one rollout's episodes")
+        teaches = self.reward_weights is None or any(self.reward_weights)
+        check(self, "reward_weights", teaches, "of which at least one is not 0")
         only_one = self.max_steps <= 0 or self.total_episodes is None
         check(self, "max_steps", only_one, "unset where total_episodes is given: both say when to stop")
         divides = batch % self.num_generations == 0

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.limits import positions
+from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -55,13 +56,21 @@ def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
     return min(args.max_prompt_length, positions(bare_model(model)).encoder or args.max_prompt_length)
 
 
-def rules_for(model: nn.Module, args: Seq2SeqPPOConfig) -> TokenRules:
-    """The token rules of a model under a config."""
+def rules_for(
+    model: nn.Module, args: Seq2SeqPPOConfig, processing_class: PreTrainedTokenizerBase | None = None
+) -> TokenRules:
+    """The token rules of a model under a config.
+
+    Args:
+        processing_class: the model's; ids that it does not have are not sampled.
+    """
+    core = bare_model(model)
+    unknown = () if processing_class is None else unknown_ids(core, processing_class)
     return token_rules(
-        bare_model(model),
+        core,
         temperature=args.temperature,
         min_new_tokens=args.min_new_tokens,
-        suppressed=tuple(args.suppress_tokens or ()),
+        suppressed=(*(args.suppress_tokens or ()), *unknown),
     )
 
 
@@ -93,7 +102,7 @@ def decode_prompts(
         calls: run the forward passes; made for the model if left out.
     """
     calls = calls or static_calls(args, model)
-    rules, limit = rules_for(model, args), prompt_limit(model, args)
+    rules, limit = rules_for(model, args, processing_class), prompt_limit(model, args)
     core = bare_model(model)
     texts: list[str] = []
     ids: list[list[int]] = []

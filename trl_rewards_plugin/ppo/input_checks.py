@@ -96,6 +96,19 @@ def check_reference(ref_model: Any, policy: nn.Module) -> None:
     check_seq2seq_model(ref_model)
     if bare_model(ref_model) is bare_model(policy):
         raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
+    check_no_shared_weights(ref_model, "ref_model", policy)
+
+
+def check_no_shared_weights(model: nn.Module, role: str, policy: nn.Module) -> None:
+    """Refuses a further model that holds tensors of the policy: it would be frozen, or would move, with it."""
+    own = {parameter.data_ptr() for parameter in policy.parameters()} - {0}  # 0: without memory of their own
+    shared = [name for name, parameter in model.named_parameters() if parameter.data_ptr() in own]
+    if shared:
+        raise InputError(
+            f"a {role} with weights of its own",
+            f"one that shares {shared[0]} and {len(shared) - 1} others with the policy",
+            "pass copy.deepcopy(model), or load it again by from_pretrained",
+        )
 
 
 def check_trained_dtype(model: nn.Module) -> None:

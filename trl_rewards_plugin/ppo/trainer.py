@@ -68,8 +68,8 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         train_dataset: rows with a column "prompt", text or conversation; further columns reach the rewards.
         eval_dataset: likewise, for `evaluate()`.
         processing_class: the tokenizer; loaded from `model`'s name if left out.
-        ref_model: frozen reference of the KL penalty; a copy of the starting model if left out, and the model with
-            its adapter off where `peft_config` is given.
+        ref_model: frozen reference of the KL penalty. If left out, the model that the run starts from: a copy, or the
+            model with its adapter off where `peft_config` is given and that is the same.
         value_model: Hub id, folder or `PreTrainedModel` of an encoder-decoder for the critic; the value head sits on
             the policy's own decoder if left out.
         callbacks, optimizers: as in `transformers.Trainer`.
@@ -101,12 +101,13 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
 
         load_unsharded()
         policy, processing_class = load_policy(model, processing_class)
-        self.rules = rules_for(policy, args)
+        self.rules = rules_for(policy, args, processing_class)
         self.calls = static_calls(args, policy)
         check_architecture(bare_model(policy), args, self.rules)
         # A frozen encoder is the reference's too, where the reference is made from the policy.
-        self._shares_encoder = args.frozen_encoder and ref_model is None
-        policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config)
+        self._own_reference = ref_model is None
+        self._shares_encoder = args.frozen_encoder and self._own_reference
+        policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config, args.seed, self.rules)
         self._reference_sliced = head_is_whole(bare_model(self.ref_model or policy), self.rules)
         wrapped = add_value_head(policy, value_model, args, self.rules)
         with unchanged_use_cache(wrapped.config):
@@ -165,7 +166,9 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             return torch.zeros((), device=self.args.device)
         rollout = join_rollouts(self._parts, self.rules.pad_id)
         self._parts = []
+        self.before_update(rollout)
         stats = self.update(rollout, model)
+        self.after_update()
         return torch.tensor(stats["loss/total_avg"], device=self.args.device)
 
     @torch.no_grad()
@@ -295,7 +298,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
-        if args.adaptive_kl:
+        if args.adaptive_kl and not context.critic_only:
             mean_kl = gather(kl.sum(1)).mean().item()
             self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, len(scores), args.kl_horizon)
         return stats

@@ -10,29 +10,50 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import TrainerControl
 from transformers import trainer as transformers_trainer
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.checks.first_update import check_same_start
+from trl_rewards_plugin.ppo.checks.inherited_settings import WithoutRefusedMethods
+from trl_rewards_plugin.ppo.checks.trainable import add_to_optimizer, check_gradients_arrive, log_what_learns
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.monitoring.progress import RolloutProgressCallback
+from trl_rewards_plugin.ppo.rollout import Rollout
 
 
-class RolloutTrainer(RestartableTrainer):
+class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
     """A Trainer whose every step is one rollout."""
 
     args: Seq2SeqPPOConfig
     control: TrainerControl
+    _own_reference = False  # made from the policy, not passed by the user
+    _has_learned = False
+    _gradients_seen = False
+
+    def before_update(self, rollout: Rollout) -> None:
+        """Refuses the first update of a policy that its reference was not made from."""
+        if self._own_reference and not self._has_learned and self._resumed_from is None:
+            in_bfloat16 = self.args.bf16 or self._wrapped.core.dtype == torch.bfloat16
+            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32)
+        self._has_learned = True
+
+    def after_update(self) -> None:
+        """Stops a run in which a part that should learn got no gradient; before the last optimizer step."""
+        if not self._gradients_seen and self.state.global_step >= self.args.critic_warmup_steps:
+            self._gradients_seen = check_gradients_arrive(self._wrapped)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The Trainer's sampler, over as many prompts an epoch as make whole rollouts."""
         sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, RandomSampler):
+        if isinstance(sampler, RandomSampler | SequentialSampler):
             whole = self.args.prompts_per_rollout
-            rows = len(sampler.data_source) // whole * whole
-            sampler = RandomSampler(sampler.data_source, num_samples=rows)
+            rows = len(sampler) // whole * whole
+            if isinstance(sampler, RandomSampler):
+                return RandomSampler(sampler.data_source, num_samples=rows)
+            return SequentialSampler(range(rows))
         return sampler
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -44,10 +65,14 @@ class RolloutTrainer(RestartableTrainer):
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with the critic in a group of its own where it has its own learning rate."""
         is_new, rate = self.optimizer is None, self.args.critic_learning_rate
+        self._made_optimizer |= is_new
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
         if is_new and rate is not None:
             critic = [p for part in self._wrapped.critic_parts().values() for p in part.parameters()]
             _split_group(optimizer, critic, rate)
+        elif not is_new and not self._trainer_loads and not self._has_learned:
+            add_to_optimizer(optimizer, self._wrapped, rate)
+        log_what_learns(self._wrapped)
         return optimizer
 
     def _use_progress_bar(self) -> None:

@@ -76,7 +76,7 @@ def best_of_n(
     check_seq2seq_model(model)
     scorer = as_scorer(reward)
     policy, processing_class = load_policy(model, processing_class)
-    check_architecture(bare_model(policy), args, rules_for(policy, args))
+    check_architecture(bare_model(policy), args, rules_for(policy, args, processing_class))
     if named:  # a loaded model stays as it is, where it is
         make_deterministic(policy)
         policy.to(args.device)

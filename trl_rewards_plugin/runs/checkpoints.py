@@ -21,6 +21,9 @@ from trl_rewards_plugin.runs.layout import CARD, CHECKPOINTS, RUN_STATE, TRAINER
 from trl_rewards_plugin.runs.writing import flush, write_text
 
 _REPLACED = "replaced-"
+_CHECKSUM = ', "checksum": '
+# The keys of a state without a checksum, as versions up to 0.1 wrote it.
+_UNSIGNED = {"kl_coef", "episodes", "epoch_scores", "seconds", "alarms", "metrics", "rewards", "number", "files"}
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ def seal(folder: Path, state: dict[str, Any], number: int = 1) -> None:
     # The card is no part of the state; it may be written again once the folder is whole.
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (RUN_STATE, CARD))
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
-    write_text(folder / RUN_STATE, json.dumps({**state, "number": number, "files": files}))
+    write_text(folder / RUN_STATE, _signed(json.dumps({**state, "number": number, "files": files})))
     for path in (*paths, *(path for path in folder.rglob("*") if path.is_dir()), folder):
         flush(path)
 
@@ -96,9 +99,22 @@ def _number(folder: Path) -> int:
         return 0
 
 
+def _signed(text: str) -> str:
+    """A JSON object with the checksum of its text as its last entry."""
+    return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode('utf-8'))}}}"
+
+
 def _state(folder: Path) -> dict[str, Any]:
-    """What `seal` wrote."""
-    state: dict[str, Any] = json.loads((folder / RUN_STATE).read_text(encoding="utf-8"))
+    """What `seal` wrote.
+
+    Raises:
+        ValueError: its checksum differs. Checkpoints of earlier versions have none, and no key that is not known.
+    """
+    text = (folder / RUN_STATE).read_text(encoding="utf-8")
+    state: dict[str, Any] = json.loads(text)
+    body = text.rpartition(_CHECKSUM)[0] + "}"
+    if state.keys() != _UNSIGNED and text != _signed(body):
+        raise ValueError("its checksum differs")
     return state
 
 
@@ -109,17 +125,13 @@ def damage(folder: Path) -> str | None:
     try:
         files = {name: (int(size), int(checksum)) for name, (size, checksum) in _state(folder)["files"].items()}
     except _UNREADABLE as error:
-        return f"{RUN_STATE}, which is written last, is missing or cannot be read ({type(error).__name__})"
+        reason = "its checksum differs" if type(error) is ValueError else type(error).__name__
+        return f"{RUN_STATE}, which is written last, is missing or cannot be read ({reason})"
     for name, (size, checksum) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if name.endswith(".json"):  # may have been edited by hand
-            try:
-                json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                return f"{name} is not JSON"
-        elif path.stat().st_size != size:
+        if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
         elif _checksum(path) != checksum:
             return f"{name} is not what was saved: its checksum differs"

@@ -21,6 +21,7 @@ from trl_rewards_plugin.cards.callback import create_model_card
 from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints.state import (
     RunState,
+    check_fingerprint,
     load_critic,
     load_run_state,
     mark_untied_embeddings,
@@ -30,8 +31,10 @@ from trl_rewards_plugin.ppo.checkpoints.state import (
     reward_states,
     save_critic,
 )
+from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
 from trl_rewards_plugin.ppo.distributed import check_sharding
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.runs.checkpoints import (
     checkpoints,
     find_checkpoint,
@@ -51,11 +54,13 @@ class RestartableTrainer(Trainer):
     """A `transformers.Trainer` whose checkpoints are whole or absent and hold all that the next rollout depends on."""
 
     processing_class: PreTrainedTokenizerBase
+    rules: TokenRules
     reward_funcs: list[Callable[..., Any]]
     _checkpointing = False
     _resumed_from: Path | None = None
     _seconds_before = 0.0  # of training, up to the checkpoint that this run resumes
     _began: float | None = None  # while it trains
+    _made_optimizer = False  # and was not passed one
 
     @property
     def policy_model(self) -> nn.Module:
@@ -101,6 +106,9 @@ class RestartableTrainer(Trainer):
     def _train_as_only_writer(
         self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
+        if self._made_optimizer:  # of an earlier run, whose state the next one must not begin with
+            self.optimizer = self.lr_scheduler = None
+        self._seconds_before = 0.0
         if self.args.should_save:
             remove_unfinished(output_dir)
         folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
@@ -167,6 +175,11 @@ class RestartableTrainer(Trainer):
         """Loads policy and critic in place."""
         load_critic(folder, self._wrapped)
         restore_policy(self.policy_model, folder)
+        check_fingerprint(folder, self._fingerprint())
+
+    def _fingerprint(self) -> list[float]:
+        """The policy's largest log-weight at each token of a prompt."""
+        return fingerprint(self.policy_model, self.rules).amax(1).tolist()
 
     # ---- Saving ----
 
@@ -196,7 +209,8 @@ class RestartableTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process has written its own random state
         if self.args.should_save:
             self.state.save_to_json(str(unfinished / TRAINER_STATE))
-            seal(unfinished, dataclasses.asdict(state), next_number(output_dir))
+            known = {} if self._trainer_loads else {"fingerprint": self._fingerprint()}
+            seal(unfinished, {**dataclasses.asdict(state), **known}, next_number(output_dir))
             publish(unfinished, folder)
             rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})
             remove_unfinished(output_dir)
@@ -221,6 +235,16 @@ class RestartableTrainer(Trainer):
         self.processing_class.save_pretrained(folder)
         if self._checkpointing:
             save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes model and tokenizer, as `transformers.Trainer.save_model`, and reads them again.
+
+        Raises:
+            InputError: the saved model is not the trained one. The files stay.
+        """
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and not _internal_call and not self._trainer_loads:
+            check_saved(Path(output_dir or cast(str, self.args.output_dir)), self.policy_model, self.rules)
 
     # ---- The Hub ----
 

@@ -63,6 +63,26 @@ def load_run_state(folder: Path) -> RunState:
     return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
 
 
+def check_fingerprint(folder: Path, found: list[float]) -> None:
+    """Refuses a resume whose policy is not the one that was saved, though all of its saved weights were loaded.
+
+    The weights below an adapter are not saved: another base model, or another random decomposition of it, shows here.
+    Checkpoints of earlier versions have no fingerprint.
+
+    Raises:
+        InputError: the policy scores a prompt differently than it did.
+    """
+    saved = read_json(folder / RUN_STATE).get("fingerprint", found)
+    # Relative to the size of logits in lower precision, and on another device than the one that saved it.
+    gap = max(abs(before - now) / max(1, abs(before)) for before, now in zip(saved, found, strict=True))
+    if not gap <= 0.05:
+        raise InputError(
+            f"the policy that {folder} was saved from",
+            f"one whose logits on a prompt differ by up to {gap:.0%}",
+            "resume with the model, peft_config, seed, temperature and suppress_tokens that the run began with",
+        )
+
+
 def policy_state(wrapped: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The policy's own part of a gathered state of policy and critic, under its own names, tied tensors once."""
     ties = dict(wrapped.named_parameters(remove_duplicate=False)).keys() - dict(wrapped.named_parameters()).keys()
@@ -85,14 +105,59 @@ def load_critic(folder: Path, wrapped: nn.Module) -> None:
 def restore_policy(policy: nn.Module, folder: Path) -> None:
     """Loads what `_save` wrote. The Trainer's own loader looks for its wrapper's names and only warns."""
     if hasattr(policy, "peft_config"):
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(policy, load_file(folder / "adapter_model.safetensors"))
+        _restore_adapter(policy, folder)
         return
     saved = {}
     for file in sorted(folder.glob("model*.safetensors")):
         saved.update(load_file(file))
     _load(policy, saved, folder)
+
+
+# Of an adapter's config, what may differ between the run that saved it and the one that resumes it.
+_NOT_THE_ADAPTER = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "lora_dropout",
+    "peft_version",
+    "revision",
+}
+
+
+def _restore_adapter(policy: Any, folder: Path) -> None:
+    """Loads an adapter in place, once it is found to be the one that the policy has.
+
+    Raises:
+        InputError: it adapts other modules, has other sizes, or another setting that its output depends on.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    saved = load_file(folder / "adapter_model.safetensors")
+    own = get_peft_model_state_dict(policy)
+    differing = sorted(saved.keys() ^ own.keys()) or [
+        name for name, value in saved.items() if value.shape != own[name].shape
+    ]
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    ours = json.loads(json.dumps(policy.active_peft_config.to_dict(), default=sorted))
+    differing += sorted(
+        name
+        for name in (config.keys() & ours.keys()) - _NOT_THE_ADAPTER
+        if not _same_setting(config[name], ours[name])
+    )
+    if differing:
+        raise InputError(
+            "a checkpoint of this adapter",
+            f"{folder}, which differs in {', '.join(differing[:3])}",
+            "resume with the peft_config that the run began with",
+        )
+    set_peft_model_state_dict(policy, saved)
+
+
+def _same_setting(saved: Any, own: Any) -> bool:
+    """Whether two values from JSON are equal, lists in any order (a set has none)."""
+    if isinstance(saved, list) and isinstance(own, list):
+        return sorted(map(str, saved)) == sorted(map(str, own))
+    return bool(saved == own)
 
 
 def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:

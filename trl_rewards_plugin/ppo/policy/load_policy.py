@@ -13,8 +13,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
+from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
+from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
+from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.input_checks import check_reference, check_trained_dtype
+from trl_rewards_plugin.ppo.input_checks import check_no_shared_weights, check_reference, check_trained_dtype
 from trl_rewards_plugin.ppo.policy.freezing import freeze
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
@@ -22,7 +26,7 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer; names are loaded in float32, whatever the checkpoint was stored in."""
+    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored."""
     name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
     if isinstance(model, str | os.PathLike):
         model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
@@ -30,6 +34,7 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
         if not name:
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
         processing_class = AutoTokenizer.from_pretrained(name)
+    agree_on_tokens(model, processing_class)
     return model, processing_class
 
 
@@ -45,6 +50,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
         value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
     if value_model is bare_model(policy):
         raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
+    check_no_shared_weights(value_model, "value_model", policy)
     check_trained_dtype(value_model)
     tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
     if tokens < needed:
@@ -60,7 +66,12 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module."""
     core = bare_model(policy)
+    freeze_what_is_not_saved(core)
+    check_something_learns(policy)
+    learning = trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
+    check_adapter_not_frozen(policy, learning)
+    check_something_learns(policy)
     return PolicyWithValueHead(
         policy,
         has_critic=args.has_critic,
@@ -71,20 +82,37 @@ def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules:
 
 
 def policy_and_reference(
-    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any
+    policy: Any, ref_model: PreTrainedModel | None, peft_config: Any, seed: int, rules: TokenRules
 ) -> tuple[Any, nn.Module | None]:
-    """The policy with dropout off, and the frozen reference (None: the policy without its new adapter)."""
-    if peft_config is not None:
-        from peft import get_peft_model
+    """The policy with dropout off, and the frozen reference: the given one, else the model that the run starts from.
 
-        policy = get_peft_model(policy, peft_config)
+    That is a copy; or None, where the policy without its new adapter is and stays the same.
+
+    Args:
+        seed: of an adapter's random initial weights.
+    """
+    if peft_config is not None:
+        policy = with_adapter(policy, peft_config, seed)
+    check_adapter(policy)
     check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
-    elif peft_config is None:
+        _check_reference_tokens(ref_model, policy)
+    elif peft_config is None or not starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
         ref_model.eval().requires_grad_(False)
     return policy, ref_model
+
+
+def _check_reference_tokens(ref_model: nn.Module, policy: nn.Module) -> None:
+    """Refuses a reference of another vocabulary: its probabilities would be of other tokens, or shared among more."""
+    found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
+    if found != needed:
+        raise InputError(
+            f"a ref_model with embeddings for the policy's {needed[1]} tokens",
+            f"one for {found[1]} tokens",
+            "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
+        )

@@ -62,6 +62,22 @@ def load_tokenizer(tokenizer: Any, source: str, revision: str | None) -> Any:
     return tokenizer
 
 
+def check_tokens(model: Any, tokenizer: Any, source: str) -> None:
+    """Refuses a tokenizer with tokens that the classifier has no embedding for.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
+    if largest >= rows:
+        raise InputError(
+            f"a tokenizer of the {rows} tokens that {source} has embeddings for",
+            f"one with token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})",
+            "pass the tokenizer that the classifier was trained with, or train it again after "
+            "model.resize_token_embeddings(len(tokenizer))",
+        )
+
+
 @contextmanager
 def _unsharded() -> Iterator[None]:
     """Within it ZeRO-3's config, which makes `from_pretrained` shard every model over the processes, is set aside.

@@ -19,7 +19,7 @@ from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
-from trl_rewards_plugin.rewards.inference.loading import load_classifier, load_tokenizer
+from trl_rewards_plugin.rewards.inference.loading import check_tokens, load_classifier, load_tokenizer
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
@@ -172,6 +172,7 @@ class SharedClassifier:
                 self._place = self._model.device
             if self._tokenizer is None:
                 self._tokenizer = load_tokenizer(self._tokenizer_source, self.model_id, self.revision)
+                check_tokens(self._model, self._tokenizer, self.model_id)
                 self._encoder = self._tokenizer
                 if self._tokenizer is self._tokenizer_source:
                     # Truncation is a setting of the object, which others who hold it may change meanwhile.

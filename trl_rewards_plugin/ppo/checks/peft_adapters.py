@@ -1,0 +1,87 @@
+"""Adapters: which ones PPO can train, and whether the policy without its own is the model that the run started from.
+
+Leaves out: LoRA by flags (recipes/adapters.py), and how an adapter is resumed (checkpoints/state.py).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.checks.saved_model import tried_weights
+from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+
+# What these do, beyond layers of their own, lies in PeftModel.forward or in calls between the steps of an own loop.
+_NEED_MORE = {
+    "ADALORA": "its ranks are reallocated by calls of update_and_allocate()",
+    "POLY": "its forward pass takes task_ids",
+    "XLORA": "its adapters are mixed by a further forward pass",
+}
+
+
+def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
+    """The policy in a new adapter, whose random weights depend on the seed alone.
+
+    Raises:
+        InputError: the policy has an adapter already, or the adapter is one that PPO cannot train.
+    """
+    from peft import PeftModel, get_peft_model
+
+    if isinstance(policy, PeftModel):
+        raise InputError(
+            "a model without an adapter, where peft_config gives it one",
+            f"a {type(policy).__name__} and a peft_config",
+            "leave peft_config out to train the adapter that is there, or pass model.merge_and_unload() after "
+            "requires_grad_(True)",
+        )
+    _check_type(peft_config)
+    set_seed(seed)
+    adapted: nn.Module = get_peft_model(policy, peft_config)
+    return adapted
+
+
+def check_adapter(policy: nn.Module) -> None:
+    """Refuses a `PeftModel` whose adapter PPO cannot train.
+
+    Raises:
+        InputError: names the kind of adapter.
+    """
+    for peft_config in getattr(policy, "peft_config", {}).values():
+        _check_type(peft_config)
+
+
+def _check_type(peft_config: Any) -> None:
+    kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type))
+    reason = _NEED_MORE.get(kind)
+    if peft_config.is_prompt_learning:
+        reason = "its virtual tokens lie outside of the encoder-decoder that samples and scores"
+    if reason is not None:
+        raise InputError(
+            "an adapter inside of the model's own layers, such as LoRA or IA3",
+            f"{type(peft_config).__name__} ({kind}): {reason}",
+            "pass peft.LoraConfig(task_type='SEQ_2_SEQ_LM', ...)",
+        )
+
+
+def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
+    """Whether the policy with its adapter switched off is, and stays, the model that the run starts from.
+
+    It is not where the adapter changes the model before it has learned anything (random initial weights), where it
+    changed the weights below it (PiSSA, OLoRA), or where weights below it are trained along (`bias="all"`). Tried on a
+    prompt of a few tokens.
+    """
+    if any(getattr(config, "bias", "none") != "none" for config in cast(Any, policy).peft_config.values()):
+        return False  # and peft warns of every switching off
+    core = bare_model(policy)
+    was_training = core.training
+    core.eval()
+    try:
+        with torch.enable_grad(), cast(Any, policy).disable_adapter():
+            off = tried_weights(core, rules)
+        on = tried_weights(core, rules)
+    finally:
+        core.train(was_training)
+    return not off.requires_grad and torch.allclose(on, off, atol=1e-5, rtol=1e-5)

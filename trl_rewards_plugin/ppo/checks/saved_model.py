@@ -1,0 +1,104 @@
+"""What is trained is what is saved: weights that a model does not save do not learn, and a save is read again.
+
+Leaves out: saving (checkpoints/), and files on the Hub.
+"""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+
+_TRIED_TOKENS = 8
+_logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module, rules: TokenRules) -> Tensor:
+    """Log-weights (T, V) of a model after a prompt of a few tokens, in evaluation mode: what tells models apart."""
+    core = bare_model(model)
+    was_training = core.training
+    core.eval()
+    try:
+        return tried_weights(core, rules)[0].cpu()
+    finally:
+        core.train(was_training)
+
+
+def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
+    """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
+    outputs: Any = core.get_output_embeddings()
+    ids = torch.linspace(0, len(outputs.weight) - 1, _TRIED_TOKENS, device=core.device).long().unsqueeze(0)
+    prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
+    return teacher_forced(core, prompt, ids.flip(1), rules)[0]
+
+
+def freeze_what_is_not_saved(model: PreTrainedModel) -> list[str]:
+    """Freezes the parameters that `_keys_to_ignore_on_save` names and that are saved under no other name.
+
+    Marian's sinusoidal positions, for one: computed anew by every load, so what they learned would be lost.
+
+    Returns:
+        The names of those that could learn before.
+    """
+    patterns = [str(pattern) for pattern in getattr(model, "_keys_to_ignore_on_save", None) or ()]
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    frozen = [
+        (parameter, own[0])
+        for parameter, own in names.items()
+        if parameter.requires_grad and all(any(re.search(pattern, name) for pattern in patterns) for name in own)
+    ]
+    for parameter, _ in frozen:
+        parameter.requires_grad_(False)
+    return [name for _, name in frozen]
+
+
+def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
+    """Loads what was saved and compares it with the policy on a prompt.
+
+    An adapter is loaded onto the model that its config names; where it names none, or one that cannot be loaded here,
+    there is nothing to compare.
+
+    Raises:
+        InputError: the two differ.
+    """
+    core = bare_model(policy)
+    if hasattr(policy, "peft_config"):
+        loaded = _with_saved_adapter(folder, core)
+        if loaded is None:
+            return
+    else:
+        loaded = type(core).from_pretrained(folder, dtype=core.dtype)
+    gap = (fingerprint(policy, rules) - fingerprint(loaded.to(core.device), rules)).nan_to_num().abs().max().item()
+    if gap > (1e-3 if core.dtype == torch.float32 else 0.1):
+        raise InputError(
+            f"the trained model in {folder}",
+            f"one whose logits on a prompt differ from it by up to {gap:.3g}",
+            "save the whole model: trainer.policy_model.merge_and_unload().save_pretrained(folder)"
+            if hasattr(policy, "peft_config")
+            else "report it with the model's name; trainer.policy_model.state_dict() holds the trained weights",
+        )
+
+
+def _with_saved_adapter(folder: Path, core: PreTrainedModel) -> nn.Module | None:
+    from peft import PeftModel
+
+    name = core.config._name_or_path
+    if not name:
+        return None
+    try:
+        base = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=core.dtype)
+    except OSError as error:
+        _logger.warning("the saved adapter is not compared with the trained one: %s cannot be loaded: %s", name, error)
+        return None
+    return PeftModel.from_pretrained(base, folder)
