@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.cards.callback import ModelCardCallback
-    from trl_rewards_plugin.cards.model_card import RewardModelCardData, generate_model_card
+    from trl_rewards_plugin.cards.card_data import RewardModelCardData
+    from trl_rewards_plugin.cards.folder_push import push_to_hub
+    from trl_rewards_plugin.cards.model_card import generate_model_card
     from trl_rewards_plugin.errors import InputError
     from trl_rewards_plugin.hub.failures import UploadError
-    from trl_rewards_plugin.hub.upload import push_to_hub
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
     from trl_rewards_plugin.recipes.best_of_n import BestOfN, best_of_n
@@ -59,7 +60,7 @@ _HOMES = {
     "ModelCardCallback": "cards.callback",
     "MultiClassifierReward": "rewards",
     "RepetitionReward": "rewards",
-    "RewardModelCardData": "cards.model_card",
+    "RewardModelCardData": "cards.card_data",
     "RewardScores": "rewards",
     "RewardStateCallback": "rewards",
     "RunResult": "recipes.seq2seq_ppo",
@@ -70,7 +71,7 @@ _HOMES = {
     "UploadError": "hub.failures",
     "best_of_n": "recipes.best_of_n",
     "generate_model_card": "cards.model_card",
-    "push_to_hub": "hub.upload",
+    "push_to_hub": "cards.folder_push",
 }
 
 

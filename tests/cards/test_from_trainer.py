@@ -25,19 +25,19 @@ def tiny_trainer(tmp_path, **more):
     )  # fmt: skip
 
 
-def test_a_trainer_tells_what_it_knows(tmp_path):
+def test_the_card_of_a_trainer_without_results(tmp_path):
     trainer = tiny_trainer(tmp_path)
     card = generate_model_card(trainer)
     assert front_matter(card)["base_model"] == "google/flan-t5-small"
-    assert "Trained in 1.5 minutes. Mean reward by epoch: 0.500." in card
+    assert "Trained in 1.5 minutes.\nMean reward by epoch: 0.500." in card
     assert "| 3 | 1.0000 |" in card
-    assert headings(card) == ["Use it", "How it was trained", "Limits", "Make it again", "Cite"]
+    assert headings(card) == ["Usage", "Training", "Limitations", "Reproduce", "Citation"]
     trainer.policy_model.config._name_or_path = str(tmp_path)
     assert "base_model" not in front_matter(generate_model_card(trainer))
     assert str(tmp_path) not in generate_model_card(trainer)
 
 
-def test_rewards_are_told_with_their_weights_and_without_paths(tmp_path):
+def test_rewards_have_their_weights_and_no_paths(tmp_path):
     def short(completions, **kwargs):
         return [0.0 for _ in completions]
 
@@ -59,7 +59,7 @@ def test_rewards_are_told_with_their_weights_and_without_paths(tmp_path):
     assert card_data_from_trainer(trainer).rewards == [{"name": "short", "weight": 1.0}]
 
 
-def test_a_combination_that_is_no_sum_is_told_as_what_it_is(tmp_path):
+def test_the_aggregation_of_a_combination_is_kept(tmp_path):
     def short(completions, **kwargs):
         return [0.0 for _ in completions]
 
@@ -76,7 +76,7 @@ def test_a_combination_that_is_no_sum_is_told_as_what_it_is(tmp_path):
     assert [(part["name"], part["weight"]) for part in data.rewards] == [("short_long", 0.5), ("short", 1.0)]
 
 
-def test_a_data_set_of_the_hub_is_known_by_its_files(tmp_path):
+def test_a_hub_data_set_is_recognized_by_its_files(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a"]})
     rows.info.download_checksums = {"hf://datasets/owner/texts@abc/data/train.parquet": {}}
     data = card_data_from_trainer(tiny_trainer(tmp_path, train_dataset=rows))
@@ -171,7 +171,7 @@ def test_a_run_of_trls_own_trainers_gets_a_card(tmp_path, monkeypatch, capsys, a
     assert found["tags"][:2] == ["trl", algorithm.lower()]
     assert found["license"] == "mit"
     assert "licence" not in card
-    assert f"trained further by {algorithm} with TRL" in card
+    assert f"fine-tuned with {algorithm} (TRL)" in card
     assert "| `learning_rate` | `0.0002` |" in card
     assert "Data: 8 prompts." in card
     assert trainer._paper["citation"].splitlines()[0] in card

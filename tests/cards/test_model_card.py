@@ -14,15 +14,12 @@ from tests.cards.test_markdown import HOSTILE
 from tests.hub.loopback import check_metadata
 from tests.recipes.test_before_after import make_metrics
 from trl_rewards_plugin.cards import metadata
-from trl_rewards_plugin.cards.model_card import (
-    RewardModelCardData,
-    generate_model_card,
-    render_model_card,
-    write_model_card,
-)
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.model_card import generate_model_card, write_model_card
 from trl_rewards_plugin.cards.preview import preview_html
-from trl_rewards_plugin.cards.stamp import is_untouched, unstamped
+from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.stamp import is_untouched, unstamped
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 
 ROW = {"source": "a | b", "before": "<b>", "after": "", "before_reward": 1.0, "after_reward": -0.5}
@@ -65,13 +62,14 @@ FULL = RewardModelCardData(
 # Numbers checked by hand against make_metrics() in tests/recipes/test_before_after.py.
 GOLDEN = """# model
 
-[google/flan-t5-small](https://huggingface.co/google/flan-t5-small), an encoder-decoder, trained further by PPO with \
-`trl_rewards_plugin` to write what text classifiers prefer.
+[google/flan-t5-small](https://huggingface.co/google/flan-t5-small), an encoder-decoder,
+fine-tuned with PPO \
+(`trl_rewards_plugin`) to write text that classifiers score highly.
 
-> **Reward 2.00 \N{RIGHTWARDS ARROW} 3.00** on 2 held-out prompts: a gain of **+1.00** (95 % interval 0.00 to +2.00), \
-KL 1.50 nats to the starting model.
+> **Reward 2.00 \N{RIGHTWARDS ARROW} 3.00** on 2 held-out prompts: a gain of **+1.00** (95% CI 0.00 to +2.00), at a \
+KL divergence of 1.50 nats from the starting model.
 
-## What it was taught to prefer
+## Training objective
 
 | Reward | Weight | Judge | Label | Score |
 | --- | ---: | --- | --- | --- |
@@ -80,7 +78,7 @@ KL 1.50 nats to the starting model.
 
 Reward of an output = 1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind.
 
-## Use it
+## Usage
 
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -94,7 +92,7 @@ output = model.generate(**inputs, max_new_tokens=32)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
 
-Or by the `text2text-generation` pipeline, which transformers 5 no longer has and `trl_rewards_plugin` gives back:
+Or with the `text2text-generation` pipeline, which transformers 5 removed and `trl_rewards_plugin` restores:
 
 ```python
 from trl_rewards_plugin.pipelines import text2text_pipeline
@@ -104,8 +102,8 @@ text = "summarize: Say this."
 print(pipe(text, max_new_tokens=32)[0]["generated_text"])
 ```
 
-Deployed as an Inference Endpoint (**Deploy** on the model's page), it answers over HTTP.
-`ENDPOINT_URL` is the address that the endpoint's page shows, `HF_TOKEN` a token of yours:
+Deployed as an Inference Endpoint (**Deploy** on the model page), it can be called over HTTP.
+Set `ENDPOINT_URL` to the URL on the endpoint's page and `HF_TOKEN` to your access token:
 
 ```python
 import json
@@ -118,13 +116,13 @@ request = urllib.request.Request(
     data=json.dumps({"inputs": text}).encode(),
     headers={"Authorization": f"Bearer {os.environ['HF_TOKEN']}", "Content-Type": "application/json"},
 )
-with urllib.request.urlopen(request) as answer:
-    print(json.load(answer))
+with urllib.request.urlopen(request) as response:
+    print(json.load(response))
 ```
 
-## What training changed
+## Results
 
-|  | Before | After | Gain | 95 % interval |
+|  | Before | After | Gain | 95% CI |
 | --- | ---: | ---: | ---: | ---: |
 | **reward** | 2.000 | 3.000 | +1.000 | 0.000 to +2.000 |
 | good | 2.000 | 3.000 | +1.000 | +1.000 to +1.000 |
@@ -133,43 +131,46 @@ with urllib.request.urlopen(request) as answer:
 | good, greedy | 2.000 | 3.000 | +1.000 |  |
 | kind, greedy | 0.000 | 0.000 | 0.000 |  |
 
-Means over 2 held-out prompts (all 2 rows of owner/held-out), decoded before and after with the same settings and \
-seed; sampled as in training unless it says greedy. Intervals: paired bootstrap over prompts. They cover the choice \
-of prompts, not the choice of training seed.
+Means over 2 held-out prompts (all 2 rows of owner/held-out), decoded before and after training with the same \
+settings and seed; sampled as in training unless marked greedy.
+Confidence intervals: paired bootstrap over prompts.
+They reflect the choice of prompts, not of the training seed.
 
-| What gaming the judges would break | Before | After |
+| Signs of reward hacking | Before | After |
 | --- | ---: | ---: |
-| ROUGE-L against the source (F1) | 0.500 | 0.500 |
+| ROUGE-L F1 against the source | 0.500 | 0.500 |
 | Length in words | 2.000 | 1.500 |
 | Share of distinct outputs | 1.000 | 1.000 |
-| Share that are not a copy of the whole input | 0.500 | 0.500 |
-| KL to the starting model (nats an output) | 0.000 | 1.500 |
+| Share of outputs that do not copy the whole input | 0.500 | 0.500 |
+| KL to the starting model (nats per response) | 0.000 | 1.500 |
 
-For scale: the sources' own sentences score 9.000, the best of 16 samples of the starting model 7.000.
+For comparison: the source sentences score 9.000, best-of-16 sampling from the starting model scores \
+7.000.
 
-## How it was trained
+## Training
 
 ![Mean training reward and KL to the starting model, by episode](reward_curve.png)
 
-64 episodes in 2 seconds on NVIDIA H100. Energy: 0.25 kWh, as CodeCarbon measured it. Mean reward by epoch: 0.250, \
-0.500.
+64 episodes in 2 seconds on NVIDIA H100.
+Energy: 0.25 kWh, measured by CodeCarbon.
+Mean reward by epoch: 0.250, 0.500.
 
-Algorithm: PPO ([Proximal Policy Optimization Algorithms](https://arxiv.org/abs/1707.06347)). Settings that are not \
-the default:
+Algorithm: PPO ([Proximal Policy Optimization Algorithms](https://arxiv.org/abs/1707.06347)).
+Non-default settings:
 
 | Setting | Value |
 | --- | --- |
 | `learning_rate` | `2e-05` |
 | `response_length` | `32` |
 
-Data: 1,000 prompts of [owner/texts](https://huggingface.co/datasets/owner/texts), each behind `summarize:`. They \
-look like these held-out ones:
+Data: 1,000 prompts from [owner/texts](https://huggingface.co/datasets/owner/texts), each prefixed with `summarize:`.
+Held-out examples:
 
 > summarize: Say this.
 
-## Outputs before and after
+## Sample outputs
 
-The first held-out prompt, sampled, with the reward of each output.
+The first held-out prompt, with sampled outputs and their rewards.
 
 | Source | Before | After | Change |
 | --- | --- | --- | ---: |
@@ -187,19 +188,20 @@ The first held-out prompt, sampled, with the reward of each output.
 | --- | --- | --- | ---: |
 | a &#124; b | &#60;b&#62; (+1.00) | (nothing) (\N{MINUS SIGN}0.50) | \N{MINUS SIGN}1.50 |
 
-## Limits
+## Limitations
 
-- It was taught what the judges above prefer, mistakes and biases included; a higher score is not proof of better text.
-- good reads the output alone and never the source: a fluent text that is bland, or about something else, can please \
-as well as a true one.
-- The rewards are added up, so a high score of one can pay for a low score of another.
-- Outputs are 25 % shorter than before.
-- The interval of the gain includes 0: these prompts do not show that training helped.
-- 1 of 2 held-out outputs score lower than before training.
-- Nothing here measures whether an output is true to its source beyond shared words.
-- One training run with one seed; other seeds end elsewhere.
+- The model learned to satisfy the judges above, including mistakes and biases; a higher score does not prove better \
+text.
+- good sees only the output, never the source: fluent text that is bland or off-topic can score as high as a faithful \
+one.
+- The rewards are summed, so a high score on one can make up for a low score on another.
+- Outputs are 25% shorter than before training.
+- The confidence interval of the gain includes 0: these prompts do not show that training helped.
+- 1 of 2 held-out outputs scores lower than before training.
+- Faithfulness to the source is measured by word overlap alone.
+- This is one training run with one seed; results vary across seeds.
 
-## Make it again
+## Reproduce
 
 With [config.yaml](config.yaml) from this repository:
 
@@ -207,7 +209,9 @@ With [config.yaml](config.yaml) from this repository:
 trl-rewards train --config config.yaml
 ```
 
-Seed 3. Made with trl 1.16.0. Source of `trl_rewards_plugin`: commit `0123abc`.
+Seed 3.
+Made with trl 1.16.0.
+Source of `trl_rewards_plugin`: commit `0123abc`.
 """
 
 
@@ -225,8 +229,8 @@ def headings(card):
 
 def test_the_whole_card():
     body = render_model_card(FULL).split("---\n", 2)[2].lstrip()
-    told, _, cited = unstamped(body).partition("\n## Cite\n")
-    assert told == GOLDEN
+    described, _, cited = unstamped(body).partition("\n## Citation\n")
+    assert described == GOLDEN
     assert cited.count("@article{schulman2017ppo") == cited.count("@software{vonwerra2020trl") == 1
 
 
@@ -272,9 +276,9 @@ def test_eval_results_are_for_data_of_the_hub():
     assert metadata.eval_results(dataclasses.replace(FULL, dataset="rows.jsonl")) is None
 
 
-def test_a_section_with_nothing_to_say_is_left_out():
+def test_empty_sections_are_left_out():
     card = render_model_card(RewardModelCardData(model_name="model"))
-    assert headings(card) == ["Use it", "Limits", "Cite"]
+    assert headings(card) == ["Usage", "Limitations", "Citation"]
     assert "None" not in card
     assert set(front_matter(card)) == {"library_name", "tags"}
 
@@ -292,20 +296,20 @@ def test_any_field_may_be_missing(field):
     ("aggregation", "formula", "limit"),
     [
         ("weighted_mean", "(1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind) / 1.5.", "averaged"),
-        ("minimum", "the least of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
+        ("minimum", "the minimum of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
         ("geometric_mean", "(good^1 \N{MULTIPLICATION SIGN} kind^0.5)^(1 / 1.5).", "multiplied"),
     ],
 )
-def test_the_reward_is_told_as_it_was_aggregated(aggregation, formula, limit):
+def test_the_formula_follows_the_aggregation(aggregation, formula, limit):
     card = render_model_card(dataclasses.replace(FULL, aggregation=aggregation))
     assert f"\nReward of an output = {formula}\n" in card
-    limits = card.partition("## Limits")[2]
+    limits = card.partition("## Limitations")[2]
     assert limit in limits
-    assert "added up" not in limits
+    assert "summed" not in limits
     assert "weighted sum" not in card
 
 
-def test_what_is_done_to_scores_is_told_with_them():
+def test_normalization_clipping_and_schedules_are_in_the_reward_table():
     rewards = [
         {**FULL.rewards[0], "normalization": {"mean": -1.0, "scale": 2.0}, "clip": [-3.0, float("inf")]},
         {"name": "short", "weight": 0.5, "function": "length", "max_length": 60, "normalization": "zscore",
@@ -313,7 +317,7 @@ def test_what_is_done_to_scores_is_told_with_them():
         {"name": "rougeL", "weight": 1.0, "metric": "rouge", "key": "rougeL", "references": "summary"},
     ]  # fmt: skip
     card = render_model_card(dataclasses.replace(FULL, rewards=rewards))
-    rows = re.findall(r"^\| (?:good|short|rougeL) \| (.*) \|$", card.partition("## Use it")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (?:good|short|rougeL) \| (.*) \|$", card.partition("## Usage")[0], re.MULTILINE)
     assert [row.split(" | ")[-1] for row in rows] == [
         "(score \N{MINUS SIGN} \N{MINUS SIGN}1) / 2; clipped to \N{MINUS SIGN}3 ... inf",
         "running z-score; weight \N{MULTIPLICATION SIGN} 0 at 0 %, 1 at 50 % of training",
@@ -324,13 +328,15 @@ def test_what_is_done_to_scores_is_told_with_them():
     assert "1 \N{MULTIPLICATION SIGN} rougeL, of the adjusted scores." in card
 
 
-def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():
+def test_a_rising_penalty_is_a_limitation_and_a_falling_one_is_not():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["component_gain"]["good"]["mean"], metrics["component_gain"]["kind"]["mean"] = 0.5, -0.25
     good, kind = FULL.rewards
 
     def limits(*rewards):
-        return render_model_card(dataclasses.replace(FULL, metrics=metrics, rewards=rewards)).partition("## Limits")[2]
+        return render_model_card(dataclasses.replace(FULL, metrics=metrics, rewards=rewards)).partition(
+            "## Limitations"
+        )[2]
 
     told = limits({**good, "weight": -1.0}, {**kind, "weight": -0.5})
     assert "Higher than before training: good (+0.500)." in told
@@ -341,14 +347,14 @@ def test_a_penalty_that_rose_is_a_limit_and_one_that_fell_is_none():
 
 
 @pytest.mark.parametrize("name", ["bundled:tiny-t5", "./models/mine", "mine", "owner/name/more"])
-def test_what_is_no_hub_id_is_not_linked(name):
+def test_only_hub_ids_are_linked(name):
     card = render_model_card(dataclasses.replace(FULL, base_model=name, dataset="data/texts.jsonl"))
     assert not {"base_model", "base_model_relation", "datasets"} & set(front_matter(card))
     assert f"`{name}`, an encoder-decoder" in card
-    assert "prompts of `data/texts.jsonl`" in card
+    assert "prompts from `data/texts.jsonl`" in card
 
 
-def test_numbers_that_are_not_there_are_dashes():
+def test_missing_numbers_are_dashes():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["component_gain"]["kind"] = {"mean": None, "ci95": [None, None], "n": 0}
     metrics["before_greedy"]["kind"] = None
@@ -358,7 +364,7 @@ def test_numbers_that_are_not_there_are_dashes():
     assert "KL to the starting model (nats" not in card
 
 
-def test_an_adapter_and_a_decoder_are_called_as_what_they_are():
+def test_the_quickstart_fits_adapters_and_decoders():
     card = render_model_card(dataclasses.replace(FULL, adapter=True))
     assert "from peft import AutoPeftModelForSeq2SeqLM\n" in card
     assert (front_matter(card)["library_name"], front_matter(card)["base_model_relation"]) == ("peft", "adapter")
@@ -403,6 +409,13 @@ def test_hostile_content_breaks_neither_metadata_nor_page_nor_code(one, two, thr
         compile(block, "card", "exec")
 
 
+def test_a_value_that_no_filter_made_markdown_is_escaped():
+    card = render_model_card(dataclasses.replace(FULL, hardware="<b>*x*</b>", held_out="[a](http://b)"))
+    body = card.split("---\n", 2)[2]
+    assert "on &#60;b&#62;&#42;x&#42;&#60;/b&#62;." in body
+    assert "(&#91;a&#93;(http&#58;//b))" in body
+
+
 def test_an_output_of_50000_characters_is_cut():
     row = {**ROW, "after": "x" * 50_000}
     card = render_model_card(dataclasses.replace(FULL, samples=[row], gains=[row], losses=[row]))
@@ -421,7 +434,7 @@ def write_run(folder, rows=None, **config):
     write_rows(folder / "completions.parquet", rows or [FULL.samples[0]] * 5)
 
 
-def test_a_run_folder_tells_its_own_card(tmp_path):
+def test_a_run_folder_has_all_that_its_card_needs(tmp_path):
     folder = tmp_path / "my-run"
     folder.mkdir()
     write_run(folder, reward="article", dataset="owner/texts", prompt_prefix="translate: ", seed=4, kl_coef=0.1)
@@ -436,12 +449,12 @@ def test_a_run_folder_tells_its_own_card(tmp_path):
     assert str(tmp_path) not in card
 
 
-def test_a_run_folder_tells_how_its_rewards_became_one(tmp_path):
+def test_the_aggregation_is_read_from_the_run_folder(tmp_path):
     write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
     config["made_of"]["aggregation"] = "minimum"
     write_yaml(tmp_path / "config.yaml", config)
-    assert "Reward of an output = the least of" in generate_model_card(tmp_path)
+    assert "Reward of an output = the minimum of" in generate_model_card(tmp_path)
 
 
 def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
@@ -459,7 +472,7 @@ def test_gains_and_losses_are_the_largest_of_all_rows(tmp_path):
     assert "nan" not in card
 
 
-def test_this_machines_paths_and_bookkeeping_are_no_settings(tmp_path):
+def test_paths_and_bookkeeping_are_not_among_the_settings(tmp_path):
     kwargs = {"cache": [f"{tmp_path}/deep/down"]}
     write_run(
         tmp_path, deepspeed=f"{tmp_path}/zero.json", save_steps=3, report_to=["x"], gamma=None, optim_target=kwargs,
@@ -477,7 +490,7 @@ def test_a_run_on_rows_in_memory_promises_no_command(tmp_path):
     assert "trl-rewards train" not in generate_model_card(tmp_path)
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"without config\.yaml, metrics\.json, completions\.parquet"):
         generate_model_card(tmp_path)
     write_run(tmp_path)
@@ -494,13 +507,16 @@ def test_fields_can_be_set(tmp_path):
     assert front_matter(generate_model_card(tmp_path, license="mit", language="de"))["license"] == "mit"
 
 
-def test_an_edited_card_is_given_up_only_when_asked(tmp_path):
+def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
     write_run(tmp_path, dataset="owner/texts")
     path = write_model_card(tmp_path, overwrite=False)
     assert (tmp_path / ".eval_results" / "trl_rewards_plugin.yaml").is_file()
     ours = path.read_text(encoding="utf-8")
-    write_model_card(tmp_path, overwrite=False)
-    path.write_text(ours.replace("## Limits", "## My limits"), encoding="utf-8")
+    for left in ("", ours[:40], ours):
+        path.write_text(left, encoding="utf-8")
+        write_model_card(tmp_path, overwrite=False)
+        assert path.read_text(encoding="utf-8") == ours
+    path.write_text(ours.replace("## Limitations", "## My limits"), encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite-card"):
         write_model_card(tmp_path, overwrite=False)
     assert "My limits" in path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 import re
 
 from trl_rewards_plugin.cards.preview import preview_html
-from trl_rewards_plugin.cards.stamp import stamped
+from trl_rewards_plugin.hub.stamp import stamped
 
 CARD = stamped(
     "---\nlicense: mit\ntags: ['<b>']\n---\n# A & B\n\n![curve](c.png) ![other](gone.png)\n\n| a |\n| --- |\n| 1 |\n"

@@ -16,7 +16,7 @@ def folder(tmp_path):
 def test_the_card_is_rendered_again(folder, capsys):
     assert main(["card", str(folder)]) == 0
     assert capsys.readouterr().out == f"Card: {folder / 'README.md'}\n"
-    assert "## What training changed" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Results" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_page_is_written_or_shown(folder, capsys, monkeypatch):
@@ -49,7 +49,7 @@ def test_an_edited_card_is_kept(folder, capsys):
     assert "# Mine" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_no_run_folder_is_refused(tmp_path, capsys):
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert "give the output_dir of a finished run" in capsys.readouterr().err
     assert main(["card", str(tmp_path / "run")]) == 2

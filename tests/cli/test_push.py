@@ -36,6 +36,14 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_dry_run_finds_the_token_of_this_login_whatever_its_format(hub, run, capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "swordfish")
+    with (run / "config.yaml").open("a") as file:
+        file.write("note: swordfish\n")
+    assert main(["push", "--dry_run", str(run), "me/model"]) == 2
+    assert "the token of this login in " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("what", "code", "message"),
     [
@@ -45,7 +53,7 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
         (409, 1, "was changed by someone else"),
         (429, 1, "too many requests"),
         (500, 1, "run the same again"),
-        ("drop", 1, "cannot be reached, or broke off"),
+        ("drop", 1, "cannot be reached, or the connection broke off"),
     ],
 )
 def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, message):
@@ -71,7 +79,7 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
         (["--revision"], "expected one argument"),
     ],
 )
-def test_slips_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
+def test_wrong_arguments_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
     assert main(["push", *argv]) == 2
     assert message in capsys.readouterr().err

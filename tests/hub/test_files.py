@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub import files
+from trl_rewards_plugin.hub import files, plan, secrets
 from trl_rewards_plugin.hub.files import UploadFile
 
 
@@ -23,7 +23,7 @@ def names(selection):
     return {file.name for file in selection.files}
 
 
-def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
+def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
     folder = write_model(tmp_path / "run")
     taken = {"README.md", "LICENSE", "tokenizer.json", "metrics.json", "config.yaml", ".eval_results/x.yaml"}
     state = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth",
@@ -31,15 +31,16 @@ def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
              "checkpoint-4/model.safetensors", "checkpoint-4/sub/optimizer.pt", "runs/events"}  # fmt: skip
     rollouts = {"completions/completions_00001.parquet", "completions/completions_00002.parquet"}
     other = {"notes.md", "prompts.jsonl", "my/config.json", ".env", "data.json"}
-    for name in taken | state | other | rollouts | {"completions.parquet"}:
+    housekeeping = {".writer.lock", ".12-ab.unfinished"}
+    for name in taken | state | other | rollouts | housekeeping | {"completions.parquet"}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     selection = files.select_model(folder)
     assert names(selection) == taken | {"config.json", "model.safetensors"}
     assert selection.left_out["checkpoint-4"] == selection.left_out["value_head.safetensors"] == "training state"
-    assert {name for name, reason in selection.left_out.items() if reason == "no file of a model"} == other
+    assert {name for name, reason in selection.left_out.items() if reason == "not a file of a model"} == other
     assert selection.left_out["completions"] == "prompts and outputs of every rollout"
-    assert not rollouts & selection.left_out.keys()
+    assert not (rollouts | housekeeping) & selection.left_out.keys()
     assert "--include-completions" in selection.left_out["completions.parquet"]
     assert "completions.parquet" in names(files.select_model(folder, include_completions=True))
 
@@ -60,7 +61,7 @@ def test_a_model_goes_and_state_data_and_notes_stay(tmp_path):
         ),
     ],
 )
-def test_what_could_not_be_loaded_back_is_refused(tmp_path, make, message):
+def test_a_model_that_could_not_be_loaded_again_is_refused(tmp_path, make, message):
     make(tmp_path / "run")
     with pytest.raises(InputError, match=message):
         files.select_model(tmp_path / "run")
@@ -98,9 +99,9 @@ def test_a_models_card_is_no_space(tmp_path, text):
     assert not files.is_space(tmp_path)
 
 
-def test_secrets_and_paths_of_this_machine_stay_here(tmp_path):
+def test_secrets_and_paths_of_this_machine_are_refused(tmp_path):
     def check(name, text, own=None):
-        files.check_content(tmp_path / "run", (UploadFile(name, text.encode()),), own)
+        secrets.check_content(tmp_path / "run", (UploadFile(name, text.encode()),), own)
 
     check("README.md", "Nothing to see.")
     with pytest.raises(InputError, match=r"a Hugging Face token in config\.yaml"):
@@ -116,12 +117,12 @@ def test_secrets_and_paths_of_this_machine_stay_here(tmp_path):
 
 @pytest.mark.parametrize("card", ["---\n- a list\n---\n", "---\na: [\n---\n", "---\nmodel-index: 3\n---\n"])
 def test_a_card_that_cannot_be_read_is_refused(card):
-    with pytest.raises(InputError, match="metadata can be read"):
-        files.check_card(card)
+    with pytest.raises(InputError, match="metadata can be parsed"):
+        plan.check_card(card)
 
 
 @pytest.mark.parametrize(
     ("size", "told"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (3.2e9, "3.2 GB")]
 )
 def test_sizes(size, told):
-    assert files.format_size(int(size)) == told
+    assert plan.format_size(int(size)) == told

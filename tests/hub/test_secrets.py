@@ -5,7 +5,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from trl_rewards_plugin.hub.secrets import SECRETS, find_secret, readable
+from trl_rewards_plugin.hub.files import UploadFile, read_file
+from trl_rewards_plugin.hub.secrets import SECRETS, find_secret, searchable
 
 # Put together here, so that no scanner takes this file for a leak.
 EXAMPLES = {
@@ -33,19 +34,19 @@ def test_each_kind_is_found_amid_text(kind):
 
 
 @pytest.mark.parametrize("text", ["hf_hub_download", "shf_" + "a" * 34, "ask-" + "a" * 40, "the eos_token: </s>", ""])
-def test_words_are_no_secrets(text):
+def test_ordinary_words_are_not_secrets(text):
     assert find_secret(text.encode()) is None
 
 
-def test_this_logins_own_token_is_known_whatever_its_form():
+def test_the_token_of_this_login_is_found_whatever_its_format():
     assert find_secret(b"password: swordfish!", own="swordfish!") == "the token of this login"
 
 
 def test_weights_are_read_by_their_header_and_parquet_by_its_text(tmp_path):
     header = json.dumps({"__metadata__": {"note": "hello"}}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"numbers")
-    assert readable(tmp_path / "a.safetensors") == header
+    assert searchable(read_file(tmp_path / "a.safetensors", "a.safetensors")) == header
     table = pyarrow.table({"prompt": ["one", "two"], "score": [1.0, 2.0]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    assert readable(tmp_path / "a.parquet") == b"one\ntwo"
-    assert readable(b"as it is") == b"as it is"
+    assert searchable(read_file(tmp_path / "a.parquet", "a.parquet")) == b"one\ntwo"
+    assert searchable(UploadFile("a.txt", b"as it is")) == b"as it is"

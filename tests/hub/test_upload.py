@@ -9,11 +9,14 @@ import yaml
 
 from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
-from trl_rewards_plugin.cards.stamp import is_untouched, stamped
+from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.remote import Changes, Repository, find_changes, read_state
+from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.remote import Changes, Repository, State, find_changes, read_state
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.upload import upload
 
 
 def writes(hub):
@@ -75,7 +78,7 @@ def test_a_pushed_model_loads_back_and_gives_equal_outputs(hub, api, run, tmp_pa
 def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, api, run):
     push_to_hub(run, "me/model", api=api)
     hub.requests.clear()
-    with pytest.raises(InputError, match=r"which is there already and public[\s\S]*leave out --private"):
+    with pytest.raises(InputError, match=r"which exists and is public[\s\S]*leave out --private"):
         push_to_hub(run, "me/model", api=api, private=True)
     assert writes(hub) == []
     push_to_hub(run, "me/hidden", api=api, private=True)
@@ -83,6 +86,21 @@ def test_what_is_meant_to_be_private_does_not_go_to_a_public_repository(hub, api
     for private in (True, False, None):
         push_to_hub(run, "me/hidden", api=api, private=private)
     assert writes(hub) == []
+
+
+def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(hub, api, run):
+    checked = (run / "config.yaml").read_bytes()
+    plan = plan_push(run, "me/model")
+    (run / "config.yaml").write_text(f"note: {hub.token}\n")
+    upload(api, plan, echo=lambda text: None)
+    assert hub.files("me/model")["config.yaml"] == checked
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_torn_card_of_a_run_is_rendered_again(run, left):
+    whole = plan_push(run, "me/model").files
+    (run / "README.md").write_text((run / "README.md").read_text(encoding="utf-8")[:left], encoding="utf-8")
+    assert plan_push(run, "me/model").files == whole
 
 
 # ---- Branches, pull requests, old weights ----
@@ -131,8 +149,6 @@ def test_weights_that_would_be_loaded_instead_are_removed(hub, api, run):
 
 
 def test_the_message_says_what_changed():
-    from trl_rewards_plugin.hub.files import UploadFile
-
     files = [UploadFile(f"{letter}.json", b"") for letter in "abcde"]
     told = Changes(files[:1], files[1:], ["model.bin"]).summary()
     assert told == "Add a.json; update b.json, c.json, d.json and 1 more; remove model.bin"
@@ -140,9 +156,6 @@ def test_the_message_says_what_changed():
 
 
 def test_files_are_compared_as_git_and_lfs_do(tmp_path):
-    from trl_rewards_plugin.hub.files import UploadFile
-    from trl_rewards_plugin.hub.remote import State
-
     (tmp_path / "a").write_bytes(b"hello\n")
     # git hash-object and sha256sum of "hello\n"
     digests = {
@@ -160,7 +173,7 @@ def test_files_are_compared_as_git_and_lfs_do(tmp_path):
 
 def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
     push_to_hub(run, "me/model", api=api)
-    theirs = hub.files("me/model")["README.md"].replace(b"## Limits", b"## What we found")
+    theirs = hub.files("me/model")["README.md"].replace(b"## Limitations", b"## What we found")
     hub.put("me/model", "README.md", theirs)
     with pytest.raises(InputError, match="--overwrite-card"):
         push_to_hub(run, "me/model", api=api)
@@ -171,8 +184,8 @@ def test_a_card_edited_on_the_hub_is_never_overwritten_unasked(hub, api, run):
     assert is_untouched(hub.files("me/model")["README.md"].decode())
 
 
-def test_a_card_edited_here_goes_as_it_is(hub, api, run):
-    mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", "## What I found")
+def test_a_card_edited_locally_is_uploaded_as_it_is(hub, api, run):
+    mine = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", "## What I found")
     (run / "README.md").write_text(mine, encoding="utf-8")
     said = []
     push_to_hub(run, "me/model", api=api, echo=said.append, include_completions=True)
@@ -192,7 +205,7 @@ def without(card, *starts):
 
 
 def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(hub, api, run):
-    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", EDITED)
     places = {"widget": ("- text:",), "code": ("text = ",), "quote": ("> ",), "tables": ("| ",)}
     clean = without(card, *(start for starts in places.values() for start in starts))
     (run / "README.md").write_text(clean, encoding="utf-8")
@@ -209,7 +222,7 @@ def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(h
 def test_an_edited_card_may_show_prompts_of_a_public_data_set(hub, api, run):
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"dataset": "owner/texts"}), encoding="utf-8")
-    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limits", EDITED)
+    card = (run / "README.md").read_text(encoding="utf-8").replace("## Limitations", EDITED)
     (run / "README.md").write_text(card, encoding="utf-8")
     push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model")["README.md"].decode() == card
@@ -267,18 +280,18 @@ def test_a_metric_becomes_a_space(hub, api, metric):
 # ---- Refused before anything is sent ----
 
 
-def test_who_is_not_logged_in_is_told_how(hub, api, run, monkeypatch):
+def test_the_error_without_a_login_says_how_to_log_in(hub, api, run, monkeypatch):
     from huggingface_hub import HfApi
 
     monkeypatch.delenv("HF_TOKEN")
-    for token, found in ((None, "no token"), ("hf_" + "z" * 34, "does not accept"), (hub.read_token, "only read")):
+    for token, found in ((None, "no token"), ("hf_" + "z" * 34, "does not accept"), (hub.read_token, "read-only")):
         with pytest.raises(InputError, match=rf"{found}[\s\S]*hf auth login[\s\S]*notebook_login") as refused:
             push_to_hub(run, "me/model", api=HfApi(endpoint=hub.url, token=token))
         assert str(token) not in str(refused.value)
     assert writes(hub) == []
 
 
-def test_who_may_not_write_is_told_where(hub, api, run):
+def test_the_error_without_permission_says_where_one_may_write(hub, api, run):
     with pytest.raises(InputError, match=r"permission to write to someone/model[\s\S]*--create-pr"):
         push_to_hub(run, "someone/model", api=api)
     assert writes(hub) == []
@@ -287,7 +300,7 @@ def test_who_may_not_write_is_told_where(hub, api, run):
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "me/x y", "me/.x", "-", "me/" + "x" * 100])
-def test_what_cannot_be_a_name_is_refused(hub, api, run, name):
+def test_invalid_repository_names_are_refused(hub, api, run, name):
     with pytest.raises(InputError, match="a repository as owner/name"):
         push_to_hub(run, name, api=api)
     assert hub.requests == []
@@ -302,7 +315,7 @@ def test_a_secret_stops_the_upload(hub, api, run):
     assert hub.requests == []
 
 
-def test_metadata_that_the_hub_refuses_leave_the_repository_as_it_was(hub, api, run):
+def test_metadata_that_the_hub_refuses_leave_the_repository_unchanged(hub, api, run):
     push_to_hub(run, "me/model", api=api)
     before = hub.files("me/model")
     card = (run / "README.md").read_text(encoding="utf-8").replace("library_name:", "licence: mit\nlibrary_name:")
@@ -323,7 +336,7 @@ STEPS = ("GET .*whoami", "POST .*create$", "POST .*validate-yaml", "POST .*preup
     ("step", "what"),
     [*((step, "drop") for step in STEPS), *(("POST .*commit", code) for code in (408, 429, 500, 503))],
 )
-def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
+def test_a_transient_failure_is_retried(hub, api, run, step, what):
     hub.fail(step, what, times=1)
     push_to_hub(run, "me/model", api=api)
     assert len(hub.titles("me/model")) == 1
@@ -342,10 +355,10 @@ def test_a_passing_failure_is_waited_out(hub, api, run, step, what):
         (500, UploadError, "run the same again"),
         (503, UploadError, "run the same again"),
         (418, UploadError, "refuses the request"),
-        ("drop", UploadError, "cannot be reached, or broke off"),
+        ("drop", UploadError, "cannot be reached, or the connection broke off"),
     ],
 )
-def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run, step, what, error, message):
+def test_a_lasting_failure_is_reported_and_the_repository_is_unchanged(hub, api, run, step, what, error, message):
     push_to_hub(run, "me/model", api=api)
     before, titles = hub.files("me/model"), hub.titles("me/model")
     shutil.copy(run / "checkpoint-1" / "model.safetensors", run / "model.safetensors")
@@ -360,10 +373,10 @@ def test_a_lasting_failure_is_told_and_the_repository_is_as_it_was(hub, api, run
 
 
 @pytest.mark.parametrize("step", ["GET .*whoami", "PUT .*large", "POST .*commit"])
-def test_a_hub_that_stalls_is_given_up(hub, api, run, step, monkeypatch):
+def test_a_stalled_hub_times_out(hub, api, run, step, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     hub.fail(step, "stall")
-    with pytest.raises(UploadError, match="cannot be reached, or broke off"):
+    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
         push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
 
@@ -382,7 +395,7 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(hub, api, run):
     assert len(hub.repos["model", "me/model"].requests) == 1
 
 
-def test_offline_mode_is_told(hub, api, run, monkeypatch):
+def test_offline_mode_is_reported(hub, api, run, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -391,7 +404,7 @@ def test_offline_mode_is_told(hub, api, run, monkeypatch):
     assert hub.waits == []
 
 
-def test_what_is_not_the_networks_fault_is_not_reworded(hub, api, run, monkeypatch):
+def test_errors_that_are_not_the_networks_are_not_reworded(hub, api, run, monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("a mistake of ours")
 

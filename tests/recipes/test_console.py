@@ -57,4 +57,4 @@ def test_plan_is_aligned_and_wrapped():
 def test_reward_formula():
     parts = [{"name": "good", "weight": 1.0}, {"name": "kind", "weight": 0.5}]
     assert report.format_reward(parts) == "1 x good + 0.5 x kind"
-    assert report.format_reward(parts, "minimum") == "the least of 1 x good, 0.5 x kind"
+    assert report.format_reward(parts, "minimum") == "the minimum of 1 x good, 0.5 x kind"

@@ -9,7 +9,7 @@ PARTS = [{"name": "a", "weight": 1.0}, {"name": "b", "weight": 0.5}, {"name": "c
 FORMULAS = {
     "weighted_sum": "1 x a + 0.5 x b + 0 x c",
     "weighted_mean": "(1 x a + 0.5 x b + 0 x c) / 1.5",
-    "minimum": "the least of 1 x a, 0.5 x b",
+    "minimum": "the minimum of 1 x a, 0.5 x b",
     "geometric_mean": "(a^1 x b^0.5 x c^0)^(1 / 1.5)",
 }
 

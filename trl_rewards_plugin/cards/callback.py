@@ -1,4 +1,4 @@
-"""Writes the card into every checkpoint, with the curves as they stand. Leaves out: what a card tells."""
+"""Writes a card with the curves so far into every checkpoint, and for `create_model_card` into the output folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from transformers import TrainerCallback
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
+from trl_rewards_plugin.cards.model_card import generate_model_card
+from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.runs.layout import CARD, REWARD_CURVE, checkpoint_name, is_finished_run
 from trl_rewards_plugin.runs.writing import write_text
 
 
 class ModelCardCallback(TrainerCallback):
-    """Fills the card's data while `trainer` trains, and leaves the card in each checkpoint.
+    """Writes the model card into each checkpoint.
 
     Args:
         trainer: The trainer that it is a callback of; ours, or one of TRL's own.
@@ -39,17 +41,15 @@ class ModelCardCallback(TrainerCallback):
             self.write(folder)
 
     def data(self, folder: Path) -> RewardModelCardData:
-        """What is known by now; the curve is named where it lies in `folder`."""
+        """What is known so far, with the curve in `folder` if there is one."""
         data = card_data_from_trainer(self.trainer)
         if data.seconds is None and self._started is not None:
             data = dataclasses.replace(data, seconds=time.perf_counter() - self._started)
-        # A picture says what the table of the log says.
+        # The picture shows what the table of the log would.
         return dataclasses.replace(data, curve=REWARD_CURVE, log=()) if (folder / REWARD_CURVE).is_file() else data
 
     def write(self, folder: Path, **changes: Any) -> None:
-        """Leaves card and curves in `folder`; `changes` are fields of `RewardModelCardData`."""
-        from trl_rewards_plugin.cards.model_card import render_model_card
-
+        """Writes card and curves into `folder`; `changes` are fields of `RewardModelCardData`."""
         history = self.trainer.state.log_history
         if any("objective/scores" in row for row in history):
             save_reward_curve(history, folder / REWARD_CURVE)
@@ -65,18 +65,15 @@ def create_model_card(
 ) -> None:
     """For the trainer's `create_model_card`: writes README.md, with the curves, into its output folder.
 
-    Where a finished run lies in the folder, its card is rendered again, which tells more than the trainer knows.
+    If the folder holds a finished run, its card is rendered again, which has the results that a trainer lacks.
     """
-    from trl_rewards_plugin.cards.model_card import generate_model_card
-
     if not trainer.is_world_process_zero():
         return
     folder = Path(str(trainer.args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
-    names = [dataset_name] if isinstance(dataset_name, str) else list(dataset_name or ())
     given = {
         "model_name": model_name,
-        "dataset": ", ".join(names),
+        "dataset": dataset_name if isinstance(dataset_name, str) else ", ".join(dataset_name or ()),
         "tags": [tags] if isinstance(tags, str) else list(tags or ()),
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value}

@@ -1,4 +1,4 @@
-"""Everything that a card tells, as data. Leaves out: where it comes from (`from_run.py`, `from_trainer.py`)."""
+"""The contents of a card, as data. Leaves out: where they come from (`from_run.py`, `from_trainer.py`)."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
 
 @dataclass(frozen=True)
 class RewardModelCardData:
-    """Everything that a card tells. What is empty or None is not mentioned.
+    """The contents of a card. What is empty or None is not mentioned.
 
     Attributes:
         model_name: Title, and the name in the quickstart.
-        base_model: What was trained, without this machine's paths; linked if it reads owner/name.
-        encoder_decoder: Whether the model is one; else it is a decoder that continues its prompt.
+        base_model: The model that was fine-tuned, without paths of this machine; linked if it is a Hub id.
+        encoder_decoder: False for a decoder, which continues its prompt.
         chat: Whether the tokenizer has a chat template and the prompts are conversations.
-        adapter: Whether the folder holds a PEFT adapter and not a whole model.
-        algorithm: What trained it, such as "PPO", "GRPO" or "DPO".
-        paper: Of the algorithm: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
-        rewards: As `reward.describe()` gives them: name, model, label, weight, score_type, revision, pair ...
-        aggregation: How they become one number; see `MultiClassifierReward`.
-        dataset: Where the prompts come from; linked if it reads owner/name.
+        adapter: Whether the folder holds a PEFT adapter, not a full model.
+        algorithm: Such as "PPO", "GRPO" or "DPO".
+        paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
+        rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
+        aggregation: How they are combined; see `MultiClassifierReward`.
+        dataset: Where the prompts come from; linked if it is a Hub id.
         train_rows: Number of training prompts.
-        prompts: Two prompts or so, as the model reads them. Only what may be shown to anyone.
-        prompt_prefix: In front of every prompt.
-        held_out: Which rows the numbers are from, in words.
-        metrics: What `metrics.json` holds.
+        prompts: A few prompts, as the model reads them. Only what may be public.
+        prompt_prefix: Prepended to every prompt.
+        held_out: Description of the rows that the numbers are from.
+        metrics: Contents of `metrics.json`.
         samples: Rows with `source`, `before`, `after`, `before_reward`, `after_reward`: the first of the held-out set.
-        gains: Likewise: where the reward rose most.
-        losses: Likewise: where it fell most.
+        gains: Likewise, where the reward rose most.
+        losses: Likewise, where it fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
         epoch_rewards: Mean training reward of each epoch.
-        log: Rows of the training log: `step`, and heading -> number; for a run without a picture.
+        log: Rows of the training log: `step`, and heading -> number; for a run without a curve.
         curve: File name of the reward curve beside the card.
-        settings: Config fields that were not left at their default.
-        max_new_tokens: Of the quickstart.
-        seed: Of the run.
+        settings: Non-default fields of the config.
+        max_new_tokens: In the quickstart.
+        seed: Of the training run.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         hardware: What it was trained on.
-        seconds: How long training took, where `metrics` does not tell.
-        energy: `kwh` and `co2_grams`, measured.
+        seconds: How long training took, unless `metrics` says.
+        energy: `kwh` and `co2_grams`, as measured.
         versions: Package -> version.
         commit: Of this package's source.
-        license: SPDX id in lower case, where it is known.
+        license: SPDX id in lower case, if known.
         language: Code of the texts' language.
         pipeline_tag: Task on the Hub.
-        tags: Further tags, beside those that every card has.
+        tags: In addition to those that every card has.
     """
 
     model_name: str

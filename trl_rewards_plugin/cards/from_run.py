@@ -1,4 +1,4 @@
-"""What a run folder tells for its card. Leaves out: rendering (`card.py`)."""
+"""The card's data from a run folder. Leaves out: rendering (`render.py`)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from trl_rewards_plugin.text import is_hub_id
 _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
-# Keys of config.yaml that are told in words of their own.
-TOLD_APART = (
+# Keys of config.yaml that have fields of their own.
+OWN_FIELDS = (
     "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
 )  # fmt: skip
-# Of the host's bookkeeping, which made the model no other.
+# The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
     "save_", "log_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size",
     "num_completions_to_print",
@@ -34,7 +34,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
     Args:
         folder: The run folder.
-        show_texts: False leaves out prompts and outputs, where they are the user's own (see `has_own_texts`).
+        show_texts: False leaves out prompts and outputs, if they are the user's own (see `has_own_texts`).
 
     Raises:
         InputError: it holds no finished run, or a file of it is damaged.
@@ -42,7 +42,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
     run = read_finished_run(folder, with_texts=show_texts)
     config = dict(run.settings)
     made_of = config.pop("made_of", {})
-    named = {key: config.pop(key, None) for key in TOLD_APART}
+    named = {key: config.pop(key, None) for key in OWN_FIELDS}
     prefix = named["prompt_prefix"] or ""
     rows = [_card_row(row) for row in run.held_out]
     changed = sorted(filter(_gain, rows), key=_gain)
@@ -80,20 +80,20 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
 
 
 def has_own_texts(folder: Path) -> bool:
-    """Whether the run's prompts are the user's own: neither a data set of the Hub nor bundled."""
+    """Whether the run's prompts are the user's own: neither a Hub data set nor bundled."""
     config = read_settings(folder)
     names = [config.get("dataset"), config.get("eval_dataset") or config.get("dataset")]
     return not all(is_hub_id(name) or is_bundled(name) for name in names)
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` for a reader: without the host's bookkeeping and without this machine's paths."""
+    """`settings` for a reader: without the Trainer's bookkeeping and paths of this machine."""
     kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
     return {key: public_value(value) for key, value in kept.items()}
 
 
 def task_of(prompt_prefix: str) -> str | None:
-    """Task on the Hub; text2text-generation is deprecated there, and only T5's own prefixes tell its successors."""
+    """Task on the Hub; text2text-generation is deprecated there, only T5's prefixes identify its successors."""
     for start, task in (("summarize", "summarization"), ("translate", "translation")):
         if prompt_prefix.lower().startswith(start):
             return task
@@ -101,7 +101,7 @@ def task_of(prompt_prefix: str) -> str | None:
 
 
 def _card_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card shows of a row. What no reward scored is NaN in the file, and missing on the card."""
+    """What a card shows of a row. What no reward scored is NaN in the file, and a dash on the card."""
     wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
     return {key: None if _is_nan(row[key]) else row[key] for key in wanted if key in row}
 

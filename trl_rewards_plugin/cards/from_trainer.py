@@ -1,6 +1,6 @@
-"""What a trainer tells for its card: ours, or one of TRL's own (GRPO, RLOO, DPO ...).
+"""The card's data from a trainer: ours, or one of TRL's own (GRPO, RLOO, DPO ...).
 
-Of TRL's trainers only what they all share is read, each with a default. Leaves out: results on held-out prompts,
+Of TRL's trainers only common attributes are read, each with a default. Leaves out: results on held-out prompts,
 which only a run folder has, and the texts of the data set, which may be private.
 """
 
@@ -42,7 +42,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         encoder_decoder=bool(getattr(config, "is_encoder_decoder", True)),
         chat=bool(getattr(tokenizer, "chat_template", None)) and _is_chat(getattr(trainer, "train_dataset", None)),
         adapter=hasattr(model, "peft_config"),
-        # TRL's trainers tell their algorithm and its paper; ours is PPO.
+        # TRL's trainers name their algorithm and its paper; ours is PPO.
         algorithm=getattr(trainer, "_name", None) or "PPO",
         paper=getattr(trainer, "_paper", None) or {},
         rewards=rewards,
@@ -84,7 +84,7 @@ def _is_chat(dataset: Any) -> bool:
 
 
 def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
-    """The described rewards, and how they become one number."""
+    """The described rewards, and how they are combined."""
     functions: Any = getattr(trainer, "reward_funcs", None) or []
     functions = functions if isinstance(functions, Sequence) else [functions]
     weights = getattr(trainer, "reward_weights", None)
@@ -129,7 +129,7 @@ def _size(dataset: Any) -> int | None:
 def _log(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for row in history:
-        told = {heading: row[key] for key, heading in LOGGED.items() if key in row}
-        if told and "step" in row:
-            rows.append({"step": row["step"], **told})
+        logged = {heading: row[key] for key, heading in LOGGED.items() if key in row}
+        if logged and "step" in row:
+            rows.append({"step": row["step"], **logged})
     return [dict(row) for row in picked(rows, LOG_ROWS)]

@@ -1,7 +1,7 @@
 """The YAML in front of a card, and the files of `.eval_results/`: what the Hub reads.
 
 Fields: the Hub's model card specification. Values are put on one line, so that nothing in them can end the block.
-Leaves out: the text below it (`sections/`).
+Leaves out: the text below it (`model_card.md.jinja`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.text import is_hub_id, one_line
 
 WIDGET_EXAMPLES = 2
-# text2text-generation, the task of old, is deprecated on the Hub; results still have to name one.
+# text2text-generation is deprecated on the Hub; results still have to name a task.
 ANY_TASK = "text-generation"
 
 
@@ -27,7 +27,7 @@ def front_matter(data: RewardModelCardData) -> str:
         "language": data.language,
         "base_model": data.base_model if is_hub_id(data.base_model) else None,
         "base_model_relation": ("adapter" if data.adapter else "finetune") if is_hub_id(data.base_model) else None,
-        "datasets": _datasets(data),
+        "datasets": [name for name in (data.dataset or "").split(", ") if is_hub_id(name)],
         "pipeline_tag": data.pipeline_tag,
         "tags": _tags(data),
         "metrics": _metric_names(data),
@@ -40,7 +40,7 @@ def front_matter(data: RewardModelCardData) -> str:
 
 
 def eval_results(data: RewardModelCardData) -> str | None:
-    """What `.eval_results/trl_rewards_plugin.yaml` holds; None where the prompts are no data set of the Hub."""
+    """Contents of `.eval_results/trl_rewards_plugin.yaml`; None if the prompts are not a data set of the Hub."""
     if not data.metrics or not is_hub_id(data.dataset):
         return None
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -59,10 +59,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return one_line(value) if isinstance(value, str) else value
-
-
-def _datasets(data: RewardModelCardData) -> list[str]:
-    return [name for name in (data.dataset or "").split(", ") if is_hub_id(name)]
 
 
 def _tags(data: RewardModelCardData) -> list[str]:
@@ -84,29 +80,22 @@ def _metric_names(data: RewardModelCardData) -> list[str]:
 
 
 def _widget(data: RewardModelCardData) -> list[dict[str, Any]]:
-    examples = []
-    for index, row in enumerate(data.samples[:WIDGET_EXAMPLES]):
-        text = row.get("prompt") or data.prompt_prefix + row["source"]
-        # Greedy is what a hosted model answers by default.
-        examples.append(
-            {
-                "text": text,
-                "example_title": f"Held-out prompt {index + 1}",
-                "output": {"text": row.get("after_greedy") or row["after"]},
-            }
-        )
-    return examples
+    return [
+        {
+            "text": row.get("prompt") or data.prompt_prefix + row["source"],
+            "example_title": f"Held-out prompt {index}",
+            # A hosted model decodes greedily by default.
+            "output": {"text": row.get("after_greedy") or row["after"]},
+        }
+        for index, row in enumerate(data.samples[:WIDGET_EXAMPLES], start=1)
+    ]
 
 
 def _emissions(data: RewardModelCardData) -> dict[str, Any] | None:
     if "co2_grams" not in data.energy:
         return None
-    emissions = {
-        "emissions": round(data.energy["co2_grams"], 3),
-        "source": "CodeCarbon",
-        "training_type": "fine-tuning",
-    }
-    return emissions | ({"hardware_used": data.hardware} if data.hardware else {})
+    grams, hardware = round(data.energy["co2_grams"], 3), {"hardware_used": data.hardware} if data.hardware else {}
+    return {"emissions": grams, "source": "CodeCarbon", "training_type": "fine-tuning", **hardware}
 
 
 def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
@@ -117,8 +106,8 @@ def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
         for name, after in metrics[f"after{suffix}"].items():
             before = metrics[f"before{suffix}"][name]
             if after is not None and before is not None:
-                told = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
-                yield f"{name}{suffix}", told, round(after, 4)
+                title = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
+                yield f"{name}{suffix}", title, round(after, 4)
     for name, pair in metrics["guard"].items():
         yield name, f"{name} (before training {pair['before']:.4f})", round(pair["after"], 4)
 

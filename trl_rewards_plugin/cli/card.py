@@ -1,4 +1,4 @@
-"""`trl-rewards card RUN`: renders the card of a run folder again, and shows it. Leaves out: what a card tells."""
+"""`trl-rewards card RUN`: renders the card of a run folder again, and shows it. Leaves out: what a card says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trl_rewards_plugin.errors import InputError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes RUN/README.md and, if asked, its page; returns the exit code."""
+    """Writes RUN/README.md and optionally its page; returns the exit code."""
     from trl_rewards_plugin.cards.model_card import write_model_card
     from trl_rewards_plugin.cards.preview import preview_html
     from trl_rewards_plugin.runs.writing import write_text
@@ -34,14 +34,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_place(page: Path) -> None:
-    """Refuses before anything is written a page that could not be."""
+    """Refuses a page that could not be written, before anything is."""
     if page.is_dir() or not page.parent.is_dir():
         found = f"the folder {page}" if page.is_dir() else f"no folder {page.parent}"
-        raise InputError("a file for the page, in a folder that is there", found, "for example --preview card.html")
+        raise InputError("a file for the page, in an existing folder", found, "for example --preview card.html")
 
 
 def _show(page: str) -> None:
-    """Opens the page in the browser, from a file that outlives this command; says where it is if there is none."""
+    """Opens the page in the browser, from a file that outlives this command; prints its path."""
     with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="card-", delete=False, encoding="utf-8") as file:
         file.write(page)
     shown = webbrowser.open(Path(file.name).as_uri())
@@ -62,5 +62,5 @@ def _parser() -> Parser:
         metavar="FILE.html",
         help="show the card as a page: written to FILE.html, or opened in the browser without one",
     )
-    parser.add_argument("--overwrite-card", action="store_true", help="give up what a person changed in RUN/README.md")
+    parser.add_argument("--overwrite-card", action="store_true", help="discard edits of RUN/README.md")
     return parser

@@ -1,6 +1,6 @@
 """`trl-rewards push RUN user/name`: a run folder, or a metric as a Space, to the Hub.
 
-Leaves out: the upload itself (`hub/upload.py`).
+Leaves out: the upload itself (`cards/folder_push.py`, `hub/upload.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from trl_rewards_plugin.errors import InputError, suggestion
 
 def main(argv: Sequence[str]) -> int:
     """Uploads as the flags say; returns the exit code."""
-    from trl_rewards_plugin.hub.plan import plan_upload
-    from trl_rewards_plugin.hub.upload import push_to_hub
+    from trl_rewards_plugin.cards.folder_push import plan_push, push_to_hub
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)
     if arguments.dry_run:
-        plan = plan_upload(
+        plan = plan_push(
             folder, repo_id, revision=arguments.revision, include_completions=arguments.include_completions
         )
         print(f"{plan.format()}\nDry run: nothing was sent.")
@@ -35,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         include_completions=arguments.include_completions,
         overwrite_card=arguments.overwrite_card,
         commit_message=arguments.message,
-        # At once: in a pipe the list must not come after the progress bar, which is on standard error.
+        # Flushed: in a pipe the list must not come after the progress bar, which is on standard error.
         echo=lambda text: print(text, flush=True),
     )
     return 0
@@ -70,25 +69,25 @@ def _parser() -> Parser:
     parser = Parser(
         prog="trl-rewards push",
         usage="trl-rewards push RUN user/name [options]\n       trl-rewards push --metric NAME user/name [options]",
-        description="Uploads a run's model with its card, or a metric as a Space, in one commit. A second time "
+        description="Uploads a run's model with its card, or a metric as a Space, in one commit. Repeating it "
         "uploads nothing. Log in first: `hf auth login`, or HF_TOKEN.",
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
-    parser.add_argument("--metric", metavar="NAME", help="push this metric of the package as a Space, and no run")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="push this metric of the package as a Space, instead of a run"
+    )
     parser.add_argument(
         "--private", action="store_true", help="make a new repository private; a public one is refused"
     )
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, made if it does not exist")
-    parser.add_argument("--message", metavar="TEXT", help="first line of the commit; unset: what changed")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, created if it does not exist")
+    parser.add_argument("--message", metavar="TEXT", help="first line of the commit; default: what changed")
     parser.add_argument(
         "--include-completions",
         action="store_true",
-        help="take along the held-out prompts and outputs, also where the prompts are your own",
+        help="upload the held-out prompts and outputs too, even if the prompts are your own",
     )
-    parser.add_argument(
-        "--overwrite-card", action="store_true", help="replace a card in the repository that a person edited"
-    )
+    parser.add_argument("--overwrite-card", action="store_true", help="replace a card that was edited on the Hub")
     parser.add_argument("--dry-run", action="store_true", help="print the list of files and send nothing")
     return parser

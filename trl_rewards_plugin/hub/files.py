@@ -1,7 +1,7 @@
-"""What of a folder goes to the Hub, checked before anything is sent: a model with its card, or a metric as a Space.
+"""Which files of a folder go to the Hub: a model with its card, or a metric as a Space.
 
-Only names that a model folder is known to have are taken, so that notes, data and training state stay at home.
-Leaves out: the network (`upload.py`).
+Only names that a model folder is known to have are taken, so that notes, data and training state stay local.
+Leaves out: what the files hold (`secrets.py`), the network (`upload.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils.sha import git_hash
+
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.secrets import find_secret, readable
 from trl_rewards_plugin.runs.layout import (
     CARD,
     CHECKPOINTS,
@@ -43,44 +46,52 @@ STATE = (
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
 SPACE_FILES = (CARD, "app.py", "requirements.txt")
-# Where a path of this machine could have got in; vocabularies are left alone, since "/root/" may be a piece of them.
-_TOLD = (
-    CARD,
-    "*.yaml",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer_config.json",
-)
 
 
 @dataclass(frozen=True)
 class UploadFile:
-    """A file of the repository: its name there, and its bytes or where they lie."""
+    """A file of the repository.
+
+    Attributes:
+        name: In the repository.
+        content: Its bytes; of weights, which may not fit in memory, the path.
+    """
 
     name: str
-    content: Path | bytes
+    content: bytes | Path
 
     @property
     def size(self) -> int:
         """In bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
-    def read(self) -> bytes:
-        """Its bytes."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+    @cached_property
+    def operation(self) -> CommitOperationAdd:
+        """The file as the Hub client uploads it; hashed once."""
+        return CommitOperationAdd(self.name, self.content)
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether `digest` is the file's: SHA-256 where the Hub stores it with LFS, else git's blob id."""
+        if len(digest) == 64:
+            return self.operation.upload_info.sha256.hex() == digest
+        return git_hash(self.content if isinstance(self.content, bytes) else self.content.read_bytes()) == digest
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What goes up, and what stays at home with the reason."""
+    """What is uploaded, and what stays local with the reason."""
 
     files: tuple[UploadFile, ...]
     left_out: Mapping[str, str]
 
 
+def read_file(path: Path, name: str) -> UploadFile:
+    """The file at `path`, read once unless it holds weights."""
+    return UploadFile(name, path if path.suffix == ".safetensors" else path.read_bytes())
+
+
 def is_space(folder: Path) -> bool:
-    """Whether `folder` is a Space by its README: `sdk:` in front."""
+    """Whether `folder` is a Space by its README: `sdk:` in the front matter."""
     card = folder / CARD
     return card.is_file() and bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", card.read_text(encoding="utf-8")))
 
@@ -89,51 +100,52 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     """The files of a saved model or adapter.
 
     Raises:
-        InputError: there is none, or one that could not be loaded back.
+        InputError: there is none, or it could not be loaded again.
     """
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise InputError(
-            "a folder with a saved model or adapter", f"no config.json in {folder}", "give the output_dir of a run"
-        )
-    taken, left_out = [], {}
+        step = "give the output_dir of a run"
+        raise InputError("a folder with a saved model or adapter", f"no config.json in {folder}", step)
+    taken: list[UploadFile] = []
+    left_out: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or is_housekeeping(path.name) or any(part in left_out for part in _above(name)):
+        if path.is_dir() or is_housekeeping(path.name) or any(parent in left_out for parent in _parents(name)):
             continue
-        state = next((top for top in [*_above(name), name] if any(fnmatch(top, known) for known in STATE)), None)
-        if state is not None:
-            left_out[state] = "training state"
-        elif ROLLOUTS in _above(name):
-            left_out[ROLLOUTS] = "prompts and outputs of every rollout"
-        elif name == HELD_OUT and not include_completions:
-            left_out[name] = "prompts and outputs; --include-completions takes it along"
-        elif name == HELD_OUT or _is_of_a_model(name):
-            taken.append(UploadFile(name, path))
+        place, reason = _reason_to_leave_out(name, include_completions)
+        if reason is None:
+            taken.append(read_file(path, name))
         else:
-            left_out[name] = "no file of a model"
-    _check_weights(folder, [file.name for file in taken])
+            left_out[place] = reason
+    _check_model(folder, [file.name for file in taken])
     return Selection(tuple(taken), left_out)
 
 
-def _above(name: str) -> list[str]:
+def _reason_to_leave_out(name: str, include_completions: bool) -> tuple[str, str | None]:
+    """The file, or the folder around it that stays local as a whole, and why; None for a file to upload."""
+    for place in (*_parents(name), name):
+        if any(fnmatch(place, pattern) for pattern in STATE):
+            return place, "training state"
+    if ROLLOUTS in _parents(name):
+        return ROLLOUTS, "prompts and outputs of every rollout"
+    if name == HELD_OUT:
+        return name, None if include_completions else "prompts and outputs; upload them with --include-completions"
+    known = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in MODEL_FILES)
+    return name, None if known else "not a file of a model"
+
+
+def _parents(name: str) -> list[str]:
     """`a/b/c` -> `a`, `a/b`."""
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _is_of_a_model(name: str) -> bool:
-    return any(fnmatch(name, known) and name.count("/") == known.count("/") for known in MODEL_FILES)
-
-
-def _check_weights(folder: Path, names: list[str]) -> None:
+def _check_model(folder: Path, names: list[str]) -> None:
+    """Refuses what others could not load: missing or damaged weights, an adapter of an unknown base model."""
     config = _read_json(folder / ("config.json" if "config.json" in names else "adapter_config.json"))
     weights = [name for name in names if name.endswith(".safetensors")]
     if not weights:
-        raise InputError(
-            "weights as safetensors (pickled ones can run code when they are loaded)",
-            f"none in {folder}",
-            "save the model with save_pretrained",
-        )
+        expected = "weights as safetensors (pickled ones can run code when they are loaded)"
+        raise InputError(expected, f"none in {folder}", "save the model with save_pretrained")
     base = config.get("base_model_name_or_path")
     if base is not None and not is_hub_id(str(base)):
         raise InputError(
@@ -141,12 +153,11 @@ def _check_weights(folder: Path, names: list[str]) -> None:
             f"base_model_name_or_path={str(base)!r} in adapter_config.json",
             "upload the base model first and put its id there, or merge the adapter into it",
         )
-    for name in names:
-        if name.endswith(".index.json"):
-            shards = set(_read_json(folder / name).get("weight_map", {}).values())
-            missing = sorted(shards - set(weights))
-            if missing:
-                raise InputError(f"every part that {name} names", f"no {', '.join(missing)}", "save the model again")
+    for name in (name for name in names if name.endswith(".index.json")):
+        shards = set(_read_json(folder / name).get("weight_map", {}).values())
+        missing = sorted(shards - set(weights))
+        if missing:
+            raise InputError(f"every shard that {name} lists", f"no {', '.join(missing)}", "save the model again")
     for name in weights:
         _check_safetensors(folder / name)
 
@@ -173,71 +184,22 @@ def select_space(folder: Path) -> Selection:
     """The files of a metric folder that is also a Space.
 
     Raises:
-        InputError: it lacks a part.
+        InputError: one of its files is missing.
     """
     script = f"{folder.name}.py"
     missing = [name for name in (*SPACE_FILES, script) if not (folder / name).is_file()]
     if missing:
+        expected = f"a metric folder with {', '.join(SPACE_FILES)} and {script}"
         step = "give one of the folders under trl_rewards_plugin/metrics"
-        raise InputError(
-            f"a metric folder with {', '.join(SPACE_FILES)} and {script}", f"no {', '.join(missing)}", step
-        )
-    taken, left_out = [], {}
+        raise InputError(expected, f"no {', '.join(missing)}", step)
+    taken: list[UploadFile] = []
+    left_out: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
             continue
         if any(part.startswith((".", "__")) and part != "__init__.py" for part in name.split("/")):
-            left_out[name.split("/")[0]] = "made by Python or hidden"
+            left_out[name.split("/")[0]] = "hidden, or generated by Python"
         else:
-            taken.append(UploadFile(name, path))
+            taken.append(read_file(path, name))
     return Selection(tuple(taken), left_out)
-
-
-def check_content(folder: Path, files: tuple[UploadFile, ...], own_token: str | None) -> None:
-    """Looks for what must not become public in what goes up.
-
-    Raises:
-        InputError: a secret, or a path of this machine.
-    """
-    places = {f"{path}/" for path in (Path.home(), folder.resolve().parent) if len(path.parts) > 1}
-    for file in files:
-        content = readable(file.content)
-        kind = find_secret(content, own_token)
-        if kind is not None:
-            step = "take it out of the file, and make it invalid if anyone else may have seen it"
-            raise InputError("files without secrets", f"{kind} in {file.name}", step)
-        if any(fnmatch(file.name, told) for told in _TOLD):
-            found = next((place for place in places if place.encode() in content), None)
-            if found is not None:
-                raise InputError(
-                    "files without paths of this machine",
-                    f"{found} in {file.name}",
-                    "replace it by a name that others know",
-                )
-
-
-def check_card(card: str) -> None:
-    """Whether the card's metadata can be read.
-
-    Raises:
-        InputError: they cannot.
-    """
-    import yaml
-    from huggingface_hub import ModelCard
-
-    try:
-        ModelCard(card)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        step = "mend the lines between the two --- in README.md, or render it again with trl-rewards card"
-        raise InputError("a card whose metadata can be read", " ".join(str(error).split()), step) from error
-
-
-def format_size(size: int) -> str:
-    """`size` bytes as "512 B", "15.6 kB", "3.2 MB", "1.1 GB"."""
-    if size < 1000:
-        return f"{size} B"
-    value, units = size / 1000, ["kB", "MB", "GB", "TB"]
-    while value >= 999.95 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.1f} {units[0]}"

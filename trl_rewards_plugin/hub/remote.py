@@ -1,8 +1,8 @@
-"""What a repository on the Hub holds, and what of a local folder it lacks. Leaves out: changing it (`upload.py`)."""
+"""What a repository on the Hub holds, and what an upload would change. Leaves out: changing it (`upload.py`)."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +11,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import get_session
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in
 from trl_rewards_plugin.hub.files import UploadFile
 
-# Seconds without a byte after which a request is given up; the client itself would wait for ever.
+# Seconds without a byte after which a request fails; the client itself would wait forever.
 TIMEOUT = 120.0
-# Weights of an earlier upload that a loader would find beside, or before, the new ones.
+# Weights of an earlier upload that a loader would find beside the new ones, or prefer to them.
 _WEIGHTS = (
     "model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "pytorch_model*.bin",
     "pytorch_model.bin.index.json", "adapter_model.bin",
@@ -26,7 +29,7 @@ _WEIGHTS = (
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository, or one that could be made.
+    """A repository, or one that could be created.
 
     Attributes:
         repo_id: `owner/name`.
@@ -39,20 +42,20 @@ class Repository:
     revision: str | None = None
 
     @property
-    def place(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """As the client's methods take it."""
         return {"repo_id": self.repo_id, "repo_type": self.repo_type, "revision": self.revision}
 
 
 @dataclass(frozen=True)
 class State:
-    """What is there.
+    """What a repository holds.
 
     Attributes:
-        head: The latest commit; None if there is no repository.
-        has_branch: Whether the branch is there.
+        head: The latest commit; None if the repository does not exist.
+        has_branch: Whether the branch exists.
         digests: File -> digest.
-        private: Whether the repository is; None if there is none.
+        private: Whether the repository is private; None if it does not exist.
     """
 
     head: str | None
@@ -74,24 +77,19 @@ class Changes:
 
     def summary(self) -> str:
         """`Add config.json; update README.md and 2 more`."""
+        added, updated = ([file.name for file in files] for files in (self.added, self.updated))
         parts = []
-        for verb, names in (
-            ("add", [file.name for file in self.added]),
-            ("update", [file.name for file in self.updated]),
-            ("remove", list(self.removed)),
-        ):
+        for verb, names in (("add", added), ("update", updated), ("remove", self.removed)):
             if names:
-                shown = ", ".join(names[:3])
-                parts.append(f"{verb} {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
-        told = "; ".join(parts)
-        return told[:1].upper() + told[1:]
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                parts.append(f"{verb} {', '.join(names[:3])}{more}")
+        text = "; ".join(parts)
+        return text[:1].upper() + text[1:]
 
 
 @contextmanager
 def patient_client() -> Iterator[None]:
-    """Gives the client's connection a time limit where it has none, so that a Hub that stalls is an error."""
-    from huggingface_hub import get_session
-
+    """Gives the client's connection a timeout where it has none, so that a stalled connection is an error."""
     client = get_session()
     before = client.timeout
     if before.read is None:
@@ -103,15 +101,15 @@ def patient_client() -> Iterator[None]:
 
 
 def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str, str]:
-    """The full id of the repository, and who this is, after asking the Hub whether they may write there.
+    """The full id of the repository and the user's name, after asking the Hub whether they may write there.
 
     Raises:
-        InputError: nobody is logged in, or not someone who may write there.
+        InputError: nobody is logged in, or they may not write there.
     """
     me = api.whoami()
     role = me.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise not_logged_in("a token that may only read")
+        raise not_logged_in("a read-only token")
     owner, _, name = repo_id.rpartition("/")
     owner = owner or me["name"]
     own = {me["name"], *(organisation["name"] for organisation in me.get("orgs", ()))}
@@ -122,85 +120,59 @@ def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str
 
 def read_state(api: Any, repository: Repository) -> State:
     """What the repository holds now."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
     try:
-        info = api.repo_info(**repository.place)
+        info = api.repo_info(**repository.arguments)
         head = info.sha
-        tree = list(api.list_repo_tree(**{**repository.place, "revision": head}, recursive=True))
+        tree = list(api.list_repo_tree(**{**repository.arguments, "revision": head}, recursive=True))
     except RepositoryNotFoundError:
         return State(None, False, {})
     except RevisionNotFoundError:
-        return State(None, False, {}) if repository.revision is None else _main_state(api, repository)
+        if repository.revision is None:
+            return State(None, False, {})
+        # What a new branch would start from.
+        main = read_state(api, dataclasses.replace(repository, revision=None))
+        return dataclasses.replace(main, has_branch=False)
     files = [entry for entry in tree if hasattr(entry, "blob_id")]
     digests = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
     return State(head, True, digests, info.private)
-
-
-def _main_state(api: Any, repository: Repository) -> State:
-    """What a new branch would start from."""
-    state = read_state(api, Repository(repository.repo_id, repository.repo_type))
-    return State(state.head, False, state.digests, state.private)
 
 
 def check_private(repository: Repository, state: State, private: bool | None) -> None:
     """Refuses to write to a public repository what was meant for a private one.
 
     Raises:
-        InputError: `private` is True, and the repository is there and public.
+        InputError: `private` is True, and the repository exists and is public.
     """
     if private and state.private is False:
         step = "make it private in its settings on the Hub, choose another name, or leave out --private"
-        raise InputError("a private repository", f"{repository.repo_id}, which is there already and public", step)
+        raise InputError("a private repository", f"{repository.repo_id}, which exists and is public", step)
 
 
 def find_changes(files: Sequence[UploadFile], state: State) -> Changes:
-    """What of `files` the repository lacks, and which older weights would be in their way."""
+    """What of `files` the repository lacks, and which older weights would get in their way."""
     added = [file for file in files if file.name not in state.digests]
-    updated = [file for file in files if file.name in state.digests and not _is_same(file, state.digests[file.name])]
+    updated = [file for file in files if file.name in state.digests and not file.has_digest(state.digests[file.name])]
     names = {file.name for file in files}
-    has_weights = any(fnmatch(name, pattern) for name in names for pattern in _WEIGHTS)
-    removed = [
-        name
-        for name in state.digests
-        if has_weights and name not in names and any(fnmatch(name, pattern) for pattern in _WEIGHTS)
-    ]
-    return Changes(added, updated, removed)
+    removed = [name for name in state.digests if name not in names and _is_weights(name)]
+    return Changes(added, updated, removed if any(map(_is_weights, names)) else [])
 
 
-def _is_same(file: UploadFile, digest: str) -> bool:
-    """Whether the digest is the file's: SHA-256 where the Hub keeps it as a large file, else git's blob id."""
-    if len(digest) == 64:
-        return _sha256(file) == digest
-    content = file.read()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == digest
-
-
-def _sha256(file: UploadFile) -> str:
-    if isinstance(file.content, bytes):
-        return hashlib.sha256(file.content).hexdigest()
-    with file.content.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _is_weights(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _WEIGHTS)
 
 
 def read_text(api: Any, repository: Repository, head: str, name: str) -> str:
-    """A file of the repository, without a trace in the cache."""
+    """A file of the repository, downloaded outside of the cache."""
     with tempfile.TemporaryDirectory() as folder:
-        place = {**repository.place, "revision": head}
-        return Path(api.hf_hub_download(filename=name, local_dir=folder, **place)).read_text(encoding="utf-8")
+        arguments = {**repository.arguments, "revision": head}
+        return Path(api.hf_hub_download(filename=name, local_dir=folder, **arguments)).read_text(encoding="utf-8")
 
 
 def open_pull_request(api: Any, repository: Repository, files: Sequence[UploadFile], me: str) -> str | None:
-    """The address of an open pull request of `me` that already holds `files`; None if there is none."""
-    open_ones = api.get_repo_discussions(
-        repository.repo_id,
-        repo_type=repository.repo_type,
-        author=me,
-        discussion_type="pull_request",
-        discussion_status="open",
-    )
-    for request in open_ones:
-        place = Repository(repository.repo_id, repository.repo_type, request.git_reference)
-        if not find_changes(files, read_state(api, place)):
+    """The URL of an open pull request of `me` that already holds `files`; None if there is none."""
+    wanted = {"author": me, "discussion_type": "pull_request", "discussion_status": "open"}
+    for request in api.get_repo_discussions(repository.repo_id, repo_type=repository.repo_type, **wanted):
+        branch = dataclasses.replace(repository, revision=request.git_reference)
+        if not find_changes(files, read_state(api, branch)):
             return str(request.url)
     return None

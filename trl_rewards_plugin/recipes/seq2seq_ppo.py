@@ -15,8 +15,9 @@ from typing import Any
 from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.errors import InputError, suggestion
-from trl_rewards_plugin.hub.upload import check_access, push_to_hub
+from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model

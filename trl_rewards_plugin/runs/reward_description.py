@@ -54,7 +54,7 @@ def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WE
     if aggregation == "minimum":
         # A weight of 0 leaves a reward out.
         kept = [term for term, part in zip(terms, described, strict=True) if part["weight"]]
-        return f"the least of {', '.join(kept)}"
+        return f"the minimum of {', '.join(kept)}"
     if aggregation == "geometric_mean":
         powers = f" {times} ".join(f"{part['name']}^{part['weight']:g}" for part in described)
         return f"({powers})^(1 / {weights})"

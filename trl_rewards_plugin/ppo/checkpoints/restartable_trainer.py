@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from trl_rewards_plugin.hub.trainer_push import push_checkpoint
+from trl_rewards_plugin.cards.callback import create_model_card
+from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints.state import (
     RunState,
     load_critic,
@@ -225,18 +226,12 @@ class RestartableTrainer(Trainer):
         tags: str | list[str] | None = None,
     ) -> None:
         """Writes README.md into the output folder; the arguments as in TRL's trainers."""
-        from trl_rewards_plugin.cards.callback import create_model_card
-
         create_model_card(self, model_name, dataset_name, tags)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Opens the repository that `push_to_hub` asks for; refuses early what could not be uploaded."""
-        from trl_rewards_plugin.hub.trainer_push import open_repository
-
         open_repository(self, token, private)
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Uploads model, tokenizer and card in one commit, as `trl_rewards_plugin.push_to_hub` does."""
-        from trl_rewards_plugin.hub.trainer_push import push_trainer
-
         return push_trainer(self, *args, **kwargs)

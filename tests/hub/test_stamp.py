@@ -1,6 +1,6 @@
 import pytest
 
-from trl_rewards_plugin.cards.stamp import is_untouched, stamped, unstamped
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped, unstamped
 
 CARD = "---\ntags: [a]\n---\n# Title\n\nText.\n"
 
@@ -15,9 +15,17 @@ def test_what_was_stamped_is_untouched_until_a_letter_changes():
 
 
 @pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), str.rstrip])
-def test_line_endings_are_no_edit(change):
+def test_line_endings_do_not_count_as_edits(change):
     assert is_untouched(change(stamped(CARD)))
 
 
-def test_a_stamp_in_the_middle_counts_for_nothing():
+def test_a_stamp_in_the_middle_is_ignored():
     assert not is_untouched(stamped(CARD) + "more\n")
+
+
+def test_an_empty_or_torn_card_is_nobodys_edit():
+    card = stamped(CARD)
+    assert is_untouched("")
+    assert is_untouched(card[:20], card)
+    assert not is_untouched(card[:20])
+    assert not is_untouched(card[:20] + "mine", card)

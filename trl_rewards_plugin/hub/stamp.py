@@ -1,6 +1,6 @@
-"""Tells a card that this package wrote from one that a person edited: its last line holds the digest of the rest.
+"""A stamp that shows whether a card was edited: its last line holds the digest of everything above it.
 
-The line is an HTML comment, which no reader sees. Leaves out: what is done about an edited card (`upload.py`).
+The line is an HTML comment, which no reader sees. Leaves out: what happens to an edited card (`upload.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unstamped(text: str) -> str:
 
 
 def is_untouched(text: str, rendered: str = "") -> bool:
-    """Whether `text` is as this package wrote it: stamped, and not a letter changed since.
+    """Whether `text` is as this package wrote it: stamped and not edited since.
 
     An empty card is nobody's edit, nor is the beginning of `rendered`, which a kill or a full disk once left.
     """

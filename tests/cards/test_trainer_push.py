@@ -7,8 +7,8 @@ from tests.cards.test_model_card import front_matter
 from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
-from trl_rewards_plugin.cards.stamp import is_untouched
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.stamp import is_untouched
 
 
 def short_words(completions, **kwargs):
@@ -67,7 +67,7 @@ def test_args_push_to_hub_uploads_each_save_and_the_end(hub, tmp_path):
 def test_a_save_that_cannot_be_uploaded_does_not_stop_training(hub, tmp_path):
     trainer = make_trainer(tmp_path, push_to_hub=True, hub_model_id="me/ppo")
     hub.fail("POST .*commit", 500, times=3)
-    with pytest.warns(UserWarning, match="checkpoint-1 was not uploaded, training goes on"):
+    with pytest.warns(UserWarning, match="checkpoint-1 was not uploaded, training continues"):
         trainer.train()
     assert len(hub.titles("me/ppo")) == 1
 
@@ -79,13 +79,13 @@ def test_the_end_strategy_uploads_no_saves(hub, tmp_path):
     assert hub.titles("me/out") == []
 
 
-def test_what_would_fail_at_the_end_is_refused_at_the_start(hub, tmp_path, monkeypatch):
+def test_an_upload_that_would_fail_is_refused_before_training(hub, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="uploads optimizer states"):
         make_trainer(tmp_path, push_to_hub=True, hub_strategy="all_checkpoints")
     with pytest.raises(InputError, match="permission to write"):
         make_trainer(tmp_path, push_to_hub=True, hub_model_id="someone/ppo")
     hub.create("model", "me/open", private=False)
-    with pytest.raises(InputError, match="which is there already and public"):
+    with pytest.raises(InputError, match="which exists and is public"):
         make_trainer(tmp_path, push_to_hub=True, hub_model_id="me/open", hub_private_repo=True)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(InputError, match="hf auth login"):
@@ -96,4 +96,4 @@ def test_the_card_of_a_finished_run_is_kept(hub, run, tmp_path):
     trainer = make_trainer(tmp_path, hub_model_id="me/ppo", save_strategy="no")
     trainer.args.output_dir = str(run)
     trainer.push_to_hub()
-    assert "## What training changed" in hub.files("me/ppo")["README.md"].decode()
+    assert "## Results" in hub.files("me/ppo")["README.md"].decode()

@@ -1,0 +1,151 @@
+"""A run, a saved model or a metric on its way to the Hub: its card is rendered, then everything uploaded at once.
+
+Leaves out: what belongs to an upload, the network (`hub/`), the Trainer's own hooks (`trainer_push.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCard, get_token
+
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts
+from trl_rewards_plugin.cards.markdown import cell, quote
+from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.files import is_space, select_model
+from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_space, plan_upload
+from trl_rewards_plugin.hub.remote import Repository
+from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.upload import full_name, upload
+from trl_rewards_plugin.runs.layout import CARD, is_finished_run
+from trl_rewards_plugin.runs.read import read_text
+from trl_rewards_plugin.text import one_line
+
+
+def push_to_hub(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+    api: Any = None,
+    revision: str | None = None,
+    include_completions: bool = False,
+    overwrite_card: bool = False,
+    commit_message: str | None = None,
+    echo: Callable[[str], None] = lambda text: None,
+) -> str:
+    """Uploads a run folder, a saved model or a metric folder in one commit; repeating it uploads nothing.
+
+    Safetensors only, never training state. A failed upload leaves the repository unchanged and can be repeated.
+
+    Args:
+        folder: The run folder, the checkpoint, or the metric's folder, which becomes a Space.
+        repo_id: `owner/name`, or the name of one of yours; created if it does not exist.
+        private: For a new repository; None: the owner's default. An existing one keeps its visibility, and a public
+            one is refused if this is True.
+        token: For the Hub; None: the one that is logged in.
+        create_pr: Open a pull request instead of committing.
+        api: A `huggingface_hub.HfApi`, for another endpoint; it brings its own token.
+        revision: Branch to commit to, created if it does not exist; None: the main one.
+        include_completions: Upload the held-out prompts and outputs too, in a file and, if the prompts are your own,
+            in the card. (Those of a public data set are in the card anyway.)
+        overwrite_card: Replace a card that was edited on the Hub.
+        commit_message: First line of the commit; None: what changed.
+        echo: Called with the list of files before anything is sent, and with the outcome.
+
+    Returns:
+        The URL of the commit or pull request; if nothing changed, of the latest commit.
+
+    Raises:
+        InputError: refused: what the folder holds, who is logged in, where they may write.
+        UploadError: the network or the Hub failed repeatedly.
+    """
+    if create_pr and revision is not None:
+        step = "leave out revision: a pull request is for the main branch"
+        raise InputError("either create_pr or revision", f"create_pr and revision={revision!r}", step)
+    api = HfApi(token=token) if api is None else api
+    repo_id = full_name(api, repo_id)
+    plan = plan_push(
+        folder, repo_id, revision=revision, include_completions=include_completions, token=getattr(api, "token", None)
+    )
+    return upload(
+        api,
+        plan,
+        private=private,
+        create_pr=create_pr,
+        overwrite_card=overwrite_card,
+        commit_message=commit_message,
+        echo=echo,
+    )
+
+
+def plan_push(
+    folder: Path | str,
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    include_completions: bool = False,
+    token: str | bool | None = None,
+) -> UploadPlan:
+    """What `push_to_hub` would send, checked without the network.
+
+    Raises:
+        InputError: what must not or cannot be uploaded.
+    """
+    folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
+    check_name(repo_id)
+    if is_space(folder):
+        return plan_space(folder, Repository(repo_id, "space", revision), own_token)
+    selection = select_model(folder, include_completions=include_completions)
+    card = _card(folder, repo_id, include_completions)
+    return plan_upload(folder, Repository(repo_id, "model", revision), selection, card, own_token)
+
+
+def _card(folder: Path, repo_id: str, include_completions: bool) -> str:
+    """The card to upload: edited by hand, as it is; of a run, rendered for the repository; else renamed for it."""
+    existing = read_text(folder / CARD) if (folder / CARD).is_file() else ""
+    if not is_finished_run(folder):
+        if not existing:
+            step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
+            raise InputError(f"a model with its card, {CARD}", f"none in {folder}", step)
+        return stamped(with_name(existing, repo_id)) if is_untouched(existing) else existing
+    data = card_data_from_folder(folder)
+    may_show_texts = include_completions or not has_own_texts(folder)
+    if not is_untouched(existing, render_model_card(data)):
+        if not may_show_texts:
+            _check_own_texts(existing, data)
+        return existing
+    if not may_show_texts:
+        data = card_data_from_folder(folder, show_texts=False)
+    return render_model_card(dataclasses.replace(data, model_name=repo_id))
+
+
+def _check_own_texts(card: str, data: RewardModelCardData) -> None:
+    """Checks an edited `card` for the prompts of its run, in every place where the template shows them.
+
+    Raises:
+        InputError: it shows some, or its metadata cannot be parsed.
+    """
+    check_card(card)
+    rows = [*data.samples, *data.gains, *data.losses]
+    shown = {f"| {cell(row['source'])} |" for row in rows} | {quote(prompt) for prompt in data.prompts}
+    if data.prompts:
+        shown.add(prompt_literal(data))
+    prompts = {one_line(row.get("prompt") or data.prompt_prefix + row["source"]) for row in rows}
+    examples = ModelCard(card).data.get("widget") or []
+    widget = [str(example["text"]) for example in examples if isinstance(example, dict) and "text" in example]
+    found = sum(form in card for form in shown) + sum(text in prompts for text in widget)
+    if found:
+        raise InputError(
+            "a card without prompts of your own",
+            f"them in {found} places of README.md, which was edited by hand",
+            "remove them, render the card again with trl-rewards card --overwrite-card, or publish them with "
+            "--include-completions",
+        )

@@ -1,0 +1,149 @@
+"""Renders the card's template, `model_card.md.jinja`. Leaves out: where the data come from.
+
+Every value in the template is escaped, because names, settings and model outputs are data of unknown origin; only
+what a function below returned as `_Markdown` is inserted unchanged.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from trl_rewards_plugin.cards import limits, metadata
+from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
+from trl_rewards_plugin.cards.reward_table import rewards_as_formula, rewards_as_table
+from trl_rewards_plugin.hub.stamp import stamped
+from trl_rewards_plugin.text import counted, duration, listed, number, one_line
+
+MAX_NEW_TOKENS = 64
+PROMPT_LENGTH = 500
+PPO_PAPER = {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"}
+GUARD_NAMES = {
+    "rouge_l_source": "ROUGE-L F1 against the source",
+    "output_length": "Length in words",
+    "distinct": "Share of distinct outputs",
+    "not_whole_input": "Share of outputs that do not copy the whole input",
+}
+
+
+class _Markdown(str):
+    """Text that is Markdown already. Any operation on it gives a plain `str`, which is escaped again."""
+
+
+def render_model_card(data: RewardModelCardData) -> str:
+    """Markdown with YAML front matter; the same data give the same text."""
+    metrics = data.metrics
+    lower, higher = limits.wrong_moves(data)
+    paper = data.paper or (PPO_PAPER if data.algorithm == "PPO" else {})
+    text = _environment().get_template("model_card.md.jinja").render(
+        data=data,
+        metrics={"kl": None, **metrics} if metrics else None,
+        front_matter=_Markdown(metadata.front_matter(data)),
+        title=data.model_name.rpartition("/")[2] or data.model_name,
+        has_judges=any(part.get("model") for part in data.rewards),
+        max_new_tokens=data.max_new_tokens or MAX_NEW_TOKENS,
+        gains={"reward": metrics["reward_gain"], **metrics["component_gain"]} if metrics else {},
+        comparisons=_comparisons(metrics or {}),
+        paper={"title": "", "id": "", "citation": "", **paper},
+        log_headings=list(dict.fromkeys(key for row in data.log for key in row if key != "step")),
+        output_only=limits.output_only_judges(data),
+        lower=lower,
+        higher=higher,
+        length_change=limits.length_change(data),
+    )  # fmt: skip
+    text = re.sub(r"(?m)^## .*\n\s*(?=^## |\Z)", "", text)
+    return stamped(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("trl_rewards_plugin", "cards"),
+        finalize=lambda value: value if isinstance(value, _Markdown) else escape(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    as_markdown: dict[str, Callable[..., str]] = {
+        "code": code,
+        "link": link,
+        "quote": quote,
+        "literal": python_literal,
+        "verbatim": _verbatim,
+    }
+    environment.filters |= {name: _trusted(function) for name, function in as_markdown.items()}
+    environment.filters |= {"outputs_table": _trusted(_outputs_table), "interval": _interval}
+    environment.filters |= {"number": number, "duration": duration, "counted": counted, "listed": listed}
+    environment.globals |= {
+        "prompt_literal": _trusted(prompt_literal),
+        "reward_table": _trusted(rewards_as_table),
+        "reward_formula": _trusted(rewards_as_formula),
+        "change": _change,
+        "guard_names": GUARD_NAMES,
+        "trade_offs": limits.TRADE_OFFS,
+    }
+    return environment
+
+
+def _trusted(function: Callable[..., str]) -> Callable[..., _Markdown]:
+    """`function`, whose result is Markdown."""
+    return lambda *args: _Markdown(function(*args))
+
+
+def _comparisons(metrics: Mapping[str, Any]) -> list[str]:
+    """Rewards to compare the gain with."""
+    names = {
+        "sources": "the source sentences score",
+        "best_of_16": "best-of-16 sampling from the starting model scores",
+    }
+    rewards = {name: metrics.get(key, {}).get("reward") for key, name in names.items()}
+    return [f"{name} {number(reward)}" for name, reward in rewards.items() if reward is not None]
+
+
+def _outputs_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Outputs before and after training side by side, each with its reward."""
+    cells = []
+    for row in rows:
+        sides = [f"{cell(row[side])} ({number(row[f'{side}_reward'], '+.2f')})" for side in ("before", "after")]
+        cells.append([cell(row["source"]), *sides, number(_change(row["before_reward"], row["after_reward"]), "+.2f")])
+    return table(["Source", "Before", "After", "Change"], cells, {3})
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _interval(ends: Sequence[float | None], form: str) -> str:
+    return " to ".join(number(end, form) for end in ends)
+
+
+def _verbatim(text: str) -> str:
+    """`text` inside a code block, which a fence would end."""
+    return text.strip().replace("```", "")
+
+
+def prompt_literal(data: RewardModelCardData) -> str:
+    """The first prompt as the code blocks show it, or a placeholder."""
+    first = data.prompts[0] if data.prompts else f"{data.prompt_prefix}Your text here."
+    return python_literal(one_line(first, PROMPT_LENGTH))
+
+
+def python_literal(text: str) -> str:
+    """`text` as a Python string in double quotes on one line."""
+    return '"' + one_line(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def with_name(card: str, name: str) -> str:
+    """A rendered card with another name in its title and its code."""
+    title = escape(name.rpartition("/")[2])
+    card = re.sub(r"(?m)^# .*$", lambda found: f"# {title}", card, count=1)
+    return re.sub(
+        r'(?m)^(name = |pipe = text2text_pipeline\()"(?:[^"\\]|\\.)*"',
+        lambda found: found[1] + python_literal(name),
+        card,
+    )
