@@ -13,7 +13,7 @@ from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.remote import Changes, Repository, State, find_changes, read_state
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import upload
@@ -94,6 +94,24 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(hub, api, run):
     (run / "config.yaml").write_text(f"note: {hub.token}\n")
     upload(api, plan, echo=lambda text: None)
     assert hub.files("me/model")["config.yaml"] == checked
+
+
+@pytest.mark.parametrize("moment", ["before they are hashed", "while they are sent"])
+def test_weights_that_are_written_during_the_upload_do_not_arrive(hub, api, run, monkeypatch, moment):
+    def write_weights(*args):
+        (run / "model.safetensors").write_bytes(b"half written")
+
+    create = api.create_commit
+
+    def write_then_create(**settings):
+        write_weights()
+        return create(**settings)
+
+    if moment == "while they are sent":
+        monkeypatch.setattr(api, "create_commit", write_then_create)
+    with pytest.raises(InputError, match=r"model\.safetensors as it was checked"):
+        push_to_hub(run, "me/model", api=api, echo=write_weights if "before" in moment else lambda text: None)
+    assert hub.files("me/model") == {}
 
 
 @pytest.mark.parametrize("left", [0, 40])

@@ -44,7 +44,9 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
             step = self._next_step(unknown[0].partition("=")[0], self._option_string_actions, "--")
-            raise InputError(f"options of {self.prog}", " ".join(unknown), step)
+            # Without their values, one of which may be a token.
+            flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), step)
         return values
 
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:

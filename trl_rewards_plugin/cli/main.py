@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.failures import UploadError
+from trl_rewards_plugin.hub.secret_rules import without_secrets
+from trl_rewards_plugin.text import printable
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
@@ -26,14 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except InputError as error:
-        print(f"trl-rewards: input refused{error}", file=sys.stderr)
+        _complain(f"input refused{error}")
         return 2
     except UploadError as error:
-        print(f"trl-rewards: not uploaded{error}", file=sys.stderr)
+        _complain(f"not uploaded{error}")
         return 1
     except KeyboardInterrupt:
         print("\ntrl-rewards: interrupted", file=sys.stderr)
         return 130
+
+
+def _complain(message: str) -> None:
+    """Prints an error, without the secrets and control characters that the input had in it."""
+    print(f"trl-rewards: {printable(without_secrets(message))}", file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in
-from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.outgoing import UploadFile
 
 # Seconds without a byte after which a request fails; the client itself would wait forever.
 TIMEOUT = 120.0

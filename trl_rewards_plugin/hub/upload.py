@@ -171,12 +171,17 @@ def _commit(
         # Outputs in a model's repository are intended, and so is a Space's card without a license.
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
         warnings.filterwarnings("ignore", message="Warnings while validating metadata in README.md")
-        commit = api.create_commit(
-            operations=[*added, *removed],
-            commit_message=commit_message or changes.summary(),
-            commit_description=changes.summary() if commit_message else "",
-            create_pr=create_pr,
-            parent_commit=state.head,
-            **repository.arguments,
-        )
+        try:
+            commit = api.create_commit(
+                operations=[*added, *removed],
+                commit_message=commit_message or changes.summary(),
+                commit_description=changes.summary() if commit_message else "",
+                create_pr=create_pr,
+                parent_commit=state.head,
+                **repository.arguments,
+            )
+        except Exception:
+            for file in (*changes.added, *changes.updated):
+                file.check_unchanged()  # the Hub refuses content that does not have its digest
+            raise
     return str(commit.pr_url or commit.commit_url)
