@@ -1,6 +1,7 @@
 """The real client over real HTTP to the Hub on loopback."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -397,6 +398,35 @@ def test_a_stalled_hub_times_out(hub, api, run, step, monkeypatch):
     with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
         push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "POST .*preupload", "POST .*batch", "PUT .*large", "POST .*commit"])
+def test_a_hub_that_says_nothing_is_left_soon(hub, api, run, step, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
+    monkeypatch.setattr(remote, "SILENCE", 0.01)
+    hub.fail(step, "stall")
+    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
+        push_to_hub(run, "me/model", api=api)
+    asked = [path for method, path, _ in hub.requests if re.search(step, f"{method} {path}")]
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "PUT .*large", "POST .*commit"])
+def test_the_hub_is_obeyed_that_asks_to_wait_a_little_and_left_if_it_asks_for_an_hour(hub, api, run, step):
+    hub.fail(step, 429, times=1, Retry_After="7")
+    push_to_hub(run, "me/model", api=api)
+    assert max(hub.waits) in (7.0, 8.0)  # the client adds a second
+    hub.waits.clear()
+    shutil.copy(run / "checkpoint-1" / "model.safetensors", run / "model.safetensors")
+    hub.fail(step, 429, Retry_After="3600")
+    with pytest.raises(UploadError, match=r"too many requests[\s\S]*wait 3,600 seconds"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.waits == []
+    hub.faults.clear()
+    hub.fail(step, 429, Retry_After="50")
+    with pytest.raises(UploadError, match=r"too many requests[\s\S]*wait 50 seconds"):
+        push_to_hub(run, "me/model", api=api)
+    assert sum(hub.waits) <= 120
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, api, run):

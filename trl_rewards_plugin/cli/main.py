@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.secret_rules import without_secrets
+from trl_rewards_plugin.terminal import patient_output
 from trl_rewards_plugin.text import printable
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
@@ -24,7 +25,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where the Hub or the network failed."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with patient_output():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except InputError as error:

@@ -4,7 +4,6 @@ Leaves out: the maths of making one number of many (combining/), and classifiers
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.entries import exact_entry
 from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import check_unique, total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
@@ -127,7 +127,7 @@ class MultiClassifierReward(Reward):
             raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
         self._frozen = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
         _check_probabilities(classifiers, self._combination)
         first_of: dict[tuple[Any, ...], ClassifierReward] = {}
@@ -292,7 +292,7 @@ class MultiClassifierReward(Reward):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
 
 def _check_probabilities(classifiers: Sequence[ClassifierReward], combination: Combination) -> None:
