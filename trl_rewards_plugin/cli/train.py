@@ -53,7 +53,11 @@ class TrainArguments:
         "The options below replace parts of it.",
     )
     model: str | None = _option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
-    reward: str | None = _option(None, "Reward: name of a reward preset, or a YAML file. Unset: the preset's.")
+    reward: str | None = _option(
+        None,
+        "Reward: name of a reward preset, or a YAML file, to be trusted like a script, since the functions and "
+        "metrics that it names are run. Unset: the preset's.",
+    )
     dataset: str | None = _option(
         None,
         "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. Unset: the preset's. If set, the preset's "

@@ -94,8 +94,9 @@ def wait_after(error: BaseException) -> float:
 
 def explain(error: Exception, repo_id: str) -> Exception:
     """`error` with a message of ours; an error of ours, or one that is not the network's, unchanged."""
-    if isinstance(error, InputError | UploadError):
-        return error
+    own = next((cause for cause in causes(error) if isinstance(cause, InputError | UploadError)), None)
+    if own is not None:  # the client wraps what its threads raise
+        return own
     if is_offline(error):
         return InputError("a connection to the Hub", "HF_HUB_OFFLINE is set", "unset it, or push later")
     status = status_of(error)

@@ -96,15 +96,18 @@ class Watch:
     """Ends waiting that has become pointless, over all attempts of one upload."""
 
     def __init__(self) -> None:
-        self.answered = time.monotonic()
+        self.waiting_since: float | None = None
         self.asked_to_wait = 0.0
 
     def on_request(self, request: Any) -> None:
-        if time.monotonic() - self.answered > SILENCE:
+        # Not since the last response: in between, weights may be hashed for long.
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > SILENCE:
             raise not_reached()
 
     def on_response(self, response: Any) -> None:
-        self.answered = time.monotonic()
+        self.waiting_since = None
         if response.status_code != 429:
             return
         seconds = wait_of(response)

@@ -136,14 +136,17 @@ class MultiClassifierReward(Reward):
             part.share_tokens(classifiers[0])
 
     @classmethod
-    def from_preset(cls, preset: str | PathLike[str]) -> "MultiClassifierReward":
+    def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":
         """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/.
+
+        Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
+        takes files from others sets `allow_code=False`, which refuses them unimported.
 
         Raises:
             InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
                 form. A label that the model does not have stops here as well, with the list of those that it has.
         """
-        return cls(**preset_arguments(preset))
+        return cls(**preset_arguments(preset, allow_code=allow_code))
 
     def save_preset(self, path: str | PathLike[str]) -> None:
         """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.
