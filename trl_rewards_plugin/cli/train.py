@@ -123,7 +123,18 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
     if train.use_peft:
         shared["peft_config"] = lora_config(train.lora_r, train.lora_alpha, train.lora_target_modules)
-    return Seq2SeqPPO.from_preset(train.preset, args=Seq2SeqPPOConfig(**values), **shared), train
+    return Seq2SeqPPO.from_preset(train.preset, args=_config(Seq2SeqPPOConfig, values), **shared), train
+
+
+def _config(kind: Any, values: Mapping[str, Any]) -> Any:
+    """The settings; what the Trainer's own settings refuse, as an error of ours."""
+    try:
+        return kind(**values)
+    except InputError:
+        raise
+    except ValueError as error:
+        found = " ".join(str(error).split())
+        raise InputError("settings that go together", found, "change what it names, or leave it out") from error
 
 
 def _check_trl() -> None:
