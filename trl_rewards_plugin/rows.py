@@ -127,6 +127,9 @@ def _json_rows(lines: IO[str], source: str) -> Iterator[Row]:
         is_list = number == 1 and line.lstrip().startswith("[")
         try:
             value = json.loads(line + lines.read() if is_list else line.rstrip("\r\n"))
+        except RecursionError as error:
+            where = f"line {number} of {_shown(source)}"
+            raise InputError(f"JSON in {where}", "lists or objects nested too deeply", "mend that line") from error
         except json.JSONDecodeError as error:
             where = f"line {number + error.lineno - 1} of {_shown(source)}"
             raise InputError(f"JSON in {where}", f"{error.msg} at column {error.colno}", "mend that line") from error

@@ -53,6 +53,11 @@ def one_line(text: object, limit: int | None = None) -> str:
     return kept if limit is None or len(kept) <= limit else kept[: limit - 4].rstrip() + " ..."
 
 
+def printable(text: str) -> str:
+    """`text` as a terminal may show it: without the control characters of `one_line`, but for line breaks and tabs."""
+    return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter)[0] != "C")
+
+
 def is_hub_id(name: str | None) -> bool:
     """Whether `name` reads owner/name and is not the name of a data file."""
     return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(_DATA_FILES) and ".." not in name)

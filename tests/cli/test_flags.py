@@ -79,12 +79,12 @@ def test_a_value_of_the_wrong_type_in_the_file_is_refused(config, text):
 @pytest.mark.parametrize(
     ("argv", "found", "step"),
     [
-        (["--batchsize=3"], "--batchsize=3", "did you mean --batch_size?"),
+        (["--batchsize=3"], "--batchsize", "did you mean --batch_size?"),
         (["--batch_size", "many"], "'many'", "see tool --help"),
         (["--extra", "{bad"], "invalid JSON", "see tool --help"),
         (["--extra", "[1]"], "expected a JSON object", "see tool --help"),
         (["--config", "nowhere.yaml"], "no file 'nowhere.yaml'", "check the path"),
-        (["--batch=3"], "--batch=3", "did you mean --batch_size?"),
+        (["--batch=3"], "--batch", "did you mean --batch_size?"),
     ],
 )
 def test_refusals_name_the_next_step(argv, found, step):

@@ -42,3 +42,35 @@ def test_help_imports_nothing_heavy():
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets', 'trl', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+TOKEN = "hf_" + "aB3" * 12
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["train", "--hub_tokn", TOKEN], "did you mean --hub_token?"),
+        (["train", "--hub_tokn", "swordfish"], "did you mean --hub_token?"),
+        (["train", "--hub_tokn=swordfish"], "did you mean --hub_token?"),
+        (["push", f"https://user:{TOKEN}@huggingface.co/me/x", "me/x"], "a login in a URL"),
+        (["push", TOKEN], "a Hugging Face token"),
+        (["score", f"{TOKEN}.csv"], "a Hugging Face token"),
+        (["train", "--dataset", f"./{TOKEN}.csv"], "a Hugging Face token"),
+        (["train", "--learning_rate", TOKEN], "a Hugging Face token"),
+        ([TOKEN], "a Hugging Face token"),
+    ],
+)
+def test_a_token_in_the_wrong_place_is_never_printed(tmp_path, monkeypatch, capsys, argv, shown):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == 2
+    printed = "".join(capsys.readouterr())
+    assert shown in printed
+    assert not {TOKEN, "swordfish"} & set(printed.replace("=", " ").split())
+    assert TOKEN not in printed
+    assert "swordfish" not in printed
+
+
+def test_control_sequences_in_an_error_do_not_reach_the_terminal(capsys):
+    assert cli.main(["score", "\x1b]0;owned\x07\x1b[2J\u202ex.csv"]) == 2
+    assert not set("\x1b\x07\u202e") & set(capsys.readouterr().err)

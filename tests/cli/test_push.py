@@ -36,6 +36,21 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_dry_run_shows_the_card_as_it_will_be_uploaded(hub, run, capsys):
+    assert main(["push", "--dry_run", str(run), "me/model"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["push", str(run), "me/model"]) == 0
+    assert hub.files("me/model")["README.md"].decode() in shown
+
+
+def test_no_control_sequence_of_a_name_or_an_edited_card_reaches_the_terminal(run, capsys):
+    (run / "notes\x1b]0;owned\x07.txt").touch()
+    card = (run / "README.md").read_text(encoding="utf-8")
+    (run / "README.md").write_text(card.replace("## Limitations", "## Mine \x1b[2J\u202e"), encoding="utf-8")
+    assert main(["push", "--dry_run", str(run), "me/model", "--include-completions"]) == 0
+    assert not set("\x1b\x07\u202e") & set(capsys.readouterr().out)
+
+
 def test_dry_run_finds_the_token_of_this_login_whatever_its_format(hub, run, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "swordfish")
     with (run / "config.yaml").open("a") as file:

@@ -62,9 +62,9 @@ def test_resume_may_stand_alone():
     ("argv", "found", "step"),
     [
         (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),
-        (["--learning_rat", "1"], "--learning_rat 1", "did you mean --learning_rate?"),
-        (["--ppo_epochs", "4"], "--ppo_epochs 4", "here it is called --num_ppo_epochs"),
-        (["--num_beams=4"], "--num_beams=4", "--eval_generation_kwargs"),
+        (["--learning_rat", "1"], "--learning_rat", "did you mean --learning_rate?"),
+        (["--ppo_epochs", "4"], "--ppo_epochs", "here it is called --num_ppo_epochs"),
+        (["--num_beams=4"], "--num_beams", "--eval_generation_kwargs"),
         (["--config", "OTHER"], "'batch_size'", "here it is called per_device_train_batch_size"),
         (["--zzzzzz"], "--zzzzzz", "see trl-rewards train --help"),
         (["--response_length", "many"], "many", "see trl-rewards train --help"),

@@ -1,11 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import files, plan, secrets
-from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.outgoing import UploadFile
 
 
 def write_model(folder, weights=("model.safetensors",), **config):
@@ -30,7 +31,15 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
              "trainer_state.json", "ppo_state.json", "value_head.safetensors", "pytorch_model.bin",
              "checkpoint-4/model.safetensors", "checkpoint-4/sub/optimizer.pt", "runs/events"}  # fmt: skip
     rollouts = {"completions/completions_00001.parquet", "completions/completions_00002.parquet"}
-    other = {"notes.md", "prompts.jsonl", "my/config.json", ".env", "data.json"}
+    other = {
+        "notes.md",
+        "prompts.jsonl",
+        "my/config.json",
+        ".env",
+        "data.json",
+        "LICENSE.internal-notes",
+        ".git/config",
+    }
     housekeeping = {".writer.lock", ".12-ab.unfinished"}
     for name in taken | state | other | rollouts | housekeeping | {"completions.parquet"}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +47,9 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
     selection = files.select_model(folder)
     assert names(selection) == taken | {"config.json", "model.safetensors"}
     assert selection.left_out["checkpoint-4"] == selection.left_out["value_head.safetensors"] == "training state"
-    assert {name for name, reason in selection.left_out.items() if reason == "not a file of a model"} == other
+    assert {name for name, reason in selection.left_out.items() if reason == "not a file of a model"} == {
+        "notes.md", "prompts.jsonl", "my", ".env", "data.json", "LICENSE.internal-notes", ".git",
+    }  # fmt: skip
     assert selection.left_out["completions"] == "prompts and outputs of every rollout"
     assert not (rollouts | housekeeping) & selection.left_out.keys()
     assert "--include-completions" in selection.left_out["completions.parquet"]
@@ -91,6 +102,134 @@ def test_a_metric_folder_must_be_whole(tmp_path):
     selection = files.select_space(folder)
     assert names(selection) == {"README.md", "app.py", "kindness.py", "requirements.txt"}
     assert set(selection.left_out) == {"__pycache__", ".cache"}
+
+
+def test_a_space_takes_the_modules_that_its_scripts_import_and_nothing_else(tmp_path):
+    folder = tmp_path / "kindness"
+    sources = {
+        "README.md": "---\nsdk: gradio\n---\n",
+        "requirements.txt": "",
+        "app.py": "import os, words\nfrom parts import first\n",
+        "kindness.py": "from .shared import scale\n\ndef late():\n    import parts.third as third\n",
+        "words.py": "import deeper.inside\n",
+        "shared.py": "", "deeper/__init__.py": "", "deeper/inside.py": "from . import beside\n",
+        "deeper/beside.py": "", "parts/__init__.py": "", "parts/first.py": "", "parts/third.py": "",
+    }  # fmt: skip
+    private = ("customers.csv", "dump.sql", "notes.txt", "pytorch_model.bin", "x.safetensors", "os.csv", "unused.py")
+    for name, source in (sources | dict.fromkeys((*private, "parts/second.py"), "")).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(source)
+    selection = files.select_space(folder)
+    assert names(selection) == set(sources)
+    assert set(selection.left_out) == {*private, "parts/second.py"}
+    (folder / "words.py").write_text("def")
+    with pytest.raises(InputError, match=r"Python in words\.py"):
+        files.select_space(folder)
+
+
+def test_weights_are_taken_by_standard_name_or_if_the_index_lists_them(tmp_path):
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    folder = write_model(tmp_path / "run", weights=(*shards, "private-experiment.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
+    selection = files.select_model(folder)
+    assert names(selection) == {"config.json", index.name, *shards}
+    assert "neither the standard names" in selection.left_out["private-experiment.safetensors"]
+    for weights in ({"a": "../private.safetensors"}, ["a"], {}, {"a": "data.csv"}, None):
+        index.write_text(json.dumps({"weight_map": weights}))
+        with pytest.raises(InputError, match="a list of the weights beside it"):
+            files.select_model(folder)
+
+
+# ---- Links and other things that are no plain files ----
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A file outside of the folder that is uploaded."""
+    (tmp_path / "diary.txt").write_text("private")
+    return tmp_path / "diary.txt"
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "vocab.json", "README.md", "model.safetensors", "config.json", ".eval_results/x.yaml",
+             "completions.parquet"],
+)  # fmt: skip
+def test_a_link_out_of_the_folder_is_refused_by_name(tmp_path, outside, name):
+    folder = write_model(tmp_path / "run")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    with pytest.raises(InputError, match=rf"Found:    {name}, a link to {outside}"):
+        files.select_model(folder, include_completions=True)
+
+
+def test_a_link_out_of_a_space_is_refused_by_name(tmp_path, outside):
+    folder = tmp_path / "kindness"
+    folder.mkdir()
+    for name in ("README.md", "requirements.txt", "kindness.py"):
+        (folder / name).touch()
+    (folder / "app.py").symlink_to(outside)
+    with pytest.raises(InputError, match=r"app\.py, a link to"):
+        files.select_space(folder)
+
+
+def test_links_inside_the_folder_and_inside_the_hubs_cache_are_followed(tmp_path):
+    folder = write_model(tmp_path / "run")
+    (folder / "vocab.txt").symlink_to("config.json")
+    assert "vocab.txt" in names(files.select_model(folder))
+    cache = tmp_path / "models--me--x"
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    write_model(blobs)
+    for name in ("config.json", "model.safetensors"):
+        (blobs / name).rename(blobs / f"digest-{name}")
+        (snapshot / name).symlink_to(f"../../blobs/digest-{name}")
+    assert names(files.select_model(snapshot)) == {"config.json", "model.safetensors"}
+    (snapshot / "LICENSE").symlink_to(folder / "config.json")
+    with pytest.raises(InputError, match="LICENSE, a link to"):
+        files.select_model(snapshot)
+
+
+def test_a_linked_folder_stays_local(tmp_path, outside):
+    folder = write_model(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.yaml").touch()
+    (folder / ".eval_results").symlink_to(tmp_path / "other")
+    (folder / "loop").symlink_to(folder)
+    selection = files.select_model(folder)
+    assert names(selection) == {"config.json", "model.safetensors"}
+    assert set(selection.left_out) == {".eval_results", "loop"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, r"merges\.txt, which is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), r"merges\.txt, a link to /dev/zero"),
+        (lambda path: path.symlink_to(path.name), "a link to nothing"),
+        (lambda path: path.symlink_to("missing"), "a link to nothing"),
+    ],
+)
+def test_pipes_devices_and_broken_links_are_refused_at_once(tmp_path, make, message):
+    make(write_model(tmp_path / "run") / "merges.txt")
+    with pytest.raises(InputError, match=message):
+        files.select_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"caf\xe9", b"[1]", b"[" * 10_000])
+def test_a_damaged_config_is_refused(tmp_path, content):
+    (write_model(tmp_path / "run") / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"in config\.json"):
+        files.select_model(tmp_path / "run")
+
+
+def test_weights_that_change_after_the_check_are_refused(tmp_path):
+    folder = write_model(tmp_path / "run")
+    (weights,) = (file for file in files.select_model(folder).files if file.name == "model.safetensors")
+    (folder / "model.safetensors").write_bytes(b"half written")
+    with pytest.raises(InputError, match=r"model\.safetensors as it was checked"):
+        _ = weights.operation
 
 
 @pytest.mark.parametrize("text", ["# A model\nsdk: gradio\n", "---\nlicense: mit\n---\n\nsdk: x\n"])

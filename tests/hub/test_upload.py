@@ -13,7 +13,7 @@ from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.remote import Changes, Repository, State, find_changes, read_state
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import upload
@@ -94,6 +94,24 @@ def test_the_bytes_that_were_checked_are_the_bytes_that_are_sent(hub, api, run):
     (run / "config.yaml").write_text(f"note: {hub.token}\n")
     upload(api, plan, echo=lambda text: None)
     assert hub.files("me/model")["config.yaml"] == checked
+
+
+@pytest.mark.parametrize("moment", ["before they are hashed", "while they are sent"])
+def test_weights_that_are_written_during_the_upload_do_not_arrive(hub, api, run, monkeypatch, moment):
+    def write_weights(*args):
+        (run / "model.safetensors").write_bytes(b"half written")
+
+    create = api.create_commit
+
+    def write_then_create(**settings):
+        write_weights()
+        return create(**settings)
+
+    if moment == "while they are sent":
+        monkeypatch.setattr(api, "create_commit", write_then_create)
+    with pytest.raises(InputError, match=r"model\.safetensors as it was checked"):
+        push_to_hub(run, "me/model", api=api, echo=write_weights if "before" in moment else lambda text: None)
+    assert hub.files("me/model") == {}
 
 
 @pytest.mark.parametrize("left", [0, 40])
@@ -379,6 +397,34 @@ def test_a_stalled_hub_times_out(hub, api, run, step, monkeypatch):
     with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
         push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "POST .*preupload", "POST .*batch", "PUT .*large", "POST .*commit"])
+def test_a_hub_that_says_nothing_is_left_soon(hub, api, run, step, monkeypatch):
+    monkeypatch.setattr(remote, "TIMEOUT", 0.05)
+    monkeypatch.setattr(remote, "SILENCE", 0.01)
+    hub.fail(step, "stall")
+    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
+        push_to_hub(run, "me/model", api=api)
+    assert len(hub.waits) == 1
+
+
+@pytest.mark.parametrize("step", ["GET .*whoami", "PUT .*large", "POST .*commit"])
+def test_the_hub_is_obeyed_that_asks_to_wait_a_little_and_left_if_it_asks_for_an_hour(hub, api, run, step):
+    hub.fail(step, 429, times=1, Retry_After="7")
+    push_to_hub(run, "me/model", api=api)
+    assert max(hub.waits) in (7.0, 8.0)  # the client adds a second
+    hub.waits.clear()
+    shutil.copy(run / "checkpoint-1" / "model.safetensors", run / "model.safetensors")
+    hub.fail(step, 429, Retry_After="3600")
+    with pytest.raises(UploadError, match=r"too many requests[\s\S]*wait 3,600 seconds"):
+        push_to_hub(run, "me/model", api=api)
+    assert hub.waits == []
+    hub.faults.clear()
+    hub.fail(step, 429, Retry_After="50")
+    with pytest.raises(UploadError, match=r"too many requests[\s\S]*wait 50 seconds"):
+        push_to_hub(run, "me/model", api=api)
+    assert sum(hub.waits) <= 120
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, api, run):

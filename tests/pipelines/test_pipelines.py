@@ -430,3 +430,30 @@ def test_the_classes_are_transformers_pipelines():
     for subclass in (SummarizationPipeline, TranslationPipeline):
         assert issubclass(subclass, Text2TextGenerationPipeline)
     assert issubclass(Text2TextGenerationPipeline, transformers.Pipeline)
+
+
+def test_max_length_counts_where_the_model_has_max_new_tokens_of_its_own(folders):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])
+    model.generation_config.max_new_tokens = 12
+
+    def length(**settings):
+        pipe = text2text_pipeline(model, task="summarization", device="cpu")
+        ids = pipe(TEXTS[0], return_tensors=True, suppress_tokens=[1], **settings)[0]["summary_token_ids"]
+        return len(ids)
+
+    assert length() == 13
+    assert length(max_length=8) == 8  # with the decoder's start, as generate counts it
+    assert length(max_length=40) == 40
+
+
+def test_a_text_longer_than_the_models_positions_is_refused_with_the_way_out(folders):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folders["bart"])
+    pipe = text2text_pipeline(model, device="cpu", max_new_tokens=2)
+    long = " ".join(TEXTS) * (1 + model.config.max_position_embeddings // 10)
+    with pytest.raises(InputError, match=r"positions[\s\S]*truncation=True"):
+        pipe(long)
+
+
+def test_what_is_no_text_is_a_type_error_as_it_was(t5):
+    with pytest.raises(TypeError, match="a text, or a list"):
+        t5(4)

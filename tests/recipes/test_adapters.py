@@ -36,5 +36,5 @@ def test_without_the_flag_there_is_none(tmp_path):
 
 def test_without_peft_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(adapters, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install \"peft>=0.18\""):
+    with pytest.raises(InputError, match=r"pip install \"peft>=0.21.2\""):
         lora_config(4, 8, None)

@@ -2,6 +2,7 @@ import asyncio
 import functools
 import json
 import math
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -329,3 +330,15 @@ def test_a_remote_judge_scores_and_its_failure_stops(judge_url):
     assert reward(prompts=["p", "qq"], completions=["abc", ""]) == [4 + 3.5, 2 + 3.5]
     with pytest.raises(RuntimeError, match=r"'remote_judge' raised HTTPError: HTTP Error 500.*2 completions"):
         reward(prompts=["p", "q"], completions=["fine", "crash"])
+
+
+def test_a_reward_that_exits_is_a_failure_and_not_the_end_of_the_program():
+    def leaving(completions, **kwargs):
+        sys.exit()
+
+    async def leaving_later(completions, **kwargs):
+        sys.exit(3)
+
+    for function in (leaving, leaving_later):
+        with pytest.raises(RuntimeError, match=rf"{function.__name__}' raised [\s\S]*SystemExit"):
+            MultiClassifierReward([function])(completions=["ab"])

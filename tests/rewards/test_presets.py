@@ -392,3 +392,37 @@ def test_a_path_that_would_not_be_read_back_is_refused(tmp_path):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "saved.txt")
     with pytest.raises(InputError, match="make the folder"):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "nowhere" / "saved.yaml")
+
+
+@pytest.fixture
+def traced(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    (tmp_path / "traced_module.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('RAN').touch()\n"
+        "def judge(completions): return [0.0] * len(completions)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "traced_module", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "further",
+    ["- {function: length, nonsense: 1}", "- {function: 3}", "- 7", "- {function: length, clip: [2, 1]}", "- {}"],
+)
+def test_a_file_that_is_refused_imports_nothing(traced, further):
+    (traced / "r.yaml").write_text(f"rewards:\n- function: traced_module.judge\n{further}\n")
+    with pytest.raises(InputError):
+        MultiClassifierReward.from_preset(traced / "r.yaml")
+    assert not (traced / "RAN").exists()
+
+
+@pytest.mark.parametrize("entry", ["function: traced_module.judge", "metric: ./m.py, key: k"])
+def test_code_in_a_file_is_refused_unimported_where_the_caller_forbids_it(traced, entry):
+    (traced / "r.yaml").write_text(f"rewards:\n- {{{entry}}}\n")
+    with pytest.raises(InputError, match="run no code of their own"):
+        MultiClassifierReward.from_preset(traced / "r.yaml", allow_code=False)
+    assert not (traced / "RAN").exists()
+    (traced / "safe.yaml").write_text("rewards:\n- {function: repetition}\n")
+    safe = MultiClassifierReward.from_preset(traced / "safe.yaml", allow_code=False)
+    assert safe.component_names() == ["distinct"]

@@ -90,7 +90,7 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         ("metrics.json", json.dumps(METRICS | {"reward_gain": {"mean": 1.0, "ci95": [0.0], "n": 2}}), "ci95 is"),
         ("config.yaml", "a: [", "YAML in .*config.yaml"),
         ("config.yaml", "- a", "a YAML mapping in .*config.yaml\nFound:    list"),
-        ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*recursion"),
+        ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*levels of nesting"),
         ("config.yaml", ALIASES, r"YAML in .*config.yaml\nFound:    references that unfold to [\d,]+ values"),
         ("config.yaml", "a: &a [*a]", "references that unfold"),
         ("config.yaml", "a: !!timestamp x", "YAML in .*config.yaml"),

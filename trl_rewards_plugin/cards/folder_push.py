@@ -23,7 +23,6 @@ from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
-from trl_rewards_plugin.runs.read import read_text
 from trl_rewards_plugin.text import one_line
 
 
@@ -104,13 +103,12 @@ def plan_push(
     if is_space(folder):
         return plan_space(folder, Repository(repo_id, "space", revision), own_token)
     selection = select_model(folder, include_completions=include_completions)
-    card = _card(folder, repo_id, include_completions)
+    card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
     return plan_upload(folder, Repository(repo_id, "model", revision), selection, card, own_token)
 
 
-def _card(folder: Path, repo_id: str, include_completions: bool) -> str:
+def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:
     """The card to upload: edited by hand, as it is; of a run, rendered for the repository; else renamed for it."""
-    existing = read_text(folder / CARD) if (folder / CARD).is_file() else ""
     if not is_finished_run(folder):
         if not existing:
             step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"

@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.yaml_text import load_yaml
 
 Settings = TypeVar("Settings")
 _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -44,7 +45,9 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
             step = self._next_step(unknown[0].partition("=")[0], self._option_string_actions, "--")
-            raise InputError(f"options of {self.prog}", " ".join(unknown), step)
+            # Without their values, one of which may be a token.
+            flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), step)
         return values
 
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:
@@ -171,13 +174,17 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"valid YAML in {path}", " ".join(str(error).split()), "fix the file") from error
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)
-    os.environ.update({key: str(value) for key, value in (values.pop("env", None) or {}).items()})
+    environment = values.pop("env", None) or {}
+    if not isinstance(environment, dict):
+        found, step = f"env: {environment!r}", "write NAME: value on a line of its own below env:"
+        raise InputError(f"env in {path} as a mapping", found, step)
+    os.environ.update({str(key): str(value) for key, value in environment.items()})
     return values
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.failures import UploadError
+from trl_rewards_plugin.hub.secret_rules import without_secrets
+from trl_rewards_plugin.terminal import patient_output
+from trl_rewards_plugin.text import printable
 
 # Name -> module with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
@@ -22,18 +25,27 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where the Hub or the network failed."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with patient_output():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except InputError as error:
-        print(f"trl-rewards: input refused{error}", file=sys.stderr)
+        _complain(f"input refused{error}")
         return 2
     except UploadError as error:
-        print(f"trl-rewards: not uploaded{error}", file=sys.stderr)
+        _complain(f"not uploaded{error}")
         return 1
     except KeyboardInterrupt:
         print("\ntrl-rewards: interrupted", file=sys.stderr)
         return 130
+
+
+def _complain(message: str) -> None:
+    """Prints an error, without the secrets and control characters that the input had in it."""
+    print(f"trl-rewards: {printable(without_secrets(message))}", file=sys.stderr)
 
 
 def _dispatch(arguments: list[str]) -> int:

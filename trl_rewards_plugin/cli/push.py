@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
 from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.text import printable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         plan = plan_push(
             folder, repo_id, revision=arguments.revision, include_completions=arguments.include_completions
         )
-        print(f"{plan.format()}\nDry run: nothing was sent.")
+        print(f"{plan.format()}\n\nREADME.md:\n{printable(plan.card)}\nDry run: nothing was sent.")
         return 0
     push_to_hub(
         folder,
@@ -89,5 +90,5 @@ def _parser() -> Parser:
         help="upload the held-out prompts and outputs too, even if the prompts are your own",
     )
     parser.add_argument("--overwrite-card", action="store_true", help="replace a card that was edited on the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="print the list of files and send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the files' names and the card, send nothing")
     return parser

@@ -23,6 +23,11 @@ def main(argv: Sequence[str]) -> int:
     quiet.silence_libraries()
     try:
         summary = score_file(settings)
+    except InputError as error:
+        if "prompts=" not in error.next_step:
+            raise
+        step = "add --prompt-column NAME, the column of the prompts"
+        raise InputError(error.expected, error.found, step) from error
     except BrokenPipeError:
         # Who reads our output has had enough (`| head`). Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

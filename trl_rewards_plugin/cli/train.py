@@ -53,7 +53,11 @@ class TrainArguments:
         "The options below replace parts of it.",
     )
     model: str | None = _option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
-    reward: str | None = _option(None, "Reward: name of a reward preset, or a YAML file. Unset: the preset's.")
+    reward: str | None = _option(
+        None,
+        "Reward: name of a reward preset, or a YAML file, to be trusted like a script, since the functions and "
+        "metrics that it names are run. Unset: the preset's.",
+    )
     dataset: str | None = _option(
         None,
         "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. Unset: the preset's. If set, the preset's "
@@ -123,7 +127,18 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
         shared["peft_config"] = lora_config(train.lora_r or 16, train.lora_alpha or 32, train.lora_target_modules)
     else:
         _check_no_lora(train)
-    return Seq2SeqPPO.from_preset(train.preset, args=Seq2SeqPPOConfig(**values), **shared), train
+    return Seq2SeqPPO.from_preset(train.preset, args=_config(Seq2SeqPPOConfig, values), **shared), train
+
+
+def _config(kind: Any, values: Mapping[str, Any]) -> Any:
+    """The settings; what the Trainer's own settings refuse, as an error of ours."""
+    try:
+        return kind(**values)
+    except InputError:
+        raise
+    except ValueError as error:
+        found = " ".join(str(error).split())
+        raise InputError("settings that go together", found, "change what it names, or leave it out") from error
 
 
 def _check_no_lora(train: TrainArguments) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from trl_rewards_plugin.errors import InputError, causes
 
 _RETRY = "run the same again: what has arrived is not sent twice"
@@ -65,10 +68,35 @@ def not_allowed(repo_id: str, found: str) -> InputError:
     return InputError(f"permission to write to {repo_id}", found, step)
 
 
+def not_reached() -> UploadError:
+    """The error of a connection that failed."""
+    return UploadError("the Hub cannot be reached, or the connection broke off", _RETRY)
+
+
+def too_many_requests(seconds: float) -> UploadError:
+    """The error of a Hub that asks to wait `seconds`; 0 where it does not say how long."""
+    wait = f"{seconds:,.0f} seconds" if seconds else "a few minutes"
+    return UploadError("too many requests to the Hub (429)", f"wait {wait} and {_RETRY}")
+
+
+def wait_of(response: Any) -> float:
+    """Seconds that a response asks to wait in `Retry-After` or `RateLimit`; 0 where it does not say."""
+    asked = str(response.headers.get("retry-after", ""))
+    window = re.search(r"\bt\s*=\s*(\d+)", str(response.headers.get("ratelimit", "")))
+    return float(asked) if asked.isdecimal() else float(window[1]) if window else 0.0
+
+
+def wait_after(error: BaseException) -> float:
+    """As `wait_of`, of the response that `error` came with."""
+    responses = (getattr(cause, "response", None) for cause in causes(error))
+    return max((wait_of(response) for response in responses if response is not None), default=0.0)
+
+
 def explain(error: Exception, repo_id: str) -> Exception:
     """`error` with a message of ours; an error of ours, or one that is not the network's, unchanged."""
-    if isinstance(error, InputError | UploadError):
-        return error
+    own = next((cause for cause in causes(error) if isinstance(cause, InputError | UploadError)), None)
+    if own is not None:  # the client wraps what its threads raise
+        return own
     if is_offline(error):
         return InputError("a connection to the Hub", "HF_HUB_OFFLINE is set", "unset it, or push later")
     status = status_of(error)
@@ -76,9 +104,7 @@ def explain(error: Exception, repo_id: str) -> Exception:
         return _explain_status(status, error, repo_id)
     if type(error).__name__ == "LocalTokenNotFoundError":
         return not_logged_in("no token")
-    return (
-        UploadError("the Hub cannot be reached, or the connection broke off", _RETRY) if is_dropped(error) else error
-    )
+    return not_reached() if is_dropped(error) else error
 
 
 def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:
@@ -97,7 +123,7 @@ def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:
             f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten", _RETRY
         )
     if status == 429:
-        return UploadError("too many requests to the Hub (429)", f"wait a few minutes and {_RETRY}")
+        return too_many_requests(0.0)
     if status >= 500:
         return UploadError(f"an internal error of the Hub ({status})", _RETRY)
     reasons = (getattr(cause, "server_message", None) for cause in causes(error))

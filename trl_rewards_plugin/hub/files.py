@@ -1,24 +1,22 @@
 """Which files of a folder go to the Hub: a model with its card, or a metric as a Space.
 
-Only names that a model folder is known to have are taken, so that notes, data and training state stay local.
-Leaves out: what the files hold (`secrets.py`), the network (`upload.py`).
+Only what belongs there is taken, by exact name, so that notes, data and training state stay local; each file is read
+once (`outgoing.py`). Leaves out: what the files hold (`secrets.py`), the network (`upload.py`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd
-from huggingface_hub.utils.sha import git_hash
-
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub.imports import imported_files
+from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
 from trl_rewards_plugin.runs.layout import (
     CARD,
     CHECKPOINTS,
@@ -34,47 +32,23 @@ from trl_rewards_plugin.runs.layout import (
 )
 from trl_rewards_plugin.text import is_hub_id
 
+RESULTS = ".eval_results/*.yaml"
+LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 MODEL_FILES = (
-    CARD, "LICENSE*", "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-    "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-    "source.spm", "target.spm", "chat_template.jinja", "preprocessor_config.json", METRICS, CONFIG,
-    REWARD_CURVE, ".eval_results/*.yaml",
+    CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
+    "preprocessor_config.json", METRICS, CONFIG, REWARD_CURVE, RESULTS,
 )  # fmt: skip
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)
+"""Besides these, the shards that the index lists."""
 STATE = (
     CHECKPOINTS, "*.bin", "*.pt", "*.pth", VALUE_HEAD, TRAINER_STATE, RUN_STATE,
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
 SPACE_FILES = (CARD, "app.py", "requirements.txt")
-
-
-@dataclass(frozen=True)
-class UploadFile:
-    """A file of the repository.
-
-    Attributes:
-        name: In the repository.
-        content: Its bytes; of weights, which may not fit in memory, the path.
-    """
-
-    name: str
-    content: bytes | Path
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-    @cached_property
-    def operation(self) -> CommitOperationAdd:
-        """The file as the Hub client uploads it; hashed once."""
-        return CommitOperationAdd(self.name, self.content)
-
-    def has_digest(self, digest: str) -> bool:
-        """Whether `digest` is the file's: SHA-256 where the Hub stores it with LFS, else git's blob id."""
-        if len(digest) == 64:
-            return self.operation.upload_info.sha256.hex() == digest
-        return git_hash(self.content if isinstance(self.content, bytes) else self.content.read_bytes()) == digest
+SPACE_EXTRAS = ("packages.txt", *LICENSES)
 
 
 @dataclass(frozen=True)
@@ -84,43 +58,53 @@ class Selection:
     files: tuple[UploadFile, ...]
     left_out: Mapping[str, str]
 
+    def text_of(self, name: str) -> str:
+        """A text file that was taken; "" if it was not.
 
-def read_file(path: Path, name: str) -> UploadFile:
-    """The file at `path`, read once unless it holds weights."""
-    return UploadFile(name, path if path.suffix == ".safetensors" else path.read_bytes())
+        Raises:
+            InputError: it is not UTF-8.
+        """
+        return next((file.text for file in self.files if file.name == name), "")
 
 
 def is_space(folder: Path) -> bool:
     """Whether `folder` is a Space by its README: `sdk:` in the front matter."""
-    card = folder / CARD
-    return card.is_file() and bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", card.read_text(encoding="utf-8")))
+    if not (folder / CARD).is_file():
+        return False
+    return bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", read_file(folder, CARD).text))
 
 
 def select_model(folder: Path, *, include_completions: bool = False) -> Selection:
     """The files of a saved model or adapter.
 
     Raises:
-        InputError: there is none, or it could not be loaded again.
+        InputError: there is none, it could not be loaded again, or a file of it is a link out of the folder.
     """
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         step = "give the output_dir of a run"
         raise InputError("a folder with a saved model or adapter", f"no config.json in {folder}", step)
+    shards = _shards(read_file(folder, INDEX)) if (folder / INDEX).exists() else ()
     taken: list[UploadFile] = []
     left_out: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or is_housekeeping(path.name) or any(parent in left_out for parent in _parents(name)):
+    for name in _names(folder):
+        if is_housekeeping(name) or any(parent in left_out for parent in _parents(name)):
             continue
-        place, reason = _reason_to_leave_out(name, include_completions)
+        place, reason = _reason_to_leave_out(name, (*WEIGHTS, *shards), include_completions)
         if reason is None:
-            taken.append(read_file(path, name))
+            taken.append(read_file(folder, name))
         else:
             left_out[place] = reason
-    _check_model(folder, [file.name for file in taken])
+    _check_model(folder, taken, shards)
     return Selection(tuple(taken), left_out)
 
 
-def _reason_to_leave_out(name: str, include_completions: bool) -> tuple[str, str | None]:
+def _names(folder: Path) -> list[str]:
+    """Everything in `folder` but the folders themselves, by its name there. No link to a folder is followed."""
+    paths = sorted(folder.rglob("*"))
+    return [path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()]
+
+
+def _reason_to_leave_out(name: str, weights: Sequence[str], include_completions: bool) -> tuple[str, str | None]:
     """The file, or the folder around it that stays local as a whole, and why; None for a file to upload."""
     for place in (*_parents(name), name):
         if any(fnmatch(place, pattern) for pattern in STATE):
@@ -129,8 +113,17 @@ def _reason_to_leave_out(name: str, include_completions: bool) -> tuple[str, str
         return ROLLOUTS, "prompts and outputs of every rollout"
     if name == HELD_OUT:
         return name, None if include_completions else "prompts and outputs; upload them with --include-completions"
-    known = any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in MODEL_FILES)
-    return name, None if known else "not a file of a model"
+    if name.endswith(".safetensors") and name not in weights:
+        return name, f"weights that neither the standard names nor {INDEX} know"
+    if name in weights or any(fnmatch(name, one) and name.count("/") == one.count("/") for one in MODEL_FILES):
+        return name, None
+    return _place(name, [RESULTS]), "not a file of a model"
+
+
+def _place(name: str, taken: Sequence[str]) -> str:
+    """The folder at the top that holds `name`, unless files of it are `taken`; else `name` itself."""
+    top = name.partition("/")[0]
+    return name if any(one.startswith(f"{top}/") for one in taken) else top
 
 
 def _parents(name: str) -> list[str]:
@@ -139,10 +132,11 @@ def _parents(name: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _check_model(folder: Path, names: list[str]) -> None:
+def _check_model(folder: Path, files: Sequence[UploadFile], shards: Sequence[str]) -> None:
     """Refuses what others could not load: missing or damaged weights, an adapter of an unknown base model."""
-    config = _read_json(folder / ("config.json" if "config.json" in names else "adapter_config.json"))
-    weights = [name for name in names if name.endswith(".safetensors")]
+    by_name = {file.name: file for file in files}
+    config = _json_in(by_name.get("config.json") or by_name["adapter_config.json"])
+    weights = [file for file in files if file.name.endswith(".safetensors")]
     if not weights:
         expected = "weights as safetensors (pickled ones can run code when they are loaded)"
         raise InputError(expected, f"none in {folder}", "save the model with save_pretrained")
@@ -153,53 +147,67 @@ def _check_model(folder: Path, names: list[str]) -> None:
             f"base_model_name_or_path={str(base)!r} in adapter_config.json",
             "upload the base model first and put its id there, or merge the adapter into it",
         )
-    for name in (name for name in names if name.endswith(".index.json")):
-        shards = set(_read_json(folder / name).get("weight_map", {}).values())
-        missing = sorted(shards - set(weights))
-        if missing:
-            raise InputError(f"every shard that {name} lists", f"no {', '.join(missing)}", "save the model again")
-    for name in weights:
-        _check_safetensors(folder / name)
+    missing = sorted(set(shards) - set(by_name))
+    if missing:
+        raise InputError(f"every shard that {INDEX} lists", f"no {', '.join(missing)}", "save the model again")
+    for file in weights:
+        _check_safetensors(file)
 
 
-def _check_safetensors(path: Path) -> None:
+def _shards(index: UploadFile) -> list[str]:
+    """The files of weights that the index lists, all of them beside it.
+
+    Raises:
+        InputError: it lists anything else, or nothing.
+    """
+    listed = _json_in(index).get("weight_map")
+    names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
+    if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+        found = ", ".join(name for name in names if "/" in name) or "no such list"
+        raise InputError(f"a list of the weights beside it in {index.name}", found, "save the model again")
+    return names
+
+
+def _check_safetensors(file: UploadFile) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np"):
+        with safe_open(file.content, framework="np"):
             pass
     except SafetensorError as error:
-        raise InputError(f"whole weights in {path.name}", str(error), "save the model again") from error
+        raise InputError(f"whole weights in {file.name}", str(error), "save the model again") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _json_in(file: UploadFile) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"JSON in {path.name}", str(error), "save the model again") from error
-    return values if isinstance(values, dict) else {}
+        values = json.loads(file.text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"JSON in {file.name}", str(error), "save the model again") from error
+    if not isinstance(values, dict):
+        raise InputError(f"a JSON object in {file.name}", type(values).__name__, "save the model again")
+    return values
 
 
 def select_space(folder: Path) -> Selection:
-    """The files of a metric folder that is also a Space.
+    """The files of a metric folder that is also a Space: card, scripts, requirements and the modules they import.
 
     Raises:
-        InputError: one of its files is missing.
+        InputError: one of them is missing, or is a link out of the folder.
     """
-    script = f"{folder.name}.py"
+    script = f"{folder.resolve().name}.py"
     missing = [name for name in (*SPACE_FILES, script) if not (folder / name).is_file()]
     if missing:
         expected = f"a metric folder with {', '.join(SPACE_FILES)} and {script}"
         step = "give one of the folders under trl_rewards_plugin/metrics"
         raise InputError(expected, f"no {', '.join(missing)}", step)
-    taken: list[UploadFile] = []
-    left_out: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir():
-            continue
-        if any(part.startswith((".", "__")) and part != "__init__.py" for part in name.split("/")):
-            left_out[name.split("/")[0]] = "hidden, or generated by Python"
-        else:
-            taken.append(read_file(path, name))
-    return Selection(tuple(taken), left_out)
+    names = _names(folder)
+    known = {name for name in (*SPACE_FILES, *SPACE_EXTRAS, script) if name in names}
+    files = {name: read_file(folder, name) for name in sorted(known)}
+    waiting = ["app.py", script]
+    while waiting:
+        for name in imported_files(files[waiting.pop()], names):
+            if name not in files:
+                files[name] = read_file(folder, name)
+                waiting.append(name)
+    left_out = {_place(name, list(files)): "not a file of a Space" for name in names if name not in files}
+    return Selection(tuple(files[name] for name in sorted(files)), left_out)

@@ -12,11 +12,13 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import Selection, UploadFile, select_space
+from trl_rewards_plugin.hub.files import Selection, select_space
+from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secrets import check_content
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.runs.layout import CARD
+from trl_rewards_plugin.text import one_line
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,17 @@ class UploadPlan:
         total = format_size(sum(file.size for file in self.files))
         lines = [f"{kind} {self.repository.repo_id}{branch}: {len(self.files)} files, {total}"]
         lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in self.files]
-        if any(file.name == CARD and not is_untouched(text_of(file)) for file in self.files):
+        if not is_untouched(self.card):
             lines.append("The card was edited by hand and is uploaded as it is.")
         if self.left_out:
             lines.append("Stays local:")
-            lines += [f"  {name}  ({reason})" for name, reason in self.left_out.items()]
+            lines += [f"  {one_line(name)}  ({reason})" for name, reason in self.left_out.items()]
         return "\n".join(lines)
+
+    @property
+    def card(self) -> str:
+        """README.md as it will be in the repository."""
+        return next(file.text for file in self.files if file.name == CARD)
 
 
 def plan_upload(
@@ -71,14 +78,7 @@ def plan_space(folder: Path, repository: Repository, own_token: str | None) -> U
         InputError: a file is missing; see also `plan_upload`.
     """
     selection = select_space(folder)
-    card = next(text_of(file) for file in selection.files if file.name == CARD)
-    return plan_upload(folder, repository, selection, stamped(card), own_token)
-
-
-def text_of(file: UploadFile) -> str:
-    """The text of a file that was read."""
-    assert isinstance(file.content, bytes)
-    return file.content.decode("utf-8")
+    return plan_upload(folder, repository, selection, stamped(selection.text_of(CARD)), own_token)
 
 
 def check_name(repo_id: str) -> None:

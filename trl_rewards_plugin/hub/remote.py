@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from huggingface_hub import get_session
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in
-from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in, not_reached, too_many_requests, wait_of
+from trl_rewards_plugin.hub.outgoing import UploadFile
 
 # Seconds without a byte after which a request fails; the client itself would wait forever.
 TIMEOUT = 120.0
+# Seconds without any response after which no request is repeated.
+SILENCE = 300.0
+# Seconds that the Hub may ask to wait in all, with 429.
+TURN = 120.0
 # Weights of an earlier upload that a loader would find beside the new ones, or prefer to them.
 _WEIGHTS = (
     "model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "pytorch_model*.bin",
@@ -87,17 +92,49 @@ class Changes:
         return text[:1].upper() + text[1:]
 
 
+class Watch:
+    """Ends waiting that has become pointless, over all attempts of one upload."""
+
+    def __init__(self) -> None:
+        self.waiting_since: float | None = None
+        self.asked_to_wait = 0.0
+
+    def on_request(self, request: Any) -> None:
+        # Not since the last response: in between, weights may be hashed for long.
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > SILENCE:
+            raise not_reached()
+
+    def on_response(self, response: Any) -> None:
+        self.waiting_since = None
+        if response.status_code != 429:
+            return
+        seconds = wait_of(response)
+        self.asked_to_wait += seconds
+        if self.asked_to_wait > TURN:
+            raise too_many_requests(seconds)
+
+
 @contextmanager
-def patient_client() -> Iterator[None]:
-    """Gives the client's connection a timeout where it has none, so that a stalled connection is an error."""
+def patient_client(watch: Watch) -> Iterator[None]:
+    """Bounds how long the client waits: for a byte, for any response at all, and for its turn (`Retry-After`).
+
+    The client repeats most requests by itself and obeys whatever the Hub asks for; within the block that ends in an
+    `UploadError` after `SILENCE` seconds without a response, or `TURN` seconds in all of waiting for its turn.
+    """
     client = get_session()
-    before = client.timeout
-    if before.read is None:
+    timeout, hooks = client.timeout, client.event_hooks
+    if timeout.read is None:
         client.timeout = TIMEOUT
+    client.event_hooks = {
+        "request": [*hooks["request"], watch.on_request],
+        "response": [*hooks["response"], watch.on_response],
+    }
     try:
         yield
     finally:
-        client.timeout = before
+        client.timeout, client.event_hooks = timeout, hooks
 
 
 def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str, str]:

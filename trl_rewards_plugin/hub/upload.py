@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationDelete, HfApi
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.failures import explain, is_transient
+from trl_rewards_plugin.hub.failures import explain, is_transient, wait_after
 from trl_rewards_plugin.hub.plan import UploadPlan, check_name
 from trl_rewards_plugin.hub.remote import (
     Changes,
     Repository,
     State,
+    Watch,
     check_login,
     check_private,
     find_changes,
@@ -125,9 +126,10 @@ def open_repository(api: Any, repo_id: str, *, revision: str | None = None, priv
 
 def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
     """Calls `action`, a few times if the network or the Hub fails; raises errors with messages of ours."""
+    watch = Watch()
     for wait in (*WAITS, None):
         try:
-            with patient_client():
+            with patient_client(watch):
                 return action()
         except Exception as error:
             if wait is None or not is_transient(error):
@@ -135,7 +137,7 @@ def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
                 if explained is error:
                     raise
                 raise explained from error
-            time.sleep(wait)
+            time.sleep(max(wait, wait_after(error)))
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -171,12 +173,17 @@ def _commit(
         # Outputs in a model's repository are intended, and so is a Space's card without a license.
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
         warnings.filterwarnings("ignore", message="Warnings while validating metadata in README.md")
-        commit = api.create_commit(
-            operations=[*added, *removed],
-            commit_message=commit_message or changes.summary(),
-            commit_description=changes.summary() if commit_message else "",
-            create_pr=create_pr,
-            parent_commit=state.head,
-            **repository.arguments,
-        )
+        try:
+            commit = api.create_commit(
+                operations=[*added, *removed],
+                commit_message=commit_message or changes.summary(),
+                commit_description=changes.summary() if commit_message else "",
+                create_pr=create_pr,
+                parent_commit=state.head,
+                **repository.arguments,
+            )
+        except Exception:
+            for file in (*changes.added, *changes.updated):
+                file.check_unchanged()  # the Hub refuses content that does not have its digest
+            raise
     return str(commit.pr_url or commit.commit_url)

@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 PAIR = re.compile(r"translation_(?P<src>[^_]+)_to_(?P<tgt>[^_]+)")
 
 
+class NotATextError(InputError, TypeError):
+    """Refused input of a wrong type; a TypeError too, as transformers 4 raised it."""
+
+
 class Text2TextGenerationPipeline(Pipeline):
     """Texts in, an encoder-decoder's texts out.
 
@@ -122,7 +126,7 @@ class Text2TextGenerationPipeline(Pipeline):
     def preprocess(self, inputs: Any, truncation: Any = False, **languages: Any) -> Any:
         """One text to the encoder's inputs, each (1, S)."""
         if not isinstance(inputs, str):
-            raise InputError(
+            raise NotATextError(
                 "a text, or a list, torch Dataset or generator of texts",
                 f"{type(inputs).__name__} {str(inputs)[:80]!r}",
                 "for a data set with columns pass one of them: pipe(dataset['text'])",
@@ -145,7 +149,14 @@ class Text2TextGenerationPipeline(Pipeline):
             key: value[0] if isinstance(value, list) else value
             for key, value in model_inputs.items()
         }
-        output = self.model.generate(**inputs, **settings)
+        try:
+            output = self.model.generate(**inputs, **settings)
+        except IndexError as error:
+            raise InputError(
+                "texts that fit into the model's positions",
+                f"one of {input_length:,} tokens, and {error}",
+                "pass truncation=True, which reads the beginning, or split the text",
+            ) from error
         ids = getattr(output, "sequences", output)
         return {"output_ids": ids.reshape(batch, -1, ids.shape[-1])}
 
@@ -154,8 +165,13 @@ class Text2TextGenerationPipeline(Pipeline):
         if "generation_config" in given:
             return given
         own = dict(self._task_params)
+        config = self.model.generation_config
         if "max_new_tokens" in given:
             own.pop("max_length", None)  # both at once make generate warn; the user's one counts
+        elif given.get("max_length") is not None and config.max_new_tokens is not None:
+            # generate would follow the model's own max_new_tokens; max_length counts the decoder's start as well.
+            own["max_new_tokens"] = max(given["max_length"] - 1, 1)
+            given = {key: value for key, value in given.items() if key != "max_length"}
         if self.model.generation_config.pad_token_id is None and self.tokenizer.pad_token_id is not None:
             own["pad_token_id"] = self.tokenizer.pad_token_id
         return {**own, **given}

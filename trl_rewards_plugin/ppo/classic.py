@@ -213,8 +213,9 @@ class ClassicLoop:
         trainer.after_update()
         trainer.framework(model).step()  # the last one, which the Trainer would take
         trainer.run_log.drop_metrics()  # the caller has them
-        rate = trainer.lr_scheduler.get_last_lr()[0]
-        trainer.lr_scheduler.step()
+        schedule: Any = trainer.lr_scheduler
+        rate = schedule.get_last_lr()[0]
+        schedule.step()
         trainer.state.global_step += 1
         ended = time.perf_counter()
         return {

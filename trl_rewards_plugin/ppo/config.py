@@ -208,6 +208,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         """Refuses numbers that do not fit together."""
         batch = self.per_device_train_batch_size
         check(self, "per_device_train_batch_size", batch >= 1, "at least 1")
+        check(self, "learning_rate", 0 <= self.learning_rate < math.inf, "of 0 or more")
         check(self, "min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length")
         check(self, "learning_rate", self.learning_rate >= 0, "0 or more")
         check(self, "num_train_epochs", self.num_train_epochs > 0, "above 0")

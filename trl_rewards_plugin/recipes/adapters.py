@@ -20,7 +20,7 @@ def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
         InputError: peft is not installed.
     """
     if find_spec("peft") is None:
-        raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.18"')
+        raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')
     from trl import ModelConfig, get_peft_config
 
     return get_peft_config(

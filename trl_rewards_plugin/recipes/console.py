@@ -22,11 +22,6 @@ GUARD_NAMES = {
 MAX_WIDTH = 110
 
 
-def say(text: str) -> None:
-    """Prints at once: in a pipe the plan must not arrive after the progress bar, which is on standard error."""
-    print(text, flush=True)
-
-
 def terminal_width() -> int:
     """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
     return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)

@@ -44,6 +44,7 @@ from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.lock import writing_run
 from trl_rewards_plugin.runs.public_names import given_name, public_name
+from trl_rewards_plugin.terminal import say
 
 SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4
@@ -96,7 +97,7 @@ class Seq2SeqPPO:
     push_to: str | None = None
     overwrite: bool = False
     peft_config: Any = None
-    echo: Callable[[str], None] = console.say
+    echo: Callable[[str], None] = say
 
     def __post_init__(self) -> None:
         name = Path(public_name(self.model)).name.rpartition(":")[2]

@@ -176,7 +176,7 @@ def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # exit() in a reward would end training with exit code 0
         raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(texts)}") from error
 
 

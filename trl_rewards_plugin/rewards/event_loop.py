@@ -12,7 +12,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-_lock = threading.Lock()
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+
+_lock = ForkSafeLock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner: int | None = None
 
@@ -59,7 +61,10 @@ def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[
 
 
 async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
-    return await call()
+    try:
+        return await call()
+    except SystemExit as error:  # would end the loop, and leave its caller waiting
+        raise RuntimeError(f"SystemExit({error.code!r})") from error
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

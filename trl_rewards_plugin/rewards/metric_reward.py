@@ -1,12 +1,12 @@
 """MetricReward: an `evaluate` metric or measurement as a reward function, one value per text."""
 
 import os
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.base import TextReward
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import column_texts
 
@@ -49,7 +49,7 @@ class MetricReward(TextReward):
         self.key = key
         self.references = references
         self.compute_kwargs = dict(compute_kwargs or {})
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._module: Any = None
         self._one_by_one: bool | None = None
 
@@ -144,7 +144,7 @@ class MetricReward(TextReward):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __repr__(self) -> str:
         return f"MetricReward({self.metric!r}, {self.key!r}, references={self.references!r})"

@@ -5,7 +5,6 @@ Leaves out: the maths of making one number of many (combining/), and classifiers
 
 import contextlib
 import enum
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.entries import exact_entry
 from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import check_unique, total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
@@ -155,7 +155,7 @@ class MultiClassifierReward(Reward):
             raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
         self._frozen = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
         _check_probabilities(classifiers, self._combination)
         first_of: dict[tuple[Any, ...], ClassifierReward] = {}
@@ -164,14 +164,17 @@ class MultiClassifierReward(Reward):
             part.share_tokens(classifiers[0])
 
     @classmethod
-    def from_preset(cls, preset: str | PathLike[str]) -> "MultiClassifierReward":
+    def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":
         """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/.
+
+        Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
+        takes files from others sets `allow_code=False`, which refuses them unimported.
 
         Raises:
             InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
                 form. A label that the model does not have stops here as well, with the list of those that it has.
         """
-        return cls(**preset_arguments(preset))
+        return cls(**preset_arguments(preset, allow_code=allow_code))
 
     def save_preset(self, path: str | PathLike[str]) -> None:
         """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.
@@ -336,7 +339,7 @@ class MultiClassifierReward(Reward):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
 
 def _check_probabilities(classifiers: Sequence[ClassifierReward], combination: Combination) -> None:

@@ -35,8 +35,8 @@ from trl_rewards_plugin.runs.shapes import (
     SETTINGS_SHAPE,
     mismatch,
 )
+from trl_rewards_plugin.yaml_text import load_yaml
 
-_MOST_NODES = 1_000_000
 _RESTORE = "restore the file from the run, or train again"
 
 
@@ -261,33 +261,19 @@ def _parse_json(text: str, path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with text keys. What unfolds to more than a million values, or contains itself, is refused.
+    """A YAML mapping with text keys.
 
     Raises:
         InputError: it is missing or damaged.
     """
     text = read_text(path)
     try:
-        values = yaml.safe_load(text)
-        size = _unfolded_size(values, {})
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
+        values = load_yaml(text)
+    except yaml.YAMLError as error:
         raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    if size > _MOST_NODES:
-        raise InputError(f"YAML in {path}", f"references that unfold to {size:,} values", _RESTORE)
     if not isinstance(values, dict):
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, _RESTORE)
     return values
-
-
-def _unfolded_size(value: Any, known: dict[int, int]) -> int:
-    """How many values a YAML document has when every reference in it is written out."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = _MOST_NODES  # met again inside itself: without an end
-        parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_unfolded_size(part, known) for part in parts)
-    return known[id(value)]
 
 
 def checked(values: dict[str, Any], shape: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -46,7 +46,9 @@ class ScoreSettings:
     input: str = _option(
         STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv or .parquet; - is standard input."
     )
-    reward: str | None = _option(None, "Reward: name of a reward preset, or a YAML file. Required.")
+    reward: str | None = _option(
+        None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
+    )
     output: str | None = _option(
         None,
         "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output.",

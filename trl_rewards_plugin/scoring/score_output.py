@@ -52,6 +52,8 @@ def open_output(path: str | None) -> ScoreOutput:
     kind = kinds.get(Path(path).suffix.lower())
     if kind is None:
         raise InputError(f"an output file that ends in {', '.join(kinds)}", path, "give it one of these endings")
+    if Path(path).is_dir():
+        raise InputError("a file as output", f"the folder {path}", "give the name of a file in it")
     if not Path(path).parent.is_dir():
         raise InputError("an output file in a folder that exists", path, f"make the folder {Path(path).parent}")
     return kind(Path(path))

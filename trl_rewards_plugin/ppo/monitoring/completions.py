@@ -17,6 +17,8 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.prompts import prompt_lines
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS, completions_name
 from trl_rewards_plugin.runs.writing import write_table
+from trl_rewards_plugin.terminal import patient_output
+from trl_rewards_plugin.text import printable
 
 Table = dict[str, list[Any]]  # column name -> one value a row
 SHOWN_CHARACTERS = 200
@@ -122,12 +124,13 @@ def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | N
         )
     for row in list(zip(*table.values(), strict=True))[:limit]:
         shown.add_row(*(Text(_cell(name, value)) for name, value in zip(table, row, strict=True)))
-    Console().print(shown)
+    with patient_output():
+        Console().print(shown)
 
 
 def _cell(name: str, value: Any) -> str:
     if name in ("prompt", "completion"):
-        text = prompt_lines(value)
+        text = printable(prompt_lines(value))
         return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " ..."
     if isinstance(value, float):
         return f"{value:.2f}"

@@ -15,11 +15,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
-from trl_rewards_plugin.recipes.console import format_evaluation, format_plan, say
+from trl_rewards_plugin.recipes.console import format_evaluation, format_plan
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
 from trl_rewards_plugin.runs.writing import write_json, write_table
+from trl_rewards_plugin.terminal import say
 
 PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
 

@@ -4,7 +4,6 @@ Leaves out: what is done with them (normalize.py) and when a call may change the
 """
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.normalize import Moments, merged, moments_of
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 
 Batch = dict[str, Moments]
 """Name -> moments of one batch of scores."""
@@ -28,7 +28,7 @@ class RunningStatistics:
     def __init__(self, names: Sequence[str]):
         self._moments = {name: Moments() for name in names}
         self._evaluation: Batch = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     @property
     def moments(self) -> Batch:
@@ -115,7 +115,7 @@ class RunningStatistics:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
 
 def _moments(name: str, values: Any) -> Moments:

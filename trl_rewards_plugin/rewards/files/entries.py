@@ -22,7 +22,7 @@ from trl_rewards_plugin import assets
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
-from trl_rewards_plugin.rewards.files.dotted_paths import imported
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 
@@ -39,6 +39,16 @@ def entry_keys(entry: Mapping[str, Any], *, required: bool = False) -> tuple[str
     parameters = inspect.signature(_maker(entry)).parameters.values()
     names = [p.name for p in parameters if p.name != "model" and not (required and p.default is not p.empty)]
     return tuple(dict.fromkeys((source, *names)))
+
+
+def runs_code(entry: Mapping[str, Any]) -> bool:
+    """Whether making or using this reward runs code that is not this package's: a function or a metric by name."""
+    return "metric" in entry or imports_code(entry)
+
+
+def imports_code(entry: Mapping[str, Any]) -> bool:
+    """Whether so much as the keys of this entry can only be known by importing a module of the user's."""
+    return "function" in entry and entry["function"] not in READY_MADE
 
 
 def reward_of(entry: Mapping[str, Any]) -> Reward:

@@ -16,8 +16,8 @@ rewards:
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
 ```
 
-Here its outline is read, checked and written; what an entry may name is in entries.py. A preset (preset_table.py) is
-such a content under a name.
+A file may name functions and metrics, which are code: trust it like a script. Here its outline is read, checked and
+written; what an entry may name is in entries.py. A preset (preset_table.py) is such a content under a name.
 """
 
 import os
@@ -29,9 +29,11 @@ import yaml
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.combining.combination import Combination
-from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, reward_of
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
+from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, imports_code, reward_of, runs_code
 from trl_rewards_plugin.rewards.files.preset_table import PRESETS
 from trl_rewards_plugin.rewards.names import clean_name, total_name
+from trl_rewards_plugin.yaml_text import load_yaml
 
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule")
@@ -45,8 +47,14 @@ def _is_file_name(preset: Any) -> bool:
     return Path(preset).suffix.lower() in (".yaml", ".yml")
 
 
-def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
+def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
     """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
+
+    Functions of yours are imported last, when all else in the file has been checked.
+
+    Args:
+        preset: A name or a file.
+        allow_code: False refuses a file that names functions or metrics, without importing them.
 
     Raises:
         InputError: an unknown preset, a file that is missing, is no YAML or has another form, or an argument that does
@@ -54,6 +62,11 @@ def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
     """
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
+    foreign = next((entry for entry in entries if runs_code(entry)), None)
+    if foreign is not None and not allow_code:
+        found = ", ".join(f"{key}: {foreign[key]}" for key in ("function", "metric") if key in foreign)
+        step = f"use models, assets and {', '.join(READY_MADE)}, or trust the file with allow_code=True"
+        raise InputError(f"rewards of {preset} that run no code of their own", found, step)
     settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
     weights = [one.get("weight", 1.0) for one in settings]
     aggregation = content.get("aggregation", "weighted_sum")
@@ -65,6 +78,9 @@ def preset_arguments(preset: str | os.PathLike[str]) -> dict[str, Any]:
     # Once before the models are looked up, under names that the reader of the file can find.
     places = [f"rewards[{place}]" for place in range(len(entries))]
     Combination.checked(places, weights, aggregation, **by_name(places))
+    for place, entry in zip(places, entries, strict=True):
+        if imports_code(entry):
+            _check_arguments(entry, f"{preset}, {place}")
     rewards = [reward_of(entry) for entry in entries]
     names = [one.name for one in rewards]
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
@@ -90,9 +106,9 @@ def _read_preset_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError("a reward file", f"no file {path}", "check the path")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"no YAML: {error}", _EXAMPLE) from error
+        raise InputError(form, f"no YAML: {' '.join(str(error).split())}", _EXAMPLE) from error
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         raise InputError(form, f"{str(content)[:200]!r}", _EXAMPLE)
     _check_keys(content, FILE_KEYS, path.name)
@@ -126,11 +142,17 @@ def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
     for source in SOURCES:
         if source in entry and not isinstance(entry[source], str):
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
+    if not imports_code(entry):
+        _check_arguments(entry, where)
+    return dict(entry)
+
+
+def _check_arguments(entry: Mapping[str, Any], where: str) -> None:
+    """Checks the keys of an entry; a function in it is imported."""
     _check_keys(entry, (*entry_keys(entry), *SETTINGS), where)
     missing = [key for key in entry_keys(entry, required=True) if key not in entry]
     if missing:
         raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
-    return dict(entry)
 
 
 def _without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -1,13 +1,13 @@
 """Texts -> token ids, made once where several classifiers read them alike, and token ids -> padded tensors."""
 
 import hashlib
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference.batching import Row
 
 Encoded = dict[str, list[list[int]]]
@@ -57,7 +57,7 @@ class EncodingMemo:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._last: tuple[tuple[Any, ...], Encoded] | None = None
 
     def encode(self, tokenizer: Any, fingerprint: str | None, rows: Sequence[Row], max_length: int) -> Encoded:

@@ -1,6 +1,5 @@
 """A classifier and its tokenizer by name; what would score noise is refused. Leaves out: devices, configs."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +9,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.integrations import deepspeed
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 
 # transformers sets torch's default dtype and device while it loads: one model at a time in a process.
-_LOADING = threading.Lock()
+_LOADING = ForkSafeLock()
 
 
 def load_classifier(source: str, revision: str | None, dtype: torch.dtype | None) -> Any:

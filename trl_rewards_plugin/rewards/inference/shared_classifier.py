@@ -5,7 +5,6 @@ Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on firs
 
 import copy
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError, what_to_do
+from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
@@ -89,7 +89,7 @@ class SharedClassifier:
         self.offload = offload
         self.memo: EncodingMemo | None = None
         self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
         self._model: Any = None
         self._place: torch.device | None = None
         self._tokenizer: Any = None
@@ -167,6 +167,8 @@ class SharedClassifier:
                 or the device is not there.
         """
         with self._lock:
+            if self._lock.was_broken():
+                self._tokenizer = None  # a thread that is not in this process was reading with it
             if self._model is None:
                 self._model = self._load_model()
                 self._place = self._model.device
@@ -264,4 +266,4 @@ class SharedClassifier:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()

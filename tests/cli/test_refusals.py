@@ -1,0 +1,160 @@
+"""The real command on bad input, in a process of its own: an error in three parts, a traceback never."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from trl_rewards_plugin.cli.main import main
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+def command(*argv, seconds=120):
+    """Exit code and output of `trl-rewards` in a forked child, where it may crash as it likes."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(seconds)
+        code = 99
+        try:
+            for descriptor in (1, 2):
+                os.dup2(writer, descriptor)
+            sys.stdout = os.fdopen(1, "w", buffering=1)
+            sys.stderr = os.fdopen(2, "w", buffering=1)
+            code = main([str(argument) for argument in argv])
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, errors="replace") as stream:
+        output = stream.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), output
+
+
+def assert_refused(result, *parts):
+    code, output = result
+    assert "Traceback" not in output
+    assert code == 2, output
+    for part in ("Expected:", "Found:", "Next:", *parts):
+        assert part in output, output
+    assert len(output) < 5_000
+
+
+@pytest.fixture
+def train(tiny_run, tmp_path):
+    """`train` on tiny models, with further flags."""
+
+    def call(*flags):
+        return command(
+            "train", "--model", tiny_run.model, "--reward", tiny_run.reward, "--dataset", tiny_run.dataset,
+            "--output_dir", tmp_path / "out", "--per_device_train_batch_size", 4, "--num_mini_batches", 2,
+            "--response_length", 4, "--max_steps", 1, "--use_cpu", "true", *flags,
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--learning_rate", -1], "learning_rate"),
+        (["--learning_rate", "nan"], "learning_rate"),
+        (["--load_best_model_at_end", "true", "--metric_for_best_model", "reward"], "strategy"),
+        (["--save_strategy", "sometimes"], "save_strategy"),
+        (["--warmup_steps", -5], "warmup_steps"),
+        (["--lr_scheduler_type", "up"], "lr_scheduler_type"),
+        (["--optim", "best"], "optim"),
+        (["--per_device_train_batch_size", 0], "per_device_train_batch_size"),
+        (["--resume_from_checkpoint"], "checkpoint"),
+    ],
+)
+def test_settings_of_training(train, flags, part):
+    assert_refused(train(*flags), part)
+
+
+DATA = {
+    "header.csv": b"prompt\n",
+    "empty.csv": b"",
+    "empty.jsonl": b"",
+    "deep.jsonl": b'{"prompt": ' + b"[" * 200_000 + b"\n",
+    "surrogate.jsonl": b'{"prompt": "a \\ud800 b"}\n' * 12,
+    "numbers.jsonl": b'{"prompt": 4}\n' * 12,
+    "latin.csv": b"prompt\ncaf\xe9\n",
+    "cut.parquet": b"PAR1PAR1",
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_of_training(train, tmp_path, name):
+    (tmp_path / name).write_bytes(DATA[name])
+    assert_refused(train("--dataset", tmp_path / name, "--text_column", "prompt"), name.partition(".")[0])
+
+
+@pytest.mark.parametrize("name", ["deep.jsonl", "latin.csv", "cut.parquet"])
+def test_data_of_scoring(tiny_run, tmp_path, name):
+    (tmp_path / name).write_bytes(DATA[name])
+    assert_refused(command("score", tmp_path / name, "--reward", tiny_run.reward, "--text_column", "prompt"), name)
+
+
+def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
+    (tmp_path / "r.yaml").write_text("rewards:\n- {function: similarity, reference: prompt}\n")
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "question": "b"}\n')
+    assert_refused(command("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column")
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.jsonl", "file/x.jsonl", "nowhere/x.jsonl"])
+def test_an_output_that_cannot_be_written(tiny_run, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "t.txt").write_text("a\n")
+    assert_refused(command("score", tmp_path / "t.txt", "--reward", tiny_run.reward, "--output", tmp_path / name))
+
+
+DAMAGES = {
+    "metrics.json": [b"", b"{}", b"[]", b"{", b'{"before": 3}', b"[" * 100_000, b"\xff", b"null"],
+    "config.yaml": [b"a: [", b"- a", b"\xff", b"a: " + b"[" * 5_000, b"made_of: 3", b"x: &a [*a]"],
+    "completions.parquet": [b"", b"PAR1garbagePAR1"],
+    "config.json": [b"", b"{", b"[]", b"\xff", b"[" * 100_000],
+    "log.jsonl": [b"3\n", b"{\n", b'{"step": "x", "reward": 1}\n', b"[" * 100_000 + b"\n"],
+    "README.md": [b"\xff\xfe"],
+    "model.safetensors": [b"", b"x" * 100],
+}  # fmt: skip
+READ_BY = {
+    "config.json": ["push"],
+    "log.jsonl": ["report"],
+    "README.md": ["card", "push"],
+    "model.safetensors": ["push"],
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "content"),
+    [
+        pytest.param(verb, name, content, id=f"{verb}-{name}-{content[:12]!r}")
+        for name, contents in DAMAGES.items()
+        for content in contents
+        for verb in READ_BY.get(name, ["card", "push", "report"])
+    ],
+)
+def test_a_damaged_run_folder(run, verb, name, content):
+    (run / name).write_bytes(content)
+    further = {"card": [], "push": ["me/x", "--dry-run"], "report": []}[verb]
+    assert_refused(command(verb, run, *further), name)
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"name": 3}, {"name": "me", "auth": []}, "hello", None])
+def test_a_proxy_that_answers_something_else(hub, run, answer):
+    hub.users[hub.token] = answer
+    code, output = command("push", run, "me/model")
+    assert "Traceback" not in output
+    assert code in (1, 2), output
+    assert "Next:" in output

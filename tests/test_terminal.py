@@ -1,0 +1,67 @@
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trl_rewards_plugin.terminal import patient_output, say
+
+WORK = """
+import sys
+from trl_rewards_plugin.terminal import patient_output, say
+{}
+print("done", file=open(sys.argv[1], "w"))
+"""
+WAYS = {
+    "say": "for _ in range(5): say('x' * 20_000)",
+    "print": "with patient_output():\n    for _ in range(5): print('x' * 20_000)",
+    "standard error": "with patient_output():\n    for _ in range(5): print('x' * 20_000, file=sys.stderr)",
+    "a child": "with patient_output():\n    print('x' * 20_000)\n    import os; os.system('echo hello')",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_work_is_finished_after_its_reader_has_left(tmp_path, way):
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = WORK.format(WAYS[way])
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "done"],
+        stdout=writer,
+        stderr=writer if way == "standard error" else subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (tmp_path / "done").exists()
+    assert done.returncode == 0
+    assert not done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_work_is_finished_when_the_disk_of_its_log_is_full(tmp_path):
+    code = WORK.format(WAYS["print"])
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / "done"], stdout=full, check=False)
+    assert (tmp_path / "done").exists()
+    assert done.returncode == 0
+
+
+def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    say("caf\u00e9 \U0001f600")
+    assert terminal.buffer.getvalue() == b"caf\\xe9 \\U0001f600\n"
+    assert sys.stdout is terminal
+
+
+def test_control_sequences_are_not_said(capsys):
+    say("a\x1b[2J\x1b]0;owned\x07\u202eb\n\tc")
+    assert capsys.readouterr().out == "a[2J]0;ownedb\n\tc\n"
+
+
+def test_without_any_output_nothing_fails(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    say("hello")
+    with patient_output():
+        assert sys.stdout is None

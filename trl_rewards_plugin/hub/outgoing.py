@@ -1,0 +1,120 @@
+"""One file on its way to the Hub: read once, so that the bytes that were checked are the bytes that are sent.
+
+Weights, which may not fit in memory, stay on the disk; a change of them between check and upload is refused, and the
+Hub compares what arrives with the digest that was announced. Leaves out: which files belong (`files.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd
+from huggingface_hub.utils.sha import git_hash
+
+from trl_rewards_plugin.errors import InputError
+
+
+@dataclass(frozen=True)
+class UploadFile:
+    """A file of the repository.
+
+    Attributes:
+        name: In the repository.
+        content: Its bytes; of weights the path.
+        version: Of weights: what identifies the file as it was when the plan was made.
+    """
+
+    name: str
+    content: bytes | Path
+    version: tuple[int, ...] = field(default=())
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    @property
+    def text(self) -> str:
+        """Of a text file, without a byte order mark, its lines ending in LF.
+
+        Raises:
+            InputError: it is not UTF-8.
+        """
+        assert isinstance(self.content, bytes)
+        try:
+            return self.content.decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"UTF-8 text in {self.name}", str(error), "save the file as UTF-8") from error
+
+    @cached_property
+    def operation(self) -> CommitOperationAdd:
+        """The file as the Hub client uploads it; hashed once.
+
+        Raises:
+            InputError: the weights are not those that were checked.
+        """
+        operation = CommitOperationAdd(self.name, self.content)
+        _ = operation.upload_info.sha256  # else computed when it is sent, from whatever lies there then
+        self.check_unchanged()
+        return operation
+
+    def check_unchanged(self) -> None:
+        """Checks that weights are those of the plan.
+
+        Raises:
+            InputError: they were written meanwhile.
+        """
+        if isinstance(self.content, Path) and self.version and _version(self.content) != self.version:
+            step = "wait until nothing writes there any more, then push again"
+            raise InputError(f"{self.name} as it was checked", "a file that was changed meanwhile", step)
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether `digest` is the file's: SHA-256 where the Hub stores it with LFS, else git's blob id."""
+        if len(digest) == 64:
+            return self.operation.upload_info.sha256.hex() == digest
+        return git_hash(self.content if isinstance(self.content, bytes) else self.content.read_bytes()) == digest
+
+
+def read_file(folder: Path, name: str) -> UploadFile:
+    """The file `name` of `folder`, read once unless it holds weights.
+
+    A link is followed inside of the folder, and from a snapshot in the Hub's cache to the cache's own blobs.
+
+    Raises:
+        InputError: a link out of the folder, one to nothing, or anything that is not a regular file.
+    """
+    path = folder / name
+    step = "remove it, or put the file itself there"
+    try:
+        place = path.resolve(strict=True)
+        # Not blocked by a pipe without a writer; and what was resolved is opened, should the link change now.
+        descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in Python 3.11 and 3.12
+        found = "a link to nothing" if path.is_symlink() else str(getattr(error, "strerror", error))
+        raise InputError(f"a readable file {name} in {folder}", found, step) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        if not any(place.is_relative_to(home) for home in _homes(folder)):
+            raise InputError(f"files of {folder} only", f"{name}, a link to {place}", step)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError("files of a model", f"{name}, which is no regular file", step)
+        if path.suffix == ".safetensors":
+            return UploadFile(name, place, _version(place))
+        return UploadFile(name, stream.read())
+
+
+def _homes(folder: Path) -> list[Path]:
+    """Where files of `folder` may lie: in it, and, of a snapshot in the Hub's cache, among the cache's blobs."""
+    place = folder.resolve()
+    snapshot = next((one for one in (place, *place.parents) if one.parent.name == "snapshots"), None)
+    if snapshot is None or not snapshot.parent.parent.name.startswith("models--"):
+        return [place]
+    return [place, snapshot.parent.parent / "blobs"]
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

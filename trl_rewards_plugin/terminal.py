@@ -1,0 +1,75 @@
+"""Printing that cannot undo the work beside it: a reader who left, a full disk or an ASCII terminal stop no run.
+
+Leaves out: what is printed; and rows that are a command's result, whose loss must be noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from trl_rewards_plugin.text import printable
+
+
+def say(text: str) -> None:
+    """Prints at once, without control characters: in a pipe the plan must not come after the progress bar."""
+    with patient_output():
+        print(printable(text), flush=True)
+
+
+@contextlib.contextmanager
+def patient_output() -> Iterator[None]:
+    """Makes standard output and standard error patient (see `_PatientStream`) until the block ends."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_patient, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _PatientStream):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _patient(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, _PatientStream) else _PatientStream(stream)
+
+
+class _PatientStream:
+    """`stream`, but what its encoding lacks is escaped, and from the first failed write on all is dropped."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._is_lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            code = self._stream.encoding
+            self.write(text.encode(code, "backslashreplace").decode(code))
+        except (OSError, ValueError):  # ValueError: a closed file
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Leads the descriptor into the void, so that neither Python's buffer nor a child process fails on it."""
+        if self._is_lost:
+            return
+        self._is_lost = True
+        with contextlib.suppress(OSError, ValueError):
+            void = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(void, self._stream.fileno())
+            os.close(void)

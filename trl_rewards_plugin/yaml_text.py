@@ -1,0 +1,58 @@
+"""YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean, and files.
+
+A few hundred bytes of YAML can stand for billions of values by references, or nest deeper than any reader goes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+DEEPEST = 50
+MOST_VALUES = 1_000_000
+
+
+def load_yaml(text: str) -> Any:
+    """The values of a YAML document; no tag makes an object.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, nests more than `DEEPEST` levels, contains itself, or unfolds to more than
+            `MOST_VALUES` values.
+    """
+    try:
+        values = yaml.load(text, _Bounded)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # such as a 31st of June
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+    size = _unfolded_size(values, {})
+    if size > MOST_VALUES:
+        raise yaml.YAMLError(f"references that unfold to {size:,} values")
+    return values
+
+
+class _Bounded(yaml.SafeLoader):
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels of nesting")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES // 100:
+            raise yaml.YAMLError(f"a mapping that unfolds to {len(node.value):,} keys")
+
+
+def _unfolded_size(value: Any, known: dict[int, int]) -> int:
+    """How many values a document has when every reference in it is written out."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES  # met again inside itself: without an end
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_unfolded_size(part, known) for part in parts)
+    return known[id(value)]
