@@ -70,8 +70,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         processing_class: the tokenizer; loaded from `model`'s name if left out.
         ref_model: frozen reference of the KL penalty. If left out, the model that the run starts from: a copy, or the
             model with its adapter off where `peft_config` is given and that is the same.
-        value_model: Hub id, folder or `PreTrainedModel` of an encoder-decoder for the critic; the value head sits on
-            the policy's own decoder if left out.
+        value_model: Hub id, folder or `PreTrainedModel` of the critic; if left out it shares the policy's decoder.
         callbacks, optimizers: as in `transformers.Trainer`.
         peft_config: wraps the model in an adapter.
 
@@ -104,9 +103,8 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         self.rules = rules_for(policy, args, processing_class)
         self.calls = static_calls(args, policy)
         check_architecture(bare_model(policy), args, self.rules)
-        # A frozen encoder is the reference's too, where the reference is made from the policy.
         self._own_reference = ref_model is None
-        self._shares_encoder = args.frozen_encoder and self._own_reference
+        self._shares_encoder = args.frozen_encoder and self._own_reference  # which is made from the policy
         policy, self.ref_model = policy_and_reference(policy, ref_model, peft_config, args.seed, self.rules)
         self._reference_sliced = head_is_whole(bare_model(self.ref_model or policy), self.rules)
         wrapped = add_value_head(policy, value_model, args, self.rules)
