@@ -46,3 +46,10 @@ def test_bundled_names_are_found():
         assets.resolve("bundled:nothing")
     with pytest.raises(InputError, match="did you mean 'tiny-t5'"):
         assets.resolve("bundled:tinyt5")
+
+
+@pytest.mark.parametrize("listing", ["", "0123abc\n", "\n"])
+def test_a_list_of_checksums_without_any_is_refused(tmp_path, listing):
+    (tmp_path / "SHA256SUMS").write_text(listing)
+    with pytest.raises(InputError, match="digests and names of files in SHA256SUMS"):
+        assets.verify_checksums(tmp_path)

@@ -56,8 +56,10 @@ def verify_checksums(folder: Path) -> None:
     reinstall = "reinstall trl_rewards_plugin; to use files of your own, pass their folder as a path instead"
     if not listing.is_file():
         raise InputError(f"the checksum list {listing.name} in the asset folder", f"none in {folder}", reinstall)
-    for line in listing.read_text(encoding="utf-8").splitlines():
-        digest, name = line.split(maxsplit=1)
+    rows = [line.split(maxsplit=1) for line in listing.read_text(encoding="utf-8", errors="replace").splitlines()]
+    if not rows or any(len(row) != 2 for row in rows):
+        raise InputError(f"digests and names of files in {listing.name} of {folder.name}", "none", reinstall)
+    for digest, name in rows:
         path = folder / name
         if not path.is_file():
             raise InputError(f"the file {name} of the asset {folder.name}", "no such file", reinstall)
