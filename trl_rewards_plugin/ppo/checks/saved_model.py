@@ -101,4 +101,5 @@ def _with_saved_adapter(folder: Path, core: PreTrainedModel) -> nn.Module | None
     except OSError as error:
         _logger.warning("the saved adapter is not compared with the trained one: %s cannot be loaded: %s", name, error)
         return None
-    return PeftModel.from_pretrained(base, folder)
+    adapted: nn.Module = PeftModel.from_pretrained(base, folder)
+    return adapted
