@@ -107,7 +107,7 @@ class RestartableTrainer(Trainer):
         self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
     ) -> TrainOutput:
         if self._made_optimizer:  # of an earlier run, whose state the next one must not begin with
-            self.optimizer = self.lr_scheduler = None
+            self.optimizer = self.lr_scheduler = cast(Any, None)
         self._seconds_before = 0.0
         if self.args.should_save:
             remove_unfinished(output_dir)
