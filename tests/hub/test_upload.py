@@ -472,5 +472,5 @@ def test_the_time_limit_is_only_for_the_upload(hub, api, run):
     push_to_hub(run, "me/model", api=api)
     assert get_session().timeout.read is None
     get_session().timeout = 5.0
-    with remote.patient_client():
+    with remote.patient_client(remote.Watch()):
         assert get_session().timeout.read == 5.0
