@@ -245,7 +245,7 @@ def test_help_says_every_option(capsys):
         (["--metric-kwargs", "{bad"], "invalid JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
         (["--model", "other"], "and --model other", "leave one of them out"),
-        (["--output_colum", "x"], "--output_colum x", "did you mean --output_column?"),
+        (["--output_colum", "x"], "--output_colum", "did you mean --output_column?"),
         (["--output_column", "outptu"], "output", "did you mean 'output'?"),
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),

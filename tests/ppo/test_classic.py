@@ -97,7 +97,7 @@ def test_one_step_is_the_update_of_a_rollout(folders, tmp_path, family):
     torch.manual_seed(6)
     trained.update(rollout, trained.model_wrapped)
     trained.framework(trained.model_wrapped).step()
-    queries = [ids[mask] for ids, mask in zip(rollout.prompts, strict=True)]
+    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
     answers = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     start = torch.tensor(trained.rules.prefix)
     for prefix in (start[:0], start):

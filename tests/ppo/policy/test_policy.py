@@ -25,12 +25,12 @@ def load(build, folder):
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def gap(model, ids, mask, **rules):
+def gap(model, prompts, **rules):
     """Responses, and the largest difference of the sampler's log-probabilities from teacher forcing's."""
     settings = token_rules(model, **rules)
     torch.manual_seed(0)
-    responses = sample_responses(model, EncodedPrompts(ids, mask), settings, 12)
-    log_weights, _ = teacher_forced(model, EncodedPrompts(ids, mask), responses.ids, settings)
+    responses = sample_responses(model, prompts, settings, 12)
+    log_weights, _ = teacher_forced(model, prompts, responses.ids, settings)
     scored = token_scores(log_weights, responses.ids).logprobs
     return responses, ((scored - responses.seen.logprobs).abs() * responses.mask).max().item()
 
@@ -96,15 +96,15 @@ def test_logits_that_are_not_finite_stop_the_sampler_however_seldom_it_looks(
     assert caught.value.row == 0
 
 
-def update_gap(model, ids, mask):
+def update_gap(model, prompts):
     """The gap as the update sees it: after the rollout's rows were picked and cut to their longest prompt."""
     rules = token_rules(model)
     torch.manual_seed(0)
-    drawn = sample_responses(model, EncodedPrompts(ids, mask), rules, 12)
+    drawn = sample_responses(model, prompts, rules, 12)
     zeros = torch.zeros_like(drawn.seen.logprobs)
     rollout = Rollout(
-        prompt_ids=ids,
-        prompt_mask=mask,
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
         response_ids=drawn.ids,
         response_mask=drawn.mask,
         ended=drawn.ended,
@@ -113,9 +113,10 @@ def update_gap(model, ids, mask):
         ref_logprobs=zeros,
         entropies=zeros,
         values=zeros,
-        scores=torch.zeros(len(ids)),
+        scores=torch.zeros(len(prompts)),
     )
-    short = rollout.select((mask.sum(1) < mask.sum(1).max()).nonzero()[:, 0])
+    lengths = prompts.mask.sum(1)
+    short = rollout.select((lengths < lengths.max()).nonzero()[:, 0])
     log_weights, _ = teacher_forced(model, short.prompts, short.response_ids, rules)
     scored = token_scores(log_weights, short.response_ids).logprobs
     return ((scored - short.sampled_logprobs).abs() * short.response_mask).max().item()
@@ -129,7 +130,7 @@ def test_the_update_recomputes_it_and_breaks_with_left_padded_prompts(tmp_path, 
     right, _ = tokenize_prompts(PROMPTS, tokenizer, 64)
     assert update_gap(model, right) < 1e-4
     left = tokenizer(PROMPTS, padding=True, padding_side="left", return_tensors="pt")
-    assert update_gap(model, left["input_ids"], left["attention_mask"].bool()) > 1e-2
+    assert update_gap(model, EncodedPrompts(left["input_ids"], left["attention_mask"].bool())) > 1e-2
 
 
 @families
@@ -222,4 +223,4 @@ def test_a_decoder_deeper_than_its_encoder_can_be_sampled():
     )  # fmt: skip
     model = T5ForConditionalGeneration(config).eval()
     ids = torch.tensor([[5, 6, 1], [7, 1, 0]])
-    assert gap(model, ids, ids != 0)[1] < 1e-4
+    assert gap(model, EncodedPrompts(ids, ids != 0))[1] < 1e-4

@@ -6,13 +6,14 @@ Leaves out: saving (checkpoints/), and files on the Hub.
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.checks.special_tokens import embedding_rows
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -35,8 +36,8 @@ def fingerprint(model: nn.Module, rules: TokenRules) -> Tensor:
 
 def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
     """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
-    outputs: Any = core.get_output_embeddings()
-    ids = torch.linspace(0, len(outputs.weight) - 1, _TRIED_TOKENS, device=core.device).long().unsqueeze(0)
+    last = min(embedding_rows(core)) - 1
+    ids = torch.linspace(0, last, _TRIED_TOKENS, device=core.device).long().unsqueeze(0)
     prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
     return teacher_forced(core, prompt, ids.flip(1), rules)[0]
 
@@ -79,6 +80,7 @@ def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
             return
     else:
         loaded = type(core).from_pretrained(folder, dtype=core.dtype)
+    make_deterministic(loaded)  # as the trained one is: what experts drop is no matter of the weights
     gap = (fingerprint(policy, rules) - fingerprint(loaded.to(core.device), rules)).nan_to_num().abs().max().item()
     if gap > (1e-3 if core.dtype == torch.float32 else 0.1):
         raise InputError(

@@ -30,7 +30,9 @@ def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase
             "set tokenizer.pad_token to the token that the model was trained with",
         )
     largest = max(processing_class.get_vocab().values())
-    rows = min(embedding_rows(model))
+    # FSMT has a vocabulary for each language, and its tokenizer has both.
+    two = getattr(model.config, "tgt_vocab_size", None) is not None
+    rows = max(embedding_rows(model)) if two else min(embedding_rows(model))
     if largest >= rows:
         token = processing_class.convert_ids_to_tokens(largest)
         raise InputError(
