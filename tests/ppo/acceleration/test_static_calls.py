@@ -190,6 +190,21 @@ def test_a_first_replay_that_differs_is_dropped_with_what_differed(caplog):
     assert calls.maker is None
 
 
+def test_of_what_holds_much_memory_few_are_kept():
+    class Large:
+        dropped = False
+
+        def drop(self):
+            self.dropped = True
+
+    model, calls = make_model(), StaticCalls(PretendGraphs())
+    calls("learn", learn_on(model), batch(4, 1), model)
+    first, second, third = (calls.kept("large", known, model, Large, most=2) for known in range(3))
+    assert (first.dropped, second.dropped, third.dropped) == (True, False, False)
+    assert calls.kept("large", 1, model, Large, most=2) is second
+    assert calls.maker.graphs[0].calls  # another name's
+
+
 def test_inputs_may_be_left_out():
     model, maker = make_model(), PretendGraphs()
     calls = StaticCalls(maker)

@@ -57,7 +57,7 @@ class StaticCalls:
         self.maker, self.tolerance, self._most = maker, tolerance, most
         self.fixed = fixed or maker is not None
         self.widths = FEW if self.fixed else FREE
-        self._kept: OrderedDict[Hashable, tuple[Hashable, Captured]] = OrderedDict()
+        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Captured]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
     def __call__(
@@ -94,13 +94,22 @@ class StaticCalls:
             return _copies(call.outputs)
         return _run(function, inputs)
 
-    def kept(self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyCaptured]) -> AnyCaptured:
-        """What was made before for this name, this model as it is, and what is known; else `make()`."""
+    def kept(
+        self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyCaptured], most: int | None = None
+    ) -> AnyCaptured:
+        """What was made before for this name, this model as it is, and what is known; else `make()`.
+
+        Args:
+            most: so many of this name are kept, where each holds much memory.
+        """
         key, places = (name, known, id(model), _modes(model)), _places(model)
         if key in self._kept and self._kept[key][0] != places:
             _logger.warning("%s: the weights of the model have moved, its graph is captured again", name)
             self._drop(key)
         if key not in self._kept:
+            of_name = [other for other in self._kept if other[0] == name]
+            if most is not None and len(of_name) >= most:
+                self._drop(of_name[0])
             while len(self._kept) >= self._most:
                 self._drop(next(iter(self._kept)))
             self._kept[key] = (places, make())
@@ -123,7 +132,7 @@ class StaticCalls:
         except Exception as error:
             self.give_up(f"{doing}, {type(error).__name__}: {error}")
 
-    def _drop(self, key: Hashable) -> None:
+    def _drop(self, key: tuple[Hashable, ...]) -> None:
         self._kept.pop(key)[1].drop()
 
     def _first(self, name: str, call: "_Call", function: Function, model: nn.Module) -> Tensors:

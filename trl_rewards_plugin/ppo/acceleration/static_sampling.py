@@ -24,6 +24,7 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 LOOK_EVERY = 16
 """Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""
+_MOST = 4  # samplers: each holds the keys and values of a whole batch
 
 
 class StaticSampler:
@@ -242,6 +243,7 @@ def sample_static(
         (states.shape, states.dtype, rules, steps, greedy),
         model,
         lambda: StaticSampler(model, rules, states, steps, greedy),
+        most=_MOST,
     )
     with fixed_shapes():
         sampler.open(states, prompt_mask, calls)
