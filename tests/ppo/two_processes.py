@@ -52,6 +52,9 @@ class StoredRollout(Seq2SeqPPOTrainer):
 
     stored: Rollout
 
+    def before_update(self, rollout):
+        """Nothing: the stored reference is another model's on purpose."""
+
     def collect(self, inputs: dict[str, Any]) -> Rollout:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         part = self.stored.select(torch.arange(len(self.stored)).chunk(processes)[process])
