@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
-from trl_rewards_plugin.ppo.acceleration.static_sampling import sample_static
+from trl_rewards_plugin.ppo.acceleration.static_sampling import LOOK_EVERY, sample_static
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
@@ -190,4 +190,4 @@ def _sample_dropping_rows(
 
 def _look_every(device: torch.device) -> int:
     """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
-    return 1 if device.type == "cpu" else 16
+    return 1 if device.type == "cpu" else LOOK_EVERY
