@@ -178,17 +178,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.fp16:
-            raise InputError(
-                "float32 or bf16",
-                "fp16=True",
-                "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
-            )
+            step = "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it"
+            raise InputError("float32 or bf16", "fp16=True", step)
         if self.bf16 is None:
-            self.bf16 = (
-                not self.use_cpu
-                and torch.cuda.is_available()
-                and torch.cuda.is_bf16_supported(including_emulation=False)
-            )
+            on_gpu = not self.use_cpu and torch.cuda.is_available()
+            self.bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
         if self.whiten_advantages is None:
@@ -196,50 +190,56 @@ class Seq2SeqPPOConfig(TrainingArguments):
         super().__post_init__()
         check_accelerator(self)
         check_metric(self)
-        self._check_sizes()
-        self._check_estimator()
+        self._check_together()
         for name in ("generation_kwargs", "eval_generation_kwargs"):
             if not isinstance(getattr(self, name), dict | None):
                 raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
         asked: Any = self.generation_kwargs or {}
         check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
 
-    def _check_sizes(self) -> None:
-        """Refuses numbers that do not fit together."""
-        batch = self.per_device_train_batch_size
-        check(self, "per_device_train_batch_size", batch >= 1, "at least 1")
-        check(self, "learning_rate", 0 <= self.learning_rate < math.inf, "of 0 or more")
-        check(self, "min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length")
-        check(self, "learning_rate", self.learning_rate >= 0, "0 or more")
-        check(self, "num_train_epochs", self.num_train_epochs > 0, "above 0")
-        check(self, "max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset")
-        horizon = not self.adaptive_kl or self.kl_horizon >= self.batch_size
-        check(self, "kl_horizon", horizon, "of at least one rollout's episodes")
-        teaches = self.reward_weights is None or any(self.reward_weights)
-        check(self, "reward_weights", teaches, "of which at least one is not 0")
-        only_one = self.max_steps <= 0 or self.total_episodes is None
-        check(self, "max_steps", only_one, "unset where total_episodes is given: both say when to stop")
-        divides = batch % self.num_generations == 0
-        check(self, "num_generations", divides, f"that divides per_device_train_batch_size ({batch} responses)")
-        if self.local_batch_size % self.num_mini_batches:
+    def _check_together(self) -> None:
+        """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
+        batch, local = self.per_device_train_batch_size, self.local_batch_size
+        compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
+        stops_once = self.max_steps <= 0 or self.total_episodes is None
+        horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
+        no_critic = f"unset: {self.advantage_estimator} has no critic"
+        for name, holds, expected in (
+            ("per_device_train_batch_size", batch >= 1, "at least 1"),
+            ("learning_rate", 0 <= self.learning_rate < math.inf, "0 or more"),
+            ("min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length"),
+            ("num_train_epochs", self.num_train_epochs > 0, "above 0"),
+            ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
+            ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
+            ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
+            ("reward_weights", self.reward_weights is None or any(self.reward_weights), "of which one is not 0"),
+            ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
+            ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
+            (
+                "kl_estimator",
+                self.kl_estimator == "k3" or not self.use_kl_loss,
+                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
+            ),
+            *(
+                (name, self.has_critic or not getattr(self, name), no_critic)
+                for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps")
+            ),
+        ):
+            check(self, name, holds, expected)
+        if self.has_critic and self.vf_coef == 0:
+            raise InputError(
+                f"vf_coef above 0 with advantage_estimator={self.advantage_estimator!r}, whose critic learns by it",
+                "vf_coef=0",
+                "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
+            )
+        if local % self.num_mini_batches:
             raise InputError(
                 "num_mini_batches that divides this process's rollout "
                 "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {self.local_batch_size} episodes",
-                f"choose num_mini_batches among the divisors of {self.local_batch_size}",
+                f"num_mini_batches={self.num_mini_batches} for {local} episodes",
+                f"choose num_mini_batches among the divisors of {local}",
             )
-
-    def _check_estimator(self) -> None:
-        """Refuses settings that the advantage estimator would ignore, or that teach nothing."""
-        if ESTIMATORS[self.advantage_estimator].compares_responses:
-            check(self, "num_generations", self.num_generations >= 2, f"at least 2 for {COMPARING}")
-            check(self, "gamma", self.gamma == 1, f"1 for {COMPARING}, which judge whole responses")
-        teaches = not self.use_kl_loss or self.kl_estimator == "k3"
-        reason = "the gradient of k1 is 0 on average, so in the loss it teaches nothing"
-        check(self, "kl_estimator", teaches, f"'k3' with use_kl_loss: {reason}")
-        if not self.has_critic:
-            for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps"):
-                check(self, name, not getattr(self, name), f"unset: {self.advantage_estimator} has no critic")
 
     @property
     def has_critic(self) -> bool:

@@ -21,8 +21,7 @@ from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-from trl_rewards_plugin.ppo.monitoring.log_file import LogFileCallback
-from trl_rewards_plugin.ppo.monitoring.progress import answers_bar
+from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
 from trl_rewards_plugin.recipes.adapters import lora_settings
