@@ -1,7 +1,4 @@
-"""Rules on settings: the ranges that stand beside the fields of config.py, and what generation may be asked for.
-
-Leaves out: which field has which rule (config.py).
-"""
+"""Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -12,7 +9,7 @@ from trl_rewards_plugin.errors import InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting must be; it stands in the annotation of its field: `lam: Annotated[float, FRACTION]`.
+    """What a setting must be; it stands in the annotation of its field.
 
     Attributes:
         expected: completes "<name> ...", for example "at least 1".
@@ -22,11 +19,6 @@ class Rule:
     expected: str
     holds: Callable[[Any], bool]
 
-
-AT_LEAST_1 = Rule("at least 1", lambda value: value >= 1)
-NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
-POSITIVE = Rule("above 0", lambda value: value > 0)
-FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {

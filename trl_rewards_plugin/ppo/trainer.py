@@ -286,7 +286,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
         context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls)
         stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
-        with self.run_log.watching_update(batch, stats, step + 1):
+        self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
+        with self.run_log.alarms.watching(batch, stats, step + 1):
             stats |= run_update(model, batch, self.kl_coef, context)
 
         if args.has_critic:

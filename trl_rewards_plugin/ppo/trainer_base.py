@@ -3,6 +3,7 @@
 Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,8 @@ from trl_rewards_plugin.ppo.monitoring.callbacks import RolloutProgressCallback
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.terminal import say
 
+_logger = logging.getLogger(__name__)
+
 
 class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
     """A Trainer whose every step is one rollout."""
@@ -42,7 +45,13 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         """Refuses the first update of a policy that its reference was not made from."""
         if self._own_reference and not self._has_learned and self._resumed_from is None:
             in_bfloat16 = self.args.bf16 or self._wrapped.core.dtype == torch.bfloat16
-            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32)
+            reduce = self.framework(self.model_wrapped).reduce
+            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32, reduce)
+        if self._trainer_loads and not self._has_learned and self.is_world_process_zero():
+            _logger.warning(
+                "the weights are sharded: the saved model is not compared with the trained one%s",
+                ", nor is each part that learns held to get a gradient" if self.is_deepspeed_enabled else "",
+            )
         self._has_learned = True
 
     def after_update(self) -> None:

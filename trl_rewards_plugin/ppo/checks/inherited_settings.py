@@ -1,7 +1,6 @@
-"""Every setting that is inherited from transformers' TrainingArguments, and methods of its Trainer: used, or refused.
+"""Settings inherited from transformers' TrainingArguments, and methods of its Trainer, that PPO refuses by name.
 
-A field that is in neither list is new in transformers, and a test says so: try it, or refuse it.
-Leaves out: settings of PPO and rules on numbers (config.py).
+A field that is neither refused here nor tried in the test is new in transformers, and the test says so.
 """
 
 from collections.abc import Callable
@@ -49,6 +48,14 @@ _REFUSED = {
     ),
     "dataloader_drop_last": Refused((True,), "every rollout has rollout_batch_size episodes"),
     "debug": Refused((None, "", []), "underflow_overflow reads modules that PPO calls by part"),
+    "enable_jit_checkpoint": Refused(
+        _OFF,
+        "it may save in the middle of a rollout's updates",
+        "set save_steps: a run that is killed resumes from its last checkpoint as if nothing had happened",
+    ),
+    "optim_target_modules": Refused(
+        (None,), "GaLore's and APOLLO's projections are untried with PPO", "pass peft_config to save memory"
+    ),
     "do_predict": Refused(_OFF, "there is no predict()", "use evaluate(dataset)"),
     "group_by_length": Refused(_OFF, _BY_LENGTH),  # before transformers 5
     "length_column_name": Refused((None, "length"), _BY_LENGTH),
@@ -73,27 +80,9 @@ _REFUSED = {
 }
 REFUSED = {name: refused for names, refused in _REFUSED.items() for name in names.split()}
 
-# Read by the Trainer, or by the parts of it that are overridden here; tests/ppo/checks tries each.
-_USED = """
-    output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
-    lr_scheduler_kwargs warmup_steps warmup_ratio optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
-    optim_target_modules gradient_accumulation_steps max_grad_norm bf16 fp16 tf32 activation_checkpointing
-    activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs logging_strategy
-    logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level log_level_replica logging_dir
-    disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id eval_strategy
-    eval_steps eval_delay per_device_eval_batch_size eval_on_start save_only_model save_strategy save_steps
-    save_on_each_node save_total_limit enable_jit_checkpoint push_to_hub hub_token hub_private_repo hub_model_id
-    hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model greater_is_better
-    ignore_data_skip restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu
-    accelerator_config dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
-    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order ddp_find_unused_parameters
-    ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed
-    skip_memory_metrics do_train do_eval resume_from_checkpoint local_rank
-    """
-USED = frozenset(_USED.split())
-
 # Their steps are the Trainer's own training_step, which PPO replaces, or its backward pass.
-_OPTIMIZERS = ("lomo", "adalomo", "schedule_free", "layerwise")
+_OPTIMIZERS = ("lomo", "adalomo", "schedule_free", "layerwise", "galore", "apollo")
+_READ_OPTIM_ARGS = ("sgd", "adagrad", "rmsprop", "anyprecision", "ademamix", "stable_adamw")
 
 
 def check_inherited(config: Any) -> None:
@@ -110,6 +99,12 @@ def check_inherited(config: Any) -> None:
     for kind in _OPTIMIZERS:
         if kind in optimizer:
             raise InputError("an optimizer with plain steps", f"optim={optimizer!r}", "use 'adamw_torch' or another")
+    if config.optim_args and not any(kind in optimizer for kind in _READ_OPTIM_ARGS):
+        expected, step = (
+            f"no optim_args, which {optimizer} does not read",
+            "leave it out, or set adam_beta1 and others",
+        )
+        raise InputError(expected, f"optim_args={config.optim_args!r}", step)
 
 
 def check_accelerator(config: Any) -> None:

@@ -4,14 +4,14 @@ Leaves out: freezing parts (policy/freezing.py).
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.maths.masking import masked_mean
+from trl_rewards_plugin.ppo.maths.masking import masked_sum
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.ppo.rollout import Rollout
 
@@ -105,14 +105,20 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
         _logger.warning("the optimizer that was passed held no weights of the critic; they were added to it")
 
 
-def check_same_start(rollout: Rollout, dtype: torch.dtype) -> None:
+def check_same_start(
+    rollout: Rollout, dtype: torch.dtype, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> None:
     """Refuses to update a policy whose reference is not the model that the run starts from.
 
     Args:
-        rollout: of real prompts, before the first update.
+        rollout: this process's part, of real prompts, before the first update.
         dtype: in which the models compute.
+        reduce: sums a tensor over processes, so that all of them stop.
     """
-    gap = masked_mean((rollout.logprobs - rollout.ref_logprobs).abs(), rollout.response_mask).item()
+    mask = rollout.response_mask
+    distance = masked_sum((rollout.logprobs - rollout.ref_logprobs).abs(), mask)
+    total, tokens = reduce(torch.stack([distance, mask.sum().to(distance)])).tolist()
+    gap = total / max(tokens, 1)
     if not gap <= _SAME[dtype]:
         raise InputError(
             "a reference that is the policy before the first update (KL 0)",

@@ -5,8 +5,7 @@ Leaves out: evaluation, and where logs go (the Trainer's callbacks).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmMonitor
 from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
-from trl_rewards_plugin.ppo.rollout import UpdateBatch
 from trl_rewards_plugin.ppo.scoring import Scored
 
 
@@ -49,13 +47,6 @@ class RunLog:
         """The rewards of a part of the running rollout."""
         self.add_metrics(scored.metrics)
         self.completions.add(scored.table)
-
-    @contextmanager
-    def watching_update(self, batch: UpdateBatch, stats: Mapping[str, float], step: int) -> Iterator[None]:
-        """Checks the rollout for alarms before the update within; see `AlarmMonitor.watching`."""
-        self.completions.end_rollout(batch.advantages, batch.response_mask)
-        with self.alarms.watching(batch, stats, step):
-            yield
 
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
         """The statistics of a rollout that was trained on, and its scores (episodes,) on all processes."""
