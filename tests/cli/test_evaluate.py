@@ -10,10 +10,9 @@ import yaml
 
 from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_bart
-from trl_rewards_plugin import Seq2SeqPPO
+from trl_rewards_plugin import Seq2SeqPPO, terminal
 from trl_rewards_plugin.cli import evaluate as command
 from trl_rewards_plugin.cli import main as cli
-from trl_rewards_plugin.cli import quiet
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("evaluate_cache")
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch):
     """The command turns warnings and logs down for its process, which is pytest's own here."""
-    monkeypatch.setattr(quiet, "silence_libraries", lambda: None)
+    monkeypatch.setattr(terminal, "silence_libraries", lambda: None)
 
 
 @pytest.fixture(autouse=True)

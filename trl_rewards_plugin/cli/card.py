@@ -18,34 +18,25 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.runs.writing import write_text
 
     arguments = _parser().parse(argv)
-    folder = Path(arguments.run)
-    if arguments.preview:
-        _check_place(Path(arguments.preview))
+    folder, page_file = Path(arguments.run), Path(arguments.preview or "card.html")
+    if arguments.preview and (page_file.is_dir() or not page_file.parent.is_dir()):
+        found = f"the folder {page_file}" if page_file.is_dir() else f"no folder {page_file.parent}"
+        raise InputError("a file for the page, in an existing folder", found, "for example --preview card.html")
     path = write_model_card(folder, overwrite=arguments.overwrite_card)
     print(f"Card: {path}")
-    if arguments.preview is not None:
-        page = preview_html(path.read_text(encoding="utf-8"), folder)
-        if arguments.preview:
-            write_text(Path(arguments.preview), page)
-            print(f"Page: {arguments.preview}")
-        else:
-            _show(page)
+    if arguments.preview is None:
+        return 0
+    page = preview_html(path.read_text(encoding="utf-8"), folder)
+    shown = True
+    if arguments.preview:
+        write_text(page_file, page)
+    else:  # in the browser, from a file that outlives this command
+        with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="card-", delete=False, encoding="utf-8") as file:
+            file.write(page)
+        page_file = Path(file.name)
+        shown = webbrowser.open(page_file.as_uri())
+    print(f"Page: {page_file}" + ("" if shown else " (no browser found: open it in one)"))
     return 0
-
-
-def _check_place(page: Path) -> None:
-    """Refuses a page that could not be written, before anything is."""
-    if page.is_dir() or not page.parent.is_dir():
-        found = f"the folder {page}" if page.is_dir() else f"no folder {page.parent}"
-        raise InputError("a file for the page, in an existing folder", found, "for example --preview card.html")
-
-
-def _show(page: str) -> None:
-    """Opens the page in the browser, from a file that outlives this command; prints its path."""
-    with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="card-", delete=False, encoding="utf-8") as file:
-        file.write(page)
-    shown = webbrowser.open(Path(file.name).as_uri())
-    print(f"Page: {file.name}" + ("" if shown else " (no browser found: open it in one)"))
 
 
 def _parser() -> Parser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.recipes.evaluate.compare import evaluate_outputs
 
     settings = build_settings(argv)
-    quiet.silence_libraries()
+    terminal.silence_libraries()
     evaluate_outputs(settings)
     return 0
 

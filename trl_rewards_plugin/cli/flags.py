@@ -116,11 +116,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **options: Any) -> Parser:
     """A parser with `--config` and a flag for every field of the dataclasses `kinds`.
 
-    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s.
-
-    Args:
-        hints: See `Parser`.
-        **options: Of `ArgumentParser`: `prog`, `usage`, `description`.
+    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s; `hints` are
+    `Parser`'s and `options` those of `ArgumentParser`.
     """
     from trl import TrlParser
 

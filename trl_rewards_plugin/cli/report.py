@@ -16,9 +16,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse(argv)
     output = None if arguments.output is None else Path(arguments.output)
     if output is not None and output.is_dir():
-        raise InputError(
-            "a file for the page", f"the folder {arguments.output}", "give --output a name such as report.html"
-        )
+        step = "give --output a name such as report.html"
+        raise InputError("a file for the page", f"the folder {output}", step)
     print(f"Page: {write_report(arguments.runs, output)}")
     return 0
 

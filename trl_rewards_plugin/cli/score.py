@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.scoring.score_job import score_file
 
     settings = build_settings(argv)
-    quiet.silence_libraries()
+    terminal.silence_libraries()
     try:
         summary = score_file(settings)
     except InputError as error:
@@ -33,7 +33,13 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if summary is not None:
-        print(_summary_line(summary, settings.output), file=sys.stderr)
+        means = ", ".join(
+            f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items()
+        )
+        before = f", {summary.earlier} of them before" if summary.earlier else ""
+        place = f" in {settings.output}" if settings.output else ""
+        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {means}"
+        print(line, file=sys.stderr)
     return 0
 
 
@@ -59,10 +65,3 @@ def build_settings(argv: Sequence[str]) -> ScoreSettings:
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
     return settings
-
-
-def _summary_line(summary: Any, output: str | None) -> str:
-    means = ", ".join(f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
-    before = f", {summary.earlier} of them before" if summary.earlier else ""
-    place = "" if output is None else f" in {output}"
-    return f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {means}"

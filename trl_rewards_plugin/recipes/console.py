@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -25,11 +24,6 @@ MAX_WIDTH = 110
 def terminal_width() -> int:
     """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
     return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
-
-
-def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | None = None) -> str:
-    """`1 x acceptability + 0.5 x neutrality`; with an `aggregation` other than the weighted sum its formula."""
-    return reward_formula(described, aggregation or WEIGHTED_SUM)
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
@@ -99,12 +93,7 @@ def _row_name(name: str, suffix: str = "") -> str:
 
 
 def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Source, then before and after side by side, with their scores.
-
-    Args:
-        rows: Each with `source`, `before`, `after` and the totals `before_reward`, `after_reward`.
-        width: Columns; the terminal's if None.
-    """
+    """Source, then before and after side by side, with their totals `before_reward` and `after_reward`."""
     width = width or terminal_width()
     column = (width - 3) // 2
     blocks = []

@@ -33,7 +33,6 @@ class EvaluationJob:
 
     Attributes:
         names: "before" (where there is one) and "after" -> model or file of outputs.
-        folder: Where the results go.
         held_out: The prompts; None if both sides are files and no data set is given.
 
     Raises:
@@ -42,10 +41,12 @@ class EvaluationJob:
 
     def __init__(self, settings: EvaluationSettings):
         self.settings = settings
-        self.config = _run_config(settings.model)
+        folder = Path(settings.model or "")
+        is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+        self.config: dict[str, Any] = read_settings(folder) if settings.model and is_run else {}
         self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
-        before = self._before()
-        self.names: dict[str, str] = {} if before is None else {"before": before}
+        before = self.config.get("model") if settings.compare is None else settings.compare
+        self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
         self.names["after"] = settings.model or self.preset.model
         own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
         self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
@@ -56,12 +57,6 @@ class EvaluationJob:
         self.data_name: str | None = None
         self.held_out = self._load_prompts()
         self._check_counts()
-
-    def _before(self) -> str | None:
-        compare = self.settings.compare
-        if compare is None:
-            return self.config.get("model")
-        return None if compare.lower() == "none" else compare
 
     def _column(self, side: str) -> str:
         column = self.settings.compare_column if side == "before" else None
@@ -90,7 +85,6 @@ class EvaluationJob:
                 check_seq2seq_model(resolve(model))
 
     def _load_prompts(self) -> HeldOut | None:
-        """The prompts; None if both sides are files and no data set is given."""
         settings, config = self.settings, self.config
         options = {"text_column": self._default("text_column"), "prompt_prefix": self._default("prompt_prefix") or ""}
         if settings.dataset is not None:
@@ -132,7 +126,10 @@ class EvaluationJob:
         if self.data_name:
             lines["Prompts"] = self.data_name
         if len(self._read) < len(self.names):
-            lines["Decoding"] = self._decoding_words()
+            how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
+            further = self.settings.generation_kwargs
+            lines["Decoding"] = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
+            lines["Decoding"] += f", {json.dumps(dict(further))}" if further else ""
         lines["Metrics"] = ", ".join(self.settings.metrics)
         if {"grammaticality", "neutrality"} & set(self.settings.metrics):
             lines["Metrics"] += f"; judges of the preset {self.preset.name}"
@@ -143,12 +140,6 @@ class EvaluationJob:
         name = self.names[side]
         column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
-
-    def _decoding_words(self) -> str:
-        how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
-        words = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
-        further = self.settings.generation_kwargs
-        return words + (f", {json.dumps(dict(further))}" if further else "")
 
     def generation(self) -> dict[str, Any]:
         """Arguments of `generate`."""
@@ -163,18 +154,14 @@ class EvaluationJob:
         arguments = self.settings.metric_kwargs or {}
         return load_measures(self.settings.metrics, judge=judge, arguments=arguments, given=given)
 
-    def outputs_of(self, side: str, progress: bool) -> list[str]:
+    def outputs_of(self, side: str) -> list[str]:
         """N texts of this side."""
         if side in self._read:
             return self._read[side]
         assert self.held_out is not None  # a model always has prompts
+        prompts, settings = self.held_out.prompts, self.settings
         return generate_outputs(
-            self.names[side],
-            self.held_out.prompts,
-            self.generation(),
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            progress=progress,
+            self.names[side], prompts, self.generation(), batch_size=settings.batch_size, seed=settings.seed
         )
 
     def texts(self, outputs: Sequence[str]) -> Texts:
@@ -198,11 +185,3 @@ class EvaluationJob:
             "judges": self.preset.name,
             "versions": versions(),
         }
-
-
-def _run_config(model: str | None) -> dict[str, Any]:
-    """`config.yaml` of a run folder; empty for anything else."""
-    folder = Path(model) if model else None
-    if folder is None or not all((folder / name).is_file() for name in (CONFIG, METRICS)):
-        return {}
-    return read_settings(folder)

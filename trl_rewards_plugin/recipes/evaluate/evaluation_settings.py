@@ -60,8 +60,7 @@ class EvaluationSettings:
         None, "Maximum length of an output in tokens. Unset: the run folder's or the preset's."
     )
     sample: bool = _option(
-        False,
-        "Sample as in training, at temperature 1, instead of decoding by each model's generation config.",
+        False, "Sample as in training, at temperature 1, instead of decoding by each model's generation config."
     )
     generation_kwargs: dict[str, Any] | None = field(
         default=None, metadata={"help": 'Further arguments of generate, as JSON: {"num_beams": 4}.'}
