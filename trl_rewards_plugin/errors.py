@@ -59,7 +59,6 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
     """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
 
     Args:
-        error: What the library raised.
         otherwise: The step where nothing points to another cause than a wrong name.
         name: What was asked for, where it may have been meant as a folder.
     """

@@ -1,7 +1,4 @@
-"""`trl-rewards push RUN user/name`: a run folder, or a metric as a Space, to the Hub.
-
-Leaves out: the upload itself (`cards/folder_push.py`, `hub/upload.py`).
-"""
+"""`trl-rewards push RUN user/name`: a run folder, or a metric as a Space. Leaves out: the upload (`hub/upload.py`)."""
 
 from __future__ import annotations
 

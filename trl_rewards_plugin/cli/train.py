@@ -1,7 +1,6 @@
-"""`trl-rewards train`: flags and YAML -> `Seq2SeqPPO` -> `run()`.
+"""`trl-rewards train`: flags and YAML -> `Seq2SeqPPO` -> `run()`. Leaves out: the job, and the settings of PPO.
 
-A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default. Leaves out: the
-job itself (`recipes/seq2seq_ppo.py`) and the settings of PPO (`ppo/config.py`).
+A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Any data set of texts -> a training set and a held-out set, both with the column "prompt".
 
-Reads a Hub id, a JSONL, JSON, CSV, parquet or text file, a bundled file ("bundled:prompts/train.jsonl"), a
-`datasets.Dataset` or `DatasetDict`, or a list of texts. Leaves out: tokenising, streaming and conversations (the
-trainer takes those; this recipe's evaluation compares plain texts).
+Leaves out: tokenising, streaming and conversations (the trainer takes those; a recipe's evaluation compares plain
+texts).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class RunData:
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:
-    """The columns that rewards get by name, which leaves out the names of the protocol's own arguments."""
+    """The columns that rewards get by name: all but those named as the protocol's own arguments."""
     own = ("prompt", "prompts", "texts", "completion", "completions")
     return {name: list(rows[name]) for name in rows.column_names if name not in own}
 
@@ -66,7 +66,8 @@ def load_run_data(
     prompt_prefix: str = "",
     seed: int = 0,
 ) -> RunData:
-    """Loads, splits and prefixes the data of a run.
+    """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
+    `datasets.Dataset` or `DatasetDict`, or a list of texts.
 
     Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
     a tenth of the rows (at least two), drawn with `seed`.
@@ -169,29 +170,20 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
     """All splits, from the network, from an earlier `load_dataset`, or from files that `hf download` left."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return dict(load_dataset(name))
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
-        snapshot = _downloaded_snapshot(name)
-        if snapshot is not None:
-            return dict(load_dataset(snapshot))
+        # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return dict(load_dataset(snapshot_download(name, repo_type="dataset", local_files_only=True)))
         raise InputError(
             f"the data set {name} on the Hub, or in the local cache",
             str(error).splitlines()[0],
             what_to_do(error, "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"),
         ) from error
-
-
-def _downloaded_snapshot(name: str) -> str | None:
-    # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(name, repo_type="dataset", local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
 
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) -> Dataset:

@@ -1,4 +1,4 @@
-"""What a run checks before it loads a model, and the plan that it shows: rollouts, updates, an estimate of minutes.
+"""What a run checks before it loads a model, and its plan: rollouts, updates, an estimate of minutes.
 
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
@@ -73,20 +73,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"trackers in report_to, of {', '.join(INTEGRATION_TO_CALLBACK)}", repr(name), step)
         if name not in (*_UNLISTED, *get_available_reporting_integrations()):
             raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
-
-
-def check_prompt_count(data: RunData, args: Seq2SeqPPOConfig) -> None:
-    """Refuses fewer prompts than one rollout takes.
-
-    Raises:
-        InputError: there are fewer.
-    """
-    if len(data.train) < args.prompts_per_rollout:
-        raise InputError(
-            f"at least one rollout of prompts ({args.prompts_per_rollout})",
-            f"{len(data.train)} in {data.train_name}",
-            "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
-        )
 
 
 def load_reward(reward: Any) -> Any:

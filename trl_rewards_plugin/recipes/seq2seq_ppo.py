@@ -32,7 +32,6 @@ from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluation, Evaluat
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import (
     RunInputs,
-    check_prompt_count,
     check_settings,
     estimate_minutes,
     load_reward,
@@ -201,24 +200,21 @@ class Seq2SeqPPO:
             check_access(self.push_to)
         check_settings(self.args)
         if isinstance(self.model, str | Path):
-            check_seq2seq_model(self._resolved_model())
-        data = load_run_data(
-            self.dataset,
-            self.eval_dataset,
-            text_column=self.text_column,
-            prompt_prefix=self.prompt_prefix,
-            seed=self.args.seed,
-        )
-        check_prompt_count(data, self.args)
+            check_seq2seq_model(resolve(str(self.model)))
+        texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix}
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        if len(data.train) < self.args.prompts_per_rollout:
+            raise InputError(
+                f"at least one rollout of prompts ({self.args.prompts_per_rollout})",
+                f"{len(data.train)} in {data.train_name}",
+                "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
+            )
         return RunInputs(data, load_reward(self.reward), checkpoint)
-
-    def _resolved_model(self) -> Any:
-        return resolve(str(self.model)) if isinstance(self.model, str | Path) else self.model
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
         set_seed(self.args.seed)
         return Seq2SeqPPOTrainer(
-            self._resolved_model(),
+            resolve(str(self.model)) if isinstance(self.model, str | Path) else self.model,
             inputs.reward,
             args=self.args,
             train_dataset=inputs.data.train,

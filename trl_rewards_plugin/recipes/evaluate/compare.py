@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import format_evaluation, format_plan
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
@@ -39,7 +40,9 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     say(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
     sides = {side: job.outputs_of(side) for side in job.names}
-    rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()})
+    rows = _measure_sides(
+        measures, {side: Texts(outputs, job.held_out, settings.reference_column) for side, outputs in sides.items()}
+    )
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
     _write(job, result, rows, sides)
@@ -63,14 +66,16 @@ def _summaries(rows: _Rows) -> dict[str, Any]:
     """Row name -> means, and the paired gain where each text has a number on both sides."""
     summaries: dict[str, Any] = {}
     for name, found in rows.items():
-        summary: dict[str, Any] = {side: values.mean for side, values in found.items()}
+        summary: dict[str, Any] = {
+            side: mean_scored(values) if isinstance(values, np.ndarray) else values for side, values in found.items()
+        }
         after, before = found.get("after"), found.get("before")
-        if after is not None and after.per_text is not None:
-            scored = after.per_text[~np.isnan(after.per_text)]
+        if isinstance(after, np.ndarray):
+            scored = after[~np.isnan(after)]
             quartiles = np.quantile(scored, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scored) else None
             summary["quartiles"] = quartiles  # least, 25 %, median, 75 %, most
-            if before is not None and before.per_text is not None:
-                summary["gain"] = paired_gain(before.per_text.tolist(), after.per_text.tolist())
+            if isinstance(before, np.ndarray):
+                summary["gain"] = paired_gain(before.tolist(), after.tolist())
         summaries[name] = summary
     return summaries
 
@@ -81,7 +86,7 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
 
     job.folder.mkdir(parents=True, exist_ok=True)
     per_text = {
-        name: {side: values.per_text for side, values in found.items() if values.per_text is not None}
+        name: {side: values for side, values in found.items() if isinstance(values, np.ndarray)}
         for name, found in rows.items()
     }
     drawn = {name: (found.get("before"), found["after"]) for name, found in per_text.items() if "after" in found}

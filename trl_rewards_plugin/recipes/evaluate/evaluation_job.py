@@ -1,12 +1,12 @@
-"""EvaluationJob: the settings of `trl-rewards evaluate`, defaults filled in, checked before a model is loaded.
+"""EvaluationJob: the settings of `trl-rewards evaluate`, checked before a model is loaded. Leaves out: measuring.
 
-Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring (`compare.py`).
+Defaults come from the run folder that is evaluated, else from a preset.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, load_measures
+from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
 from trl_rewards_plugin.runs.environment import versions
@@ -33,6 +33,7 @@ class EvaluationJob:
 
     Attributes:
         names: "before" (where there is one) and "after" -> model or file of outputs.
+        generation: Arguments of `generate`.
         held_out: The prompts; None if both sides are files and no data set is given.
 
     Raises:
@@ -50,9 +51,17 @@ class EvaluationJob:
         self.names["after"] = settings.model or self.preset.model
         own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
         self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
+        length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
+        self.generation: dict[str, Any] = {
+            "max_new_tokens": length,
+            **(SAMPLING if settings.sample else {}),
+            **(settings.generation_kwargs or {}),
+        }
         self._check()
         self._read = {
-            side: read_outputs(name, self._column(side)) for side, name in self.names.items() if is_outputs_file(name)
+            side: read_outputs(name, self._column(side))[: settings.rows]
+            for side, name in self.names.items()
+            if is_outputs_file(name)
         }
         self.data_name: str | None = None
         self.held_out = self._load_prompts()
@@ -95,17 +104,13 @@ class EvaluationJob:
             source = config if "dataset" in config else vars(self.preset)
             seed = config.get("seed", settings.seed)
             data = load_run_data(source["dataset"], source.get("eval_dataset"), seed=seed, **options)
-        held_out = data.as_held_out()
         self.data_name = data.eval_name
-        count = min(settings.rows or len(held_out.prompts), len(held_out.prompts))
-        if count < len(held_out.prompts):
-            self.data_name = f"the first {count} of {self.data_name.removeprefix('all ')}"
-        columns = {name: values[:count] for name, values in held_out.columns.items()}
-        return HeldOut(held_out.prompts[:count], held_out.sources[:count], columns)
+        if settings.rows and settings.rows < len(data.held_out):
+            self.data_name = f"the first {settings.rows} of {self.data_name.removeprefix('all ')}"
+            data = replace(data, held_out=data.held_out.select(range(settings.rows)))
+        return data.as_held_out()
 
     def _check_counts(self) -> None:
-        rows = self.settings.rows
-        self._read = {side: texts[:rows] for side, texts in self._read.items()}
         counts = {self.names[side]: len(texts) for side, texts in self._read.items()}
         if self.held_out is not None:
             counts[self.data_name or "prompts"] = len(self.held_out.prompts)
@@ -128,7 +133,7 @@ class EvaluationJob:
         if len(self._read) < len(self.names):
             how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
             further = self.settings.generation_kwargs
-            lines["Decoding"] = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
+            lines["Decoding"] = f"{how}, at most {self.generation['max_new_tokens']} tokens"
             lines["Decoding"] += f", {json.dumps(dict(further))}" if further else ""
         lines["Metrics"] = ", ".join(self.settings.metrics)
         if {"grammaticality", "neutrality"} & set(self.settings.metrics):
@@ -140,12 +145,6 @@ class EvaluationJob:
         name = self.names[side]
         column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
-
-    def generation(self) -> dict[str, Any]:
-        """Arguments of `generate`."""
-        length = self.settings.max_new_tokens or self.config.get("response_length")
-        most = {"max_new_tokens": length or self.preset.config["response_length"]}
-        return most | (SAMPLING if self.settings.sample else {}) | dict(self.settings.generation_kwargs or {})
 
     def load_measures(self) -> list[Measure]:
         """The metrics, with their models."""
@@ -161,16 +160,8 @@ class EvaluationJob:
         assert self.held_out is not None  # a model always has prompts
         prompts, settings = self.held_out.prompts, self.settings
         return generate_outputs(
-            self.names[side], prompts, self.generation(), batch_size=settings.batch_size, seed=settings.seed
+            self.names[side], prompts, self.generation, batch_size=settings.batch_size, seed=settings.seed
         )
-
-    def texts(self, outputs: Sequence[str]) -> Texts:
-        """These outputs with their prompts, references and columns."""
-        held_out, column = self.held_out, self.settings.reference_column
-        if held_out is None:
-            return Texts(outputs, None, None, None, {})
-        references = held_out.sources if column is None else held_out.columns[column]
-        return Texts(outputs, held_out.prompts, held_out.sources, references, held_out.columns)
 
     def describe(self, count: int) -> dict[str, Any]:
         """What was evaluated, and how: the metadata of the result."""
@@ -181,7 +172,7 @@ class EvaluationJob:
             "prompts": self.data_name,
             "references": self.settings.reference_column or "the prompts without prefix" if self.held_out else None,
             "n": count,
-            "decoding": self.generation() | {"seed": self.settings.seed} if generated else None,
+            "decoding": self.generation | {"seed": self.settings.seed} if generated else None,
             "judges": self.preset.name,
             "versions": versions(),
         }

@@ -14,7 +14,7 @@ import numpy as np
 
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.recipes.before_after import mean_scored
+from trl_rewards_plugin.recipes.before_after import HeldOut
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
@@ -23,27 +23,15 @@ LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 
 @dataclass(frozen=True)
 class Texts:
-    """N outputs, and what belongs to each: its prompt with and without the prefix, its reference, further columns.
-
-    Prompts, sources and references are None if only the outputs are known.
-    """
+    """N outputs, their prompts, where they are known, and the column of references; None: the prompts' sources."""
 
     outputs: Sequence[str]
-    prompts: Sequence[str] | None
-    sources: Sequence[str] | None
-    references: Sequence[str] | None
-    columns: Mapping[str, list[Any]]
+    held_out: HeldOut | None = None
+    reference_column: str | None = None
 
 
-@dataclass(frozen=True)
-class Values:
-    """One row of a result: the number for all texts together, and per text (N,), where the metric has that.
-
-    The mean is None if no text was scored; a text that was not scored is NaN.
-    """
-
-    mean: float | None
-    per_text: np.ndarray | None = None
+Values: TypeAlias = float | np.ndarray
+"""One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored."""
 
 
 def load_measures(
@@ -80,7 +68,7 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
         load_arguments.setdefault("config_name", judge)
     measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
     if name in OWN:  # ours accept empty lists, so wrong arguments fail before any outputs are generated
-        measure.measure(Texts([], [], [], [], {}))
+        measure.measure(Texts([]))
     return measure
 
 
@@ -140,26 +128,28 @@ class ModuleMeasure:
 
     def measure(self, texts: Texts) -> dict[str, Values]:
         """Row name -> values of N texts."""
-        references: Any = texts.references
-        if self._several and references is not None:
-            references = [[reference] for reference in references]
-        found = {"predictions": list(texts.outputs), "references": references, "sources": texts.sources}
+        found: dict[str, Any] = {"predictions": list(texts.outputs)}
+        if texts.held_out is not None:
+            column, sources = texts.reference_column, texts.held_out.sources
+            references = sources if column is None else texts.held_out.columns[column]
+            several = [[reference] for reference in references]
+            found |= {"references": several if self._several else references, "sources": sources}
         inputs = {name: found[name] for name in self._inputs}
         return self._rows(self._module.compute(**inputs, **self._arguments), len(texts.outputs))
 
     def _rows(self, result: Mapping[str, Any], count: int) -> dict[str, Values]:
-        rows = {}
+        rows: dict[str, Values] = {}
         scores: Any = result.get("scores")
         for key, value in result.items():
             row = key if key.startswith(self.name) else f"{self.name} {key}"
             if key == self.name and _is_number_list(scores, count):
-                rows[row] = _values_of(scores)
+                rows[row] = np.array(scores, dtype=np.float64)
             elif key == "scores" and self.name in result:
                 continue  # the row above
             elif _is_number_list(value, count):
-                rows[row] = _values_of(value)
+                rows[row] = np.array(value, dtype=np.float64)
             elif _is_number(value):
-                rows[row] = Values(float(value))
+                rows[row] = float(value)
         if not rows:
             step = "name another metric"
             raise InputError(f"numbers from the metric {self.name}", ", ".join(result) or "nothing", step)
@@ -190,20 +180,16 @@ class RewardMeasure:
 
     def measure(self, texts: Texts) -> dict[str, Values]:
         """Row name -> values of N texts."""
-        prompts = None if texts.prompts is None else list(texts.prompts)
-        scores = self._reward.score(list(texts.outputs), prompts=prompts, **texts.columns)
+        held_out = texts.held_out
+        given = {} if held_out is None else {"prompts": held_out.prompts, **held_out.columns}
+        scores = self._reward.score(list(texts.outputs), **given)
         rows = {f"{self.name} reward": scores.total}
         if len(scores.components) > 1:
             rows |= {f"{self.name} {name}": values for name, values in scores.components.items()}
-        return {name: _values_of(values.tolist()) for name, values in rows.items()}
+        return {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
 
 
 Measure: TypeAlias = ModuleMeasure | RewardMeasure
-
-
-def _values_of(numbers: Sequence[float | None]) -> Values:
-    per_text = np.array(numbers, dtype=np.float64)
-    return Values(mean_scored(per_text), per_text)
 
 
 def _is_text(feature: Any) -> bool:
