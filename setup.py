@@ -14,7 +14,8 @@ def absolute(readme: str, repository: str) -> str:
     """`readme` with every relative link on the main branch of a repository on GitHub, pictures as their bytes."""
 
     def lead(link: re.Match[str]) -> str:
-        kind = "tree" if (ROOT / link[2]).is_dir() else "raw" if link[2].endswith(".png") else "blob"
+        # By the name alone: a wheel is built from the sdist, which lacks most of them.
+        kind = {"": "tree", ".png": "raw"}.get(Path(link[2]).suffix, "blob")
         return f"{link[1]}{repository}/{kind}/main/{link[2]}"
 
     return LINK.sub(lead, readme)
