@@ -1,7 +1,6 @@
 """How this package refuses bad input: what was expected, what was found, what to do next.
 
-Also what makes a next step useful: the word that a misspelt one was probably meant to be, and the cause that another
-library's error hides. Leaves out: failed uploads (`hub/failures.py`).
+Leaves out: failed uploads (`hub/failures.py`).
 """
 
 from __future__ import annotations
@@ -15,19 +14,14 @@ _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionErro
 
 
 class InputError(ValueError):
-    """Refused input. The message has three labelled lines, and the attributes hold their texts.
+    """Refused input: what would have been accepted, what was given instead, and what the reader should do now.
 
-    Args:
-        expected: What would have been accepted.
-        found: What was given instead, quoted.
-        next_step: What the reader should do now.
+    The message has three labelled lines; the attributes of the same names as the arguments hold their texts.
     """
 
     def __init__(self, expected: str, found: str, next_step: str):
         super().__init__(f"\nExpected: {expected}\nFound:    {found}\nNext:     {next_step}")
-        self.expected = expected
-        self.found = found
-        self.next_step = next_step
+        self.expected, self.found, self.next_step = expected, found, next_step
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         # The default would call InputError(message) with one argument when it crosses a process border.
@@ -42,11 +36,7 @@ def nearest(word: object, known: Iterable[object]) -> str | None:
 
 
 def suggestion(word: object, known: Iterable[object], otherwise: str, shown: str = "{!r}") -> str:
-    """The next step after an unknown word: "did you mean 'x'?", or `otherwise`.
-
-    Args:
-        shown: How the nearest word is written.
-    """
+    """The next step after an unknown word: "did you mean 'x'?", with x written as `shown`, or `otherwise`."""
     near = nearest(word, known)
     return otherwise if near is None else f"did you mean {shown.format(near)}?"
 
@@ -69,12 +59,10 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
     """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
 
     Args:
-        error: What the library raised.
         otherwise: The step where nothing points to another cause than a wrong name.
         name: What was asked for, where it may have been meant as a folder.
     """
-    mistyped = None if name is None else _mistyped_folder(name)
-    if mistyped is not None:
+    if name is not None and (mistyped := _mistyped_folder(name)):
         return mistyped
     # By name, since the libraries' HTTP clients vary and are not loaded for this.
     kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}

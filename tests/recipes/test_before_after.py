@@ -9,9 +9,7 @@ from trl_rewards_plugin.recipes.before_after import (
     Evaluation,
     Evaluator,
     HeldOut,
-    RunFacts,
     Scored,
-    Yardsticks,
     best_of,
     build_metrics,
     completion_rows,
@@ -71,9 +69,9 @@ def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
 def test_yardsticks_by_hand(evaluator):
     yardsticks = evaluator.yardsticks()
     # Best of three samples: "say: A b." (3 words, 1 capital) and "say: f g." (3 words).
-    assert yardsticks.best_of == {"reward": 3.25, "words": 3.0, "capitals": 0.5}
+    assert yardsticks["best_of_16"] == {"reward": 3.25, "words": 3.0, "capitals": 0.5}
     # Sentences "A b." "C d e." "f g.": 2, 3, 2 words and 1, 1, 0 capitals.
-    assert yardsticks.sources == pytest.approx({"reward": 8 / 3, "words": 7 / 3, "capitals": 2 / 3})
+    assert yardsticks["sources"] == pytest.approx({"reward": 8 / 3, "words": 7 / 3, "capitals": 2 / 3})
 
 
 def test_each_text_is_judged_with_its_own_prompt_and_columns(evaluator):
@@ -95,8 +93,12 @@ def make_metrics(after_texts=("a b", "c")):
     after = Evaluation(
         scored(list(after_texts), good=[2, 4], kind=[1, -1]), scored(["a", "c"], good=[2, 4], kind=[0, 0])
     )
-    yardsticks = Yardsticks({"reward": 9.0, "good": 8.0, "kind": 1.0}, {"reward": 7.0, "good": 6.0, "kind": 1.0})
-    metrics = build_metrics(before, after, yardsticks, ["a b", "x y"], RunFacts(1.5, 64, 2.0, 3))
+    yardsticks = {
+        "sources": {"reward": 9.0, "good": 8.0, "kind": 1.0},
+        "best_of_16": {"reward": 7.0, "good": 6.0, "kind": 1.0},
+    }
+    facts = {"kl": 1.5, "episodes": 64, "seconds": 2.0, "seed": 3}
+    metrics = build_metrics(before, after, ["a b", "x y"], yardsticks, facts)
     # Two prompts are too few for an interval, and what shows these metrics wants one to show.
     metrics["reward_gain"]["ci95"] = [0.0, 2.0]
     metrics["component_gain"]["good"]["ci95"] = [1.0, 1.0]

@@ -28,12 +28,7 @@ from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The best responses to B prompts.
-
-    Attributes:
-        texts: B responses, special tokens left out.
-        scores: Their `.total` (B,) and `.components`, name -> (B,).
-    """
+    """The best responses to B prompts, special tokens left out, and their scores: (B,) each."""
 
     texts: list[str]
     scores: RewardScores

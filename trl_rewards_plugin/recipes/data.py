@@ -1,15 +1,15 @@
 """Any data set of texts -> a training set and a held-out set, both with the column "prompt".
 
-Reads a Hub id, a JSONL, JSON, CSV, parquet or text file, a bundled file ("bundled:prompts/train.jsonl"), a
-`datasets.Dataset` or `DatasetDict`, or a list of texts. Leaves out: tokenising, streaming and conversations (the
-trainer takes those; this recipe's evaluation compares plain texts).
+Leaves out: tokenising, streaming and conversations (the trainer takes those; a recipe's evaluation compares plain
+texts).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,14 +34,9 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is judged on.
+    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source.
 
-    Attributes:
-        train: Column "prompt" (prefix included) and every other column of the source.
-        held_out: The same for the rows that training never sees.
-        train_name: Where the training rows come from, in words.
-        eval_name: Where the held-out rows come from, in words; never chosen silently.
-        prompt_prefix: What was put in front of each text.
+    The names say in words where the rows come from; held-out ones are never chosen silently.
     """
 
     train: Dataset
@@ -58,7 +53,7 @@ class RunData:
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:
-    """The columns that rewards get by name, which leaves out the names of the protocol's own arguments."""
+    """The columns that rewards get by name: all but those named as the protocol's own arguments."""
     own = ("prompt", "prompts", "texts", "completion", "completions")
     return {name: list(rows[name]) for name in rows.column_names if name not in own}
 
@@ -71,7 +66,8 @@ def load_run_data(
     prompt_prefix: str = "",
     seed: int = 0,
 ) -> RunData:
-    """Loads, splits and prefixes the data of a run.
+    """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
+    `datasets.Dataset` or `DatasetDict`, or a list of texts.
 
     Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
     a tenth of the rows (at least two), drawn with `seed`.
@@ -81,40 +77,36 @@ def load_run_data(
     """
     splits = _load_splits(dataset, text_column)
     name = _name(dataset)
-    train_split = "train" if "train" in splits else next(iter(splits))
+    train_split = _first_of(("train",), splits)
     train = _as_prompts(splits[train_split], text_column, prompt_prefix, name)
+    own_split = next((split for split in EVAL_SPLITS if split in splits and split != train_split), None)
     if eval_dataset is not None:
-        eval_splits = _load_splits(eval_dataset, text_column)
-        eval_split = next((name for name in (*EVAL_SPLITS, "train") if name in eval_splits), next(iter(eval_splits)))
-        eval_name = _name(eval_dataset)
+        eval_splits, eval_name = _load_splits(eval_dataset, text_column), _name(eval_dataset)
+        eval_split = _first_of((*EVAL_SPLITS, "train"), eval_splits)
         held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name)
-        words = f"all {len(held_out)} rows of {eval_name}{_too_few(len(held_out))}"
-        return RunData(train, held_out, name, words, prompt_prefix)
-    for split in EVAL_SPLITS:
-        if split in splits and split != train_split:
-            held_out = _as_prompts(splits[split], text_column, prompt_prefix, f"{name}, split {split}")
-            rows = min(len(held_out), MAX_EVAL_ROWS)
-            words = f"the first {rows} of {len(held_out)} rows of {name}, split {split}{_too_few(rows)}"
-            return RunData(train, held_out.select(range(rows)), name, words, prompt_prefix)
-    return _hold_out(train, name, prompt_prefix, seed)
+        words = f"all {len(held_out)} rows of {eval_name}"
+    elif own_split is not None:
+        held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}")
+        rows = min(len(held_out), MAX_EVAL_ROWS)
+        words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}"
+        held_out = held_out.select(range(rows))
+    else:
+        rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
+        if len(train) <= rows:
+            raise InputError(
+                f"more than {rows} rows in {name}, so that some can be held out",
+                f"{len(train)}",
+                "give eval_dataset (--eval_dataset FILE), or more rows",
+            )
+        words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+        train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
+    if len(held_out) < MIN_PAIRS:
+        words += f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
+    return RunData(train, held_out, name, words, prompt_prefix)
 
 
-def _hold_out(train: Dataset, name: str, prompt_prefix: str, seed: int) -> RunData:
-    rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
-    if len(train) <= rows:
-        raise InputError(
-            f"more than {rows} rows in {name}, so that some can be held out",
-            f"{len(train)}",
-            "give eval_dataset (--eval_dataset FILE), or more rows",
-        )
-    split = train.train_test_split(test_size=rows, seed=seed)
-    words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}{_too_few(rows)}"
-    return RunData(split["train"], split["test"], name, words, prompt_prefix)
-
-
-def _too_few(rows: int) -> str:
-    """What is said of fewer held-out prompts than an interval takes."""
-    return "" if rows >= MIN_PAIRS else f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
+def _first_of(names: Sequence[str], splits: Mapping[str, Dataset]) -> str:
+    return next((name for name in names if name in splits), next(iter(splits)))
 
 
 def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
@@ -123,10 +115,12 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
     if isinstance(dataset, Dataset):
         return {"train": dataset}
-    if isinstance(dataset, DatasetDict):
-        return _not_without_splits(dict(dataset), "DatasetDict")
     if isinstance(dataset, str | Path):
         return _load_named(str(dataset), text_column)
+    if isinstance(dataset, DatasetDict) and dataset:
+        return dict(dataset)
+    if isinstance(dataset, DatasetDict):
+        raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
     raise InputError(
@@ -136,30 +130,21 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
     )
 
 
-def _not_without_splits(splits: dict[str, Dataset], name: str) -> dict[str, Dataset]:
-    if not splits:
-        raise InputError("a data set with at least one split", f"{name} has none", "give a data set with rows")
-    return splits
-
-
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
     path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
     if path.suffix.lower() in FORMATS:
         return {"train": _load_file(path, name, text_column)}
     if path.is_dir():
-        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{_files_in(path)}")
+        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
+        files = f": {', '.join(names[:5])}" if names else ""
+        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
     if path.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(
             f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}",
             repr(name),
             "rename or convert the file" if path.exists() else "check the spelling",
         )
-    return _not_without_splits(_load_from_hub(name), name)
-
-
-def _files_in(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
-    return f": {', '.join(names[:5])}" if names else ""
+    return _load_from_hub(name)
 
 
 def _load_file(path: Path, name: str, text_column: str) -> Dataset:
@@ -185,29 +170,20 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
     """All splits, from the network, from an earlier `load_dataset`, or from files that `hf download` left."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return dict(load_dataset(name))
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
-        snapshot = _downloaded_snapshot(name)
-        if snapshot is not None:
-            return dict(load_dataset(snapshot))
+        # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return dict(load_dataset(snapshot_download(name, repo_type="dataset", local_files_only=True)))
         raise InputError(
             f"the data set {name} on the Hub, or in the local cache",
             str(error).splitlines()[0],
             what_to_do(error, "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"),
         ) from error
-
-
-def _downloaded_snapshot(name: str) -> str | None:
-    # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(name, repo_type="dataset", local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
 
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) -> Dataset:

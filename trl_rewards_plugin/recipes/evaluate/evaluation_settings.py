@@ -1,5 +1,6 @@
 """The settings of `trl-rewards evaluate`, each with its default and its help."""
 
+# ruff: noqa: RUF009  (`_option` returns a dataclass field)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -44,12 +45,10 @@ class EvaluationSettings:
             "anything that evaluate.load takes (rouge, bertscore, a folder)."
         },
     )
-    metric_kwargs: dict[str, dict[str, Any]] | None = field(
-        default=None,
-        metadata={
-            "help": 'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
-            '"user/model", "label": "LABEL_1"}}.'
-        },
+    metric_kwargs: dict[str, dict[str, Any]] | None = _option(
+        None,
+        'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
+        '"user/model", "label": "LABEL_1"}}.',
     )
     preset: str | None = _option(
         None,
@@ -60,11 +59,10 @@ class EvaluationSettings:
         None, "Maximum length of an output in tokens. Unset: the run folder's or the preset's."
     )
     sample: bool = _option(
-        False,
-        "Sample as in training, at temperature 1, instead of decoding by each model's generation config.",
+        False, "Sample as in training, at temperature 1, instead of decoding by each model's generation config."
     )
-    generation_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'Further arguments of generate, as JSON: {"num_beams": 4}.'}
+    generation_kwargs: dict[str, Any] | None = _option(
+        None, 'Further arguments of generate, as JSON: {"num_beams": 4}.'
     )
     batch_size: int = _option(16, "Batch size of generation.")
     seed: int = _option(0, "Sampling seed.")

@@ -18,9 +18,7 @@ def is_outputs_file(name: str) -> bool:
 
 
 def read_outputs(name: str, column: str) -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file.
-
-    Empty outputs are outputs: a model may have nothing to say.
+    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file, empty ones too.
 
     Raises:
         InputError: no such file or column, no rows, or a row that holds no text.
@@ -45,9 +43,8 @@ def generate_outputs(
     prompts: Sequence[str],
     settings: Mapping[str, Any],
     *,
-    batch_size: int = 16,
-    seed: int = 0,
-    progress: bool = True,
+    batch_size: int,
+    seed: int,
 ) -> list[str]:
     """One output for each of N prompts, as this package's pipeline gives it.
 
@@ -57,7 +54,6 @@ def generate_outputs(
         settings: For `generate`, over the model's own generation config.
         batch_size: Prompts at once. Sampled outputs depend on it, as they do on the seed.
         seed: Of the sampling; the global random state is left as it was.
-        progress: Show a bar on standard error.
     """
     import torch
     from tqdm.auto import tqdm
@@ -69,5 +65,5 @@ def generate_outputs(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         stream = pipe((prompt for prompt in prompts), batch_size=batch_size, **settings)
-        bar = tqdm(stream, total=len(prompts), desc=f"Outputs of {name}", disable=not progress, file=sys.stderr)
+        bar = tqdm(stream, total=len(prompts), desc=f"Outputs of {name}", file=sys.stderr)
         return [records[0]["generated_text"] for records in bar]
