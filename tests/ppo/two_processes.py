@@ -161,8 +161,8 @@ class CutEncoder(T5ForConditionalGeneration):
     """Its decoder reads states that are cut off from the encoder."""
 
     def forward(self, encoder_outputs=None, **kwargs):
-        asked = {name: kwargs[name] for name in ("input_ids", "attention_mask")}
-        encoder_outputs = encoder_outputs or self.get_encoder()(**asked)
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(kwargs["input_ids"], kwargs["attention_mask"])
         encoder_outputs.last_hidden_state = encoder_outputs.last_hidden_state.detach()
         return super().forward(encoder_outputs=encoder_outputs, **kwargs)
 

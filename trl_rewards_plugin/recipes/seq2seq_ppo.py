@@ -231,7 +231,11 @@ class Seq2SeqPPO:
             settings |= {"reference": reference, "progress": progress}
             return decode_prompts(model, tokenizer, prompts, trainer.args, **settings)
 
-        return Evaluator(decode, inputs.reward, inputs.data.as_held_out(), seed=self.args.seed)
+        def encode(texts: list[str]) -> Any:
+            return trainer.processing_class(text_target=texts)["input_ids"]
+
+        penalty = self.args.missing_eos_penalty
+        return Evaluator(decode, inputs.reward, encode, inputs.data.as_held_out(), self.args.seed, penalty)
 
     def _finish(
         self,
