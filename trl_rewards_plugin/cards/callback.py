@@ -10,13 +10,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
 from trl_rewards_plugin.cards.model_card import generate_model_card
 from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.runs.layout import CARD, REWARD_CURVE, checkpoint_name, is_finished_run
-from trl_rewards_plugin.runs.writing import write_text
 
 
 class ModelCardCallback(TrainerCallback):

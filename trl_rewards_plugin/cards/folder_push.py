@@ -17,9 +17,10 @@ from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_tex
 from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import is_space, select_model
+from trl_rewards_plugin.hub.files import select_model
 from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_space, plan_upload
 from trl_rewards_plugin.hub.remote import Repository
+from trl_rewards_plugin.hub.space import is_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run

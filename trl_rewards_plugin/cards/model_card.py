@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.from_run import card_data_from_folder
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
@@ -15,7 +16,6 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
 from trl_rewards_plugin.runs.read import read_text
-from trl_rewards_plugin.runs.writing import write_text
 
 
 def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:

@@ -69,12 +69,12 @@ def not_allowed(repo_id: str, found: str) -> InputError:
 
 
 def not_reached() -> UploadError:
-    """The error of a connection that failed."""
+    """A connection failed."""
     return UploadError("the Hub cannot be reached, or the connection broke off", _RETRY)
 
 
 def too_many_requests(seconds: float) -> UploadError:
-    """The error of a Hub that asks to wait `seconds`; 0 where it does not say how long."""
+    """The Hub asks to wait `seconds`; 0 where it does not say how long."""
     wait = f"{seconds:,.0f} seconds" if seconds else "a few minutes"
     return UploadError("too many requests to the Hub (429)", f"wait {wait} and {_RETRY}")
 

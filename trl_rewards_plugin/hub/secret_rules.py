@@ -65,6 +65,14 @@ def find_secrets(content: bytes) -> Iterator[tuple[str, int, int]]:
                 yield kind, *match.span()
 
 
+def find_secret(content: bytes, own: str | None = None) -> str | None:
+    """The kind of secret in `content`, or None. `own` is the token of this login, which may have any format."""
+    found = next((kind for kind, _, _ in find_secrets(content)), None)
+    if found is None and own and own.encode() in content:
+        return "the token of this login"
+    return found
+
+
 def without_secrets(text: str) -> str:
     """`text` to be shown: secrets in it are replaced by their kind."""
     content, shown, reached = text.encode("utf-8", "surrogatepass"), b"", 0

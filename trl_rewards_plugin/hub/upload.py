@@ -1,8 +1,8 @@
 """The only door to the network that writes: a planned upload becomes one commit on the Hub.
 
-Everything that can be refused is refused before anything is sent. A failed attempt is repeated from the start: each
-compares with the repository first, so that nothing is sent twice. Leaves out: what is sent (`plan.py`), what the
-repository holds (`remote.py`), messages of errors (`failures.py`).
+Everything that can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the
+start, each compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
+Leaves out: what is sent (`plan.py`), what the repository holds (`remote.py`), messages of errors (`failures.py`).
 """
 
 from __future__ import annotations
@@ -48,15 +48,7 @@ def upload(
     commit_message: str | None = None,
     echo: Callable[[str], None],
 ) -> str:
-    """Sends what `plan` lists and the repository lacks, in one commit; see `push_to_hub` for the settings.
-
-    Returns:
-        The URL of the commit or pull request.
-
-    Raises:
-        InputError: the user may not write there, or a card was edited on the Hub.
-        UploadError: the network or the Hub failed repeatedly.
-    """
+    """Sends what `plan` lists and the repository lacks, in one commit; returns its URL. Settings: `push_to_hub`."""
     repository = plan.repository
 
     def attempt() -> str:
@@ -85,34 +77,20 @@ def upload(
 
 
 def full_name(api: Any, repo_id: str) -> str:
-    """`owner/name` of a repository that may lack its owner, whom only the Hub knows.
-
-    Raises:
-        InputError, UploadError: see `push_to_hub`.
-    """
+    """`owner/name` of a repository that may lack its owner, whom only the Hub knows."""
     check_name(repo_id)
     return repo_id if "/" in repo_id else with_retries(lambda: check_login(api, repo_id)[0], repo_id)
 
 
 def check_access(repo_id: str, *, token: str | None = None) -> None:
-    """Refuses early what would fail after hours of training: nobody logged in, or no permission to write there.
-
-    Raises:
-        InputError: see `push_to_hub`.
-        UploadError: the Hub cannot be reached.
-    """
+    """Refuses early what would fail after hours of training: nobody logged in, or no permission to write there."""
     check_name(repo_id)
     api = HfApi(token=token)
     with_retries(lambda: check_login(api, repo_id), repo_id)
 
 
 def open_repository(api: Any, repo_id: str, *, revision: str | None = None, private: bool | None = None) -> str:
-    """Creates a model repository and its branch where they are missing; returns its full id.
-
-    Raises:
-        InputError: the user may not write there, or it is public and `private` is True.
-        UploadError: the Hub cannot be reached.
-    """
+    """Creates a model repository and its branch where they are missing; returns its full id."""
 
     def attempt() -> str:
         repository = Repository(check_login(api, repo_id)[0], "model", revision)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import escaping_environment, series_class
 from trl_rewards_plugin.charts.svg_curves import draw_curves
@@ -23,7 +24,6 @@ from trl_rewards_plugin.charts.svg_histogram import draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
-from trl_rewards_plugin.runs.writing import write_text
 
 FOLDER = Path(__file__).parent
 

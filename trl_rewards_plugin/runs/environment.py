@@ -1,10 +1,8 @@
-"""Where and how a run was made: hardware, energy, versions, commit.
-
-Leaves out: names of machines, of people and of folders, which never go into a card.
-"""
+"""Where and how a run was made: hardware, energy, versions, commit; no names of machines, people or folders."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -44,10 +42,8 @@ def versions() -> dict[str, str]:
     """Package -> installed version, of those that can change a result."""
     found = {}
     for name in VERSIONED:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a source tree
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            continue
     return found
 
 
@@ -56,15 +52,12 @@ def commit() -> str | None:
 
     A checkout with changes of its own is "<commit> with changes".
     """
-    return _installed_commit() or _checkout_commit(Path(__file__))
-
-
-def _installed_commit() -> str | None:
     try:
         record = importlib.metadata.distribution("trl_rewards_plugin").read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return json.loads(record).get("vcs_info", {}).get("commit_id") if record else None
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        record = None
+    installed = json.loads(record).get("vcs_info", {}).get("commit_id") if record else None
+    return installed or _checkout_commit(Path(__file__))
 
 
 def _checkout_commit(file: Path) -> str | None:

@@ -1,10 +1,8 @@
-"""Reads a run folder, finished or not; a damaged file is named, with what is wrong and what to do.
+"""Reads a run folder, finished or not, for card, report, upload, evaluation and resume.
 
-Whoever needs a run's settings, numbers, log or completions reads them here: card, report, upload, evaluation, resume.
+Every function raises InputError where a file is missing or damaged: it names the file, what is wrong and what to do.
 Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -72,11 +70,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """The runs in `folders`, each under a name of its own.
-
-    Raises:
-        InputError: no folder, one given twice, one that holds no run, or a file in it that cannot be read.
-    """
+    """The runs in `folders`, each given once, under the last parts of its path that tell it from the others."""
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise InputError("at least one run folder", "none", "give the output_dir of a run")
@@ -84,26 +78,16 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     twice = next((path for place, path in zip(places, paths, strict=True) if places.count(place) > 1), None)
     if twice is not None:
         raise InputError("different run folders", f"{twice} twice", "give each once")
-    names = _distinct_names(places)
+    names: list[str] = []
+    parts = 0
+    while len(set(names)) < len(places):
+        parts += 1
+        names = ["/".join(place.parts[-parts:]) for place in places]
     return [read_run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
-def _distinct_names(places: Sequence[Path]) -> list[str]:
-    """The last parts of each path: as few as tell all paths apart."""
-    count = 1
-    while True:
-        names = ["/".join(place.parts[-count:]) for place in places]
-        if len(set(names)) == len(places):
-            return names
-        count += 1
-
-
 def read_run(folder: Path, name: str) -> Run:
-    """The run in `folder`, finished or not.
-
-    Raises:
-        InputError: there is none, or a file of it is damaged.
-    """
+    """The run in `folder`, finished or not."""
     if folder.is_file():
         raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
     if not folder.is_dir():
@@ -128,14 +112,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
-    """The finished run in `folder`, without its log.
-
-    Args:
-        with_texts: False leaves out the held-out prompts with their completions.
-
-    Raises:
-        InputError: the run is not finished, or a file of it is damaged.
-    """
+    """The finished run in `folder`, without its log, and without the held-out prompts unless `with_texts`."""
     missing = [name for name in FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
@@ -146,11 +123,7 @@ def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """`metrics.json`.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """`metrics.json`."""
     path = folder / METRICS
     metrics = checked(read_json(path), METRICS_SHAPE, path)
     names = {"reward", *metrics["component_gain"]}
@@ -161,31 +134,24 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """`config.yaml`, `made_of` included.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """`config.yaml`, `made_of` included."""
     path = folder / CONFIG
-    return checked(read_yaml(path), SETTINGS_SHAPE, path)
+    text = read_text(path)
+    try:
+        values = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
+    return checked(values, SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `completions.parquet`.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The rows of `completions.parquet`."""
     path = folder / HELD_OUT
     return [checked(row, ROW_SHAPE, path) for row in read_rows(path)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The rows of a parquet file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -200,8 +166,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """`log.jsonl`, which the recipe keeps; else the log in the checkpoint saved last, which every trainer leaves.
 
-    Raises:
-        InputError: the file is damaged. A last line without its end is one that is being written now.
+    A last line without its end is one that is being written now.
     """
     path = folder / LOG
     if path.is_file():
@@ -217,24 +182,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise InputError(f"a JSON object in {path}", type(row).__name__, _RESTORE)
-    drawn = {key: value for key, value in row.items() if key.startswith(LOGGED_NUMBERS)}
-    wrong = mismatch(drawn, {"*": LOGGED_NUMBER})
-    step = row.get("step")
-    if wrong is None and drawn and (step is None or not math.isfinite(step)):
-        wrong = f"step is {step}"
-    if wrong is not None:
-        raise _damaged(path, wrong)
+    row = checked(row, {}, path)
+    drawn = checked({key: row[key] for key in row if key.startswith(LOGGED_NUMBERS)}, {"*": LOGGED_NUMBER}, path)
+    if drawn and not math.isfinite(row.get("step", math.nan)):
+        raise _damaged(path, f"step is {row.get('step')}")
     return row
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8.
-
-    Raises:
-        InputError: it is missing or no text.
-    """
+    """A text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -242,15 +198,8 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    values = _parse_json(read_text(path), path)
-    if not isinstance(values, dict):
-        raise InputError(f"a JSON object in {path}", type(values).__name__, _RESTORE)
-    return values
+    """A JSON object."""
+    return checked(_parse_json(read_text(path), path), {}, path)
 
 
 def _parse_json(text: str, path: Path) -> Any:
@@ -260,32 +209,13 @@ def _parse_json(text: str, path: Path) -> Any:
         raise InputError(f"JSON in {path}", str(error), _RESTORE) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with text keys.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    text = read_text(path)
-    try:
-        values = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    if not isinstance(values, dict):
-        raise InputError(f"a YAML mapping in {path}", type(values).__name__, _RESTORE)
-    return values
-
-
-def checked(values: dict[str, Any], shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`values` of `path`, once they have the shape that the run wrote.
-
-    Raises:
-        InputError: they do not.
-    """
+def checked(values: Any, shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`values` of `path`, which must be a mapping of the shape that the run wrote."""
     wrong = mismatch(values, shape)
     if wrong is not None:
         raise _damaged(path, wrong)
-    return values
+    result: dict[str, Any] = values
+    return result
 
 
 def _damaged(path: Path, found: str) -> InputError:

@@ -1,7 +1,4 @@
-"""What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of.
-
-Leaves out: writing the file (`writing.py`).
-"""
+"""What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of."""
 
 from __future__ import annotations
 
@@ -28,8 +25,7 @@ def configuration(
         given: Arguments of the recipe; those that are None are left out.
         args: The `Seq2SeqPPOConfig`.
         made_of: For the reader; the command skips it. What is empty is left out.
-        always: Fields of `args` that are written even at their default: those that any preset sets, since the file is
-            read on top of a preset.
+        always: Fields of `args` that are written even at their default, since the file is read on top of a preset.
     """
     values = {key: value for key, value in given.items() if value is not None} | chosen_fields(args, always)
     facts = {**made_of, "versions": versions(), "commit": commit()}

@@ -72,22 +72,23 @@ LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "
 
 def mismatch(values: Any, shape: Any, place: str = "it") -> str | None:
     """What in `values` has another shape, in words; None if nothing has."""
+    parts: list[tuple[Any, Any, str]] = []
     if isinstance(shape, tuple):
-        fits = isinstance(values, shape) and (bool in shape or not isinstance(values, bool))
-        return None if fits else f"{place} is {values!r}"[:200]
-    if isinstance(shape, list):
-        if not isinstance(values, list) or (len(shape) > 1 and len(values) != len(shape)):
-            return f"{place} is {values!r}"[:200]
-        kinds = shape * len(values) if len(shape) == 1 else shape
-        places = [f"{place}[{index}]" for index in range(len(values))]
-        parts = list(zip(values, kinds, places, strict=True))
+        fits = isinstance(values, shape) and not isinstance(values, bool)
+    elif isinstance(shape, list):
+        fits = isinstance(values, list) and len(shape) in (1, len(values))
+        if fits:
+            kinds = shape * len(values) if len(shape) == 1 else shape
+            parts = [(value, kinds[index], f"{place}[{index}]") for index, value in enumerate(values)]
     else:
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-            return f"{place} is {values!r}"[:200]
-        missing = [key for key in shape if not key.endswith(("?", "*")) and key not in values]
-        if missing:
-            return f"{place} lacks {', '.join(missing)}"
-        known = {key.removesuffix("?"): kind for key, kind in shape.items()}
-        parts = [(value, known.get(key, known.get("*")), key) for key, value in values.items()]
+        fits = isinstance(values, dict) and all(isinstance(key, str) for key in values)
+        if fits:
+            missing = [key for key in shape if not key.endswith(("?", "*")) and key not in values]
+            if missing:
+                return f"{place} lacks {', '.join(missing)}"
+            known = {key.removesuffix("?"): kind for key, kind in shape.items()}
+            parts = [(value, known.get(key, known.get("*")), key) for key, value in values.items()]
+    if not fits:
+        return f"{place} is {values!r}"[:200]
     wrong = (mismatch(value, kind, where) for value, kind, where in parts if kind is not None)
     return next((words for words in wrong if words is not None), None)
