@@ -1,7 +1,5 @@
 """Writes a card with the curves so far into every checkpoint, and for `create_model_card` into the output folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The contents of a card, as data. Leaves out: where they come from (`from_run.py`, `from_trainer.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

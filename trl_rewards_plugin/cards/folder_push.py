@@ -3,8 +3,6 @@
 Leaves out: what belongs to an upload, the network (`hub/`), the Trainer's own hooks (`trainer_push.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The card's data from a run folder. Leaves out: rendering (`render.py`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

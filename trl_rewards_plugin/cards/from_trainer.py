@@ -4,8 +4,6 @@ Of TRL's trainers only common attributes are read, each with a default. Leaves o
 which only a run folder has, and the texts of the data set, which may be private.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

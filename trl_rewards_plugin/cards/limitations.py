@@ -1,7 +1,5 @@
 """What the rewards and the numbers of a run warn of. Leaves out: the sentences (`model_card.md.jinja`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Fields: the Hub's model card specification. Values are put on one line, so that 
 Leaves out: the text below it (`model_card.md.jinja`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

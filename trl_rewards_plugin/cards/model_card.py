@@ -1,7 +1,5 @@
 """The model card of a run folder or a trainer. Leaves out: uploading, and any look-up on the network."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 The Markdown is rendered by markdown-it with HTML turned off. Leaves out: the Hub's own widgets.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import re

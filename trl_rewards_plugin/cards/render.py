@@ -4,8 +4,6 @@ Every value in the template is escaped, because names, settings and model output
 what a function below returned as `_Markdown` is inserted unchanged.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence

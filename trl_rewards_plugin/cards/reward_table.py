@@ -1,7 +1,5 @@
 """The rewards of a card as a table and a formula: each judge, what is done to its scores, how they are combined."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

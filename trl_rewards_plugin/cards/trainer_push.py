@@ -4,8 +4,6 @@ The Trainer of transformers uploads whatever is in its output folder, pickles in
 each save; here each upload is the bare model with its card, in one commit.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,10 +1,4 @@
-"""Ranges and ticks of an SVG chart. Pure functions of numbers; leaves out: drawing.
-
-`matplotlib.ticker` would do for the ticks, and make a page that needs nothing else of matplotlib take half as long
-again to start.
-"""
-
-from __future__ import annotations
+"""Ranges and ticks of an SVG chart; matplotlib's would make a page that needs nothing else of it start slowly."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +11,7 @@ def padded_range(low: float, high: float) -> tuple[float, float]:
 
 
 def nice_ticks(low: float, high: float, most: int = 6, least_step: float = 0.0) -> list[float]:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten, from `low` to `high`; at least one.
-
-    Args:
-        least_step: Between two ticks; 1 where only whole numbers make sense.
-    """
+    """At most `most` and at least one multiple of 1, 2 or 5 times a power of ten, at least `least_step` apart."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for factor in (1, 2, 5, 10, 20):
         step = factor * power
@@ -34,9 +24,7 @@ def nice_ticks(low: float, high: float, most: int = 6, least_step: float = 0.0) 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Evenly spaced ticks as short as tells them apart: `0.2`, `1,500`, `20k`, `3M`, `2e-06`."""
     largest = max(map(abs, ticks))
-    divisor, unit = next(
-        ((size, unit) for least, size, unit in ((1e6, 1e6, "M"), (1e4, 1e3, "k")) if largest >= least), (1.0, "")
-    )
+    divisor, unit = (1e6, "M") if largest >= 1e6 else (1e3, "k") if largest >= 1e4 else (1.0, "")
     step = (ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0) / divisor
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if decimals > 4 and largest < 0.01:

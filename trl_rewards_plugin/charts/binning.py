@@ -1,7 +1,5 @@
 """The numbers behind every histogram: shared bins, counts and means. Leaves out: drawing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,23 +7,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many of the scored outputs lie in each bin.
-
-    Attributes:
-        counts: (E,) for E bins.
-        mean: Of the scores; None where nothing was scored.
-    """
+    """How many of the scored outputs lie in each of E bins, (E,), and their mean; None where nothing was scored."""
 
     counts: np.ndarray
     mean: float | None
 
 
 def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
-    """(E + 1,) edges of equal bins that hold every number of every side, and each side's histogram over them.
-
-    Args:
-        sides: (N,) each; NaN where an output was not scored.
-    """
+    """(E + 1,) edges of equal bins, and the histogram of each side, (N,) with NaN where nothing was scored, over them."""
     scored = [values[~np.isnan(values)] for values in sides]
     edges = _edges(np.concatenate(scored), max(map(len, sides)))
     drawn = [

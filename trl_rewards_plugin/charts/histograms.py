@@ -1,7 +1,4 @@
-"""The picture of an evaluation: how each score is distributed, before and after, and prompt by prompt.
-
-Leaves out: the numbers (`binning.py`, and the gains that the caller gives).
-"""
+"""The picture of an evaluation: how each score is distributed, before and after, and prompt by prompt."""
 
 from __future__ import annotations
 
@@ -81,7 +78,7 @@ def _draw_differences(
     axes.axvline(0, ymax=1 / HEAD_ROOM, color="0.1", linewidth=1.2, label="no change")
     low, high = gain["ci95"]
     if low is not None:
-        interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"
+        interval = f"95% CI {_short(low, '+')} to {_short(high, '+')}"
         axes.axvspan(low, high, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, alpha=0.25, linewidth=0, label=interval)
     mean = gain["reward_gain"]
     label = f"mean {_short(mean, '+')}"

@@ -1,9 +1,4 @@
-"""The numbers behind every curve: which quantities a log holds, their points over training, and their trailing mean.
-
-Pure functions of log rows (`trainer.state.log_history`). Leaves out: drawing (`curves.py`, `svg_curves.py`).
-"""
-
-from __future__ import annotations
+"""The numbers behind every curve, from log rows (`trainer.state.log_history`): quantities, points, trailing means."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,13 +14,7 @@ SCORES = "objective/scores"
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity.
-
-    Attributes:
-        title, unit: In words.
-        key: In a rollout's row of the log.
-        eval_key: In an evaluation's row, where there is one.
-    """
+    """A quantity in words, and its keys in a rollout's row of the log and, where there is one, in an evaluation's."""
 
     title: str
     unit: str
@@ -34,20 +23,12 @@ class Panel:
 
     @property
     def is_component(self) -> bool:
-        """Whether it is a part of the reward."""
         return self.key.startswith("rewards/")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one line.
-
-    Attributes:
-        name: In the legend or tooltip.
-        index: Its colour.
-        steps, episodes, values: (R,) each, finite.
-        held_out: Whether it was measured on held-out prompts, and not on rollouts.
-    """
+    """A line of R finite points, measured on rollouts or on held-out prompts; `index` is its colour."""
 
     name: str
     index: int
@@ -55,6 +36,10 @@ class Series:
     episodes: np.ndarray
     values: np.ndarray
     held_out: bool = False
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}, held-out prompts" if self.held_out else self.name
 
     @property
     def window(self) -> int:

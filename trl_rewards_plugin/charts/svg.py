@@ -1,10 +1,8 @@
-"""An SVG chart: axes over given ranges, and whatever marks are added. Leaves out: what the marks mean.
+"""An SVG chart: axes over given ranges, and whatever marks are added.
 
-A template with escaping writes it, so that the picture stays well-formed whatever a run is called. Colours and letter
-sizes are classes that the page's style sheet knows: one picture serves light and dark.
+A template with escaping keeps it well-formed whatever a run is called. Colours and letter sizes are classes that the
+page's style sheet knows: one picture serves light and dark.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +24,9 @@ COLOURS = 8
 
 @dataclass
 class Chart:
-    """A chart.
+    """A chart; `description` says in words what it shows, where it cannot be seen.
 
     Attributes:
-        title, description: What it is called and shows, in words, where it cannot be seen.
-        x_label, y_label: Of the axes.
-        x_range, y_range: Numbers at the ends of the axes.
         least_y_step: Between two ticks of the y axis.
         marks: SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     """
@@ -54,12 +49,10 @@ class Chart:
         return np.asarray(np.interp(values, self.y_range, (HEIGHT - BOTTOM, TOP)))
 
     def add_line(self, kind: str, x: np.ndarray, y: np.ndarray) -> None:
-        """A line of class `kind` through (P,) numbers."""
         points = " ".join(f"{place(left)},{place(top)}" for left, top in zip(self.x(x), self.y(y), strict=True))
         self.marks.append(("polyline", {"class": kind, "points": points}, ()))
 
     def add_dot(self, kind: str, x: float, y: float, radius: float, tooltip: Sequence[str] = ()) -> None:
-        """A dot of class `kind` at a point."""
         attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
         self.marks.append(("circle", attributes, tooltip))
 
@@ -70,7 +63,6 @@ class Chart:
         self.marks.append(("rect", attributes | {"y": TOP, "height": HEIGHT - BOTTOM - TOP}, tooltip))
 
     def to_svg(self) -> str:
-        """The markup."""
         x_ticks, y_ticks = nice_ticks(*self.x_range), nice_ticks(*self.y_range, 8, self.least_y_step)
         return _template().render(
             chart=self,

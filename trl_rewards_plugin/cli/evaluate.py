@@ -34,5 +34,5 @@ def build_settings(argv: Sequence[str]) -> EvaluationSettings:
         prog="trl-rewards evaluate",
         usage="trl-rewards evaluate [MODEL_OR_FILE] [--compare OTHER] [--metrics NAME ...] [options]",
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
-        "Against a second model or file it also reports the paired gain with its 95 % confidence interval.",
+        "Against a second model or file it also reports the paired gain with its 95% CI.",
     )

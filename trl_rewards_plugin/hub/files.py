@@ -3,8 +3,6 @@
 Leaves out: metrics (`space.py`), what the files hold (`plan.py`), the network (`upload.py`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

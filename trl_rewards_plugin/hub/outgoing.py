@@ -4,8 +4,6 @@ Weights, which may not fit in memory, stay on the disk: a change of them between
 Hub compares what arrives with the digest that was announced.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import dataclass

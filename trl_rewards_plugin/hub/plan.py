@@ -1,7 +1,5 @@
 """What an upload would send, checked as far as possible without the network. Leaves out: sending it (`upload.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch

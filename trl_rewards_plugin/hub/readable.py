@@ -6,8 +6,6 @@ the notes. Leaves out, so that a search does not see it: the numbers in weights,
 and a word that is broken over two lines.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

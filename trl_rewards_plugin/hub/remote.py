@@ -1,7 +1,5 @@
 """What a repository on the Hub holds, and what an upload would change. Leaves out: changing it (`upload.py`)."""
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 import time
@@ -48,7 +46,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class State:
-    """What a repository holds: latest commit, and file -> digest; `head` and `private` are None where there is none."""
+    """What a repository holds: latest commit, file -> digest; `head` and `private` are None where there is none."""
 
     head: str | None
     has_branch: bool

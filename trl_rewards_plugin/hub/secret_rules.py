@@ -5,8 +5,6 @@ tests/hub/test_secrets.py pastes and no token of Hugging Face. Leaves out: in wh
 (`readable.py`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

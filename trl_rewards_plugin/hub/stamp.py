@@ -1,7 +1,5 @@
 """A stamp that shows whether a card was edited: its last line, an HTML comment, holds the digest of all above it."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

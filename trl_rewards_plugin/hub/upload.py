@@ -5,8 +5,6 @@ start, each compares with the repository first, so that nothing is sent twice; t
 Leaves out: what is sent (`plan.py`), what the repository holds (`remote.py`), messages of errors (`failures.py`).
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable

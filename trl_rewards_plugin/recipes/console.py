@@ -52,7 +52,7 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
     # 79 columns wide, to fit any terminal.
-    lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95 % interval':<14}{'sources':>8}{'best of 16':>11}"]
+    lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95% CI':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     for name, gain in gains.items():
         before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
@@ -126,7 +126,7 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
     """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
     metrics, paired = result["metrics"], result["before"] is not None
     width = max(22, *(len(name) + 2 for name in metrics))
-    head = f"{'before':>8}{'after':>8}{'gain':>9}  {'95 % interval':<18}{'improved':>9}"
+    head = f"{'before':>8}{'after':>8}{'gain':>9}  {'95% CI':<18}{'improved':>9}"
     lines = [
         " " * width + (head if paired else f"{'mean':>8}  {'least':>8}{'25 %':>8}{'median':>8}{'75 %':>8}{'most':>8}")
     ]

@@ -6,8 +6,6 @@ charts (`charts/`), the tables (`table.py`), which outputs are shown (`samples.p
 `page.html.jinja`.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence
@@ -19,8 +17,7 @@ from markupsafe import Markup
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import escaping_environment, series_class
-from trl_rewards_plugin.charts.svg_curves import draw_curves
-from trl_rewards_plugin.charts.svg_histogram import draw_distributions
+from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs

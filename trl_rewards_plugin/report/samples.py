@@ -3,8 +3,6 @@
 A run's own files hold all of them; a page of everything would open in no browser.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

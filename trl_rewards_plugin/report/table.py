@@ -1,7 +1,5 @@
 """Runs side by side: their numbers, and the settings in which they differ. Leaves out: drawing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -93,7 +91,7 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
         return "-"
     low, high = gain["ci95"]
     found = "none" if low is None else f"{_number(low, '+')} to {_number(high, '+')}"
-    return f"{_number(gain['mean'], '+')} (95 % interval {found})"
+    return f"{_number(gain['mean'], '+')} (95% CI {found})"
 
 
 def _number(value: float | None, sign: str = "") -> str:

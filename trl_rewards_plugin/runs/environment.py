@@ -1,7 +1,5 @@
 """Where and how a run was made: hardware, energy, versions, commit; no names of machines, people or folders."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import json

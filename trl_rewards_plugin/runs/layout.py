@@ -3,8 +3,6 @@
 Leaves out: what the files hold (`read.py`, `record.py`), and the model's own, which transformers and peft name.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -4,8 +4,6 @@ The lock is the operating system's own (flock, on Windows a locked byte): it end
 however that dies, so that no lock is ever stale. Leaves out: readers, who need none, since files are written whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

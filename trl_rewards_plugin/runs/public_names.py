@@ -1,7 +1,5 @@
 """Names of models, data and rewards as a person may read them: bundled assets by name, folders without their path."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

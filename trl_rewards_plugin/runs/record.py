@@ -1,7 +1,5 @@
 """What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection, Mapping
 from enum import Enum

@@ -1,7 +1,5 @@
 """A run's reward as its record and its card describe it: the components, and how they become one number."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

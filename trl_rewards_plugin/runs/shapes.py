@@ -5,8 +5,6 @@ keys to shapes, where "*" stands for all further keys, and a key that ends in "?
 (`read.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any
