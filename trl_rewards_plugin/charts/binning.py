@@ -14,7 +14,7 @@ class Histogram:
 
 
 def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
-    """(E + 1,) edges of equal bins, and the histogram of each side, (N,) with NaN where nothing was scored, over them."""
+    """(E + 1,) edges of equal bins, and over them the histogram of each side: (N,), NaN where nothing was scored."""
     scored = [values[~np.isnan(values)] for values in sides]
     edges = _edges(np.concatenate(scored), max(map(len, sides)))
     drawn = [

@@ -13,34 +13,22 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
-from trl_rewards_plugin.runs.layout import (
-    CARD,
-    CHECKPOINTS,
-    CONFIG,
-    HELD_OUT,
-    METRICS,
-    REWARD_CURVE,
-    ROLLOUTS,
-    RUN_STATE,
-    TRAINER_STATE,
-    VALUE_HEAD,
-    is_housekeeping,
-)
+from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.text import is_hub_id
 
 RESULTS = ".eval_results/*.yaml"
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 MODEL_FILES = (
-    CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+    layout.CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
-    "preprocessor_config.json", METRICS, CONFIG, REWARD_CURVE, RESULTS,
+    "preprocessor_config.json", layout.METRICS, layout.CONFIG, layout.REWARD_CURVE, RESULTS,
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)
 """Besides these, the shards that the index lists."""
 STATE = (
-    CHECKPOINTS, "*.bin", "*.pt", "*.pth", VALUE_HEAD, TRAINER_STATE, RUN_STATE,
+    layout.CHECKPOINTS, "*.bin", "*.pt", "*.pth", layout.VALUE_HEAD, layout.TRAINER_STATE, layout.RUN_STATE,
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
 
@@ -70,7 +58,7 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     taken: list[UploadFile] = []
     left_out: dict[str, str] = {}
     for name in names_in(folder):
-        if is_housekeeping(name) or any(parent in left_out for parent in _parents(name)):
+        if layout.is_housekeeping(name) or any(parent in left_out for parent in _parents(name)):
             continue
         place, reason = _reason_to_leave_out(name, (*WEIGHTS, *shards), include_completions)
         if reason is None:
@@ -92,9 +80,9 @@ def _reason_to_leave_out(name: str, weights: Sequence[str], include_completions:
     for place in (*_parents(name), name):
         if any(fnmatch(place, pattern) for pattern in STATE):
             return place, "training state"
-    if ROLLOUTS in _parents(name):
-        return ROLLOUTS, "prompts and outputs of every rollout"
-    if name == HELD_OUT:
+    if layout.ROLLOUTS in _parents(name):
+        return layout.ROLLOUTS, "prompts and outputs of every rollout"
+    if name == layout.HELD_OUT:
         return name, None if include_completions else "prompts and outputs; upload them with --include-completions"
     if name.endswith(".safetensors") and name not in weights:
         return name, f"weights that neither the standard names nor {INDEX} know"

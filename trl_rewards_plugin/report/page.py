@@ -1,9 +1,7 @@
-"""`trl-rewards report`: runs as one HTML page that needs no network and no other file.
+"""`trl-rewards report`: runs as one HTML page, which may be mailed: it needs no network and no other file.
 
-The page may be mailed: style, script and pictures lie in it, and its content security policy lets the browser load
-nothing and run no script but the page's own, whatever a model wrote. Leaves out: what runs hold (`runs/read.py`), the
-charts (`charts/`), the tables (`table.py`), which outputs are shown (`samples.py`), and every word of HTML: that is
-`page.html.jinja`.
+Its content security policy lets the browser load nothing and run no script but the page's own, whatever a model wrote.
+Every word of HTML is in `page.html.jinja`.
 """
 
 import base64

@@ -14,25 +14,8 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
-from trl_rewards_plugin.runs.layout import (
-    CONFIG,
-    EVALUATIONS,
-    FINISHED_RUN,
-    HELD_OUT,
-    LOG,
-    METRICS,
-    ROLLOUTS,
-    TRAINER_STATE,
-)
-from trl_rewards_plugin.runs.shapes import (
-    LOGGED_NUMBER,
-    LOGGED_NUMBERS,
-    METRICS_SHAPE,
-    ROW_SHAPE,
-    SETTINGS_SHAPE,
-    mismatch,
-)
 from trl_rewards_plugin.yaml_text import load_yaml
 
 _RESTORE = "restore the file from the run, or train again"
@@ -66,7 +49,10 @@ class Run:
     @property
     def completion_files(self) -> dict[str, list[Path]]:
         """Parquet files that `log_completions` left, by step: those of rollouts, of evaluations."""
-        return {name: sorted((self.folder / name).glob("completions_*.parquet")) for name in (ROLLOUTS, EVALUATIONS)}
+        return {
+            name: sorted((self.folder / name).glob("completions_*.parquet"))
+            for name in (layout.ROLLOUTS, layout.EVALUATIONS)
+        }
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -95,9 +81,9 @@ def read_run(folder: Path, name: str) -> Run:
         step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
     log = read_log(folder)
-    if not log and not (folder / METRICS).is_file():
+    if not log and not (folder / layout.METRICS).is_file():
         raise InputError(
-            f"a run folder, with {LOG} or {METRICS}",
+            f"a run folder, with {layout.LOG} or {layout.METRICS}",
             f"{folder} without them",
             "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout",
         )
@@ -105,27 +91,27 @@ def read_run(folder: Path, name: str) -> Run:
         name,
         folder,
         log,
-        metrics=read_metrics(folder) if (folder / METRICS).is_file() else None,
-        settings=read_settings(folder) if (folder / CONFIG).is_file() else {},
-        held_out=read_held_out(folder) if (folder / HELD_OUT).is_file() else (),
+        metrics=read_metrics(folder) if (folder / layout.METRICS).is_file() else None,
+        settings=read_settings(folder) if (folder / layout.CONFIG).is_file() else {},
+        held_out=read_held_out(folder) if (folder / layout.HELD_OUT).is_file() else (),
     )
 
 
 def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
     """The finished run in `folder`, without its log, and without the held-out prompts unless `with_texts`."""
-    missing = [name for name in FINISHED_RUN if not (folder / name).is_file()]
+    missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
         step = "give the output_dir of a finished run"
-        raise InputError(f"a run folder with {', '.join(FINISHED_RUN)}", found, step)
+        raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
     rows = read_held_out(folder) if with_texts else []
     return Run(folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), rows)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """`metrics.json`."""
-    path = folder / METRICS
-    metrics = checked(read_json(path), METRICS_SHAPE, path)
+    path = folder / layout.METRICS
+    metrics = checked(read_json(path), shapes.METRICS_SHAPE, path)
     names = {"reward", *metrics["component_gain"]}
     for side in ("before", "after", "before_greedy", "after_greedy"):
         if metrics[side].keys() != names:
@@ -135,19 +121,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """`config.yaml`, `made_of` included."""
-    path = folder / CONFIG
+    path = folder / layout.CONFIG
     text = read_text(path)
     try:
         values = load_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    return checked(values, SETTINGS_SHAPE, path)
+    return checked(values, shapes.SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
     """The rows of `completions.parquet`."""
-    path = folder / HELD_OUT
-    return [checked(row, ROW_SHAPE, path) for row in read_rows(path)]
+    path = folder / layout.HELD_OUT
+    return [checked(row, shapes.ROW_SHAPE, path) for row in read_rows(path)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -168,11 +154,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
     A last line without its end is one that is being written now.
     """
-    path = folder / LOG
+    path = folder / layout.LOG
     if path.is_file():
         *lines, _unfinished = read_text(path).split("\n")
         return [_log_row(_parse_json(line, path), path) for line in lines]
-    states = [path / TRAINER_STATE for path in checkpoints(folder) if (path / TRAINER_STATE).is_file()]
+    states = [path / layout.TRAINER_STATE for path in checkpoints(folder) if (path / layout.TRAINER_STATE).is_file()]
     if not states:
         return []
     history = read_json(states[-1]).get("log_history", [])
@@ -183,7 +169,9 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
     row = checked(row, {}, path)
-    drawn = checked({key: row[key] for key in row if key.startswith(LOGGED_NUMBERS)}, {"*": LOGGED_NUMBER}, path)
+    drawn = checked(
+        {key: row[key] for key in row if key.startswith(shapes.LOGGED_NUMBERS)}, {"*": shapes.LOGGED_NUMBER}, path
+    )
     if drawn and not math.isfinite(row.get("step", math.nan)):
         raise _damaged(path, f"step is {row.get('step')}")
     return row
@@ -211,7 +199,7 @@ def _parse_json(text: str, path: Path) -> Any:
 
 def checked(values: Any, shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """`values` of `path`, which must be a mapping of the shape that the run wrote."""
-    wrong = mismatch(values, shape)
+    wrong = shapes.mismatch(values, shape)
     if wrong is not None:
         raise _damaged(path, wrong)
     result: dict[str, Any] = values
