@@ -125,11 +125,7 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
 
 
 def _check_own_texts(card: str, data: RewardModelCardData) -> None:
-    """Checks an edited `card` for the prompts of its run, in every place where the template shows them.
-
-    Raises:
-        InputError: it shows some, or its metadata cannot be parsed.
-    """
+    """Refuses an edited `card` with prompts of its run in any place where the template shows them."""
     check_card(card)
     rows = [*data.samples, *data.gains, *data.losses]
     shown = {f"| {cell(row['source'])} |" for row in rows} | {quote(prompt) for prompt in data.prompts}

@@ -19,9 +19,7 @@ from trl_rewards_plugin.hub.upload import open_repository as open_hub_repository
 
 
 def open_repository(trainer: Any, token: str | None = None, private: bool | None = None) -> None:
-    """For `init_hf_repo`: refuses what would fail after hours of training, and creates the repository.
-
-    Sets `trainer.hub_model_id`.
+    """For `init_hf_repo`: refuses what would fail after hours of training; creates the repository, `hub_model_id`.
 
     Raises:
         InputError: nobody is logged in, or they may not write there; a public repository where a private one is
@@ -55,7 +53,7 @@ def push_trainer(
     private: bool | None = None,
     **card: Any,
 ) -> str | None:
-    """For `push_to_hub`: saves the model, writes its card, uploads both.
+    """For `push_to_hub`: saves the model, writes its card, uploads both; the URL of the commit, in the first process.
 
     Args:
         trainer: A `Seq2SeqPPOTrainer`.
@@ -63,12 +61,6 @@ def push_trainer(
         blocking: Must be True: the upload is over when this returns.
         token, revision, private: Take precedence over `hub_token`, `hub_revision`, `hub_private_repo`.
         **card: For `create_model_card`: model_name, dataset_name, tags.
-
-    Returns:
-        The URL of the commit; None in processes other than the first.
-
-    Raises:
-        InputError, UploadError: see `push_to_hub`.
     """
     if not blocking:
         step = "call it at the end, when there is nothing left to wait for"

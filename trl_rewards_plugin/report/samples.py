@@ -72,9 +72,11 @@ def _sample(step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[st
         for key, value in row.items()
         if key not in _NO_SCORES and isinstance(value, float | int | None) and not isinstance(value, bool)
     }
-    # A conversation is shown as one "role: content" a line.
-    texts = (
-        "\n".join(f"{part['role']}: {part['content']}" for part in text) if isinstance(text, list) else str(text or "")
-        for text in (prompt, output)
-    )
-    return Sample(step, held_out, *map(shown_text, texts), scores)
+    return Sample(step, held_out, shown_text(_lines(prompt)), shown_text(_lines(output)), scores)
+
+
+def _lines(text: Any) -> str:
+    """A conversation as one "role: content" a line."""
+    if isinstance(text, list):
+        return "\n".join(f"{message['role']}: {message['content']}" for message in text)
+    return "" if text is None else str(text)

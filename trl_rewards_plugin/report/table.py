@@ -95,7 +95,5 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
         values |= {f"reward {part.get('name')}: {key}": value for key, value in part.items() if key != "name"}
     values |= {key.replace("_", " "): made_of[key] for key in _RECORDED if key in made_of}
     values |= {f"version of {name}": version for name, version in made_of.get("versions", {}).items()}
-    texts = {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in values.items()
-    }
-    return {key: text or "(empty)" for key, text in texts.items()}
+    listed = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    return {key: ", ".join(map(str, parts)) or "(empty)" for key, parts in listed.items()}

@@ -49,10 +49,8 @@ class Run:
     @property
     def completion_files(self) -> dict[str, list[Path]]:
         """Parquet files that `log_completions` left, by step: those of rollouts, of evaluations."""
-        return {
-            name: sorted((self.folder / name).glob("completions_*.parquet"))
-            for name in (layout.ROLLOUTS, layout.EVALUATIONS)
-        }
+        folders = (layout.ROLLOUTS, layout.EVALUATIONS)
+        return {name: sorted((self.folder / name).glob("completions_*.parquet")) for name in folders}
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -169,9 +167,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
     row = checked(row, {}, path)
-    drawn = checked(
-        {key: row[key] for key in row if key.startswith(shapes.LOGGED_NUMBERS)}, {"*": shapes.LOGGED_NUMBER}, path
-    )
+    drawn = {key: value for key, value in row.items() if key.startswith(shapes.LOGGED_NUMBERS)}
+    checked(drawn, {"*": shapes.LOGGED_NUMBER}, path)
     if drawn and not math.isfinite(row.get("step", math.nan)):
         raise _damaged(path, f"step is {row.get('step')}")
     return row
