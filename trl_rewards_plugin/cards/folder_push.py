@@ -92,11 +92,7 @@ def plan_push(
     include_completions: bool = False,
     token: str | bool | None = None,
 ) -> UploadPlan:
-    """What `push_to_hub` would send, checked without the network.
-
-    Raises:
-        InputError: what must not or cannot be uploaded.
-    """
+    """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
     check_name(repo_id)
     if is_space(folder):

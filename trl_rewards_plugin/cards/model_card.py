@@ -17,13 +17,10 @@ from trl_rewards_plugin.runs.read import read_text
 
 
 def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
-    """The card of a run folder, a `RunResult` or a trainer, as Markdown.
-
-    A trainer, ours or one of TRL's own (GRPO, RLOO, DPO ...), knows its settings and its log; only a run folder has
-    results on held-out prompts.
+    """The card, as Markdown, of a run folder, a `RunResult`, or a trainer: ours or one of TRL's own (GRPO, DPO ...).
 
     Args:
-        run_or_trainer: What to describe.
+        run_or_trainer: What to describe; only a run folder has results on held-out prompts.
         **changes: Fields of `RewardModelCardData` to set, such as `model_name`, `license` or `language`.
 
     Raises:
@@ -39,19 +36,12 @@ def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
 
 
 def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
-    """Renders the card of a run folder into it, with the file of `.eval_results/` if it has one.
-
-    Raises:
-        InputError: it is not a run folder, or `overwrite` is False and the card was edited.
-    """
+    """Renders the card of a run folder into it, and `.eval_results/`; an edited one only if `overwrite`."""
     data = card_data_from_folder(folder)
     path, card = folder / CARD, render_model_card(data)
     if not overwrite and path.is_file() and not is_untouched(read_text(path), card):
-        raise InputError(
-            "a card that this package wrote and nobody edited",
-            f"{path}, which was edited by hand",
-            "discard the edits with --overwrite-card, or keep the card",
-        )
+        step = "discard the edits with --overwrite-card, or keep the card"
+        raise InputError("a card that this package wrote and nobody edited", f"{path}, which was edited by hand", step)
     entries = eval_results(data)
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)

@@ -1,7 +1,6 @@
-"""The Trainer's hooks for the Hub, `push_to_hub()` and `args.push_to_hub`, as uploads of `folder_push.py`.
+"""The Trainer's hooks for the Hub: each upload is the bare model with its card, in one commit.
 
-The Trainer of transformers uploads whatever is in its output folder, pickles included, and in the background after
-each save; here each upload is the bare model with its card, in one commit.
+The Trainer of transformers uploads all of its output folder, pickles included, in the background after each save.
 """
 
 import warnings
@@ -28,11 +27,8 @@ def open_repository(trainer: Any, token: str | None = None, private: bool | None
     """
     args = trainer.args
     if args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
-        raise InputError(
-            "hub_strategy end or every_save",
-            f"{HubStrategy(args.hub_strategy).value}, which uploads optimizer states",
-            "keep checkpoints on disk, and resume from there",
-        )
+        found = f"{HubStrategy(args.hub_strategy).value}, which uploads optimizer states"
+        raise InputError("hub_strategy end or every_save", found, "keep checkpoints on disk, and resume from there")
     trainer.push_in_progress = None  # the Trainer waits for it before it returns
     if not trainer.is_world_process_zero():
         return
@@ -84,10 +80,7 @@ def push_trainer(
 
 
 def push_checkpoint(trainer: Any, folder: Path | str) -> None:
-    """For `_push_from_checkpoint`: uploads a checkpoint's model and card if `hub_strategy` is "every_save".
-
-    A failed upload is only a warning: training continues, and the next save or the end uploads what is missing.
-    """
+    """For `_push_from_checkpoint`: uploads model and card if `hub_strategy` is "every_save". Failing is a warning."""
     if not trainer.is_world_process_zero() or trainer.args.hub_strategy == HubStrategy.END:
         return
     trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)

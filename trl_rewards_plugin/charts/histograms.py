@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trl_rewards_plugin.charts.binning import histograms
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
+from trl_rewards_plugin.charts.series import histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,8 +42,8 @@ def save_distributions(
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     grid = figure.subplots(height, columns, squeeze=False)
     if not rows:
-        said = "No metric has a score for each output."
-        grid[0, 0].text(0.5, 0.5, said, ha="center", transform=grid[0, 0].transAxes)
+        words = "No metric has a score for each output."
+        grid[0, 0].text(0.5, 0.5, words, ha="center", transform=grid[0, 0].transAxes)
     for axes, (name, (before, after)) in zip(grid, rows.items(), strict=False):  # nothing drawn still has its axes
         _draw_sides(axes[0], name, before, after)
         if columns == 2:

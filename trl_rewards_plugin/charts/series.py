@@ -1,4 +1,4 @@
-"""The numbers behind every curve, from log rows (`trainer.state.log_history`): quantities, points, trailing means."""
+"""The numbers behind every chart: points and trailing means of a log (`trainer.state.log_history`), histograms."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -114,3 +114,32 @@ def thinned(values: np.ndarray, most: int) -> np.ndarray:
     stretches = np.array_split(np.arange(len(values)), (most - 2) // 2)
     extremes = [stretch[pick(values[stretch])] for stretch in stretches for pick in (np.argmin, np.argmax)]
     return np.unique([0, *extremes, len(values) - 1])
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many of the scored outputs lie in each of E bins, (E,), and their mean; None where nothing was scored."""
+
+    counts: np.ndarray
+    mean: float | None
+
+
+def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
+    """(E + 1,) edges of equal bins, and over them the histogram of each side: (N,), NaN where nothing was scored."""
+    scored = [values[~np.isnan(values)] for values in sides]
+    edges = _edges(np.concatenate(scored), max(map(len, sides)))
+    drawn = [
+        Histogram(np.histogram(values, edges)[0], float(values.mean()) if len(values) else None) for values in scored
+    ]
+    return edges, drawn
+
+
+def _edges(values: np.ndarray, outputs: int) -> np.ndarray:
+    """8 to 24 bins, more where there are more `outputs`; one bin around a number that stands alone."""
+    if not len(values):
+        return np.array([0.0, 1.0])
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        half = 0.5 * max(abs(low), 1.0)
+        return np.array([low - half, low + half])
+    return np.linspace(low, high, int(np.clip(1.5 * np.sqrt(outputs), 8, 24)) + 1)

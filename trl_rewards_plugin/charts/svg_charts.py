@@ -1,6 +1,6 @@
 """The charts of a page as SVG: curves over training, all runs in one, and how a score is distributed before and after.
 
-Leaves out: the numbers (`series.py`, `binning.py`), the page around them.
+Leaves out: the numbers (`series.py`), the page around them.
 """
 
 import itertools
@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trl_rewards_plugin.charts.axis import padded_range
-from trl_rewards_plugin.charts.binning import histograms
-from trl_rewards_plugin.charts.series import Panel, Series, thinned
-from trl_rewards_plugin.charts.svg import Chart, series_class
+from trl_rewards_plugin.charts.series import Panel, Series, histograms, thinned
+from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
 MOST_POINTS = 600  # of a line: more than a screen tells apart
 MOST_TOOLTIPS = 80  # of a line

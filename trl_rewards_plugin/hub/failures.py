@@ -11,12 +11,7 @@ _RETRY = "run the same again: what has arrived is not sent twice"
 
 
 class UploadError(RuntimeError):
-    """An upload that failed at the Hub or on the network. The repository is unchanged; retrying is safe.
-
-    Args:
-        found: What happened.
-        next_step: What the reader should do now.
-    """
+    """An upload that failed at the Hub or on the network. The repository is unchanged; retrying is safe."""
 
     def __init__(self, found: str, next_step: str):
         super().__init__(f"\nFound:    {found}\nNext:     {next_step}")
@@ -119,9 +114,8 @@ def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:
         step = "check owner, name and revision"
         return InputError(f"a repository {repo_id} that this login can see", "not found (404)", step)
     if status in (409, 412):
-        return UploadError(
-            f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten", _RETRY
-        )
+        found = f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten"
+        return UploadError(found, _RETRY)
     if status == 429:
         return too_many_requests(0.0)
     if status >= 500:

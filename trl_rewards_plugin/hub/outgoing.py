@@ -60,12 +60,9 @@ class UploadFile:
 
 
 def read_file(folder: Path, name: str) -> UploadFile:
-    """The file `name` of `folder`, read once unless it holds weights.
+    """The file `name` of `folder`, read once unless it holds weights; refused if it is no regular file.
 
     A link is followed inside of the folder, and from a snapshot in the Hub's cache to the cache's own blobs.
-
-    Raises:
-        InputError: a link out of the folder, one to nothing, or anything that is not a regular file.
     """
     path = folder / name
     step = "remove it, or put the file itself there"

@@ -24,14 +24,11 @@ FOLDER = Path(__file__).parent
 
 
 def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Path:
-    """Writes the page of the runs in `folders`; returns where it is.
+    """Writes the page of the runs in `folders`, finished or not; returns where it is.
 
     Args:
-        folders: Run folders, finished or not.
+        folders: Run folders.
         path: Of the page; None: `report.html` in the run folder, or here where there are several.
-
-    Raises:
-        InputError: what `read_runs` refuses.
     """
     runs = read_runs(folders)
     path = path or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))

@@ -117,16 +117,15 @@ def damage(folder: Path) -> str | None:
     except _UNREADABLE as error:
         reason = "its checksum differs" if type(error) is ValueError else type(error).__name__
         return f"{RUN_STATE}, which is written last, is missing or cannot be read ({reason})"
+    missing = [name for name in (*files, TRAINER_STATE) if name not in files or not (folder / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
     for name, (size, checksum) in files.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
         if _checksum(path) != checksum:
             return f"{name} is not what was saved: its checksum differs"
-    if TRAINER_STATE not in files:
-        return f"{TRAINER_STATE} is missing"
     if not any("optim" in name for name in files):
         return "it was saved without the state of the optimizer (save_only_model)"
     return None
@@ -151,14 +150,14 @@ def find_checkpoint(
         return _last_whole(output_dir, quiet)
     folder = Path(str(resume))
     wrong = damage(folder)
-    if wrong is not None:
-        others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
-        others = [name for name in others if name != folder.name]
-        step = f"resume from another of {', '.join(others)}, or from True, the last whole one"
-        raise InputError(
-            "a whole checkpoint of this trainer", f"{folder}: {wrong}", step if others else "check the path"
-        )
-    return folder
+    if wrong is None:
+        return folder
+    others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
+    others = [name for name in others if name != folder.name]
+    step = (
+        f"resume from another of {', '.join(others)}, or from True, the last whole one" if others else "check the path"
+    )
+    raise InputError("a whole checkpoint of this trainer", f"{folder}: {wrong}", step)
 
 
 def _last_whole(output_dir: Path, quiet: bool) -> Path:

@@ -46,10 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of this package, from what the installer recorded or from the checkout it runs from; None if unknown.
-
-    A checkout with changes of its own is "<commit> with changes".
-    """
+    """Commit of this package as the installer recorded it, or of its checkout ("<commit> with changes"); else None."""
     try:
         record = importlib.metadata.distribution("trl_rewards_plugin").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree

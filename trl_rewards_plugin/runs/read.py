@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -166,12 +166,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
-    row = checked(row, {}, path)
-    drawn = {key: value for key, value in row.items() if key.startswith(shapes.LOGGED_NUMBERS)}
+    values = checked(row, {}, path)
+    drawn = {key: value for key, value in values.items() if key.startswith(shapes.LOGGED_NUMBERS)}
     checked(drawn, {"*": shapes.LOGGED_NUMBER}, path)
-    if drawn and not math.isfinite(row.get("step", math.nan)):
-        raise _damaged(path, f"step is {row.get('step')}")
-    return row
+    if drawn and not math.isfinite(values.get("step", math.nan)):
+        raise _damaged(path, f"step is {values.get('step')}")
+    return values
 
 
 def read_text(path: Path) -> str:
@@ -199,8 +199,7 @@ def checked(values: Any, shape: Mapping[str, Any], path: Path) -> dict[str, Any]
     wrong = shapes.mismatch(values, shape)
     if wrong is not None:
         raise _damaged(path, wrong)
-    result: dict[str, Any] = values
-    return result
+    return cast(dict[str, Any], values)
 
 
 def _damaged(path: Path, found: str) -> InputError:

@@ -32,15 +32,13 @@ def configuration(
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
     """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
-    fresh = _fresh(args)
-    fields = {}
+    fresh, fields = _fresh(args), {}
     for field in dataclasses.fields(args):
-        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
-            continue
-        value = getattr(args, field.name)
-        default = field.default if field.name == "use_cpu" else getattr(fresh, field.name)
-        if field.name in always or value != default:
-            fields[field.name] = _plain(value)
+        name, value = field.name, getattr(args, field.name)
+        default = field.default if name == "use_cpu" else getattr(fresh, name)
+        is_setting = field.init and not name.startswith("_") and name not in _LEFT_OUT
+        if is_setting and (name in always or value != default):
+            fields[name] = _plain(value)
     return fields
 
 

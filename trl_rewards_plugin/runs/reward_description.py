@@ -17,10 +17,8 @@ def describe_reward(reward: Any) -> list[dict[str, Any]]:
 
 def reward_record(reward: Any) -> dict[str, Any]:
     """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
-    return {
-        "rewards": [public_part(part) for part in describe_reward(reward)],
-        "aggregation": aggregation_of(reward),
-    }
+    rewards = [public_part(part) for part in describe_reward(reward)]
+    return {"rewards": rewards, "aggregation": aggregation_of(reward)}
 
 
 def aggregation_of(reward: Any) -> str | None:

@@ -1,8 +1,7 @@
 """What the files of a run hold, as far as anyone reads it: the kinds of values under each key.
 
 A shape is a tuple of types; a list of one shape for any number of items, or of one shape per item; or a mapping of
-keys to shapes, where "*" stands for all further keys, and a key that ends in "?" may be missing. Leaves out: reading
-(`read.py`).
+keys to shapes, where "*" stands for all further keys, and a key that ends in "?" may be missing.
 """
 
 from collections.abc import Mapping
@@ -12,23 +11,15 @@ from typing import Any
 _NUMBER: Any = (int, float)
 _SCORE: Any = (int, float, NoneType)  # None where nothing was scored
 _TEXT: Any = (str, NoneType)
-_SCORES = {"reward": _SCORE, "*": _SCORE}
+_SIDES = ("before", "after", "before_greedy", "after_greedy", "sources", "best_of_16")
 _GAIN = {"mean": _SCORE, "ci95": [_SCORE, _SCORE]}
 
 METRICS_SHAPE: Mapping[str, Any] = {
-    "before": _SCORES,
-    "after": _SCORES,
-    "before_greedy": _SCORES,
-    "after_greedy": _SCORES,
-    "sources": _SCORES,
-    "best_of_16": _SCORES,
+    **{side: {"reward": _SCORE, "*": _SCORE} for side in _SIDES},
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": _SCORE, "after": _SCORE}},
-    "kl": _SCORE,
-    "episodes": (int,),
-    "seconds": _NUMBER,
-    "seed": (int,),
+    **{"kl": _SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
     **{f"{name}?": _TEXT for name in ("preset", "model", "reward", "dataset", "eval_dataset", "prompt_prefix")},
@@ -57,11 +48,8 @@ RUN_STATE_SHAPE: Mapping[str, Any] = {
 }
 ROW_SHAPE: Mapping[str, Any] = {
     "prompt?": _TEXT,
-    "source": (str,),
-    "before": (str,),
-    "after": (str,),
-    "before_reward": _SCORE,
-    "after_reward": _SCORE,
+    **dict.fromkeys(("source", "before", "after"), (str,)),
+    **dict.fromkeys(("before_reward", "after_reward"), _SCORE),
 }
 LOGGED_NUMBER = _NUMBER
 LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
