@@ -9,7 +9,6 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE
 from trl_rewards_plugin.runs.public_names import public_value
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
 from trl_rewards_plugin.text import is_hub_id
 
 _Row = TypeVar("_Row")
@@ -17,6 +16,11 @@ SAMPLES = 3
 PROMPTS_SHOWN = 2
 # Keys of config.yaml that have fields of their own.
 OWN_FIELDS = ("preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed")
+# Keys of `made_of` that are fields of the card.
+_RECORDED = (
+    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "energy", "versions", "commit",
+    "license", "language",
+)  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
     "save_", "log_", "logging_", "eval_", "report_to", "hub_", "push_to_hub", "per_device_eval_batch_size",
@@ -38,32 +42,22 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         model_name=made_of.get("push_to") or run.name,
         base_model=named["model"],
         adapter=(folder / "adapter_config.json").is_file(),
-        rewards=made_of.get("rewards", ()),
-        aggregation=made_of.get("aggregation", WEIGHTED_SUM),
         dataset=named["dataset"],
-        train_rows=made_of.get("train_rows"),
         prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],
         prompt_prefix=prefix,
-        held_out=made_of.get("held_out"),
         metrics=run.metrics,
         samples=rows[:SAMPLES],
         gains=better[: -SAMPLES - 1 : -1],
         losses=worse[:SAMPLES],
         rows_better=len(better) or None,
         rows_worse=len(worse) or None,
-        epoch_rewards=made_of.get("epoch_rewards", ()),
         curve=REWARD_CURVE if (folder / REWARD_CURVE).is_file() else None,
         settings=public_settings(config),
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],
         config_file=CONFIG if named["model"] and named["reward"] and named["dataset"] else None,
-        hardware=made_of.get("hardware"),
-        energy=made_of.get("energy", {}),
-        versions=made_of.get("versions", {}),
-        commit=made_of.get("commit"),
-        license=made_of.get("license"),
-        language=made_of.get("language"),
         pipeline_tag=task_of(prefix),
+        **{key: made_of[key] for key in _RECORDED if made_of.get(key) is not None},
     )
 
 
