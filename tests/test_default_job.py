@@ -78,7 +78,7 @@ def test_it_shows_a_progress_line_a_table_and_samples_and_leaves_the_run_folder(
     job = jobs[0]
     lines = job.stderr.replace("\n", "\r").split("\r")
     assert any(all(word in line for word in ("episode", "reward", "kl", "length", "left")) for line in lines)
-    assert "95 % interval" in job.stdout
+    assert "95% CI" in job.stdout
     assert "source:" in job.stdout
     names = {path.name for path in job.folder.iterdir()}
     assert {

@@ -8,8 +8,7 @@ import pytest
 from tests.report.folders import LOG_ROWS
 from trl_rewards_plugin.charts.series import Panel, Series, series_of
 from trl_rewards_plugin.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, series_class
-from trl_rewards_plugin.charts.svg_curves import draw_curves
-from trl_rewards_plugin.charts.svg_histogram import draw_distributions
+from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 
 REWARD = Panel("Reward", "mean", "objective/scores", "eval_reward")
 

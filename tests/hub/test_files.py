@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub import files, plan, secrets
+from trl_rewards_plugin.hub import files, plan, space
 from trl_rewards_plugin.hub.outgoing import UploadFile
 
 
@@ -93,13 +93,13 @@ def test_a_metric_folder_must_be_whole(tmp_path):
     folder = tmp_path / "kindness"
     folder.mkdir()
     (folder / "README.md").write_text("---\ntitle: Kindness\nsdk: gradio\n---\n# Kindness\n")
-    assert files.is_space(folder)
+    assert space.is_space(folder)
     with pytest.raises(InputError, match=r"no app\.py, requirements\.txt, kindness\.py"):
-        files.select_space(folder)
+        space.select_space(folder)
     for name in ("app.py", "requirements.txt", "kindness.py", "__pycache__/x.pyc", ".cache"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    selection = files.select_space(folder)
+    selection = space.select_space(folder)
     assert names(selection) == {"README.md", "app.py", "kindness.py", "requirements.txt"}
     assert set(selection.left_out) == {"__pycache__", ".cache"}
 
@@ -119,12 +119,12 @@ def test_a_space_takes_the_modules_that_its_scripts_import_and_nothing_else(tmp_
     for name, source in (sources | dict.fromkeys((*private, "parts/second.py"), "")).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(source)
-    selection = files.select_space(folder)
+    selection = space.select_space(folder)
     assert names(selection) == set(sources)
     assert set(selection.left_out) == {*private, "parts/second.py"}
     (folder / "words.py").write_text("def")
     with pytest.raises(InputError, match=r"Python in words\.py"):
-        files.select_space(folder)
+        space.select_space(folder)
 
 
 def test_weights_are_taken_by_standard_name_or_if_the_index_lists_them(tmp_path):
@@ -171,7 +171,7 @@ def test_a_link_out_of_a_space_is_refused_by_name(tmp_path, outside):
         (folder / name).touch()
     (folder / "app.py").symlink_to(outside)
     with pytest.raises(InputError, match=r"app\.py, a link to"):
-        files.select_space(folder)
+        space.select_space(folder)
 
 
 def test_links_inside_the_folder_and_inside_the_hubs_cache_are_followed(tmp_path):
@@ -235,12 +235,12 @@ def test_weights_that_change_after_the_check_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["# A model\nsdk: gradio\n", "---\nlicense: mit\n---\n\nsdk: x\n"])
 def test_a_models_card_is_no_space(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
-    assert not files.is_space(tmp_path)
+    assert not space.is_space(tmp_path)
 
 
 def test_secrets_and_paths_of_this_machine_are_refused(tmp_path):
     def check(name, text, own=None):
-        secrets.check_content(tmp_path / "run", (UploadFile(name, text.encode()),), own)
+        plan.check_content(tmp_path / "run", (UploadFile(name, text.encode()),), own)
 
     check("README.md", "Nothing to see.")
     with pytest.raises(InputError, match=r"a Hugging Face token in config\.yaml"):

@@ -16,9 +16,9 @@ from PIL import Image, PngImagePlugin
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
+from trl_rewards_plugin.hub.plan import check_content
 from trl_rewards_plugin.hub.readable import forms, searchable
-from trl_rewards_plugin.hub.secret_rules import SECRETS, without_secrets
-from trl_rewards_plugin.hub.secrets import check_content, find_secret
+from trl_rewards_plugin.hub.secret_rules import SECRETS, find_secret, without_secrets
 
 _RANDOM = random.Random(1)
 WORD = string.ascii_letters + string.digits

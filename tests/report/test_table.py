@@ -24,8 +24,8 @@ def test_numbers_by_hand(make, unfinished):
     rows = number_rows([make("one"), unfinished])
     # tests/recipes/test_before_after.py works these numbers out.
     assert rows["Reward"] == ["2.000 → 3.000", "not yet"]
-    assert rows["Gain in reward"][0] == "+1.000 (95 % interval +0.000 to +2.000)"
-    assert rows["Gain in kind"][0] == "+0.000 (95 % interval −1.000 to +1.000)"  # noqa: RUF001
+    assert rows["Gain in reward"][0] == "+1.000 (95% CI 0.000 to +2.000)"
+    assert rows["Gain in kind"][0] == "0.000 (95% CI −1.000 to +1.000)"  # noqa: RUF001
     assert rows["Words per output"][0] == "2.000 → 1.500"
     assert rows["KL to the reference, nats"][0] == "1.500"
     assert rows["Seconds of training"][0] == "2"
@@ -39,7 +39,7 @@ def test_what_another_run_measured_is_a_dash(make):
     other.metrics["guard"] = {}
     other.metrics["reward_gain"] = {"mean": None, "ci95": [None, None], "n": 0}
     rows = number_rows([make("one"), other])
-    assert rows["Gain in good"][1] == rows["Words per output"][1] == rows["Gain in reward"][1] == "-"
+    assert rows["Gain in good"][1] == rows["Words per output"][1] == rows["Gain in reward"][1] == "\N{EN DASH}"
 
 
 def test_settings_that_differ(make, unfinished):
@@ -66,7 +66,7 @@ def test_gains_that_cannot_be_compared_say_why(make, unfinished):
 
 def test_a_run_in_a_sentence(make, unfinished):
     assert headline(make("one")) == (
-        "Reward 2.000 → 3.000 on 2 held-out prompts: a gain of +1.000 (95 % interval +0.000 to +2.000); "
+        "Reward 2.000 → 3.000 on 2 held-out prompts: a gain of +1.000 (95% CI 0.000 to +2.000); "
         "KL 1.500 nats to the reference."
     )
     assert headline(unfinished).startswith("Not finished: 2 rollouts so far")

@@ -12,13 +12,14 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs import writing
 from trl_rewards_plugin.runs.layout import is_housekeeping
 
 LONG = "x" * 20_000
 WRITERS = {
-    "text": lambda path: writing.write_text(path, LONG),
+    "text": lambda path: write_text(path, LONG),
     "json": lambda path: writing.write_json(path, {"long": LONG}),
     "yaml": lambda path: writing.write_yaml(path, {"long": LONG}),
     "log": lambda path: writing.write_log(path, [{"long": LONG}]),
@@ -54,8 +55,8 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path, kind):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_device_is_written_to_directly():
     with pytest.raises(InputError, match="room on the disk for /dev/full"):
-        writing.write_text(Path("/dev/full"), LONG)
-    writing.write_text(Path(os.devnull), LONG)
+        write_text(Path("/dev/full"), LONG)
+    write_text(Path(os.devnull), LONG)
     assert Path(os.devnull).is_char_device()
 
 
@@ -63,7 +64,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_nothing_that_looks_like
     path = tmp_path / "completions_00001.parquet"
     path.write_text("old")
     code = (
-        "import os, sys; from pathlib import Path; from trl_rewards_plugin.runs.writing import replacing\n"
+        "import os, sys; from pathlib import Path; from trl_rewards_plugin.atomic import replacing\n"
         "with replacing(Path(sys.argv[1])) as unfinished:\n"
         "    unfinished.write_text('half of the ne'); os.kill(os.getpid(), 9)"
     )
@@ -80,7 +81,7 @@ def test_a_file_keeps_its_permissions_and_a_new_one_gets_the_usual_ones(tmp_path
     old.chmod(0o640)
     usual.touch()
     for path in (old, new):
-        writing.write_text(path, "x")
+        write_text(path, "x")
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
     assert new.stat().st_mode == usual.stat().st_mode
 
@@ -89,16 +90,16 @@ def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "elsewhere" / "file")
-    writing.write_text(link, "x")
+    write_text(link, "x")
     assert link.is_symlink()
     assert (tmp_path / "elsewhere" / "file").read_text() == "x"
 
 
 def test_places_that_cannot_be_written_to_are_named(tmp_path):
     with pytest.raises(InputError, match=f"the folder {tmp_path}"):
-        writing.write_text(tmp_path, "x")
+        write_text(tmp_path, "x")
     with pytest.raises(InputError, match=r"a place where .* can be written\nFound:    No such file or directory"):
-        writing.write_text(tmp_path / "missing" / "file", "x")
+        write_text(tmp_path / "missing" / "file", "x")
 
 
 def test_contents_are_read_back_as_they_were(tmp_path):
@@ -118,7 +119,7 @@ def test_what_parquet_and_utf8_cannot_hold_is_written_as_text(tmp_path):
     path = tmp_path / "file"
     writing.write_table(path, {"mixed": [1, "a", None], "lone": ["\ud800", "b", None]})
     assert pyarrow.parquet.read_table(path).to_pydict() == {"mixed": ["1", "a", None], "lone": ["\\ud800", "b", None]}
-    writing.write_text(path, "\ud800")
+    write_text(path, "\ud800")
     assert path.read_text() == "\\ud800"
 
 

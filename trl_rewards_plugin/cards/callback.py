@@ -1,7 +1,5 @@
 """Writes a card with the curves so far into every checkpoint, and for `create_model_card` into the output folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -10,13 +8,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
 from trl_rewards_plugin.cards.model_card import generate_model_card
 from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.runs.layout import CARD, REWARD_CURVE, checkpoint_name, is_finished_run
-from trl_rewards_plugin.runs.writing import write_text
 
 
 class ModelCardCallback(TrainerCallback):
@@ -40,21 +37,17 @@ class ModelCardCallback(TrainerCallback):
         if args.should_save and folder.is_dir():
             self.write(folder)
 
-    def data(self, folder: Path) -> RewardModelCardData:
-        """What is known so far, with the curve in `folder` if there is one."""
-        data = card_data_from_trainer(self.trainer)
-        if data.seconds is None and self._started is not None:
-            data = dataclasses.replace(data, seconds=time.perf_counter() - self._started)
-        # The picture shows what the table of the log would.
-        return dataclasses.replace(data, curve=REWARD_CURVE, log=()) if (folder / REWARD_CURVE).is_file() else data
-
     def write(self, folder: Path, **changes: Any) -> None:
-        """Writes card and curves into `folder`; `changes` are fields of `RewardModelCardData`."""
+        """Writes card and curves so far into `folder`; `changes` are fields of `RewardModelCardData`."""
         history = self.trainer.state.log_history
         if any("objective/scores" in row for row in history):
             save_reward_curve(history, folder / REWARD_CURVE)
-        data = dataclasses.replace(self.data(folder), **changes)
-        write_text(folder / CARD, render_model_card(data))
+        data = card_data_from_trainer(self.trainer)
+        if data.seconds is None and self._started is not None:
+            changes = {"seconds": time.perf_counter() - self._started, **changes}
+        if (folder / REWARD_CURVE).is_file():  # it shows what the table of the log would
+            changes = {"curve": REWARD_CURVE, "log": (), **changes}
+        write_text(folder / CARD, render_model_card(dataclasses.replace(data, **changes)))
 
 
 def create_model_card(

@@ -1,7 +1,5 @@
 """The contents of a card, as data. Leaves out: where they come from (`from_run.py`, `from_trainer.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,30 +23,21 @@ class RewardModelCardData:
         aggregation: How they are combined; see `MultiClassifierReward`.
         evaluation_scales: Name of a running z-score -> mean and standard deviation that the evaluations used.
         dataset: Where the prompts come from; linked if it is a Hub id.
-        train_rows: Number of training prompts.
         prompts: A few prompts, as the model reads them. Only what may be public.
         prompt_prefix: Prepended to every prompt.
-        held_out: Description of the rows that the numbers are from.
-        metrics: Contents of `metrics.json`.
+        held_out: Description of the rows that the numbers, `metrics.json`, are from.
         samples: Rows with `source`, `before`, `after`, `before_reward`, `after_reward`: the first of the held-out set.
         gains: Likewise, where the reward rose most.
         losses: Likewise, where it fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
-        epoch_rewards: Mean training reward of each epoch.
         log: Rows of the training log: `step`, and heading -> number; for a run without a curve.
         curve: File name of the reward curve beside the card.
         settings: Non-default fields of the config.
-        max_new_tokens: In the quickstart.
-        seed: Of the training run.
         config_file: File name beside the card that `trl-rewards train --config` reads.
-        hardware: What it was trained on.
         seconds: How long training took, unless `metrics` says.
         energy: `kwh` and `co2_grams`, as measured.
-        versions: Package -> version.
-        commit: Of this package's source.
         license: SPDX id in lower case, if known.
         language: Code of the texts' language.
-        pipeline_tag: Task on the Hub.
         tags: In addition to those that every card has.
     """
 

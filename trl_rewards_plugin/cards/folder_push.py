@@ -3,8 +3,6 @@
 Leaves out: what belongs to an upload, the network (`hub/`), the Trainer's own hooks (`trainer_push.py`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,10 @@ from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_tex
 from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import is_space, select_model
+from trl_rewards_plugin.hub.files import select_model
 from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_space, plan_upload
 from trl_rewards_plugin.hub.remote import Repository
+from trl_rewards_plugin.hub.space import is_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
@@ -93,11 +92,7 @@ def plan_push(
     include_completions: bool = False,
     token: str | bool | None = None,
 ) -> UploadPlan:
-    """What `push_to_hub` would send, checked without the network.
-
-    Raises:
-        InputError: what must not or cannot be uploaded.
-    """
+    """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
     check_name(repo_id)
     if is_space(folder):
@@ -126,11 +121,7 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
 
 
 def _check_own_texts(card: str, data: RewardModelCardData) -> None:
-    """Checks an edited `card` for the prompts of its run, in every place where the template shows them.
-
-    Raises:
-        InputError: it shows some, or its metadata cannot be parsed.
-    """
+    """Refuses an edited `card` with prompts of its run in any place where the template shows them."""
     check_card(card)
     rows = [*data.samples, *data.gains, *data.losses]
     shown = {f"| {cell(row['source'])} |" for row in rows} | {quote(prompt) for prompt in data.prompts}

@@ -1,8 +1,5 @@
 """The card's data from a run folder. Leaves out: rendering (`render.py`)."""
 
-from __future__ import annotations
-
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +9,17 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE
 from trl_rewards_plugin.runs.public_names import public_value
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
 from trl_rewards_plugin.text import is_hub_id
 
 _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
 # Keys of config.yaml that have fields of their own.
-OWN_FIELDS = (
-    "preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
+OWN_FIELDS = ("preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed")
+# Keys of `made_of` that are fields of the card.
+_RECORDED = (
+    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "energy", "versions", "commit",
+    "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
@@ -30,15 +29,7 @@ _BOOKKEEPING = (
 
 
 def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardModelCardData:
-    """Reads a run folder: `config.yaml`, `metrics.json`, `completions.parquet`, the reward curve.
-
-    Args:
-        folder: The run folder.
-        show_texts: False leaves out prompts and outputs, if they are the user's own (see `has_own_texts`).
-
-    Raises:
-        InputError: it holds no finished run, or a file of it is damaged.
-    """
+    """What a finished run's files say; without `show_texts` prompts and outputs are left out (`has_own_texts`)."""
     run = read_finished_run(folder, with_texts=show_texts)
     config = dict(run.settings)
     made_of = config.pop("made_of", {})
@@ -46,36 +37,27 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
     prefix = named["prompt_prefix"] or ""
     rows = [_card_row(row) for row in run.held_out]
     changed = sorted(filter(_gain, rows), key=_gain)
+    better, worse = ([row for row in changed if sign * _gain(row) > 0] for sign in (1, -1))
     return RewardModelCardData(
         model_name=made_of.get("push_to") or run.name,
         base_model=named["model"],
         adapter=(folder / "adapter_config.json").is_file(),
-        rewards=made_of.get("rewards", ()),
-        aggregation=made_of.get("aggregation", WEIGHTED_SUM),
         dataset=named["dataset"],
-        train_rows=made_of.get("train_rows"),
         prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],
         prompt_prefix=prefix,
-        held_out=made_of.get("held_out"),
         metrics=run.metrics,
         samples=rows[:SAMPLES],
-        gains=[row for row in reversed(changed[-SAMPLES:]) if _gain(row) > 0],
-        losses=[row for row in changed[:SAMPLES] if _gain(row) < 0],
-        rows_better=sum(_gain(row) > 0 for row in changed) or None,
-        rows_worse=sum(_gain(row) < 0 for row in changed) or None,
-        epoch_rewards=made_of.get("epoch_rewards", ()),
+        gains=better[: -SAMPLES - 1 : -1],
+        losses=worse[:SAMPLES],
+        rows_better=len(better) or None,
+        rows_worse=len(worse) or None,
         curve=REWARD_CURVE if (folder / REWARD_CURVE).is_file() else None,
         settings=public_settings(config),
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],
         config_file=CONFIG if named["model"] and named["reward"] and named["dataset"] else None,
-        hardware=made_of.get("hardware"),
-        energy=made_of.get("energy", {}),
-        versions=made_of.get("versions", {}),
-        commit=made_of.get("commit"),
-        license=made_of.get("license"),
-        language=made_of.get("language"),
         pipeline_tag=task_of(prefix),
+        **{key: made_of[key] for key in _RECORDED if made_of.get(key) is not None},
     )
 
 
@@ -103,11 +85,8 @@ def task_of(prompt_prefix: str) -> str | None:
 def _card_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a card shows of a row. What no reward scored is NaN in the file, and a dash on the card."""
     wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
-    return {key: None if _is_nan(row[key]) else row[key] for key in wanted if key in row}
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    # NaN differs from itself.
+    return {key: row[key] if row[key] == row[key] else None for key in wanted if key in row}
 
 
 def _gain(row: Mapping[str, Any]) -> float:

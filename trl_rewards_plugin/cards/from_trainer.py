@@ -1,10 +1,7 @@
-"""The card's data from a trainer: ours, or one of TRL's own (GRPO, RLOO, DPO ...).
+"""The card's data from a trainer: ours, or one of TRL's own (GRPO, RLOO, DPO ...), read by what all have.
 
-Of TRL's trainers only common attributes are read, each with a default. Leaves out: results on held-out prompts,
-which only a run folder has, and the texts of the data set, which may be private.
+Leaves out: results on held-out prompts, which only a run folder has, and texts of the data set, which may be private.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,16 +29,22 @@ _HUB_DATA = re.compile(r"hf://datasets/([^@/]+/[^@/]+)@")
 def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
     """What a trainer alone knows: base model, rewards, settings, data, its log, time and hardware."""
     args, history = trainer.args, trainer.state.log_history
-    model = _bare_model(trainer)
+    # Without wrappers of accelerate or DDP; of ours, the policy without its value head.
+    ours = hasattr(trainer, "policy_model")
+    model = trainer.policy_model if ours else trainer.accelerator.unwrap_model(trainer.model)
     config = getattr(model, "config", None)
     seconds = [row["train_runtime"] for row in history if "train_runtime" in row]
     tokenizer = getattr(trainer, "processing_class", None)
+    dataset: Any = getattr(trainer, "train_dataset", None)
+    rows = len(dataset) if hasattr(dataset, "__len__") else None
+    has_prompts = bool(rows) and "prompt" in (getattr(dataset, "column_names", None) or ())
+    is_chat = has_prompts and not isinstance(dataset[0]["prompt"], str)
     rewards, aggregation = _rewards(trainer)
     return RewardModelCardData(
         model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
         base_model=_base_model(model, config),
         encoder_decoder=bool(getattr(config, "is_encoder_decoder", True)),
-        chat=bool(getattr(tokenizer, "chat_template", None)) and _is_chat(getattr(trainer, "train_dataset", None)),
+        chat=bool(getattr(tokenizer, "chat_template", None)) and is_chat,
         adapter=hasattr(model, "peft_config"),
         # TRL's trainers name their algorithm and its paper; ours is PPO.
         algorithm=getattr(trainer, "_name", None) or "PPO",
@@ -49,8 +52,8 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         rewards=rewards,
         aggregation=aggregation,
         evaluation_scales=_evaluation_scales(history),
-        dataset=_dataset_name(getattr(trainer, "train_dataset", None)),
-        train_rows=_size(getattr(trainer, "train_dataset", None)),
+        dataset=_dataset_name(dataset),
+        train_rows=rows,
         epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
         log=_log(history),
         settings=public_settings(chosen_fields(args)) if hasattr(args, "use_cpu") else {},
@@ -64,25 +67,11 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
     )
 
 
-def _bare_model(trainer: Any) -> Any:
-    """Without wrappers of accelerate or DDP; of ours, the policy without its value head."""
-    if hasattr(trainer, "policy_model"):
-        return trainer.policy_model
-    return trainer.accelerator.unwrap_model(trainer.model)
-
-
 def _base_model(model: Any, config: Any) -> str | None:
     name = str(getattr(config, "_name_or_path", "") or "")
     for adapter in getattr(model, "peft_config", {}).values():
         name = str(adapter.base_model_name_or_path or name)
     return name if is_hub_id(name) and not Path(name).exists() else None
-
-
-def _is_chat(dataset: Any) -> bool:
-    """Whether the first prompt is a conversation."""
-    if "prompt" not in (getattr(dataset, "column_names", None) or ()) or not _size(dataset):
-        return False
-    return not isinstance(dataset[0]["prompt"], str)
 
 
 def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
@@ -93,19 +82,12 @@ def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
     weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
     if weights == [1.0]:
         return _parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
-    parts = [
-        part | {"weight": part["weight"] * weight}
-        for function, weight in zip(functions, weights, strict=True)
-        for part in _summands(function)
-    ]
-    return parts, WEIGHTED_SUM
-
-
-def _summands(function: Any) -> list[dict[str, Any]]:
-    """What a trainer adds up: the parts of a weighted sum, any other combination as one reward."""
-    if getattr(function, "aggregation", WEIGHTED_SUM) != WEIGHTED_SUM:
-        return [{"name": function.__name__, "weight": 1.0}]
-    return _parts(function)
+    described = []
+    for function, weight in zip(functions, weights, strict=True):
+        is_sum = getattr(function, "aggregation", WEIGHTED_SUM) == WEIGHTED_SUM
+        parts = _parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
+        described += [part | {"weight": part["weight"] * weight} for part in parts]
+    return described, WEIGHTED_SUM
 
 
 def _parts(function: Any) -> list[dict[str, Any]]:
@@ -134,14 +116,9 @@ def _dataset_name(dataset: Any) -> str | None:
     return found[0] if found else None
 
 
-def _size(dataset: Any) -> int | None:
-    return len(dataset) if hasattr(dataset, "__len__") else None
-
-
 def _log(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = []
-    for row in history:
-        logged = {heading: row[key] for key, heading in LOGGED.items() if key in row}
-        if logged and "step" in row:
-            rows.append({"step": row["step"], **logged})
-    return [dict(row) for row in picked(rows, LOG_ROWS)]
+    rows = [row for row in history if "step" in row and row.keys() & LOGGED.keys()]
+    return [
+        {"step": row["step"], **{heading: row[key] for key, heading in LOGGED.items() if key in row}}
+        for row in picked(rows, LOG_ROWS)
+    ]

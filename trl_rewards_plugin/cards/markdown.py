@@ -4,8 +4,6 @@ Model outputs, names of models and settings are data, never markup: what a reade
 the YAML in front, where `yaml.safe_dump` does the quoting (`metadata.py`).
 """
 
-from __future__ import annotations
-
 import re
 
 from trl_rewards_plugin.text import is_hub_id, one_line

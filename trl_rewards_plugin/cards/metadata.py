@@ -1,10 +1,7 @@
-"""The YAML in front of a card, and the files of `.eval_results/`: what the Hub reads.
+"""The YAML in front of a card, and the file of `.eval_results/`, as the Hub's model card specification has them.
 
-Fields: the Hub's model card specification. Values are put on one line, so that nothing in them can end the block.
-Leaves out: the text below it (`model_card.md.jinja`).
+Values are put on one line, so that nothing in them can end the block.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,11 +1,10 @@
 """The model card of a run folder or a trainer. Leaves out: uploading, and any look-up on the network."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.from_run import card_data_from_folder
 from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
@@ -15,17 +14,13 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
 from trl_rewards_plugin.runs.read import read_text
-from trl_rewards_plugin.runs.writing import write_text
 
 
 def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
-    """The card of a run folder, a `RunResult` or a trainer, as Markdown.
-
-    A trainer, ours or one of TRL's own (GRPO, RLOO, DPO ...), knows its settings and its log; only a run folder has
-    results on held-out prompts.
+    """The card, as Markdown, of a run folder, a `RunResult`, or a trainer: ours or one of TRL's own (GRPO, DPO ...).
 
     Args:
-        run_or_trainer: What to describe.
+        run_or_trainer: What to describe; only a run folder has results on held-out prompts.
         **changes: Fields of `RewardModelCardData` to set, such as `model_name`, `license` or `language`.
 
     Raises:
@@ -41,19 +36,12 @@ def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
 
 
 def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
-    """Renders the card of a run folder into it, with the file of `.eval_results/` if it has one.
-
-    Raises:
-        InputError: it is not a run folder, or `overwrite` is False and the card was edited.
-    """
+    """Renders the card of a run folder into it, and `.eval_results/`; an edited one only if `overwrite`."""
     data = card_data_from_folder(folder)
     path, card = folder / CARD, render_model_card(data)
     if not overwrite and path.is_file() and not is_untouched(read_text(path), card):
-        raise InputError(
-            "a card that this package wrote and nobody edited",
-            f"{path}, which was edited by hand",
-            "discard the edits with --overwrite-card, or keep the card",
-        )
+        step = "discard the edits with --overwrite-card, or keep the card"
+        raise InputError("a card that this package wrote and nobody edited", f"{path}, which was edited by hand", step)
     entries = eval_results(data)
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)

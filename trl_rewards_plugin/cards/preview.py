@@ -1,9 +1,4 @@
-"""A card as an HTML page, much as the Hub shows it: metadata as labels on top, pictures inside the page.
-
-The Markdown is rendered by markdown-it with HTML turned off. Leaves out: the Hub's own widgets.
-"""
-
-from __future__ import annotations
+"""A card as an HTML page, much as the Hub shows it: metadata as labels on top, pictures inside, no widgets."""
 
 import base64
 import html
@@ -13,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trl_rewards_plugin.charts.svg import escaping_environment
 from trl_rewards_plugin.hub.stamp import unstamped
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -34,16 +29,14 @@ def preview_html(card: str, folder: Path | None = None) -> str:
     if folder is not None:
         page = _PICTURE.sub(lambda found: found[1] + _embedded(folder / found[2], found[2]) + found[3], page)
     heading = re.search(r"<h1>(.*?)</h1>", page)
-    environment = Environment(
-        loader=PackageLoader("trl_rewards_plugin", "cards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    return environment.get_template("preview.html.jinja").render(
-        title=html.unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else "Model card",
-        labels=_labels(yaml.safe_load(front[1]) if front else {}),
-        page=Markup(page),
+    return (
+        escaping_environment(Path(__file__).parent)
+        .get_template("preview.html.jinja")
+        .render(
+            title=html.unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else "Model card",
+            labels=_labels(yaml.safe_load(front[1]) if front else {}),
+            page=Markup(page),
+        )
     )
 
 

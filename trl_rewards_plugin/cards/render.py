@@ -4,8 +4,6 @@ Every value in the template is escaped, because names, settings and model output
 what a function below returned as `_Markdown` is inserted unchanged.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from trl_rewards_plugin.cards import limitations, metadata
+from trl_rewards_plugin.cards import metadata
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
@@ -30,6 +28,16 @@ GUARD_NAMES = {
     "not_whole_input": "Share of outputs that do not copy the whole input",
 }
 
+# What each way of combining several rewards lets a policy get away with.
+TRADE_OFFS = {
+    "weighted_sum": "The rewards are summed, so a high score on one can make up for a low score on another.",
+    "weighted_mean": "The rewards are averaged, so a high score on one can make up for a low score on another.",
+    "minimum": "Only the lowest weighted score of each output counts: where one judge is hard to satisfy, the others "
+    "have no influence.",
+    "geometric_mean": "The rewards are multiplied, so a high score on one can make up for a low score on another "
+    "unless that is near 0.",
+}
+
 
 class _Markdown(str):
     """Text that is Markdown already. Any operation on it gives a plain `str`, which is escaped again."""
@@ -38,7 +46,7 @@ class _Markdown(str):
 def render_model_card(data: RewardModelCardData) -> str:
     """Markdown with YAML front matter; the same data give the same text."""
     metrics = data.metrics
-    lower, higher = limitations.wrong_moves(data)
+    lower, higher = _wrong_moves(data)
     paper = data.paper or (PPO_PAPER if data.algorithm == "PPO" else {})
     text = _environment().get_template("model_card.md.jinja").render(
         data=data,
@@ -51,10 +59,11 @@ def render_model_card(data: RewardModelCardData) -> str:
         comparisons=_comparisons(metrics or {}),
         paper={"title": "", "id": "", "citation": "", **paper},
         log_headings=list(dict.fromkeys(key for row in data.log for key in row if key != "step")),
-        output_only=limitations.output_only_judges(data),
+        # These score an output without its prompt.
+        output_only=[part["name"] for part in data.rewards if part.get("model") and not part.get("pair")],
         lower=lower,
         higher=higher,
-        length_change=limitations.length_change(data),
+        length_change=_length_change(data),
     )  # fmt: skip
     text = re.sub(r"(?m)^## .*\n\s*(?=^## |\Z)", "", text)
     return stamped(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
@@ -69,31 +78,44 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    as_markdown: dict[str, Callable[..., str]] = {
-        "code": code,
-        "link": link,
-        "quote": quote,
-        "literal": python_literal,
-        "verbatim": _verbatim,
-    }
-    environment.filters |= {name: _trusted(function) for name, function in as_markdown.items()}
-    environment.filters |= {"outputs_table": _trusted(_outputs_table), "interval": interval}
-    environment.filters |= {"number": number, "duration": duration, "counted": counted, "listed": listed}
-    environment.globals |= {
-        "prompt_literal": _trusted(prompt_literal),
-        "reward_table": _trusted(rewards_as_table),
-        "reward_formula": _trusted(rewards_as_formula),
-        "evaluation_scale": _trusted(evaluation_scale),
-        "change": _change,
-        "guard_names": GUARD_NAMES,
-        "trade_offs": limitations.TRADE_OFFS,
-    }
+    markdown_filters: dict[str, Callable[..., str]] = {
+        "code": code, "link": link, "quote": quote, "literal": python_literal, "outputs_table": _outputs_table,
+        "verbatim": lambda text: text.strip().replace("```", ""),  # a fence would end the code block
+    }  # fmt: skip
+    markdown_functions: dict[str, Callable[..., str]] = {
+        "prompt_literal": prompt_literal, "reward_table": rewards_as_table, "reward_formula": rewards_as_formula,
+        "evaluation_scale": evaluation_scale,
+    }  # fmt: skip
+    environment.filters |= {name: _trusted(function) for name, function in markdown_filters.items()}
+    environment.filters |= {function.__name__: function for function in (counted, duration, interval, listed, number)}
+    environment.globals |= {name: _trusted(function) for name, function in markdown_functions.items()}
+    environment.globals |= {"change": _change, "guard_names": GUARD_NAMES, "trade_offs": TRADE_OFFS}
     return environment
 
 
 def _trusted(function: Callable[..., str]) -> Callable[..., _Markdown]:
     """`function`, whose result is Markdown."""
     return lambda *args: _Markdown(function(*args))
+
+
+def _wrong_moves(data: RewardModelCardData) -> tuple[list[str], list[str]]:
+    """Components that fell, and penalties that rose, each with the change of its mean."""
+    gains: Mapping[str, Any] = data.metrics["component_gain"] if data.metrics else {}
+    penalties = {part["name"] for part in data.rewards if part["weight"] < 0}
+    moves = {name: gain["mean"] for name, gain in gains.items() if gain["mean"] is not None}
+    shown = {name: f"{name} ({number(mean, '+.3f')})" for name, mean in moves.items()}
+    lower = [shown[name] for name, mean in moves.items() if name not in penalties and round(mean, 3) < 0]
+    higher = [shown[name] for name, mean in moves.items() if name in penalties and round(mean, 3) > 0]
+    return lower, higher
+
+
+def _length_change(data: RewardModelCardData) -> float | None:
+    """Change of the outputs' mean length in percent, if it is at least 10."""
+    length = data.metrics["guard"].get("output_length") if data.metrics else None
+    if not length or not length["before"]:
+        return None
+    change: float = 100 * (length["after"] / length["before"] - 1)
+    return change if abs(change) >= 10 else None
 
 
 def _comparisons(metrics: Mapping[str, Any]) -> list[str]:
@@ -117,11 +139,6 @@ def _outputs_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _change(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
-
-
-def _verbatim(text: str) -> str:
-    """`text` inside a code block, which a fence would end."""
-    return text.strip().replace("```", "")
 
 
 def prompt_literal(data: RewardModelCardData) -> str:

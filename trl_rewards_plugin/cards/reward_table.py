@@ -1,7 +1,5 @@
 """The rewards of a card as a table and a formula: each judge, what is done to its scores, how they are combined."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +8,6 @@ from trl_rewards_plugin.cards.markdown import code, escape, link, table
 from trl_rewards_plugin.runs.reward_description import reward_formula
 from trl_rewards_plugin.text import MINUS, number
 
-_ZSCORE = "zscore"
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Keys of a described reward that have a column of their own, or mean nothing to a reader.
 _NOT_SETTINGS = (
@@ -42,7 +39,7 @@ def rewards_as_formula(data: RewardModelCardData) -> str:
 def evaluation_scale(data: RewardModelCardData) -> str:
     """By what evaluations during training measured, where scale or weights moved meanwhile; else ""."""
     used = []
-    if any(part.get("normalization") == _ZSCORE for part in data.rewards):
+    if any(part.get("normalization") == "zscore" for part in data.rewards):
         scales = [
             f"{escape(name)} mean {number(mean)}, standard deviation {number(std)}"
             for name, (mean, std) in data.evaluation_scales.items()

@@ -1,10 +1,7 @@
-"""The Trainer's hooks for the Hub, `push_to_hub()` and `args.push_to_hub`, as uploads of `folder_push.py`.
+"""The Trainer's hooks for the Hub: each upload is the bare model with its card, in one commit.
 
-The Trainer of transformers uploads whatever is in its output folder, pickles included, and in the background after
-each save; here each upload is the bare model with its card, in one commit.
+The Trainer of transformers uploads all of its output folder, pickles included, in the background after each save.
 """
-
-from __future__ import annotations
 
 import warnings
 from pathlib import Path
@@ -21,9 +18,7 @@ from trl_rewards_plugin.hub.upload import open_repository as open_hub_repository
 
 
 def open_repository(trainer: Any, token: str | None = None, private: bool | None = None) -> None:
-    """For `init_hf_repo`: refuses what would fail after hours of training, and creates the repository.
-
-    Sets `trainer.hub_model_id`.
+    """For `init_hf_repo`: refuses what would fail after hours of training; creates the repository, `hub_model_id`.
 
     Raises:
         InputError: nobody is logged in, or they may not write there; a public repository where a private one is
@@ -32,11 +27,8 @@ def open_repository(trainer: Any, token: str | None = None, private: bool | None
     """
     args = trainer.args
     if args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
-        raise InputError(
-            "hub_strategy end or every_save",
-            f"{HubStrategy(args.hub_strategy).value}, which uploads optimizer states",
-            "keep checkpoints on disk, and resume from there",
-        )
+        found = f"{HubStrategy(args.hub_strategy).value}, which uploads optimizer states"
+        raise InputError("hub_strategy end or every_save", found, "keep checkpoints on disk, and resume from there")
     trainer.push_in_progress = None  # the Trainer waits for it before it returns
     if not trainer.is_world_process_zero():
         return
@@ -57,7 +49,7 @@ def push_trainer(
     private: bool | None = None,
     **card: Any,
 ) -> str | None:
-    """For `push_to_hub`: saves the model, writes its card, uploads both.
+    """For `push_to_hub`: saves the model, writes its card, uploads both; the URL of the commit, in the first process.
 
     Args:
         trainer: A `Seq2SeqPPOTrainer`.
@@ -65,12 +57,6 @@ def push_trainer(
         blocking: Must be True: the upload is over when this returns.
         token, revision, private: Take precedence over `hub_token`, `hub_revision`, `hub_private_repo`.
         **card: For `create_model_card`: model_name, dataset_name, tags.
-
-    Returns:
-        The URL of the commit; None in processes other than the first.
-
-    Raises:
-        InputError, UploadError: see `push_to_hub`.
     """
     if not blocking:
         step = "call it at the end, when there is nothing left to wait for"
@@ -94,10 +80,7 @@ def push_trainer(
 
 
 def push_checkpoint(trainer: Any, folder: Path | str) -> None:
-    """For `_push_from_checkpoint`: uploads a checkpoint's model and card if `hub_strategy` is "every_save".
-
-    A failed upload is only a warning: training continues, and the next save or the end uploads what is missing.
-    """
+    """For `_push_from_checkpoint`: uploads model and card if `hub_strategy` is "every_save". Failing is a warning."""
     if not trainer.is_world_process_zero() or trainer.args.hub_strategy == HubStrategy.END:
         return
     trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)

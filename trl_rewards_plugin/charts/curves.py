@@ -1,7 +1,4 @@
-"""`reward_curve.png`: reward with its components, KL, response length and entropy of a run, as matplotlib draws them.
-
-Leaves out: the numbers (`series.py`), and who shows the picture.
-"""
+"""`reward_curve.png`: reward with its components, KL, response length and entropy of a run."""
 
 from __future__ import annotations
 

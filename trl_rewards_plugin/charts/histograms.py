@@ -1,7 +1,4 @@
-"""The picture of an evaluation: how each score is distributed, before and after, and prompt by prompt.
-
-Leaves out: the numbers (`binning.py`, and the gains that the caller gives).
-"""
+"""The picture of an evaluation: how each score is distributed, before and after, and prompt by prompt."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trl_rewards_plugin.charts.binning import histograms
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
+from trl_rewards_plugin.charts.series import histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +42,8 @@ def save_distributions(
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     grid = figure.subplots(height, columns, squeeze=False)
     if not rows:
-        said = "No metric has a score for each output."
-        grid[0, 0].text(0.5, 0.5, said, ha="center", transform=grid[0, 0].transAxes)
+        words = "No metric has a score for each output."
+        grid[0, 0].text(0.5, 0.5, words, ha="center", transform=grid[0, 0].transAxes)
     for axes, (name, (before, after)) in zip(grid, rows.items(), strict=False):  # nothing drawn still has its axes
         _draw_sides(axes[0], name, before, after)
         if columns == 2:
@@ -81,7 +78,7 @@ def _draw_differences(
     axes.axvline(0, ymax=1 / HEAD_ROOM, color="0.1", linewidth=1.2, label="no change")
     low, high = gain["ci95"]
     if low is not None:
-        interval = f"95 % interval {_short(low, '+')} to {_short(high, '+')}"
+        interval = f"95% CI {_short(low, '+')} to {_short(high, '+')}"
         axes.axvspan(low, high, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, alpha=0.25, linewidth=0, label=interval)
     mean = gain["reward_gain"]
     label = f"mean {_short(mean, '+')}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trl_rewards_plugin.runs.writing import replacing
+from trl_rewards_plugin.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

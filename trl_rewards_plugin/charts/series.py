@@ -1,9 +1,4 @@
-"""The numbers behind every curve: which quantities a log holds, their points over training, and their trailing mean.
-
-Pure functions of log rows (`trainer.state.log_history`). Leaves out: drawing (`curves.py`, `svg_curves.py`).
-"""
-
-from __future__ import annotations
+"""The numbers behind every chart: points and trailing means of a log (`trainer.state.log_history`), histograms."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,13 +14,7 @@ SCORES = "objective/scores"
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity.
-
-    Attributes:
-        title, unit: In words.
-        key: In a rollout's row of the log.
-        eval_key: In an evaluation's row, where there is one.
-    """
+    """A quantity in words, and its keys in a rollout's row of the log and, where there is one, in an evaluation's."""
 
     title: str
     unit: str
@@ -34,20 +23,12 @@ class Panel:
 
     @property
     def is_component(self) -> bool:
-        """Whether it is a part of the reward."""
         return self.key.startswith("rewards/")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one line.
-
-    Attributes:
-        name: In the legend or tooltip.
-        index: Its colour.
-        steps, episodes, values: (R,) each, finite.
-        held_out: Whether it was measured on held-out prompts, and not on rollouts.
-    """
+    """A line of R finite points, measured on rollouts or on held-out prompts; `index` is its colour."""
 
     name: str
     index: int
@@ -55,6 +36,10 @@ class Series:
     episodes: np.ndarray
     values: np.ndarray
     held_out: bool = False
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}, held-out prompts" if self.held_out else self.name
 
     @property
     def window(self) -> int:
@@ -129,3 +114,32 @@ def thinned(values: np.ndarray, most: int) -> np.ndarray:
     stretches = np.array_split(np.arange(len(values)), (most - 2) // 2)
     extremes = [stretch[pick(values[stretch])] for stretch in stretches for pick in (np.argmin, np.argmax)]
     return np.unique([0, *extremes, len(values) - 1])
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many of the scored outputs lie in each of E bins, (E,), and their mean; None where nothing was scored."""
+
+    counts: np.ndarray
+    mean: float | None
+
+
+def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
+    """(E + 1,) edges of equal bins, and over them the histogram of each side: (N,), NaN where nothing was scored."""
+    scored = [values[~np.isnan(values)] for values in sides]
+    edges = _edges(np.concatenate(scored), max(map(len, sides)))
+    drawn = [
+        Histogram(np.histogram(values, edges)[0], float(values.mean()) if len(values) else None) for values in scored
+    ]
+    return edges, drawn
+
+
+def _edges(values: np.ndarray, outputs: int) -> np.ndarray:
+    """8 to 24 bins, more where there are more `outputs`; one bin around a number that stands alone."""
+    if not len(values):
+        return np.array([0.0, 1.0])
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        half = 0.5 * max(abs(low), 1.0)
+        return np.array([low - half, low + half])
+    return np.linspace(low, high, int(np.clip(1.5 * np.sqrt(outputs), 8, 24)) + 1)

@@ -1,11 +1,11 @@
-"""An SVG chart: axes over given ranges, and whatever marks are added. Leaves out: what the marks mean.
+"""An SVG chart: axes over given ranges, and whatever marks are added.
 
-A template with escaping writes it, so that the picture stays well-formed whatever a run is called. Colours and letter
-sizes are classes that the page's style sheet knows: one picture serves light and dark.
+A template with escaping keeps it well-formed whatever a run is called. Colours and letter sizes are classes that the
+page's style sheet knows: one picture serves light and dark. The ticks are our own: those of matplotlib would make a
+page that needs nothing else of it start slowly.
 """
 
-from __future__ import annotations
-
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from trl_rewards_plugin.charts.axis import nice_ticks, tick_labels
 from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
@@ -26,12 +25,9 @@ COLOURS = 8
 
 @dataclass
 class Chart:
-    """A chart.
+    """A chart; `description` says in words what it shows, where it cannot be seen.
 
     Attributes:
-        title, description: What it is called and shows, in words, where it cannot be seen.
-        x_label, y_label: Of the axes.
-        x_range, y_range: Numbers at the ends of the axes.
         least_y_step: Between two ticks of the y axis.
         marks: SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     """
@@ -54,12 +50,10 @@ class Chart:
         return np.asarray(np.interp(values, self.y_range, (HEIGHT - BOTTOM, TOP)))
 
     def add_line(self, kind: str, x: np.ndarray, y: np.ndarray) -> None:
-        """A line of class `kind` through (P,) numbers."""
         points = " ".join(f"{place(left)},{place(top)}" for left, top in zip(self.x(x), self.y(y), strict=True))
         self.marks.append(("polyline", {"class": kind, "points": points}, ()))
 
     def add_dot(self, kind: str, x: float, y: float, radius: float, tooltip: Sequence[str] = ()) -> None:
-        """A dot of class `kind` at a point."""
         attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
         self.marks.append(("circle", attributes, tooltip))
 
@@ -70,7 +64,6 @@ class Chart:
         self.marks.append(("rect", attributes | {"y": TOP, "height": HEIGHT - BOTTOM - TOP}, tooltip))
 
     def to_svg(self) -> str:
-        """The markup."""
         x_ticks, y_ticks = nice_ticks(*self.x_range), nice_ticks(*self.y_range, 8, self.least_y_step)
         return _template().render(
             chart=self,
@@ -87,6 +80,35 @@ def series_class(index: int) -> str:
 def place(value: float | np.ndarray) -> str:
     """A coordinate, to a tenth of a pixel."""
     return f"{float(value):.1f}".removesuffix(".0")
+
+
+def padded_range(low: float, high: float) -> tuple[float, float]:
+    """A range that holds both numbers with a little room, and is never empty."""
+    room = 0.05 * (high - low) or 0.5 * max(abs(low), 1.0)
+    return low - room, high + room
+
+
+def nice_ticks(low: float, high: float, most: int = 6, least_step: float = 0.0) -> list[float]:
+    """At most `most` and at least one multiple of 1, 2 or 5 times a power of ten, at least `least_step` apart."""
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 5, 10, 20):
+        step = factor * power
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= most and step >= least_step:
+            break
+    return [count * step for count in range(first, last + 1)]
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Evenly spaced ticks as short as tells them apart: `0.2`, `1,500`, `20k`, `3M`, `2e-06`."""
+    largest = max(map(abs, ticks))
+    divisor, unit = (1e6, "M") if largest >= 1e6 else (1e3, "k") if largest >= 1e4 else (1.0, "")
+    step = (ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0) / divisor
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    if decimals > 4 and largest < 0.01:
+        return [f"{tick:.6g}" for tick in ticks]
+    labels = [f"{tick / divisor:,.{decimals}f}" for tick in ticks]
+    return [label + unit if float(label.replace(",", "")) else "0" for label in labels]
 
 
 def escaping_environment(folder: Path) -> Environment:

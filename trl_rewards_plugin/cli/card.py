@@ -13,9 +13,9 @@ from trl_rewards_plugin.errors import InputError
 
 def main(argv: Sequence[str]) -> int:
     """Writes RUN/README.md and optionally its page; returns the exit code."""
+    from trl_rewards_plugin.atomic import write_text
     from trl_rewards_plugin.cards.model_card import write_model_card
     from trl_rewards_plugin.cards.preview import preview_html
-    from trl_rewards_plugin.runs.writing import write_text
 
     parser = Parser(
         prog="trl-rewards card",

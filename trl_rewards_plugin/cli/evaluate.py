@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         prog="trl-rewards evaluate",
         usage="trl-rewards evaluate [MODEL_OR_FILE] [--compare OTHER] [--metrics NAME ...] [options]",
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
-        "Against a second model or file it also reports the paired gain with its 95 % confidence interval.",
+        "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
     terminal.silence_libraries()
     compare.evaluate_outputs(settings)

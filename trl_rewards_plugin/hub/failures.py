@@ -11,12 +11,7 @@ _RETRY = "run the same again: what has arrived is not sent twice"
 
 
 class UploadError(RuntimeError):
-    """An upload that failed at the Hub or on the network. The repository is unchanged; retrying is safe.
-
-    Args:
-        found: What happened.
-        next_step: What the reader should do now.
-    """
+    """An upload that failed at the Hub or on the network. The repository is unchanged; retrying is safe."""
 
     def __init__(self, found: str, next_step: str):
         super().__init__(f"\nFound:    {found}\nNext:     {next_step}")
@@ -69,12 +64,12 @@ def not_allowed(repo_id: str, found: str) -> InputError:
 
 
 def not_reached() -> UploadError:
-    """The error of a connection that failed."""
+    """A connection failed."""
     return UploadError("the Hub cannot be reached, or the connection broke off", _RETRY)
 
 
 def too_many_requests(seconds: float) -> UploadError:
-    """The error of a Hub that asks to wait `seconds`; 0 where it does not say how long."""
+    """The Hub asks to wait `seconds`; 0 where it does not say how long."""
     wait = f"{seconds:,.0f} seconds" if seconds else "a few minutes"
     return UploadError("too many requests to the Hub (429)", f"wait {wait} and {_RETRY}")
 
@@ -119,9 +114,8 @@ def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:
         step = "check owner, name and revision"
         return InputError(f"a repository {repo_id} that this login can see", "not found (404)", step)
     if status in (409, 412):
-        return UploadError(
-            f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten", _RETRY
-        )
+        found = f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten"
+        return UploadError(found, _RETRY)
     if status == 429:
         return too_many_requests(0.0)
     if status >= 500:

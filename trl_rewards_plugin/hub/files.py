@@ -1,10 +1,7 @@
-"""Which files of a folder go to the Hub: a model with its card, or a metric as a Space.
+"""Which files of a model's folder go to the Hub, by exact name, so that notes, data and training state stay local.
 
-Only what belongs there is taken, by exact name, so that notes, data and training state stay local; each file is read
-once (`outgoing.py`). Leaves out: what the files hold (`secrets.py`), the network (`upload.py`).
+Leaves out: metrics (`space.py`), what the files hold (`plan.py`), the network (`upload.py`).
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -15,40 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.imports import imported_files
 from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
-from trl_rewards_plugin.runs.layout import (
-    CARD,
-    CHECKPOINTS,
-    CONFIG,
-    HELD_OUT,
-    METRICS,
-    REWARD_CURVE,
-    ROLLOUTS,
-    RUN_STATE,
-    TRAINER_STATE,
-    VALUE_HEAD,
-    is_housekeeping,
-)
+from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.text import is_hub_id
 
 RESULTS = ".eval_results/*.yaml"
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 MODEL_FILES = (
-    CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+    layout.CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
-    "preprocessor_config.json", METRICS, CONFIG, REWARD_CURVE, RESULTS,
+    "preprocessor_config.json", layout.METRICS, layout.CONFIG, layout.REWARD_CURVE, RESULTS,
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)
 """Besides these, the shards that the index lists."""
 STATE = (
-    CHECKPOINTS, "*.bin", "*.pt", "*.pth", VALUE_HEAD, TRAINER_STATE, RUN_STATE,
+    layout.CHECKPOINTS, "*.bin", "*.pt", "*.pth", layout.VALUE_HEAD, layout.TRAINER_STATE, layout.RUN_STATE,
     "scheduler*", "rng_state*", "runs",
 )  # fmt: skip
-SPACE_FILES = (CARD, "app.py", "requirements.txt")
-SPACE_EXTRAS = ("packages.txt", *LICENSES)
 
 
 @dataclass(frozen=True)
@@ -59,19 +41,8 @@ class Selection:
     left_out: Mapping[str, str]
 
     def text_of(self, name: str) -> str:
-        """A text file that was taken; "" if it was not.
-
-        Raises:
-            InputError: it is not UTF-8.
-        """
+        """A text file that was taken; "" if it was not."""
         return next((file.text for file in self.files if file.name == name), "")
-
-
-def is_space(folder: Path) -> bool:
-    """Whether `folder` is a Space by its README: `sdk:` in the front matter."""
-    if not (folder / CARD).is_file():
-        return False
-    return bool(re.match(r"---\n(?:(?!---).*\n)*?sdk:\s*\w+", read_file(folder, CARD).text))
 
 
 def select_model(folder: Path, *, include_completions: bool = False) -> Selection:
@@ -86,8 +57,8 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     shards = _shards(read_file(folder, INDEX)) if (folder / INDEX).exists() else ()
     taken: list[UploadFile] = []
     left_out: dict[str, str] = {}
-    for name in _names(folder):
-        if is_housekeeping(name) or any(parent in left_out for parent in _parents(name)):
+    for name in names_in(folder):
+        if layout.is_housekeeping(name) or any(parent in left_out for parent in _parents(name)):
             continue
         place, reason = _reason_to_leave_out(name, (*WEIGHTS, *shards), include_completions)
         if reason is None:
@@ -98,7 +69,7 @@ def select_model(folder: Path, *, include_completions: bool = False) -> Selectio
     return Selection(tuple(taken), left_out)
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     """Everything in `folder` but the folders themselves, by its name there. No link to a folder is followed."""
     paths = sorted(folder.rglob("*"))
     return [path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()]
@@ -109,18 +80,18 @@ def _reason_to_leave_out(name: str, weights: Sequence[str], include_completions:
     for place in (*_parents(name), name):
         if any(fnmatch(place, pattern) for pattern in STATE):
             return place, "training state"
-    if ROLLOUTS in _parents(name):
-        return ROLLOUTS, "prompts and outputs of every rollout"
-    if name == HELD_OUT:
+    if layout.ROLLOUTS in _parents(name):
+        return layout.ROLLOUTS, "prompts and outputs of every rollout"
+    if name == layout.HELD_OUT:
         return name, None if include_completions else "prompts and outputs; upload them with --include-completions"
     if name.endswith(".safetensors") and name not in weights:
         return name, f"weights that neither the standard names nor {INDEX} know"
     if name in weights or any(fnmatch(name, one) and name.count("/") == one.count("/") for one in MODEL_FILES):
         return name, None
-    return _place(name, [RESULTS]), "not a file of a model"
+    return place_of(name, [RESULTS]), "not a file of a model"
 
 
-def _place(name: str, taken: Sequence[str]) -> str:
+def place_of(name: str, taken: Sequence[str]) -> str:
     """The folder at the top that holds `name`, unless files of it are `taken`; else `name` itself."""
     top = name.partition("/")[0]
     return name if any(one.startswith(f"{top}/") for one in taken) else top
@@ -155,11 +126,7 @@ def _check_model(folder: Path, files: Sequence[UploadFile], shards: Sequence[str
 
 
 def _shards(index: UploadFile) -> list[str]:
-    """The files of weights that the index lists, all of them beside it.
-
-    Raises:
-        InputError: it lists anything else, or nothing.
-    """
+    """The files of weights that the index lists, all of them beside it."""
     listed = _json_in(index).get("weight_map")
     names = sorted({str(name) for name in listed.values()}) if isinstance(listed, dict) else []
     if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
@@ -186,28 +153,3 @@ def _json_in(file: UploadFile) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"a JSON object in {file.name}", type(values).__name__, "save the model again")
     return values
-
-
-def select_space(folder: Path) -> Selection:
-    """The files of a metric folder that is also a Space: card, scripts, requirements and the modules they import.
-
-    Raises:
-        InputError: one of them is missing, or is a link out of the folder.
-    """
-    script = f"{folder.resolve().name}.py"
-    missing = [name for name in (*SPACE_FILES, script) if not (folder / name).is_file()]
-    if missing:
-        expected = f"a metric folder with {', '.join(SPACE_FILES)} and {script}"
-        step = "give one of the folders under trl_rewards_plugin/metrics"
-        raise InputError(expected, f"no {', '.join(missing)}", step)
-    names = _names(folder)
-    known = {name for name in (*SPACE_FILES, *SPACE_EXTRAS, script) if name in names}
-    files = {name: read_file(folder, name) for name in sorted(known)}
-    waiting = ["app.py", script]
-    while waiting:
-        for name in imported_files(files[waiting.pop()], names):
-            if name not in files:
-                files[name] = read_file(folder, name)
-                waiting.append(name)
-    left_out = {_place(name, list(files)): "not a file of a Space" for name in names if name not in files}
-    return Selection(tuple(files[name] for name in sorted(files)), left_out)

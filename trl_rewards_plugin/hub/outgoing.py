@@ -1,14 +1,12 @@
 """One file on its way to the Hub: read once, so that the bytes that were checked are the bytes that are sent.
 
-Weights, which may not fit in memory, stay on the disk; a change of them between check and upload is refused, and the
-Hub compares what arrives with the digest that was announced. Leaves out: which files belong (`files.py`).
+Weights, which may not fit in memory, stay on the disk: a change of them between check and upload is refused, and the
+Hub compares what arrives with the digest that was announced.
 """
-
-from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,17 +18,11 @@ from trl_rewards_plugin.errors import InputError
 
 @dataclass(frozen=True)
 class UploadFile:
-    """A file of the repository.
-
-    Attributes:
-        name: In the repository.
-        content: Its bytes; of weights the path.
-        version: Of weights: what identifies the file as it was when the plan was made.
-    """
+    """A file of the repository: its bytes, or the path of weights with what identifies them as they were checked."""
 
     name: str
     content: bytes | Path
-    version: tuple[int, ...] = field(default=())
+    version: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -39,11 +31,7 @@ class UploadFile:
 
     @property
     def text(self) -> str:
-        """Of a text file, without a byte order mark, its lines ending in LF.
-
-        Raises:
-            InputError: it is not UTF-8.
-        """
+        """Of a file in UTF-8, which is refused otherwise; without a byte order mark, its lines ending in LF."""
         assert isinstance(self.content, bytes)
         try:
             return self.content.decode("utf-8-sig").replace("\r\n", "\n")
@@ -52,22 +40,14 @@ class UploadFile:
 
     @cached_property
     def operation(self) -> CommitOperationAdd:
-        """The file as the Hub client uploads it; hashed once.
-
-        Raises:
-            InputError: the weights are not those that were checked.
-        """
+        """The file as the Hub client uploads it; hashed once."""
         operation = CommitOperationAdd(self.name, self.content)
         _ = operation.upload_info.sha256  # else computed when it is sent, from whatever lies there then
         self.check_unchanged()
         return operation
 
     def check_unchanged(self) -> None:
-        """Checks that weights are those of the plan.
-
-        Raises:
-            InputError: they were written meanwhile.
-        """
+        """Refuses weights that were written since the plan was made."""
         if isinstance(self.content, Path) and self.version and _version(self.content) != self.version:
             step = "wait until nothing writes there any more, then push again"
             raise InputError(f"{self.name} as it was checked", "a file that was changed meanwhile", step)
@@ -80,12 +60,9 @@ class UploadFile:
 
 
 def read_file(folder: Path, name: str) -> UploadFile:
-    """The file `name` of `folder`, read once unless it holds weights.
+    """The file `name` of `folder`, read once unless it holds weights; refused if it is no regular file.
 
     A link is followed inside of the folder, and from a snapshot in the Hub's cache to the cache's own blobs.
-
-    Raises:
-        InputError: a link out of the folder, one to nothing, or anything that is not a regular file.
     """
     path = folder / name
     step = "remove it, or put the file itself there"

@@ -1,9 +1,8 @@
 """What an upload would send, checked as far as possible without the network. Leaves out: sending it (`upload.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -12,24 +11,25 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import Selection, select_space
+from trl_rewards_plugin.hub.files import Selection
 from trl_rewards_plugin.hub.outgoing import UploadFile
+from trl_rewards_plugin.hub.readable import forms
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.secrets import check_content
+from trl_rewards_plugin.hub.secret_rules import find_secret
+from trl_rewards_plugin.hub.space import select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.runs.layout import CARD
 from trl_rewards_plugin.text import one_line
 
+# Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
+_MAY_HOLD_PATHS = (
+    CARD, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class UploadPlan:
-    """A checked upload, not yet sent.
-
-    Attributes:
-        repository: The destination.
-        files: By name.
-        left_out: What of the folder stays local, each with the reason.
-    """
+    """A checked upload, not yet sent: where to, the files by name, and what stays local, each with the reason."""
 
     repository: Repository
     files: Sequence[UploadFile]
@@ -72,21 +72,13 @@ def plan_upload(
 
 
 def plan_space(folder: Path, repository: Repository, own_token: str | None) -> UploadPlan:
-    """A metric's folder as a Space, its card stamped so that edits on the Hub are noticed later.
-
-    Raises:
-        InputError: a file is missing; see also `plan_upload`.
-    """
+    """As `plan_upload`, of a metric's folder, its card stamped so that edits on the Hub are noticed later."""
     selection = select_space(folder)
     return plan_upload(folder, repository, selection, stamped(selection.text_of(CARD)), own_token)
 
 
 def check_name(repo_id: str) -> None:
-    """Checks that `repo_id` is a name that the Hub accepts.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Refuses a name that the Hub would not accept."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -95,16 +87,28 @@ def check_name(repo_id: str) -> None:
 
 
 def check_card(card: str) -> None:
-    """Checks that the card's metadata can be parsed.
-
-    Raises:
-        InputError: they cannot.
-    """
+    """Refuses a card whose metadata cannot be parsed."""
     try:
         ModelCard(card)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         step = "fix the lines between the two --- in README.md, or render it again with trl-rewards card"
         raise InputError("a card whose metadata can be parsed", " ".join(str(error).split()), step) from error
+
+
+def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | None) -> None:
+    """Refuses secrets, `own_token` among them, and paths of this machine in `files` of `folder`."""
+    places = {f"{path}/" for path in (Path.home(), folder.resolve().parent) if len(path.parts) > 1}
+    for file in files:
+        contents = forms(file)
+        kind = next((kind for content in contents if (kind := find_secret(content, own_token))), None)
+        if kind is not None:
+            step = "remove it from the file, and revoke it if anyone else may have seen it"
+            raise InputError("files without secrets", f"{kind} in {file.name}", step)
+        if any(fnmatch(file.name, pattern) for pattern in _MAY_HOLD_PATHS):
+            found = next((place for place in places if any(place.encode() in one for one in contents)), None)
+            if found is not None:
+                step = "replace it with a name that others know"
+                raise InputError("files without paths of this machine", f"{found} in {file.name}", step)
 
 
 def format_size(size: int) -> str:

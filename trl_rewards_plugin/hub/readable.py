@@ -6,8 +6,6 @@ the notes. Leaves out, so that a search does not see it: the numbers in weights,
 and a word that is broken over two lines.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator
@@ -27,11 +25,7 @@ _DEPTH = 3
 
 
 def forms(file: UploadFile) -> list[bytes]:
-    """The text in `file` as it is, and with everything undone that may hide a word from a search.
-
-    Raises:
-        InputError: a parquet file or a picture is damaged.
-    """
+    """The text in `file` as it is, and with everything undone that may hide a word; damaged files are refused."""
     content = searchable(file)
     decoded = content.replace(b"\0", b"")  # ASCII in UTF-16 and UTF-32
     for _ in range(_DEPTH):
@@ -84,9 +78,8 @@ def _parquet_texts(file: UploadFile) -> Iterator[bytes]:
                 yield from _texts(batch.to_pylist())
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         found = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"a whole parquet file {file.name}", found, "write the file again, or leave it out"
-        ) from error
+        step = "write the file again, or leave it out"
+        raise InputError(f"a whole parquet file {file.name}", found, step) from error
 
 
 def _texts(value: Any) -> Iterator[bytes]:

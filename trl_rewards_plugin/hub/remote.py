@@ -1,7 +1,5 @@
 """What a repository on the Hub holds, and what an upload would change. Leaves out: changing it (`upload.py`)."""
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 import time
@@ -34,13 +32,7 @@ _WEIGHTS = (
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository, or one that could be created.
-
-    Attributes:
-        repo_id: `owner/name`.
-        repo_type: "model" or "space".
-        revision: Branch, or None for the main one.
-    """
+    """A repository, or one that could be created: `owner/name`, "model" or "space", and the branch if not main."""
 
     repo_id: str
     repo_type: str = "model"
@@ -54,14 +46,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class State:
-    """What a repository holds.
-
-    Attributes:
-        head: The latest commit; None if the repository does not exist.
-        has_branch: Whether the branch exists.
-        digests: File -> digest.
-        private: Whether the repository is private; None if it does not exist.
-    """
+    """What a repository holds: latest commit, file -> digest; `head` and `private` are None where there is none."""
 
     head: str | None
     has_branch: bool
@@ -83,11 +68,11 @@ class Changes:
     def summary(self) -> str:
         """`Add config.json; update README.md and 2 more`."""
         added, updated = ([file.name for file in files] for files in (self.added, self.updated))
-        parts = []
-        for verb, names in (("add", added), ("update", updated), ("remove", self.removed)):
-            if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                parts.append(f"{verb} {', '.join(names[:3])}{more}")
+        parts = [
+            f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            for verb, names in {"add": added, "update": updated, "remove": self.removed}.items()
+            if names
+        ]
         text = "; ".join(parts)
         return text[:1].upper() + text[1:]
 
@@ -118,10 +103,9 @@ class Watch:
 
 @contextmanager
 def patient_client(watch: Watch) -> Iterator[None]:
-    """Bounds how long the client waits: for a byte, for any response at all, and for its turn (`Retry-After`).
+    """Bounds how long the client waits, which by itself repeats most requests and obeys whatever the Hub asks for.
 
-    The client repeats most requests by itself and obeys whatever the Hub asks for; within the block that ends in an
-    `UploadError` after `SILENCE` seconds without a response, or `TURN` seconds in all of waiting for its turn.
+    `SILENCE` seconds without a response, or `TURN` seconds in all of waiting for its turn, end in an `UploadError`.
     """
     client = get_session()
     timeout, hooks = client.timeout, client.event_hooks
@@ -138,11 +122,7 @@ def patient_client(watch: Watch) -> Iterator[None]:
 
 
 def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str, str]:
-    """The full id of the repository and the user's name, after asking the Hub whether they may write there.
-
-    Raises:
-        InputError: nobody is logged in, or they may not write there.
-    """
+    """The full id of the repository and the user's name; refuses who may not write there."""
     me = api.whoami()
     role = me.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -175,11 +155,7 @@ def read_state(api: Any, repository: Repository) -> State:
 
 
 def check_private(repository: Repository, state: State, private: bool | None) -> None:
-    """Refuses to write to a public repository what was meant for a private one.
-
-    Raises:
-        InputError: `private` is True, and the repository exists and is public.
-    """
+    """Refuses to write to a public repository what was meant for a private one."""
     if private and state.private is False:
         step = "make it private in its settings on the Hub, choose another name, or leave out --private"
         raise InputError("a private repository", f"{repository.repo_id}, which exists and is public", step)

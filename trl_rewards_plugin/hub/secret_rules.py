@@ -5,8 +5,6 @@ tests/hub/test_secrets.py pastes and no token of Hugging Face. Leaves out: in wh
 (`readable.py`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -63,6 +61,14 @@ def find_secrets(content: bytes) -> Iterator[tuple[str, int, int]]:
         if any(literal in folded for literal in literals):
             for match in pattern.finditer(content):
                 yield kind, *match.span()
+
+
+def find_secret(content: bytes, own: str | None = None) -> str | None:
+    """The kind of secret in `content`, or None. `own` is the token of this login, which may have any format."""
+    found = next((kind for kind, _, _ in find_secrets(content)), None)
+    if found is None and own and own.encode() in content:
+        return "the token of this login"
+    return found
 
 
 def without_secrets(text: str) -> str:

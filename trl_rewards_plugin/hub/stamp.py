@@ -1,9 +1,4 @@
-"""A stamp that shows whether a card was edited: its last line holds the digest of everything above it.
-
-The line is an HTML comment, which no reader sees. Leaves out: what happens to an edited card (`upload.py`).
-"""
-
-from __future__ import annotations
+"""A stamp that shows whether a card was edited: its last line, an HTML comment, holds the digest of all above it."""
 
 import hashlib
 import re

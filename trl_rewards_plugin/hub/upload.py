@@ -1,11 +1,9 @@
 """The only door to the network that writes: a planned upload becomes one commit on the Hub.
 
-Everything that can be refused is refused before anything is sent. A failed attempt is repeated from the start: each
-compares with the repository first, so that nothing is sent twice. Leaves out: what is sent (`plan.py`), what the
-repository holds (`remote.py`), messages of errors (`failures.py`).
+Everything that can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the
+start, each compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
+Leaves out: what is sent (`plan.py`), what the repository holds (`remote.py`), messages of errors (`failures.py`).
 """
-
-from __future__ import annotations
 
 import time
 import warnings
@@ -15,21 +13,10 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationDelete, HfApi
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import explain, is_transient, wait_after
 from trl_rewards_plugin.hub.plan import UploadPlan, check_name
-from trl_rewards_plugin.hub.remote import (
-    Changes,
-    Repository,
-    State,
-    Watch,
-    check_login,
-    check_private,
-    find_changes,
-    open_pull_request,
-    patient_client,
-    read_state,
-    read_text,
-)
+from trl_rewards_plugin.hub.remote import Changes, Repository, State
 from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD
 
@@ -48,22 +35,14 @@ def upload(
     commit_message: str | None = None,
     echo: Callable[[str], None],
 ) -> str:
-    """Sends what `plan` lists and the repository lacks, in one commit; see `push_to_hub` for the settings.
-
-    Returns:
-        The URL of the commit or pull request.
-
-    Raises:
-        InputError: the user may not write there, or a card was edited on the Hub.
-        UploadError: the network or the Hub failed repeatedly.
-    """
+    """Sends what `plan` lists and the repository lacks, in one commit; returns its URL. Settings: `push_to_hub`."""
     repository = plan.repository
 
     def attempt() -> str:
-        _, me = check_login(api, repository.repo_id, create_pr=create_pr)
-        state = read_state(api, repository)
-        check_private(repository, state, private)
-        changes = find_changes(plan.files, state)
+        _, me = remote.check_login(api, repository.repo_id, create_pr=create_pr)
+        state = remote.read_state(api, repository)
+        remote.check_private(repository, state, private)
+        changes = remote.find_changes(plan.files, state)
         if state.has_branch and not changes:
             kind = "spaces/" if repository.repo_type == "space" else ""
             url = f"{api.endpoint}/{kind}{repository.repo_id}/commit/{state.head}"
@@ -71,7 +50,7 @@ def upload(
             return url
         if not create_pr and not overwrite_card and any(file.name == CARD for file in changes.updated):
             _check_remote_card(api, repository, state)
-        request = open_pull_request(api, repository, plan.files, me) if create_pr and state.head else None
+        request = remote.open_pull_request(api, repository, plan.files, me) if create_pr and state.head else None
         if request is not None:
             echo(f"Nothing to upload: a pull request already holds it all ({request})")
             return request
@@ -85,39 +64,25 @@ def upload(
 
 
 def full_name(api: Any, repo_id: str) -> str:
-    """`owner/name` of a repository that may lack its owner, whom only the Hub knows.
-
-    Raises:
-        InputError, UploadError: see `push_to_hub`.
-    """
+    """`owner/name` of a repository that may lack its owner, whom only the Hub knows."""
     check_name(repo_id)
-    return repo_id if "/" in repo_id else with_retries(lambda: check_login(api, repo_id)[0], repo_id)
+    return repo_id if "/" in repo_id else with_retries(lambda: remote.check_login(api, repo_id)[0], repo_id)
 
 
 def check_access(repo_id: str, *, token: str | None = None) -> None:
-    """Refuses early what would fail after hours of training: nobody logged in, or no permission to write there.
-
-    Raises:
-        InputError: see `push_to_hub`.
-        UploadError: the Hub cannot be reached.
-    """
+    """Refuses early what would fail after hours of training: nobody logged in, or no permission to write there."""
     check_name(repo_id)
     api = HfApi(token=token)
-    with_retries(lambda: check_login(api, repo_id), repo_id)
+    with_retries(lambda: remote.check_login(api, repo_id), repo_id)
 
 
 def open_repository(api: Any, repo_id: str, *, revision: str | None = None, private: bool | None = None) -> str:
-    """Creates a model repository and its branch where they are missing; returns its full id.
-
-    Raises:
-        InputError: the user may not write there, or it is public and `private` is True.
-        UploadError: the Hub cannot be reached.
-    """
+    """Creates a model repository and its branch where they are missing; returns its full id."""
 
     def attempt() -> str:
-        repository = Repository(check_login(api, repo_id)[0], "model", revision)
-        state = read_state(api, repository)
-        check_private(repository, state, private)
+        repository = Repository(remote.check_login(api, repo_id)[0], "model", revision)
+        state = remote.read_state(api, repository)
+        remote.check_private(repository, state, private)
         _create_missing(api, repository, state, private)
         return repository.repo_id
 
@@ -126,10 +91,10 @@ def open_repository(api: Any, repo_id: str, *, revision: str | None = None, priv
 
 def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
     """Calls `action`, a few times if the network or the Hub fails; raises errors with messages of ours."""
-    watch = Watch()
+    watch = remote.Watch()
     for wait in (*WAITS, None):
         try:
-            with patient_client(watch):
+            with remote.patient_client(watch):
                 return action()
         except Exception as error:
             if wait is None or not is_transient(error):
@@ -144,7 +109,7 @@ def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
 def _check_remote_card(api: Any, repository: Repository, state: State) -> None:
     """Refuses to replace a card that was edited on the Hub."""
     assert state.head is not None
-    if not is_untouched(read_text(api, repository, state.head, CARD)):
+    if not is_untouched(remote.read_text(api, repository, state.head, CARD)):
         raise InputError(
             f"a card in {repository.repo_id} that nobody has edited",
             "one that a person wrote or changed",

@@ -47,7 +47,7 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
-    rows = [["", "before", "after", "gain", "95 % interval", "sources", "best of 16"]]
+    rows = [["", "before", "after", "gain", "95% CI", "sources", "best of 16"]]
     for name, gain in gains.items():
         before, after, sources, best = (decimals(metrics[key][name]) for key in ("before", "after", *_YARDSTICKS))
         interval = _interval(gain, 2)
@@ -130,7 +130,7 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
         for name, row in metrics.items():
             rows.append([name, decimals(row.get("after")), *map(decimals, row.get("quartiles") or [])])
         return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), notes)
-    rows = [["", "before", "after", "gain", "95 % interval", "improved"]]
+    rows = [["", "before", "after", "gain", "95% CI", "improved"]]
     for name, row in metrics.items():
         before, after, gain = row.get("before"), row.get("after"), row.get("gain")
         rows.append([name, decimals(before), decimals(after), _change(before, after)])

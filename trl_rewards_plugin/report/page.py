@@ -1,12 +1,8 @@
-"""`trl-rewards report`: runs as one HTML page that needs no network and no other file.
+"""`trl-rewards report`: runs as one HTML page, which may be mailed: it needs no network and no other file.
 
-The page may be mailed: style, script and pictures lie in it, and its content security policy lets the browser load
-nothing and run no script but the page's own, whatever a model wrote. Leaves out: what runs hold (`runs/read.py`), the
-charts (`charts/`), the tables (`table.py`), which outputs are shown (`samples.py`), and every word of HTML: that is
-`page.html.jinja`.
+Its content security policy lets the browser load nothing and run no script but the page's own, whatever a model wrote.
+Every word of HTML is in `page.html.jinja`.
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
@@ -16,27 +12,23 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import escaping_environment, series_class
-from trl_rewards_plugin.charts.svg_curves import draw_curves
-from trl_rewards_plugin.charts.svg_histogram import draw_distributions
+from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
-from trl_rewards_plugin.runs.writing import write_text
 
 FOLDER = Path(__file__).parent
 
 
 def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Path:
-    """Writes the page of the runs in `folders`; returns where it is.
+    """Writes the page of the runs in `folders`, finished or not; returns where it is.
 
     Args:
-        folders: Run folders, finished or not.
+        folders: Run folders.
         path: Of the page; None: `report.html` in the run folder, or here where there are several.
-
-    Raises:
-        InputError: what `read_runs` refuses.
     """
     runs = read_runs(folders)
     path = path or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))

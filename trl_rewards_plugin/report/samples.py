@@ -1,9 +1,4 @@
-"""Which outputs the page shows: some of each of some steps, evenly spaced. Leaves out: their mark-up.
-
-A run's own files hold all of them; a page of everything would open in no browser.
-"""
-
-from __future__ import annotations
+"""Which outputs the page shows: some of each of some steps, evenly spaced; with all of them it would not open."""
 
 import math
 import re
@@ -25,14 +20,7 @@ _NO_SCORES = ("step", "prompt", "completion", "advantage")
 
 @dataclass(frozen=True)
 class Sample:
-    """An output.
-
-    Attributes:
-        step: Rollouts done before it; 0: of the starting model.
-        held_out: Whether its prompt was held out from training.
-        prompt, output: The texts, cut where they are very long.
-        scores: Name -> score, the whole reward first; None where it was not scored.
-    """
+    """An output after `step` rollouts, its texts cut where they are very long; of `scores` the reward is the first."""
 
     step: int
     held_out: bool
@@ -42,7 +30,6 @@ class Sample:
 
     @property
     def reward(self) -> float | None:
-        """The first score."""
         return next(iter(self.scores.values()), None)
 
 
@@ -56,9 +43,8 @@ def samples_of(run: Run) -> list[Sample]:
     ]
     for row in picked(run.held_out, HELD_OUT_SHOWN):
         for side, step in (("before", 0), ("after", run.last_step)):
-            prefix, greedy = f"{side}_", f"{side}_greedy"
-            names = [key for key in row if key.startswith(prefix) and not key.startswith(greedy)]
-            scores = {name.removeprefix(prefix): row[name] for name in names}
+            names = [key for key in row if key.startswith(f"{side}_") and not key.startswith(f"{side}_greedy")]
+            scores = {name.removeprefix(f"{side}_"): row[name] for name in names}
             samples.append(_sample(step, True, row["prompt"], row[side], scores))
     return sorted(samples, key=lambda sample: sample.step)
 

@@ -1,12 +1,11 @@
 """Runs side by side: their numbers, and the settings in which they differ. Leaves out: drawing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.recipes.console import GUARD_NAMES, decimals
+from trl_rewards_plugin.recipes.console import GUARD_NAMES
 from trl_rewards_plugin.runs.read import Run
+from trl_rewards_plugin.text import DASH, interval, number
 
 NOT_YET = "not yet"
 UNSET = "default"
@@ -22,17 +21,17 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequence[str]) -> dict[str, str]:
-    """Reward, components, greedy outputs, yardsticks, guards, KL, size and time of a run."""
-    gains, measured = metrics["component_gain"], metrics["guard"]
+    gains, measured, none = metrics["component_gain"], metrics["guard"], {"before": None, "after": None}
+    guard_rows = {GUARD_NAMES.get(name, name): measured.get(name, none) for name in guards}
     return {
         "Reward": _change(metrics["before"]["reward"], metrics["after"]["reward"]),
         "Gain in reward": _gain(metrics["reward_gain"]),
-        **{f"Gain in {name}": _gain(gains.get(name)) for name in components},
+        **{f"Gain in {name}": _gain(gains.get(name, {"mean": None})) for name in components},
         "Reward, greedy": _change(metrics["before_greedy"]["reward"], metrics["after_greedy"]["reward"]),
-        "Best of 16 at the start": _number(metrics["best_of_16"]["reward"]),
-        "The sources' own sentences": _number(metrics["sources"]["reward"]),
-        "KL to the reference, nats": decimals(metrics["kl"]),
-        **{_guard_name(name): _guard(measured.get(name)) for name in guards},
+        "Best of 16 at the start": number(metrics["best_of_16"]["reward"]),
+        "The sources' own sentences": number(metrics["sources"]["reward"]),
+        "KL to the reference, nats": number(metrics["kl"]),
+        **{f"{name[:1].upper()}{name[1:]}": _change(row["before"], row["after"]) for name, row in guard_rows.items()},
         "Held-out prompts": f"{metrics['reward_gain']['n']:,}",
         "Responses trained on": f"{metrics['episodes']:,}",
         "Seconds of training": f"{metrics['seconds']:,.0f}",
@@ -74,36 +73,18 @@ def headline(run: Run) -> str:
     metrics = run.metrics
     if metrics is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
-    kl = "" if metrics["kl"] is None else f"; KL {decimals(metrics['kl'])} nats to the reference"
+    kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
     change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
     gain = metrics["reward_gain"]
     return f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return f"{_number(before)} \N{RIGHTWARDS ARROW} {_number(after)}"
+    return DASH if before is after is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
 
 
-def _guard(guard: Mapping[str, float | None] | None) -> str:
-    return "-" if guard is None else _change(guard["before"], guard["after"])
-
-
-def _gain(gain: Mapping[str, Any] | None) -> str:
-    if gain is None or gain["mean"] is None:
-        return "-"
-    low, high = gain["ci95"]
-    found = "none" if low is None else f"{_number(low, '+')} to {_number(high, '+')}"
-    return f"{_number(gain['mean'], '+')} (95 % interval {found})"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    """With a true minus sign, which has a plus sign's width and never ends a line."""
-    return decimals(value, sign) if value is None else decimals(value, sign).replace("-", "\N{MINUS SIGN}")
-
-
-def _guard_name(name: str) -> str:
-    words = GUARD_NAMES.get(name, name)
-    return words[:1].upper() + words[1:]
+def _gain(gain: Mapping[str, Any]) -> str:
+    return DASH if gain["mean"] is None else f"{number(gain['mean'], '+.3f')} (95% CI {interval(gain['ci95'])})"
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -114,9 +95,5 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, str]:
         values |= {f"reward {part.get('name')}: {key}": value for key, value in part.items() if key != "name"}
     values |= {key.replace("_", " "): made_of[key] for key in _RECORDED if key in made_of}
     values |= {f"version of {name}": version for name, version in made_of.get("versions", {}).items()}
-    return {key: _setting(value) for key, value in values.items()}
-
-
-def _setting(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text or "(empty)"
+    listed = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    return {key: ", ".join(map(str, parts)) or "(empty)" for key, parts in listed.items()}

@@ -1,9 +1,8 @@
 """Checkpoint folders that are whole or absent: published by a rename, checked before use, removed by a rename.
 
-A checkpoint is written below `UNFINISHED` in the output folder and renamed when every byte is on the disk, so a
-process that is killed leaves the last one untouched. What was written is listed, with sizes and checksums, in the last
-file, so that later damage is found. The same file numbers the checkpoints of a folder in the order in which they were
-saved, which their steps do not show where a run starts afresh or resumes from an earlier step.
+A checkpoint is written below `UNFINISHED` and renamed when every byte is on the disk. Its last file lists the others
+with sizes and checksums, so that later damage is found, and numbers the checkpoints in the order of saving, which
+their steps do not show where a run was resumed from an earlier one.
 Leaves out: what the files hold (`ppo/checkpoints/state.py`, and the Trainer).
 """
 
@@ -16,9 +15,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.atomic import flush, write_text
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs.layout import CARD, CHECKPOINTS, RUN_STATE, TRAINER_STATE, UNFINISHED, checkpoint_step
-from trl_rewards_plugin.runs.writing import flush, write_text
 
 _REPLACED = "replaced-"
 _CHECKSUM = ', "checksum": '
@@ -29,11 +28,7 @@ _logger = logging.getLogger(__name__)
 
 
 def seal(folder: Path, state: dict[str, Any], number: int = 1) -> None:
-    """Writes `state` and the list of all other files into a folder, and everything through to the disk.
-
-    Args:
-        number: `next_number` of the folder that it will be published in.
-    """
+    """Writes `state` and the list of all other files into a folder, and everything through to the disk."""
     # The card is no part of the state; it may be written again once the folder is whole.
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (RUN_STATE, CARD))
     files = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in paths}
@@ -105,15 +100,10 @@ def _signed(text: str) -> str:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """What `seal` wrote.
-
-    Raises:
-        ValueError: its checksum differs. Checkpoints of earlier versions have none, and no key that is not known.
-    """
+    """What `seal` wrote. Checkpoints of earlier versions have no checksum, and no key that is not known."""
     text = (folder / RUN_STATE).read_text(encoding="utf-8")
     state: dict[str, Any] = json.loads(text)
-    body = text.rpartition(_CHECKSUM)[0] + "}"
-    if state.keys() != _UNSIGNED and text != _signed(body):
+    if state.keys() != _UNSIGNED and text != _signed(text.rpartition(_CHECKSUM)[0] + "}"):
         raise ValueError("its checksum differs")
     return state
 
@@ -127,16 +117,15 @@ def damage(folder: Path) -> str | None:
     except _UNREADABLE as error:
         reason = "its checksum differs" if type(error) is ValueError else type(error).__name__
         return f"{RUN_STATE}, which is written last, is missing or cannot be read ({reason})"
+    missing = [name for name in (*files, TRAINER_STATE) if name not in files or not (folder / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
     for name, (size, checksum) in files.items():
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        elif _checksum(path) != checksum:
+        if _checksum(path) != checksum:
             return f"{name} is not what was saved: its checksum differs"
-    if TRAINER_STATE not in files:
-        return f"{TRAINER_STATE} is missing"
     if not any("optim" in name for name in files):
         return "it was saved without the state of the optimizer (save_only_model)"
     return None
@@ -161,14 +150,14 @@ def find_checkpoint(
         return _last_whole(output_dir, quiet)
     folder = Path(str(resume))
     wrong = damage(folder)
-    if wrong is not None:
-        others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
-        others = [name for name in others if name != folder.name]
-        step = f"resume from another of {', '.join(others)}, or from True, the last whole one"
-        raise InputError(
-            "a whole checkpoint of this trainer", f"{folder}: {wrong}", step if others else "check the path"
-        )
-    return folder
+    if wrong is None:
+        return folder
+    others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
+    others = [name for name in others if name != folder.name]
+    step = (
+        f"resume from another of {', '.join(others)}, or from True, the last whole one" if others else "check the path"
+    )
+    raise InputError("a whole checkpoint of this trainer", f"{folder}: {wrong}", step)
 
 
 def _last_whole(output_dir: Path, quiet: bool) -> Path:

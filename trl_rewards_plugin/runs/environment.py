@@ -1,10 +1,6 @@
-"""Where and how a run was made: hardware, energy, versions, commit.
+"""Where and how a run was made: hardware, energy, versions, commit; no names of machines, people or folders."""
 
-Leaves out: names of machines, of people and of folders, which never go into a card.
-"""
-
-from __future__ import annotations
-
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -44,27 +40,19 @@ def versions() -> dict[str, str]:
     """Package -> installed version, of those that can change a result."""
     found = {}
     for name in VERSIONED:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a source tree
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            continue
     return found
 
 
 def commit() -> str | None:
-    """Commit of this package, from what the installer recorded or from the checkout it runs from; None if unknown.
-
-    A checkout with changes of its own is "<commit> with changes".
-    """
-    return _installed_commit() or _checkout_commit(Path(__file__))
-
-
-def _installed_commit() -> str | None:
+    """Commit of this package as the installer recorded it, or of its checkout ("<commit> with changes"); else None."""
     try:
         record = importlib.metadata.distribution("trl_rewards_plugin").read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return json.loads(record).get("vcs_info", {}).get("commit_id") if record else None
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        record = None
+    installed = json.loads(record).get("vcs_info", {}).get("commit_id") if record else None
+    return installed or _checkout_commit(Path(__file__))
 
 
 def _checkout_commit(file: Path) -> str | None:

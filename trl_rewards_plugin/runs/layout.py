@@ -3,12 +3,11 @@
 Leaves out: what the files hold (`read.py`, `record.py`), and the model's own, which transformers and peft name.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path
 
+from trl_rewards_plugin.atomic import TEMPORARY
 from trl_rewards_plugin.errors import InputError
 
 # What the recipe leaves at the end.
@@ -43,8 +42,6 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # What no reader and no upload takes for a file of the run.
 LOCK = ".writer.lock"
-TEMPORARY = ".unfinished"
-"""How the hidden name of a file that is still being written ends."""
 
 
 def checkpoint_name(step: int) -> str:
@@ -83,11 +80,7 @@ def holds_run(folder: Path) -> list[str]:
 
 
 def refuse_run(folder: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that is a file, or that holds a run which `overwrite` does not give up.
-
-    Raises:
-        InputError: it is or does.
-    """
+    """Refuses a folder that is a file, or that holds a run which `overwrite` does not give up."""
     if folder.exists() and not folder.is_dir():
         raise InputError("a folder as output_dir", f"the file {folder}", "choose another output_dir")
     found = holds_run(folder)

@@ -4,8 +4,6 @@ The lock is the operating system's own (flock, on Windows a locked byte): it end
 however that dies, so that no lock is ever stale. Leaves out: readers, who need none, since files are written whole.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging
@@ -28,13 +26,9 @@ _held: dict[Path, tuple[int, int]] = {}
 
 
 def writing_run(folder: Path) -> AbstractContextManager[None]:
-    """Keeps every other process and thread from training in `folder`, which is made, until the block ends.
+    """Refuses every other process and thread that would train in `folder`, which is made, until the block ends.
 
-    Nested calls of one thread are one lock. Where the file system knows no locks, a warning says that a second writer
-    would go unnoticed.
-
-    Raises:
-        InputError: another process or thread trains there; its process number is named.
+    Nested calls of one thread are one lock. A file system without locks gets a warning.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return _only_writer(folder.resolve() / LOCK, folder, "output_dir")
@@ -80,23 +74,19 @@ def _acquire(lock: Path, place: Path, other_place: str) -> int:
             os.close(descriptor)
             if error.errno not in _BUSY:
                 raise
-            raise _refusal(place, other_place, holder) from None
+            process, _, host = holder.partition(" ")
+            where = "" if host in ("", socket.gethostname()) else f" on {host}"
+            raise InputError(
+                f"no other process that writes to {place}",
+                f"{f'process {process}{where}' if process else 'another process'}, which is writing there",
+                f"wait until it has ended, stop it, or choose another {other_place}",
+            ) from None
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 os.truncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()} {socket.gethostname()}".encode())
                 return descriptor
         os.close(descriptor)  # its last holder has just removed it
-
-
-def _refusal(place: Path, other_place: str, holder: str) -> InputError:
-    process, _, host = holder.partition(" ")
-    where = "" if host in ("", socket.gethostname()) else f" on {host}"
-    return InputError(
-        f"no other process that writes to {place}",
-        f"process {process}{where}, which is writing there" if process else "another process, which is writing there",
-        f"wait until it has ended, stop it, or choose another {other_place}",
-    )
 
 
 if sys.platform == "win32":

@@ -1,7 +1,5 @@
 """Names of models, data and rewards as a person may read them: bundled assets by name, folders without their path."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +14,10 @@ _WORDS = ("name", "label")
 
 
 def public_name(name: Any) -> str:
-    """`name` without this machine in it, for cards and configurations.
+    """`name` without this machine in it; a loaded model is called by what it was loaded from.
 
     A Hub id stays; a bundled asset is "bundled:..."; an absolute path its last part; a relative path begins with "./",
-    so that it is not taken for a Hub id. A loaded model is called by what it was loaded from.
+    so that it is not taken for a Hub id.
     """
     if not isinstance(name, str | Path):
         return public_name(getattr(name, "name_or_path", "") or type(name).__name__)

@@ -1,40 +1,21 @@
-"""Reads a run folder, finished or not; a damaged file is named, with what is wrong and what to do.
+"""Reads a run folder, finished or not, for card, report, upload, evaluation and resume.
 
-Whoever needs a run's settings, numbers, log or completions reads them here: card, report, upload, evaluation, resume.
+Every function raises InputError where a file is missing or damaged: it names the file, what is wrong and what to do.
 Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
 """
-
-from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
-from trl_rewards_plugin.runs.layout import (
-    CONFIG,
-    EVALUATIONS,
-    FINISHED_RUN,
-    HELD_OUT,
-    LOG,
-    METRICS,
-    ROLLOUTS,
-    TRAINER_STATE,
-)
-from trl_rewards_plugin.runs.shapes import (
-    LOGGED_NUMBER,
-    LOGGED_NUMBERS,
-    METRICS_SHAPE,
-    ROW_SHAPE,
-    SETTINGS_SHAPE,
-    mismatch,
-)
 from trl_rewards_plugin.yaml_text import load_yaml
 
 _RESTORE = "restore the file from the run, or train again"
@@ -68,15 +49,12 @@ class Run:
     @property
     def completion_files(self) -> dict[str, list[Path]]:
         """Parquet files that `log_completions` left, by step: those of rollouts, of evaluations."""
-        return {name: sorted((self.folder / name).glob("completions_*.parquet")) for name in (ROLLOUTS, EVALUATIONS)}
+        folders = (layout.ROLLOUTS, layout.EVALUATIONS)
+        return {name: sorted((self.folder / name).glob("completions_*.parquet")) for name in folders}
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """The runs in `folders`, each under a name of its own.
-
-    Raises:
-        InputError: no folder, one given twice, one that holds no run, or a file in it that cannot be read.
-    """
+    """The runs in `folders`, each given once, under the last parts of its path that tell it from the others."""
     paths = [Path(folder) for folder in folders]
     if not paths:
         raise InputError("at least one run folder", "none", "give the output_dir of a run")
@@ -84,26 +62,16 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     twice = next((path for place, path in zip(places, paths, strict=True) if places.count(place) > 1), None)
     if twice is not None:
         raise InputError("different run folders", f"{twice} twice", "give each once")
-    names = _distinct_names(places)
+    names: list[str] = []
+    parts = 0
+    while len(set(names)) < len(places):
+        parts += 1
+        names = ["/".join(place.parts[-parts:]) for place in places]
     return [read_run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
-def _distinct_names(places: Sequence[Path]) -> list[str]:
-    """The last parts of each path: as few as tell all paths apart."""
-    count = 1
-    while True:
-        names = ["/".join(place.parts[-count:]) for place in places]
-        if len(set(names)) == len(places):
-            return names
-        count += 1
-
-
 def read_run(folder: Path, name: str) -> Run:
-    """The run in `folder`, finished or not.
-
-    Raises:
-        InputError: there is none, or a file of it is damaged.
-    """
+    """The run in `folder`, finished or not."""
     if folder.is_file():
         raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
     if not folder.is_dir():
@@ -111,9 +79,9 @@ def read_run(folder: Path, name: str) -> Run:
         step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
     log = read_log(folder)
-    if not log and not (folder / METRICS).is_file():
+    if not log and not (folder / layout.METRICS).is_file():
         raise InputError(
-            f"a run folder, with {LOG} or {METRICS}",
+            f"a run folder, with {layout.LOG} or {layout.METRICS}",
             f"{folder} without them",
             "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout",
         )
@@ -121,38 +89,27 @@ def read_run(folder: Path, name: str) -> Run:
         name,
         folder,
         log,
-        metrics=read_metrics(folder) if (folder / METRICS).is_file() else None,
-        settings=read_settings(folder) if (folder / CONFIG).is_file() else {},
-        held_out=read_held_out(folder) if (folder / HELD_OUT).is_file() else (),
+        metrics=read_metrics(folder) if (folder / layout.METRICS).is_file() else None,
+        settings=read_settings(folder) if (folder / layout.CONFIG).is_file() else {},
+        held_out=read_held_out(folder) if (folder / layout.HELD_OUT).is_file() else (),
     )
 
 
 def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
-    """The finished run in `folder`, without its log.
-
-    Args:
-        with_texts: False leaves out the held-out prompts with their completions.
-
-    Raises:
-        InputError: the run is not finished, or a file of it is damaged.
-    """
-    missing = [name for name in FINISHED_RUN if not (folder / name).is_file()]
+    """The finished run in `folder`, without its log, and without the held-out prompts unless `with_texts`."""
+    missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
         step = "give the output_dir of a finished run"
-        raise InputError(f"a run folder with {', '.join(FINISHED_RUN)}", found, step)
+        raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
     rows = read_held_out(folder) if with_texts else []
     return Run(folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), rows)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """`metrics.json`.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    path = folder / METRICS
-    metrics = checked(read_json(path), METRICS_SHAPE, path)
+    """`metrics.json`."""
+    path = folder / layout.METRICS
+    metrics = checked(read_json(path), shapes.METRICS_SHAPE, path)
     names = {"reward", *metrics["component_gain"]}
     for side in ("before", "after", "before_greedy", "after_greedy"):
         if metrics[side].keys() != names:
@@ -161,31 +118,24 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """`config.yaml`, `made_of` included.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    path = folder / CONFIG
-    return checked(read_yaml(path), SETTINGS_SHAPE, path)
+    """`config.yaml`, `made_of` included."""
+    path = folder / layout.CONFIG
+    text = read_text(path)
+    try:
+        values = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
+    return checked(values, shapes.SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `completions.parquet`.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    path = folder / HELD_OUT
-    return [checked(row, ROW_SHAPE, path) for row in read_rows(path)]
+    """The rows of `completions.parquet`."""
+    path = folder / layout.HELD_OUT
+    return [checked(row, shapes.ROW_SHAPE, path) for row in read_rows(path)]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """The rows of a parquet file."""
     import pyarrow
     import pyarrow.parquet
 
@@ -200,14 +150,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """`log.jsonl`, which the recipe keeps; else the log in the checkpoint saved last, which every trainer leaves.
 
-    Raises:
-        InputError: the file is damaged. A last line without its end is one that is being written now.
+    A last line without its end is one that is being written now.
     """
-    path = folder / LOG
+    path = folder / layout.LOG
     if path.is_file():
         *lines, _unfinished = read_text(path).split("\n")
         return [_log_row(_parse_json(line, path), path) for line in lines]
-    states = [path / TRAINER_STATE for path in checkpoints(folder) if (path / TRAINER_STATE).is_file()]
+    states = [path / layout.TRAINER_STATE for path in checkpoints(folder) if (path / layout.TRAINER_STATE).is_file()]
     if not states:
         return []
     history = read_json(states[-1]).get("log_history", [])
@@ -217,24 +166,16 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise InputError(f"a JSON object in {path}", type(row).__name__, _RESTORE)
-    drawn = {key: value for key, value in row.items() if key.startswith(LOGGED_NUMBERS)}
-    wrong = mismatch(drawn, {"*": LOGGED_NUMBER})
-    step = row.get("step")
-    if wrong is None and drawn and (step is None or not math.isfinite(step)):
-        wrong = f"step is {step}"
-    if wrong is not None:
-        raise _damaged(path, wrong)
-    return row
+    values = checked(row, {}, path)
+    drawn = {key: value for key, value in values.items() if key.startswith(shapes.LOGGED_NUMBERS)}
+    checked(drawn, {"*": shapes.LOGGED_NUMBER}, path)
+    if drawn and not math.isfinite(values.get("step", math.nan)):
+        raise _damaged(path, f"step is {values.get('step')}")
+    return values
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8.
-
-    Raises:
-        InputError: it is missing or no text.
-    """
+    """A text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -242,15 +183,8 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    values = _parse_json(read_text(path), path)
-    if not isinstance(values, dict):
-        raise InputError(f"a JSON object in {path}", type(values).__name__, _RESTORE)
-    return values
+    """A JSON object."""
+    return checked(_parse_json(read_text(path), path), {}, path)
 
 
 def _parse_json(text: str, path: Path) -> Any:
@@ -260,32 +194,12 @@ def _parse_json(text: str, path: Path) -> Any:
         raise InputError(f"JSON in {path}", str(error), _RESTORE) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping with text keys.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    text = read_text(path)
-    try:
-        values = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    if not isinstance(values, dict):
-        raise InputError(f"a YAML mapping in {path}", type(values).__name__, _RESTORE)
-    return values
-
-
-def checked(values: dict[str, Any], shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`values` of `path`, once they have the shape that the run wrote.
-
-    Raises:
-        InputError: they do not.
-    """
-    wrong = mismatch(values, shape)
+def checked(values: Any, shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`values` of `path`, which must be a mapping of the shape that the run wrote."""
+    wrong = shapes.mismatch(values, shape)
     if wrong is not None:
         raise _damaged(path, wrong)
-    return values
+    return cast(dict[str, Any], values)
 
 
 def _damaged(path: Path, found: str) -> InputError:

@@ -1,9 +1,4 @@
-"""What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of.
-
-Leaves out: writing the file (`writing.py`).
-"""
-
-from __future__ import annotations
+"""What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -28,8 +23,7 @@ def configuration(
         given: Arguments of the recipe; those that are None are left out.
         args: The `Seq2SeqPPOConfig`.
         made_of: For the reader; the command skips it. What is empty is left out.
-        always: Fields of `args` that are written even at their default: those that any preset sets, since the file is
-            read on top of a preset.
+        always: Fields of `args` that are written even at their default, since the file is read on top of a preset.
     """
     values = {key: value for key, value in given.items() if value is not None} | chosen_fields(args, always)
     facts = {**made_of, "versions": versions(), "commit": commit()}
@@ -38,15 +32,13 @@ def configuration(
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
     """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
-    fresh = _fresh(args)
-    fields = {}
+    fresh, fields = _fresh(args), {}
     for field in dataclasses.fields(args):
-        if not field.init or field.name.startswith("_") or field.name in _LEFT_OUT:
-            continue
-        value = getattr(args, field.name)
-        default = field.default if field.name == "use_cpu" else getattr(fresh, field.name)
-        if field.name in always or value != default:
-            fields[field.name] = _plain(value)
+        name, value = field.name, getattr(args, field.name)
+        default = field.default if name == "use_cpu" else getattr(fresh, name)
+        is_setting = field.init and not name.startswith("_") and name not in _LEFT_OUT
+        if is_setting and (name in always or value != default):
+            fields[name] = _plain(value)
     return fields
 
 

@@ -1,9 +1,4 @@
-"""A run's reward as its record and its card describe it: the components, and how they become one number.
-
-Leaves out the maths (`rewards/combining/`).
-"""
-
-from __future__ import annotations
+"""A run's reward as its record and its card describe it: the components, and how they become one number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +17,8 @@ def describe_reward(reward: Any) -> list[dict[str, Any]]:
 
 def reward_record(reward: Any) -> dict[str, Any]:
     """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
-    return {
-        "rewards": [public_part(part) for part in describe_reward(reward)],
-        "aggregation": aggregation_of(reward),
-    }
+    rewards = [public_part(part) for part in describe_reward(reward)]
+    return {"rewards": rewards, "aggregation": aggregation_of(reward)}
 
 
 def aggregation_of(reward: Any) -> str | None:
@@ -35,16 +28,7 @@ def aggregation_of(reward: Any) -> str | None:
 
 
 def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
-    """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`.
-
-    Args:
-        described: Each with `name`, as it is to be shown, and `weight`.
-        aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean".
-        times: The sign of multiplication.
-
-    Raises:
-        ValueError: another aggregation.
-    """
+    """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`."""
     terms = [f"{part['weight']:g} {times} {part['name']}" for part in described]
     if aggregation == WEIGHTED_SUM:
         return " + ".join(terms)

@@ -1,11 +1,8 @@
 """What the files of a run hold, as far as anyone reads it: the kinds of values under each key.
 
 A shape is a tuple of types; a list of one shape for any number of items, or of one shape per item; or a mapping of
-keys to shapes, where "*" stands for all further keys, and a key that ends in "?" may be missing. Leaves out: reading
-(`read.py`).
+keys to shapes, where "*" stands for all further keys, and a key that ends in "?" may be missing.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from types import NoneType
@@ -14,23 +11,15 @@ from typing import Any
 _NUMBER: Any = (int, float)
 _SCORE: Any = (int, float, NoneType)  # None where nothing was scored
 _TEXT: Any = (str, NoneType)
-_SCORES = {"reward": _SCORE, "*": _SCORE}
+_SIDES = ("before", "after", "before_greedy", "after_greedy", "sources", "best_of_16")
 _GAIN = {"mean": _SCORE, "ci95": [_SCORE, _SCORE]}
 
 METRICS_SHAPE: Mapping[str, Any] = {
-    "before": _SCORES,
-    "after": _SCORES,
-    "before_greedy": _SCORES,
-    "after_greedy": _SCORES,
-    "sources": _SCORES,
-    "best_of_16": _SCORES,
+    **{side: {"reward": _SCORE, "*": _SCORE} for side in _SIDES},
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": _SCORE, "after": _SCORE}},
-    "kl": _SCORE,
-    "episodes": (int,),
-    "seconds": _NUMBER,
-    "seed": (int,),
+    **{"kl": _SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
     **{f"{name}?": _TEXT for name in ("preset", "model", "reward", "dataset", "eval_dataset", "prompt_prefix")},
@@ -59,11 +48,8 @@ RUN_STATE_SHAPE: Mapping[str, Any] = {
 }
 ROW_SHAPE: Mapping[str, Any] = {
     "prompt?": _TEXT,
-    "source": (str,),
-    "before": (str,),
-    "after": (str,),
-    "before_reward": _SCORE,
-    "after_reward": _SCORE,
+    **dict.fromkeys(("source", "before", "after"), (str,)),
+    **dict.fromkeys(("before_reward", "after_reward"), _SCORE),
 }
 LOGGED_NUMBER = _NUMBER
 LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
@@ -72,22 +58,23 @@ LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "
 
 def mismatch(values: Any, shape: Any, place: str = "it") -> str | None:
     """What in `values` has another shape, in words; None if nothing has."""
+    parts: list[tuple[Any, Any, str]] = []
     if isinstance(shape, tuple):
-        fits = isinstance(values, shape) and (bool in shape or not isinstance(values, bool))
-        return None if fits else f"{place} is {values!r}"[:200]
-    if isinstance(shape, list):
-        if not isinstance(values, list) or (len(shape) > 1 and len(values) != len(shape)):
-            return f"{place} is {values!r}"[:200]
-        kinds = shape * len(values) if len(shape) == 1 else shape
-        places = [f"{place}[{index}]" for index in range(len(values))]
-        parts = list(zip(values, kinds, places, strict=True))
+        fits = isinstance(values, shape) and not isinstance(values, bool)
+    elif isinstance(shape, list):
+        fits = isinstance(values, list) and len(shape) in (1, len(values))
+        if fits:
+            kinds = shape * len(values) if len(shape) == 1 else shape
+            parts = [(value, kinds[index], f"{place}[{index}]") for index, value in enumerate(values)]
     else:
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-            return f"{place} is {values!r}"[:200]
-        missing = [key for key in shape if not key.endswith(("?", "*")) and key not in values]
-        if missing:
-            return f"{place} lacks {', '.join(missing)}"
-        known = {key.removesuffix("?"): kind for key, kind in shape.items()}
-        parts = [(value, known.get(key, known.get("*")), key) for key, value in values.items()]
+        fits = isinstance(values, dict) and all(isinstance(key, str) for key in values)
+        if fits:
+            missing = [key for key in shape if not key.endswith(("?", "*")) and key not in values]
+            if missing:
+                return f"{place} lacks {', '.join(missing)}"
+            known = {key.removesuffix("?"): kind for key, kind in shape.items()}
+            parts = [(value, known.get(key, known.get("*")), key) for key, value in values.items()]
+    if not fits:
+        return f"{place} is {values!r}"[:200]
     wrong = (mismatch(value, kind, where) for value, kind, where in parts if kind is not None)
     return next((words for words in wrong if words is not None), None)

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.atomic import replacing
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rows import Row, read_rows
-from trl_rewards_plugin.runs.writing import replacing
 
 
 class ScoreOutput:

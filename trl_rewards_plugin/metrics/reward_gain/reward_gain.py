@@ -11,8 +11,8 @@ import evaluate
 from trl_rewards_plugin.metrics import paired_gain
 
 _DESCRIPTION = """\
-Reward gain: the mean of (score after - score before) over prompts that were scored both times, with its 95 %
-interval over prompts (studentised bootstrap or Student's t, whichever is wider at each end) and the share of prompts
+Reward gain: the mean of (score after - score before) over prompts that were scored both times, with its 95%
+CI over prompts (studentised bootstrap or Student's t, whichever is wider at each end) and the share of prompts
 that improved. It recomputes the claim of a
 before/after report from the scores themselves.
 """
@@ -36,7 +36,7 @@ Args:
 
 Returns:
     reward_gain (float): mean of after - before; None of no pairs.
-    ci95 (list of two floats): 95 % interval of the mean; [None, None] of fewer than 5 pairs, or of gains all alike.
+    ci95 (list of two floats): 95% CI of the mean; [None, None] of fewer than 5 pairs, or of gains all alike.
     share_improved (float): share of pairs with after > before; None of no pairs.
     n (int): pairs that were scored both times.
 

@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import reward_name
 from trl_rewards_plugin.runs.layout import RUN_STATE, VALUE_HEAD
 from trl_rewards_plugin.runs.read import checked, read_json
 from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
-from trl_rewards_plugin.runs.writing import write_text
 
 POLICY_PREFIX = "policy."
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.combining.combination import Combination
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
@@ -128,7 +129,7 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
-    path.write_text(f"# Read by MultiClassifierReward.from_preset.\n{text}", encoding="utf-8")
+    write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
 
 
 def _checked_entry(entry: Any, where: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.charts.axis import nice_ticks, padded_range, tick_labels
+from trl_rewards_plugin.charts.svg import nice_ticks, padded_range, tick_labels
 
 
 @pytest.mark.parametrize(
