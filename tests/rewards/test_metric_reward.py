@@ -148,5 +148,5 @@ def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path):
 
 def test_a_missing_metric_stops_with_its_name(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RuntimeError, match=r"'x' raised FileNotFoundError"):
-        MultiClassifierReward([MetricReward(tmp_path / "empty", "x")])(["a"])
+    with pytest.raises(InputError, match=r"empty[\s\S]*folder of the module"):
+        MetricReward(tmp_path / "empty", "x")

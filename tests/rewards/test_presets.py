@@ -23,7 +23,7 @@ from trl_rewards_plugin.rewards import (
     SimilarityReward,
     presets,
 )
-from trl_rewards_plugin.rewards.inference import shared_classifier
+from trl_rewards_plugin.rewards.inference import loading
 
 
 def reward_file(folder, content):
@@ -66,7 +66,7 @@ def hub(monkeypatch):
         def from_pretrained(name, **options):
             return AutoConfig.from_pretrained(judge(name.replace("/", "-"), LABELS[name]))
 
-    monkeypatch.setattr(shared_classifier, "AutoConfig", Hub)
+    monkeypatch.setattr(loading, "AutoConfig", Hub)
     yield
     for name in presets.PRESETS:
         vars(presets).pop(name, None)
@@ -91,7 +91,7 @@ def test_a_label_that_the_model_does_not_have_stops_with_the_list(hub, tmp_path)
 def test_importing_the_presets_builds_none(monkeypatch):
     # The import must need neither the assets nor the Hub: both would raise here.
     monkeypatch.setattr(assets, "ROOT", None)
-    monkeypatch.setattr(shared_classifier, "AutoConfig", None)
+    monkeypatch.setattr(loading, "AutoConfig", None)
     spec = importlib.util.find_spec(presets.__name__)
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)

@@ -2,7 +2,7 @@ from transformers.integrations import deepspeed
 
 from tests.rewards.judges import TEXTS, judge
 from trl_rewards_plugin.rewards import ClassifierReward
-from trl_rewards_plugin.rewards.inference.loading import load_classifier
+from trl_rewards_plugin.rewards.inference.loading import Source, load_classifier
 
 
 class Zero3:
@@ -25,5 +25,5 @@ def test_a_judge_is_loaded_whole_beside_a_trainer_under_zero3():
 
 
 def test_no_deepspeed_config_is_made_where_there_was_none():
-    load_classifier(str(judge()), None, None)
+    load_classifier(Source(str(judge())), None, None)
     assert not deepspeed.is_deepspeed_zero3_enabled()
