@@ -115,7 +115,7 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in _FILE_ENDINGS:
         step = "check the path" if near is None else f"did you mean '{near}'?"
-        raise InputError(expected, f"no file or folder {name}", step)
+        raise InputError(expected, f"{name!r}: no such file or folder", step)
 
 
 def _mistyped_folder(name: str) -> str | None:
