@@ -10,6 +10,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+_FILE_ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -70,11 +71,39 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
         return "ask for access on its page on the Hub, then log in: hf auth login"
     if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes(error)):
         return "make room on the disk, or point HF_HOME to another one"
+    if "trust_remote_code" in str(error):
+        return "if you trust the code that it brings along, pass trust_remote_code=True (true in a reward file)"
     if "RepositoryNotFoundError" in kinds:
         return f"{otherwise}; if it is private, log in: hf auth login"
     if kinds & _UNREACHED:
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
+
+
+def near_path(path: Path) -> Path | None:
+    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near name."""
+    siblings = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+    same = next((one for one in siblings if Path(one).stem == path.stem), None)
+    near = same or nearest(path.name, siblings)
+    return None if near is None else path.parent / near
+
+
+def check_hub_name(name: str, expected: str) -> None:
+    """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
+
+    Raises:
+        InputError: `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies
+            beside a file of the same stem ("news.cvs" beside "news.csv").
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return
+    near = near_path(path)
+    is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
+    mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
+    if is_path or mistyped or path.suffix.lower() in _FILE_ENDINGS:
+        step = "check the path" if near is None else f"did you mean '{near}'?"
+        raise InputError(expected, f"{name!r}: no such file or folder", step)
 
 
 def _mistyped_folder(name: str) -> str | None:

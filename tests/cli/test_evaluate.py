@@ -242,7 +242,7 @@ def test_help_says_every_option(capsys):
         (
             ["--metric-kwargs", '{"neutrality": {"config_name": "/no/such/judge", "label": 1}}'],
             "'/no/such/judge': ",
-            "check the spelling",
+            "check the path",
         ),
         (["--metric-kwargs", "{bad"], "invalid JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
@@ -252,7 +252,7 @@ def test_help_says_every_option(capsys):
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
         (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "mend that line"),
-        (["--compare", "HOLES.jsonl"], "None in row 1", "''"),
+        (["--compare", "HOLES.jsonl"], "None in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),

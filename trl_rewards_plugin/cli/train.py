@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import settings_parser
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rows import missing_option
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -58,7 +59,7 @@ class TrainArguments:
     )
     dataset: str | None = _option(
         None,
-        "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. Unset: the preset's. If set, the preset's "
+        "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the preset's "
         "eval_dataset no longer applies.",
     )
     eval_dataset: str | None = _option(
@@ -68,6 +69,7 @@ class TrainArguments:
     )
     text_column: str | None = _option(None, "Column of the texts. Unset: the preset's.")
     prompt_prefix: str | None = _option(None, "Prepended to every text. Unset: the preset's.")
+    missing: str = missing_option()
     dry_run: bool = _option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = _option(False, "Train a LoRA adapter and freeze the model's own weights.")
     lora_r: int | None = _option(None, "Rank of the LoRA adapter. Unset: 16.")

@@ -4,6 +4,7 @@ Leaves out: settings, which the config checks itself.
 """
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+from transformers.utils import find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError, nearest, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, nearest, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
@@ -64,13 +66,20 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
         raise InputError("an encoder-decoder that reads text and writes text", found, step)
 
 
+def adapter_base(name: str) -> str | None:
+    """The model that a PEFT adapter, a folder or in the Hub's cache, was trained on; None for a whole model."""
+    path = None if Path(name, "config.json").is_file() else find_adapter_config_file(name, local_files_only=True)
+    return None if path is None else str(json.loads(Path(path).read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
 def _read_config(name: str) -> Any:
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    check_hub_name(name, "a folder with a model, or the id of one on the Hub")
+    folder, base = Path(name), adapter_base(name)
+    if folder.is_dir() and base is None and not (folder / "config.json").is_file():
         step = "pass the folder that save_pretrained() wrote, or a Hub id"
         raise InputError("a folder with a model (config.json and weights)", f"{name} without config.json", step)
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(base or name)
     except (OSError, ValueError) as error:
         found = f"{name!r}: {str(error).splitlines()[0]}"
         step = what_to_do(error, f"check the spelling, {EXAMPLES}", name)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, suggestion, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
-from trl_rewards_plugin.rows import FORMATS, read_columns
+from trl_rewards_plugin.rows import FORMATS, read_columns, without_missing
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ def load_run_data(
     *,
     text_column: str = "prompt",
     prompt_prefix: str = "",
+    missing: str = "error",
     seed: int = 0,
 ) -> RunData:
     """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
     `datasets.Dataset` or `DatasetDict`, or a list of texts.
 
     Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
-    a tenth of the rows (at least two), drawn with `seed`.
+    a tenth of the rows (at least two), drawn with `seed`. `missing` says what becomes of rows without a text (null):
+    "error", "skip" or "empty", see `rows.without_missing`.
 
     Raises:
         InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
@@ -78,15 +80,15 @@ def load_run_data(
     splits = _load_splits(dataset, text_column)
     name = _name(dataset)
     train_split = _first_of(("train",), splits)
-    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name)
+    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name, missing)
     own_split = next((split for split in EVAL_SPLITS if split in splits and split != train_split), None)
     if eval_dataset is not None:
         eval_splits, eval_name = _load_splits(eval_dataset, text_column), _name(eval_dataset)
         eval_split = _first_of((*EVAL_SPLITS, "train"), eval_splits)
-        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name)
+        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name, missing)
         words = f"all {len(held_out)} rows of {eval_name}"
     elif own_split is not None:
-        held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}")
+        held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}", missing)
         rows = min(len(held_out), MAX_EVAL_ROWS)
         words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}"
         held_out = held_out.select(range(rows))
@@ -144,6 +146,7 @@ def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
             repr(name),
             "rename or convert the file" if path.exists() else "check the spelling",
         )
+    check_hub_name(name, f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}")
     return _load_from_hub(name)
 
 
@@ -186,28 +189,33 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
         ) from error
 
 
-def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) -> Dataset:
+def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
     if text_column not in rows.column_names:
         columns = ", ".join(rows.column_names) or "no columns"
         step = suggestion(text_column, rows.column_names, "name the column of texts with text_column")
         raise InputError(f"the column {text_column!r} in {name}", columns, step)
-    texts = list(rows[text_column])
-    if not texts:
+    numbered = ({text_column: text, "place": place} for place, text in enumerate(rows[text_column]))
+    kept = list(without_missing(numbered, [text_column], missing, name))
+    if not kept:
         raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
-    bad = next((index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()), None)
-    if bad is not None:
-        raise InputError(
-            f"a text in every row of the column {text_column!r} of {name}",
-            f"{texts[bad]!r} in row {bad}"[:200],
-            "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
-        )
-    if text_column == "prompt" and not prompt_prefix:
+    texts = [row[text_column] for row in kept]
+    for row in kept:
+        text = row[text_column]
+        if not isinstance(text, str) or not (text.strip() or missing == "empty"):
+            raise InputError(
+                f"a text in every row of the column {text_column!r} of {name}",
+                f"{text!r} in row {row['place'] + 1}"[:200],
+                "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
+            )
+    if len(kept) < len(rows):
+        rows = rows.select([row["place"] for row in kept])
+    if text_column == "prompt" and not prompt_prefix and missing != "empty":
         return rows
     # Added before the old one goes: a table without columns would have no rows either.
     added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts])
-    kept = added.remove_columns("prompt") if "prompt" in rows.column_names else added
-    return kept.rename_column("new_prompt", "prompt")
+    others = added.remove_columns("prompt") if "prompt" in rows.column_names else added
+    return others.rename_column("new_prompt", "prompt")
 
 
 def _name(dataset: DatasetLike) -> str:

@@ -69,10 +69,11 @@ class Seq2SeqPPO:
         model: Hub id, folder, "bundled:tiny-t5" or a loaded encoder-decoder.
         reward: A `ClassifierReward`, `MultiClassifierReward`, another callable in TRL's protocol, or the name or
             YAML file of a reward preset.
-        dataset: Hub id, JSONL, JSON, CSV, parquet or text file, `datasets.Dataset` or list of texts.
+        dataset: Hub id, JSONL, JSON, CSV, TSV, parquet or text file, `datasets.Dataset` or list of texts.
         eval_dataset: Held-out prompts, likewise; None: see `recipes.data.load_run_data`.
         args: Settings; None: the defaults, in a folder under `runs/`.
         text_column: Column of the texts, to each of which `prompt_prefix` is prepended.
+        missing: What becomes of rows without a text: "error", "skip" or "empty".
         push_to: Hub repository that the finished run folder is uploaded to.
         overwrite: Overwrite the run in the output folder.
         peft_config: Train this adapter (peft's `LoraConfig` ...) instead of the model's own weights.
@@ -87,6 +88,7 @@ class Seq2SeqPPO:
     args: Seq2SeqPPOConfig = None  # type: ignore[assignment]  # filled in below
     text_column: str = "prompt"
     prompt_prefix: str = ""
+    missing: str = "error"
     push_to: str | None = None
     overwrite: bool = False
     peft_config: Any = None
@@ -200,7 +202,7 @@ class Seq2SeqPPO:
         check_settings(self.args)
         if isinstance(self.model, str | Path):
             check_seq2seq_model(resolve(str(self.model)))
-        texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix}
+        texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix, "missing": self.missing}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
         if len(data.train) < self.args.prompts_per_rollout:
             raise InputError(
@@ -284,6 +286,7 @@ class Seq2SeqPPO:
             "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
             "prompt_prefix": self.prompt_prefix,
+            **({"missing": self.missing} if self.missing != "error" else {}),
             "seed": self.args.seed,
             **lora_settings(self.peft_config),
         }

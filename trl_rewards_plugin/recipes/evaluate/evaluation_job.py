@@ -59,7 +59,7 @@ class EvaluationJob:
         }
         self._check()
         self._read = {
-            side: read_outputs(name, self._column(side))[: settings.rows]
+            side: read_outputs(name, self._column(side), settings.missing)[: settings.rows]
             for side, name in self.names.items()
             if is_outputs_file(name)
         }
@@ -89,13 +89,19 @@ class EvaluationJob:
             value = getattr(settings, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+        files = [name for name in self.names.values() if is_outputs_file(name)]
+        paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
+        if settings.missing == "skip" and paired > 1:
+            step = "mend those rows, or read them as '' with --missing empty"
+            raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
         for model in self.names.values():
-            if not is_outputs_file(model):
+            if model not in files:
                 check_seq2seq_model(resolve(model))
 
     def _load_prompts(self) -> HeldOut | None:
         settings, config = self.settings, self.config
         options = {"text_column": self._default("text_column"), "prompt_prefix": self._default("prompt_prefix") or ""}
+        options["missing"] = settings.missing
         if settings.dataset is not None:
             data = load_run_data(settings.dataset, settings.dataset, **options)
         elif len(self._read) == len(self.names):

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl_rewards_plugin.rows import missing_option
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -17,8 +19,8 @@ class EvaluationSettings:
 
     model: str | None = _option(
         None,
-        "What to evaluate: a model's Hub id or folder, or a file of outputs (.jsonl, .json, .csv, .parquet, or .txt "
-        "with one output a line). Unset: the preset's model.",
+        "What to evaluate: a model's Hub id or folder, or a file of outputs (.jsonl, .json, .csv, .tsv, .parquet, or "
+        ".txt with one output a line). Unset: the preset's model.",
     )
     compare: str | None = _option(
         None,
@@ -32,6 +34,7 @@ class EvaluationSettings:
     )
     text_column: str | None = _option(None, "Column of the prompts. Unset: the run folder's or the preset's.")
     prompt_prefix: str | None = _option(None, "Prepended to every prompt. Unset: the run folder's or the preset's.")
+    missing: str = missing_option()
     reference_column: str | None = _option(
         None, "Column of the references, for metrics such as ROUGE. Unset: the prompts without their prefix."
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns
+from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns, without_missing
 
 
 def is_outputs_file(name: str) -> bool:
@@ -17,8 +17,10 @@ def is_outputs_file(name: str) -> bool:
     return Path(name).suffix.lower() in FORMATS
 
 
-def read_outputs(name: str, column: str) -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file, empty ones too.
+def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
+    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
+
+    Empty outputs are outputs: a model may have nothing to say. For `missing` see `rows.without_missing`.
 
     Raises:
         InputError: no such file or column, no rows, or a row that holds no text.
@@ -28,13 +30,14 @@ def read_outputs(name: str, column: str) -> list[str]:
     if columns and column not in columns:
         step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
         raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    texts = columns.get(column)
+    rows = without_missing(({column: text} for text in columns.get(column, [])), [column], missing, name)
+    texts = [row[column] for row in rows]
     if not texts:
         raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
     bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
-        step = "turn missing outputs into '', or name another column"
-        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad}"[:200], step)
+        step = "write the outputs as texts, or name another column"
+        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad + 1}"[:200], step)
     return texts
 
 
