@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.ppo.acceleration.choice import static_calls
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
 from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
 from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids

@@ -26,8 +26,8 @@ from transformers.trainer_utils import TrainOutput
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
+from trl_rewards_plugin.ppo.acceleration.static_calls import static_calls
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
