@@ -18,6 +18,7 @@ COMMANDS = {
     "report": ("trl_rewards_plugin.cli.report", "write one or more runs as a page of curves, numbers and outputs"),
     "evaluate": ("trl_rewards_plugin.cli.evaluate", "evaluate outputs with any metrics, and compare two models"),
     "score": ("trl_rewards_plugin.cli.score", "score the texts of a file with a reward"),
+    "serve": ("trl_rewards_plugin.cli.serve", "serve a reward over HTTP, to many trainers at once"),
     "card": ("trl_rewards_plugin.cli.card", "render a run's model card again, and show it"),
     "push": ("trl_rewards_plugin.cli.push", "upload a run's model, or a metric as a Space, to the Hub"),
 }
