@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LengthReward,
         MetricReward,
         MultiClassifierReward,
+        RemoteReward,
         RepetitionReward,
         RewardScores,
         RewardStateCallback,
@@ -36,6 +37,7 @@ __all__ = [
     "MetricReward",
     "ModelCardCallback",
     "MultiClassifierReward",
+    "RemoteReward",
     "RepetitionReward",
     "RewardModelCardData",
     "RewardScores",
@@ -62,8 +64,8 @@ _HOMES = {
     "ppo.trainer": "Seq2SeqPPOTrainer",
     "recipes.best_of_n": "BestOfN best_of_n",
     "recipes.seq2seq_ppo": "RunResult Seq2SeqPPO",
-    "rewards": "ClassifierReward LengthReward MetricReward MultiClassifierReward RepetitionReward RewardScores "
-    "RewardStateCallback SimilarityReward",
+    "rewards": "ClassifierReward LengthReward MetricReward MultiClassifierReward RemoteReward RepetitionReward "
+    "RewardScores RewardStateCallback SimilarityReward",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "write one or more runs as a page of curves, numbers and outputs",
     "evaluate": "evaluate outputs with any metrics, and compare two models",
     "score": "score the texts of a file with a reward",
+    "serve": "serve a reward over HTTP, to many trainers at once",
     "card": "render a run's model card again, and show it",
     "push": "upload a run's model, or a metric as a Space, to the Hub",
 }

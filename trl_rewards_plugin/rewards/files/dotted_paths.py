@@ -9,6 +9,7 @@ READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
     "repetition": "trl_rewards_plugin.rewards.text_rewards.RepetitionReward",
     "similarity": "trl_rewards_plugin.rewards.text_rewards.SimilarityReward",
+    "remote": "trl_rewards_plugin.rewards.remote_reward.RemoteReward",
 }
 """Short name -> dotted path."""
 
