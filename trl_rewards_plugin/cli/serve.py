@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         step = "pip install 'trl_rewards_plugin[serve]'"
         raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
     reward = _reward(settings)
-    quiet.silence_libraries()
+    terminal.silence_libraries()
     token = os.environ.get(settings.token_env) or None
     if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
         print(f"trl-rewards: anyone who reaches {settings.host} may use it; set {settings.token_env}", file=sys.stderr)

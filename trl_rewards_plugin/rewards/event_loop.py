@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 _lock = ForkSafeLock()
 _loop: asyncio.AbstractEventLoop | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import column_references
 

@@ -24,8 +24,8 @@ from trl_rewards_plugin.rewards.combining.running_statistics import Batch, Runni
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.entries import exact_entry
 from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.functions import CallableReward
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import check_unique, total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.normalize import Moments, merged, moments_of
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 Batch = dict[str, Moments]
 """Name -> moments of one batch of scores."""

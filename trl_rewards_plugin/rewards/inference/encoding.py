@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference.batching import Row
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 Encoded = dict[str, list[list[int]]]
 """What a tokenizer gives for N texts (`input_ids`, `attention_mask` ...), each a list of N lists."""

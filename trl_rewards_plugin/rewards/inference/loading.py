@@ -13,7 +13,7 @@ from transformers.integrations import deepspeed
 from transformers.utils import cached_file, find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 # transformers sets torch's default dtype and device while it loads: one model at a time in a process.
 _LOADING = ForkSafeLock()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
