@@ -50,7 +50,8 @@ class _Outcome:
     Attributes:
         batches: What its running statistics are to take in; empty where nothing is to be learnt.
         evaluation: The moments by which an evaluation normalised; empty in training and scoring.
-        weights: Name -> weight of every reward with a schedule, where this is an evaluation.
+        weights: Name -> weight of every reward with a schedule.
+        passing: Name of each reward with a gate -> (N,) bool, which texts pass it.
         inner: Name -> the outcome of each combination within.
     """
 
@@ -58,6 +59,7 @@ class _Outcome:
     batches: list[Batch]
     evaluation: Batch
     weights: dict[str, float]
+    passing: dict[str, Tensor]
     inner: dict[str, "_Outcome"]
 
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
@@ -82,6 +84,8 @@ class _Outcome:
                 log_metric(f"scale/{within}{name}/std", scale)
             for name, weight in self.weights.items():
                 log_metric(f"weight/{within}{name}", weight)
+            for name, passing in self.passing.items():
+                log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
         for name, outcome in self.inner.items():
             outcome.log(columns, f"{within}{name}/")
 
@@ -89,8 +93,8 @@ class _Outcome:
 class MultiClassifierReward(Reward):
     """Several rewards as one number per text, which never travels without its parts.
 
-    Each reward's scores are normalised, clipped and weighed, in this order, and then aggregated; by default they are
-    only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
+    Each reward's scores are normalised, clipped, gated and weighed, in this order, and then aggregated; by default
+    they are only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
@@ -107,7 +111,7 @@ class MultiClassifierReward(Reward):
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
             return. None and NaN are left out of the total, as in TRL.
-        weights: K finite floats, not all 0; 1.0 each if omitted.
+        weights: K finite floats, not all 0, or a dict by name; 1.0 each if omitted.
         name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
             and `<component>_total` for a single one.
         aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
@@ -117,6 +121,10 @@ class MultiClassifierReward(Reward):
         clip: None or (low, high), to which normalised scores are clipped. For every reward, or a dict by name.
         weight_schedule: By name, {progress: factor}: what the weight is multiplied with at global_step / max_steps,
             linear between the points and constant outside, for example {"length": {0.0: 0.0, 0.5: 1.0}}.
+        only_if: By name, {reward: threshold}: this reward's score counts only for texts whose score by each reward
+            named here, as that gave it, is at least the threshold, for example {"neutrality": {"acceptability": 0.0}}.
+            The share of texts that pass is logged as `gate/<name>/passed`.
+        floor: By name, what a text behind the gate gets in place of that score, before the weight; 0 if omitted.
 
     Attributes:
         rewards: The K rewards as they were given.
@@ -131,13 +139,15 @@ class MultiClassifierReward(Reward):
     def __init__(
         self,
         rewards: Sequence[ClassifierReward | Callable[..., Any]],
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
         *,
         name: str | None = None,
         aggregation: str = "weighted_sum",
         normalization: str | Mapping[str, Any] | None = None,
         clip: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
         weight_schedule: Mapping[str, Mapping[float, float]] | None = None,
+        only_if: Mapping[str, Mapping[str, float]] | None = None,
+        floor: Mapping[str, float] | None = None,
     ):
         if not isinstance(rewards, list | tuple) or not rewards:
             raise InputError("a list of one or more rewards", repr(rewards), "for a single one, pass [reward]")
@@ -145,7 +155,9 @@ class MultiClassifierReward(Reward):
         self._parts = [one if isinstance(one, Reward) else CallableReward(one) for one in rewards]
         names = self.component_names()
         check_unique(names)
-        self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
+        self._combination = Combination.checked(
+            names, weights, aggregation, normalization, clip, weight_schedule, only_if, floor
+        )
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:
             step = "pass another name=, or leave it out"
@@ -236,13 +248,15 @@ class MultiClassifierReward(Reward):
         progress = training_progress(columns.get("trainer_state")) if scheduled else None
         components, inner = self._components(plain, completions, prompts, columns, purpose)
         batches = self._statistics.batches(components) if purpose is _Purpose.TRAINING else []
-        moments, evaluation, weights = self._statistics.after(batches), Batch(), {}
+        moments, evaluation = self._statistics.after(batches), Batch()
         if purpose is _Purpose.EVALUATION:
             moments = evaluation = self._statistics.of_evaluation(components)
-            weights = {name: self.weights[self._component_index(name)] for name in schedule}
+        weights = dict(zip(components, self._combination.weights_at(progress), strict=True))
         raw = torch.stack(list(components.values()), dim=1)
         total = self._combination.total(raw, moments, progress, plain)
-        return _Outcome(RewardScores(total, components), batches, evaluation, weights, inner)
+        scheduled_weights = {name: weights[name] for name in schedule}
+        passing = self._combination.passing(components)
+        return _Outcome(RewardScores(total, components), batches, evaluation, scheduled_weights, passing, inner)
 
     def _components(
         self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], purpose: _Purpose

@@ -1,7 +1,10 @@
 """Gates by hand, and in a combination, a reward file and the log."""
 
+import pytest
 import torch
 
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.combining.gate import gated, passes
 
 NAN = float("nan")
@@ -16,3 +19,75 @@ def test_a_text_passes_where_every_gating_score_reaches_its_threshold():
 def test_behind_the_gate_is_the_floor_and_a_missing_score_stays_missing():
     scores = gated(torch.tensor([3.0, 3.0, NAN, NAN]), torch.tensor([True, False, True, False]), -1.0)
     torch.testing.assert_close(scores, torch.tensor([3.0, -1.0, NAN, NAN]), equal_nan=True)
+
+
+def style(completions, **kwargs):
+    return [2.0 if "!" in text else 1.0 for text in completions]
+
+
+def grammar(completions, **kwargs):
+    return [None if text == "?" else -1.0 if "is are" in text else 1.0 for text in completions]
+
+
+TEXTS = ["it is good!", "it is are good!", "it is good", "?"]
+
+
+def test_a_gated_reward_counts_only_where_the_other_one_reaches_its_threshold():
+    weights = {"style": 0.5, "grammar": 1.0}
+    reward = MultiClassifierReward([grammar, style], weights, only_if={"style": {"grammar": 0.0}})
+    # 1 + 0.5 * 2, -1 + nothing, 1 + 0.5 * 1, and no grammar score is no pass.
+    scores = reward.score(TEXTS)
+    assert scores.total.tolist() == [2.0, -1.0, 1.5, 0.0]
+    assert scores.components["style"].tolist() == [2.0, 2.0, 1.0, 1.0]  # as the reward gave them
+
+
+def test_behind_the_gate_is_the_floor_before_the_weight():
+    gate = {"only_if": {"style": {"grammar": 0.0}}, "floor": {"style": -4.0}}
+    reward = MultiClassifierReward([grammar, style], [1.0, 0.5], **gate)
+    assert reward.score(TEXTS).total.tolist() == [2.0, -3.0, 1.5, -2.0]
+
+
+def test_the_gate_reads_raw_scores_and_the_floor_takes_the_place_of_normalised_ones():
+    reward = MultiClassifierReward(
+        [grammar, style],
+        normalization={"grammar": {"mean": 100.0, "scale": 1.0}, "style": {"mean": 1.0, "scale": 0.5}},
+        only_if={"style": {"grammar": 0.0}},
+        floor={"style": -1.0},
+    )
+    assert reward.score(TEXTS[:3]).total.tolist() == [-99.0 + 2.0, -101.0 - 1.0, -99.0 + 0.0]
+
+
+def test_the_share_that_passes_is_logged():
+    logged = {}
+    reward = MultiClassifierReward([grammar, style], only_if={"style": {"grammar": 0.0}})
+    reward(TEXTS, log_metric=lambda name, value: logged.setdefault(name, value))
+    assert logged["gate/style/passed"] == 0.5
+
+
+def test_a_reward_file_holds_gate_and_floor(tmp_path):
+    parts = [LengthReward(max_length=3), LengthReward(min_length=2, name="long")]
+    reward = MultiClassifierReward(parts, only_if={"long": {"length": 1.0}}, floor={"long": -1.0})
+    reward.save_preset(tmp_path / "reward.yaml")
+    again = MultiClassifierReward.from_preset(tmp_path / "reward.yaml")
+    assert again.describe() == reward.describe()
+    assert again.score(["a b c d e", "a b"]).total.tolist() == reward.score(["a b c d e", "a b"]).total.tolist()
+    assert again.score(["a b"]).total.item() == 2.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"only_if": {"style": {"gramar": 0.0}}}, "did you mean 'grammar'"),
+        ({"only_if": {"style": {"style": 0.0}}}, "only_if of 'style'"),
+        ({"only_if": {"styl": {"grammar": 0.0}}}, "did you mean 'style'"),
+        ({"only_if": {"style": {}}}, "least score"),
+        ({"only_if": {"style": {"grammar": "high"}}}, "least score"),
+        ({"only_if": {"style": {"grammar": 0.0}}, "floor": {"style": float("nan")}}, "finite number"),
+        ({"floor": {"style": 0.0}}, "no gate"),
+        ({"weights": {"grammar": 1.0}}, "a weight for 'style'"),
+        ({"weights": {"grammar": 1.0, "style": 1.0, "tone": 1.0}}, "'tone'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        MultiClassifierReward([grammar, style], **settings)

@@ -1,7 +1,8 @@
 """Combination: how the raw scores of K named rewards become one total per text.
 
-In this order: normalise each reward's scores (normalize.py), clip them, weigh them, aggregate (aggregate.py). The form
-of each setting is in combination_settings.py. Leaves out: where scores come from, and when statistics are learnt.
+In this order: normalise each reward's scores (normalize.py), clip them, put the floor in place of those behind a gate
+(gate.py), weigh them, aggregate (aggregate.py). The form of each setting is in combination_settings.py. Leaves out:
+where scores come from, and when statistics are learnt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,15 @@ from trl_rewards_plugin.rewards.combining.aggregate import geometric_mean, minim
 from trl_rewards_plugin.rewards.combining.combination_settings import (
     ZSCORE,
     by_name,
+    check_gates,
     checked_clip,
+    checked_floor,
+    checked_gate,
     checked_normalization,
     checked_schedule,
     checked_weights,
 )
+from trl_rewards_plugin.rewards.combining.gate import gated, passes
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
@@ -57,6 +62,8 @@ class Combination:
         normalization: Name -> "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised.
         clip: Name -> (low, high).
         weight_schedule: Name -> {progress: factor}, in the order of progress.
+        only_if: Name -> {gating reward: least raw score}.
+        floor: Name -> what a text behind the gate gets in place of its normalised and clipped score; else 0.
     """
 
     names: tuple[str, ...]
@@ -65,16 +72,20 @@ class Combination:
     normalization: dict[str, Any]
     clip: dict[str, tuple[float, float]]
     weight_schedule: dict[str, dict[float, float]]
+    only_if: dict[str, dict[str, float]]
+    floor: dict[str, float]
 
     @classmethod
     def checked(
         cls,
         names: Sequence[str],
-        weights: Sequence[float] | None,
+        weights: Sequence[float] | Mapping[str, float] | None,
         aggregation: str,
-        normalization: Any,
-        clip: Any,
-        weight_schedule: Any,
+        normalization: Any = None,
+        clip: Any = None,
+        weight_schedule: Any = None,
+        only_if: Any = None,
+        floor: Any = None,
     ) -> "Combination":
         """The settings as the user gave them, in one form.
 
@@ -87,12 +98,15 @@ class Combination:
             raise InputError(f"aggregation one of {known}", repr(aggregation), step)
         made = cls(
             tuple(names),
-            tuple(checked_weights(weights, len(names))),
+            tuple(checked_weights(weights, names)),
             aggregation,
             by_name("normalization", normalization, names, checked_normalization),
             by_name("clip", clip, names, checked_clip),
             by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
+            by_name("only_if", only_if, names, checked_gate, for_all=False),
+            by_name("floor", floor, names, checked_floor, for_all=False),
         )
+        check_gates(made.only_if, made.floor, names)
         if aggregation in ("weighted_mean", "geometric_mean") and min(made.weights) < 0:
             step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
             raise InputError(f"weights of at least 0 for {aggregation}", f"{list(made.weights)}", step)
@@ -100,6 +114,8 @@ class Combination:
             found = "normalization='zscore', which turns them into other numbers"
             step = "leave normalization out, or use another aggregation"
             raise InputError("probabilities for geometric_mean", found, step)
+        if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in made.floor.values()):
+            raise InputError("a floor in [0, 1] for geometric_mean", f"{made.floor}", "leave it out for 0")
         return made
 
     @property
@@ -122,7 +138,11 @@ class Combination:
             InputError: geometric_mean of something that is no probability; reward and text are named.
             RuntimeError: the total of a text is infinite.
         """
+        passing = self.passing(dict(zip(self.names, scores.unbind(dim=1), strict=True)))
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
+        for k, name in enumerate(self.names):
+            if name in passing:
+                columns[k] = gated(columns[k], passing[name], self.floor.get(name, 0.0))
         prepared, weights = torch.stack(columns, dim=1), torch.tensor(self.weights_at(progress))
         total = AGGREGATIONS[self.aggregation](prepared, weights)
         # Finite scores can still overflow in a product or a sum; inf - inf would pass for a missing score.
@@ -137,6 +157,10 @@ class Combination:
                 f"{list(self.weights)}"
             )
         return total
+
+    def passing(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Name of each reward with a gate -> which texts pass it, (N,) bool, by the raw scores (N,) of all rewards."""
+        return {name: passes(raw, thresholds) for name, thresholds in self.only_if.items()}
 
     def weights_at(self, progress: float | None) -> list[float]:
         """The K weights at this point of training; those that were given where `progress` is None.
@@ -180,4 +204,8 @@ class Combination:
             found["clip"] = list(self.clip[name])
         if name in self.weight_schedule:
             found["weight_schedule"] = dict(self.weight_schedule[name])
+        if name in self.only_if:
+            found["only_if"] = dict(self.only_if[name])
+        if name in self.floor:
+            found["floor"] = self.floor[name]
         return found

@@ -13,21 +13,40 @@ from trl_rewards_plugin.errors import InputError, did_you_mean
 ZSCORE = "zscore"
 
 
-def checked_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """`count` finite floats, not all 0; 1.0 each where `weights` is None."""
+def checked_weights(weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str]) -> list[float]:
+    """One finite float for each name, not all 0; 1.0 each where `weights` is None. A dict goes by name."""
     if weights is None:
-        return [1.0] * count
+        return [1.0] * len(names)
+    if isinstance(weights, Mapping):
+        weights = _in_order(weights, names)
     if not isinstance(weights, Sequence):
-        raise InputError("weights as a list of numbers, one for each reward", repr(weights), "for example [1.0, 0.5]")
+        step = "for example [1.0, 0.5], or a dict by name"
+        raise InputError("weights as a list of numbers, one for each reward", repr(weights), step)
     found = list(weights)
-    if len(found) != count:
-        raise InputError(f"{count} weights, one for each reward", f"{len(found)}: {found}", "give one weight a reward")
+    if len(found) != len(names):
+        expected = f"{len(names)} weights, one for each reward"
+        raise InputError(expected, f"{len(found)}: {found}", "give one weight a reward")
     for weight in found:
         if not _is_finite(weight):
             raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")
     if not any(found):
         raise InputError("a weight other than 0, since the total would be 0 for every text", f"{found}", "raise one")
     return [float(weight) for weight in found]
+
+
+def _in_order(weights: Mapping[str, float], names: Sequence[str]) -> list[float]:
+    for name in names:
+        if name not in weights:
+            raise InputError(f"a weight for {name!r}", ", ".join(map(str, weights)), "give every reward its weight")
+    _check_known("weights", weights, names)
+    return [weights[name] for name in names]
+
+
+def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in given:
+        if name not in names:
+            step = f"{did_you_mean(name, names)}give {what} as a dict by reward name"
+            raise InputError(f"{what} for rewards of this combination, {', '.join(names)}", repr(name), step)
 
 
 def by_name(
@@ -48,10 +67,7 @@ def by_name(
         if not for_all:
             raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
         return {name: check(what, given) for name in names}
-    for name in given:
-        if name not in names:
-            step = f"{did_you_mean(name, names)}give {what} as a dict by reward name"
-            raise InputError(f"{what} for rewards of this combination, {', '.join(names)}", repr(name), step)
+    _check_known(what, given, names)
     return {name: check(f"{what} of {name!r}", given[name]) for name in names if given.get(name) is not None}
 
 
@@ -86,6 +102,30 @@ def checked_schedule(what: str, value: Any) -> dict[float, float]:
     expected = f"{what} as {{progress: factor}}, progress from 0 to 1, factors of at least 0"
     step = "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training"
     raise InputError(expected, repr(value), step)
+
+
+def checked_gate(what: str, value: Any) -> dict[str, float]:
+    """{gating reward: threshold} as floats."""
+    if isinstance(value, Mapping) and value and all(map(_is_finite, value.values())):
+        return {str(name): float(least) for name, least in value.items()}
+    step = "for example {'acceptability': 0.0}: where that reward's own score is at least 0"
+    raise InputError(f"{what} as {{reward: least score}}", repr(value), step)
+
+
+def checked_floor(what: str, value: Any) -> float:
+    """A finite float."""
+    if not _is_finite(value):
+        raise InputError(f"{what} as a finite number", repr(value), "leave it out for 0")
+    return float(value)
+
+
+def check_gates(only_if: Mapping[str, Mapping[str, float]], floor: Mapping[str, float], names: Sequence[str]) -> None:
+    """Refuses a gate of an unknown reward or of the reward itself, and a floor without a gate."""
+    for name, gate in only_if.items():
+        _check_known(f"only_if of {name!r}", gate, [other for other in names if other != name])
+    for name in floor:
+        if name not in only_if:
+            raise InputError(f"only_if of {name!r} beside its floor", "no gate", "give only_if, or leave floor out")
 
 
 def _is_number(value: Any) -> bool:

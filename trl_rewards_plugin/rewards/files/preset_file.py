@@ -14,6 +14,7 @@ rewards:
   max_length: 60
   weight: 0.5
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
+  only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
 ```
 
 A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
@@ -38,7 +39,7 @@ from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import load_yaml
 
 FILE_KEYS = ("name", "aggregation", "rewards")
-SETTINGS = ("weight", "normalization", "clip", "weight_schedule")
+SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor")
 """Keys that every entry may have beside its own."""
 ENDINGS = (".yaml", ".yml")
 
@@ -71,7 +72,9 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
     # Once before the models are looked up, under names that the reader of the file can find.
     places = [f"rewards[{place}]" for place in range(len(entries))]
-    Combination.checked(places, weights, aggregation, **by_name(places))
+    # Gates name rewards, whose names are known only later.
+    own = {key: value for key, value in by_name(places).items() if key not in ("only_if", "floor")}
+    Combination.checked(places, weights, aggregation, **own)
     for place, entry in zip(places, entries, strict=True):
         if imports_code(entry):
             _check_arguments(entry, f"{preset}, {place}")
