@@ -50,7 +50,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     # Defaults of transformers' Trainer that differ, with the reason in the help.
     learning_rate: float = setting(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
     adam_epsilon: float = setting(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
-    logging_steps: float = setting(1, "Log every so many rollouts; 1, because the reward of every rollout matters.")
+    logging_steps: float = setting(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
     bf16: bool | None = setting(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
     dataloader_pin_memory: bool = setting(
         False, "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."
@@ -115,7 +115,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     )
     num_layers_unfrozen: CountZeroOrNone = setting(
         None,
-        "Train only the last so many layers of the decoder, what lies above them, and the value head; "
+        "Train only the last N layers of the decoder, what lies above them, and the value head; "
         "implies freeze_encoder. Unset: all layers.",
     )
     adaptive_kl: bool = setting(False, "Adapt the KL coefficient towards `kl_target`.")
@@ -127,7 +127,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "is above this; the mini-batch that showed it is discarded.",
     )
     reward_weights: Weights = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
-    min_new_tokens: CountOrZero = setting(0, "EOS is not allowed before so many tokens.")
+    min_new_tokens: CountOrZero = setting(0, "EOS is not allowed before this many tokens.")
     max_prompt_length: Count = setting(512, "Longer prompts are cut on the right; their share is logged.")
     suppress_tokens: list[int] | None = setting(None, "Token ids that are never sampled.")
     top_k: int | None = setting(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")

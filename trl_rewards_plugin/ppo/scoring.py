@@ -84,6 +84,7 @@ def score_completions(
     unscored = stacked.isnan().all(dim=1)
     if unscored.any():
         raise RewardError(f"no reward gave a score{place(int(unscored.nonzero()[0]))}: all returned None or NaN")
+    # `reward_weights`; the weights inside of a combined reward are its own matter (rewards/combining/).
     total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
     return Scored(total, metrics, {**table, **logged})
 

@@ -252,7 +252,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         Args:
             prompts: B prompts; states are the policy's, used where the reference has the same encoder.
             response_ids: (B, T).
-            copies: so many rows side by side have one prompt, which is then encoded once.
+            copies: this many rows side by side have one prompt, which is then encoded once.
         """
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:

@@ -53,7 +53,8 @@ def compute_token_rewards(
 ) -> tuple[Tensor, Tensor]:
     """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
 
-    A reward is the KL penalty, unless `use_kl_loss` puts that into the loss, and at the last token the score.
+    A token's reward is -kl_coef * KL (0 with `use_kl_loss`, which puts it into the loss); the last one's also has the
+    score of the response.
     """
     mask = rollout.response_mask
     kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
@@ -93,32 +94,33 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
         kl_coef: weight of the KL penalty in the loss, where `use_kl_loss` puts it there.
 
     Returns:
-        Means over mini-batches of the losses and diagnostics, under TRL's names; of the first mini-batch alone
-        `val/ratio_first` and `val/sampling_gap`, the mean distance in nats of a token's log-probability now from the
-        sampler's.
+        Means over mini-batches of the losses and diagnostics, under TRL's names. `val/ratio_first` and
+        `val/sampling_gap` are of the first mini-batch only; the gap is the mean |current - sampler's log-probability|
+        of a token, in nats.
     """
     args, framework = context.args, context.framework
     penalty = torch.full((), kl_coef, device=batch.scores.device)
     take_step = GraphedStep(context.calls, framework)
-    # Where bad numbers do not reach the weights anyway, a GPU is waited for once an update.
-    reads_at_end = take_step.skips_broken and args.early_stop_kl is None
-    numbers: list[Tensor] = []
+    names: tuple[str, ...] = ()
+    found: Tensor | None = None
+    unread: list[Tensor] = []
     history: list[dict[str, float]] = []
     stopped = False
     for rows in _mini_batches(len(batch), args):
-        if numbers:
-            take_step(numbers[-1])
+        if found is not None:
+            take_step(found)
         names, found = _accumulate_mini_batch(model, batch, rows, penalty, context)
-        numbers.append(found)
-        if reads_at_end:
+        unread.append(found)
+        # Where the next step would skip bad numbers by itself, a GPU is waited for once an update.
+        if take_step.skips_broken() and args.early_stop_kl is None:
             continue
-        history.append(_read(model, names, found.tolist()))
+        history += _read(model, names, unread)
+        unread = []
         stopped = args.early_stop_kl is not None and history[-1]["policy/approxkl_avg"] > args.early_stop_kl
         if stopped:
             model.zero_grad()  # to None, so that the Trainer's own step changes nothing
             break
-    if reads_at_end:
-        history = [_read(model, names, row) for row in torch.stack(numbers).tolist()]
+    history += _read(model, names, unread)
     means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
     ratios = torch.tensor([stats["val/ratio"] for stats in history])
     means["val/ratio_var"] = ratios.var(correction=0).item()
@@ -169,16 +171,18 @@ def _accumulate_mini_batch(
     return tuple(sums), torch.cat([totals, gradient_norm(model, framework.reduce).to(totals).view(1)])
 
 
-def _read(model: nn.Module, names: tuple[str, ...], numbers: list[float]) -> dict[str, float]:
-    """The statistics of a mini-batch by name; refused where one, or the gradient's norm, is not finite."""
-    *means, norm = numbers
-    stats = dict(zip(names, means, strict=True))
-    if not all(math.isfinite(value) for value in stats.values()):
-        raise FloatingPointError(
-            f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
-        )
-    check_gradients(model, norm)
-    return stats
+def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> list[dict[str, float]]:
+    """The statistics of each mini-batch by name; refused where one, or a gradient's norm, is not finite."""
+    read = []
+    for *means, norm in torch.stack(unread).tolist() if unread else ():
+        stats = dict(zip(names, means, strict=True))
+        if not all(math.isfinite(value) for value in stats.values()):
+            raise FloatingPointError(
+                f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
+            )
+        check_gradients(model, norm)
+        read.append(stats)
+    return read
 
 
 def accumulate_micro_batch(

@@ -1,6 +1,7 @@
-"""Before and after: decode the held-out prompts, score the texts, and turn both into `metrics.json`.
+"""Before and after: decode the held-out prompts, score the texts, and make the contents of `metrics.json` of both.
 
-Leaves out: training, printing and files. Decoding is passed in as a function, so that tests can bring their own texts.
+Decoding is passed in as a function, so that tests can bring their own texts. Leaves out: training, printing, and
+files, which the recipe writes (seq2seq_ppo.py).
 """
 
 from __future__ import annotations

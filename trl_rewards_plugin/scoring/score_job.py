@@ -248,7 +248,7 @@ def _reward(settings: ScoreSettings) -> Any:
             part.place(settings.device)
     if TOTAL in reward.component_names():
         step = "give that component another name in the reward file"
-        raise InputError(f"components of other names than {TOTAL!r}, the column of their sum", repr(TOTAL), step)
+        raise InputError(f"no component named {TOTAL!r}: that column holds the combined score", repr(TOTAL), step)
     return reward
 
 

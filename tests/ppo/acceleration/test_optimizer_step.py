@@ -71,6 +71,21 @@ def test_numbers_that_are_not_finite_move_neither_weights_nor_the_optimizers_sta
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, model.parameters(), strict=True))
 
 
+def test_only_a_step_by_a_graph_skips_bad_numbers():
+    model, _, _, take_step, calls = ready(PretendGraphs())
+    skips = []
+
+    def observed(numbers):
+        skips.append(take_step.skips_broken())
+        take_step(numbers)
+
+    for step in range(2):
+        learn(model, observed, step)
+    calls.give_up("the optimizer's step", "for the test")
+    learn(model, observed, 2)
+    assert skips == [False, True, False]  # the first makes the optimizer's state, as it always did
+
+
 def test_a_state_that_was_loaded_is_what_the_next_step_moves_on():
     whole = train(None, steps=4)
     model, optimizer, schedule, take_step, _ = ready(PretendGraphs())

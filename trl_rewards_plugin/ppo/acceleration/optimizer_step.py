@@ -31,10 +31,13 @@ class GraphedStep:
         if calls.by_graph(_NAME) and not _is_plain(self._optimizer):
             calls.give_up(_NAME, "It is not torch's fused AdamW as it is (optim='adamw_torch_fused').")
 
-    @property
     def skips_broken(self) -> bool:
-        """Whether a step on numbers that are not finite changes nothing."""
-        return self._calls.by_graph(_NAME)
+        """Whether the next step changes nothing where its numbers are not finite."""
+        return self._calls.by_graph(_NAME) and all(self._optimizer.state.get(weight) for weight in self._learning())
+
+    def _learning(self) -> list[nn.Parameter]:
+        groups = self._optimizer.param_groups
+        return [weight for group in groups for weight in group["params"] if weight.grad is not None]
 
     def __call__(self, numbers: Tensor) -> None:
         """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
@@ -47,7 +50,7 @@ class GraphedStep:
             for group in self._optimizer.param_groups
         ]
         state = self._optimizer.state
-        if not self.skips_broken or any(not state.get(weight) for _, weights in groups for weight in weights):
+        if not self.skips_broken():
             self._framework.step()  # the first makes the state
             return
         model, norm = self._framework.model, self._framework.max_grad_norm

@@ -47,7 +47,7 @@ class Work(ABC):
 
     @abstractmethod
     def moving(self) -> list[Tensor]:
-        """The buffers that a run moves on from what they were; all others it writes anew."""
+        """The buffers that a run updates from their previous values; all others it overwrites."""
 
     @abstractmethod
     def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
@@ -74,8 +74,8 @@ class StaticCalls:
         maker: makes the graphs; None runs everything eagerly.
         tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
             another order may do, which is far less than what a wrong graph does.
-        most: so many graphs are kept; the least recently used one gives way.
-        fixed: tensors come in few shapes even without graphs, for which a GPU's kernels plan anew.
+        most: how many graphs are kept; the least recently used one gives way.
+        fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
 
     Attributes:
         widths: what prompts and responses are to be padded to.
@@ -154,7 +154,7 @@ class StaticCalls:
         """What was made before for this name, this model as it is, and what is known; else `make()`.
 
         Args:
-            most: so many of this name are kept, where each holds much memory.
+            most: how many of this name are kept, where each holds much memory.
         """
         key, places = (name, known, id(model), _modes(model)), _places(model)
         if key in self._kept and self._kept[key][0] != places:

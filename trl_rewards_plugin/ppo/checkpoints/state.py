@@ -1,6 +1,8 @@
-"""What a checkpoint holds besides the policy and the Trainer's state: the critic, the run's counters, rewards' states.
+"""The parts of a checkpoint that are this package's own: the critic, the run's counters, the rewards' states.
 
-Leaves out: saving the policy, which `save_pretrained` does, and how a folder is published (runs/checkpoints.py).
+A checkpoint holds the policy or its adapter, the tokenizer, the critic (`value_head.safetensors`), the Trainer's
+optimizer, scheduler, random states and `trainer_state.json`, and `ppo_state.json`: `RunState`, with the checksum of
+every other file. Leaves out: saving the policy, and how a folder is published (runs/checkpoints.py).
 """
 
 import copy
@@ -182,7 +184,7 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
 
 @contextmanager
 def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) -> Iterator[None]:
-    """Within it rewards score an evaluation, on the scale of the first one; afterwards they are as they were before.
+    """Within it rewards score with the state of the first evaluation; on exit they get that of training back.
 
     A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. Any other
     with a state (`state_dict`, `load_state_dict`) begins each evaluation with the state that it had at the first one,

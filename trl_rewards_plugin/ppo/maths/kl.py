@@ -1,6 +1,6 @@
 """Divergence from the reference policy: estimators for a token, and the adaptive coefficient. Pure functions.
 
-Leaves out: where the penalty goes (advantages.py puts it into the token rewards).
+Leaves out: where the penalty goes: into the token rewards (advantages.py), or into the loss (ppo/update.py).
 """
 
 from typing import Literal

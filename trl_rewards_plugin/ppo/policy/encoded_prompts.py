@@ -38,7 +38,7 @@ class EncodedPrompts:
         return self._each(lambda tensor: tensor[rows])
 
     def padded(self, width: int, pad_id: int) -> "EncodedPrompts":
-        """The same prompts with so many columns, before the encoder has run."""
+        """The same prompts with that many columns, before the encoder has run."""
         more = (0, width - self.ids.shape[1])
         return EncodedPrompts(pad(self.ids, more, value=pad_id), pad(self.mask, more, value=False))
 

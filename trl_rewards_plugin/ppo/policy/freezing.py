@@ -12,7 +12,7 @@ from trl_rewards_plugin.errors import InputError
 
 
 def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | None) -> None:
-    """Freezes the encoder, or all but the last so many decoder layers (see `keep_top_layers`), or nothing.
+    """Freezes the encoder, or all but the last N decoder layers (see `keep_top_layers`), or nothing.
 
     With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
     tied to them.

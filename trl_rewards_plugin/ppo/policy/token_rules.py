@@ -27,7 +27,7 @@ class TokenRules:
         start_id: what the decoder sees before the first response token (T5: its pad; BART: its EOS).
         eos_ids: every id that ends a response.
         pad_id: fills up a response after its end; never an action.
-        min_new_tokens: EOS is not allowed before so many other tokens.
+        min_new_tokens: EOS is not allowed before this many other tokens.
         suppressed: further ids that are never allowed.
         temperature: logits are divided by it.
         forced_ids: what the decoder sees after `start_id`, still before the first response token.
