@@ -90,12 +90,7 @@ def score_completions(
 
 
 def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:
-    """Scores (B,) of responses, less `penalty` where one has no EOS.
-
-    Args:
-        ended: (B,) bool, True where the response has its EOS.
-        penalty: `missing_eos_penalty`; None for none.
-    """
+    """Scores (B,) of responses, less `missing_eos_penalty` where one has no EOS: `ended` (B,) bool is False there."""
     return scores if penalty is None else torch.where(ended.to(scores.device), scores, scores - penalty)
 
 

@@ -29,7 +29,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.acceleration.static_calls import static_calls
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
-from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
+from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
 from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
@@ -125,7 +125,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self.add_callback(TrainingCurvesCallback())
         self.add_callback(ModelCardCallback(self))
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
-        self._evaluation_states: dict[str, Any] = {}
+        self._evaluation_states = {}
         self._start_run()
 
     def _start_run(self) -> None:
@@ -359,15 +359,3 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self.run_log.completions.log_evaluation(table, self.state.global_step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    # ---- Checkpoints; see `RestartableTrainer` ----
-
-    def _run_state(self) -> RunState:
-        kept = [self._evaluation_states]
-        counters = self.run_log.state()
-        return RunState(self.kl_coef, seconds=self.train_seconds, rewards=[], evaluation_rewards=kept, **counters)
-
-    def _set_run_state(self, state: RunState) -> None:
-        self.kl_coef = state.kl_coef
-        self._evaluation_states = state.evaluation_rewards[0] if state.evaluation_rewards else {}
-        self.run_log.restore(state)

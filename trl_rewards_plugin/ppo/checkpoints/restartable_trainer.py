@@ -20,9 +20,10 @@ from transformers.trainer_utils import TrainOutput
 from trl_rewards_plugin.cards.callback import create_model_card
 from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints import state as saved
-from trl_rewards_plugin.ppo.checkpoints.state import RunState, reward_states
+from trl_rewards_plugin.ppo.checkpoints.state import RunState
 from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
 from trl_rewards_plugin.ppo.distributed import check_sharding
+from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.runs import checkpoints as folders
@@ -38,6 +39,9 @@ class RestartableTrainer(Trainer):
     processing_class: PreTrainedTokenizerBase
     rules: TokenRules
     reward_funcs: list[Callable[..., Any]]
+    run_log: RunLog
+    kl_coef: float
+    _evaluation_states: dict[str, Any]  # in which rewards are evaluated; see `frozen_rewards`
     _checkpointing = False
     _resumed_from: Path | None = None
     _seconds_before = 0.0  # of training, up to the checkpoint that this run resumes
@@ -52,12 +56,6 @@ class RestartableTrainer(Trainer):
     @property
     def _wrapped(self) -> PolicyWithValueHead:
         return cast(PolicyWithValueHead, self.accelerator.unwrap_model(self.model))
-
-    def _run_state(self) -> RunState:
-        raise NotImplementedError  # the counters, with this process's metrics and states alone, and without rewards
-
-    def _set_run_state(self, state: RunState) -> None:
-        raise NotImplementedError  # likewise
 
     @property
     def train_seconds(self) -> float:
@@ -79,33 +77,28 @@ class RestartableTrainer(Trainer):
             InputError: the folder given is damaged, none is intact, or another process trains in `output_dir`.
         """
         check_sharding(self.accelerator)
-        output_dir = Path(cast(str, self.args.output_dir))
-        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
-            return self._train_as_only_writer(output_dir, resume_from_checkpoint, *args, **kwargs)
-
-    def _train_as_only_writer(
-        self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
         if self._made_optimizer:  # of an earlier run, whose state the next one must not begin with
             self.optimizer = self.lr_scheduler = cast(Any, None)
         self._seconds_before = 0.0
-        if self.args.should_save:
-            folders.remove_unfinished(output_dir)
-        folder = folders.find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
-        if folder is not None:
-            self._resume_run_state(folder)
-            if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
-                best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
-                folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
-        elif self.args.should_save and (found := folders.checkpoints(output_dir)):
-            _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
-        self._resumed_from = folder
-        reward_states(self.reward_funcs)  # refused now rather than at the first save
-        self._began = time.perf_counter()
-        try:
-            return super().train(None if folder is None else str(folder), *args, **kwargs)
-        finally:
-            self._seconds_before, self._began = self.train_seconds, None
+        output_dir = Path(cast(str, self.args.output_dir))
+        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
+            if self.args.should_save:
+                folders.remove_unfinished(output_dir)
+            folder = folders.find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
+            if folder is not None:
+                self._resume_run_state(folder)
+                if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
+                    best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
+                    folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
+            elif self.args.should_save and (found := folders.checkpoints(output_dir)):
+                _logger.warning("%s holds %s of an earlier run, and this starts afresh", output_dir, found[-1].name)
+            self._resumed_from = folder
+            saved.reward_states(self.reward_funcs)  # refused now rather than at the first save
+            self._began = time.perf_counter()
+            try:
+                return super().train(None if folder is None else str(folder), *args, **kwargs)
+            finally:
+                self._seconds_before, self._began = self.train_seconds, None
 
     def _resume_run_state(self, folder: Path) -> None:
         state = saved.load_run_state(folder)
@@ -115,9 +108,9 @@ class RestartableTrainer(Trainer):
             _logger.warning(message, folder, len(state.rewards), processes)
         own = process % len(state.rewards)
         saved.restore_rewards(self.reward_funcs, state.rewards[own])
-        self._seconds_before = state.seconds
-        kept = None if state.evaluation_rewards is None else [state.evaluation_rewards[own]]
-        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]], evaluation_rewards=kept))
+        self._evaluation_states = state.evaluation_rewards[own] if state.evaluation_rewards else {}
+        self._seconds_before, self.kl_coef = state.seconds, state.kl_coef
+        self.run_log.restore(state, state.metrics[own])
 
     def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
         """The Trainer's, except that a finished run is not trained for another step."""
@@ -164,12 +157,13 @@ class RestartableTrainer(Trainer):
         output_dir = Path(self._get_output_dir(trial))
         name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
-        state = self._run_state()
-        state = dataclasses.replace(
-            state,
-            metrics=gather_object(state.metrics),
-            rewards=gather_object([reward_states(self.reward_funcs)]),
-            evaluation_rewards=gather_object(state.evaluation_rewards),
+        log = self.run_log.state()
+        state = RunState(
+            self.kl_coef,
+            seconds=self.train_seconds,
+            rewards=gather_object([saved.reward_states(self.reward_funcs)]),
+            evaluation_rewards=gather_object([self._evaluation_states]),
+            **{**log, "metrics": gather_object([log["metrics"]])},
         )
         self._checkpointing = True
         try:

@@ -80,11 +80,11 @@ class RunLog:
             "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
-            "metrics": [{name: list(values) for name, values in self._metrics.items()}],
+            "metrics": {name: list(values) for name, values in self._metrics.items()},
         }
 
-    def restore(self, state: RunState) -> None:
-        """Resumes from a checkpoint's state, with this process's metrics alone."""
+    def restore(self, state: RunState, metrics: Mapping[str, list[float]]) -> None:
+        """Resumes from a checkpoint's state, with this process's metrics."""
         self.episodes, self._epoch_scores, self.total_loss = state.episodes, state.epoch_scores, state.total_loss
         self.alarms.times.update(state.alarms)
-        self._metrics.update(state.metrics[0])
+        self._metrics.update(metrics)
