@@ -142,8 +142,8 @@ def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
     if path.exists():
         expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
         raise InputError(expected, repr(name), "rename or convert the file")
-    files = [one.name for one in path.parent.iterdir() if one.is_file()] if path.parent.is_dir() else []
-    if is_path(name) or not _HUB_ID.fullmatch(name) or (path.suffix and nearest(path.name, files)):
+    siblings = [one.name for one in path.parent.iterdir() if one.is_file()] if path.parent.is_dir() else []
+    if is_path(name) or not _HUB_ID.fullmatch(name) or (path.suffix and nearest(path.name, siblings)):
         existing_file(name)  # there is none: the error says what else lies there
     return _load_from_hub(name)
 
