@@ -166,14 +166,11 @@ def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) ->
         "before_greedy": before.greedy,
         "after_greedy": after.greedy,
     }
-    rows = []
-    for index, (prompt, source) in enumerate(zip(held_out.prompts, held_out.sources, strict=True)):
-        row: dict[str, Any] = {"prompt": prompt, "source": source}
-        row |= {side: scored.texts[index] for side, scored in sides.items()}
-        for side, scored in sides.items():
-            row |= {f"{side}_{name}": float(values[index]) for name, values in scored.by_name().items()}
-        rows.append(row)
-    return rows
+    columns: dict[str, list[Any]] = {"prompt": held_out.prompts, "source": held_out.sources}
+    columns |= {side: scored.texts for side, scored in sides.items()}
+    for side, scored in sides.items():
+        columns |= {f"{side}_{name}": values.tolist() for name, values in scored.by_name().items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def build_metrics(

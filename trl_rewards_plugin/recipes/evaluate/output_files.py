@@ -18,11 +18,7 @@ def is_outputs_file(name: str) -> bool:
 
 
 def read_outputs(name: str, column: str) -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file, empty ones too.
-
-    Raises:
-        InputError: no such file or column, no rows, or a row that holds no text.
-    """
+    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file, empty ones too."""
     path = existing_file(bundled_path(name) if is_bundled(name) else name)
     columns = read_columns(path, column)
     if columns and column not in columns:
