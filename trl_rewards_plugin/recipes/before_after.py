@@ -122,7 +122,7 @@ def best_of_samples(
     reward: Any,
     prompts: Sequence[Any],
     n: int,
-    columns: Mapping[str, Sequence[Any]] | None = None,
+    columns: Mapping[str, Sequence[Any]],
 ) -> Scored:
     """The response with the highest total among `n` samples for each of B prompts; the first of equals.
 
@@ -131,7 +131,7 @@ def best_of_samples(
         columns: B values of each further column of the prompts.
     """
     repeated = [prompt for prompt in prompts for _ in range(n)]
-    beside = {name: [value for value in values for _ in range(n)] for name, values in (columns or {}).items()}
+    beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
     many = score_texts(reward, decode(prompts, num_samples=n).texts, repeated, beside)
     best = best_of(many.total, n)
     components = {name: values[best] for name, values in many.components.items()}
