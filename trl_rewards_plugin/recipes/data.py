@@ -67,12 +67,12 @@ def load_run_data(
     missing: str = "error",
     seed: int = 0,
 ) -> RunData:
-    """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
-    `datasets.Dataset` or `DatasetDict`, or a list of texts.
+    """The data of a run, loaded, split and prefixed.
 
-    Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
-    a tenth of the rows (at least two), drawn with `seed`. `missing` says what becomes of rows without a text (null):
-    "error", "skip" or "empty", see `rows.without_missing`.
+    A data set is a Hub id, a JSONL, JSON, CSV, TSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
+    `datasets.Dataset` or `DatasetDict`, or a list of texts. Held out is, in this order: `eval_dataset`, whole; the
+    first 100 rows of a split named `validation` or `test`; a tenth of the rows (at least two), drawn with `seed`.
+    `missing` says what becomes of rows without a text (null): "error", "skip" or "empty", see `rows.without_missing`.
 
     Raises:
         InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
