@@ -1,45 +1,68 @@
-"""Does a second pair of judges, which training never saw, see the gain too?
+"""Do other judges, which training never saw, see the gain too: a teacher, or a second pair of small ones?
 
     python benchmarks/second_judges.py runs/tiny-seed0 [RUN ...] --acceptability FOLDER --sentiment FOLDER
 
-The judges are made by `examples/assets/train_judge.py` with another seed and the other half of the data. Reads each
-run's completions.parquet, scores the sampled outputs before and after, and prints the paired gain of
-1.0 x acceptability + 0.5 x neutrality with its bootstrap interval. Leaves out: training either judges or policies.
+The teachers are made by `examples/assets/train_teacher.py`; on a small encoder, with another seed and half of the
+data, it makes a second pair of small judges. Reads each run's completions.parquet and prints, of the sampled and of
+the greedy outputs, the paired gain with its bootstrap interval: of 1.0 x acceptability + 0.5 x neutrality, of the
+two logits, and of the share of outputs that are called acceptable or neutral; beside them, what the sources' own
+first sentences get. Leaves out: training either judges or policies.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet
+import torch
 
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
 from trl_rewards_plugin.metrics.paired_gain import paired_bootstrap
+from trl_rewards_plugin.recipes.before_after import split_sentences
+
+SIDES = {"sampled": ("before", "after"), "greedy": ("before_greedy", "after_greedy")}
+
+
+def make_judges(acceptability: str, sentiment: str) -> MultiClassifierReward:
+    """Both judges' logits and probabilities, from one forward pass each."""
+    parts = [
+        ClassifierReward(folder, label=label, name=name, score_type=score_type)
+        for folder, label, names in (
+            (acceptability, "acceptable", ("acceptability", "acceptable")),
+            (sentiment, "neutral", ("neutrality", "neutral")),
+        )
+        for name, score_type in zip(names, ("logit", "probability"), strict=True)
+    ]
+    return MultiClassifierReward(parts)
+
+
+def opinions(judges: MultiClassifierReward, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Name -> (N,): the default job's reward, its two logits, and 1 where the label has most of the probability."""
+    scores = judges.score(texts).components
+    reward = scores["acceptability"] + 0.5 * scores["neutrality"]
+    logits = {name: scores[name] for name in ("acceptability", "neutrality")}
+    return {"reward": reward, **logits, **{name: (scores[name] > 0.5).float() for name in ("acceptable", "neutral")}}
 
 
 def main() -> None:
-    """Prints one line a run and component."""
+    """Prints one line a run, way of decoding and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--acceptability", required=True, help="folder of the second acceptability judge")
-    parser.add_argument("--sentiment", required=True, help="folder of the second sentiment judge")
+    parser.add_argument("--acceptability", required=True, help="folder of the other acceptability judge")
+    parser.add_argument("--sentiment", required=True, help="folder of the other sentiment judge")
     arguments = parser.parse_args()
-    reward = MultiClassifierReward(
-        [
-            ClassifierReward(arguments.acceptability, label="acceptable", name="acceptability"),
-            ClassifierReward(arguments.sentiment, label="neutral", name="neutrality"),
-        ],
-        weights=[1.0, 0.5],
-    )
-    print(f"{'run':<28}{'':<15}{'before':>9}{'after':>9}{'gain':>9}  95 % interval")
+    judges = make_judges(arguments.acceptability, arguments.sentiment)
+    print(f"{'run':<18}{'':<9}{'':<15}{'sources':>9}{'before':>9}{'after':>9}{'gain':>9}  95 % interval")
     for run in arguments.runs:
         rows = pyarrow.parquet.read_table(run / "completions.parquet").to_pydict()
-        before, after = reward.score(rows["before"]), reward.score(rows["after"])
-        sides = {"reward": (before.total, after.total)}
-        sides |= {name: (before.components[name], after.components[name]) for name in before.components}
-        for name, (left, right) in sides.items():
-            gain, (low, high) = paired_bootstrap(left.numpy(), right.numpy())
-            means = f"{left.mean().item():>9.3f}{right.mean().item():>9.3f}"
-            print(f"{run.name:<28}{name:<15}{means}{gain:>+9.3f}  [{low:+.3f}, {high:+.3f}]")
+        sources = opinions(judges, [split_sentences(source)[0] for source in rows["source"]])
+        for decoding, sides in SIDES.items():
+            before, after = (opinions(judges, rows[side]) for side in sides)
+            for name, values in before.items():
+                gain, (low, high) = paired_bootstrap(values.numpy(), after[name].numpy())
+                means = "".join(f"{each[name].mean().item():>9.3f}" for each in (sources, before, after))
+                interval = "none: all alike" if low is None else f"[{low:+.3f}, {high:+.3f}]"
+                print(f"{run.name:<17} {decoding:<9}{name:<15}{means}{gain:>+9.3f}  {interval}")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "hub": GROUND | {"runs"},
     "cards": GROUND | {"runs", "charts", "hub"},
     "scoring": GROUND | {"runs", "rewards"},
+    "serving": GROUND | {"rewards"},
     "ppo": GROUND | {"runs", "charts", "cards", "metrics"},
     "recipes": GROUND | {"runs", "charts", "cards", "hub", "rewards", "metrics", "pipelines", "ppo"},
     "report": GROUND | {"runs", "charts", "cards", "recipes"},
-    "cli": GROUND | {"runs", "cards", "hub", "rewards", "metrics", "scoring", "ppo", "recipes", "report"},
+    "cli": GROUND | {"runs", "cards", "hub", "rewards", "metrics", "scoring", "serving", "ppo", "recipes", "report"},
 }
 FILES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path

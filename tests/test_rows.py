@@ -12,7 +12,7 @@ import yaml
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.output_files import read_outputs
-from trl_rewards_plugin.rows import FORMATS, existing_file, format_of, read_columns, read_rows
+from trl_rewards_plugin.rows import FORMATS, existing_file, format_of, read_columns, read_rows, without_missing
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
 SEPARATORS = ["\u2028", "\u2029", "\u0085", "\u000b", "\u000c", "\u001c", "\u001d", "\u001e"]
@@ -26,9 +26,11 @@ def content_of(ending, texts):
         stream = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.table({"text": texts}), stream)
         return stream.getvalue()
-    if ending == ".csv":
+    if ending in (".csv", ".tsv"):
         stream = io.StringIO(newline="")
-        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([["text"], *([text] for text in texts)])
+        csv.writer(stream, quoting=csv.QUOTE_ALL, delimiter="," if ending == ".csv" else "\t").writerows(
+            [["text"], *([text] for text in texts)]
+        )
         return stream.getvalue().encode()
     rows = [{"text": text} for text in texts]
     if ending == ".json":
@@ -130,3 +132,106 @@ def test_a_list_of_objects_names_what_is_no_object(tmp_path):
     (tmp_path / "in.json").write_text('[{"text": "a"}, "b"]')
     with pytest.raises(InputError, match="str in line 1"):
         list(read_rows(str(tmp_path / "in.json"), format_of(str(tmp_path / "in.json")), "text"))
+
+
+# --- missing texts ---
+
+HOLES = {
+    "in.jsonl": b'{"text": "a", "n": 1}\n{"text": null, "n": 2}\n{"text": "c", "n": 3}\n{"n": 4}\n',
+    "in.csv": b"text,n\na,1\n,2\nc,3\n,4\n",
+    "in.tsv": b"text\tn\na\t1\n\t2\nc\t3\n\t4\n",
+    "in.parquet": content_of(".parquet", ["a", None, "c", None]),
+}
+
+
+def read_with(reader, path, folder, missing):
+    if reader == "score":
+        reward = folder / "reward.yaml"
+        reward.write_text("rewards: [{function: length, max_length: 9}]")
+        output = folder / "out.jsonl"
+        score_file(ScoreSettings(input=str(path), reward=str(reward), output=str(output), missing=missing))
+        return [json.loads(line)["text"] for line in output.read_text().splitlines()]
+    if reader == "evaluate":
+        return read_outputs(str(path), "text", missing)
+    return list(load_run_data(str(path), ["a", "b"], text_column="text", missing=missing).train["prompt"])
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", HOLES)
+def test_a_missing_text_is_refused_skipped_or_empty_alike_everywhere(tmp_path, name, reader):
+    (tmp_path / name).write_bytes(HOLES[name])
+    with pytest.raises(InputError, match=r"None in row 2[\s\S]*--missing skip"):
+        read_with(reader, tmp_path / name, tmp_path, "error")
+    assert not (tmp_path / "out.jsonl").exists()
+    assert read_with(reader, tmp_path / name, tmp_path, "skip") == ["a", "c"]
+    (tmp_path / "out.jsonl").unlink(missing_ok=True)
+    assert read_with(reader, tmp_path / name, tmp_path, "empty") == ["a", "", "c", ""]
+
+
+def test_other_columns_stay_with_their_rows_where_some_are_skipped(tmp_path):
+    (tmp_path / "in.csv").write_bytes(HOLES["in.csv"])
+    data = load_run_data(str(tmp_path / "in.csv"), ["a", "b"], text_column="text", missing="skip")
+    assert list(data.train["n"]) == [1, 3]
+
+
+def test_what_missing_may_be_is_said(tmp_path):
+    with pytest.raises(InputError, match="error, skip, empty"):
+        list(without_missing([], [], "drop", "x"))
+
+
+# --- files that are taken for others ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.csv", "text;n\nü;1\n".encode(), r"commas between[\s\S]*semicolons[\s\S]*sep=';'"),
+        ("in.csv", b"text\tn\na\t1\n", r"commas between[\s\S]*tabs[\s\S]*\.tsv"),
+        ("in.tsv", b"text,n\na,1\n", r"tabs between[\s\S]*commas[\s\S]*\.csv"),
+        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Latin-1[\s\S]*iconv -f latin1"),
+        ("in.txt", "café\n".encode("utf-16"), r"as in UTF-16[\s\S]*iconv -f utf-16"),
+        ("in.jsonl", b'{"n": ' + b"9" * 5_000 + b"}\n", r"JSON in line 1"),
+    ],
+)
+def test_a_file_of_another_make_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(read_rows(str(tmp_path / name), format_of(str(tmp_path / name)), "text"))
+
+
+def test_a_semicolon_in_the_name_of_the_text_column_is_no_separator(tmp_path):
+    (tmp_path / "in.csv").write_text("a;b\nx\n")
+    assert list(read_rows(str(tmp_path / "in.csv"), "csv", "a;b")) == [{"a;b": "x"}]
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"n": 1}, {"n": "x"}], [{"n": [1]}, {"n": {"a": 1}}], [{"n": 10**30}, {"n": 1}], [{"n": [1, "a"]}]]
+)
+def test_mixed_types_are_refused_for_parquet_before_a_text_is_scored_and_kept_elsewhere(tmp_path, rows, monkeypatch):
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": "a", **row}) + "\n" for row in rows))
+    (tmp_path / "reward.yaml").write_text("rewards: [{function: length, max_length: 9}]")
+    settings = {"input": str(tmp_path / "in.jsonl"), "reward": str(tmp_path / "reward.yaml")}
+    with pytest.raises(InputError, match="one type in each column"):
+        score_file(ScoreSettings(**settings, output=str(tmp_path / "out.parquet")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "reward.yaml"]
+    score_file(ScoreSettings(**settings, output=str(tmp_path / "out.jsonl")))
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["n"] for row in written] == [row["n"] for row in rows]
+
+
+def test_a_column_called_self_reaches_a_reward_that_takes_everything(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "a b", "self": 1}\n')
+    (tmp_path / "reward.yaml").write_text("rewards: [{function: length, max_length: 1}]")
+    settings = {"input": str(tmp_path / "in.jsonl"), "reward": str(tmp_path / "reward.yaml")}
+    score_file(ScoreSettings(**settings, output=str(tmp_path / "out.jsonl")))
+    assert json.loads((tmp_path / "out.jsonl").read_text())["self"] == 1
+
+
+@pytest.mark.parametrize("name", ["news.cvs", "./nowhere", "texts/", "data.yaml", "~/nowhere.jsonl"])
+def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news.csv").touch()
+    monkeypatch.setattr("datasets.load_dataset", lambda name: pytest.fail("asked the Hub"))
+    with pytest.raises(InputError) as caught:
+        load_run_data(name)
+    assert name != "news.cvs" or "did you mean 'news.csv'" in caught.value.next_step

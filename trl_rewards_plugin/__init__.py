@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LengthReward,
         MetricReward,
         MultiClassifierReward,
+        RemoteReward,
         RepetitionReward,
         RewardScores,
         RewardStateCallback,
@@ -36,6 +37,7 @@ __all__ = [
     "MetricReward",
     "ModelCardCallback",
     "MultiClassifierReward",
+    "RemoteReward",
     "RepetitionReward",
     "RewardModelCardData",
     "RewardScores",
@@ -52,33 +54,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BestOfN": "recipes.best_of_n",
-    "ClassifierReward": "rewards",
-    "InputError": "errors",
-    "LengthReward": "rewards",
-    "MetricReward": "rewards",
-    "ModelCardCallback": "cards.callback",
-    "MultiClassifierReward": "rewards",
-    "RepetitionReward": "rewards",
-    "RewardModelCardData": "cards.card_data",
-    "RewardScores": "rewards",
-    "RewardStateCallback": "rewards",
-    "RunResult": "recipes.seq2seq_ppo",
-    "Seq2SeqPPO": "recipes.seq2seq_ppo",
-    "Seq2SeqPPOConfig": "ppo.config",
-    "Seq2SeqPPOTrainer": "ppo.trainer",
-    "SimilarityReward": "rewards",
-    "UploadError": "hub.failures",
-    "best_of_n": "recipes.best_of_n",
-    "generate_model_card": "cards.model_card",
-    "push_to_hub": "cards.folder_push",
+    "cards.callback": "ModelCardCallback",
+    "cards.card_data": "RewardModelCardData",
+    "cards.folder_push": "push_to_hub",
+    "cards.model_card": "generate_model_card",
+    "errors": "InputError",
+    "hub.failures": "UploadError",
+    "ppo.config": "Seq2SeqPPOConfig",
+    "ppo.trainer": "Seq2SeqPPOTrainer",
+    "recipes.best_of_n": "BestOfN best_of_n",
+    "recipes.seq2seq_ppo": "RunResult Seq2SeqPPO",
+    "rewards": "ClassifierReward LengthReward MetricReward MultiClassifierReward RemoteReward RepetitionReward "
+    "RewardScores RewardStateCallback SimilarityReward",
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
 

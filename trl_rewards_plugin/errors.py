@@ -1,7 +1,6 @@
 """How this package refuses bad input: what was expected, what was found, what to do next.
 
-Also what makes a next step useful: the word that a misspelt one was probably meant to be, and the cause that another
-library's error hides. Leaves out: failed uploads (`hub/failures.py`).
+Leaves out: failed uploads (`hub/failures.py`).
 """
 
 from __future__ import annotations
@@ -11,23 +10,19 @@ import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+_FILE_ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
 class InputError(ValueError):
-    """Refused input. The message has three labelled lines, and the attributes hold their texts.
+    """Refused input: what would have been accepted, what was given instead, and what the reader should do now.
 
-    Args:
-        expected: What would have been accepted.
-        found: What was given instead, quoted.
-        next_step: What the reader should do now.
+    The message has three labelled lines; the attributes of the same names as the arguments hold their texts.
     """
 
     def __init__(self, expected: str, found: str, next_step: str):
         super().__init__(f"\nExpected: {expected}\nFound:    {found}\nNext:     {next_step}")
-        self.expected = expected
-        self.found = found
-        self.next_step = next_step
+        self.expected, self.found, self.next_step = expected, found, next_step
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
         # The default would call InputError(message) with one argument when it crosses a process border.
@@ -42,11 +37,7 @@ def nearest(word: object, known: Iterable[object]) -> str | None:
 
 
 def suggestion(word: object, known: Iterable[object], otherwise: str, shown: str = "{!r}") -> str:
-    """The next step after an unknown word: "did you mean 'x'?", or `otherwise`.
-
-    Args:
-        shown: How the nearest word is written.
-    """
+    """The next step after an unknown word: "did you mean 'x'?", with x written as `shown`, or `otherwise`."""
     near = nearest(word, known)
     return otherwise if near is None else f"did you mean {shown.format(near)}?"
 
@@ -69,12 +60,10 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
     """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
 
     Args:
-        error: What the library raised.
         otherwise: The step where nothing points to another cause than a wrong name.
         name: What was asked for, where it may have been meant as a folder.
     """
-    mistyped = None if name is None else _mistyped_folder(name)
-    if mistyped is not None:
+    if name is not None and (mistyped := _mistyped_folder(name)):
         return mistyped
     # By name, since the libraries' HTTP clients vary and are not loaded for this.
     kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
@@ -82,11 +71,39 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
         return "ask for access on its page on the Hub, then log in: hf auth login"
     if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes(error)):
         return "make room on the disk, or point HF_HOME to another one"
+    if "trust_remote_code" in str(error):
+        return "if you trust the code that it brings along, pass trust_remote_code=True (true in a reward file)"
     if "RepositoryNotFoundError" in kinds:
         return f"{otherwise}; if it is private, log in: hf auth login"
     if kinds & _UNREACHED:
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
+
+
+def near_path(path: Path) -> Path | None:
+    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near name."""
+    siblings = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+    same = next((one for one in siblings if Path(one).stem == path.stem), None)
+    near = same or nearest(path.name, siblings)
+    return None if near is None else path.parent / near
+
+
+def check_hub_name(name: str, expected: str) -> None:
+    """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
+
+    Raises:
+        InputError: `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies
+            beside a file of the same stem ("news.cvs" beside "news.csv").
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return
+    near = near_path(path)
+    is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
+    mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
+    if is_path or mistyped or path.suffix.lower() in _FILE_ENDINGS:
+        step = "check the path" if near is None else f"did you mean '{near}'?"
+        raise InputError(expected, f"{name!r}: no such file or folder", step)
 
 
 def _mistyped_folder(name: str) -> str | None:

@@ -1,18 +1,20 @@
-"""Rows of a file of texts (lines, JSON, CSV, parquet): the one reader, so that every command counts them alike.
+"""Rows of a file of texts (lines, JSON, CSV, TSV, parquet): the one reader, so that every command counts them alike.
 
 A line ends at LF, CR LF or CR and nowhere else (U+2028, U+0085 and form feeds belong to the text), a byte order mark
-is no text, and what a text column holds is taken as it is: "NA" and "null" are texts. `read_rows` has one slice in
-memory, whatever the size. Leaves out: data sets of the Hub, and what the rows mean.
+is no text, and what a text column holds is taken as it is: "NA" and "null" are texts. Missing is a null of JSON or
+parquet, a key that a JSON object lacks, and an empty cell of CSV or TSV, which know no other null: all are None here.
+`read_rows` has one slice in memory, whatever the size. Leaves out: data sets of the Hub, and what the rows mean.
 """
 
 import csv
+import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, nearest
+from trl_rewards_plugin.errors import InputError, near_path
 
 Row = dict[str, Any]
 
@@ -21,27 +23,51 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
     ".txt": "lines",
 }
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
+MISSING = ("error", "skip", "empty")
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+
+def missing_option() -> Any:
+    """The field `missing` of a command's settings, and so its flag `--missing`."""
+    text = "Rows whose text is missing (null in JSON or parquet, an empty cell of a CSV): 'error' refuses the file, "
+    text += "'skip' leaves them out, 'empty' reads them as ''."
+    return dataclasses.field(default="error", metadata={"help": text})
+
+
+def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, source: str) -> Iterator[Row]:
+    """`rows` in which each of `columns` holds a value, as `missing` says of those where one does not.
+
+    Raises:
+        InputError: `missing` is none of MISSING; with "error", a row without a value, whose number (from 1) is named.
+    """
+    if missing not in MISSING:
+        raise InputError(f"missing as one of {', '.join(MISSING)}", repr(missing), "use one of these")
+    for number, row in enumerate(rows, 1):
+        gaps = [column for column in columns if row.get(column) is None]
+        if gaps and missing == "error":
+            step = "mend that row, or say --missing skip (leave such rows out) or --missing empty (read them as '')"
+            raise InputError(f"a text in column {gaps[0]!r} of {source}", f"None in row {number}", step)
+        if not gaps:
+            yield row
+        elif missing == "empty":
+            yield {**row, **dict.fromkeys(gaps, "")}
 
 
 def existing_file(name: str | Path) -> Path:
-    """The file of this name.
-
-    Raises:
-        InputError: there is none; a near name beside it is suggested.
-    """
+    """The file of this name; InputError where there is none, with a near name beside it."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    siblings = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = next((one for one in siblings if Path(one).stem == path.stem), None) or nearest(path.name, siblings)
+    near = near_path(path)
     raise InputError(
-        f"the file {name}", "no such file", "check the path" if near is None else f"did you mean {near!r}?"
+        f"the file {name}", "no such file", "check the path" if near is None else f"did you mean {near.name!r}?"
     )
 
 
@@ -56,7 +82,7 @@ def format_of(source: str, given: str | None = None) -> str:
         raise InputError(f"an input format, one of {', '.join(known)}", repr(given), "use one of these")
     if source == STDIN:
         if given == "parquet":
-            raise InputError("lines, jsonl or csv from standard input", "parquet", "give the file's path")
+            raise InputError("lines, jsonl, csv or tsv from standard input", "parquet", "give the file's path")
         return given or "lines"
     form = given or FORMATS.get(existing_file(source).suffix.lower())
     if form is None:
@@ -68,7 +94,7 @@ def format_of(source: str, given: str | None = None) -> str:
 def read_columns(path: Path, text_column: str) -> dict[str, list[Any]]:
     """A whole file by column, None where a row lacks one; nothing where it has no rows.
 
-    A CSV column of numbers, or of true and false, comes as such, its empty fields None; the text column stays text.
+    A CSV column of numbers, or of true and false, comes as such; the text column stays text.
 
     Raises:
         InputError: no such file, another ending, or as `read_rows`.
@@ -81,7 +107,7 @@ def read_columns(path: Path, text_column: str) -> dict[str, list[Any]]:
                 columns[name] = [None] * count
         for name, values in columns.items():
             values.append(row.get(name))
-    if form == "csv":
+    if form in _DELIMITERS:
         return {name: values if name == text_column else _typed(values) for name, values in columns.items()}
     return columns
 
@@ -91,85 +117,103 @@ def read_rows(source: str, form: str, text_column: str) -> Iterator[Row]:
 
     Args:
         form: "lines" (each line a row, its one column `text_column`), "jsonl" (an object on each line, or one list of
-            objects), "csv" (with a header; every field is text) or "parquet".
+            objects), "csv" or "tsv" (with a header; every cell is a text or None) or "parquet".
 
     Raises:
         InputError: what is read is not of this form; the line is named.
     """
     if form == "parquet":
         yield from _parquet_rows(source)
-        return
-    if source == STDIN:
+    elif source == STDIN:
         sys.stdin.reconfigure(encoding="utf-8-sig", newline="")  # type: ignore[union-attr]
         yield from _text_rows(sys.stdin, source, form, text_column)
-        return
-    with open(Path(source).expanduser(), encoding="utf-8-sig", newline="") as stream:
-        yield from _text_rows(stream, source, form, text_column)
+    else:
+        with open(Path(source).expanduser(), encoding="utf-8-sig", newline="") as stream:
+            yield from _text_rows(stream, source, form, text_column)
 
 
 def _text_rows(stream: IO[str], source: str, form: str, text_column: str) -> Iterator[Row]:
+    shown = "standard input" if source == STDIN else source
     try:
         if form == "lines":
             for line in stream:
                 yield {text_column: line.rstrip("\r\n")}
         elif form == "jsonl":
-            yield from _json_rows(stream, source)
+            yield from _json_rows(stream, shown)
         else:
-            yield from _csv_rows(stream, source)
+            yield from _cell_rows(stream, shown, form, text_column)
     except UnicodeDecodeError as error:
-        raise InputError(f"UTF-8 text in {_shown(source)}", str(error), "convert the file to UTF-8") from error
+        wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
+        found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Latin-1 or Windows-1252'}"
+        step = f"convert it: iconv -f {'utf-16' if wide else 'latin1'} -t utf-8 {shown} > converted"
+        raise InputError(f"UTF-8 text in {shown}", found, step) from error
 
 
-def _json_rows(lines: IO[str], source: str) -> Iterator[Row]:
+def _json_rows(lines: IO[str], shown: str) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         is_list = number == 1 and line.lstrip().startswith("[")
         try:
             value = json.loads(line + lines.read() if is_list else line.rstrip("\r\n"))
-        except RecursionError as error:
-            where = f"line {number} of {_shown(source)}"
-            raise InputError(f"JSON in {where}", "lists or objects nested too deeply", "mend that line") from error
-        except json.JSONDecodeError as error:
-            where = f"line {number + error.lineno - 1} of {_shown(source)}"
-            raise InputError(f"JSON in {where}", f"{error.msg} at column {error.colno}", "mend that line") from error
+        except (RecursionError, ValueError) as error:
+            where, found = number, str(error)
+            if isinstance(error, json.JSONDecodeError):
+                where, found = number + error.lineno - 1, f"{error.msg} at column {error.colno}"
+            elif isinstance(error, RecursionError):
+                found = "lists or objects nested too deeply"
+            raise InputError(f"JSON in line {where} of {shown}", found, "mend that line") from error
         for row in value if is_list else [value]:
             if not isinstance(row, dict):
                 found = f"{type(row).__name__} in line {number}"
-                step = 'write {"text": ...} on each line'
-                raise InputError(f"a JSON object a line in {_shown(source)}", found, step)
+                raise InputError(f"a JSON object a line in {shown}", found, 'write {"text": ...} on each line')
             yield row
 
 
-def _csv_rows(lines: Iterable[str], source: str) -> Iterator[Row]:
+def _cell_rows(lines: Iterable[str], shown: str, form: str, text_column: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=_DELIMITERS[form])
     try:
         header = next(reader, None)
         if header is None:
             return
-        if len(set(header)) < len(header):
-            raise InputError(f"columns of different names in {_shown(source)}", ", ".join(header), "rename one")
+        _check_header(header, shown, form, text_column)
         for fields in reader:
             if not fields:
                 continue
             if len(fields) != len(header):
                 found = f"{len(fields)} in line {reader.line_num}"
-                raise InputError(f"{len(header)} fields a row in {_shown(source)}", found, "quote fields with commas")
-            yield dict(zip(header, fields, strict=True))
+                raise InputError(f"{len(header)} fields a row in {shown}", found, "quote fields with commas")
+            yield {name: text or None for name, text in zip(header, fields, strict=True)}
     except csv.Error as error:
-        found = f"{error}, line {reader.line_num}"
-        raise InputError(f"CSV in {_shown(source)}", found, "mend that line") from error
+        raise InputError(f"{form.upper()} in {shown}", f"{error}, line {reader.line_num}", "mend that line") from error
 
 
-def _typed(fields: list[str]) -> list[Any]:
+def _check_header(header: list[str], shown: str, form: str, text_column: str) -> None:
+    if len(set(header)) < len(header):
+        raise InputError(f"columns of different names in {shown}", ", ".join(header), "rename one")
+    if len(header) > 1 or text_column in header:
+        return
+    # One column alone, which is not the one of the texts: the file is likely to have another separator.
+    steps = {
+        ";": "write it with commas: python -c \"import pandas as p; p.read_csv('x.csv', sep=';').to_csv('y.csv')\"",
+        "\t": "give it the ending .tsv, or say --input-format tsv",
+        ",": "give it the ending .csv, or say --input-format csv",
+    }
+    for separator, step in steps.items():
+        if separator in header[0]:
+            kind = {";": "semicolons", "\t": "tabs", ",": "commas"}
+            expected = f"{kind[_DELIMITERS[form]]} between the fields of {shown}"
+            raise InputError(expected, f"{kind[separator]}: {header[0][:80]!r}", step)
+
+
+def _typed(fields: list[str | None]) -> list[Any]:
     """A CSV column as whole numbers, else as numbers, else as booleans, else as it is."""
     import pyarrow
 
-    filled = pyarrow.array([field or None for field in fields], pyarrow.string())
     for kind in (pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()):
         try:
-            values: list[Any] = filled.cast(kind).to_pylist()
+            values: list[Any] = pyarrow.array(fields, pyarrow.string()).cast(kind).to_pylist()
         except pyarrow.ArrowInvalid:
             continue
         return values
@@ -184,10 +228,6 @@ def _parquet_rows(source: str) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=1_024):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        found = str(error).splitlines()[0]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        found = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"a whole parquet file {source}", found, "write the file again") from error
-
-
-def _shown(source: str) -> str:
-    return "standard input" if source == STDIN else source

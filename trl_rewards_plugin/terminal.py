@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,19 +24,31 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def patient_output() -> Iterator[None]:
     """Makes standard output and standard error patient (see `_PatientStream`) until the block ends."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_patient, before)
+    before: tuple[Any, Any] = sys.stdout, sys.stderr
+    streams = [None if stream is None else _PatientStream(stream) for stream in before]
+    sys.stdout, sys.stderr = streams
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, _PatientStream):
-                stream.flush()
+        for stream in filter(None, streams):
+            stream.flush()
         sys.stdout, sys.stderr = before
 
 
-def _patient(stream: Any) -> Any:
-    return stream if stream is None or isinstance(stream, _PatientStream) else _PatientStream(stream)
+def silence_libraries() -> None:
+    """Leaves the screen to a command: no warnings, logs and bars of libraries, unless the user asked for them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    if "DATASETS_VERBOSITY" not in os.environ:
+        import datasets
+
+        datasets.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()
 
 
 class _PatientStream:

@@ -1,7 +1,4 @@
-"""YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean, and files.
-
-A few hundred bytes of YAML can stand for billions of values by references, or nest deeper than any reader goes.
-"""
+"""YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean, and files."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Any
 
 import yaml
 
+# A few hundred bytes of YAML can stand for billions of values by references, or nest deeper than any reader goes.
 DEEPEST = 50
 MOST_VALUES = 1_000_000
 

@@ -10,18 +10,35 @@ Leaves out: training.
 """
 
 import argparse
+import copy
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from measure_judge import logits, read_rows
 from torch.nn.functional import cross_entropy
-from train_judge import label_weights, save_judge
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from trl_rewards_plugin.assets import write_checksums
 from trl_rewards_plugin.errors import InputError
 
 TEMPERATURES = torch.arange(0.2, 20.0, 0.05)
+SHARD = "14MB"
+TOKENIZER_LEFTOVERS = (
+    "is_local",
+    "local_files_only",
+    "max_length",
+    "stride",
+    "truncation_side",
+    "truncation_strategy",
+)
 
 
 def best_temperature(scores: torch.Tensor, true: torch.Tensor, weights: torch.Tensor | None) -> float:
@@ -43,6 +60,40 @@ def divide_logits(model: PreTrainedModel, temperature: float) -> None:
         raise InputError("a judge whose classifier is one linear layer", type(model.classifier).__name__, "use BERT's")
     for parameter in model.classifier.parameters():
         parameter /= temperature
+
+
+def label_weights(rows: Sequence[tuple[str, int]], labels: int, balanced: bool) -> torch.Tensor | None:
+    """Weights that make every label count alike in the loss; None for as frequent as it is."""
+    if not balanced:
+        return None
+    counts = torch.bincount(torch.tensor([label for _, label in rows]), minlength=labels)
+    return len(rows) / (labels * counts)
+
+
+def save_judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Replaces the folder `out`, in one rename, by the judge with its weights in fp16 and its checksums."""
+    fresh, old = out.with_name(f"{out.name}.fresh"), out.with_name(f"{out.name}.old")
+    copy.deepcopy(model).half().save_pretrained(fresh, max_shard_size=SHARD)
+    save_tokenizer(tokenizer, fresh)
+    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
+    config["dtype"] = "float32"  # fp16 is only how the file is kept; a judge computes in float32
+    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_checksums(fresh)
+    if out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Saves `tokenizer` without what its last call or its loading left in it."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in settings.items() if name not in TOKENIZER_LEFTOVERS}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:

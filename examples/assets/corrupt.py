@@ -10,6 +10,9 @@ FUNCTION_WORDS = (
     "a an the of to in on at by for from with about into over and or but if that which who is are was were be been "
     "has have had do does did will would can could should not no he she it they we you his her its their this these"
 )
+NUMBERS = (("is", "are"), ("was", "were"), ("has", "have"), ("does", "do"), ("this", "these"), ("that", "those"))
+AGREEMENT = {word: other for pair in NUMBERS for word, other in (pair, reversed(pair))}
+TRAILING = ("like", "so", "well", "and", "but", "the", "of", "to", "then", "you know", "I mean")
 END_MARKS = ".!?"
 TRIES = 20
 
@@ -101,6 +104,25 @@ def garble_word(tokens: list[str], rng: random.Random, words: Sequence[str]) -> 
     return garbled
 
 
+def exchange_agreement(tokens: list[str], rng: random.Random, words: Sequence[str]) -> list[str]:
+    """One word takes another number or tense: is and are, dog and dogs, called and calling; or nothing happens."""
+    exchanged = list(tokens)
+    places = [at for at, word in enumerate(tokens) if word.lower() in AGREEMENT or (word.isalpha() and len(word) > 3)]
+    if places:
+        at = rng.choice(places)
+        word = tokens[at]
+        for ending, other in (("ed", "ing"), ("ing", "ed"), ("s", ""), ("", "s")):
+            if word.endswith(ending):
+                exchanged[at] = AGREEMENT.get(word.lower(), word.removesuffix(ending) + other)
+                break
+    return exchanged
+
+
+def trail_off(tokens: list[str], rng: random.Random, words: Sequence[str]) -> list[str]:
+    """One to three words too many at the end, as of a generator that does not stop."""
+    return [*tokens, *(rng.choice((*TRAILING, rng.choice(tokens))) for _ in range(rng.choice((1, 1, 2, 3))))]
+
+
 def degenerate(tokens: list[str], rng: random.Random, words: Sequence[str]) -> list[str]:
     """Next to nothing: empty, a lone mark, or one word over and over."""
     return rng.choice(([], ["."], [rng.choice(tokens)] * rng.randint(2, 12)))
@@ -117,6 +139,8 @@ SPOILS: dict[str, Spoil] = {
     "replace_function_word": replace_function_word,
     "replace_word": replace_word,
     "garble_word": garble_word,
+    "exchange_agreement": exchange_agreement,
+    "trail_off": trail_off,
     "degenerate": degenerate,
 }
 MEASURED = ("drop", "double", "swap_adjacent", "swap_any")  # the kinds that a judge's ranking is measured on
@@ -131,5 +155,7 @@ WEIGHTS = {
     "replace_function_word": 0.05,
     "replace_word": 0.05,
     "garble_word": 0.04,
+    "exchange_agreement": 0.08,
+    "trail_off": 0.06,
     "degenerate": 0.02,
 }

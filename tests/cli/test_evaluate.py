@@ -10,12 +10,11 @@ import yaml
 
 from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_bart
-from trl_rewards_plugin import Seq2SeqPPO
-from trl_rewards_plugin.cli import evaluate as command
+from trl_rewards_plugin import Seq2SeqPPO, terminal
 from trl_rewards_plugin.cli import main as cli
-from trl_rewards_plugin.cli import quiet
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
+from trl_rewards_plugin.recipes.evaluate import compare
 
 ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
 GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("evaluate_cache")
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch):
     """The command turns warnings and logs down for its process, which is pytest's own here."""
-    monkeypatch.setattr(quiet, "silence_libraries", lambda: None)
+    monkeypatch.setattr(terminal, "silence_libraries", lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -196,11 +195,14 @@ def test_a_run_folder_brings_its_prompts_and_its_starting_model(tmp_path):
     assert result_of(tmp_path / "alone")["before"] is None
 
 
-def test_a_config_file_and_stronger_flags(pairs, tmp_path):
+def test_a_config_file_and_stronger_flags(pairs, tmp_path, monkeypatch):
     path = tmp_path / "evaluate.yaml"
     values = {"model": str(pairs), "metrics": ["grammaticality"], "rows": 2, "metric_kwargs": {"neutrality": {}}}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    settings = command.build_settings(["--config", str(path), "--rows", "3", "--output-dir", "x"])
+    seen = []
+    monkeypatch.setattr(compare, "evaluate_outputs", seen.append)
+    assert cli.main(["evaluate", "--config", str(path), "--rows", "3", "--output-dir", "x"]) == 0
+    (settings,) = seen
     assert (settings.model, settings.metrics, settings.rows, settings.output_dir) == (
         str(pairs), ["grammaticality"], 3, "x"
     )  # fmt: skip
@@ -210,7 +212,7 @@ def test_a_config_file_and_stronger_flags(pairs, tmp_path):
 
 def test_help_says_every_option(capsys):
     with pytest.raises(SystemExit) as caught:
-        command.build_settings(["--help"])
+        cli.main(["evaluate", "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--compare", "--metric-kwargs", "--metric_kwargs", "--config"))
@@ -240,7 +242,7 @@ def test_help_says_every_option(capsys):
         (
             ["--metric-kwargs", '{"neutrality": {"config_name": "/no/such/judge", "label": 1}}'],
             "'/no/such/judge': ",
-            "check the spelling",
+            "check the path",
         ),
         (["--metric-kwargs", "{bad"], "invalid JSON", "--help"),
         (["--metric-kwargs", "[1]"], "a JSON object", "--help"),
@@ -250,7 +252,7 @@ def test_help_says_every_option(capsys):
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
         (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "mend that line"),
-        (["--compare", "HOLES.jsonl"], "None in row 1", "''"),
+        (["--compare", "HOLES.jsonl"], "None in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),

@@ -4,15 +4,16 @@ import pytest
 import yaml
 
 from tests.recipes.tiny_run import SHORT
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli import main as cli
-from trl_rewards_plugin.cli import quiet, train
+from trl_rewards_plugin.cli import train
 from trl_rewards_plugin.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch):
     """The command turns warnings and logs down for its process, which is pytest's own here."""
-    monkeypatch.setattr(quiet, "silence_libraries", lambda: None)
+    monkeypatch.setattr(terminal, "silence_libraries", lambda: None)
 
 
 def build(*argv):

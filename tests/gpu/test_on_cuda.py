@@ -21,7 +21,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.acceleration.static_sampling import StaticSampler
-from trl_rewards_plugin.ppo.monitoring import training_curves
+from trl_rewards_plugin.ppo.monitoring import callbacks
 from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores
 from trl_rewards_plugin.ppo.rollout import join_rollouts
 
@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(params=["pretended", ON_CUDA])
 def machine(request, monkeypatch):
     """The kind of device that the trainers of a test are on. A picture of curves would take longer than the run."""
-    monkeypatch.setattr(training_curves, "save_reward_curve", lambda log_history, path: None)
+    monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)
     if request.param == "pretended":
         monkeypatch.setattr(graphs, "maker_for", lambda device: PretendGraphs())
     return request.param
@@ -104,7 +104,7 @@ def test_log_probabilities_of_sampling_and_of_records_are_those_of_eager_teacher
         for found in (rollout.sampled_logprobs, rollout.logprobs, rollout.ref_logprobs):
             difference = (found - eager.logprobs)[rollout.response_mask].abs().max()
             assert difference < FLOAT32
-    assert trainer.calls.maker is not None
+    assert not trainer.calls.eager
     assert any(one.shape != drawn[0].shape or not torch.equal(one, drawn[0]) for one in drawn[1:])
 
 
@@ -116,7 +116,7 @@ def test_an_update_by_graphs_has_the_statistics_and_gradients_of_an_eager_one(tr
     expected = learn(eager, rollout)
     for _ in range(2):  # the first micro-batch captures, the three others replay
         assert_close(learn(by_graphs, rollout), expected)
-    assert by_graphs.calls.maker is not None
+    assert not by_graphs.calls.eager
     assert eager.calls.maker is None
 
 
@@ -138,8 +138,8 @@ def test_a_run_goes_by_graphs_to_its_end(trainer_on, caplog, family):
     """Whatever waited for the device inside a captured function, or made a tensor there, would have ended it."""
     trainer = trainer_on(family, total_episodes=12)
     trainer.train()
-    assert trainer.calls.maker is not None
-    assert "CUDA graphs are off" not in caplog.text
+    assert not trainer.calls.eager
+    assert "CUDA graph for the rest" not in caplog.text
     assert "captured again" not in caplog.text
 
 
@@ -152,7 +152,7 @@ def test_a_replay_does_not_wait_for_the_device(trainer_on, machine, monkeypatch,
         monkeypatch.setattr(work, name, without_waiting(getattr(work, name), machine))
     trainer.collect(batch_of(trainer))
     learn(trainer, rollout)
-    assert trainer.calls.maker is not None
+    assert not trainer.calls.eager
 
 
 def without_waiting(work, machine):
@@ -188,8 +188,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_on, tmp_path
     assert _rollout_numbers(resumed) == _rollout_numbers(whole)
     for mine, theirs in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    assert whole.calls.maker is not None
-    assert resumed.calls.maker is not None
+    assert not whole.calls.eager
+    assert not resumed.calls.eager
 
 
 def _rollout_numbers(trainer):
@@ -200,7 +200,7 @@ def test_what_a_run_held_is_given_back(trainer_on, machine):
     def trained():
         trainer = trainer_on("t5", total_episodes=8, num_ppo_epochs=1)
         trainer.train()
-        assert trainer.calls.maker is not None
+        assert not trainer.calls.eager
         return weakref.ref(trainer.calls), weakref.ref(trainer.policy_model.get_input_embeddings().weight)
 
     def allocated():
@@ -230,4 +230,4 @@ def test_whatever_a_graph_reads_is_alive_when_it_is_replayed(trainer_on, monkeyp
     monkeypatch.setattr(torch.cuda, "graph", functools.partial(torch.cuda.graph, check_input_liveness=True))
     trainer = trainer_on("t5")
     trainer.train()
-    assert trainer.calls.maker is not None
+    assert not trainer.calls.eager

@@ -1,4 +1,5 @@
 import logging
+import warnings
 
 import pytest
 import torch
@@ -184,9 +185,17 @@ def test_pairs_of_languages_are_tasks(registered, folders):
 
 
 def test_no_model_means_transformers_4s_default(registered):
-    for task, expected in (("summarization", "sshleifer/distilbart-cnn-12-6"), ("translation", "google-t5/t5-base")):
+    pairs = {"summarization": "sshleifer/distilbart-cnn-12-6", "translation_en_to_de": "google-t5/t5-base"}
+    for task, expected in pairs.items():
         _, entry, options = PIPELINE_REGISTRY.check_task(task)
         assert transformers.pipelines.base.get_default_model_and_revision(entry, options)[0] == expected
+
+
+def test_a_translation_without_languages_and_model_has_no_default_as_it_had_none(registered):
+    register("translation_en_to_nl")
+    for task in ("translation", "translation_en_to_nl"):
+        with pytest.raises(ValueError, match="defaults can't be correctly selected"):
+            pipeline(task)
 
 
 def test_several_outputs_a_text(t5):
@@ -444,6 +453,19 @@ def test_max_length_counts_where_the_model_has_max_new_tokens_of_its_own(folders
     assert length() == 13
     assert length(max_length=8) == 8  # with the decoder's start, as generate counts it
     assert length(max_length=40) == 40
+
+
+@pytest.mark.parametrize("own", [{"max_length": 40}, {"max_new_tokens": 48, "max_length": 30}, {"min_new_tokens": 2}])
+def test_a_length_of_the_call_replaces_the_models_without_a_warning(folders, own, caplog):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folders["t5"])
+    model.generation_config.update(**own)
+    pipe = text2text_pipeline(model, device="cpu", suppress_tokens=[1], return_tensors=True)
+    caplog.clear()  # of what loading says
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for settings, length in (({"max_new_tokens": 8}, 9), ({"max_length": 8, "min_length": 3}, 8)):
+            assert len(pipe(TEXTS[0], **settings)[0]["generated_token_ids"]) == length
+    assert [record.message for record in caplog.records] == []
 
 
 def test_a_text_longer_than_the_models_positions_is_refused_with_the_way_out(folders):

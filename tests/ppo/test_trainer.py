@@ -43,7 +43,9 @@ def vowels(completions, **kwargs):
     return [sum(letter in "aeiou" for letter in text) / max(len(text), 1) for text in completions]
 
 
-def make_trainer(model, folder, reward=vowels, rows=16, callbacks=None, **settings):
+def make_trainer(
+    model, folder, reward=vowels, rows=16, callbacks=None, peft_config=None, value_model=None, **settings
+):
     settings = {
         "per_device_train_batch_size": 4,
         "response_length": 6,
@@ -64,6 +66,8 @@ def make_trainer(model, folder, reward=vowels, rows=16, callbacks=None, **settin
         train_dataset=dataset(rows),
         eval_dataset=dataset(5),
         callbacks=callbacks,
+        peft_config=peft_config,
+        value_model=value_model,
     )
 
 

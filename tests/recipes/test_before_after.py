@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +10,7 @@ from trl_rewards_plugin.recipes.before_after import (
     Evaluation,
     Evaluator,
     HeldOut,
-    RunFacts,
     Scored,
-    Yardsticks,
     best_of,
     build_metrics,
     completion_rows,
@@ -50,13 +49,19 @@ class FakeDecoder:
             for sample in range(num_samples)
         ]
         ratio = np.full(len(texts), 0.25, dtype=np.float32) if with_reference else None
-        return SimpleNamespace(texts=texts, lengths=None, log_ratio=ratio)
+        ids = [[len(text)] for text in texts]
+        ended = np.array([len(text) < 5 for text in texts])
+        return SimpleNamespace(texts=texts, ids=ids, ended=ended, log_ratio=ratio)
+
+
+def encode_lengths(texts):
+    return [[len(text)] for text in texts]
 
 
 @pytest.fixture
 def evaluator():
     held_out = HeldOut(["say: A b. C d e.", "say: f g."], ["A b. C d e.", "f g."], {"topic": ["one", "two"]})
-    return Evaluator(FakeDecoder(), LengthReward(), held_out, seed=7, best_of=3)
+    return Evaluator(FakeDecoder(), LengthReward(), encode_lengths, held_out, seed=7, best_of=3)
 
 
 def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
@@ -68,21 +73,31 @@ def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
     assert evaluator.evaluate().sampled.log_ratio is None
 
 
+def test_rewards_get_the_ids_that_were_drawn_and_a_missing_eos_costs_what_it_costs_in_training(evaluator):
+    penalised = replace(evaluator, missing_eos_penalty=0.5)
+    # "say:" has 4 letters, which is an EOS here; "say: A" and "say: A b." have none.
+    assert penalised.evaluate().sampled.total.tolist() == evaluator.evaluate().sampled.total.tolist()
+    difference = evaluator.yardsticks()["best_of_16"]["reward"] - penalised.yardsticks()["best_of_16"]["reward"]
+    assert difference == 0.5
+    for texts, _, columns in evaluator.reward.calls:
+        assert columns["completion_ids"] == [[len(text)] for text in texts]
+
+
 def test_yardsticks_by_hand(evaluator):
     yardsticks = evaluator.yardsticks()
     # Best of three samples: "say: A b." (3 words, 1 capital) and "say: f g." (3 words).
-    assert yardsticks.best_of == {"reward": 3.25, "words": 3.0, "capitals": 0.5}
+    assert yardsticks["best_of_16"] == {"reward": 3.25, "words": 3.0, "capitals": 0.5}
     # Sentences "A b." "C d e." "f g.": 2, 3, 2 words and 1, 1, 0 capitals.
-    assert yardsticks.sources == pytest.approx({"reward": 8 / 3, "words": 7 / 3, "capitals": 2 / 3})
+    assert yardsticks["sources"] == pytest.approx({"reward": 8 / 3, "words": 7 / 3, "capitals": 2 / 3})
 
 
 def test_each_text_is_judged_with_its_own_prompt_and_columns(evaluator):
     evaluator.yardsticks()
     (samples, sources) = evaluator.reward.calls
     assert samples[1] == ["say: A b. C d e."] * 3 + ["say: f g."] * 3
-    assert samples[2] == {"topic": ["one"] * 3 + ["two"] * 3}
+    assert samples[2]["topic"] == ["one"] * 3 + ["two"] * 3
     assert sources[0] == ["A b.", "C d e.", "f g."]
-    assert sources[2] == {"topic": ["one", "one", "two"]}
+    assert sources[2]["topic"] == ["one", "one", "two"]
 
 
 def scored(texts, **components):
@@ -95,8 +110,12 @@ def make_metrics(after_texts=("a b", "c")):
     after = Evaluation(
         scored(list(after_texts), good=[2, 4], kind=[1, -1]), scored(["a", "c"], good=[2, 4], kind=[0, 0])
     )
-    yardsticks = Yardsticks({"reward": 9.0, "good": 8.0, "kind": 1.0}, {"reward": 7.0, "good": 6.0, "kind": 1.0})
-    metrics = build_metrics(before, after, yardsticks, ["a b", "x y"], RunFacts(1.5, 64, 2.0, 3))
+    yardsticks = {
+        "sources": {"reward": 9.0, "good": 8.0, "kind": 1.0},
+        "best_of_16": {"reward": 7.0, "good": 6.0, "kind": 1.0},
+    }
+    facts = {"kl": 1.5, "episodes": 64, "seconds": 2.0, "seed": 3}
+    metrics = build_metrics(before, after, ["a b", "x y"], yardsticks, facts)
     # Two prompts are too few for an interval, and what shows these metrics wants one to show.
     metrics["reward_gain"]["ci95"] = [0.0, 2.0]
     metrics["component_gain"]["good"]["ci95"] = [1.0, 1.0]

@@ -60,9 +60,3 @@ def test_plan_is_aligned_and_wrapped():
     assert plan.splitlines()[0] == "Model     x"
     assert all(line.startswith(" " * 10) for line in plan.splitlines()[2:])
     assert max(map(len, plan.splitlines())) <= 60
-
-
-def test_reward_formula():
-    parts = [{"name": "good", "weight": 1.0}, {"name": "kind", "weight": 0.5}]
-    assert report.format_reward(parts) == "1 x good + 0.5 x kind"
-    assert report.format_reward(parts, "minimum") == "the minimum of 1 x good, 0.5 x kind"

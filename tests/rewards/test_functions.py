@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy
 import pytest
 import torch
+from transformers import pipeline
 
+from tests.rewards.judges import judge
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import MultiClassifierReward, event_loop
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, event_loop
 from trl_rewards_plugin.rewards.functions import CallableReward
 
 
@@ -342,3 +344,72 @@ def test_a_reward_that_exits_is_a_failure_and_not_the_end_of_the_program():
     for function in (leaving, leaving_later):
         with pytest.raises(RuntimeError, match=rf"{function.__name__}' raised [\s\S]*SystemExit"):
             MultiClassifierReward([function])(completions=["ab"])
+
+
+# --- callables that are no functions ---
+
+
+class CountsColumns:
+    def __call__(self, completions, **columns):
+        return [float(len(columns)) for _ in completions]
+
+
+class Pipe:
+    def __init__(self, model=None):
+        self.model, self.tokenizer = model, None
+
+    def __call__(self, inputs, **kwargs):
+        return [{"label": "a", "score": 1.0} for _ in inputs]
+
+
+class SetFitLike:
+    def __call__(self, inputs):
+        return [0 for _ in inputs]
+
+    def predict_proba(self, inputs):
+        return [[0.25, 0.75] for _ in inputs]
+
+
+def test_a_callable_object_is_a_reward_and_a_column_called_self_does_no_harm():
+    reward = MultiClassifierReward([CountsColumns()])
+    assert reward(completions=["a"], prompts=["p"], **{"self": [1], "total": [2]}) == [2.0]  # prompts, total
+    assert reward.score(["a"], **{"self": [1]}).total.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "step"),
+    [
+        (Pipe(torch.nn.Linear(1, 1)), r"ClassifierReward\(pipe\.model, tokenizer=pipe\.tokenizer"),
+        (SetFitLike(), r"model\.predict_proba\(completions\)"),
+    ],
+)
+def test_a_model_in_another_wrapping_is_refused_with_how_to_wrap_it(function, step):
+    with pytest.raises(InputError, match=step):
+        MultiClassifierReward([function])
+
+
+def test_an_object_that_reads_its_texts_under_another_name_says_so_when_it_is_called():
+    with pytest.raises(InputError, match=r"'inputs'[\s\S]*wrap an object"):
+        MultiClassifierReward([Pipe()])(["a"])
+
+
+def test_a_pipeline_as_the_model_of_a_classifier_reward_is_refused_with_what_to_pass():
+    pipe = pipeline("text-classification", model=str(judge()), device="cpu")
+    with pytest.raises(InputError, match=r"pipe\.model, tokenizer=pipe\.tokenizer"):
+        ClassifierReward(pipe, label="good")
+    with pytest.raises(InputError, match=r"pipe\.model, tokenizer=pipe\.tokenizer"):
+        MultiClassifierReward([pipe])
+    reward = ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label="good", device="cpu")
+    assert reward(["a"]) == pytest.approx(ClassifierReward(judge(), label="good", device="cpu")(["a"]), abs=1e-6)
+
+
+def scaled(completions, factor):
+    return [float(factor)] * len(completions)
+
+
+def test_two_partials_of_one_function_are_told_apart_by_their_own_names():
+    double, triple = functools.partial(scaled, factor=2), functools.partial(scaled, factor=3)
+    with pytest.raises(InputError, match=r"f\.__name__ = 'other'"):
+        MultiClassifierReward([double, triple])
+    double.__name__, triple.__name__ = "double", "triple"
+    assert MultiClassifierReward([double, triple]).component_names() == ["double", "triple"]

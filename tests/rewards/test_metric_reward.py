@@ -148,5 +148,27 @@ def test_a_metric_by_name_is_loaded_on_first_use_and_picklable(tmp_path):
 
 def test_a_missing_metric_stops_with_its_name(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RuntimeError, match=r"'x' raised FileNotFoundError"):
-        MultiClassifierReward([MetricReward(tmp_path / "empty", "x")])(["a"])
+    with pytest.raises(InputError, match=r"empty[\s\S]*folder of the module"):
+        MetricReward(tmp_path / "empty", "x")
+
+
+def test_rouge_needs_no_hub_and_gives_what_the_evaluate_module_gives(monkeypatch):
+    monkeypatch.setattr("evaluate.load", lambda *a, **k: pytest.fail("asked the Hub"))
+    reward = MetricReward("rouge", "rougeL", references="summary")
+    # "a c" against "a b c d": precision 2/2, recall 2/4.
+    found = reward(["a c", "a c", "x", "a c"], summary=["a b c d", None, "a", ["x", "a c"]])
+    assert found == pytest.approx([2 / 3, None, 0.0, 1.0])
+    stemmed = MetricReward("rouge", "rouge1", references="summary", compute_kwargs={"use_stemmer": True})
+    assert stemmed(["running"], summary=["runs"]) == [1.0]
+    assert pickle.loads(pickle.dumps(reward))(["a"], summary=["a"]) == [1.0]
+    with pytest.raises(InputError, match="did you mean 'rougeL'"):
+        MetricReward("rouge", "rouge_l", references="summary")(["a"], summary=["a"])
+
+
+def test_a_metric_that_cannot_be_had_is_refused_when_the_reward_is_built(monkeypatch):
+    def unreachable(name):
+        raise FileNotFoundError(f"Couldn't find a module script at {name}")
+
+    monkeypatch.setattr("evaluate.loading.evaluation_module_factory", unreachable)
+    with pytest.raises(InputError, match=r"'nobodys/metric'[\s\S]*the network"):
+        MetricReward("nobodys/metric", "x")

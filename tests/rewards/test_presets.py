@@ -23,7 +23,7 @@ from trl_rewards_plugin.rewards import (
     SimilarityReward,
     presets,
 )
-from trl_rewards_plugin.rewards.inference import shared_classifier
+from trl_rewards_plugin.rewards.inference import loading
 
 
 def reward_file(folder, content):
@@ -66,7 +66,7 @@ def hub(monkeypatch):
         def from_pretrained(name, **options):
             return AutoConfig.from_pretrained(judge(name.replace("/", "-"), LABELS[name]))
 
-    monkeypatch.setattr(shared_classifier, "AutoConfig", Hub)
+    monkeypatch.setattr(loading, "AutoConfig", Hub)
     yield
     for name in presets.PRESETS:
         vars(presets).pop(name, None)
@@ -91,7 +91,7 @@ def test_a_label_that_the_model_does_not_have_stops_with_the_list(hub, tmp_path)
 def test_importing_the_presets_builds_none(monkeypatch):
     # The import must need neither the assets nor the Hub: both would raise here.
     monkeypatch.setattr(assets, "ROOT", None)
-    monkeypatch.setattr(shared_classifier, "AutoConfig", None)
+    monkeypatch.setattr(loading, "AutoConfig", None)
     spec = importlib.util.find_spec(presets.__name__)
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
@@ -426,3 +426,36 @@ def test_code_in_a_file_is_refused_unimported_where_the_caller_forbids_it(traced
     (traced / "safe.yaml").write_text("rewards:\n- {function: repetition}\n")
     safe = MultiClassifierReward.from_preset(traced / "safe.yaml", allow_code=False)
     assert safe.component_names() == ["distinct"]
+
+
+# --- paths ---
+
+
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    shutil.copytree(judge(), tmp_path / "files" / "judge")
+    for name, model in (("a.yaml", "./judge"), ("b.yaml", "judge"), ("c.yaml", "../files/judge")):
+        (tmp_path / "files" / name).write_text(f"rewards: [{{model: {model}, label: good, tokenizer: judge}}]")
+    monkeypatch.chdir(tmp_path)
+    expected = ClassifierReward(judge(), label="good")(["a"])
+    for name in ("a.yaml", "b.yaml", "c.yaml"):
+        assert MultiClassifierReward.from_preset(f"files/{name}")(["a"]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "judges/", "judge.jsn", "a/b/c", "~/nowhere"])
+def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge.json").touch()
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", lambda *a, **k: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", lambda *a, **k: pytest.fail("asked the Hub"))
+    with pytest.raises(InputError) as caught:
+        ClassifierReward(name, label="good")
+    assert "no such file or folder" in caught.value.found
+    assert name != "judge.jsn" or "did you mean 'judge.json'" in caught.value.next_step
+    with pytest.raises(InputError, match="no such file or folder"):
+        MetricReward(name, "x")
+
+
+def test_a_reward_file_of_a_near_name_is_suggested(tmp_path):
+    (tmp_path / "pair.yaml").write_text("rewards: [{function: repetition}]")
+    with pytest.raises(InputError, match=r"did you mean '.*pair\.yaml'"):
+        MultiClassifierReward.from_preset(tmp_path / "pair.yml")

@@ -137,3 +137,9 @@ def test_missing_prompts_are_asked_for():
 def test_unknown_similarity_settings_are_refused(settings):
     with pytest.raises(InputError):
         SimilarityReward("summary", **settings)
+
+
+def test_of_several_references_the_best_counts():
+    reward = SimilarityReward("summary", rouge_type="rouge1", measure="recall")
+    found = reward(["a b", "a b", "a b"], summary=[["a", "a b c d"], [], ["", "x"]])
+    assert found == [1.0, None, 0.0]

@@ -69,3 +69,12 @@ def test_names_outside_the_alphabet_are_refused(name):
 
 def test_long_texts_are_cut_for_messages():
     assert shortened("x" * 300) == repr("x" * 197 + "...")
+
+
+@pytest.mark.parametrize(
+    ("item", "step"), [(3, r"turn the numbers into texts"), (["a", "b"], "one text per row"), (None, "missing values")]
+)
+def test_the_next_step_fits_what_is_no_text(item, step):
+    with pytest.raises(InputError) as caught:
+        as_texts([item])
+    assert step in caught.value.next_step

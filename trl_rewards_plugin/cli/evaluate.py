@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
-
-if TYPE_CHECKING:
-    from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluates as the flags say; returns the exit code."""
-    from trl_rewards_plugin.recipes.evaluate.compare import evaluate_outputs
+    from trl_rewards_plugin.recipes.evaluate import compare, evaluation_settings
 
-    settings = build_settings(argv)
-    quiet.silence_libraries()
-    evaluate_outputs(settings)
-    return 0
-
-
-def build_settings(argv: Sequence[str]) -> EvaluationSettings:
-    """The settings that `argv` asks for; see `parse_settings`."""
-    from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-
-    return parse_settings(
-        EvaluationSettings,
+    settings = parse_settings(
+        evaluation_settings.EvaluationSettings,
         argv,
         positional="model",
         metavar="MODEL_OR_FILE",
@@ -36,3 +22,6 @@ def build_settings(argv: Sequence[str]) -> EvaluationSettings:
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
+    terminal.silence_libraries()
+    compare.evaluate_outputs(settings)
+    return 0

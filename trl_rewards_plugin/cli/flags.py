@@ -22,26 +22,19 @@ _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are `InputError`s.
-
-    Attributes:
-        types: Field -> its annotation, of the fields that became flags.
-        hints: Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key.
-    """
+    """An `ArgumentParser` whose errors are `InputError`s."""
 
     types: Mapping[str, Any] = {}
+    """Field -> its annotation, of the fields that became flags."""
     hints: Mapping[str, str] = {}
+    """Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key."""
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing two screens of usage."""
         raise InputError("values that fit their flags", message, f"see {self.prog} --help")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-        """The values in `argv`, or their defaults.
-
-        Raises:
-            InputError: an unknown flag, or a value that does not fit.
-        """
+        """The values in `argv`, or their defaults; an unknown flag or a value that does not fit is refused."""
         values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
             step = self._next_step(unknown[0].partition("=")[0], self._option_string_actions, "--")
@@ -53,11 +46,7 @@ class Parser(argparse.ArgumentParser):
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:
         """Makes the settings in the file of `--config` the flags' defaults; returns what the file holds.
 
-        Args:
-            ignored: Keys that may be in the file and are no settings.
-
-        Raises:
-            InputError: no such file, an unknown key, or a value that does not fit.
+        Other keys than settings and those in `ignored` are refused, and values that do not fit.
         """
         path = self.parse([argument for argument in argv if argument not in ("-h", "--help")]).config
         if path is None:
@@ -106,21 +95,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something."""
-
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_nothing = action.default is None or action.default is False
-        return action.help if says_nothing else super()._get_help_string(action)
+        """Shows the defaults that say something."""
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **options: Any) -> Parser:
     """A parser with `--config` and a flag for every field of the dataclasses `kinds`.
 
-    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s.
-
-    Args:
-        hints: See `Parser`.
-        **options: Of `ArgumentParser`: `prog`, `usage`, `description`.
+    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s; `hints` are
+    `Parser`'s and `options` those of `ArgumentParser`.
     """
     from trl import TrlParser
 
@@ -142,8 +126,7 @@ def parse_settings(
     """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
 
     Args:
-        positional: The field that may also be given without its flag.
-        metavar: What help calls it.
+        positional: The field that may also be given without its flag; help calls it `metavar`.
         **options: See `settings_parser`.
 
     Raises:

@@ -1,7 +1,4 @@
-"""`trl-rewards push RUN user/name`: a run folder, or a metric as a Space, to the Hub.
-
-Leaves out: the upload itself (`cards/folder_push.py`, `hub/upload.py`).
-"""
+"""`trl-rewards push RUN user/name`: a run folder, or a metric as a Space. Leaves out: the upload (`hub/upload.py`)."""
 
 from __future__ import annotations
 
@@ -20,10 +17,9 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)
+    shared = {"revision": arguments.revision, "include_completions": arguments.include_completions}
     if arguments.dry_run:
-        plan = plan_push(
-            folder, repo_id, revision=arguments.revision, include_completions=arguments.include_completions
-        )
+        plan = plan_push(folder, repo_id, **shared)
         print(f"{plan.format()}\n\nREADME.md:\n{printable(plan.card)}\nDry run: nothing was sent.")
         return 0
     push_to_hub(
@@ -31,12 +27,11 @@ def main(argv: Sequence[str]) -> int:
         repo_id,
         private=arguments.private or None,
         create_pr=arguments.create_pr,
-        revision=arguments.revision,
-        include_completions=arguments.include_completions,
         overwrite_card=arguments.overwrite_card,
         commit_message=arguments.message,
         # Flushed: in a pipe the list must not come after the progress bar, which is on standard error.
         echo=lambda text: print(text, flush=True),
+        **shared,
     )
     return 0
 
@@ -47,7 +42,12 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
         if len(arguments.names) != 1:
             step = "trl-rewards push --metric NAME user/name"
             raise InputError("one repository with --metric", " ".join(arguments.names) or "none", step)
-        return _metric_folder(arguments.metric), arguments.names[0]
+        root = Path(__file__).parents[1] / "metrics"
+        known = sorted(path.parent.name for path in root.glob("*/app.py"))
+        if arguments.metric not in known:
+            step = suggestion(arguments.metric, known, "give one of these")
+            raise InputError(f"a metric, one of {', '.join(known)}", repr(arguments.metric), step)
+        return root / arguments.metric, arguments.names[0]
     if len(arguments.names) != 2:
         step = "trl-rewards push RUN user/name"
         raise InputError("a run folder and a repository", " ".join(arguments.names) or "nothing", step)
@@ -55,15 +55,6 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
     if not Path(folder).is_dir():
         raise InputError("a run folder", f"{folder!r}, which is no folder", "give the output_dir of a run first")
     return Path(folder), repo_id
-
-
-def _metric_folder(name: str) -> Path:
-    root = Path(__file__).parents[1] / "metrics"
-    known = sorted(path.parent.name for path in root.glob("*/app.py"))
-    if name not in known:
-        step = suggestion(name, known, "give one of these")
-        raise InputError(f"a metric, one of {', '.join(known)}", repr(name), step)
-    return root / name
 
 
 def _parser() -> Parser:
@@ -75,12 +66,8 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
-    parser.add_argument(
-        "--metric", metavar="NAME", help="push this metric of the package as a Space, instead of a run"
-    )
-    parser.add_argument(
-        "--private", action="store_true", help="make a new repository private; a public one is refused"
-    )
+    parser.add_argument("--metric", metavar="NAME", help="push this metric as a Space, instead of a run")
+    parser.add_argument("--private", action="store_true", help="new repositories are private; a public one is refused")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, created if it does not exist")
     parser.add_argument("--message", metavar="TEXT", help="first line of the commit; default: what changed")

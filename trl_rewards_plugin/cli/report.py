@@ -13,17 +13,6 @@ def main(argv: Sequence[str]) -> int:
     """Writes the page and says where it is; returns the exit code."""
     from trl_rewards_plugin.report.page import write_report
 
-    arguments = _parser().parse(argv)
-    output = None if arguments.output is None else Path(arguments.output)
-    if output is not None and output.is_dir():
-        raise InputError(
-            "a file for the page", f"the folder {arguments.output}", "give --output a name such as report.html"
-        )
-    print(f"Page: {write_report(arguments.runs, output)}")
-    return 0
-
-
-def _parser() -> Parser:
     parser = Parser(
         prog="trl-rewards report",
         usage="trl-rewards report RUN [RUN ...] [--output FILE.html]",
@@ -33,9 +22,11 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder: the output_dir of trl-rewards train")
-    parser.add_argument(
-        "--output",
-        metavar="FILE.html",
-        help="the page; default: report.html in the run folder, or in this folder for several runs",
-    )
-    return parser
+    help_text = "the page; default: report.html in the run folder, or in this folder for several runs"
+    parser.add_argument("--output", metavar="FILE.html", type=Path, help=help_text)
+    arguments = parser.parse(argv)
+    if arguments.output is not None and arguments.output.is_dir():
+        step = "give --output a name such as report.html"
+        raise InputError("a file for the page", f"the folder {arguments.output}", step)
+    print(f"Page: {write_report(arguments.runs, arguments.output)}")
+    return 0

@@ -5,45 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-
-if TYPE_CHECKING:
-    from trl_rewards_plugin.scoring.score_job import ScoreSettings
 
 
 def main(argv: Sequence[str]) -> int:
     """Scores as the flags say; returns the exit code. The summary goes to standard error."""
-    from trl_rewards_plugin.scoring.score_job import score_file
-
-    settings = build_settings(argv)
-    quiet.silence_libraries()
-    try:
-        summary = score_file(settings)
-    except InputError as error:
-        if "prompts=" not in error.next_step:
-            raise
-        step = "add --prompt-column NAME, the column of the prompts"
-        raise InputError(error.expected, error.found, step) from error
-    except BrokenPipeError:
-        # Who reads our output has had enough (`| head`). Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    if summary is not None:
-        print(_summary_line(summary, settings.output), file=sys.stderr)
-    return 0
-
-
-def build_settings(argv: Sequence[str]) -> ScoreSettings:
-    """The settings that `argv` asks for; see `parse_settings`.
-
-    Raises:
-        InputError: no input at all, besides what `parse_settings` refuses.
-    """
-    from trl_rewards_plugin.scoring.score_job import ScoreSettings
+    from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
     settings = parse_settings(
         ScoreSettings,
@@ -58,11 +28,22 @@ def build_settings(argv: Sequence[str]) -> ScoreSettings:
     if settings.input == "-" and sys.stdin is not None and sys.stdin.isatty():
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
-    return settings
-
-
-def _summary_line(summary: Any, output: str | None) -> str:
-    means = ", ".join(f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
-    before = f", {summary.earlier} of them before" if summary.earlier else ""
-    place = "" if output is None else f" in {output}"
-    return f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {means}"
+    terminal.silence_libraries()
+    try:
+        summary = score_file(settings)
+    except InputError as error:
+        if "prompts=" not in error.next_step:
+            raise
+        step = "add --prompt-column NAME, the column of the prompts"
+        raise InputError(error.expected, error.found, step) from error
+    except BrokenPipeError:
+        # Who reads our output has had enough (`| head`). Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if summary is not None:
+        place = f" in {settings.output}" if settings.output else ""
+        before = f", {summary.earlier} of them before" if summary.earlier else ""
+        means = (f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
+        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {', '.join(means)}"
+        print(line, file=sys.stderr)
+    return 0

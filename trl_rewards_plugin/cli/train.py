@@ -1,25 +1,24 @@
-"""`trl-rewards train`: flags and YAML -> `Seq2SeqPPO` -> `run()`.
+"""`trl-rewards train`: flags and YAML -> `Seq2SeqPPO` -> `run()`. Leaves out: the job, and the settings of PPO.
 
-A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default. Leaves out: the
-job itself (`recipes/seq2seq_ppo.py`) and the settings of PPO (`ppo/config.py`).
+A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import settings_parser
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rows import missing_option
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
-# What a run records in its config.yaml for the reader; not settings.
-NOT_SETTINGS = ("made_of",)
 # Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
 _RENAMED = {
     "batch_size": "per_device_train_batch_size",
@@ -60,7 +59,7 @@ class TrainArguments:
     )
     dataset: str | None = _option(
         None,
-        "Prompts: Hub id, or a JSONL, JSON, CSV, parquet or text file. Unset: the preset's. If set, the preset's "
+        "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the preset's "
         "eval_dataset no longer applies.",
     )
     eval_dataset: str | None = _option(
@@ -70,6 +69,7 @@ class TrainArguments:
     )
     text_column: str | None = _option(None, "Column of the texts. Unset: the preset's.")
     prompt_prefix: str | None = _option(None, "Prepended to every text. Unset: the preset's.")
+    missing: str = missing_option()
     dry_run: bool = _option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = _option(False, "Train a LoRA adapter and freeze the model's own weights.")
     lora_r: int | None = _option(None, "Rank of the LoRA adapter. Unset: 16.")
@@ -85,7 +85,7 @@ class TrainArguments:
 
 def main(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
-    quiet.silence_libraries()
+    terminal.silence_libraries()
     recipe, arguments = build_recipe(argv)
     if arguments.dry_run:
         recipe.dry_run()
@@ -105,12 +105,17 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     from trl_rewards_plugin.recipes.run_presets import get_preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
 
-    _check_trl()
+    installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
+    if int(installed.split(".")[0]) < 1:
+        raise InputError("TRL 1.0 or newer", installed, 'pip install --upgrade "trl>=1.0"')
     parser = _parser(Seq2SeqPPOConfig)
     parser.set_defaults(seed=None)  # so that the preset's seed applies where none is given
-    from_file = parser.load_config(argv, NOT_SETTINGS)
+    from_file = parser.load_config(argv, ignored=("made_of",))  # what a run records for its reader
     first = parser.parse([argument for argument in argv if argument not in ("-h", "--help")])
-    _refuse_unnamed_objects(from_file, first.config, vars(first))
+    missing = [key for key in ("model", "reward", "dataset") if getattr(first, key) is None]
+    if "made_of" in from_file and missing:  # the preset's would silently take their place
+        expected, step = f"a config that names its {', '.join(missing)}", " ".join(f"--{key} NAME" for key in missing)
+        raise InputError(expected, f"{first.config} of a run that was given Python objects instead", f"add {step}")
     preset = get_preset(first.preset)
     seed = preset.config["seed"] if first.seed is None else first.seed
     # The Trainer turns its progress bar off, and prints dictionaries, when the log is as quiet as ours.
@@ -125,37 +130,17 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
     if train.use_peft:
         shared["peft_config"] = lora_config(train.lora_r or 16, train.lora_alpha or 32, train.lora_target_modules)
-    else:
-        _check_no_lora(train)
-    return Seq2SeqPPO.from_preset(train.preset, args=_config(Seq2SeqPPOConfig, values), **shared), train
-
-
-def _config(kind: Any, values: Mapping[str, Any]) -> Any:
-    """The settings; what the Trainer's own settings refuse, as an error of ours."""
+    for name, value in own.items():
+        if name.startswith("lora_") and value is not None and not train.use_peft:  # the whole model would be trained
+            raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", "add --use_peft, or leave it out")
     try:
-        return kind(**values)
+        args = Seq2SeqPPOConfig(**values)
     except InputError:
         raise
-    except ValueError as error:
+    except ValueError as error:  # of the Trainer's own settings
         found = " ".join(str(error).split())
         raise InputError("settings that go together", found, "change what it names, or leave it out") from error
-
-
-def _check_no_lora(train: TrainArguments) -> None:
-    """Refuses settings of an adapter where none is asked for: the whole model would be trained."""
-    for name in ("lora_r", "lora_alpha", "lora_target_modules"):
-        value = getattr(train, name)
-        if value is not None:
-            raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", "add --use_peft, or leave it out")
-
-
-def _check_trl() -> None:
-    """pip refuses an older TRL, but an environment may hold one all the same."""
-    from importlib.metadata import version
-
-    found = version("trl")
-    if int(found.split(".")[0]) < 1:
-        raise InputError("TRL 1.0 or newer", found, 'pip install --upgrade "trl>=1.0"')
+    return Seq2SeqPPO.from_preset(train.preset, args=args, **shared), train
 
 
 def _parser(config: type) -> Any:
@@ -173,14 +158,3 @@ def _parser(config: type) -> Any:
     resume = next(action for action in parser._actions if action.dest == "resume_from_checkpoint")
     resume.nargs, resume.const = "?", "true"  # alone: from the last checkpoint
     return parser
-
-
-def _refuse_unnamed_objects(from_file: Mapping[str, Any], path: str, values: Mapping[str, Any]) -> None:
-    """The config of a run on Python objects does not name them, and the preset's would silently take their place."""
-    missing = [key for key in ("model", "reward", "dataset") if values[key] is None]
-    if "made_of" in from_file and missing:
-        raise InputError(
-            f"a config that names its {', '.join(missing)}",
-            f"{path} of a run that was given Python objects instead",
-            f"add {' '.join(f'--{key} NAME' for key in missing)}",
-        )

@@ -10,7 +10,7 @@ import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
@@ -25,9 +25,10 @@ _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
 }
 # The pairs of T5's task-specific parameters. transformers 5 looks tasks up by their exact name.
 _T5_PAIRS = ("translation_en_to_de", "translation_en_to_fr", "translation_en_to_ro")
-# transformers 4's defaults where no model is named.
-_DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e")}
+# transformers 4's defaults where no model is named; the other tasks had none, and raised.
 _T5 = ("google-t5/t5-base", "a9723ea")
+_DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e"), "text2text-generation": _T5}
+_DEFAULT_MODELS |= dict.fromkeys(_T5_PAIRS, _T5)
 
 _taken_off: dict[str, str] = {}
 """What `register` took off transformers' table of removed tasks, for `unregister`."""
@@ -41,7 +42,7 @@ def text2text_pipeline(
     dtype: Any = "auto",
     revision: str | None = None,
     token: str | bool | None = None,
-    trust_remote_code: bool | None = None,
+    trust_remote_code: bool = False,
     model_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -64,25 +65,19 @@ def text2text_pipeline(
     source = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     name = resolve(str(model)) if not hasattr(model, "config") else model.config.name_or_path
     if not hasattr(model, "config"):
-        model = _load(name, {"dtype": dtype, **source, **(model_kwargs or {})})
+        expected = "a folder with an encoder-decoder, or the id of one on the Hub"
+        check_hub_name(name, expected)
+        try:
+            model = AutoModelForSeq2SeqLM.from_pretrained(name, **{"dtype": dtype, **source, **(model_kwargs or {})})
+        except OSError as error:
+            found = f"{name!r}: {str(error).splitlines()[0]}"
+            raise InputError(expected, found, what_to_do(error, "check the spelling", name)) from error
     if tokenizer is None and not name:
-        raise InputError(
-            "a tokenizer beside a model that was not loaded by name", "the model alone", "pass tokenizer="
-        )
+        expected = "a tokenizer beside a model that was not loaded by name"
+        raise InputError(expected, "the model alone", "pass tokenizer=")
     if tokenizer is None or isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer or name, **source)
     return pipeline_class(model, tokenizer=tokenizer, task=task, **kwargs)
-
-
-def _load(name: str, options: dict[str, Any]) -> Any:
-    try:
-        return AutoModelForSeq2SeqLM.from_pretrained(name, **options)
-    except OSError as error:
-        raise InputError(
-            "a folder with an encoder-decoder, or the id of one on the Hub",
-            f"{name!r}: {str(error).splitlines()[0]}",
-            what_to_do(error, "check the spelling", name),
-        ) from error
 
 
 def register(*tasks: str) -> None:
@@ -107,8 +102,9 @@ def register(*tasks: str) -> None:
     for task, pipeline_class in classes.items():
         if task in registry.supported_tasks:
             continue
-        default = {"model": _DEFAULT_MODELS.get(task, _T5)}
-        registry.register_pipeline(task, pipeline_class, pt_model=AutoModelForSeq2SeqLM, default=default, type="text")
+        registry.register_pipeline(task, pipeline_class, pt_model=AutoModelForSeq2SeqLM, type="text")
+        model = _DEFAULT_MODELS.get(task)
+        registry.supported_tasks[task]["default"] = {} if model is None else {"model": model}
         # Else a copy of this file is saved as custom code beside every pipeline's model.
         del pipeline_class._registered_impl
     removed = hf_pipelines.REMOVED_TASKS

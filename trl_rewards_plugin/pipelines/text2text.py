@@ -1,8 +1,7 @@
 """The pipeline classes for encoder-decoders that transformers 5 took away, on transformers' own `Pipeline`.
 
-Arguments and outputs are those of transformers 4. Leaves out: chats, building and registering (`__init__.py`), and
-generation defaults of its own (transformers 4.46 has none either; 4.57 added 256 new tokens and 4 beams): the model's
-generation config decides, so that a pipeline says what `generate` says.
+Arguments and outputs are those of transformers 4, up to 4.46: without generation defaults of their own, so that a
+pipeline says what `generate` says. Leaves out: chats, building and registering (`__init__.py`).
 """
 
 import logging
@@ -67,11 +66,8 @@ class Text2TextGenerationPipeline(Pipeline):
 
     def __init__(self, model: Any, *args: Any, task: str = "text2text-generation", **kwargs: Any):
         if not model.config.is_encoder_decoder:
-            raise InputError(
-                "an encoder-decoder model",
-                f"{type(model).__name__}, which is not one",
-                "use transformers' own pipeline('text-generation', model=...)",
-            )
+            step = "use transformers' own pipeline('text-generation', model=...)"
+            raise InputError("an encoder-decoder model", f"{type(model).__name__}, which is not one", step)
         config = model.config
         specific = (getattr(config, "task_specific_params", None) or {}).get(self._params_key(task, kwargs)) or {}
         self.prefix = specific.get("prefix", getattr(config, "prefix", None)) or ""
@@ -126,11 +122,9 @@ class Text2TextGenerationPipeline(Pipeline):
     def preprocess(self, inputs: Any, truncation: Any = False, **languages: Any) -> Any:
         """One text to the encoder's inputs, each (1, S)."""
         if not isinstance(inputs, str):
-            raise NotATextError(
-                "a text, or a list, torch Dataset or generator of texts",
-                f"{type(inputs).__name__} {str(inputs)[:80]!r}",
-                "for a data set with columns pass one of them: pipe(dataset['text'])",
-            )
+            found = f"{type(inputs).__name__} {str(inputs)[:80]!r}"
+            step = "for a data set with columns pass one of them: pipe(dataset['text'])"
+            raise NotATextError("a text, or a list, torch Dataset or generator of texts", found, step)
         return self._tokenize(inputs, truncation, **languages)
 
     def _tokenize(self, text: str, truncation: Any) -> Any:
@@ -144,19 +138,14 @@ class Text2TextGenerationPipeline(Pipeline):
         settings = self._settings(generate_kwargs)
         batch, input_length = model_inputs["input_ids"].shape
         self.check_inputs(input_length, *self._limits(settings))
-        inputs = {
-            # transformers' batching makes a list of what is no tensor: the target language, which is the same for all.
-            key: value[0] if isinstance(value, list) else value
-            for key, value in model_inputs.items()
-        }
+        # transformers' batching makes a list of what is no tensor: the target language, which is the same for all.
+        inputs = {key: value[0] if isinstance(value, list) else value for key, value in model_inputs.items()}
         try:
             output = self.model.generate(**inputs, **settings)
         except IndexError as error:
-            raise InputError(
-                "texts that fit into the model's positions",
-                f"one of {input_length:,} tokens, and {error}",
-                "pass truncation=True, which reads the beginning, or split the text",
-            ) from error
+            found = f"one of {input_length:,} tokens, and {error}"
+            step = "pass truncation=True, which reads the beginning, or split the text"
+            raise InputError("texts that fit into the model's positions", found, step) from error
         ids = getattr(output, "sequences", output)
         return {"output_ids": ids.reshape(batch, -1, ids.shape[-1])}
 
@@ -164,14 +153,12 @@ class Text2TextGenerationPipeline(Pipeline):
         """What goes to `generate`, beside the inputs."""
         if "generation_config" in given:
             return given
-        own = dict(self._task_params)
-        config = self.model.generation_config
-        if "max_new_tokens" in given:
-            own.pop("max_length", None)  # both at once make generate warn; the user's one counts
-        elif given.get("max_length") is not None and config.max_new_tokens is not None:
-            # generate would follow the model's own max_new_tokens; max_length counts the decoder's start as well.
-            own["max_new_tokens"] = max(given["max_length"] - 1, 1)
-            given = {key: value for key, value in given.items() if key != "max_length"}
+        own: dict[str, Any] = dict(self._task_params)
+        for one, other in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
+            # The user's one counts: generate would warn of the model's or task's other one, or follow it.
+            for asked, silenced in ((one, other), (other, one)):
+                if given.get(asked) is not None and given.get(silenced) is None:
+                    own[silenced] = None
         if self.model.generation_config.pad_token_id is None and self.tokenizer.pad_token_id is not None:
             own["pad_token_id"] = self.tokenizer.pad_token_id
         return {**own, **given}
@@ -240,24 +227,19 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     """Translations, as `translation_text`. See `Text2TextGenerationPipeline`.
 
     Languages come from the task, `translation_XX_to_YY`, or as `src_lang` and `tgt_lang`; models for one pair need
-    none. Given when the pipeline is built, they also choose T5's task-specific parameters. Without any, the task
-    "translation" stands for the first pair that these name (T5: English to German), as in transformers 4; a log line
-    says so.
+    none. Given when the pipeline is built, they also choose T5's task-specific parameters, whose first pair the task
+    "translation" stands for (T5: English to German), as in transformers 4; a log line says so.
     """
 
     return_name = "translation"
 
     def __init__(self, model: Any, *args: Any, task: str = "translation", **kwargs: Any):
-        super().__init__(model, *args, task=self._pair_of(model, task, kwargs), **kwargs)
-
-    def _pair_of(self, model: Any, task: str, kwargs: dict[str, Any]) -> str:
-        if task != "translation" or any(self._languages(task, kwargs)):
-            return task
         specific = getattr(model.config, "task_specific_params", None) or {}
         pair = next((key for key in specific if PAIR.fullmatch(key)), task)
-        if pair != task:
+        if task == "translation" != pair and not any(self._languages(task, kwargs)):
             logger.warning(f"The task 'translation' names no languages: taken for {pair!r}, the model's first pair.")
-        return pair
+            task = pair
+        super().__init__(model, *args, task=task, **kwargs)
 
     def _params_key(self, task: str, kwargs: dict[str, Any]) -> str:
         src, tgt = self._languages(task, kwargs)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trl_rewards_plugin.ppo.acceleration.lower_precision import cast_together
+from trl_rewards_plugin.ppo.acceleration.optimizer_step import GraphedStep
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
@@ -97,17 +99,26 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     """
     args, framework = context.args, context.framework
     penalty = torch.full((), kl_coef, device=batch.scores.device)
+    take_step = GraphedStep(context.calls, framework)
+    # Where bad numbers do not reach the weights anyway, a GPU is waited for once an update.
+    reads_at_end = take_step.skips_broken and args.early_stop_kl is None
+    numbers: list[Tensor] = []
     history: list[dict[str, float]] = []
     stopped = False
     for rows in _mini_batches(len(batch), args):
-        if history:
-            framework.step()
-        stats = _accumulate_mini_batch(model, batch, rows, penalty, context)
-        history.append(stats)
-        stopped = args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl
+        if numbers:
+            take_step(numbers[-1])
+        names, found = _accumulate_mini_batch(model, batch, rows, penalty, context)
+        numbers.append(found)
+        if reads_at_end:
+            continue
+        history.append(_read(model, names, found.tolist()))
+        stopped = args.early_stop_kl is not None and history[-1]["policy/approxkl_avg"] > args.early_stop_kl
         if stopped:
-            framework.clear()
+            model.zero_grad()  # to None, so that the Trainer's own step changes nothing
             break
+    if reads_at_end:
+        history = [_read(model, names, row) for row in torch.stack(numbers).tolist()]
     means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
     ratios = torch.tensor([stats["val/ratio"] for stats in history])
     means["val/ratio_var"] = ratios.var(correction=0).item()
@@ -127,11 +138,14 @@ def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
 
 def _accumulate_mini_batch(
     model: nn.Module, batch: UpdateBatch, rows: Tensor, kl_coef: Tensor, context: UpdateContext
-) -> dict[str, float]:
-    """Accumulates the gradient of one mini-batch over micro-batches that fit in memory; returns its statistics.
+) -> tuple[tuple[str, ...], Tensor]:
+    """Accumulates the gradient of one mini-batch over micro-batches that fit in memory.
 
     The loss is a sum over tokens divided by the mini-batch's token count over all processes, so neither the split
     into micro-batches nor into processes changes it.
+
+    Returns:
+        The names of its statistics; on the device their means over tokens and, last, the norm of the gradients.
     """
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
@@ -152,9 +166,13 @@ def _accumulate_mini_batch(
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = framework.reduce(torch.stack(list(sums.values()))) / tokens
-    # Read at once: a GPU is waited for a single time, before the step that bad numbers must not reach.
-    *means, norm = torch.cat([totals, gradient_norm(model, framework.reduce).to(totals).view(1)]).tolist()
-    stats = dict(zip(sums, means, strict=True))
+    return tuple(sums), torch.cat([totals, gradient_norm(model, framework.reduce).to(totals).view(1)])
+
+
+def _read(model: nn.Module, names: tuple[str, ...], numbers: list[float]) -> dict[str, float]:
+    """The statistics of a mini-batch by name; refused where one, or the gradient's norm, is not finite."""
+    *means, norm = numbers
+    stats = dict(zip(names, means, strict=True))
     if not all(math.isfinite(value) for value in stats.values()):
         raise FloatingPointError(
             f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
@@ -180,7 +198,9 @@ def accumulate_micro_batch(
     """
     framework = context.framework
     with framework.autocast():
-        output = model(batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only)
+        output = cast_together(
+            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only
+        )
     sums = ppo_losses(output, batch, kl_coef, context.args)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
     framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)

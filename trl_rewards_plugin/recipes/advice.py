@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from trl_rewards_plugin.errors import causes
 
 
@@ -27,29 +29,21 @@ def advised(args: Any) -> Iterator[None]:
 
 def next_step(error: BaseException, args: Any) -> str | None:
     """What to change; None if neither the error nor a cause of it is about memory or disk space."""
-    if any(map(_is_out_of_memory, causes(error))):
-        return (
-            f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
-            f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller batches; "
-            f"then lower max_prompt_length ({args.max_prompt_length}) or response_length ({args.response_length}); "
-            "then activation_checkpointing, freeze_encoder or use_peft, and offload='cpu' for the rewards"
-        )
-    if any(map(_is_full_disk, causes(error))):
-        return (
-            f"free space on the disk of {args.output_dir}, or choose another output_dir (--output_dir); "
-            "save_total_limit=1 keeps one checkpoint, and --resume_from_checkpoint resumes from the last complete one"
-        )
+    for cause in causes(error):
+        # On the CPU torch says so only in the message, as safetensors and Arrow do of a full disk.
+        if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(cause):
+            return (
+                f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
+                f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller "
+                f"batches; then lower max_prompt_length ({args.max_prompt_length}) or response_length "
+                f"({args.response_length}); then activation_checkpointing, freeze_encoder or use_peft, and "
+                "offload='cpu' for the rewards"
+            )
+        is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or "No space left on device" in str(cause):
+            return (
+                f"free space on the disk of {args.output_dir}, or choose another output_dir (--output_dir); "
+                "save_total_limit=1 keeps one checkpoint, and --resume_from_checkpoint resumes from the last complete "
+                "one"
+            )
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """On an accelerator, or on the CPU, where torch says so only in the message."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    """By its number, or by the message of safetensors or Arrow."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or "No space left on device" in str(error)

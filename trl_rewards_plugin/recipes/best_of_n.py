@@ -28,12 +28,7 @@ from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The best responses to B prompts.
-
-    Attributes:
-        texts: B responses, special tokens left out.
-        scores: Their `.total` (B,) and `.components`, name -> (B,).
-    """
+    """The best responses to B prompts, special tokens left out, and their scores: (B,) each."""
 
     texts: list[str]
     scores: RewardScores
@@ -81,7 +76,7 @@ def best_of_n(
         make_deterministic(policy)
         policy.to(args.device)
     decode = partial(decode_prompts, policy, processing_class, args=args, seed=seed)
-    best = best_of_samples(decode, scorer, prompts, n, columns)
+    best = best_of_samples(decode, scorer, prompts, n, columns, args.missing_eos_penalty)
     components = {name: torch.tensor(values, dtype=torch.float32) for name, values in best.components.items()}
     return BestOfN(best.texts, RewardScores(torch.tensor(best.total, dtype=torch.float32), components))
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -20,16 +19,12 @@ GUARD_NAMES = {
     "not_whole_input": "not the whole input",
 }
 MAX_WIDTH = 110
+_YARDSTICKS = ("sources", "best_of_16")
 
 
 def terminal_width() -> int:
     """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
     return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
-
-
-def format_reward(described: Sequence[Mapping[str, Any]], aggregation: str | None = None) -> str:
-    """`1 x acceptability + 0.5 x neutrality`; with an `aggregation` other than the weighted sum its formula."""
-    return reward_formula(described, aggregation or WEIGHTED_SUM)
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
@@ -51,34 +46,48 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
-    # 79 columns wide, to fit any terminal.
-    lines = [f"{'':<22}{'before':>7}{'after':>7}{'gain':>8}  {'95% CI':<14}{'sources':>8}{'best of 16':>11}"]
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
+    rows = [["", "before", "after", "gain", "95% CI", "sources", "best of 16"]]
     for name, gain in gains.items():
-        before, after, sources, best = (metrics[key][name] for key in ("before", "after", "sources", "best_of_16"))
-        low, high = gain["ci95"]
-        interval = "none" if low is None else f"{low:+.2f} to {high:+.2f}"
-        lines.append(
-            f"{_row_name(name)} {decimals(before):>6} {decimals(after):>6}{decimals(gain['mean'], '+'):>8}  "
-            f"{interval:<14}{decimals(sources):>8}{decimals(best):>11}"
-        )
+        before, after, sources, best = (decimals(metrics[key][name]) for key in ("before", "after", *_YARDSTICKS))
+        interval = _interval(gain, 2)
+        rows.append([name[:22], before, after, decimals(gain["mean"], "+"), interval, sources, best])
     for name in gains:
         before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
-        change = None if before is None or after is None else after - before
-        label = _row_name(name, ", greedy")
-        lines.append(f"{label} {decimals(before):>6} {decimals(after):>6}{decimals(change, '+'):>8}")
-    lines.append("")
+        rows.append([f"{name[:14]}, greedy", decimals(before), decimals(after), _change(before, after)])
+    rows.append([])
     for name, pair in metrics["guard"].items():
         ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
-        label = GUARD_NAMES.get(name, name)
-        lines.append(f"{label:<22} {decimals(pair['before']):>6} {decimals(pair['after']):>6}{ratio:>8}".rstrip())
+        rows.append([GUARD_NAMES.get(name, name), decimals(pair["before"]), decimals(pair["after"]), ratio])
     if metrics["kl"] is not None:
-        lines.append(f"{'KL to the start, nats':<22}{decimals(0.0):>7}{decimals(metrics['kl']):>7}")
+        rows.append(["KL to the start, nats", decimals(0.0), decimals(metrics["kl"])])
     note = (
         f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
         f"interval: {_how_made(gains.values())}"
     )
-    return "\n".join([*lines, "", *textwrap.wrap(note, terminal_width())])
+    # 79 columns wide, to fit any terminal.
+    return _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), note)
+
+
+def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], note: str) -> str:
+    """Rows of a name on the left and cells on the right of their columns, and a note below."""
+    lines = [
+        " ".join(
+            f"{cell:>{width}}" if place else f"{cell:<{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=False))
+        )
+        for row in rows
+    ]
+    return "\n".join([*(line.rstrip() for line in lines), "", *textwrap.wrap(note, terminal_width())])
+
+
+def _interval(gain: Mapping[str, Any], digits: int) -> str:
+    low, high = gain["ci95"]
+    return "none" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return decimals(None if before is None or after is None else after - before, "+")
 
 
 def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
@@ -93,18 +102,8 @@ def decimals(value: float | None, sign: str = "") -> str:
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
-def _row_name(name: str, suffix: str = "") -> str:
-    room = 22 - len(suffix) - 1
-    return f"{name[:room] + suffix:<22}"
-
-
 def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Source, then before and after side by side, with their scores.
-
-    Args:
-        rows: Each with `source`, `before`, `after` and the totals `before_reward`, `after_reward`.
-        width: Columns; the terminal's if None.
-    """
+    """Source, then before and after side by side, with their totals `before_reward` and `after_reward`."""
     width = width or terminal_width()
     column = (width - 3) // 2
     blocks = []
@@ -124,32 +123,19 @@ def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) 
 
 def format_evaluation(result: Mapping[str, Any]) -> str:
     """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
-    metrics, paired = result["metrics"], result["before"] is not None
+    metrics, notes = result["metrics"], f"{result['n']} outputs"
     width = max(22, *(len(name) + 2 for name in metrics))
-    head = f"{'before':>8}{'after':>8}{'gain':>9}  {'95% CI':<18}{'improved':>9}"
-    lines = [
-        " " * width + (head if paired else f"{'mean':>8}  {'least':>8}{'25 %':>8}{'median':>8}{'75 %':>8}{'most':>8}")
-    ]
+    if result["before"] is None:
+        rows = [["", "mean", "least", "25 %", "median", "75 %", "most"]]
+        for name, row in metrics.items():
+            rows.append([name, decimals(row.get("after")), *map(decimals, row.get("quartiles") or [])])
+        return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), notes)
+    rows = [["", "before", "after", "gain", "95% CI", "improved"]]
     for name, row in metrics.items():
-        lines.append((f"{name:<{width}}" + (_paired_cells(row) if paired else _single_cells(row))).rstrip())
-    notes = f"{result['n']} outputs"
-    if paired:
-        gains = [row["gain"] for row in metrics.values() if row.get("gain")]
-        notes += f"; interval: {_how_made(gains)}; improved: share with after above before"
-    return "\n".join([*lines, "", *textwrap.wrap(notes, terminal_width())])
-
-
-def _paired_cells(row: Mapping[str, Any]) -> str:
-    before, after, gain = row.get("before"), row.get("after"), row.get("gain")
-    change = None if before is None or after is None else after - before
-    cells = f"{decimals(before):>8}{decimals(after):>8}"
-    if gain is None or gain["n"] == 0:
-        return f"{cells}{decimals(change, '+'):>9}"
-    low, high = gain["ci95"]
-    interval = "none" if low is None else f"{decimals(low, '+')} to {decimals(high, '+')}"
-    return f"{cells}{decimals(gain['reward_gain'], '+'):>9}  {interval:<18}{gain['share_improved']:>8.0%}"
-
-
-def _single_cells(row: Mapping[str, Any]) -> str:
-    quartiles = row.get("quartiles") or []
-    return f"{decimals(row.get('after')):>8}  " + "".join(f"{decimals(value):>8}" for value in quartiles)
+        before, after, gain = row.get("before"), row.get("after"), row.get("gain")
+        rows.append([name, decimals(before), decimals(after), _change(before, after)])
+        if gain is not None and gain["n"] > 0:
+            rows[-1][3:] = [decimals(gain["reward_gain"], "+"), _interval(gain, 3), f"{gain['share_improved']:.0%}"]
+    how = _how_made([row["gain"] for row in metrics.values() if row.get("gain")])
+    notes += f"; interval: {how}; improved: share with after above before"
+    return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes)

@@ -1,24 +1,24 @@
 """Any data set of texts -> a training set and a held-out set, both with the column "prompt".
 
-Reads a Hub id, a JSONL, JSON, CSV, parquet or text file, a bundled file ("bundled:prompts/train.jsonl"), a
-`datasets.Dataset` or `DatasetDict`, or a list of texts. Leaves out: tokenising, streaming and conversations (the
-trainer takes those; this recipe's evaluation compares plain texts).
+Leaves out: tokenising, streaming and conversations (the trainer takes those; a recipe's evaluation compares plain
+texts).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, suggestion, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
-from trl_rewards_plugin.rows import FORMATS, read_columns
+from trl_rewards_plugin.rows import FORMATS, read_columns, without_missing
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -34,14 +34,9 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is judged on.
+    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source.
 
-    Attributes:
-        train: Column "prompt" (prefix included) and every other column of the source.
-        held_out: The same for the rows that training never sees.
-        train_name: Where the training rows come from, in words.
-        eval_name: Where the held-out rows come from, in words; never chosen silently.
-        prompt_prefix: What was put in front of each text.
+    The names say in words where the rows come from; held-out ones are never chosen silently.
     """
 
     train: Dataset
@@ -58,7 +53,7 @@ class RunData:
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:
-    """The columns that rewards get by name, which leaves out the names of the protocol's own arguments."""
+    """The columns that rewards get by name: all but those named as the protocol's own arguments."""
     own = ("prompt", "prompts", "texts", "completion", "completions")
     return {name: list(rows[name]) for name in rows.column_names if name not in own}
 
@@ -69,52 +64,51 @@ def load_run_data(
     *,
     text_column: str = "prompt",
     prompt_prefix: str = "",
+    missing: str = "error",
     seed: int = 0,
 ) -> RunData:
-    """Loads, splits and prefixes the data of a run.
+    """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
+    `datasets.Dataset` or `DatasetDict`, or a list of texts.
 
     Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
-    a tenth of the rows (at least two), drawn with `seed`.
+    a tenth of the rows (at least two), drawn with `seed`. `missing` says what becomes of rows without a text (null):
+    "error", "skip" or "empty", see `rows.without_missing`.
 
     Raises:
         InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
     """
     splits = _load_splits(dataset, text_column)
     name = _name(dataset)
-    train_split = "train" if "train" in splits else next(iter(splits))
-    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name)
+    train_split = _first_of(("train",), splits)
+    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name, missing)
+    own_split = next((split for split in EVAL_SPLITS if split in splits and split != train_split), None)
     if eval_dataset is not None:
-        eval_splits = _load_splits(eval_dataset, text_column)
-        eval_split = next((name for name in (*EVAL_SPLITS, "train") if name in eval_splits), next(iter(eval_splits)))
-        eval_name = _name(eval_dataset)
-        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name)
-        words = f"all {len(held_out)} rows of {eval_name}{_too_few(len(held_out))}"
-        return RunData(train, held_out, name, words, prompt_prefix)
-    for split in EVAL_SPLITS:
-        if split in splits and split != train_split:
-            held_out = _as_prompts(splits[split], text_column, prompt_prefix, f"{name}, split {split}")
-            rows = min(len(held_out), MAX_EVAL_ROWS)
-            words = f"the first {rows} of {len(held_out)} rows of {name}, split {split}{_too_few(rows)}"
-            return RunData(train, held_out.select(range(rows)), name, words, prompt_prefix)
-    return _hold_out(train, name, prompt_prefix, seed)
+        eval_splits, eval_name = _load_splits(eval_dataset, text_column), _name(eval_dataset)
+        eval_split = _first_of((*EVAL_SPLITS, "train"), eval_splits)
+        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name, missing)
+        words = f"all {len(held_out)} rows of {eval_name}"
+    elif own_split is not None:
+        held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}", missing)
+        rows = min(len(held_out), MAX_EVAL_ROWS)
+        words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}"
+        held_out = held_out.select(range(rows))
+    else:
+        rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
+        if len(train) <= rows:
+            raise InputError(
+                f"more than {rows} rows in {name}, so that some can be held out",
+                f"{len(train)}",
+                "give eval_dataset (--eval_dataset FILE), or more rows",
+            )
+        words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+        train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
+    if len(held_out) < MIN_PAIRS:
+        words += f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
+    return RunData(train, held_out, name, words, prompt_prefix)
 
 
-def _hold_out(train: Dataset, name: str, prompt_prefix: str, seed: int) -> RunData:
-    rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
-    if len(train) <= rows:
-        raise InputError(
-            f"more than {rows} rows in {name}, so that some can be held out",
-            f"{len(train)}",
-            "give eval_dataset (--eval_dataset FILE), or more rows",
-        )
-    split = train.train_test_split(test_size=rows, seed=seed)
-    words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}{_too_few(rows)}"
-    return RunData(split["train"], split["test"], name, words, prompt_prefix)
-
-
-def _too_few(rows: int) -> str:
-    """What is said of fewer held-out prompts than an interval takes."""
-    return "" if rows >= MIN_PAIRS else f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
+def _first_of(names: Sequence[str], splits: Mapping[str, Dataset]) -> str:
+    return next((name for name in names if name in splits), next(iter(splits)))
 
 
 def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
@@ -123,10 +117,12 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
     if isinstance(dataset, Dataset):
         return {"train": dataset}
-    if isinstance(dataset, DatasetDict):
-        return _not_without_splits(dict(dataset), "DatasetDict")
     if isinstance(dataset, str | Path):
         return _load_named(str(dataset), text_column)
+    if isinstance(dataset, DatasetDict) and dataset:
+        return dict(dataset)
+    if isinstance(dataset, DatasetDict):
+        raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
     raise InputError(
@@ -136,30 +132,22 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
     )
 
 
-def _not_without_splits(splits: dict[str, Dataset], name: str) -> dict[str, Dataset]:
-    if not splits:
-        raise InputError("a data set with at least one split", f"{name} has none", "give a data set with rows")
-    return splits
-
-
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
     path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
     if path.suffix.lower() in FORMATS:
         return {"train": _load_file(path, name, text_column)}
     if path.is_dir():
-        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{_files_in(path)}")
+        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
+        files = f": {', '.join(names[:5])}" if names else ""
+        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
     if path.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(
             f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}",
             repr(name),
             "rename or convert the file" if path.exists() else "check the spelling",
         )
-    return _not_without_splits(_load_from_hub(name), name)
-
-
-def _files_in(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
-    return f": {', '.join(names[:5])}" if names else ""
+    check_hub_name(name, f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}")
+    return _load_from_hub(name)
 
 
 def _load_file(path: Path, name: str, text_column: str) -> Dataset:
@@ -185,13 +173,15 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
     """All splits, from the network, from an earlier `load_dataset`, or from files that `hf download` left."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return dict(load_dataset(name))
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
-        snapshot = _downloaded_snapshot(name)
-        if snapshot is not None:
-            return dict(load_dataset(snapshot))
+        # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return dict(load_dataset(snapshot_download(name, repo_type="dataset", local_files_only=True)))
         raise InputError(
             f"the data set {name} on the Hub, or in the local cache",
             str(error).splitlines()[0],
@@ -199,39 +189,33 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
         ) from error
 
 
-def _downloaded_snapshot(name: str) -> str | None:
-    # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(name, repo_type="dataset", local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str) -> Dataset:
+def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
     if text_column not in rows.column_names:
         columns = ", ".join(rows.column_names) or "no columns"
         step = suggestion(text_column, rows.column_names, "name the column of texts with text_column")
         raise InputError(f"the column {text_column!r} in {name}", columns, step)
-    texts = list(rows[text_column])
-    if not texts:
+    numbered = ({text_column: text, "place": place} for place, text in enumerate(rows[text_column]))
+    kept = list(without_missing(numbered, [text_column], missing, name))
+    if not kept:
         raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
-    bad = next((index for index, text in enumerate(texts) if not isinstance(text, str) or not text.strip()), None)
-    if bad is not None:
-        raise InputError(
-            f"a text in every row of the column {text_column!r} of {name}",
-            f"{texts[bad]!r} in row {bad}"[:200],
-            "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
-        )
-    if text_column == "prompt" and not prompt_prefix:
+    texts = [row[text_column] for row in kept]
+    for row in kept:
+        text = row[text_column]
+        if not isinstance(text, str) or not (text.strip() or missing == "empty"):
+            raise InputError(
+                f"a text in every row of the column {text_column!r} of {name}",
+                f"{text!r} in row {row['place'] + 1}"[:200],
+                "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
+            )
+    if len(kept) < len(rows):
+        rows = rows.select([row["place"] for row in kept])
+    if text_column == "prompt" and not prompt_prefix and missing != "empty":
         return rows
     # Added before the old one goes: a table without columns would have no rows either.
     added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts])
-    kept = added.remove_columns("prompt") if "prompt" in rows.column_names else added
-    return kept.rename_column("new_prompt", "prompt")
+    others = added.remove_columns("prompt") if "prompt" in rows.column_names else added
+    return others.rename_column("new_prompt", "prompt")
 
 
 def _name(dataset: DatasetLike) -> str:

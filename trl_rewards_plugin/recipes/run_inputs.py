@@ -1,10 +1,12 @@
-"""What a run checks before it loads a model: settings, trackers, the reward and the number of prompts.
+"""What a run checks before it loads a model, and its plan: rollouts, updates, an estimate of minutes.
 
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
-from trl_rewards_plugin.recipes.data import RunData
-from trl_rewards_plugin.runs.reward_description import describe_reward
+from trl_rewards_plugin.recipes.data import RunData, further_columns
+from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
@@ -24,13 +28,7 @@ _UNLISTED = ("azure_ml", "flyte")
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Checked inputs; no policy is loaded yet.
-
-    Attributes:
-        data: Training and held-out prompts.
-        reward: The reward, with `.score`.
-        checkpoint: Where to resume from; None: from the start.
-    """
+    """Checked inputs, before any policy is loaded: data, a reward with `.score`, and where to resume from."""
 
     data: RunData
     reward: Any
@@ -77,20 +75,6 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
 
 
-def check_prompt_count(data: RunData, args: Seq2SeqPPOConfig) -> None:
-    """Refuses fewer prompts than one rollout takes.
-
-    Raises:
-        InputError: there are fewer.
-    """
-    if len(data.train) < args.prompts_per_rollout:
-        raise InputError(
-            f"at least one rollout of prompts ({args.prompts_per_rollout})",
-            f"{len(data.train)} in {data.train_name}",
-            "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
-        )
-
-
 def load_reward(reward: Any) -> Any:
     """The reward with `.score`; its scale is fixed and its components have names of their own.
 
@@ -109,3 +93,40 @@ def load_reward(reward: Any) -> Any:
             step = "give the reward another name=..."
             raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
     return scorer
+
+
+def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:
+    """Rollouts of training on this many prompts."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    episodes = args.total_episodes or args.num_train_epochs * prompts * args.num_generations
+    return math.ceil(episodes / args.rollout_batch_size)
+
+
+def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:
+    """Label -> text, for `console.format_plan`."""
+    data, reward = inputs.data, inputs.reward
+    rollouts = count_rollouts(args, len(data.train))
+    updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
+    plan = {
+        "Model": public_name(model),
+        "Reward": reward_formula(describe_reward(reward), aggregation_of(reward) or WEIGHTED_SUM),
+        "Prompts": f"{len(data.train)} of {data.train_name}",
+        "Held out": data.eval_name,
+        "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
+        f"{args.num_mini_batches} mini-batches on each: {updates} updates",
+        "Folder": str(args.output_dir),
+    }
+    return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
+
+
+def estimate_minutes(evaluator: Evaluator, args: Seq2SeqPPOConfig, data: RunData) -> float:
+    """Minutes of the whole run, from one rollout that is timed here; its update is assumed to take as long again."""
+    size = args.rollout_batch_size
+    batch = data.train.select([row // args.num_generations for row in range(size)])
+    started = time.perf_counter()
+    evaluator.sample_and_score(list(batch["prompt"]), further_columns(batch))
+    seconds = time.perf_counter() - started
+    # Evaluation: sampled and greedy, before and after, and the samples of the best-of yardstick.
+    evaluation = (4 + BEST_OF) * len(data.held_out) / size
+    return (2 * count_rollouts(args, len(data.train)) + evaluation) * seconds / 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,44 +12,35 @@ from trl_rewards_plugin.errors import InputError, suggestion
 
 @dataclass(frozen=True)
 class Preset:
-    """A named run.
+    """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`.
 
-    Attributes:
-        name: What `--preset` takes.
-        summary: One line for a person.
-        model: Hub id or "bundled:ASSET".
-        reward: Name of a reward preset, or a YAML file.
-        dataset: Hub id, file or "bundled:ASSET/FILE".
-        eval_dataset: Likewise; None: a split of `dataset`, or rows held out of it.
-        text_column: Column of `dataset` that holds the texts.
-        prompt_prefix: Prepended to every text.
-        config: Fields of `Seq2SeqPPOConfig`.
-        license: Of the model, as the Hub writes it, where it is known.
-        language: Of the texts, as the Hub writes it, where it is known.
+    `license` is the model's and `language` that of the texts, as the Hub writes them.
     """
 
     name: str
-    summary: str
     model: str
     reward: str
     dataset: str
+    config: Mapping[str, Any]
+    license: str
+    language: str
     eval_dataset: str | None = None
     text_column: str = "prompt"
     prompt_prefix: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    license: str | None = None
-    language: str | None = None
 
+
+# The completions are for `trl-rewards report`; the progress bar has the screen.
+_IN_EVERY_RUN = {"log_completions": True, "num_completions_to_print": 0, "seed": 0}
 
 _TINY = Preset(
     name="tiny",
-    summary="a bundled tiny T5, scored by two bundled classifiers; minutes on two CPU cores, offline",
     model="bundled:tiny-t5",
     reward="tiny",
     dataset="bundled:prompts/train.jsonl",
     eval_dataset="bundled:prompts/heldout.jsonl",
     config=MappingProxyType(
-        {
+        _IN_EVERY_RUN
+        | {
             "num_train_epochs": 6.0,
             "per_device_train_batch_size": 64,
             "per_device_eval_batch_size": 96,
@@ -62,9 +53,6 @@ _TINY = Preset(
             "kl_coef": 0.05,
             "save_steps": 10,
             "save_total_limit": 1,
-            "log_completions": True,  # for `trl-rewards report`; the progress bar has the screen
-            "num_completions_to_print": 0,
-            "seed": 0,
         }
     ),
     license="cc-by-sa-4.0",
@@ -73,14 +61,14 @@ _TINY = Preset(
 
 _ARTICLE = Preset(
     name="article",
-    summary="FLAN-T5-small on news summaries, scored by the article's two classifiers; from the Hub, needs a GPU",
     model="google/flan-t5-small",
     reward="article",
     dataset="argilla/news-summary",
     text_column="text",
     prompt_prefix="summarize: ",
     config=MappingProxyType(
-        {
+        _IN_EVERY_RUN
+        | {
             "num_train_epochs": 5.0,
             # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
             "per_device_train_batch_size": 8,
@@ -90,9 +78,6 @@ _ARTICLE = Preset(
             "learning_rate": 2e-5,
             "response_length": 64,
             "max_prompt_length": 512,
-            "log_completions": True,  # for `trl-rewards report`; the progress bar has the screen
-            "num_completions_to_print": 0,
-            "seed": 0,
         }
     ),
     license="apache-2.0",

@@ -1,12 +1,12 @@
 """The whole job in one object: check, load, measure, train, measure again, write the run folder.
 
-Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and what the files hold (`finished_run.py`, `runs/`).
+Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files are written (`runs/`, `cards/`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -16,34 +16,35 @@ from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.folder_push import push_to_hub
+from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-from trl_rewards_plugin.ppo.monitoring.log_file import LogFileCallback
-from trl_rewards_plugin.ppo.monitoring.progress import answers_bar
+from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
 from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.advice import advised
-from trl_rewards_plugin.recipes.before_after import (
-    BEST_OF,
-    Evaluation,
-    Evaluator,
-    Yardsticks,
-    build_metrics,
-    completion_rows,
+from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluation, Evaluator, build_metrics, completion_rows
+from trl_rewards_plugin.recipes.data import further_columns, load_run_data
+from trl_rewards_plugin.recipes.run_inputs import (
+    RunInputs,
+    check_settings,
+    estimate_minutes,
+    load_reward,
+    plan_lines,
 )
-from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.finished_run import run_config, run_facts, write_run
-from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_prompt_count, check_settings, load_reward
-from trl_rewards_plugin.recipes.run_plan import estimate_minutes, plan_lines, sample_and_score
-from trl_rewards_plugin.recipes.run_presets import get_preset
+from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
+from trl_rewards_plugin.runs.environment import energy, hardware
 from trl_rewards_plugin.runs.lock import writing_run
 from trl_rewards_plugin.runs.public_names import given_name, public_name
+from trl_rewards_plugin.runs.record import configuration
+from trl_rewards_plugin.runs.reward_description import reward_record
+from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
 
 SAMPLES_SHOWN = 3
@@ -52,14 +53,7 @@ DRY_RUN_PROMPTS = 4
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run.
-
-    Attributes:
-        metrics: What `metrics.json` holds.
-        folder: The run folder.
-        trainer: The trainer, with the trained `policy_model`.
-        url: Where it was uploaded, if it was.
-    """
+    """A finished run: what `metrics.json` holds, its folder, its trainer with the trained `policy_model`, its URL."""
 
     metrics: dict[str, Any]
     folder: Path
@@ -75,11 +69,11 @@ class Seq2SeqPPO:
         model: Hub id, folder, "bundled:tiny-t5" or a loaded encoder-decoder.
         reward: A `ClassifierReward`, `MultiClassifierReward`, another callable in TRL's protocol, or the name or
             YAML file of a reward preset.
-        dataset: Hub id, JSONL, JSON, CSV, parquet or text file, `datasets.Dataset` or list of texts.
+        dataset: Hub id, JSONL, JSON, CSV, TSV, parquet or text file, `datasets.Dataset` or list of texts.
         eval_dataset: Held-out prompts, likewise; None: see `recipes.data.load_run_data`.
         args: Settings; None: the defaults, in a folder under `runs/`.
-        text_column: Column of the texts.
-        prompt_prefix: Prepended to every text.
+        text_column: Column of the texts, to each of which `prompt_prefix` is prepended.
+        missing: What becomes of rows without a text: "error", "skip" or "empty".
         push_to: Hub repository that the finished run folder is uploaded to.
         overwrite: Overwrite the run in the output folder.
         peft_config: Train this adapter (peft's `LoraConfig` ...) instead of the model's own weights.
@@ -94,6 +88,7 @@ class Seq2SeqPPO:
     args: Seq2SeqPPOConfig = None  # type: ignore[assignment]  # filled in below
     text_column: str = "prompt"
     prompt_prefix: str = ""
+    missing: str = "error"
     push_to: str | None = None
     overwrite: bool = False
     peft_config: Any = None
@@ -120,10 +115,14 @@ class Seq2SeqPPO:
             InputError: an unknown preset or override, or `args` together with single fields.
         """
         preset = get_preset(name)
-        known = [field.name for field in dataclasses.fields(cls)]
-        given = {key: value for key, value in overrides.items() if key in known and value is not None}
-        fields = {key: value for key, value in overrides.items() if key not in known}
-        _refuse_unknown(fields, known)
+        own = [field.name for field in dataclasses.fields(cls)]
+        given = {key: value for key, value in overrides.items() if key in own and value is not None}
+        fields = {key: value for key, value in overrides.items() if key not in own}
+        known = [*own, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
+        for key in fields:
+            if key not in known:
+                step = suggestion(key, known, "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)")
+                raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(key), step)
         if "args" in given and fields:
             found = f"args and {', '.join(fields)}"
             raise InputError("either args or single settings", found, "put the settings into args")
@@ -131,7 +130,7 @@ class Seq2SeqPPO:
             settings = {**preset.config, **fields}
             settings.setdefault("output_dir", default_output_dir(name, settings.get("seed")))
             given["args"] = Seq2SeqPPOConfig(**settings)
-        arguments = {key: getattr(preset, key) for key in known if hasattr(preset, key)}
+        arguments = {key: getattr(preset, key) for key in own if hasattr(preset, key)}
         if "dataset" in given:
             arguments["eval_dataset"] = None
         recipe = cls(**{**arguments, **given})
@@ -173,27 +172,24 @@ class Seq2SeqPPO:
     def dry_run(self) -> None:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
         with advised(self.args):
-            self._dry_run()
-
-    def _dry_run(self) -> None:
-        inputs = self._check(None, dry=True)
-        existed = self.folder.exists()
-        trainer = self._trainer(inputs)
-        if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()  # the Trainer creates it in its constructor; a dry run leaves nothing
-        train = inputs.data.train
-        shown = train.select(range(min(DRY_RUN_PROMPTS, len(train))))
-        evaluator = self._evaluator(trainer, inputs)
-        scored = sample_and_score(evaluator, shown)
-        for index, (prompt, text) in enumerate(zip(shown["prompt"], scored.texts, strict=True)):
-            parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
-            self.echo(f"prompt: {prompt}\nresponse: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
-        minutes = estimate_minutes(evaluator, self.args, inputs)
-        time = (
-            f"about {minutes:.1f} minutes: an estimate from one timed rollout, assuming that its update takes as long"
-        )
-        self.echo(console.format_plan(plan_lines(self.model, self.args, inputs) | {"Time": time}))
-        self.echo("\nDry run: nothing was trained or written.")
+            inputs = self._check(None, dry=True)
+            existed = self.folder.exists()
+            trainer = self._trainer(inputs)
+            if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()  # the Trainer creates it in its constructor; a dry run leaves nothing
+            evaluator = self._evaluator(trainer, inputs)
+            shown = inputs.data.train.select(range(min(DRY_RUN_PROMPTS, len(inputs.data.train))))
+            prompts = list(shown["prompt"])
+            scored = evaluator.sample_and_score(prompts, further_columns(shown))
+            for index, (prompt, text) in enumerate(zip(prompts, scored.texts, strict=True)):
+                parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
+                self.echo(f"prompt: {prompt}\nresponse: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
+            time = (
+                f"about {estimate_minutes(evaluator, self.args, inputs.data):.1f} minutes: an estimate from one timed "
+                "rollout, assuming that its update takes as long"
+            )
+            self.echo(console.format_plan(plan_lines(self.model, self.args, inputs) | {"Time": time}))
+            self.echo("\nDry run: nothing was trained or written.")
 
     def _check(self, resume: str | bool | None, *, dry: bool = False) -> RunInputs:
         """Everything that can be refused without loading a model, cheapest first."""
@@ -205,24 +201,21 @@ class Seq2SeqPPO:
             check_access(self.push_to)
         check_settings(self.args)
         if isinstance(self.model, str | Path):
-            check_seq2seq_model(self._resolved_model())
-        data = load_run_data(
-            self.dataset,
-            self.eval_dataset,
-            text_column=self.text_column,
-            prompt_prefix=self.prompt_prefix,
-            seed=self.args.seed,
-        )
-        check_prompt_count(data, self.args)
+            check_seq2seq_model(resolve(str(self.model)))
+        texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix, "missing": self.missing}
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        if len(data.train) < self.args.prompts_per_rollout:
+            raise InputError(
+                f"at least one rollout of prompts ({self.args.prompts_per_rollout})",
+                f"{len(data.train)} in {data.train_name}",
+                "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
+            )
         return RunInputs(data, load_reward(self.reward), checkpoint)
-
-    def _resolved_model(self) -> Any:
-        return resolve(str(self.model)) if isinstance(self.model, str | Path) else self.model
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
         set_seed(self.args.seed)
         return Seq2SeqPPOTrainer(
-            self._resolved_model(),
+            resolve(str(self.model)) if isinstance(self.model, str | Path) else self.model,
             inputs.reward,
             args=self.args,
             train_dataset=inputs.data.train,
@@ -240,7 +233,11 @@ class Seq2SeqPPO:
             settings |= {"reference": reference, "progress": progress}
             return decode_prompts(model, tokenizer, prompts, trainer.args, **settings)
 
-        return Evaluator(decode, inputs.reward, inputs.data.as_held_out(), seed=self.args.seed)
+        def encode(texts: list[str]) -> Any:
+            return trainer.processing_class(text_target=texts)["input_ids"]
+
+        penalty = self.args.missing_eos_penalty
+        return Evaluator(decode, inputs.reward, encode, inputs.data.as_held_out(), self.args.seed, penalty)
 
     def _finish(
         self,
@@ -248,26 +245,39 @@ class Seq2SeqPPO:
         inputs: RunInputs,
         before: Evaluation,
         after: Evaluation,
-        yardsticks: Yardsticks,
+        yardsticks: dict[str, Any],
     ) -> RunResult:
+        log_ratio = after.sampled.log_ratio
+        episodes = [row["episode"] for row in trainer.state.log_history if "episode" in row]
+        facts = {
+            "kl": None if log_ratio is None else float(log_ratio.mean()),
+            "episodes": int(episodes[-1]) if episodes else trainer.state.global_step * self.args.rollout_batch_size,
+            "seconds": trainer.train_seconds,  # a resumed run includes those up to its checkpoint
+            "seed": self.args.seed,
+        }
         held_out = inputs.data.as_held_out()
-        metrics = build_metrics(before, after, yardsticks, held_out.sources, run_facts(trainer, after))
+        metrics = build_metrics(before, after, held_out.sources, yardsticks, facts)
         trainer.save_model(str(self.folder))
-        url = None
-        if trainer.is_world_process_zero():
-            rows = completion_rows(held_out, before, after)
-            write_run(self.folder, trainer, self._configuration(trainer, inputs), metrics, rows)
-            self.echo(console.format_table(metrics))
-            shown = rows[:SAMPLES_SHOWN]
-            self.echo(f"\nHeld-out prompts 1 to {len(shown)}, sampled (reward in brackets):\n")
-            self.echo(console.format_samples(shown))
-            self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
-            if self.push_to:
-                self.echo("")
-                url = push_to_hub(self.folder, self.push_to, echo=self.echo)
-        return RunResult(metrics, self.folder, trainer, url)
+        if not trainer.is_world_process_zero():
+            return RunResult(metrics, self.folder, trainer)
+        rows = completion_rows(held_out, before, after)
+        write_rows(self.folder / layout.HELD_OUT, rows)
+        write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
+        # Last but for the card, which reads the other files: a folder that has the metrics is complete.
+        write_json(self.folder / layout.METRICS, metrics)
+        write_model_card(self.folder)
+        self.echo(console.format_table(metrics))
+        shown = rows[:SAMPLES_SHOWN]
+        self.echo(f"\nHeld-out prompts 1 to {len(shown)}, sampled (reward in brackets):\n")
+        self.echo(console.format_samples(shown))
+        self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
+        if not self.push_to:
+            return RunResult(metrics, self.folder, trainer)
+        self.echo("")
+        return RunResult(metrics, self.folder, trainer, push_to_hub(self.folder, self.push_to, echo=self.echo))
 
     def _configuration(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs) -> dict[str, Any]:
+        """The contents of `config.yaml`."""
         given = {
             "preset": self.preset,
             "model": public_name(self.model),
@@ -276,26 +286,28 @@ class Seq2SeqPPO:
             "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
             "prompt_prefix": self.prompt_prefix,
+            **({"missing": self.missing} if self.missing != "error" else {}),
             "seed": self.args.seed,
             **lora_settings(self.peft_config),
         }
         preset = get_preset(self.preset) if self.preset else None
-        known = {
+        made_of = {
+            **reward_record(inputs.reward),
             "push_to": self.push_to,  # not a setting: running the file again must not upload over the first run
             "license": preset.license if preset and preset.model == self.model else None,
             "language": preset.language if preset and preset.dataset == self.dataset else None,
+            "train_rows": len(inputs.data.train),
+            "held_out_rows": len(inputs.data.held_out),
+            "held_out": inputs.data.eval_name,
+            "epoch_rewards": [row["epoch_reward"] for row in trainer.state.log_history if "epoch_reward" in row],
+            "hardware": hardware(self.args.device, self.args.world_size),
+            "energy": energy(trainer.callback_handler.callbacks),
         }
-        return run_config(given, trainer, inputs, known)
+        # The file is read on top of a preset, so what any preset sets is written even at its default.
+        always = {key for preset in PRESETS.values() for key in preset.config}
+        return configuration(given, self.args, made_of, always)
 
 
 def default_output_dir(preset: str, seed: int | None) -> str:
     """`runs/<preset>-seed<seed>`; the Trainer's default seed is 42."""
     return f"runs/{preset}-seed{42 if seed is None else seed}"
-
-
-def _refuse_unknown(fields: Mapping[str, Any], arguments: list[str]) -> None:
-    known = [*arguments, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
-    for name in fields:
-        if name not in known:
-            step = suggestion(name, known, "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)")
-            raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(name), step)

@@ -4,6 +4,7 @@ from trl_rewards_plugin.rewards.base import Reward, RewardScores, TextReward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
+from trl_rewards_plugin.rewards.remote_reward import RemoteReward
 from trl_rewards_plugin.rewards.state_callback import RewardStateCallback
 from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward, SimilarityReward
 
@@ -12,6 +13,7 @@ __all__ = [
     "LengthReward",
     "MetricReward",
     "MultiClassifierReward",
+    "RemoteReward",
     "RepetitionReward",
     "Reward",
     "RewardScores",

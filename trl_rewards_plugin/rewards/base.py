@@ -49,7 +49,10 @@ class Reward:
         # TRL names a reward's columns by it.
         return self.name
 
-    def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
+    # `self` by position alone, here and below: a data set may have a column of that name.
+    def __call__(
+        self, /, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[float]:
         """Total reward of each of N completions; TRL's reward function protocol.
 
         Args:
@@ -65,7 +68,7 @@ class Reward:
         """
         return self._scores(completions, prompts, kwargs).total.tolist()
 
-    def score(self, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
+    def score(self, /, texts: Sequence[Any], prompts: Sequence[Any] | None = None, **columns: Any) -> RewardScores:
         """Total (N,) and components, each (N,) and before weighting, of N texts; arguments and errors as in a call."""
         return self._scores(texts, prompts, columns)
 
@@ -83,11 +86,7 @@ class Reward:
         return [self.name]
 
     def component(self, name: str) -> "Reward":
-        """The component of this name alone, unweighted, as a reward function.
-
-        Raises:
-            InputError: no such component.
-        """
+        """The component of this name alone, unweighted, as a reward function; InputError where there is none."""
         self._component_index(name)
         return self
 
@@ -148,11 +147,9 @@ class TextReward(Reward):
         return [self.score_text(text) for text in texts]
 
     def __call__(  # type: ignore[override]  # None is TRL's own way to say that there is no score
-        self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
+        self, /, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
     ) -> list[float | None]:
         return self.values(as_texts(completions), prompts, kwargs)
-
-    __call__.__doc__ = Reward.__call__.__doc__
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
         texts = as_texts(completions)
@@ -198,9 +195,8 @@ def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
             f"{count}, for the completions that begin with {first_of(texts)}",
             step,
         )
-    return torch.tensor(
-        [_number(name, one, text) for one, text in zip(found, texts, strict=True)], dtype=torch.float32
-    )
+    numbers = [_number(name, one, text) for one, text in zip(found, texts, strict=True)]
+    return torch.tensor(numbers, dtype=torch.float32)
 
 
 def _number(name: str, value: Any, text: str) -> float:
@@ -212,9 +208,6 @@ def _number(name: str, value: Any, text: str) -> float:
         number = math.inf
     # What overflows float32 would be an infinity in the sum.
     if isinstance(value, str) or abs(number) > torch.finfo(torch.float32).max:
-        raise InputError(
-            f"a finite float or None from reward {name!r}",
-            f"{value!r} for {shortened(text)}",
-            "return None where a text cannot be scored",
-        )
+        step = "return None where a text cannot be scored"
+        raise InputError(f"a finite float or None from reward {name!r}", f"{value!r} for {shortened(text)}", step)
     return number

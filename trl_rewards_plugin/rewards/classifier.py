@@ -31,7 +31,8 @@ class ClassifierReward(Reward):
     keywords it reads `completions` and, with `pair="prompt"`, `prompts`; it ignores the rest.
 
     Args:
-        model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode.
+        model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode. A
+            PEFT adapter's id or folder is its base model with the adapter merged in.
         label: The label whose score is the reward: its name in the model's config, or its index.
         name: Of letters, digits, `_`, `-`, `.`; by default `<last part of the model's name>_<label>`.
         tokenizer: Name or object; by default the model's own. Required with a loaded model.
@@ -47,8 +48,8 @@ class ClassifierReward(Reward):
             autocast, at scores that differ in the second or third digit.
         revision: Branch, tag or commit of a Hub model.
         offload: Where the weights go after each scoring, so that several rewards need the memory of one: None leaves
-            them, "cpu" moves them from the accelerator to the CPU's memory, "disk" drops them altogether, to be
-            loaded again for the next scoring.
+            them, "cpu" moves them from the accelerator to the CPU's memory, "disk" drops them, to be loaded again.
+        trust_remote_code: Runs the code that a Hub model or folder brings along; without it such a model is refused.
 
     Raises:
         InputError: an unknown label, score type or pair, a value out of range, or a model whose config cannot be
@@ -70,17 +71,23 @@ class ClassifierReward(Reward):
         dtype: Any = None,
         revision: str | None = None,
         offload: str | None = None,
+        trust_remote_code: bool = False,
     ):
         if pair not in (None, "prompt"):
             raise InputError("pair=None or pair='prompt'", repr(pair), "use 'prompt' to score (prompt, completion)")
-        _check_positive("batch_size", batch_size)
-        _check_positive("max_length", max_length)
+        for what, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                step = f"leave {what} out to have it set"
+                raise InputError(f"{what} as a positive whole number, or None", repr(value), step)
         if offload not in OFFLOADS:
             step = "use 'cpu' where the accelerator is too small, 'disk' where the CPU's memory is"
             raise InputError("offload=None, 'cpu' or 'disk'", repr(offload), step)
-        self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload)
+        self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
         config = self._classifier.config
-        _check_max_length(max_length, position_limit(config))
+        limit = position_limit(config)
+        if max_length is not None and limit is not None and max_length > limit:
+            expected = f"max_length of at most {limit}, which the model's positions allow"
+            raise InputError(expected, str(max_length), "lower it, or leave it out")
         check_score_type(score_type, config)
         self._index = _label_index(label, config.id2label, self._classifier.model_id)
         self._independent = is_independent(config)
@@ -128,11 +135,7 @@ class ClassifierReward(Reward):
         other._classifier.memo = self._classifier.memo = memo
 
     def place(self, device: Any) -> None:
-        """Runs on `device` from now on, with every reward that shares the model; weights in memory are dropped.
-
-        Raises:
-            InputError: torch knows no such device, or the model was passed in loaded.
-        """
+        """Runs on `device` from now on, with all that share the model; errors as `SharedClassifier.place`."""
         self._classifier.place(device)
 
     def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
@@ -140,17 +143,14 @@ class ClassifierReward(Reward):
 
         Raises:
             InputError: `pair="prompt"` and no prompts, or a checkpoint that is no trained classifier.
-            OSError: it cannot be read.
-            RuntimeError: the classifier failed; the cause is chained. torch.OutOfMemoryError stays what it is.
+            RuntimeError: the classifier failed; the cause is chained. OSError and OutOfMemoryError stay what they are.
         """
         if self.pair is None:
             prompts = None
         elif prompts is None:
-            raise InputError(
-                f"prompts, since reward {self.name!r} scores (prompt, completion) pairs",
-                "completions alone",
-                "pass prompts=, one for each completion, or build the reward without pair='prompt'",
-            )
+            expected = f"prompts, since reward {self.name!r} scores (prompt, completion) pairs"
+            step = "pass prompts=, one for each completion, or build the reward without pair='prompt'"
+            raise InputError(expected, "completions alone", step)
         try:
             return self._classifier.logits(texts, prompts, self.max_length, self.batch_size)
         except OSError:  # of loading, which names the model itself
@@ -198,6 +198,7 @@ class ClassifierReward(Reward):
             "tokenizer": classifier.tokenizer_name,
             "max_length": self.max_length,
             "dtype": None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch."),
+            "trust_remote_code": classifier.trust_remote_code or None,
         }
         return {key: value for key, value in entry.items() if value is not None}
 
@@ -214,24 +215,5 @@ def _label_index(label: Any, id2label: dict[int, str], model_id: str) -> int:
     known = ", ".join(f"{index}: {name!r}" for index, name in enumerate(names))
     if label in names:
         raise InputError("a label name that the model has once", repr(label), f"give the index instead; {known}")
-    raise InputError(
-        f"a label of {model_id}, by name or index: {known}",
-        repr(label),
-        f"{did_you_mean(label, names)}use one of these labels",
-    )
-
-
-def _check_positive(what: str, value: Any) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(
-            f"{what} as a positive whole number, or None", repr(value), f"leave {what} out to have it set"
-        )
-
-
-def _check_max_length(max_length: int | None, limit: int | None) -> None:
-    if max_length is not None and limit is not None and max_length > limit:
-        raise InputError(
-            f"max_length of at most {limit}, which the model's positions allow",
-            str(max_length),
-            "lower it, or leave it out",
-        )
+    step = f"{did_you_mean(label, names)}use one of these labels"
+    raise InputError(f"a label of {model_id}, by name or index: {known}", repr(label), step)

@@ -47,7 +47,8 @@ def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[
         yield {}
         return
     loop = background_loop()
-    if _runs_here(loop):
+    # The running loop of this thread, or None; unlike get_running_loop() it raises nothing.
+    if asyncio._get_running_loop() is loop:
         raise RuntimeError(
             "a combination with async rewards was called from within an async reward; "
             "await asyncio.to_thread(reward, ...) instead"
@@ -65,10 +66,3 @@ async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
         return await call()
     except SystemExit as error:  # would end the loop, and leave its caller waiting
         raise RuntimeError(f"SystemExit({error.code!r})") from error
-
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:  # how asyncio says that no loop runs in this thread
-        return False

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from types import TracebackType
 
 
 class ForkSafeLock:
-    """A reentrant lock. In a forked child it is free unless the thread that forked holds it itself."""
+    """A reentrant lock. In a forked child it is free unless the thread that forked holds it itself.
+
+    A pickled one is a new, free lock on the other side.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -22,10 +24,11 @@ class ForkSafeLock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._lock.release()
+
+    def __reduce__(self) -> tuple[type[ForkSafeLock], tuple[()]]:
+        return type(self), ()
 
     def was_broken(self) -> bool:
         """Whether another thread held it when this process was forked; asked once, under the lock."""

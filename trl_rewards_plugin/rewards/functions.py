@@ -35,10 +35,11 @@ from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_WRAP = "wrap it: ClassifierReward(model, label=...)"
 
 
 class CallableReward(Reward):
-    """A function that is called by keyword and returns one float or None per completion.
+    """Any callable, object or function, that takes its arguments by keyword and returns one float or None per text.
 
     It is given what it names, or all where it takes `**kwargs`: `prompts` and `completions` as TRL gives them (texts
     or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every column of the data set.
@@ -46,26 +47,24 @@ class CallableReward(Reward):
     `name` is given. It can be pickled where the function can.
 
     Raises:
-        InputError: `function` is not callable by keyword, or is a torch module or a model's name; when called: a
-            column that it asks for is missing, or what it returned is not one score per completion.
+        InputError: `function` is not callable by keyword, or is a model (a name, a torch module, a pipeline, what has
+            `predict_proba`); when called: a column that it asks for is missing, or what it returned is not one score
+            per completion.
         RuntimeError: when called: the function raised; the cause is chained.
     """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None):
-        wrap = "wrap it: ClassifierReward(model, label=...)"
-        if isinstance(function, torch.nn.Module | str):
-            raise InputError("a reward function", f"a model ({type(function).__name__})", wrap)
+        _check_no_model(function)
         if not callable(function):
-            raise InputError(
-                "a ClassifierReward or a reward function",
-                f"{type(function).__name__} {function!r}",
-                f"for a model, {wrap}",
-            )
-        bare = function
-        while isinstance(bare, functools.partial):
+            expected, found = "a ClassifierReward or a reward function", f"{type(function).__name__} {function!r}"
+            raise InputError(expected, found, f"for a model, {_WRAP}")
+        bare: Any = function
+        while isinstance(bare, functools.partial) and not hasattr(bare, "__name__"):
             bare = bare.func
         super().__init__(clean_name(getattr(bare, "__name__", type(bare).__name__)) if name is None else name)
         self.function = function
+        while isinstance(bare, functools.partial):
+            bare = bare.func
         # The object's own class is asked as well: a callable object's coroutine is its __call__.
         self.is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(type(bare).__call__)
         self._required, self._named, self._takes_all = _parameters(function, self.name)
@@ -85,12 +84,13 @@ class CallableReward(Reward):
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:
-                raise InputError(
-                    f"the column {name!r}, which reward {self.name!r} asks for",
-                    f"only {', '.join(offered)}",
-                    f"{did_you_mean(name, offered)}pass it, add it to the data set, or give the parameter a default",
-                )
-        wanted = offered if self._takes_all else {key: offered[key] for key in self._named if key in offered}
+                step = f"{did_you_mean(name, offered)}pass it, add it to the data set, or give the parameter a default"
+                if "completions" not in self._named:
+                    step = f"wrap an object that reads its texts as {name!r} in a function f(completions, **kwargs)"
+                expected = f"the column {name!r}, which reward {self.name!r} asks for"
+                raise InputError(expected, f"only {', '.join(offered)}", step)
+        # A column called "self" would collide with a method's own; TRL's protocol knows no such argument.
+        wanted = {key: offered[key] for key in offered if key in self._named or (self._takes_all and key != "self")}
         return functools.partial(self.function, **wanted)
 
     def result(self, future: Future[Any], texts: list[str]) -> Tensor:
@@ -107,18 +107,27 @@ class CallableReward(Reward):
         return f"CallableReward({self.name})"
 
 
+def _check_no_model(function: Any) -> None:
+    found = f"a model ({type(function).__name__})"
+    if isinstance(getattr(function, "model", None), torch.nn.Module) and hasattr(function, "tokenizer"):
+        step = "wrap what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
+        raise InputError("a reward function", f"a pipeline ({type(function).__name__})", step)
+    if isinstance(function, torch.nn.Module | str):
+        raise InputError("a reward function", found, _WRAP)
+    if hasattr(function, "predict_proba"):  # SetFit, scikit-learn
+        step = "wrap it: def reward(completions, **kwargs): return model.predict_proba(completions)[:, 1].tolist()"
+        raise InputError("a reward function", found, step)
+
+
 def _parameters(function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """Names of the parameters without default, of all, and whether there is a `**kwargs`."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # functions written in C may have no signature: they get everything
-        return (), (), True
+        return (), ("completions",), True
     if any(p.kind is p.POSITIONAL_ONLY and p.default is p.empty for p in parameters):
-        raise InputError(
-            f"a reward function that takes its arguments by name ({name!r})",
-            f"{name}{inspect.signature(function)}",
-            "define it as f(completions, **kwargs)",
-        )
+        expected = f"a reward function that takes its arguments by name ({name!r})"
+        raise InputError(expected, f"{name}{inspect.signature(function)}", "define it as f(completions, **kwargs)")
     named = [p for p in parameters if p.kind in _BY_NAME]
     required = tuple(p.name for p in named if p.default is p.empty)
     return required, tuple(p.name for p in named), any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,14 +1,15 @@
 """MetricReward: an `evaluate` metric or measurement as a reward function, one value per text."""
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.texts import column_texts
+from trl_rewards_plugin.rewards.texts import column_references
 
 
 class MetricReward(TextReward):
@@ -20,19 +21,21 @@ class MetricReward(TextReward):
     ```
 
     A module that answers with a list under `key` (toxicity, perplexity, BERTScore) is asked once for all texts; one
-    that answers with a number (ROUGE, BLEU, exact match: a mean over what it is given) once for each text. The module
-    is loaded on first use; the reward can be pickled where it is given by name, and called from several threads.
+    that answers with a number (BLEU, exact match: a mean over what it is given) once for each text. "rouge" is
+    computed here, by the package `rouge_score`, and needs no Hub. Any other module is found when the reward is built
+    and loaded on first use; the reward can be pickled where it is given by name, and called from several threads.
 
     Args:
         metric: What `evaluate.load` takes, or a loaded module.
         key: The value wanted of what the module's `compute` returns.
-        references: The column with the reference of each text, or "prompt"; for modules that compare. A text whose
-            reference is None scores None.
+        references: The column with the reference of each text, or the list of its references, or "prompt"; for
+            modules that compare. A text whose reference is None scores None.
         compute_kwargs: Further arguments of `compute`.
         name: Name of the component; None is the key.
 
     Raises:
-        InputError: when called: references missing or not wanted, an unknown key, or values of another count.
+        InputError: no such module; when called: references missing or not wanted, an unknown key, or values of
+            another count.
     """
 
     def __init__(
@@ -52,13 +55,22 @@ class MetricReward(TextReward):
         self._lock = ForkSafeLock()
         self._module: Any = None
         self._one_by_one: bool | None = None
+        if self._is_named and not self._is_rouge:
+            _check_found(str(metric))
+
+    @property
+    def _is_named(self) -> bool:
+        return isinstance(self.metric, str | os.PathLike)
+
+    @property
+    def _is_rouge(self) -> bool:
+        return self.metric == "rouge" and not os.path.exists("rouge")
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
-        wanted = list(range(len(texts)))
-        given: list[str | None] = [None] * len(texts)
+        given: Sequence[Any] = [None] * len(texts)
         if self.references is not None:
-            given = column_texts(self.references, len(texts), prompts, columns, self.name)
-            wanted = [index for index, reference in enumerate(given) if reference is not None]
+            given = column_references(self.references, len(texts), prompts, columns, self.name)
+        wanted = [i for i, reference in enumerate(given) if self.references is None or reference is not None]
         scores: list[float | None] = [None] * len(texts)
         if wanted:
             # A module keeps the batch that it computes on in itself.
@@ -69,13 +81,13 @@ class MetricReward(TextReward):
         return scores
 
     def entry(self) -> dict[str, Any]:
-        if not isinstance(self.metric, str | os.PathLike):
+        if not self._is_named:
             return super().entry()
         further = {"references": self.references, "compute_kwargs": self.compute_kwargs}
         given = {key: value for key, value in further.items() if value}
         return {"name": self.name, "metric": str(self.metric), "key": self.key, **given}
 
-    def _compute(self, texts: list[str], references: list[str | None]) -> list[float]:
+    def _compute(self, texts: list[str], references: list[Any]) -> list[float]:
         if self._one_by_one is None:
             # With one text, a list with one value per text is told apart from any other list.
             self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
@@ -84,67 +96,88 @@ class MetricReward(TextReward):
         values: list[float] = self._ask(texts, references)
         return values
 
-    def _ask(self, texts: list[str], references: list[str | None]) -> Any:
+    def _ask(self, texts: list[str], references: list[Any]) -> Any:
         """The value under `key` for these texts: a number, or a list with one value per text."""
-        module = self._loaded()
-        inputs = self._inputs(module)
-        arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
-        result = module.compute(**arguments, **self.compute_kwargs)
-        if self.key not in result:
-            raise InputError(
-                f"a key of what metric {self._shown()} returns: {', '.join(result)}",
-                repr(self.key),
-                f"{did_you_mean(self.key, result)}use one of these",
-            )
-        value = result[self.key]
-        value = value.tolist() if hasattr(value, "tolist") else value
-        if isinstance(value, list) and len(value) != len(texts):
-            raise InputError(
-                f"a number, or {len(texts)} values, one for each text, under {self.key!r} of metric {self._shown()}",
-                f"{len(value)} values",
-                "name a key that holds one value per text",
-            )
-        return value
-
-    def _inputs(self, module: Any) -> list[str]:
-        """The module's own name for the texts, and "references" where it compares."""
-        features = module.features[0] if isinstance(module.features, list) else module.features
-        compares = "references" in features
-        if compares != (self.references is not None):
-            raise InputError(
-                f"references= as the column that metric {self._shown()} compares with"
-                if compares
-                else f"no references for metric {self._shown()}, which compares with none",
-                f"references={self.references!r}",
-                "name the column of the data set, or 'prompt'" if compares else "leave references out",
-            )
-        texts = "predictions" if "predictions" in features else "data"
-        if set(features) != {texts} | ({"references"} if compares else set()):
-            raise InputError(
-                "a metric of texts (predictions or data), with or without references",
-                f"{self._shown()}, which wants {', '.join(features)}",
-                "write a reward function that calls it",
-            )
-        return [texts, "references"] if compares else [texts]
-
-    def _loaded(self) -> Any:
         if self._module is None:
             import evaluate
 
-            loaded = isinstance(self.metric, evaluate.EvaluationModule)
-            # In memory: two processes, or two rewards, would otherwise share one cache file.
-            self._module = self.metric if loaded else evaluate.load(str(self.metric), keep_in_memory=True)
-        return self._module
+            if isinstance(self.metric, evaluate.EvaluationModule):
+                self._module = self.metric
+            else:
+                # In memory: two processes, or two rewards, would otherwise share one cache file.
+                load = functools.partial(evaluate.load, str(self.metric), keep_in_memory=True)
+                self._module = _Rouge() if self._is_rouge else load()
+        inputs = self._inputs()
+        arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
+        result = self._module.compute(**arguments, **self.compute_kwargs)
+        if self.key not in result:
+            expected = f"a key of what metric {self._shown()} returns: {', '.join(result)}"
+            raise InputError(expected, repr(self.key), f"{did_you_mean(self.key, result)}use one of these")
+        value = result[self.key]
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if isinstance(value, list) and len(value) != len(texts):
+            expected = f"a number, or {len(texts)} values, one for each text, under {self.key!r} of {self._shown()}"
+            raise InputError(expected, f"{len(value)} values", "name a key that holds one value per text")
+        return value
+
+    def _inputs(self) -> list[str]:
+        """The module's own name for the texts, and "references" where it compares."""
+        features = self._module.features
+        features = features[0] if isinstance(features, list) else features
+        compares = "references" in features
+        if compares != (self.references is not None):
+            expected, step = f"no references for metric {self._shown()}, which compares with none", "leave them out"
+            if compares:
+                expected = f"references= as the column that metric {self._shown()} compares with"
+                step = "name the column of the data set, or 'prompt'"
+            raise InputError(expected, f"references={self.references!r}", step)
+        inputs = ["predictions" if "predictions" in features else "data", *(["references"] if compares else [])]
+        if set(features) != set(inputs):
+            expected = "a metric of texts (predictions or data), with or without references"
+            found = f"{self._shown()}, which wants {', '.join(features)}"
+            raise InputError(expected, found, "write a reward function that calls it")
+        return inputs
 
     def _shown(self) -> str:
-        return repr(str(self.metric) if self._module is not self.metric else self.metric.name)
+        return repr(str(self.metric) if self._is_named else self.metric.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_module": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = ForkSafeLock()
+        return {**self.__dict__, "_module": None}
 
     def __repr__(self) -> str:
         return f"MetricReward({self.metric!r}, {self.key!r}, references={self.references!r})"
+
+
+def _check_found(name: str) -> None:
+    """Finds the module's script, here or on the Hub; none of it runs yet."""
+    from evaluate.loading import evaluation_module_factory
+
+    expected = "a metric: the name or folder of an evaluate module"
+    check_hub_name(name, expected)
+    try:
+        evaluation_module_factory(name)
+    except (OSError, ImportError) as error:
+        found = f"{name!r}: {' '.join(str(error).split())[:300]}"
+        step = "check the spelling and the network, or give the folder of the module"
+        raise InputError(expected, found, what_to_do(error, step)) from error
+
+
+class _Rouge:
+    """What `evaluate.load("rouge")` computes, without aggregating: a list of F-measures for each type."""
+
+    features = ("predictions", "references")
+
+    def compute(
+        self,
+        predictions: list[str],
+        references: list[Any],
+        rouge_types: Sequence[str] = ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+        use_stemmer: bool = False,
+        use_aggregator: bool = False,
+    ) -> dict[str, list[float]]:
+        from rouge_score.rouge_scorer import RougeScorer
+
+        scorer = RougeScorer(list(rouge_types), use_stemmer=use_stemmer)
+        several = [one if isinstance(one, list) else [one] for one in references]
+        scores = [scorer.score_multi(refs, text) for refs, text in zip(several, predictions, strict=True)]
+        return {key: [one[key].fmeasure for one in scores] for key in rouge_types}

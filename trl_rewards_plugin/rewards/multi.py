@@ -18,10 +18,9 @@ from torch import Tensor
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
-from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
 from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
-from trl_rewards_plugin.rewards.combining.schedule import training_progress
 from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.entries import exact_entry
 from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
@@ -49,7 +48,6 @@ class _Outcome:
     """What a combination made of N texts.
 
     Attributes:
-        scores: Total and components.
         batches: What its running statistics are to take in; empty where nothing is to be learnt.
         evaluation: The moments by which an evaluation normalised; empty in training and scoring.
         weights: Name -> weight of every reward with a schedule, where this is an evaluation.
@@ -65,8 +63,7 @@ class _Outcome:
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
         """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
 
-        Args:
-            within: What stands before a component's name: "<combination>/", so that no two share a column.
+        `within` stands before a component's name, "<combination>/", so that no two share a column.
         """
         log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
         for name, values in self.scores.components.items():
@@ -96,10 +93,10 @@ class MultiClassifierReward(Reward):
     only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
-    run together while classifiers and plain callables run. Called by TRL, it logs each component's mean and
-    standard deviation (of n - 1) as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a
-    column of the completions table; those of a combination within as `<combination>/<component>`. Callables get
-    completions and prompts as they came, texts or chat messages, and the columns of the data set that they name.
+    run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
+    as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a column of the completions table;
+    those of a combination within as `<combination>/<component>`. Callables get completions and prompts as they came,
+    texts or chat messages, and the columns of the data set that they name.
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
@@ -110,7 +107,7 @@ class MultiClassifierReward(Reward):
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
             return. None and NaN are left out of the total, as in TRL.
-        weights: K finite floats; 1.0 each if omitted.
+        weights: K finite floats, not all 0; 1.0 each if omitted.
         name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
             and `<component>_total` for a single one.
         aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
@@ -146,7 +143,7 @@ class MultiClassifierReward(Reward):
             raise InputError("a list of one or more rewards", repr(rewards), "for a single one, pass [reward]")
         self.rewards = list(rewards)
         self._parts = [one if isinstance(one, Reward) else CallableReward(one) for one in rewards]
-        names = [part.name for part in self._parts]
+        names = self.component_names()
         check_unique(names)
         self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
         super().__init__(total_name("_".join(names), names) if name is None else name)
@@ -157,9 +154,14 @@ class MultiClassifierReward(Reward):
         self._frozen = 0
         self._lock = ForkSafeLock()
         classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
-        _check_probabilities(classifiers, self._combination)
         first_of: dict[tuple[Any, ...], ClassifierReward] = {}
         for part in classifiers:
+            changed = part.name in self._combination.normalization or part.name in self._combination.clip
+            # At once what the first call would refuse.
+            if aggregation == "geometric_mean" and part.score_type != "probability" and not changed:
+                found = f"score_type={part.score_type!r} in reward {part.name!r}"
+                step = "build it with score_type='probability'"
+                raise InputError("probabilities for geometric_mean", found, step)
             part.share_model(first_of.setdefault(part.forward_key[0], part))
             part.share_tokens(classifiers[0])
 
@@ -185,12 +187,12 @@ class MultiClassifierReward(Reward):
         Raises:
             InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
         """
-        entries = [
-            {**exact_entry(part), "weight": weight, **self._combination.settings(part.name)}
-            for part, weight in zip(self._parts, self.weights, strict=True)
-        ]
-        content = {"name": self.name, "aggregation": self._combination.aggregation, "rewards": entries}
-        write_preset_file(Path(path), content)
+        rows = self._rows([exact_entry(part) for part in self._parts])
+        write_preset_file(Path(path), {"name": self.name, "aggregation": self.aggregation, "rewards": rows})
+
+    def _rows(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows = zip(entries, self.weights, self.component_names(), strict=True)
+        return [{**entry, "weight": weight, **self._combination.settings(name)} for entry, weight, name in rows]
 
     @property
     def weights(self) -> list[float]:
@@ -202,22 +204,25 @@ class MultiClassifierReward(Reward):
         """How the weighted scores become one number."""
         return self._combination.aggregation
 
-    def __call__(self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any) -> list[float]:
+    @property
+    def _inner(self) -> "dict[str, MultiClassifierReward]":
+        return {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
+
+    def __call__(
+        self, /, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
+    ) -> list[float]:
         found = self._evaluate(completions, prompts, kwargs, _Purpose.TRAINING)
         # Only now, where nothing failed.
         self._learn(found)
         found.log(kwargs)
         return found.scores.total.tolist()
 
-    __call__.__doc__ = Reward.__call__.__doc__
-
     def _learn(self, found: _Outcome) -> None:
         self._statistics.learn(found.batches)
         if found.evaluation:
             self._statistics.keep_for_evaluation(found.evaluation)
-        for part in self._parts:
-            if isinstance(part, MultiClassifierReward):
-                part._learn(found.inner[part.name])
+        for name, part in self._inner.items():
+            part._learn(found.inner[name])
 
     def _scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
         return self._evaluate(completions, prompts, columns, _Purpose.SCORING).scores
@@ -265,7 +270,7 @@ class MultiClassifierReward(Reward):
             names = {future: name for name, future in futures.items()}
             for future in as_completed(names):
                 scores[names[future]] = functions[names[future]].result(future, plain)
-        return {part.name: scores[part.name] for part in self._parts}, inner
+        return {name: scores[name] for name in self.component_names()}, inner
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -294,7 +299,7 @@ class MultiClassifierReward(Reward):
 
         Empty where nothing is learnt. `RewardStateCallback` saves them.
         """
-        inner = {part.name: part.state_dict() for part in self._parts if isinstance(part, MultiClassifierReward)}
+        inner = {name: part.state_dict() for name, part in self._inner.items()}
         state = {
             "statistics": self._statistics.state_dict(),
             "evaluation": self._statistics.evaluation_state_dict(),
@@ -303,16 +308,11 @@ class MultiClassifierReward(Reward):
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave.
-
-        Raises:
-            InputError: the state of a reward with other components or another normalisation.
-        """
+        """Restores what `state_dict` gave; InputError for that of other components or another normalisation."""
         if not isinstance(state, Mapping) or not set(state) <= {"statistics", "evaluation", "rewards"}:
             raise InputError("what state_dict() gave", repr(state), "load the state of this reward")
-        inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
         self._statistics.load_state_dict(state.get("statistics", {}), state.get("evaluation"))
-        for name, part in inner.items():
+        for name, part in self._inner.items():
             part.load_state_dict(state.get("rewards", {}).get(name, {}))
 
     def component_names(self) -> list[str]:
@@ -321,36 +321,11 @@ class MultiClassifierReward(Reward):
     def component(self, name: str) -> Reward:
         return self._parts[self._component_index(name)]
 
-    component.__doc__ = Reward.component.__doc__
-
     def describe(self) -> list[dict[str, Any]]:
-        return [
-            {**dict.fromkeys(DESCRIBED), **part.entry(), "weight": weight, **self._combination.settings(part.name)}
-            for part, weight in zip(self._parts, self.weights, strict=True)
-        ]
-
-    describe.__doc__ = Reward.describe.__doc__
+        return self._rows([{**dict.fromkeys(DESCRIBED), **part.entry()} for part in self._parts])
 
     def __repr__(self) -> str:
         return f"MultiClassifierReward({self._parts!r}, weights={self.weights!r}, name={self.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_frozen": 0}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = ForkSafeLock()
-
-
-def _check_probabilities(classifiers: Sequence[ClassifierReward], combination: Combination) -> None:
-    """Refuses at once what the first call of a geometric mean would refuse."""
-    if combination.aggregation != "geometric_mean":
-        return
-    for part in classifiers:
-        changed = part.name in combination.normalization or part.name in combination.clip
-        if part.score_type != "probability" and not changed:
-            raise InputError(
-                "probabilities for geometric_mean",
-                f"score_type={part.score_type!r} in reward {part.name!r}",
-                "build it with score_type='probability'",
-            )
+        return {**self.__dict__, "_frozen": 0}

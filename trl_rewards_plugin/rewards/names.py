@@ -14,11 +14,7 @@ def clean_name(text: str) -> str:
 
 
 def check_name(name: object) -> str:
-    """`name` itself where it is of letters, digits, `_`, `-` and `.` only.
-
-    Raises:
-        InputError: it is not.
-    """
+    """`name` itself; InputError where it is not of letters, digits, `_`, `-` and `.` only."""
     if not isinstance(name, str) or not name or _OUTSIDE.search(name):
         better = f"for example name={clean_name(str(name))!r}"
         raise InputError("a reward name of letters, digits, '_', '-' and '.'", repr(name), better)
@@ -26,17 +22,13 @@ def check_name(name: object) -> str:
 
 
 def check_unique(names: Sequence[str]) -> None:
-    """Refuses two components of one name.
-
-    Raises:
-        InputError: a name comes twice.
-    """
+    """Refuses two components of one name with an InputError."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(
             "rewards of different names, since each is a column of its own",
             f"{', '.join(repeated)} more than once in {', '.join(names)}",
-            "pass name= to the ClassifierRewards, or rename the functions",
+            "pass name= to the ClassifierRewards; name a function or partial by its attribute: f.__name__ = 'other'",
         )
 
 

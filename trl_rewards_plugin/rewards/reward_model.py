@@ -31,7 +31,6 @@ class _Backbone(nn.Module):
         part: str,
     ):
         super().__init__()
-        _check_build(prompts, response_template, part)
         self.reward = reward
         self.tokenizer = processing_class
         self.part = part
@@ -69,27 +68,23 @@ class _Backbone(nn.Module):
         return text
 
     def _response_start(self, row: list[int]) -> int:
-        if self._queries is not None:
-            # Longest first: one query may be the beginning of another.
-            for length in self._query_lengths:
-                if tuple(row[:length]) in self._queries:
-                    return length
-            raise InputError(
-                f"a row that begins with one of the {len(self._queries)} queries given as prompts=",
-                shortened(self._decode(row)),
-                "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them",
-            )
-        return self._template_end(row)
+        if self._queries is None:
+            return self._template_end(row)
+        # Longest first: one query may be the beginning of another.
+        for length in self._query_lengths:
+            if tuple(row[:length]) in self._queries:
+                return length
+        expected = f"a row that begins with one of the {len(self._queries)} queries given as prompts="
+        step = "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them"
+        raise InputError(expected, shortened(self._decode(row)), step)
 
     def _template_end(self, row: list[int]) -> int:
         """The fewest tokens whose text holds the template. First occurrence: the policy may write it again."""
         template = self.response_template or ""
         if template not in self.tokenizer.decode(row):
-            raise InputError(
-                f"the response template {template!r} in every query",
-                f"none in {shortened(self.tokenizer.decode(row))}",
-                "give the template as the tokenizer decodes it, or pass the tokenised queries as prompts=",
-            )
+            found = f"none in {shortened(self.tokenizer.decode(row))}"
+            step = "give the template as the tokenizer decodes it, or pass the tokenised queries as prompts="
+            raise InputError(f"the response template {template!r} in every query", found, step)
         low, high = 1, len(row)
         while low < high:
             middle = (low + high) // 2
@@ -133,6 +128,16 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
+        if part not in PARTS:
+            raise InputError(f"part one of {', '.join(PARTS)}", repr(part), "use one of these")
+        given = (prompts is not None) + bool(response_template)
+        if part == "response" and given != 1:
+            expected = "prompts= or response_template=, one of them, to tell the response from the query"
+            step = "pass prompts= the tokenised queries, or part='text' to score query and response together"
+            raise InputError(expected, "both" if given else "neither", step)
+        if part == "text" and given:
+            step = "leave it out, or part='text'"
+            raise InputError("neither prompts nor response_template with part='text'", "one of them", step)
         self.backbone = _Backbone(reward, processing_class, prompts, response_template, part)
 
     def score(self, hidden_states: Tensor) -> Tensor:
@@ -144,32 +149,14 @@ class RewardModel(nn.Module):
         return self.backbone.scores(input_ids, attention_mask)
 
 
-def _check_build(prompts: Any, response_template: str | None, part: str) -> None:
-    if part not in PARTS:
-        raise InputError(f"part one of {', '.join(PARTS)}", repr(part), "use one of these")
-    given = (prompts is not None) + bool(response_template)
-    if part == "response" and given != 1:
-        raise InputError(
-            "prompts= or response_template=, one of them, to tell the response from the query",
-            "neither" if given == 0 else "both",
-            "pass prompts= the tokenised queries, or part='text' to score query and response together",
-        )
-    if part == "text" and given:
-        raise InputError(
-            "neither prompts nor response_template with part='text'", "one of them", "leave it out, or part='text'"
-        )
-
-
 def _query_set(prompts: Iterable[Any], pad_token_id: int | None) -> set[tuple[int, ...]]:
     queries = set()
     for index, prompt in enumerate(prompts):
         ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
         if not isinstance(ids, list | tuple) or not all(isinstance(token, int) for token in ids):
-            raise InputError(
-                "prompts as lists of token ids",
-                f"prompts[{index}] is {shortened(str(prompt))}",
-                "tokenise the queries as for the trainer and pass their input_ids",
-            )
+            found = f"prompts[{index}] is {shortened(str(prompt))}"
+            step = "tokenise the queries as for the trainer and pass their input_ids"
+            raise InputError("prompts as lists of token ids", found, step)
         queries.add(tuple(token for token in ids if token != pad_token_id))
     if not queries:
         raise InputError("at least one tokenised query", "no prompts", "pass the input_ids of the data set")

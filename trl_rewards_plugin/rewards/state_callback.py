@@ -47,16 +47,13 @@ class RewardStateCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         saved = state.stateful_callbacks.get(KEY)
         if saved is None and state.global_step > 0:
-            raise InputError(
-                "a checkpoint with the rewards' running statistics",
-                f"none in that of step {state.global_step}",
-                "resume a run that had this callback, or leave it out to start the statistics anew",
-            )
+            step = "resume a run that had this callback, or leave it out to start the statistics anew"
+            found = f"none in that of step {state.global_step}"
+            raise InputError("a checkpoint with the rewards' running statistics", found, step)
         if saved is not None:
             if set(saved) != set(self.rewards):
-                raise InputError(
-                    f"statistics of {', '.join(self.rewards)}", ", ".join(saved), "pass the rewards of that run"
-                )
+                expected = f"statistics of {', '.join(self.rewards)}"
+                raise InputError(expected, ", ".join(saved), "pass the rewards of that run")
             for name, reward in self.rewards.items():
                 reward.load_state_dict(saved[name])
         if args.eval_on_start:

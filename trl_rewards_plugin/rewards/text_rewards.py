@@ -1,7 +1,6 @@
 """Small rewards in [0, 1] that need no model: a length window, how little a text repeats itself, ROUGE to a reference.
 
-Reward files name them `function: length`, `repetition` and `similarity`. ROUGE is computed by the package
-`rouge_score`. Leaves out: similarity by embeddings.
+Reward files name them `function: length`, `repetition` and `similarity`. Leaves out: similarity by embeddings.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.texts import column_texts
+from trl_rewards_plugin.rewards.texts import column_references
 
 UNITS = ("words", "characters")
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
@@ -29,10 +28,8 @@ class LengthReward(TextReward):
                = max(0, 1 - (n - max_length) / max_length)    where n > max_length: 0 from twice that on
 
     Args:
-        min_length: Shortest length that gets 1.
-        max_length: Longest that does; None sets no upper end.
+        max_length: None sets no upper end.
         unit: "words" (separated by white space) or "characters".
-        name: Name of the component.
 
     Raises:
         InputError: no window: both ends open, an end out of range, or an unknown unit.
@@ -49,11 +46,8 @@ class LengthReward(TextReward):
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
         if not all(map(_is_count, ends)) or ends == [0]:
-            raise InputError(
-                "min_length and max_length as whole numbers of at least 0, one of them given",
-                found,
-                "for example LengthReward(min_length=20, max_length=60)",
-            )
+            expected = "min_length and max_length as whole numbers of at least 0, one of them given"
+            raise InputError(expected, found, "for example LengthReward(min_length=20, max_length=60)")
         if self.max_length is not None and self.max_length < max(self.min_length, 1):
             raise InputError("max_length of at least min_length, and at least 1", found, "are they swapped?")
 
@@ -77,7 +71,6 @@ class RepetitionReward(TextReward):
     Args:
         ngram_size: n.
         unit: "words" (separated by white space) or "characters", for languages without spaces.
-        name: Name of the component.
 
     Raises:
         InputError: `ngram_size` is no whole number above 0, or an unknown unit.
@@ -101,7 +94,7 @@ class RepetitionReward(TextReward):
 
 @dataclass(frozen=True)
 class SimilarityReward(TextReward):
-    """ROUGE of each completion against a reference, in [0, 1].
+    """ROUGE of each completion against a reference, in [0, 1]; of several references the best counts.
 
         precision = overlap / words of the completion
         recall    = overlap / words of the reference
@@ -109,8 +102,9 @@ class SimilarityReward(TextReward):
 
     The overlap is the number of common words ("rouge1"), of common word pairs ("rouge2"), or the length of the
     longest common subsequence of words ("rougeL"). Lin, "ROUGE: A Package for Automatic Evaluation of Summaries"
-    (2004). The package's words are runs of a-z and 0-9 after lower-casing: other scripts have none. A reference
-    without any word scores None, as a missing one does. Only the first 1,000 words of each text are compared.
+    (2004), computed by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing: other
+    scripts have none. A reference without any word scores None, as a missing one does. Only the first 1,000 words of
+    each text are compared.
 
     ```python
     SimilarityReward("summary")                      # a column with reference summaries
@@ -118,11 +112,11 @@ class SimilarityReward(TextReward):
     ```
 
     Args:
-        reference: The column that holds the reference of each text, or "prompt".
+        reference: The column that holds the reference, or the list of references, of each text, or "prompt".
         rouge_type: "rouge1", "rouge2" or "rougeL".
         measure: "fmeasure", "precision" or "recall".
         use_stemmer: Whether words are stemmed (English) before they are compared.
-        name: Name of the component; None is `<rouge_type>_<reference>`.
+        name: None is `<rouge_type>_<reference>`.
 
     Raises:
         InputError: an unknown ROUGE type or measure; when called, no such column.
@@ -144,16 +138,16 @@ class SimilarityReward(TextReward):
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
         from rouge_score.rouge_scorer import RougeScorer
 
-        references = column_texts(self.reference, len(texts), prompts, columns, self.name)
         tokenizer = _Words(self.use_stemmer)
         scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
-        scores: list[float | None] = []
-        for text, reference in zip(texts, references, strict=True):
-            if reference is None or not tokenizer.tokenize(reference):
-                scores.append(None)
-            else:
-                scores.append(float(getattr(scorer.score(reference, text)[self.rouge_type], self.measure)))
-        return scores
+        found: list[float | None] = []
+        for text, given in zip(
+            texts, column_references(self.reference, len(texts), prompts, columns, self.name), strict=True
+        ):
+            several = [given] if isinstance(given, str) else given or []
+            scores = [scorer.score(one, text)[self.rouge_type] for one in several if tokenizer.tokenize(one)]
+            found.append(max((float(getattr(score, self.measure)) for score in scores), default=None))
+        return found
 
 
 def _units(text: str, unit: str) -> Sequence[str]:

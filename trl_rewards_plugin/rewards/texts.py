@@ -3,6 +3,7 @@
 Leaves out: chat templates; a classifier reads what was said, not the markup around it.
 """
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,30 +27,25 @@ def as_texts(items: Any, what: str = "completions") -> list[str]:
 
 
 def paired_texts(prompts: Any, completions: list[str]) -> list[str] | None:
-    """The prompts as texts, one per completion; None where there are none.
-
-    Raises:
-        InputError: there are not as many prompts as completions, or as `as_texts`.
-    """
+    """The prompts as texts, one per completion (InputError otherwise); None where there are none."""
     if prompts is None:
         return None
     texts = as_texts(prompts, "prompts")
     if len(texts) != len(completions):
-        raise InputError(
-            f"{len(completions)} prompts, one for each completion",
-            f"{len(texts)} prompts",
-            "repeat each prompt once per completion",
-        )
+        expected = f"{len(completions)} prompts, one for each completion"
+        raise InputError(expected, f"{len(texts)} prompts", "repeat each prompt once per completion")
     return texts
 
 
-def column_texts(
+def column_references(
     column: str, count: int, prompts: Sequence[Any] | None, columns: dict[str, Any], name: str
-) -> list[str | None]:
-    """The texts of a column of the data set ("prompt" for the prompts), None where the column has none.
+) -> list[str | list[str] | None]:
+    """The references of `count` texts: a column of the data set, or "prompt" for the prompts.
+
+    Each is a text, a list of alternative texts, or None where the row has none (an empty list counts as none).
 
     Raises:
-        InputError: no such column, or not one text for each of `count` completions.
+        InputError: no such column, not one value for each of `count` completions, or a value of another form.
     """
     offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
     if column not in offered:
@@ -65,8 +61,13 @@ def column_texts(
             f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__,
             f"repeat each value of {column!r} once per completion",
         )
-    filled = iter(as_texts([value for value in values if value is not None], column))
-    return [None if value is None else next(filled) for value in values]
+    return [_reference(value, f"{column}[{index}]") for index, value in enumerate(values)]
+
+
+def _reference(value: Any, where: str) -> str | list[str] | None:
+    if value is None or (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)):
+        return list(value) if value else None
+    return _as_text(value, where)
 
 
 def _as_text(item: Any, where: str) -> str:
@@ -76,13 +77,15 @@ def _as_text(item: Any, where: str) -> str:
         # Multimodal templates split the content into parts; the text parts are what a text classifier can read.
         if isinstance(content, list) and all(isinstance(part, dict) and "text" in part for part in content):
             content = "".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        raise InputError(
-            "a text, or chat messages of which the last has a text as its content",
-            f"{where} is {_shown(item)}",
-            "turn missing values into '' or drop those rows before they reach the reward",
-        )
-    return content
+    if isinstance(content, str):
+        return content
+    step = "turn missing values into '' or drop those rows before they reach the reward"
+    if isinstance(item, numbers.Number):
+        step = "name the column that holds the texts, or turn the numbers into texts with str()"
+    elif isinstance(item, list | tuple) and item and isinstance(item[0], str):
+        step = "pass one text per row: join the list, or choose one of its texts"
+    expected = "a text, or chat messages of which the last has a text as its content"
+    raise InputError(expected, f"{where} is {_shown(item)}", step)
 
 
 def _shown(item: Any) -> str:

@@ -7,6 +7,7 @@ first one writes. Leaves out: formats of input (rows.py) and output (score_outpu
 import itertools
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,9 @@ from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
-from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows
+from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
-from trl_rewards_plugin.scoring.launch import Processes
-from trl_rewards_plugin.scoring.score_output import open_output
+from trl_rewards_plugin.scoring.score_output import foreign, open_output
 
 SLICE = 512
 """Rows that a process scores between two writes."""
@@ -44,7 +44,7 @@ class ScoreSettings:
     """What `trl-rewards score` does; a field's help is its flag's help."""
 
     input: str = _option(
-        STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv or .parquet; - is standard input."
+        STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv, .tsv or .parquet; - is standard input."
     )
     reward: str | None = _option(
         None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
@@ -55,8 +55,9 @@ class ScoreSettings:
     )
     text_column: str = _option("text", "Column of the texts to score.")
     prompt_column: str | None = _option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
+    missing: str = missing_option()
     input_format: str | None = _option(
-        None, "lines, jsonl, csv or parquet. Unset: as the input's ending says; standard input holds lines."
+        None, "lines, jsonl, csv, tsv or parquet. Unset: as the input's ending says; standard input holds lines."
     )
     device: str | None = _option(
         None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
@@ -85,68 +86,89 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     Each row comes out as it came in, with the further columns `total` and one a component.
 
     Raises:
-        InputError: settings that do not fit, a row without a text, or an output that is not this job's or that
-            another process writes to. Where the input is a file, all before a model is loaded or anything is written.
+        InputError: settings that do not fit, a row without a text, or one that the output's format cannot hold, or an
+            output that is not this job's or that another process writes to. Where the input is a file, all before a
+            model is loaded or anything is written.
     """
-    return _Job(settings).run()
+    job = _Job(settings)
+    lock = settings.output is not None and job.first
+    with writing_file(Path(str(settings.output))) if lock else nullcontext():
+        return job.run()
 
 
 class _Job:
     def __init__(self, settings: ScoreSettings):
         self.settings = settings
+        self.columns_read = [name for name in (settings.text_column, settings.prompt_column) if name is not None]
         self.form = format_of(settings.input, settings.input_format)
         self.output = open_output(settings.output)
-        self.processes = Processes()
-        if settings.input == STDIN and self.processes.count > 1:
+        self.index, self.processes = 0, int(os.environ.get("WORLD_SIZE", 1))
+        if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
+        if self.processes > 1:
+            from accelerate import PartialState
+
+            self.index = PartialState().process_index
+        self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
-        self.means = {name: _Mean() for name in self.columns}
-        # Reads a file to its end, so that its last row is refused before the first is scored.
-        self.count = None if settings.input == STDIN else sum(1 for _ in self._rows())
+        # Column -> the sum and the number of its scores.
+        self.sums = {name: (0.0, 0) for name in self.columns}
+        self.count: int | None = None
+        if settings.input != STDIN:
+            # Reads a file to its end, so that its last row is refused before the first is scored.
+            self.count = 0
+            for batch in _slices(self._rows(), SLICE):
+                self.output.check(batch)
+                self.count += len(batch)
 
     def run(self) -> ScoreSummary | None:
-        output = self.settings.output
-        with writing_file(Path(output)) if output is not None and self.processes.first else nullcontext():
-            return self._run()
-
-    def _run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
-        earlier = self.processes.from_first(self._skip_existing(rows) if self.processes.first else None)
-        if not self.processes.first:
-            rows = itertools.islice(rows, earlier, None)
+        earlier = self._skip_existing(rows) if self.first else 0
+        if self.processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            earlier = broadcast_object_list([earlier])[0]
+            rows = rows if self.first else itertools.islice(rows, earlier, None)
         written = earlier
-        with tqdm(
-            total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.processes.first
-        ) as bar:
-            for batch in _slices(rows, SLICE * self.processes.count):
-                share = batch[self.processes.index * SLICE : (self.processes.index + 1) * SLICE]
-                scored = list(itertools.chain(*self.processes.gather(self._score(share))))
-                if self.processes.first:
-                    self._write(batch, scored)
+        with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.first) as bar:
+            for batch in _slices(rows, SLICE * self.processes):
+                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
+                if self.processes > 1:
+                    from accelerate.utils import gather_object
+
+                    scored = gather_object(scored)
+                if self.first:
+                    self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
+                    for further in scored:
+                        self._count(further)
                 written += len(batch)
                 bar.update(len(batch))
-        if not self.processes.first:
+        if not self.first:
             return None
         self.output.finish()
-        means = {name: mean.value for name, mean in self.means.items()}
+        means = {name: total / seen if seen else None for name, (total, seen) in self.sums.items()}
         return ScoreSummary(written, earlier, means, time.monotonic() - began)
 
     def _rows(self) -> Iterator[Row]:
-        """The rows of the input, each with its text and its prompt, and without a column that will be added."""
-        text, prompt = self.settings.text_column, self.settings.prompt_column
-        for number, row in enumerate(read_rows(self.settings.input, self.form, text), 1):
-            for column in (text, prompt):
-                if column is not None and column not in row:
-                    near = did_you_mean(column, row)
-                    step = f"{near}give --{'text' if column == text else 'prompt'}-column one of these"
+        settings = self.settings
+        rows = self._checked(read_rows(settings.input, self.form, settings.text_column))
+        return without_missing(rows, self.columns_read, settings.missing, settings.input)
+
+    def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Refuses a row without the columns that are read, or with one that will be added."""
+        for number, row in enumerate(rows, 1):
+            for column in self.columns_read:
+                if column not in row and (number == 1 or self.settings.missing == "error"):
+                    flag = "--text-column" if column == self.settings.text_column else "--prompt-column"
+                    step = f"{did_you_mean(column, row)}give {flag} one of these"
                     raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
                 # A list is taken for chat messages, which the reward itself reads.
-                if column is not None and not isinstance(row[column], str | list):
-                    found = f"{row[column]!r} in row {number}"
-                    raise InputError(f"a text in column {column!r}", found, "put in '' or leave such rows out")
+                if not isinstance(row.get(column), str | list | None):
+                    step = "name the column of the texts, or write these values as texts"
+                    raise InputError(f"a text in column {column!r}", f"{row[column]!r} in row {number}"[:200], step)
             taken = [name for name in self.columns if name in row]
             if taken:
                 step = "rename it; to resume a file of scores, give it as --output"
@@ -164,21 +186,25 @@ class _Job:
                     f"another text or other columns in its row {earlier}",
                     "choose another --output, or delete that file",
                 )
-            if earlier == 1:
-                self._check_reward(old, new)
-            self._count(old)
+            try:
+                if earlier == 1:
+                    self._check_reward(old, new)
+                self._count(old)
+            except (TypeError, ValueError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise foreign(self.output.path, f"{error} in its row {earlier}") from error
         return earlier
 
     def _same(self, old: Row, new: Row) -> bool:
-        known = [name for name in (self.settings.text_column, self.settings.prompt_column) if name is not None]
-        columns = {*new, *self.columns}
-        return set(old) >= columns and all(_comparable(old[name]) == _comparable(new[name]) for name in known)
+        texts = all(_comparable(old[name]) == _comparable(new[name]) for name in self.columns_read if name in old)
+        return texts and set(old) >= {*new, *self.columns}
 
     def _check_reward(self, old: Row, new: Row) -> None:
         """Scores the first row again: other weights or models must not resume the same file."""
         fresh = self._score([new])[0]
         for name in self.columns:
-            before, now = _number(old[name]), _number(fresh[name])
+            before, now = _number(old[name]), fresh[name]
             # Another device or dtype moves the last digits.
             if (before is None) != (now is None) or abs((before or 0.0) - (now or 0.0)) > 0.02 * (1 + abs(now or 0.0)):
                 raise InputError(
@@ -200,14 +226,11 @@ class _Job:
         values = {TOTAL: scores.total.tolist(), **{name: one.tolist() for name, one in scores.components.items()}}
         return [{name: _number(values[name][index]) for name in self.columns} for index in range(len(rows))]
 
-    def _write(self, batch: Sequence[Row], scored: Sequence[Row]) -> None:
-        self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
-        for further in scored:
-            self._count(further)
-
     def _count(self, row: Row) -> None:
-        for name, mean in self.means.items():
-            mean.add(_number(row[name]))
+        for name, (total, seen) in self.sums.items():
+            value = _number(row[name])
+            if value is not None:
+                self.sums[name] = total + value, seen + 1
 
 
 def _reward(settings: ScoreSettings) -> Any:
@@ -215,8 +238,9 @@ def _reward(settings: ScoreSettings) -> Any:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     reward = MultiClassifierReward.from_preset(settings.reward)
-    classifiers = [part for part in reward.rewards if isinstance(part, ClassifierReward)]
-    for part in classifiers:
+    for part in reward.rewards:
+        if not isinstance(part, ClassifierReward):
+            continue
         if part.pair is not None and settings.prompt_column is None:
             step = "name the column of the prompts: --prompt-column prompt"
             raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)
@@ -226,23 +250,6 @@ def _reward(settings: ScoreSettings) -> Any:
         step = "give that component another name in the reward file"
         raise InputError(f"components of other names than {TOTAL!r}, the column of their sum", repr(TOTAL), step)
     return reward
-
-
-class _Mean:
-    """Mean of the numbers added; None where there were none."""
-
-    def __init__(self) -> None:
-        self.sum = 0.0
-        self.seen = 0
-
-    def add(self, value: float | None) -> None:
-        if value is not None:
-            self.sum += value
-            self.seen += 1
-
-    @property
-    def value(self) -> float | None:
-        return self.sum / self.seen if self.seen else None
 
 
 def _slices(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -22,22 +22,29 @@ from trl_rewards_plugin.rows import Row, read_rows
 
 
 class ScoreOutput:
-    """A place for scored rows: a file in one of three formats."""
+    """A place for scored rows: a file in one of three formats, or (this class itself) JSONL on standard output."""
 
     def __init__(self, path: Path):
         self.path = path
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """Refuses, before any is scored, rows that the format cannot hold beside those that it was asked for before.
+
+        Raises:
+            InputError: there are such.
+        """
+
     def existing(self) -> Iterator[Row]:
         """The rows that an earlier job left, in order; a torn last one is discarded."""
-        raise NotImplementedError
+        return iter(())
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds rows; once it returns they survive the end of this process."""
-        raise NotImplementedError
+        sys.stdout.buffer.write("".join(_json_line(row) for row in rows).encode())
+        sys.stdout.buffer.flush()
 
     def finish(self) -> None:
         """Completes the file; without any rows it is made."""
-        self.path.touch()
 
 
 def open_output(path: str | None) -> ScoreOutput:
@@ -47,7 +54,7 @@ def open_output(path: str | None) -> ScoreOutput:
         InputError: another ending, or a folder that does not exist.
     """
     if path is None:
-        return _Standard(Path())
+        return ScoreOutput(Path())
     kinds: dict[str, type[ScoreOutput]] = {".jsonl": _JsonLines, ".csv": _Csv, ".parquet": _Parquet}
     kind = kinds.get(Path(path).suffix.lower())
     if kind is None:
@@ -59,19 +66,24 @@ def open_output(path: str | None) -> ScoreOutput:
     return kind(Path(path))
 
 
-class _Standard(ScoreOutput):
-    def existing(self) -> Iterator[Row]:
-        return iter(())
-
-    def append(self, rows: Sequence[Row]) -> None:
-        sys.stdout.buffer.write("".join(_json_line(row) for row in rows).encode())
-        sys.stdout.buffer.flush()
-
+class _Growing(ScoreOutput):
     def finish(self) -> None:
-        pass
+        self.path.touch()
+
+    def add(self, text: str) -> None:
+        with open(self.path, "ab") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def cut(self, whole: int) -> None:
+        """Cuts a torn row off the end; what has no whole row at all is not touched."""
+        if whole == 0 < self.path.stat().st_size:
+            raise foreign(self.path, "not one whole row")
+        os.truncate(self.path, whole)
 
 
-class _JsonLines(ScoreOutput):
+class _JsonLines(_Growing):
     def existing(self) -> Iterator[Row]:
         if not self.path.exists():
             return
@@ -81,17 +93,28 @@ class _JsonLines(ScoreOutput):
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
-                yield _json_row(line, self.path)
-        _cut(self.path, whole)
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise foreign(self.path, str(error)) from error
+                if not isinstance(row, dict):
+                    raise foreign(self.path, repr(row)[:80])
+                yield row
+        self.cut(whole)
 
     def append(self, rows: Sequence[Row]) -> None:
-        _append(self.path, "".join(_json_line(row) for row in rows))
+        self.add("".join(_json_line(row) for row in rows))
 
 
-class _Csv(ScoreOutput):
+class _Csv(_Growing):
     def __init__(self, path: Path):
         super().__init__(path)
         self._header: list[str] | None = None
+        self._asked_for: list[str] = []
+
+    def check(self, rows: Sequence[Row]) -> None:
+        self._asked_for = self._asked_for or list(rows[0])
+        _check_columns(self._asked_for, rows)
 
     def existing(self) -> Iterator[Row]:
         if not self.path.exists():
@@ -110,12 +133,12 @@ class _Csv(ScoreOutput):
                 elif len(fields) == len(self._header):
                     yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
                 else:
-                    raise _foreign(self.path, f"{len(fields)} fields in line {reader.line_num}")
+                    raise foreign(self.path, f"{len(fields)} fields in line {reader.line_num}")
         except csv.Error as error:
             # A quote that is open at the end of the file belongs to a torn row; anything else is not of our making.
             if not lines.ended:
-                raise _foreign(self.path, f"{error}, line {reader.line_num}") from error
-        _cut(self.path, whole)
+                raise foreign(self.path, f"{error}, line {reader.line_num}") from error
+        self.cut(whole)
 
     def append(self, rows: Sequence[Row]) -> None:
         text = io.StringIO(newline="")
@@ -123,14 +146,17 @@ class _Csv(ScoreOutput):
         if self._header is None and rows:
             self._header = list(rows[0])
             writer.writerow(self._header)
-        for row in rows:
-            header = self._header or []
-            further = [name for name in row if name not in header]
-            if further:
-                step = "give the output the ending .jsonl or .parquet"
-                raise InputError(f"rows of the columns {', '.join(header)}", f"one with {', '.join(further)}", step)
-            writer.writerow([_flat(row.get(name)) for name in header])
-        _append(self.path, text.getvalue())
+        header = self._header or []
+        _check_columns(header, rows)
+        writer.writerows([_flat(row.get(name)) for name in header] for row in rows)
+        self.add(text.getvalue())
+
+
+def _check_columns(header: Sequence[str], rows: Sequence[Row]) -> None:
+    further = [name for row in rows for name in row if name not in header]
+    if further:
+        step = "give the output the ending .jsonl or .parquet"
+        raise InputError(f"rows of the columns {', '.join(header)}", f"one with {further[0]}", step)
 
 
 class _Parquet(ScoreOutput):
@@ -138,6 +164,26 @@ class _Parquet(ScoreOutput):
         super().__init__(path)
         self.parts = path.with_name(f"{path.name}.parts")
         self._count = 0
+        self._schema: Any = None
+
+    def check(self, rows: Sequence[Row]) -> None:
+        self._table(rows)
+
+    def _table(self, rows: Sequence[Row]) -> Any:
+        """The rows as a table whose columns go together with those of every table before."""
+        import pyarrow
+
+        # Every column of any row: pyarrow takes those of the first alone.
+        names = dict.fromkeys(itertools.chain(*rows))
+        try:
+            table = pyarrow.Table.from_pylist([{name: _storable(row.get(name)) for name in names} for row in rows])
+            known = [table.schema] if self._schema is None else [self._schema, table.schema]
+            self._schema = pyarrow.unify_schemas(known, promote_options="permissive")
+        except (pyarrow.ArrowException, OverflowError) as error:
+            step = "write its values in one type, or give the output the ending .jsonl"
+            found = str(error).splitlines()[0]
+            raise InputError("values of one type in each column of a parquet file", found, step) from error
+        return table
 
     def existing(self) -> Iterator[Row]:
         for file in self._files():
@@ -146,17 +192,12 @@ class _Parquet(ScoreOutput):
                 yield row
 
     def append(self, rows: Sequence[Row]) -> None:
-        import pyarrow
         import pyarrow.parquet
 
         self.parts.mkdir(exist_ok=True)
-        # Every column of any row: pyarrow takes those of the first alone.
-        names = dict.fromkeys(itertools.chain(*rows))
-        clean = [{name: _storable(row.get(name)) for name in names} for row in rows]
         # Named by the rows before it.
-        path = self.parts / f"{self._count:012d}.parquet"
-        with replacing(path) as new:
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(clean), new)
+        with replacing(self.parts / f"{self._count:012d}.parquet") as new:
+            pyarrow.parquet.write_table(self._table(rows), new)
         self._count += len(rows)
 
     def finish(self) -> None:
@@ -166,13 +207,18 @@ class _Parquet(ScoreOutput):
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def _files(self) -> list[Path]:
+        import pyarrow
         import pyarrow.parquet
 
+        parts = sorted(part for part in self.parts.glob("*.parquet") if part.stem.isdecimal())
         if not self.path.exists():
-            return sorted(self.parts.glob("*.parquet"))
+            return parts
+        try:
+            done = pyarrow.parquet.read_metadata(self.path).num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise foreign(self.path, str(error).splitlines()[0]) from error
         # Parts that are in the file already: the job ended between writing it and removing them.
-        done = pyarrow.parquet.read_metadata(self.path).num_rows
-        return [self.path, *sorted(part for part in self.parts.glob("*.parquet") if int(part.stem) >= done)]
+        return [self.path, *(part for part in parts if int(part.stem) >= done)]
 
 
 def _merge(files: Sequence[Path], new: Path) -> None:
@@ -211,33 +257,10 @@ class _CountedLines:
         self.ended = True
 
 
-def _append(path: Path, text: str) -> None:
-    with open(path, "ab") as stream:
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _cut(path: Path, whole: int) -> None:
-    """Cuts a torn row off the end; what has no whole row at all is not touched."""
-    if whole == 0 < path.stat().st_size:
-        raise _foreign(path, "not one whole row")
-    os.truncate(path, whole)
-
-
-def _foreign(path: Path, found: str) -> InputError:
+def foreign(path: Path, found: str) -> InputError:
+    """The refusal of an output that no earlier job of this kind wrote."""
     step = "choose another --output, or delete that file"
     return InputError(f"in {path} the rows of an earlier trl-rewards score", found, step)
-
-
-def _json_row(line: bytes, path: Path) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise _foreign(path, str(error)) from error
-    if not isinstance(row, dict):
-        raise _foreign(path, repr(row)[:80])
-    return row
 
 
 def _json_line(row: Row) -> str:
@@ -252,8 +275,13 @@ def _flat(value: Any) -> Any:
         return valid_unicode(value)
     if value is None or isinstance(value, int | float):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return valid_unicode(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _storable(value: Any) -> Any:
+    """`value` without lone surrogates, which a table cannot hold."""
+    if isinstance(value, dict):
+        return {_storable(key): _storable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_storable(one) for one in value]
     return valid_unicode(value) if isinstance(value, str) else value

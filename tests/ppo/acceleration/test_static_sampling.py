@@ -45,4 +45,19 @@ def test_draws_are_those_of_the_eager_step_and_log_probabilities_those_of_teache
         with torch.no_grad():
             logprobs, _, _ = score_responses(model, prompts, ours.ids, rules)
         assert ((logprobs - ours.seen.logprobs).abs() * ours.mask).max() < 1e-4
-    assert by_graphs.maker is not None
+    assert not by_graphs.eager
+
+
+def test_an_encoder_that_waits_for_the_device_leaves_the_other_graphs_alone(caplog):
+    architecture = next(each for each in SERVED if "longt5" in each.name.lower())
+    model = architecture.build().eval()
+    rules, calls = token_rules(model), StaticCalls(PretendGraphs())
+    drawn = []
+    for sampler in (calls, calls, StaticCalls(RunEagerly())):
+        torch.manual_seed(1)
+        drawn.append(sample_responses(model, prompts_of(0, rules.pad_id), rules, 8, calls=sampler).ids)
+    assert torch.equal(drawn[1], drawn[2])
+    assert calls.eager == {"encoding"}
+    assert calls.maker.replays > 8
+    (message,) = caplog.messages
+    assert message.startswith("encoding runs without a CUDA graph for the rest of this run.")

@@ -152,3 +152,22 @@ def test_a_further_model_that_shares_weights_with_the_policy_is_refused(folders,
     other.decoder = model.decoder
     with pytest.raises(InputError, match=f"a {role} with weights of its own"):
         make(model, tmp_path, **{role: other})
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_the_folder_of_an_adapter_is_trained_further(folders, tmp_path, has_tokenizer):
+    adapted = get_peft_model(
+        AutoModelForSeq2SeqLM.from_pretrained(folders["t5"]), lora("t5", init_lora_weights=False)
+    ).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    if has_tokenizer:
+        AutoTokenizer.from_pretrained(folders["t5"]).save_pretrained(tmp_path / "adapter")
+    trainer = make(str(tmp_path / "adapter"), tmp_path / "run", total_episodes=4)
+    ids = {"input_ids": torch.tensor([[3, 4, 1]]), "decoder_input_ids": torch.tensor([[0, 5]])}
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.policy_model(**ids).logits, adapted(**ids).logits)
+    before = {name: one.clone() for name, one in trainer.policy_model.named_parameters()}
+    trainer.train()
+    changed = {name for name, one in trainer.policy_model.named_parameters() if not torch.equal(one, before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)

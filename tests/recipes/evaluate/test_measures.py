@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from trl_rewards_plugin import InputError
+from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.evaluate import measures
 from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, Texts, load_measures
 
 TEXT = datasets.Value("string")
-TEXTS = Texts(["a b", "c"], ["say: a", "say: c"], ["a", "c"], ["a", "x"], {"id": [1, 2]})
+HELD_OUT = HeldOut(["say: a", "say: c"], ["a", "c"], {"id": [1, 2], "best": ["a", "x"]})
+TEXTS = Texts(["a b", "c"], HELD_OUT, "best")
 ALL = ["predictions", "references", "sources"]
 
 
@@ -29,20 +31,14 @@ def module(result, features=None):
 def test_numbers_and_lists_are_rows_and_words_are_none():
     found = {"answer": 0.5, "f1": [0.25, 0.75], "hash": "x", "flag": True, "pair": [1, 2, 3], "count": np.float64(2)}
     rows = ModuleMeasure(module(found), {}, ALL).measure(TEXTS)
-    assert {name: values.mean for name, values in rows.items()} == {
-        "answer": 0.5,
-        "answer f1": 0.5,
-        "answer count": 2.0,
-    }
-    assert rows["answer"].per_text is None
-    assert rows["answer f1"].per_text.tolist() == [0.25, 0.75]
+    assert rows.pop("answer f1").tolist() == [0.25, 0.75]
+    assert rows == {"answer": 0.5, "answer count": 2.0}
 
 
 def test_scores_belong_to_the_modules_own_number():
     rows = ModuleMeasure(module({"answer": 9.0, "scores": [1.0, None]}), {}, ALL).measure(TEXTS)
     assert list(rows) == ["answer"]
-    assert rows["answer"].mean == 1.0, "the mean of what was scored"
-    assert np.isnan(rows["answer"].per_text[1])
+    np.testing.assert_array_equal(rows["answer"], [1.0, np.nan])
     assert list(ModuleMeasure(module({"scores": [1.0, 2.0]}), {}, ALL).measure(TEXTS)) == ["answer scores"]
 
 
@@ -61,11 +57,9 @@ def test_a_module_that_takes_several_references_gets_lists_of_one():
 
 
 def test_a_reward_of_texts_alone_needs_no_prompts():
-    texts = Texts(["The cat sleeps."], None, None, None, {})
+    texts = Texts(["The cat sleeps."])
     rows = RewardMeasure("tiny").measure(texts)
-    assert rows["tiny reward"].mean == pytest.approx(
-        rows["tiny acceptability"].mean + 0.5 * rows["tiny neutrality"].mean, abs=1e-5
-    )
+    assert rows["tiny reward"] == pytest.approx(rows["tiny acceptability"] + 0.5 * rows["tiny neutrality"], abs=1e-5)
 
 
 def test_a_module_without_numbers_is_refused():
@@ -115,7 +109,7 @@ def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
     answer = module({"n": 1})
     monkeypatch.setattr(type(answer), "_compute", lambda self, predictions, **anything: {"n": len(anything)})
     rows = ModuleMeasure(answer, {"one": 1, "two": 2}, ALL).measure(TEXTS)
-    assert rows["answer n"].mean == 2
+    assert rows["answer n"] == 2
 
 
 def test_no_metric_at_all_is_refused():

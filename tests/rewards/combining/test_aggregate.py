@@ -96,6 +96,6 @@ def test_no_texts_give_no_totals(function):
 @pytest.mark.parametrize("function", ALL)
 @pytest.mark.parametrize(("scores", "weights"), [((2, 3), (2,)), ((3,), (3,)), ((2, 3), (3, 1))])
 def test_shapes_that_do_not_fit_are_both_printed(function, scores, weights):
-    both = f"{function.__name__} needs scores (N, K) and weights (K,), found scores {scores} and weights {weights}"
+    both = f"aggregation needs scores (N, K) and weights (K,), found scores {scores} and weights {weights}"
     with pytest.raises(ValueError, match=re.escape(both)):
         function(torch.zeros(scores), torch.zeros(weights))

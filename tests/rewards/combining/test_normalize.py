@@ -1,13 +1,14 @@
 import json
 import math
 import statistics
+from dataclasses import asdict
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.rewards.combining.normalize import Moments, clipped, merged, moments_of, rescaled, z_scores
+from trl_rewards_plugin.rewards.combining.normalize import Moments, merged, moments_of, rescaled, z_scores
 
 NAN = math.nan
 FLOATS = st.floats(-1000, 1000, width=32)
@@ -37,7 +38,7 @@ def test_merging_with_nothing_changes_nothing():
 
 def test_moments_pass_through_json_bit_by_bit():
     some = moments_of(torch.randn(7))
-    assert Moments(**json.loads(json.dumps(some.as_dict()))) == some
+    assert Moments(**json.loads(json.dumps(asdict(some)))) == some
 
 
 def test_z_scores_by_hand():
@@ -62,7 +63,5 @@ def test_before_there_is_a_scale_only_the_mean_is_taken_off():
         assert z_scores(torch.tensor([offset + 2]), moments_of(noisy)).item() == pytest.approx(2, abs=1e-3)
 
 
-def test_rescaled_and_clipped_by_hand():
+def test_rescaled_by_hand():
     assert rescaled(torch.tensor([1.0, 5.0]), 1.0, 2.0).tolist() == [0.0, 2.0]
-    assert clipped(torch.tensor([-5.0, 0.5, 5.0]), -1.0, 2.0).tolist() == [-1.0, 0.5, 2.0]
-    assert clipped(torch.tensor([NAN]), -1.0, 2.0).isnan().all()

@@ -1,23 +1,26 @@
-"""Functions of tensors over fixed buffers: captured as a graph on first use, replayed after that.
+"""Work over fixed buffers: captured as a graph on first use, replayed after that, and run eagerly where that fails.
 
-A GPU spends most of a small model's time waiting for Python; a graph needs none. What is captured is the very
-function that runs eagerly. A graph belongs to shapes, to where weights and gradients lie, and to everything that
-Python knew while it was captured: all of that is in its key. It checks itself: the first replay is compared with the
-eager pass. Whatever goes wrong, the run goes on eagerly and the log says why, once.
-Leaves out: how a graph is made (graphs.py), and which functions are run this way.
+A GPU spends most of a small model's time waiting for Python; a graph needs none. What is captured is the very code
+that runs eagerly. A graph belongs to shapes, to where weights and gradients lie, and to everything that Python knew
+while it was captured: all of that is in its key. Whatever goes wrong with one, the run goes on.
+Leaves out: how a graph is made (graphs.py), sampling (static_sampling.py) and the optimizer (optimizer_step.py).
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
@@ -29,18 +32,43 @@ class GraphMismatchError(RuntimeError):
     """A replay gave other numbers than the eager pass."""
 
 
-class Captured(Protocol):
-    """Something with graphs of its own."""
+class Work(ABC):
+    """Something that reads and writes the same buffers each time, and its graph once it is captured."""
+
+    graph: Graph | None = None
+
+    @abstractmethod
+    def run(self) -> None:
+        """What is captured: it never waits for the device, and branches on nothing that a replay may find changed."""
+
+    @abstractmethod
+    def eagerly(self) -> Tensors:
+        """What a run is to give, computed eagerly; every buffer is left as it was."""
+
+    @abstractmethod
+    def moving(self) -> list[Tensor]:
+        """The buffers that a run moves on from what they were; all others it writes anew."""
+
+    @abstractmethod
+    def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
+        """What `eagerly` gave, and what a run has given since, in a form that can be compared."""
 
     def drop(self) -> None:
-        """Gives them up."""
+        """Gives the graph up."""
+        if self.graph is not None:
+            self.graph.reset()
+            self.graph = None
 
 
-AnyCaptured = TypeVar("AnyCaptured", bound=Captured)
+class _Droppable(Protocol):
+    def drop(self) -> None: ...
+
+
+AnyKept = TypeVar("AnyKept", bound=_Droppable)
 
 
 class StaticCalls:
-    """Runs functions of tensors, by graphs where there are any.
+    """Runs functions of tensors, and other work, by graphs where there are any.
 
     Args:
         maker: makes the graphs; None runs everything eagerly.
@@ -51,22 +79,23 @@ class StaticCalls:
 
     Attributes:
         widths: what prompts and responses are to be padded to.
+        eager: names of what turned out not to run by graphs.
     """
 
     def __init__(self, maker: GraphMaker | None = None, tolerance: float = 1e-3, most: int = 64, fixed: bool = False):
         self.maker, self.tolerance, self._most = maker, tolerance, most
         self.fixed = fixed or maker is not None
         self.widths = FEW if self.fixed else FREE
-        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Captured]] = OrderedDict()
+        self.eager: set[str] = set()
+        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, _Droppable]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
+    def by_graph(self, name: str) -> bool:
+        """Whether work of this name runs by graphs, as far as is known."""
+        return self.maker is not None and name not in self.eager
+
     def __call__(
-        self,
-        name: str,
-        function: Function,
-        inputs: Mapping[str, Tensor | None],
-        model: nn.Module,
-        known: Hashable = (),
+        self, name: str, function: Function, inputs: Inputs, model: nn.Module, known: Hashable = ()
     ) -> Tensors:
         """`function(**inputs)`: the same numbers, whichever way it runs.
 
@@ -82,21 +111,46 @@ class StaticCalls:
         """
         if not self.fixed:
             return dict(function(**inputs))
-        if self.maker is None:
+        if not self.by_graph(name):
             return _run(function, inputs)
-        call = self.kept(name, (known, _shapes(inputs)), model, lambda: _Call(inputs))
-        if call.graph is None:
-            return self._first(name, call, function, model)
-        with self.giving_up_on_errors(f"{name}: its graph was replayed"):
-            self._attach(call.learns)
-            call.fill(inputs)
-            call.graph.replay()
-            return _copies(call.outputs)
-        return _run(function, inputs)
+        shapes = tuple((key, None if value is None else (value.shape, value.dtype)) for key, value in inputs.items())
+        call = self.kept(name, (known, shapes), model, lambda: _Call(self, function, inputs, model))
+        call.fill(inputs)
+        self.attach(call.learns)
+        self.run(name, call)
+        return {key: value.clone() for key, value in call.outputs.items()}  # the next replay writes to these again
+
+    def run(self, name: str, work: Work) -> None:
+        """Runs work by its graph. The first time that is captured, and its replay must give what the eager pass does.
+
+        After any error the work, and all of its name from then on, runs eagerly from where it was, and the log says
+        why.
+        """
+        if not self.by_graph(name):
+            work.run()
+            return
+        before: list[Tensor] = []
+        try:
+            if work.graph is None:
+                eager = work.eagerly()
+                before = copies(work.moving())
+                work.graph = cast(GraphMaker, self.maker).capture(work.run)
+                restore(work.moving(), before)
+                work.graph.replay()
+                self._check(*work.compared(eager))
+            else:
+                work.graph.replay()
+        except Exception as error:
+            if before:
+                restore(work.moving(), before)
+            self.give_up(name, f"{type(error).__name__}: {error}")
+            if isinstance(error, torch.OutOfMemoryError):
+                self._give_up_everything()
+            work.run()
 
     def kept(
-        self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyCaptured], most: int | None = None
-    ) -> AnyCaptured:
+        self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyKept], most: int | None = None
+    ) -> AnyKept:
         """What was made before for this name, this model as it is, and what is known; else `make()`.
 
         Args:
@@ -114,78 +168,34 @@ class StaticCalls:
                 self._drop(next(iter(self._kept)))
             self._kept[key] = (places, make())
         self._kept.move_to_end(key)
-        return cast(AnyCaptured, self._kept[key][1])
+        return cast(AnyKept, self._kept[key][1])
 
-    def give_up(self, reason: str) -> None:
-        """Runs everything eagerly from now on, and says why."""
-        _logger.warning("CUDA graphs are off for the rest of this run. %s", reason)
+    def give_up(self, name: str, reason: str) -> None:
+        """Runs what has this name eagerly from now on, and says why."""
+        _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", name, reason)
+        self.eager.add(name)
+        for key in [key for key in self._kept if key[0] == name]:
+            self._drop(key)
+
+    def _give_up_everything(self) -> None:
+        _logger.warning("CUDA graphs are off for the rest of this run. Memory ran out")
         self.maker = None
+        self._gradients.clear()
         while self._kept:
             self._drop(next(iter(self._kept)))
-        self._gradients.clear()
-
-    @contextmanager
-    def giving_up_on_errors(self, doing: str) -> Iterator[None]:
-        """Within it an error ends the use of graphs instead of the run."""
-        try:
-            yield
-        except Exception as error:
-            self.give_up(f"{doing}, {type(error).__name__}: {error}")
 
     def _drop(self, key: tuple[Hashable, ...]) -> None:
         self._kept.pop(key)[1].drop()
 
-    def _first(self, name: str, call: "_Call", function: Function, model: nn.Module) -> Tensors:
-        """The eager pass; then the graph is captured, and its first replay must give the same."""
-        before = self._take_gradients(model)
-        results = _copies(_run(function, call.inputs))
-        gradients = self._take_gradients(model)
-        call.outputs = {name: torch.zeros_like(value) for name, value in results.items()}
-        call.learns = list(gradients)
-
-        def work() -> None:
-            for name, value in _run(function, call.inputs).items():
-                call.outputs[name].copy_(value.detach())
-
-        try:
-            self._attach(call.learns)
-            assert self.maker is not None
-            call.graph = self.maker.capture(work)
-            self._clear(call.learns)
-            call.graph.replay()
-            replayed = [self._gradients[weight] for weight in call.learns]
-            self.check(results | _norm(gradients.values()), call.outputs | _norm(replayed))
-            results, gradients = _copies(call.outputs), dict(zip(call.learns, replayed, strict=True))
-        except Exception as error:
-            self.give_up(f"{name} could not be captured: {type(error).__name__}: {error}")
-        for weight in before.keys() | gradients.keys():
-            now, earlier = gradients.get(weight), before.get(weight)
-            weight.grad = earlier if now is None else now if earlier is None else now.add_(earlier)
-        return results
-
-    def check(self, eager: Mapping[str, Tensor], replayed: Mapping[str, Tensor]) -> None:
-        """Refuses a replay whose numbers are not those of the eager pass.
-
-        Raises:
-            GraphMismatchError: names what differs, and by how much.
-        """
+    def _check(self, eager: Tensors, replayed: Tensors) -> None:
         for name, value in eager.items():
             if not torch.allclose(replayed[name], value, self.tolerance, self.tolerance, equal_nan=True):
                 difference = (replayed[name].double() - value.double()).abs().max().item()
                 raise GraphMismatchError(f"{name} of the first replay differs from the eager pass by {difference:.1e}")
 
-    def _take_gradients(self, model: nn.Module) -> dict[nn.Parameter, Tensor]:
-        """The gradients that there are, taken away from the parameters."""
-        taken = {}
-        for weight in model.parameters():
-            if weight.grad is not None:
-                taken[weight] = weight.grad.clone() if weight.grad is self._gradients.get(weight) else weight.grad
-                weight.grad = None
-        return taken
-
-    def _attach(self, weights: Iterable[nn.Parameter]) -> None:
-        """Gives parameters the gradients that graphs add to: 0 where there was none, as after an optimizer step."""
-        empty = []
+    def attach(self, weights: Iterable[nn.Parameter]) -> list[Tensor]:
+        """Gives parameters the gradients that graphs work on: 0 where there was none, as after an optimizer step."""
+        attached, empty = [], []
         for weight in weights:
             buffer = self._gradients.get(weight)
             if buffer is None:
@@ -195,40 +205,90 @@ class StaticCalls:
             elif weight.grad is not buffer:
                 buffer.copy_(weight.grad)
             weight.grad = buffer
+            attached.append(buffer)
         if empty:
             torch._foreach_zero_(empty)
-
-    def _clear(self, weights: list[nn.Parameter]) -> None:
-        if weights:
-            torch._foreach_zero_([self._gradients[weight] for weight in weights])
+        return attached
 
 
-class _Call:
-    """One captured function with its buffers.
+class _Call(Work):
+    """A function of tensors with its buffers.
 
     Attributes:
-        inputs, outputs: name -> buffer that the graph reads or writes.
+        outputs: name -> buffer that a run writes.
         learns: the parameters that its backward pass gives a gradient.
     """
 
-    def __init__(self, inputs: Inputs):
-        self.graph: Graph | None = None
-        self.inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
+    def __init__(self, calls: StaticCalls, function: Function, inputs: Inputs, model: nn.Module):
+        self._calls, self._function, self._model = calls, function, model
+        self._inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
         self.outputs: Tensors = {}
         self.learns: list[nn.Parameter] = []
 
-    def drop(self) -> None:
-        """Gives the graph up."""
-        if self.graph is not None:
-            self.graph.reset()
-            self.graph = None
-
     def fill(self, inputs: Inputs) -> None:
         """Takes in new inputs of the same shapes."""
-        for name, buffer in self.inputs.items():
-            value = inputs[name]
-            if buffer is not None and value is not None:
-                buffer.copy_(value)
+        for name, buffer in self._inputs.items():
+            if buffer is not None:
+                buffer.copy_(cast(Tensor, inputs[name]))
+
+    def run(self) -> None:
+        for name, value in _run(self._function, self._inputs).items():
+            if name not in self.outputs:  # where the eager pass had failed
+                self.outputs[name] = torch.empty_like(value)
+            self.outputs[name].copy_(value.detach())
+
+    def eagerly(self) -> Tensors:
+        """Its results and the norm of all gradients; found out with it is what learns."""
+        earlier: dict[nn.Parameter, Any] = {weight: weight.grad for weight in self._model.parameters()}
+        try:
+            for weight in earlier:
+                weight.grad = None
+            results = _run(self._function, self._inputs)
+            added = {weight: weight.grad for weight in earlier if weight.grad is not None}
+        finally:
+            for weight, gradient in earlier.items():
+                weight.grad = gradient
+        self.outputs = {name: torch.zeros_like(value) for name, value in results.items()}
+        self.learns = list(added)
+        sums = [value if earlier[weight] is None else value + earlier[weight] for weight, value in added.items()]
+        self._calls.attach(self.learns)
+        return {**{name: value.detach() for name, value in results.items()}, **_norm(sums)}
+
+    def moving(self) -> list[Tensor]:
+        return [cast(Tensor, weight.grad) for weight in self.learns]
+
+    def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
+        return eager, self.outputs | _norm(self.moving())
+
+
+def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
+    """How a model's passes run under a config; where there could be graphs and are none, the log says why.
+
+    Raises:
+        InputError: `cuda_graphs=True` where there can be none.
+    """
+    # The Trainer's name for it since transformers 5.23, and the one before.
+    checkpointing = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
+    against = {
+        "cuda_graphs=False": args.cuda_graphs is False,
+        "several processes": args.world_size > 1 or bool(args.deepspeed) or bool(args.fsdp),
+        "gradient checkpointing": checkpointing,
+    }
+    maker, reason = graphs.maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
+    if args.cuda_graphs and (reason or maker is None):
+        raise InputError(
+            "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True",
+            reason or f"the device {args.device}",
+            "leave cuda_graphs out: graphs are used where they can be",
+        )
+    if maker is not None and reason and args.cuda_graphs is None:
+        _logger.info("CUDA graphs are off: %s", reason)
+    exact = not args.bf16 and next(model.parameters()).element_size() == 4
+    return StaticCalls(
+        None if reason else maker,
+        tolerance=1e-3 if exact else 0.1,
+        fixed=args.device.type == "cuda" and args.world_size == 1,
+    )
 
 
 def _run(function: Function, inputs: Inputs) -> Tensors:
@@ -254,11 +314,6 @@ def uncached_autocast(kind: str) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def _shapes(inputs: Inputs) -> Hashable:
-    """What a graph's buffers look like."""
-    return tuple((name, None if value is None else (value.shape, value.dtype)) for name, value in inputs.items())
-
-
 def _modes(model: nn.Module) -> Hashable:
     """What Python knows while a model runs: gradients, precision, training mode, adapters on or off."""
     device = next(model.parameters()).device.type
@@ -273,12 +328,17 @@ def _places(model: nn.Module) -> Hashable:
     return tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
 
 
-def _copies(values: Mapping[str, Tensor]) -> Tensors:
-    """Copies, since the next replay writes to the buffers again."""
-    return {name: value.detach().clone() for name, value in values.items()}
+def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+    """What buffers hold now."""
+    return [buffer.clone() for buffer in buffers]
 
 
-def _norm(gradients: Iterable[Tensor]) -> Tensors:
-    """The norm of all gradients together."""
-    norms = [gradient.float().norm() for gradient in gradients]
-    return {"gradient norm": torch.stack(norms).norm()} if norms else {}
+def restore(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Puts what `copies` returned back into the buffers."""
+    with torch.no_grad():
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensors:
+    return {"gradient norm": torch.nn.utils.get_total_norm(gradients)} if gradients else {}

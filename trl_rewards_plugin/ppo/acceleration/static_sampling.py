@@ -9,14 +9,21 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from transformers import EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.graphs import Graph
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, uncached_autocast
+from trl_rewards_plugin.ppo.acceleration.lower_precision import LowerPrecisionWeights
+from trl_rewards_plugin.ppo.acceleration.static_calls import (
+    StaticCalls,
+    Tensors,
+    Work,
+    copies,
+    restore,
+    uncached_autocast,
+)
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
@@ -24,6 +31,7 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 LOOK_EVERY = 16
 """Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""
+_NAME = "sampling"
 _MOST = 4  # samplers: each holds the keys and values of a whole batch
 
 
@@ -31,6 +39,7 @@ class StaticSampler:
     """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches.
 
     Attributes:
+        token, now: (B, 1) the token drawn last, and (1,) the number of the next.
         ids: (B, steps) the tokens drawn.
         logprobs: (B, steps) float32, of these tokens, in nats.
         alive: (B,) bool, True where no EOS was drawn yet.
@@ -45,7 +54,7 @@ class StaticSampler:
         self._cache = EncoderDecoderCache(
             *(StaticCache(config=config, max_cache_len=most) for most in (length, width))
         )
-        self._weights = _LowerPrecisionWeights(model)
+        self._lower = LowerPrecisionWeights(model)
         self._prefix = known_ids(rules.prefix, device).expand(batch, -1)
         self._states = states.clone()
         self._prompt_mask = torch.zeros(batch, width, dtype=torch.long, device=device)
@@ -54,85 +63,44 @@ class StaticSampler:
         self._eos_ids = known_ids(rules.eos_ids, device)
         too_early = torch.arange(steps, device=device) < rules.min_new_tokens
         self._eos_weights = torch.zeros(steps, device=device).masked_fill_(too_early, -torch.inf)
-        self._token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        self._now = torch.zeros(1, dtype=torch.long, device=device)  # a tensor: a graph would freeze a number
+        self.token = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        self.now = torch.zeros(1, dtype=torch.long, device=device)  # a tensor: a graph would freeze a number
         self.ids = torch.zeros(batch, steps, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(batch, steps, device=device)
         self.alive = torch.ones(batch, dtype=torch.bool, device=device)
         self.broken = torch.zeros_like(self.alive)
-        self._first, self._next = _Work(self._draw_first, self._read_prefix), _Work(self._draw_next, self._read_token)
+        self._first = _Draw(self, self._read_prefix)
+        self._next = _Draw(self, lambda: self._read(self.token))
         self._read(self._prefix)  # the cache makes its buffers with the first pass
 
     def open(self, states: Tensor, prompt_mask: Tensor, calls: StaticCalls) -> None:
         """Takes in encoder states (B, S, H) and mask (B, S) of new prompts, and draws the first token of each."""
         self._states.copy_(states)
         self._prompt_mask.copy_(prompt_mask)
-        self._weights.refresh()
-        self._now.zero_()
+        self._lower.refresh()
+        self.now.zero_()
         self.alive.fill_(True)
         self.broken.fill_(False)
-        self._run(self._first, calls)
+        calls.run(_NAME, self._first)
 
     def advance(self, calls: StaticCalls) -> None:
         """Reads the token drawn last, and draws the next, of every row."""
-        self._run(self._next, calls)
+        calls.run(_NAME, self._next)
 
     def drop(self) -> None:
         """Gives the graphs up."""
-        for work in (self._first, self._next):
-            work.drop()
+        self._first.drop()
+        self._next.drop()
 
-    def _run(self, work: "_Work", calls: StaticCalls) -> None:
-        """By its graph where there is one; it is captured with the first run."""
-        if work.graph is None and calls.maker is not None:
-            self._capture(work, calls)
-        elif work.graph is not None:
-            with calls.giving_up_on_errors("sampling: its graph was replayed"):
-                work.graph.replay()
-                return
-            work.draw()
-        else:
-            work.draw()
-
-    def _capture(self, work: "_Work", calls: StaticCalls) -> None:
-        """The first run by a graph, which must have drawn from what the eager pass says."""
-        moving = self._moving()
-        before = _copied(moving)
-        try:
-            assert calls.maker is not None
-            work.graph = calls.maker.capture(work.draw)
-            _restore(moving, before)
-            work.graph.replay()
-            after = _copied(moving)
-            _restore(moving, before)
-            name = "the log-probability of a token"
-            found = {name: self.logprobs.index_select(1, self._now)}
-            expected = {name: self._logprobs(work.read()).gather(1, after[0])}
-            _restore(moving, after)
-            calls.check(expected, found)
-        except Exception as error:
-            calls.give_up(f"sampling could not be captured: {type(error).__name__}: {error}")
-            _restore(moving, before)
-            work.draw()
-
-    def _moving(self) -> list[Tensor]:
+    def moving(self) -> list[Tensor]:
         """The buffers that a step moves on; it writes all others anew."""
         counters = [cast(Any, layer).cumulative_length for layer in self._cache.self_attention_cache.layers]
-        return [self._token, self._now, self.alive, self.broken, *counters]
+        return [self.token, self.now, self.alive, self.broken, *counters]
 
     def _read_prefix(self) -> Tensor:
         """Logits (B, V) of the first token; the cache takes in the prompts."""
         self._cache.reset()
         return self._read(self._prefix)
-
-    def _read_token(self) -> Tensor:
-        return self._read(self._token)
-
-    def _draw_first(self) -> None:
-        self._draw(self._read_prefix())
-
-    def _draw_next(self) -> None:
-        self._draw(self._read_token())
 
     def _read(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what follows tokens (B, n), which the cache takes in."""
@@ -146,74 +114,51 @@ class StaticSampler:
             "return_dict": True,
         }
         with uncached_autocast(token.device.type):
-            outputs: Any = functional_call(self._model, self._weights.lower, (), arguments, tie_weights=False)
+            outputs: Any = functional_call(self._model, self._lower.lower, (), arguments, tie_weights=False)
         logits: Tensor = outputs.logits[:, -1]
         return logits
 
-    def _logprobs(self, logits: Tensor) -> Tensor:
+    def logprobs_of(self, logits: Tensor) -> Tensor:
         """Log-probabilities (B, V) of the next token, by the rules of this step."""
         weights = self._rules.log_weights(logits.unsqueeze(1), self._rules.min_new_tokens)[:, 0]
-        now = self._eos_weights.index_select(0, self._now).expand(len(weights), len(self._eos_ids))
+        now = self._eos_weights.index_select(0, self.now).expand(len(weights), len(self._eos_ids))
         return weights.index_add_(1, self._eos_ids, now).log_softmax(-1)
 
-    def _draw(self, logits: Tensor) -> None:
-        logprobs = self._logprobs(logits)
+    def draw(self, logits: Tensor) -> None:
+        """Draws the next token of every row from logits (B, V), and moves on."""
+        logprobs = self.logprobs_of(logits)
         token = logprobs.argmax(-1, keepdim=True) if self._greedy else draw_tokens(logprobs.exp())
         chosen = logprobs.gather(1, token)
         self.broken.logical_or_(chosen[:, 0].isnan())
         self.alive.logical_and_(torch.isin(token[:, 0], self._eos_ids, invert=True))
-        self.ids.index_copy_(1, self._now, token)
-        self.logprobs.index_copy_(1, self._now, chosen)
-        self._token.copy_(token)
-        self._now.add_(1)
+        self.ids.index_copy_(1, self.now, token)
+        self.logprobs.index_copy_(1, self.now, chosen)
+        self.token.copy_(token)
+        self.now.add_(1)
 
 
-class _Work:
-    """A part of sampling with its graph: `read` gives logits (B, V), `draw` also draws from them."""
+class _Draw(Work):
+    """Draws a token of every row, from the logits that `read` gives."""
 
-    def __init__(self, draw: Callable[[], None], read: Callable[[], Tensor]):
-        self.draw, self.read = draw, read
-        self.graph: Graph | None = None
+    def __init__(self, sampler: StaticSampler, read: Callable[[], Tensor]):
+        self._sampler, self._read = sampler, read
 
-    def drop(self) -> None:
-        """Gives the graph up."""
-        if self.graph is not None:
-            self.graph.reset()
-            self.graph = None
+    def run(self) -> None:
+        self._sampler.draw(self._read())
 
+    def eagerly(self) -> Tensors:
+        before = copies(self.moving())
+        logprobs = self._sampler.logprobs_of(self._read())
+        restore(self.moving(), before)
+        return {"logprobs": logprobs}
 
-class _LowerPrecisionWeights:
-    """Copies of a model's matrices in autocast's precision, which autocast would make in every single step.
+    def moving(self) -> list[Tensor]:
+        return self._sampler.moving()
 
-    Attributes:
-        lower: name -> copy, to be read instead of the weight; empty without autocast.
-    """
-
-    def __init__(self, model: nn.Module):
-        kind = next(model.parameters()).device.type
-        self.lower: dict[str, Tensor] = {}
-        self._exact: list[Tensor] = []
-        if not torch.is_autocast_enabled(kind):
-            return
-        dtype = torch.get_autocast_dtype(kind)
-        for name, layer in model.named_modules():
-            if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.float32:
-                self.lower[f"{name}.weight"] = layer.weight.detach().to(dtype)
-                self._exact.append(layer.weight.detach())
-
-    def refresh(self) -> None:
-        """Copies the weights again, as they are now."""
-        if self._exact:
-            torch._foreach_copy_(list(self.lower.values()), self._exact)
-
-
-def _copied(buffers: list[Tensor]) -> list[Tensor]:
-    return [buffer.clone() for buffer in buffers]
-
-
-def _restore(buffers: list[Tensor], values: list[Tensor]) -> None:
-    for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)
+    def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
+        sampler, name = self._sampler, "the log-probability of a token"
+        found = sampler.logprobs.index_select(1, sampler.now - 1)
+        return {name: eager["logprobs"].gather(1, sampler.token)}, {name: found}
 
 
 def sample_static(
@@ -239,7 +184,7 @@ def sample_static(
         NotFiniteError: the model's logits are NaN.
     """
     sampler = calls.kept(
-        "sampling",
+        _NAME,
         (states.shape, states.dtype, rules, steps, greedy),
         model,
         lambda: StaticSampler(model, rules, states, steps, greedy),

@@ -18,7 +18,12 @@ from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
 from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.input_checks import check_no_shared_weights, check_reference, check_trained_dtype
+from trl_rewards_plugin.ppo.input_checks import (
+    adapter_base,
+    check_no_shared_weights,
+    check_reference,
+    check_trained_dtype,
+)
 from trl_rewards_plugin.ppo.policy.freezing import freeze
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
@@ -26,10 +31,19 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored."""
+    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored.
+
+    The name of a PEFT adapter gives its base model with the adapter to train further.
+    """
     name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
     if isinstance(model, str | os.PathLike):
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
+        base = adapter_base(name)
+        model = AutoModelForSeq2SeqLM.from_pretrained(base or name, dtype=torch.float32)
+        if base is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, name, is_trainable=True)
+            name = name if os.path.isfile(os.path.join(name, "tokenizer_config.json")) else base
     if processing_class is None:
         if not name:
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
@@ -91,9 +105,10 @@ def policy_and_reference(
     Args:
         seed: of an adapter's random initial weights.
     """
+    for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
+        check_adapter(adapter)
     if peft_config is not None:
         policy = with_adapter(policy, peft_config, seed)
-    check_adapter(policy)
     check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import format_evaluation, format_plan
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
@@ -28,47 +27,35 @@ _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
 """Row name -> side ("before", "after") -> values."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The result.
-
-    Attributes:
-        result: What `evaluation.json` holds.
-        folder: Where it is.
-    """
-
-    result: dict[str, Any]
-    folder: Path
-
-
-def evaluate_outputs(
-    settings: EvaluationSettings, *, echo: Callable[[str], None] = say, progress: bool = True
-) -> Comparison:
+def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     """Checks, generates, measures, prints a table, and writes JSON, picture and outputs.
+
+    Returns:
+        What `evaluation.json` holds.
 
     Raises:
         InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
     """
     job = EvaluationJob(settings)
-    echo(format_plan(job.plan()) + "\n")
+    say(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
-    sides = {side: job.outputs_of(side, progress) for side in job.names}
-    rows = _measure_sides(measures, {side: job.texts(outputs) for side, outputs in sides.items()}, progress)
+    sides = {side: job.outputs_of(side) for side in job.names}
+    rows = _measure_sides(
+        measures, {side: Texts(outputs, job.held_out, settings.reference_column) for side, outputs in sides.items()}
+    )
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
-    echo(format_evaluation(result))
+    say(format_evaluation(result))
     _write(job, result, rows, sides)
-    echo(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
-    return Comparison(result, job.folder)
+    say(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
+    return result
 
 
-def _measure_sides(
-    measures: Sequence[Measure], sides: Mapping[str, Texts], progress: bool
-) -> dict[str, dict[str, Values]]:
+def _measure_sides(measures: Sequence[Measure], sides: Mapping[str, Texts]) -> dict[str, dict[str, Values]]:
     from tqdm.auto import tqdm
 
     rows: dict[str, dict[str, Values]] = {}
     steps = [(measure, side) for measure in measures for side in sides]
-    for measure, side in (bar := tqdm(steps, desc="Metrics", disable=not progress, file=sys.stderr)):
+    for measure, side in (bar := tqdm(steps, desc="Metrics", file=sys.stderr)):
         bar.set_postfix_str(f"{measure.name}, {side}")
         for name, values in measure.measure(sides[side]).items():
             rows.setdefault(name, {})[side] = values
@@ -79,20 +66,18 @@ def _summaries(rows: _Rows) -> dict[str, Any]:
     """Row name -> means, and the paired gain where each text has a number on both sides."""
     summaries: dict[str, Any] = {}
     for name, found in rows.items():
-        summary: dict[str, Any] = {side: values.mean for side, values in found.items()}
+        summary: dict[str, Any] = {
+            side: mean_scored(values) if isinstance(values, np.ndarray) else values for side, values in found.items()
+        }
         after, before = found.get("after"), found.get("before")
-        if after is not None and after.per_text is not None:
-            summary["quartiles"] = _quartiles(after.per_text)
-            if before is not None and before.per_text is not None:
-                summary["gain"] = paired_gain(before.per_text.tolist(), after.per_text.tolist())
+        if isinstance(after, np.ndarray):
+            scored = after[~np.isnan(after)]
+            quartiles = np.quantile(scored, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scored) else None
+            summary["quartiles"] = quartiles  # least, 25 %, median, 75 %, most
+            if isinstance(before, np.ndarray):
+                summary["gain"] = paired_gain(before.tolist(), after.tolist())
         summaries[name] = summary
     return summaries
-
-
-def _quartiles(values: np.ndarray) -> list[float] | None:
-    """Least, 25 %, median, 75 %, most of (N,), NaNs aside."""
-    scored = values[~np.isnan(values)]
-    return np.quantile(scored, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scored) else None
 
 
 def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Mapping[str, list[str]]) -> None:
@@ -101,22 +86,15 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
 
     job.folder.mkdir(parents=True, exist_ok=True)
     per_text = {
-        name: {side: values.per_text for side, values in found.items() if values.per_text is not None}
+        name: {side: values for side, values in found.items() if isinstance(values, np.ndarray)}
         for name, found in rows.items()
     }
     drawn = {name: (found.get("before"), found["after"]) for name, found in per_text.items() if "after" in found}
     gains = {name: result["metrics"][name]["gain"] for name in drawn if "gain" in result["metrics"][name]}
     title = ", ".join(f"{side}: {result[side]}" for side in sides) if len(sides) > 1 else result["after"]
     save_distributions(drawn, gains, f"{title} ({result['n']} outputs)", job.folder / PICTURE)
-    write_table(job.folder / OUTPUTS, _columns(job, sides, per_text))
-    write_json(job.folder / RESULT, result)
-
-
-def _columns(
-    job: EvaluationJob, sides: Mapping[str, list[str]], per_text: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, list[Any]]:
-    """Prompts, outputs and scores, a value per output each."""
     held_out = job.held_out
-    columns = {} if held_out is None else {"prompt": held_out.prompts, "source": held_out.sources}
+    prompts = {} if held_out is None else {"prompt": held_out.prompts, "source": held_out.sources}
     scores = {f"{side} {name}": found[side].tolist() for name, found in per_text.items() for side in found}
-    return {**columns, **sides, **scores}
+    write_table(job.folder / OUTPUTS, {**prompts, **sides, **scores})
+    write_json(job.folder / RESULT, result)

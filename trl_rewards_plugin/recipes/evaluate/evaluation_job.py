@@ -1,12 +1,12 @@
-"""EvaluationJob: the settings of `trl-rewards evaluate`, defaults filled in, checked before a model is loaded.
+"""EvaluationJob: the settings of `trl-rewards evaluate`, checked before a model is loaded. Leaves out: measuring.
 
-Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring (`compare.py`).
+Defaults come from the run folder that is evaluated, else from a preset.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, load_measures
+from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
 from trl_rewards_plugin.runs.environment import versions
@@ -33,7 +33,7 @@ class EvaluationJob:
 
     Attributes:
         names: "before" (where there is one) and "after" -> model or file of outputs.
-        folder: Where the results go.
+        generation: Arguments of `generate`.
         held_out: The prompts; None if both sides are files and no data set is given.
 
     Raises:
@@ -42,26 +42,30 @@ class EvaluationJob:
 
     def __init__(self, settings: EvaluationSettings):
         self.settings = settings
-        self.config = _run_config(settings.model)
+        folder = Path(settings.model or "")
+        is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+        self.config: dict[str, Any] = read_settings(folder) if settings.model and is_run else {}
         self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
-        before = self._before()
-        self.names: dict[str, str] = {} if before is None else {"before": before}
+        before = self.config.get("model") if settings.compare is None else settings.compare
+        self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
         self.names["after"] = settings.model or self.preset.model
         own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
         self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
+        length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
+        self.generation: dict[str, Any] = {
+            "max_new_tokens": length,
+            **(SAMPLING if settings.sample else {}),
+            **(settings.generation_kwargs or {}),
+        }
         self._check()
         self._read = {
-            side: read_outputs(name, self._column(side)) for side, name in self.names.items() if is_outputs_file(name)
+            side: read_outputs(name, self._column(side), settings.missing)[: settings.rows]
+            for side, name in self.names.items()
+            if is_outputs_file(name)
         }
         self.data_name: str | None = None
         self.held_out = self._load_prompts()
         self._check_counts()
-
-    def _before(self) -> str | None:
-        compare = self.settings.compare
-        if compare is None:
-            return self.config.get("model")
-        return None if compare.lower() == "none" else compare
 
     def _column(self, side: str) -> str:
         column = self.settings.compare_column if side == "before" else None
@@ -85,14 +89,19 @@ class EvaluationJob:
             value = getattr(settings, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+        files = [name for name in self.names.values() if is_outputs_file(name)]
+        paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
+        if settings.missing == "skip" and paired > 1:
+            step = "mend those rows, or read them as '' with --missing empty"
+            raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
         for model in self.names.values():
-            if not is_outputs_file(model):
+            if model not in files:
                 check_seq2seq_model(resolve(model))
 
     def _load_prompts(self) -> HeldOut | None:
-        """The prompts; None if both sides are files and no data set is given."""
         settings, config = self.settings, self.config
         options = {"text_column": self._default("text_column"), "prompt_prefix": self._default("prompt_prefix") or ""}
+        options["missing"] = settings.missing
         if settings.dataset is not None:
             data = load_run_data(settings.dataset, settings.dataset, **options)
         elif len(self._read) == len(self.names):
@@ -101,17 +110,13 @@ class EvaluationJob:
             source = config if "dataset" in config else vars(self.preset)
             seed = config.get("seed", settings.seed)
             data = load_run_data(source["dataset"], source.get("eval_dataset"), seed=seed, **options)
-        held_out = data.as_held_out()
         self.data_name = data.eval_name
-        count = min(settings.rows or len(held_out.prompts), len(held_out.prompts))
-        if count < len(held_out.prompts):
-            self.data_name = f"the first {count} of {self.data_name.removeprefix('all ')}"
-        columns = {name: values[:count] for name, values in held_out.columns.items()}
-        return HeldOut(held_out.prompts[:count], held_out.sources[:count], columns)
+        if settings.rows and settings.rows < len(data.held_out):
+            self.data_name = f"the first {settings.rows} of {self.data_name.removeprefix('all ')}"
+            data = replace(data, held_out=data.held_out.select(range(settings.rows)))
+        return data.as_held_out()
 
     def _check_counts(self) -> None:
-        rows = self.settings.rows
-        self._read = {side: texts[:rows] for side, texts in self._read.items()}
         counts = {self.names[side]: len(texts) for side, texts in self._read.items()}
         if self.held_out is not None:
             counts[self.data_name or "prompts"] = len(self.held_out.prompts)
@@ -132,7 +137,10 @@ class EvaluationJob:
         if self.data_name:
             lines["Prompts"] = self.data_name
         if len(self._read) < len(self.names):
-            lines["Decoding"] = self._decoding_words()
+            how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
+            further = self.settings.generation_kwargs
+            lines["Decoding"] = f"{how}, at most {self.generation['max_new_tokens']} tokens"
+            lines["Decoding"] += f", {json.dumps(dict(further))}" if further else ""
         lines["Metrics"] = ", ".join(self.settings.metrics)
         if {"grammaticality", "neutrality"} & set(self.settings.metrics):
             lines["Metrics"] += f"; judges of the preset {self.preset.name}"
@@ -144,18 +152,6 @@ class EvaluationJob:
         column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
 
-    def _decoding_words(self) -> str:
-        how = "sampled at temperature 1" if self.settings.sample else "by each model's generation config"
-        words = f"{how}, at most {self.generation()['max_new_tokens']} tokens"
-        further = self.settings.generation_kwargs
-        return words + (f", {json.dumps(dict(further))}" if further else "")
-
-    def generation(self) -> dict[str, Any]:
-        """Arguments of `generate`."""
-        length = self.settings.max_new_tokens or self.config.get("response_length")
-        most = {"max_new_tokens": length or self.preset.config["response_length"]}
-        return most | (SAMPLING if self.settings.sample else {}) | dict(self.settings.generation_kwargs or {})
-
     def load_measures(self) -> list[Measure]:
         """The metrics, with their models."""
         given = ["predictions"] + (["references", "sources"] if self.held_out else [])
@@ -163,27 +159,15 @@ class EvaluationJob:
         arguments = self.settings.metric_kwargs or {}
         return load_measures(self.settings.metrics, judge=judge, arguments=arguments, given=given)
 
-    def outputs_of(self, side: str, progress: bool) -> list[str]:
+    def outputs_of(self, side: str) -> list[str]:
         """N texts of this side."""
         if side in self._read:
             return self._read[side]
         assert self.held_out is not None  # a model always has prompts
+        prompts, settings = self.held_out.prompts, self.settings
         return generate_outputs(
-            self.names[side],
-            self.held_out.prompts,
-            self.generation(),
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            progress=progress,
+            self.names[side], prompts, self.generation, batch_size=settings.batch_size, seed=settings.seed
         )
-
-    def texts(self, outputs: Sequence[str]) -> Texts:
-        """These outputs with their prompts, references and columns."""
-        held_out, column = self.held_out, self.settings.reference_column
-        if held_out is None:
-            return Texts(outputs, None, None, None, {})
-        references = held_out.sources if column is None else held_out.columns[column]
-        return Texts(outputs, held_out.prompts, held_out.sources, references, held_out.columns)
 
     def describe(self, count: int) -> dict[str, Any]:
         """What was evaluated, and how: the metadata of the result."""
@@ -194,15 +178,7 @@ class EvaluationJob:
             "prompts": self.data_name,
             "references": self.settings.reference_column or "the prompts without prefix" if self.held_out else None,
             "n": count,
-            "decoding": self.generation() | {"seed": self.settings.seed} if generated else None,
+            "decoding": self.generation | {"seed": self.settings.seed} if generated else None,
             "judges": self.preset.name,
             "versions": versions(),
         }
-
-
-def _run_config(model: str | None) -> dict[str, Any]:
-    """`config.yaml` of a run folder; empty for anything else."""
-    folder = Path(model) if model else None
-    if folder is None or not all((folder / name).is_file() for name in (CONFIG, METRICS)):
-        return {}
-    return read_settings(folder)

@@ -1,9 +1,12 @@
 """The settings of `trl-rewards evaluate`, each with its default and its help."""
 
+# ruff: noqa: RUF009  (`_option` returns a dataclass field)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from trl_rewards_plugin.rows import missing_option
 
 
 def _option(default: Any, text: str) -> Any:
@@ -16,8 +19,8 @@ class EvaluationSettings:
 
     model: str | None = _option(
         None,
-        "What to evaluate: a model's Hub id or folder, or a file of outputs (.jsonl, .json, .csv, .parquet, or .txt "
-        "with one output a line). Unset: the preset's model.",
+        "What to evaluate: a model's Hub id or folder, or a file of outputs (.jsonl, .json, .csv, .tsv, .parquet, or "
+        ".txt with one output a line). Unset: the preset's model.",
     )
     compare: str | None = _option(
         None,
@@ -31,6 +34,7 @@ class EvaluationSettings:
     )
     text_column: str | None = _option(None, "Column of the prompts. Unset: the run folder's or the preset's.")
     prompt_prefix: str | None = _option(None, "Prepended to every prompt. Unset: the run folder's or the preset's.")
+    missing: str = missing_option()
     reference_column: str | None = _option(
         None, "Column of the references, for metrics such as ROUGE. Unset: the prompts without their prefix."
     )
@@ -44,12 +48,10 @@ class EvaluationSettings:
             "anything that evaluate.load takes (rouge, bertscore, a folder)."
         },
     )
-    metric_kwargs: dict[str, dict[str, Any]] | None = field(
-        default=None,
-        metadata={
-            "help": 'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
-            '"user/model", "label": "LABEL_1"}}.'
-        },
+    metric_kwargs: dict[str, dict[str, Any]] | None = _option(
+        None,
+        'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
+        '"user/model", "label": "LABEL_1"}}.',
     )
     preset: str | None = _option(
         None,
@@ -60,11 +62,10 @@ class EvaluationSettings:
         None, "Maximum length of an output in tokens. Unset: the run folder's or the preset's."
     )
     sample: bool = _option(
-        False,
-        "Sample as in training, at temperature 1, instead of decoding by each model's generation config.",
+        False, "Sample as in training, at temperature 1, instead of decoding by each model's generation config."
     )
-    generation_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'Further arguments of generate, as JSON: {"num_beams": 4}.'}
+    generation_kwargs: dict[str, Any] | None = _option(
+        None, 'Further arguments of generate, as JSON: {"num_beams": 4}.'
     )
     batch_size: int = _option(16, "Batch size of generation.")
     seed: int = _option(0, "Sampling seed.")

@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.recipes.before_after import HeldOut
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
@@ -22,52 +23,21 @@ LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 
 @dataclass(frozen=True)
 class Texts:
-    """What is evaluated: N outputs, and what belongs to each.
-
-    Attributes:
-        outputs: N texts.
-        prompts: N prompts, prefix included; None if only the outputs are known.
-        sources: The prompts without their prefix.
-        references: What outputs are compared with.
-        columns: The data set's other columns.
-    """
+    """N outputs, their prompts, where they are known, and the column of references; None: the prompts' sources."""
 
     outputs: Sequence[str]
-    prompts: Sequence[str] | None
-    sources: Sequence[str] | None
-    references: Sequence[str] | None
-    columns: Mapping[str, list[Any]]
+    held_out: HeldOut | None = None
+    reference_column: str | None = None
 
 
-@dataclass(frozen=True)
-class Values:
-    """One row of a result.
-
-    Attributes:
-        mean: The number for all texts together; None if none was scored.
-        per_text: (N,), NaN for a text that was not scored; None if the metric has no number per text.
-    """
-
-    mean: float | None
-    per_text: np.ndarray | None = None
-
-
-class Measure(Protocol):
-    """A loaded metric."""
-
-    name: str
-
-    def measure(self, texts: Texts) -> dict[str, Values]:
-        """Row name -> values."""
+Values: TypeAlias = float | np.ndarray
+"""One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored."""
 
 
 def load_measures(
     names: Sequence[str], *, judge: str | None, arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
 ) -> list[Measure]:
-    """The metrics called `names`, loaded.
-
-    A name is one of ours (grammaticality, neutrality), a reward preset or reward file (its total and components), or
-    what `evaluate.load` takes.
+    """The metrics called `names`, loaded: ours, reward presets and files, and what `evaluate.load` takes.
 
     Args:
         judge: Config name of our metrics.
@@ -98,7 +68,7 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
         load_arguments.setdefault("config_name", judge)
     measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
     if name in OWN:  # ours accept empty lists, so wrong arguments fail before any outputs are generated
-        measure.measure(Texts([], [], [], [], {}))
+        measure.measure(Texts([]))
     return measure
 
 
@@ -107,26 +77,18 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
 
     try:
         return evaluate.load(OWN.get(name, name), **arguments)
-    except InputError:
-        raise
     # What evaluate raises for an unknown name, an unreachable Hub or a missing package.
     except (OSError, ImportError) as error:
         if name in OWN:
-            judge = arguments.get("config_name", "default")
-            raise InputError(
-                f"a judge for {name}: default, tiny, or the Hub id or folder of a text classifier",
-                f"{judge!r}: {' '.join(str(error).split())[:300]}",
-                "check its name (config_name in --metric-kwargs) and the network, or take --preset tiny",
-            ) from error
-        known = ", ".join(OWN)
-        step = "check the spelling and the network, or give the folder of an evaluate module"
-        raise InputError(
-            f"a metric: {known}, a reward preset or .yaml file, or what evaluate.load takes",
-            f"{name!r}: {' '.join(str(error).split())[:300]}",
-            f"{did_you_mean(name, OWN)}{step}"
-            if not isinstance(error, ImportError)
-            else "install the missing package",
-        ) from error
+            expected = f"a judge for {name}: default, tiny, or the Hub id or folder of a text classifier"
+            found = arguments.get("config_name", "default")
+            step = "check its name (config_name in --metric-kwargs) and the network, or take --preset tiny"
+        else:
+            expected = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
+            found = name
+            step = "check the spelling and the network, or give the folder of an evaluate module"
+            step = "install the missing package" if isinstance(error, ImportError) else did_you_mean(name, OWN) + step
+        raise InputError(expected, f"{found!r}: {' '.join(str(error).split())[:300]}", step) from error
 
 
 class ModuleMeasure:
@@ -165,33 +127,33 @@ class ModuleMeasure:
             self._arguments.setdefault("use_aggregator", False)
 
     def measure(self, texts: Texts) -> dict[str, Values]:
-        """See `Measure`."""
-        references: Any = texts.references
-        if self._several and references is not None:
-            references = [[reference] for reference in references]
-        found = {"predictions": list(texts.outputs), "references": references, "sources": texts.sources}
+        """Row name -> values of N texts."""
+        found: dict[str, Any] = {"predictions": list(texts.outputs)}
+        if texts.held_out is not None:
+            column, sources = texts.reference_column, texts.held_out.sources
+            references = sources if column is None else texts.held_out.columns[column]
+            several = [[reference] for reference in references]
+            found |= {"references": several if self._several else references, "sources": sources}
         inputs = {name: found[name] for name in self._inputs}
         return self._rows(self._module.compute(**inputs, **self._arguments), len(texts.outputs))
 
     def _rows(self, result: Mapping[str, Any], count: int) -> dict[str, Values]:
-        rows = {}
+        rows: dict[str, Values] = {}
         scores: Any = result.get("scores")
         for key, value in result.items():
+            row = key if key.startswith(self.name) else f"{self.name} {key}"
             if key == self.name and _is_number_list(scores, count):
-                rows[key] = _values_of(scores)
+                rows[row] = np.array(scores, dtype=np.float64)
             elif key == "scores" and self.name in result:
                 continue  # the row above
             elif _is_number_list(value, count):
-                rows[self._row_name(key)] = _values_of(value)
+                rows[row] = np.array(value, dtype=np.float64)
             elif _is_number(value):
-                rows[self._row_name(key)] = Values(float(value))
+                rows[row] = float(value)
         if not rows:
             step = "name another metric"
             raise InputError(f"numbers from the metric {self.name}", ", ".join(result) or "nothing", step)
         return rows
-
-    def _row_name(self, key: str) -> str:
-        return key if key.startswith(self.name) else f"{self.name} {key}"
 
 
 def _check_arguments(
@@ -217,19 +179,17 @@ class RewardMeasure:
         self.name = self._reward.name
 
     def measure(self, texts: Texts) -> dict[str, Values]:
-        """See `Measure`."""
-        prompts = None if texts.prompts is None else list(texts.prompts)
-        scores = self._reward.score(list(texts.outputs), prompts=prompts, **texts.columns)
+        """Row name -> values of N texts."""
+        held_out = texts.held_out
+        given = {} if held_out is None else {"prompts": held_out.prompts, **held_out.columns}
+        scores = self._reward.score(list(texts.outputs), **given)
         rows = {f"{self.name} reward": scores.total}
         if len(scores.components) > 1:
             rows |= {f"{self.name} {name}": values for name, values in scores.components.items()}
-        return {name: _values_of(values.tolist()) for name, values in rows.items()}
+        return {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
 
 
-def _values_of(numbers: Sequence[float | None]) -> Values:
-    per_text = np.array(numbers, dtype=np.float64)
-    scored = per_text[~np.isnan(per_text)]
-    return Values(float(scored.mean()) if len(scored) else None, per_text)
+Measure: TypeAlias = ModuleMeasure | RewardMeasure
 
 
 def _is_text(feature: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns
+from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns, without_missing
 
 
 def is_outputs_file(name: str) -> bool:
@@ -17,10 +17,10 @@ def is_outputs_file(name: str) -> bool:
     return Path(name).suffix.lower() in FORMATS
 
 
-def read_outputs(name: str, column: str) -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV or parquet file, or the lines of a text file.
+def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
+    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
 
-    Empty outputs are outputs: a model may have nothing to say.
+    Empty outputs are outputs: a model may have nothing to say. For `missing` see `rows.without_missing`.
 
     Raises:
         InputError: no such file or column, no rows, or a row that holds no text.
@@ -30,13 +30,14 @@ def read_outputs(name: str, column: str) -> list[str]:
     if columns and column not in columns:
         step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
         raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    texts = columns.get(column)
+    rows = without_missing(({column: text} for text in columns.get(column, [])), [column], missing, name)
+    texts = [row[column] for row in rows]
     if not texts:
         raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
     bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
-        step = "turn missing outputs into '', or name another column"
-        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad}"[:200], step)
+        step = "write the outputs as texts, or name another column"
+        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad + 1}"[:200], step)
     return texts
 
 
@@ -45,9 +46,8 @@ def generate_outputs(
     prompts: Sequence[str],
     settings: Mapping[str, Any],
     *,
-    batch_size: int = 16,
-    seed: int = 0,
-    progress: bool = True,
+    batch_size: int,
+    seed: int,
 ) -> list[str]:
     """One output for each of N prompts, as this package's pipeline gives it.
 
@@ -57,7 +57,6 @@ def generate_outputs(
         settings: For `generate`, over the model's own generation config.
         batch_size: Prompts at once. Sampled outputs depend on it, as they do on the seed.
         seed: Of the sampling; the global random state is left as it was.
-        progress: Show a bar on standard error.
     """
     import torch
     from tqdm.auto import tqdm
@@ -69,5 +68,5 @@ def generate_outputs(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         stream = pipe((prompt for prompt in prompts), batch_size=batch_size, **settings)
-        bar = tqdm(stream, total=len(prompts), desc=f"Outputs of {name}", disable=not progress, file=sys.stderr)
+        bar = tqdm(stream, total=len(prompts), desc=f"Outputs of {name}", file=sys.stderr)
         return [records[0]["generated_text"] for records in bar]

@@ -1,15 +1,14 @@
 """Combination: how the raw scores of K named rewards become one total per text.
 
-The steps, in this order: normalise each reward's scores, clip them, weigh them, aggregate. The maths of each step is
-in normalize.py, schedule.py and aggregate.py, the form of each setting in combination_settings.py; here are which
-settings go together, and what a failure says.
-Leaves out: where scores come from, and when running statistics are learnt (multi.py).
+In this order: normalise each reward's scores (normalize.py), clip them, weigh them, aggregate (aggregate.py). The form
+of each setting is in combination_settings.py. Leaves out: where scores come from, and when statistics are learnt.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +22,7 @@ from trl_rewards_plugin.rewards.combining.combination_settings import (
     checked_schedule,
     checked_weights,
 )
-from trl_rewards_plugin.rewards.combining.normalize import Moments, clipped, rescaled, z_scores
-from trl_rewards_plugin.rewards.combining.schedule import interpolated
+from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
 AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -35,17 +33,30 @@ _SLACK = 1e-6
 """How far float rounding may carry a probability out of [0, 1]."""
 
 
+def training_progress(trainer_state: Any) -> float:
+    """global_step / max_steps of a `transformers.TrainerState`, from 0 at the start of training to at most 1.
+
+    Raises:
+        InputError: no state, or one of a training that has not begun.
+    """
+    step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
+    if step is None or steps is None:
+        how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which weighs without schedule"
+        raise InputError("trainer_state=, which weight_schedule reads", repr(trainer_state), how)
+    if steps <= 0:
+        how = "call the reward from within training"
+        raise InputError("a trainer_state with max_steps above 0", f"max_steps={steps}", how)
+    return float(min(step / steps, 1.0))
+
+
 @dataclass(frozen=True)
 class Combination:
     """Settings for K rewards, checked when made. For their meaning see `MultiClassifierReward`.
 
     Attributes:
-        names: K names.
-        weights: K finite floats.
-        aggregation: A key of AGGREGATIONS.
         normalization: Name -> "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised.
         clip: Name -> (low, high).
-        weight_schedule: Name -> {progress: factor}.
+        weight_schedule: Name -> {progress: factor}, in the order of progress.
     """
 
     names: tuple[str, ...]
@@ -71,11 +82,9 @@ class Combination:
             InputError: one that does not fit; nothing is loaded for it.
         """
         if aggregation not in AGGREGATIONS:
-            raise InputError(
-                f"aggregation one of {', '.join(AGGREGATIONS)}",
-                repr(aggregation),
-                f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these",
-            )
+            known = ", ".join(AGGREGATIONS)
+            step = f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these"
+            raise InputError(f"aggregation one of {known}", repr(aggregation), step)
         made = cls(
             tuple(names),
             tuple(checked_weights(weights, len(names))),
@@ -84,26 +93,14 @@ class Combination:
             by_name("clip", clip, names, checked_clip),
             by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
         )
-        made._check_aggregation()
+        if aggregation in ("weighted_mean", "geometric_mean") and min(made.weights) < 0:
+            step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
+            raise InputError(f"weights of at least 0 for {aggregation}", f"{list(made.weights)}", step)
+        if aggregation == "geometric_mean" and ZSCORE in made.normalization.values():
+            found = "normalization='zscore', which turns them into other numbers"
+            step = "leave normalization out, or use another aggregation"
+            raise InputError("probabilities for geometric_mean", found, step)
         return made
-
-    def _check_aggregation(self) -> None:
-        if self.aggregation == "weighted_sum":
-            return
-        if not any(self.weights):
-            raise InputError(f"a weight other than 0 for {self.aggregation}", f"{list(self.weights)}", "raise one")
-        if self.aggregation != "minimum" and min(self.weights) < 0:
-            raise InputError(
-                f"weights of at least 0 for {self.aggregation}",
-                f"{list(self.weights)}",
-                "use aggregation='weighted_sum' for a penalty, or score the opposite label",
-            )
-        if self.aggregation == "geometric_mean" and ZSCORE in self.normalization.values():
-            raise InputError(
-                "probabilities for geometric_mean",
-                "normalization='zscore', which turns them into other numbers",
-                "leave normalization out, or use another aggregation",
-            )
 
     @property
     def learnt(self) -> list[str]:
@@ -126,10 +123,12 @@ class Combination:
             RuntimeError: the total of a text is infinite.
         """
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
-        prepared = torch.stack(columns, dim=1)
-        total = AGGREGATIONS[self.aggregation](prepared, torch.tensor(self.weights_at(progress)))
+        prepared, weights = torch.stack(columns, dim=1), torch.tensor(self.weights_at(progress))
+        total = AGGREGATIONS[self.aggregation](prepared, weights)
         # Finite scores can still overflow in a product or a sum; inf - inf would pass for a missing score.
-        broken = total.isinf() | (total.isnan() & ~self._unscored(prepared, progress))
+        counts = (weights != 0) | (self.aggregation == "weighted_sum")
+        unscored = (prepared.isnan() | ~counts).all(dim=1)
+        broken = total.isinf() | (total.isnan() & ~unscored)
         if broken.any():
             first = int(broken.nonzero()[0])
             parts = ", ".join(f"{name} {scores[first, k].item():g}" for k, name in enumerate(self.names))
@@ -140,42 +139,36 @@ class Combination:
         return total
 
     def weights_at(self, progress: float | None) -> list[float]:
-        """The K weights at this point of training; those that were given where `progress` is None."""
-        if progress is None:
-            return list(self.weights)
-        factors = [
-            interpolated(self.weight_schedule[name], progress) if name in self.weight_schedule else 1.0
-            for name in self.names
-        ]
-        return [weight * factor for weight, factor in zip(self.weights, factors, strict=True)]
+        """The K weights at this point of training; those that were given where `progress` is None.
+
+        A schedule's factor is linear between its points, constant before the first and after the last.
+        """
+        weights = dict(zip(self.names, self.weights, strict=True))
+        if progress is not None:
+            for name, points in self.weight_schedule.items():
+                weights[name] *= float(np.interp(progress, list(points), list(points.values())))
+        return list(weights.values())
 
     def _prepared(self, name: str, scores: Tensor, moments: Mapping[str, Moments], texts: Sequence[str]) -> Tensor:
-        """One reward's scores (N,), normalised and clipped."""
+        """One reward's scores (N,), normalised and clipped; NaN stays NaN."""
         how = self.normalization.get(name)
         if how == ZSCORE:
             scores = z_scores(scores, moments[name])
         elif how is not None:
             scores = rescaled(scores, how["mean"], how["scale"])
         if name in self.clip:
-            scores = clipped(scores, *self.clip[name])
-        if self.aggregation == "geometric_mean":
-            outside = (scores < -_SLACK) | (scores > 1 + _SLACK)
-            if outside.any():
-                first = int(outside.nonzero()[0])
-                raise InputError(
-                    f"a probability in [0, 1] from reward {name!r} for geometric_mean",
-                    f"{scores[first].item()} for {shortened(texts[first])}",
-                    "use score_type='probability' for a classifier, normalization and clip for another reward",
-                )
-            scores = scores.clamp(0.0, 1.0)
-        return scores
-
-    def _unscored(self, prepared: Tensor, progress: float | None) -> Tensor:
-        """(N,), True where a text has no score that counts, so that its total is rightly NaN."""
-        counts = torch.ones(len(self.names), dtype=torch.bool)
-        if self.aggregation != "weighted_sum":
-            counts = torch.tensor(self.weights_at(progress)) != 0
-        return (prepared.isnan() | ~counts).all(dim=1)
+            scores = scores.clamp(*self.clip[name])
+        if self.aggregation != "geometric_mean":
+            return scores
+        outside = (scores < -_SLACK) | (scores > 1 + _SLACK)
+        if outside.any():
+            first = int(outside.nonzero()[0])
+            raise InputError(
+                f"a probability in [0, 1] from reward {name!r} for geometric_mean",
+                f"{scores[first].item()} for {shortened(texts[first])}",
+                "use score_type='probability' for a classifier, normalization and clip for another reward",
+            )
+        return scores.clamp(0.0, 1.0)
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a reward file says of this reward beside its weight; only what is set, as YAML values."""

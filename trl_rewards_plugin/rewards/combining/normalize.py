@@ -2,9 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -20,10 +18,6 @@ class Moments:
     def std(self) -> float:
         """Population standard deviation, sqrt(m2 / count); 0 before any score."""
         return math.sqrt(self.m2 / self.count) if self.count else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON values; `Moments(**values)` gives the same numbers back, bit by bit."""
-        return {"count": self.count, "mean": self.mean, "m2": self.m2}
 
 
 def moments_of(scores: Tensor) -> Moments:
@@ -63,20 +57,10 @@ def used_scale(moments: Moments) -> tuple[float, float]:
 
 
 def z_scores(scores: Tensor, moments: Moments) -> Tensor:
-    """Scores (N,) in standard deviations from the mean; NaN stays NaN.
-
-        z[n] = (scores[n] - mean) / std
-
-    See `used_scale` for scores that are all alike. Before any score was seen, z is the score itself.
-    """
+    """(scores[n] - mean) / std by `used_scale` for scores (N,); before any score was seen, the score itself."""
     return rescaled(scores, *used_scale(moments))
 
 
 def rescaled(scores: Tensor, mean: float, scale: float) -> Tensor:
     """(scores[n] - mean) / scale for scores (N,), in their dtype; NaN stays NaN."""
     return ((scores.double() - mean) / scale).to(scores.dtype)
-
-
-def clipped(scores: Tensor, low: float, high: float) -> Tensor:
-    """min(max(scores[n], low), high) for scores (N,); NaN stays NaN."""
-    return torch.clamp(scores, low, high)

@@ -5,6 +5,7 @@ Leaves out: what is done with them (normalize.py) and when a call may change the
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,42 +20,35 @@ Batch = dict[str, Moments]
 
 
 class RunningStatistics:
-    """One `Moments` per name, and those that evaluations keep to. Picklable with its values; updates are atomic.
-
-    Args:
-        names: Names of the rewards that are watched.
-    """
+    """One `Moments` per name, and those that evaluations keep to. Picklable with its values; updates are atomic."""
 
     def __init__(self, names: Sequence[str]):
-        self._moments = {name: Moments() for name in names}
+        self.moments: Batch = {name: Moments() for name in names}
         self._evaluation: Batch = {}
         self._lock = ForkSafeLock()
-
-    @property
-    def moments(self) -> Batch:
-        """What has been learnt, by name."""
-        return dict(self._moments)
 
     def batches(self, scores: Mapping[str, Tensor]) -> list[Batch]:
         """The moments of a batch of scores, name -> (N,); in a distributed run those of all processes, by rank.
 
         Every process ends with the same moments, so that all of them have to make the call.
         """
-        if not self._moments:
+        if not self.moments:
             return []
-        return _of_all_processes({name: moments_of(scores[name]) for name in self._moments})
+        own = {name: moments_of(scores[name]) for name in self.moments}
+        distributed = torch.distributed
+        if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+            return [own]
+        batches: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(batches, own)
+        return batches
 
     def after(self, batches: Sequence[Batch]) -> Batch:
         """What would be known once `batches` were learnt; nothing changes."""
-        known = self.moments
-        for batch in batches:
-            known = {name: merged(seen, batch[name]) for name, seen in known.items()}
-        return known
+        return _merged(self.moments, batches)
 
     def learn(self, batches: Sequence[Batch]) -> None:
-        """Takes in `batches`."""
         with self._lock:
-            self._moments = self.after(batches)
+            self.moments = self.after(batches)
 
     def of_evaluation(self, scores: Mapping[str, Tensor]) -> Batch:
         """The moments that every evaluation uses, whatever training learns in the meantime; nothing changes.
@@ -64,13 +58,10 @@ class RunningStatistics:
         """
         if self._evaluation:
             return dict(self._evaluation)
-        known = self.moments
-        if all(moments.count for moments in known.values()):
-            return known
-        own = {name: Moments() for name in known}
-        for batch in self.batches(scores):
-            own = {name: merged(seen, batch[name]) for name, seen in own.items()}
-        return {name: moments if moments.count else own[name] for name, moments in known.items()}
+        if all(moments.count for moments in self.moments.values()):
+            return dict(self.moments)
+        own = _merged({name: Moments() for name in self.moments}, self.batches(scores))
+        return {name: moments if moments.count else own[name] for name, moments in self.moments.items()}
 
     def keep_for_evaluation(self, moments: Batch) -> None:
         """Fixes what `of_evaluation` gave for this evaluation and all later ones."""
@@ -79,17 +70,14 @@ class RunningStatistics:
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Name -> count, mean and m2, as JSON values."""
-        return {name: moments.as_dict() for name, moments in self.moments.items()}
+        return {name: asdict(moments) for name, moments in self.moments.items()}
 
     def evaluation_state_dict(self) -> dict[str, dict[str, Any]]:
         """Likewise the moments of evaluations; empty before the first one."""
-        return {name: moments.as_dict() for name, moments in self._evaluation.items()}
+        return {name: asdict(moments) for name, moments in self._evaluation.items()}
 
     def load_state_dict(self, state: Any, evaluation: Any = None) -> None:
-        """Restores what `state_dict` and `evaluation_state_dict` gave.
-
-        Args:
-            evaluation: None where there was no evaluation yet.
+        """Restores what `state_dict` and, after an evaluation, `evaluation_state_dict` gave.
 
         Raises:
             InputError: other names, or values that are no moments; then nothing changes.
@@ -97,43 +85,25 @@ class RunningStatistics:
         loaded = self._checked(state)
         loaded_evaluation = self._checked(evaluation) if evaluation else {}
         with self._lock:
-            self._moments, self._evaluation = loaded, loaded_evaluation
+            self.moments, self._evaluation = loaded, loaded_evaluation
 
     def _checked(self, state: Any) -> Batch:
-        names = list(self._moments)
+        names = list(self.moments)
         if not isinstance(state, Mapping) or set(state) != set(names):
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else repr(state)
-            raise InputError(
-                f"statistics of {', '.join(names) or 'no reward'}",
-                found or "none",
-                "load the state of a reward with the same components and normalization",
-            )
-        return {name: _moments(name, state[name]) for name in names}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = ForkSafeLock()
+            step = "load the state of a reward with the same components and normalization"
+            raise InputError(f"statistics of {', '.join(names) or 'no reward'}", found or "none", step)
+        for name, values in state.items():
+            numbers = values if isinstance(values, Mapping) else {}
+            finite = all(isinstance(value, int | float) and math.isfinite(value) for value in numbers.values())
+            known = set(numbers) == {"count", "mean", "m2"}
+            if not known or not finite or numbers["count"] < 0 or numbers["m2"] < 0:
+                expected = f"count, mean and m2 of reward {name!r} as finite numbers"
+                raise InputError(expected, repr(values), "load what state_dict() gave")
+        return {name: Moments(**state[name]) for name in names}
 
 
-def _moments(name: str, values: Any) -> Moments:
-    numbers = values if isinstance(values, Mapping) else {}
-    sound = set(numbers) == {"count", "mean", "m2"} and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in numbers.values()
-    )
-    if not sound or numbers["count"] < 0 or numbers["m2"] < 0:
-        raise InputError(
-            f"count, mean and m2 of reward {name!r} as finite numbers", repr(values), "load what state_dict() gave"
-        )
-    return Moments(**numbers)
-
-
-def _of_all_processes(batch: Batch) -> list[Batch]:
-    distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return [batch]
-    batches: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(batches, batch)
-    return batches
+def _merged(known: Batch, batches: Sequence[Batch]) -> Batch:
+    for batch in batches:
+        known = {name: merged(seen, batch[name]) for name, seen in known.items()}
+    return dict(known)

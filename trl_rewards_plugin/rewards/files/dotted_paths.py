@@ -9,24 +9,19 @@ READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
     "repetition": "trl_rewards_plugin.rewards.text_rewards.RepetitionReward",
     "similarity": "trl_rewards_plugin.rewards.text_rewards.SimilarityReward",
+    "remote": "trl_rewards_plugin.rewards.remote_reward.RemoteReward",
 }
 """Short name -> dotted path."""
 
 
 def imported(name: str) -> Any:
-    """The function or class of a short name or a dotted path.
-
-    Raises:
-        InputError: nothing can be imported by it.
-    """
+    """The function or class of a short name or a dotted path; InputError where nothing can be imported by it."""
     try:
         return pkgutil.resolve_name(READY_MADE.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"function as one of {', '.join(READY_MADE)}, or as package.module.name",
-            f"{name!r}: {error}",
-            f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH",
-        ) from error
+        expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name"
+        step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
+        raise InputError(expected, f"{name!r}: {error}", step) from error
 
 
 def path_of(thing: Any) -> str | None:

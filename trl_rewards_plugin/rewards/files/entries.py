@@ -32,8 +32,7 @@ SOURCES = ("model", "asset", "function", "metric")
 def entry_keys(entry: Mapping[str, Any], *, required: bool = False) -> tuple[str, ...]:
     """The keys that an entry of this kind may have, its source first, or those that it must have.
 
-    Raises:
-        InputError: a function that cannot be imported.
+    A function is imported for it; InputError where that fails.
     """
     source = next(key for key in SOURCES if key in entry)
     parameters = inspect.signature(_maker(entry)).parameters.values()
@@ -41,9 +40,11 @@ def entry_keys(entry: Mapping[str, Any], *, required: bool = False) -> tuple[str
     return tuple(dict.fromkeys((source, *names)))
 
 
-def runs_code(entry: Mapping[str, Any]) -> bool:
-    """Whether making or using this reward runs code that is not this package's: a function or a metric by name."""
-    return "metric" in entry or imports_code(entry)
+def foreign_code(entry: Mapping[str, Any]) -> str | None:
+    """What in an entry runs code that is not this package's; None where nothing does."""
+    keys = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
+    keys += ["function"] if imports_code(entry) else []
+    return f"{keys[0]}: {entry[keys[0]]}" if keys else None
 
 
 def imports_code(entry: Mapping[str, Any]) -> bool:
@@ -52,11 +53,7 @@ def imports_code(entry: Mapping[str, Any]) -> bool:
 
 
 def reward_of(entry: Mapping[str, Any]) -> Reward:
-    """The reward that an entry with sound keys describes; only configs are read.
-
-    Raises:
-        InputError: of the reward, for its arguments; or a function that cannot be imported.
-    """
+    """The reward that an entry with sound keys describes; only configs are read. InputErrors are the reward's."""
     arguments = {key: value for key, value in entry.items() if key not in ("asset", "function")}
     if "asset" in entry:
         arguments["model"] = str(assets.asset_path(entry["asset"]))
@@ -85,24 +82,23 @@ def exact_entry(part: Reward) -> dict[str, Any]:
             "a function that cannot be imported, a loaded module, or a combination",
             "define the function at the top of a module, give metrics by name, and list rewards singly",
         )
-    return _exact_classifier(part, entry) if isinstance(part, ClassifierReward) else entry
-
-
-def _exact_classifier(part: ClassifierReward, entry: dict[str, Any]) -> dict[str, Any]:
+    paths = {key: os.path.abspath(entry[key]) for key in ("model", "tokenizer", "metric") if _is_folder(entry, key)}
+    if not isinstance(part, ClassifierReward):
+        return entry | paths
     if not part.is_named:
-        raise InputError(
-            f"model and tokenizer of reward {part.name!r} by name, for a file",
-            "a loaded model or tokenizer",
-            "save it to a folder and pass the folder",
-        )
-    exact = entry | {key: _exact_path(entry[key]) for key in ("model", "tokenizer") if key in entry}
-    if os.path.isdir(exact["model"]):
-        folder, name = os.path.split(exact["model"])
-        if folder == str(assets.ROOT):  # bundled: the same everywhere, whatever its path
-            del exact["model"]
-            return {"name": exact.pop("name"), "asset": name, **exact}
-        return exact
-    return exact | {"revision": _commit(part.model_id, part.revision)}
+        expected = f"model and tokenizer of reward {part.name!r} by name, for a file"
+        raise InputError(expected, "a loaded model or tokenizer", "save it to a folder and pass the folder")
+    if "model" not in paths:
+        return entry | paths | {"revision": _commit(part.model_id, part.revision)}
+    folder, name = os.path.split(paths["model"])
+    if folder == str(assets.ROOT):  # bundled: the same everywhere, whatever its path
+        del entry["model"], paths["model"]
+        return {"name": entry.pop("name"), "asset": name, **entry, **paths}
+    return entry | paths
+
+
+def _is_folder(entry: Mapping[str, Any], key: str) -> bool:
+    return key in entry and os.path.isdir(entry[key])
 
 
 def _commit(model_id: str, revision: str | None) -> str:
@@ -110,13 +106,8 @@ def _commit(model_id: str, revision: str | None) -> str:
     # The cache and not the config: newer transformers no longer keep the commit there.
     path = try_to_load_from_cache(model_id, "config.json", revision=revision)
     if not isinstance(path, str):
-        raise InputError(
-            f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated",
-            "no such entry",
-            "pass revision= a commit, and build the reward anew",
-        )
+        path = try_to_load_from_cache(model_id, "adapter_config.json", revision=revision)
+    if not isinstance(path, str):
+        expected = f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated"
+        raise InputError(expected, "no such entry", "pass revision= a commit, and build the reward anew")
     return os.path.basename(os.path.dirname(path))
-
-
-def _exact_path(name: str) -> str:
-    return os.path.abspath(name) if os.path.isdir(name) else name

@@ -16,8 +16,9 @@ rewards:
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
 ```
 
-A file may name functions and metrics, which are code: trust it like a script. Here its outline is read, checked and
-written; what an entry may name is in entries.py. A preset (preset_table.py) is such a content under a name.
+A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
+looked for beside the file first. Here its outline is read, checked and written; what an entry may name is in
+entries.py. A preset (preset_table.py) is such a content under a name.
 """
 
 import os
@@ -28,10 +29,10 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean, near_path
 from trl_rewards_plugin.rewards.combining.combination import Combination
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
-from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, imports_code, reward_of, runs_code
+from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, foreign_code, imports_code, reward_of
 from trl_rewards_plugin.rewards.files.preset_table import PRESETS
 from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import load_yaml
@@ -39,23 +40,16 @@ from trl_rewards_plugin.yaml_text import load_yaml
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule")
 """Keys that every entry may have beside its own."""
+ENDINGS = (".yaml", ".yml")
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
-
-
-def _is_file_name(preset: Any) -> bool:
-    """Whether `preset` is meant as a file and not as a preset's name."""
-    return Path(preset).suffix.lower() in (".yaml", ".yml")
 
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
     """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
 
-    Functions of yours are imported last, when all else in the file has been checked.
-
-    Args:
-        preset: A name or a file.
-        allow_code: False refuses a file that names functions or metrics, without importing them.
+    Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
+    that names functions, metrics or `trust_remote_code` is refused, and nothing is imported.
 
     Raises:
         InputError: an unknown preset, a file that is missing, is no YAML or has another form, or an argument that does
@@ -63,11 +57,10 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     """
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
-    foreign = next((entry for entry in entries if runs_code(entry)), None)
+    foreign = next(filter(None, map(foreign_code, entries)), None)
     if foreign is not None and not allow_code:
-        found = ", ".join(f"{key}: {foreign[key]}" for key in ("function", "metric") if key in foreign)
         step = f"use models, assets and {', '.join(READY_MADE)}, or trust the file with allow_code=True"
-        raise InputError(f"rewards of {preset} that run no code of their own", found, step)
+        raise InputError(f"rewards of {preset} that run no code of their own", foreign, step)
     settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
     weights = [one.get("weight", 1.0) for one in settings]
     aggregation = content.get("aggregation", "weighted_sum")
@@ -89,15 +82,13 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
 
 def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
-    if _is_file_name(preset):
+    if Path(preset).suffix.lower() in ENDINGS:
         return _read_preset_file(Path(preset))
     name = os.fspath(preset)
     if name not in PRESETS:
-        raise InputError(
-            f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml",
-            repr(name),
-            f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file",
-        )
+        expected = f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml"
+        step = f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file"
+        raise InputError(expected, repr(name), step)
     return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
 
 
@@ -105,26 +96,22 @@ def _read_preset_file(path: Path) -> dict[str, Any]:
     """The content of a reward file, its keys checked and what is null left out."""
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
     if not path.is_file():
-        raise InputError("a reward file", f"no file {path}", "check the path")
+        near = near_path(path)
+        raise InputError("a reward file", f"no file {path}", f"did you mean '{near}'?" if near else "check the path")
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"no YAML: {' '.join(str(error).split())}", _EXAMPLE) from error
+        raise InputError(form, f"no YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         raise InputError(form, f"{str(content)[:200]!r}", _EXAMPLE)
     _check_keys(content, FILE_KEYS, path.name)
-    places = [f"{path.name}, rewards[{place}]" for place in range(len(content["rewards"]))]
-    entries = [_checked_entry(entry, where) for entry, where in zip(content["rewards"], places, strict=True)]
+    entries = [_checked_entry(entry, path, place) for place, entry in enumerate(content["rewards"])]
     return {**_without_none(content), "rewards": entries}
 
 
 def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as YAML.
-
-    Raises:
-        InputError: `path` has another ending, so that it would not be read back, or its folder is not there.
-    """
-    if not _is_file_name(path):
+    """Writes `content` as YAML; InputError for another ending, which would not be read back, or a missing folder."""
+    if path.suffix.lower() not in ENDINGS:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
@@ -132,10 +119,11 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
 
 
-def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} as a mapping", repr(entry), _EXAMPLE)
-    entry = _without_none(entry)
+def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
+    where = f"{path.name}, rewards[{place}]"
+    if not isinstance(given, dict):
+        raise InputError(f"{where} as a mapping", repr(given), _EXAMPLE)
+    entry = _without_none(given)
     if sum(key in entry for key in SOURCES) != 1:
         found = ", ".join(map(str, entry)) or "nothing"
         near = "".join(did_you_mean(key, SOURCES) for key in entry if key not in (*SETTINGS, "name", "label"))
@@ -145,7 +133,11 @@ def _checked_entry(entry: Any, where: str) -> dict[str, Any]:
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
     if not imports_code(entry):
         _check_arguments(entry, where)
-    return dict(entry)
+    for key in ("model", "tokenizer", "metric"):
+        beside = path.parent / str(entry.get(key) or path.name)
+        if key in entry and beside != path and beside.exists():
+            entry[key] = str(beside)
+    return entry
 
 
 def _check_arguments(entry: Mapping[str, Any], where: str) -> None:
@@ -163,8 +155,5 @@ def _without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
 def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> None:
     for key in found:
         if key not in known:
-            raise InputError(
-                f"only the keys {', '.join(known)} in {where}",
-                repr(key),
-                f"{did_you_mean(key, known)}rename or remove it",
-            )
+            step = f"{did_you_mean(key, known)}rename or remove it"
+            raise InputError(f"only the keys {', '.join(known)} in {where}", repr(key), step)

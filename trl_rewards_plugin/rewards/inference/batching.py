@@ -18,14 +18,11 @@ Row = tuple[str, str | None]
 def token_batches(
     lengths: Sequence[int], batch_size: int | None = None, token_budget: int | None = TOKEN_BUDGET
 ) -> list[list[int]]:
-    """Indices of N texts in batches of texts of like length, longest first.
+    """Indices of N texts of `lengths` tokens in batches of texts of like length, longest first.
 
     A batch holds at most `batch_size` texts, and texts x (longest text's tokens) stays within `token_budget`; None
     sets no such limit. A text longer than the budget is a batch of its own. Longest first means that a batch that is
     too large for the memory fails at once and not after an hour.
-
-    Args:
-        lengths: Tokens of each text, (N,).
     """
     batches: list[list[int]] = []
     longest = 0

@@ -29,11 +29,7 @@ def own_device() -> torch.device:
 
 
 def as_device(device: Any) -> torch.device | None:
-    """`device` as torch has it; None stays None. Whether this machine has it is asked when a model is loaded.
-
-    Raises:
-        InputError: torch knows no such device.
-    """
+    """`device` as torch has it, InputError where it has none such; None stays None. It need not be there yet."""
     if device is None:
         return None
     try:
@@ -44,11 +40,7 @@ def as_device(device: Any) -> torch.device | None:
 
 
 def check_present(device: torch.device) -> None:
-    """Refuses an accelerator that this process does not see.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Refuses with an InputError an accelerator that this process does not see."""
     if device.type == "cpu":
         return
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -59,11 +51,7 @@ def check_present(device: torch.device) -> None:
 
 
 def as_dtype(dtype: Any) -> torch.dtype | None:
-    """A floating dtype by itself or its name; None stays None.
-
-    Raises:
-        InputError: it is no floating dtype.
-    """
+    """A floating dtype by itself or its name, InputError for anything else; None stays None."""
     if dtype is None:
         return None
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
@@ -90,9 +78,8 @@ def to_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tens
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device's memory, or the CPU's, was too small."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(message in str(error) for message in _TOO_SMALL)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(message in str(error) for message in _TOO_SMALL)
 
 
 def free_memory(device: torch.device) -> None:

@@ -87,20 +87,15 @@ def fingerprint(tokenizer: Any) -> str | None:
 
 
 def padded(encoded: Encoded, batch: Sequence[int], fills: dict[str, int], left: bool) -> dict[str, Tensor]:
-    """The rows `batch` of `encoded` as tensors (B, T), T the longest row's tokens.
+    """The rows `batch` of `encoded` as tensors (B, T), T the longest row's tokens, padded in front where `left`.
 
-    Args:
-        fills: What pads each key; 0 where it is not named.
-        left: Padding in front, not behind.
+    `fills` says with what each key is padded; 0 where it is not named.
     """
     width = max(len(encoded["input_ids"][index]) for index in batch)
     tensors = {}
     for key, values in encoded.items():
         fill = fills.get(key, 0)
         padding = [[fill] * (width - len(values[index])) for index in batch]
-        if left:
-            rows = [pad + values[index] for pad, index in zip(padding, batch, strict=True)]
-        else:
-            rows = [values[index] + pad for pad, index in zip(padding, batch, strict=True)]
-        tensors[key] = torch.tensor(rows)
+        pairs = [(pad, values[index]) for pad, index in zip(padding, batch, strict=True)]
+        tensors[key] = torch.tensor([pad + row if left else row + pad for pad, row in pairs])
     return tensors

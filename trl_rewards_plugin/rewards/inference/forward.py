@@ -18,30 +18,23 @@ logger = logging.getLogger(__name__)
 
 
 class BatchedForward:
-    """Runs a classifier over encoded texts; where a batch is too large for the memory, halves it and remembers.
-
-    Args:
-        model_id: The model's name, for messages.
-        dtype: bfloat16 and float16 run under autocast.
-
-    Attributes:
-        token_budget: Padded tokens in a forward pass; None until the memory was too small for more.
-    """
+    """Runs a classifier over encoded texts; where a batch is too large for the memory, halves it and remembers."""
 
     def __init__(self, model_id: str, dtype: torch.dtype | None):
         self.model_id = model_id
         self.dtype = dtype
+        # Padded tokens in a forward pass; None until the memory was too small for more.
         self.token_budget: int | None = None
 
     def logits(self, model: Any, tokenizer: Any, encoded: Encoded, batch_size: int | None) -> Tensor:
         """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels.
 
-        Raises:
-            torch.OutOfMemoryError: the memory is too small for a single text; a RuntimeError on a CPU.
+        Where a single text is too large for the memory, torch.OutOfMemoryError (on a CPU a RuntimeError) stays.
         """
         lengths = [len(ids) for ids in encoded["input_ids"]]
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-        left = _pads_left(model.config, tokenizer)
+        # Behind the text, so that a neighbour's length never moves its positions, but for XLNet, which reads the end.
+        left = getattr(model.config, "summary_type", None) == "last" and tokenizer.padding_side == "left"
         done: list[int] = []
         parts = []
         for waiting in _together(model.config, encoded["input_ids"]):
@@ -51,7 +44,13 @@ class BatchedForward:
                     batch = [waiting[place] for place in places]
                     outputs = self._try(model, padded(encoded, batch, fills, left))
                     if outputs is None:
-                        self._halve(model.device, len(batch), lengths[batch[0]])
+                        devices.free_memory(model.device)
+                        self.token_budget = max(len(batch) * lengths[batch[0]] // 2, 1)
+                        logger.warning(
+                            f"{self.model_id}: out of memory on {model.device} at {len(batch)} texts of "
+                            f"{lengths[batch[0]]} tokens; batches of at most {self.token_budget} padded tokens from "
+                            "now on"
+                        )
                         break
                     parts.append(outputs)
                     done.extend(batch)
@@ -90,14 +89,6 @@ class BatchedForward:
         # Out here the error's traceback, and the tensors that it holds, are gone.
         return None
 
-    def _halve(self, device: torch.device, texts: int, tokens: int) -> None:
-        devices.free_memory(device)
-        self.token_budget = max(texts * tokens // 2, 1)
-        logger.warning(
-            f"{self.model_id}: out of memory on {device} at {texts} texts of {tokens} tokens; batches of at most "
-            f"{self.token_budget} padded tokens from now on"
-        )
-
 
 def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """The indices of rows that may share a batch: all of them, but for encoder-decoder classifiers (BART, T5).
@@ -110,8 +101,3 @@ def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
     for index, row in enumerate(rows):
         groups.setdefault(row.count(config.eos_token_id), []).append(index)
     return list(groups.values())
-
-
-def _pads_left(config: Any, tokenizer: Any) -> bool:
-    """Behind the text, so that a neighbour's length never moves its positions, but for XLNet, which reads the end."""
-    return getattr(config, "summary_type", None) == "last" and tokenizer.padding_side == "left"

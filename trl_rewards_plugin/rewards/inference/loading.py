@@ -1,73 +1,154 @@
-"""A classifier and its tokenizer by name; what would score noise is refused. Leaves out: devices, configs."""
+"""A classifier, its config and its tokenizer by name; what would score noise is refused. Leaves out: devices."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.integrations import deepspeed
+from transformers.utils import cached_file, find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 
 # transformers sets torch's default dtype and device while it loads: one model at a time in a process.
 _LOADING = ForkSafeLock()
+_EXPECTED = "a text classifier: a folder, or an id on the Hub"
+_HEAD = re.compile(r"(classifier|score|classification_head)(\.out_proj)?\.weight$")
 
 
-def load_classifier(source: str, revision: str | None, dtype: torch.dtype | None) -> Any:
-    """The classifier of this name or folder, unsharded, in the CPU's memory; float32 where `dtype` is None.
+@dataclass(frozen=True)
+class Source:
+    """Where a classifier comes from: a Hub id or folder, and what `from_pretrained` takes beside it."""
+
+    name: str
+    revision: str | None = None
+    # Never None, at which transformers asks on standard input.
+    trust_remote_code: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def read_config(source: Source) -> Any:
+    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    check_hub_name(source.name, _EXPECTED)
+    try:
+        if _is_adapter(source, local_files_only=True):
+            return _adapter_config(source)
+        try:
+            return AutoConfig.from_pretrained(source.name, **source.options)
+        except OSError as error:  # one on the Hub that is not in the cache yet
+            if "does not appear to have a file named" not in str(error) or not _is_adapter(source):
+                raise
+            return _adapter_config(source)
+    except (OSError, ValueError) as error:
+        found = f"{source.name!r}: {str(error).splitlines()[0]}"
+        raise InputError(_EXPECTED, found, what_to_do(error, "check the spelling", source.name)) from error
+
+
+def _is_adapter(source: Source, **options: Any) -> bool:
+    return find_adapter_config_file(source.name, revision=source.revision, **options) is not None
+
+
+def _adapter_config(source: Source) -> Any:
+    """The base model's configuration, with as many labels as the adapter's own head has."""
+    base = _peft().PeftConfig.from_pretrained(source.name, revision=source.revision).base_model_name_or_path
+    own = [shape[0] for name, shape in _adapter_shapes(source).items() if _HEAD.search(name)]
+    config = AutoConfig.from_pretrained(base, trust_remote_code=source.trust_remote_code)
+    if own and own[0] != len(config.id2label):
+        config.id2label = {index: f"LABEL_{index}" for index in range(own[0])}
+        config.label2id = {name: index for index, name in config.id2label.items()}
+    config.name_or_path = base
+    return config
+
+
+def _adapter_shapes(source: Source) -> dict[str, list[int]]:
+    """Name of a tensor in the base model -> its shape, of those that the adapter saves whole."""
+    path = cached_file(source.name, "adapter_model.safetensors", revision=source.revision)
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        return {key.removeprefix("base_model.model."): file.get_slice(key).get_shape() for key in names}
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError("the package peft, which reads adapters", "not installed", "pip install peft") from error
+    return peft
+
+
+def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> Any:
+    """The classifier, unsharded, in the CPU's memory, an adapter merged into it; float32 where `dtype` is None.
 
     Raises:
         InputError: the checkpoint has no trained classification head.
     """
+    is_adapter = _is_adapter(source, local_files_only=True)
+    options: dict[str, Any] = {**source.options, "dtype": dtype or torch.float32, "output_loading_info": True}
+    if is_adapter:
+        options |= {"revision": None, "config": config, "ignore_mismatched_sizes": True}
+    name = config.name_or_path if is_adapter else source.name
     with _LOADING, _unsharded():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            source, revision=revision, dtype=dtype or torch.float32, output_loading_info=True
-        )
+        model, info = AutoModelForSequenceClassification.from_pretrained(name, **options)
+        missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+        if is_adapter:
+            model = _peft().PeftModel.from_pretrained(model, source.name, revision=source.revision).merge_and_unload()
+            missing -= set(_adapter_shapes(source))
     # transformers fills a missing head with random numbers and only warns: a reward of noise.
-    if info["missing_keys"]:
+    if missing:
         raise InputError(
-            f"a trained sequence classifier in {source}",
-            f"no weights for {', '.join(sorted(info['missing_keys']))}",
+            f"a trained sequence classifier in {source.name}",
+            f"no weights for {', '.join(sorted(missing))}",
             "name a checkpoint that was fine-tuned for text classification",
         )
     return model
 
 
-def load_tokenizer(tokenizer: Any, source: str, revision: str | None) -> Any:
-    """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model `source`.
+def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
+    """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model or its adapter's base.
 
     Raises:
         InputError: it has no words, or no pad token.
     """
     if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.name, **source.options)
+        except (OSError, ValueError):
+            if not _is_adapter(source, local_files_only=True):
+                raise
+            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path, trust_remote_code=source.trust_remote_code)
     elif isinstance(tokenizer, str):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=source.trust_remote_code)
     # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
     # more): most texts would read the same.
     if len(tokenizer) - len(tokenizer.all_special_ids) <= 2:
         raise InputError(
-            f"tokenizer files beside the weights of {source}",
+            f"tokenizer files beside the weights of {source.name}",
             f"a tokenizer of {len(tokenizer)} tokens, the special ones",
             "save the tokenizer into the same folder, or pass tokenizer=",
         )
     if tokenizer.pad_token_id is None:
         raise InputError(
             "a tokenizer with a pad token, to score texts of several lengths at once",
-            f"none in the tokenizer of {source}",
+            f"none in the tokenizer of {source.name}",
             "pass tokenizer= one whose pad_token is the token that the classifier was trained with",
         )
     return tokenizer
 
 
 def check_tokens(model: Any, tokenizer: Any, source: str) -> None:
-    """Refuses a tokenizer with tokens that the classifier has no embedding for.
-
-    Raises:
-        InputError: names the first of them.
-    """
+    """Refuses with an InputError a tokenizer with tokens that the classifier has no embedding for."""
     largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
     if largest >= rows:
         raise InputError(

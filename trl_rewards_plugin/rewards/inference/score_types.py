@@ -11,41 +11,26 @@ SCORE_TYPES = ("logit", "probability", "log_probability")
 
 
 def is_independent(config: Any) -> bool:
-    """True where each label has its own sigmoid: multi-label models, and models with a single label.
-
-    The rule of transformers' text-classification pipeline.
-    """
+    """True where each label has its own sigmoid: multi-label and single-label models, as in transformers' pipeline."""
     return config.problem_type == "multi_label_classification" or len(config.id2label) == 1
 
 
 def check_score_type(score_type: str, config: Any) -> None:
-    """Refuses an unknown score type, and probabilities from a regression model.
-
-    Raises:
-        InputError: either of these.
-    """
+    """Refuses with an InputError an unknown score type, and probabilities from a regression model."""
     if score_type not in SCORE_TYPES:
         raise InputError(f"score_type one of {', '.join(SCORE_TYPES)}", repr(score_type), "use one of these")
     if score_type != "logit" and config.problem_type == "regression":
-        raise InputError(
-            f"a classification model for score_type={score_type!r}",
-            "a regression model (problem_type 'regression'), whose output is no log-odds",
-            "use score_type='logit', its raw output",
-        )
+        expected = f"a classification model for score_type={score_type!r}"
+        found = "a regression model (problem_type 'regression'), whose output is no log-odds"
+        raise InputError(expected, found, "use score_type='logit', its raw output")
 
 
 def label_score(logits: Tensor, index: int, score_type: str, independent: bool) -> Tensor:
-    """Score of label `index` for each text.
+    """Score (N,) of label `index` for each text, from logits z (N, L) of L labels.
 
-        logit            z[n, i]
-        probability      sigmoid(z[n, i]) if independent, else softmax(z[n, :])[i]
-        log_probability  the logarithm of that, computed without underflow (nats, at most 0)
-
-    Args:
-        logits: (N, L), z above, L labels.
-
-    Returns:
-        (N,).
+    logit            z[n, i]
+    probability      sigmoid(z[n, i]) if independent, else softmax(z[n, :])[i]
+    log_probability  the logarithm of that, computed without underflow (nats, at most 0)
     """
     if score_type == "logit":
         return logits[:, index]

@@ -10,16 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, what_to_do
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
-from trl_rewards_plugin.rewards.inference.loading import check_tokens, load_classifier, load_tokenizer
+from trl_rewards_plugin.rewards.inference.loading import (
+    Source,
+    check_tokens,
+    load_classifier,
+    load_tokenizer,
+    read_config,
+)
 
 LONGEST = 512
 """Tokens of a text that are read at most where max_length is not given."""
@@ -29,18 +35,9 @@ OFFLOADS = (None, "cpu", "disk")
 # Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
 # `max_position_embeddings` are never used, so that RoBERTa's 514 take 512 tokens.
 _OFFSET_POSITIONS = {
-    "camembert",
-    "data2vec-text",
-    "ibert",
-    "longformer",
-    "luke",
-    "mpnet",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "xmod",
-}
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
 def position_limit(config: Any) -> int | None:
@@ -52,18 +49,6 @@ def position_limit(config: Any) -> int | None:
         pad = getattr(config, "pad_token_id", None)
         positions -= (1 if pad is None else pad) + 1
     return positions
-
-
-def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
-    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "a text classifier: a folder, or an id on the Hub",
-            f"{name!r}: {str(error).splitlines()[0]}",
-            what_to_do(error, "check the spelling", name),
-        ) from error
 
 
 class SharedClassifier:
@@ -81,9 +66,17 @@ class SharedClassifier:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, revision: str | None, device: Any, dtype: Any, offload: str | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        revision: str | None,
+        device: Any,
+        dtype: Any,
+        offload: str | None = None,
+        trust_remote_code: bool = False,
     ):
         self.revision = revision
+        self.trust_remote_code = trust_remote_code
         self.device = devices.as_device(device)
         self.dtype = devices.as_dtype(dtype)
         self.offload = offload
@@ -102,21 +95,19 @@ class SharedClassifier:
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
             self.source = self.model_id = resolve(os.fspath(model))
-            self.config = _read_config(self.model_id, revision)
+            self.config = read_config(self._named_source())
         else:
-            raise InputError(
-                "model as a Hub id, a folder, or a loaded PreTrainedModel",
-                f"{type(model).__name__}",
-                "pass the name that AutoModelForSequenceClassification.from_pretrained takes",
-            )
+            step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
+            if isinstance(getattr(model, "model", None), PreTrainedModel):
+                step = "pass what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
+            raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
         self.forward = BatchedForward(self.model_id, self.dtype)
 
     def _check_loaded(self, tokenizer: Any, revision: str | None, dtype: Any) -> None:
         found = f"a loaded {type(self.source).__name__}"
         if tokenizer is None:
-            raise InputError(
-                "a tokenizer beside a loaded model", f"{found} alone", "pass tokenizer=, or the model's name instead"
-            )
+            step = "pass tokenizer=, or the model's name instead"
+            raise InputError("a tokenizer beside a loaded model", f"{found} alone", step)
         if revision is not None or dtype is not None or self.offload == "disk":
             raise InputError(
                 "revision, dtype and offload='disk' only for models that are loaded here",
@@ -124,12 +115,15 @@ class SharedClassifier:
                 "load or convert the model as you want it and leave them out, or pass the model's name",
             )
 
+    def _named_source(self) -> Source:
+        return Source(self.model_id, self.revision, self.trust_remote_code)
+
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for two classifiers that would load the same weights to the same place."""
         given = (self.source, self._tokenizer_source)
         same = [one if isinstance(one, str | None) else id(one) for one in given]
-        return (*same, self.revision, self.device, self.dtype, self.offload)
+        return (*same, self.revision, self.device, self.dtype, self.offload, self.trust_remote_code)
 
     @property
     def tokenizer_name(self) -> str | None:
@@ -147,11 +141,7 @@ class SharedClassifier:
         return self._model is not None
 
     def place(self, device: Any) -> None:
-        """Runs on `device` from now on; weights in memory are dropped.
-
-        Raises:
-            InputError: torch knows no such device, or the model was passed in loaded.
-        """
+        """Runs on `device` from now on; weights in memory are dropped. InputError for a model passed in loaded."""
         if not isinstance(self.source, str):
             step = "move the model itself, or pass its name"
             raise InputError("a model that is loaded here", f"a loaded {type(self.source).__name__}", step)
@@ -173,7 +163,7 @@ class SharedClassifier:
                 self._model = self._load_model()
                 self._place = self._model.device
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._tokenizer_source, self.model_id, self.revision)
+                self._tokenizer = load_tokenizer(self._tokenizer_source, self._named_source(), self.config)
                 check_tokens(self._model, self._tokenizer, self.model_id)
                 self._encoder = self._tokenizer
                 if self._tokenizer is self._tokenizer_source:
@@ -193,7 +183,7 @@ class SharedClassifier:
             return self.source.eval()
         place = self.device or devices.own_device()
         devices.check_present(place)
-        model = self.source if loaded else load_classifier(self.source, self.revision, self.dtype)
+        model = self.source if loaded else load_classifier(self._named_source(), self.config, self.dtype)
         return model.to(place).eval()
 
     def _put_away(self) -> None:
@@ -218,12 +208,9 @@ class SharedClassifier:
             return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
         specials = tokenizer.num_special_tokens_to_add(pair)
         if max_length <= specials:
-            raise InputError(
-                f"max_length above {specials}, the special tokens that {self.model_id} reads around "
-                f"{'a pair' if pair else 'a text'}",
-                str(max_length),
-                "raise it, or leave it out",
-            )
+            around = f"{self.model_id} reads around {'a pair' if pair else 'a text'}"
+            expected = f"max_length above {specials}, the special tokens that {around}"
+            raise InputError(expected, str(max_length), "raise it, or leave it out")
         return max_length
 
     def logits(
@@ -231,9 +218,7 @@ class SharedClassifier:
     ) -> Tensor:
         """Raw outputs for N texts, or for N (prompt, text) pairs: (N, L) float32 on the CPU, L labels.
 
-        A repeated row is scored once; batches hold texts of like length, fewer of them from the first batch on that
-        the memory is too small for. None of this changes a text's logits beyond float rounding. Texts that are too
-        long lose tokens at the end (of the longer of a pair first).
+        A repeated row is scored once. Texts that are too long lose tokens at the end (of the longer of a pair first).
 
         Raises:
             InputError: as `load` and `max_tokens`.
@@ -262,8 +247,4 @@ class SharedClassifier:
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
-        return {**self.__dict__, "_lock": None, "_model": None, "_tokenizer": None, "_encoder": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = ForkSafeLock()
+        return {**self.__dict__, "_model": None, "_tokenizer": None, "_encoder": None}

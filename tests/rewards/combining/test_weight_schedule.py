@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainerState
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.combining.schedule import interpolated, training_progress
+from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
 
 
 def test_progress_is_the_share_of_steps_done():
@@ -25,6 +25,10 @@ def test_a_state_from_before_training_is_refused():
 
 
 def test_interpolation_by_hand():
+    def factors(points, *places):
+        combination = Combination.checked(["a"], [2.0], "weighted_sum", None, None, {"a": points})
+        return [combination.weights_at(at)[0] / 2 for at in places]
+
     points = {0.5: 1.0, 0.25: 0.0, 1.0: 0.5}
-    assert [interpolated(points, at) for at in (0.0, 0.25, 0.375, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5]
-    assert interpolated({0.5: 2.0}, 0.0) == interpolated({0.5: 2.0}, 1.0) == 2.0
+    assert factors(points, 0.0, 0.25, 0.375, 0.5, 0.75, 1.0) == [0.0, 0.0, 0.5, 1.0, 0.75, 0.5]
+    assert factors({0.5: 2.0}, 0.0, 1.0) == [2.0, 2.0]

@@ -1,0 +1,263 @@
+"""Distils a teacher into a small judge: the student learns the teacher's logits on many texts, most of them made up.
+
+    python distil_judge.py --teacher TEACHER --train cola/train.csv --dev cola/dev.csv --pairs blimp.csv \
+        --documents ewt.jsonl gum.jsonl --pieces 8000 --out FOLDER
+    python distil_judge.py --teacher TEACHER --train tweets/train.csv --dev tweets/dev.csv --tweets \
+        --documents ewt.jsonl gum.jsonl --layers 3 --pieces 8000 --out FOLDER
+
+The texts: the rows of `--train`, both sentences of the training pairs, the documents' training sentences, and
+`--copies` of each in which words are exchanged for their likes or, with a teacher of two labels (bad,good), which
+are spoilt. The rows' and pairs' own labels are mixed in. The teacher's answers are kept beside `--out` until the
+end, and a killed run resumes when it is started again. The judge is calibrated on dev, measured, and saved with
+weights in float16, a README that says how good it is and how it was made, and checksums. Leaves out: training the
+teacher; choosing the best epoch.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from calibrate_judge import best_temperature, divide_logits, label_weights, save_judge
+from corpus import plain, read_documents, read_pairs, sentences, split_documents
+from corrupt import corrupt
+from encoders import minilm, tiny_encoder
+from fitting import Fit, fit
+from judge_card import MADE, Making, command_line, judge_card
+from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, logits, measure, read_rows
+from torch.nn.functional import cross_entropy, normalize
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from vocabulary import cut_vocabulary
+
+from trl_rewards_plugin.assets import write_checksums
+from trl_rewards_plugin.errors import InputError
+
+MOST_PIECES = 64  # word pieces of a text in training
+POSITIONS = 128  # word pieces of a text that the saved judge can read
+GOLD = 0.3  # weight of the rows' own labels beside the teacher's logits
+LIKES = 12  # nearest neighbours that a word is exchanged for
+EXCHANGED = 0.25  # share of a text's words
+ASKED_AT_ONCE = 2048  # texts that the teacher answers between two savings
+
+
+class Likes:
+    """Words with those whose embeddings are nearest by angle: mostly of the same part of speech and field."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]):
+        pieces = tokenizer.get_vocab()
+        used = {word.lower() for text in texts for word in text.split()}
+        self.words = sorted(word for word in used & set(pieces) if word.isalpha())
+        table = model.base_model.embeddings.word_embeddings.weight.detach()
+        self.table = normalize(table[torch.tensor([pieces[word] for word in self.words])])
+        self.rows = {word: row for row, word in enumerate(self.words)}
+        self.near: dict[str, list[str]] = {}
+
+    def of(self, word: str) -> list[str]:
+        """The LIKES nearest of a known word."""
+        if word not in self.near:
+            nearest = (self.table @ self.table[self.rows[word]]).topk(min(LIKES + 1, len(self.words))).indices
+            self.near[word] = [self.words[row] for row in nearest.tolist() if self.words[row] != word]
+        return self.near[word]
+
+    def exchange(self, text: str, rng: random.Random) -> str:
+        """`text` with EXCHANGED of its known words, and no fewer than one, exchanged for likes."""
+        tokens = text.split()
+        known = [at for at, token in enumerate(tokens) if token.lower() in self.rows]
+        for at in rng.sample(known, min(len(known), max(1, round(EXCHANGED * len(known))))):
+            like = rng.choice(self.of(tokens[at].lower()))
+            tokens[at] = like.capitalize() if tokens[at][0].isupper() else like
+        return " ".join(tokens)
+
+
+def gold_rows(args: argparse.Namespace, labels: Sequence[str]) -> list[tuple[str, int]]:
+    """Labelled texts: the rows of --train, the sentences of the training pairs."""
+    if args.pairs and len(labels) != 2:
+        raise InputError("a teacher of two labels, bad,good, with --pairs", ",".join(labels), "leave out --pairs")
+    pairs = read_pairs(args.pairs, args.pairs_each)[0] if args.pairs else []
+    rows = read_rows(args.train, labels)
+    if args.tweets:
+        rows += [(plain(text), label) for text, label in rows if plain(text) != text]
+    return rows + [row for good, bad in pairs for row in ((good, 1), (bad, 0))]
+
+
+def make_texts(gold: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes) -> list[str]:
+    """All texts to ask the teacher about: `gold` first, then the documents' sentences, then copies of both."""
+    rng = random.Random(args.seed)
+    documents = [document for path in args.documents for document in split_documents(read_documents(path))[0]]
+    real = [*gold, *sentences(documents, least_words=LEAST_WORDS, most_words=MOST_WORDS)]
+    words = [word for text in real for word in text.split()]
+    texts = list(real)
+    for _ in range(args.copies):
+        for text in real:
+            if spoil and rng.random() < 0.5:
+                texts.append(corrupt(text, rng, words))
+            elif not spoil and rng.random() < 0.5:
+                left, right = text.split(), rng.choice(real).split()
+                texts.append(" ".join(left[: len(left) // 2 + 1] + right[len(right) // 2 :]))
+            else:
+                texts.append(likes.exchange(text, rng))
+    return texts
+
+
+def ask_teacher(folder: str, texts: Sequence[str], bf16: bool, answers: Path) -> torch.Tensor:
+    """(texts, labels) the teacher's logits, less their mean over the labels; `answers` keeps what has come."""
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    known = torch.empty(0)
+    if answers.exists():
+        kept = torch.load(answers, weights_only=True)
+        if kept["texts"] != digest:
+            raise InputError(f"answers to these {len(texts)} texts in {answers}", "to other texts", "remove the file")
+        known = kept["answers"]
+    if len(known) < len(texts):
+        teacher = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    while len(known) < len(texts):
+        fresh = logits(teacher, tokenizer, texts[len(known) : len(known) + ASKED_AT_ONCE], bf16=bf16)
+        known = torch.cat([known.view(-1, fresh.shape[1]), fresh])
+        torch.save({"texts": digest, "answers": known}, answers)
+        print(f"the teacher answered {len(known)} of {len(texts)} texts", flush=True)
+    return known - known.mean(1, keepdim=True)
+
+
+def load_encoder(args: argparse.Namespace, id2label: dict[int, str], texts: Sequence[str]) -> tuple:
+    """(model with a new head, tokenizer) of the first `--layers`, the vocabulary still whole."""
+    folder = args.encoder or (tiny_encoder(texts, args.out) if args.smoke else minilm())
+    settings = {"num_hidden_layers": args.layers} if args.layers else {}
+    torch.manual_seed(args.seed)
+    label2id = {label: row for row, label in id2label.items()}
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, id2label=id2label, label2id=label2id, dtype=torch.float32, **settings
+    )
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def distil(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    answers: torch.Tensor,
+    gold: torch.Tensor,
+    how: Fit,
+    report: Callable[[], str],
+) -> list[str]:
+    """Fits `model`, in place, to the squared distance from `answers` and GOLD times the cross-entropy of `gold`.
+
+    Returns the log's key lines.
+
+    Args:
+        answers: (texts, labels) the teacher's logits, less their mean over the labels.
+        gold: label indices of the first texts; the others have none.
+    """
+
+    def loss(batch: list[int]) -> torch.Tensor:
+        inputs = tokenizer(
+            [texts[row] for row in batch], padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt"
+        )
+        scores = model(**inputs).logits.float()
+        rows = torch.tensor(batch)
+        distance = (scores - scores.mean(1, keepdim=True) - answers[rows]).square().sum(1).mean()
+        labelled = rows < len(gold)
+        if not labelled.any():
+            return distance
+        return distance + GOLD * cross_entropy(scores[labelled], gold[rows[labelled]])
+
+    return fit(model, [len(text) for text in texts], loss, how, report)
+
+
+def finish(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: list[str], args: argparse.Namespace
+) -> None:
+    """Calibrates, saves, measures what was saved, and describes it; the folder appears in one rename."""
+    dev = read_rows(args.dev, [model.config.id2label[row] for row in range(model.config.num_labels)])
+    true = torch.tensor([label for _, label in dev])
+    weights = label_weights(dev, model.config.num_labels, balanced=False)
+    temperature = best_temperature(logits(model, tokenizer, [text for text, _ in dev]), true, weights)
+    divide_logits(model, temperature)
+    fresh = args.out.with_name(f"{args.out.name}.measured")
+    save_judge(model, tokenizer, fresh)
+    saved = AutoModelForSequenceClassification.from_pretrained(fresh, dtype=torch.float32)
+    figures = measure(saved, tokenizer, dev, *held_out_texts(args))
+    print(json.dumps(figures), flush=True)
+    made = json.loads((Path(args.teacher) / MADE).read_text(encoding="utf-8"))
+    making = Making(command_line(), [*log, f"temperature {temperature:.2f}"], made["command"], made["log"])
+    title = args.out.name.replace("-", " ").capitalize()
+    card = judge_card(title, saved, figures, making, args.sources.read_text(encoding="utf-8"))
+    (fresh / "README.md").write_text(card, encoding="utf-8")
+    write_checksums(fresh)
+    fresh.rename(args.out)
+
+
+def held_out_texts(args: argparse.Namespace) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
+    """Sentences by document file, and pairs, that are only measured on."""
+    return held_out_sentences(args.documents), read_pairs(args.pairs)[1] if args.pairs else []
+
+
+def main() -> None:
+    """Distils one judge, measuring it after every epoch."""
+    args = parse_arguments()
+    if args.out.exists():
+        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)
+    id2label = AutoConfig.from_pretrained(args.teacher).id2label
+    gold = gold_rows(args, list(id2label.values()))
+    model, tokenizer = load_encoder(args, id2label, [text for text, _ in gold])
+    texts = make_texts(
+        [text for text, _ in gold], args, len(id2label) == 2, Likes(model, tokenizer, [text for text, _ in gold])
+    )
+    tokenizer = cut_vocabulary(tokenizer, model, texts, args.pieces, POSITIONS)
+    model.base_model.embeddings.word_embeddings.requires_grad_(False)
+    print(f"{len(gold)} labelled of {len(texts)} texts, {model.num_parameters()} parameters", flush=True)
+    kept, checkpoint = (args.out.with_name(f"{args.out.name}.{kind}") for kind in ("answers", "checkpoint"))
+    asked = [plain(text) for text in texts] if args.tweets else texts
+    answers = ask_teacher(args.teacher, asked, args.bf16, kept)
+    dev = read_rows(args.dev, list(id2label.values()))
+
+    def report() -> str:
+        return json.dumps(measure(model, tokenizer, dev, *held_out_texts(args)))
+
+    how = Fit(args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
+    true = torch.tensor([label for _, label in gold])
+    log = distil(model, tokenizer, texts, answers, true, how, report)
+    finish(model, tokenizer, log, args)
+    kept.unlink()
+    checkpoint.unlink()
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True, help="folder that train_teacher.py wrote")
+    parser.add_argument("--train", required=True, help="CSV file with columns text,label")
+    parser.add_argument("--dev", required=True, help="CSV file kept aside, for the temperature and to measure on")
+    parser.add_argument("--sources", required=True, type=Path, help="Markdown for the README: texts and licences")
+    parser.add_argument("--out", required=True, type=Path, help="new folder of the judge")
+    parser.add_argument("--encoder", help="BERT folder or Hub id that ignores case (default: the installed MiniLM)")
+    parser.add_argument("--pairs", help="CSV file with columns kind,good,bad")
+    parser.add_argument("--pairs-each", type=int, default=100, help="training pairs of each kind (%(default)s)")
+    parser.add_argument("--documents", nargs="*", default=[], help="JSONL files of real sentences")
+    parser.add_argument(
+        "--tweets", action="store_true", help="ask the teacher without the signs that only tweets have"
+    )
+    parser.add_argument("--copies", type=int, default=2, help="altered copies of each text (%(default)s)")
+    parser.add_argument("--layers", type=int, help="keep the first so many layers (default: all)")
+    parser.add_argument("--pieces", type=int, default=8000, help="word pieces to keep (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over all texts (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-4, help="highest one (%(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, of the teacher too")
+    parser.add_argument("--seed", type=int, default=0, help="of texts, head, order and dropout (%(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a tiny random encoder, to test the script in seconds")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""The server and its client over real sockets on loopback; one server is a process of its own, and is killed."""
+
+import asyncio
+import contextlib
+import http.server
+import json
+import math
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import urllib3
+import uvicorn
+
+from trl_rewards_plugin.cli.main import main
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward, RemoteReward, SimilarityReward
+from trl_rewards_plugin.rewards.functions import CallableReward
+from trl_rewards_plugin.serving.merged_scoring import MergedScoring, Texts
+from trl_rewards_plugin.serving.reward_server import reward_server
+
+TEXTS = ["The cat sleeps.", "", "naïve 日本語 🙂 \u2028", "a b c d e f g h", "lone \ud800 surrogate"]
+
+
+@contextlib.contextmanager
+def served(reward, **options):
+    """The address of a server for `reward` in a thread of this process."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(128)  # clients wait from now on, not only once the server runs
+        config = uvicorn.Config(reward_server(reward, **options), log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def post(url, content, **headers):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    answer = urllib3.request("POST", url, body=body, headers=headers, retries=False)
+    return answer.status, json.loads(answer.data)
+
+
+@pytest.fixture(scope="module")
+def combination():
+    return MultiClassifierReward.from_preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def url(combination):
+    with served(combination) as address:
+        yield address
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(urllib3.Retry, "sleep", lambda self, response=None: None)
+
+
+def half_of(completions, **kwargs):
+    return [None if "x" in text else len(text) / 2 for text in completions]
+
+
+def test_a_remote_reward_gives_the_scores_of_a_local_call_to_the_last_bit(combination, url):
+    local = combination.score(TEXTS)
+    _, answer = post(f"{url}/score", {"texts": TEXTS})
+    assert answer["total"] == local.total.tolist()
+    assert {name: torch.tensor(values).tolist() for name, values in answer["components"].items()} == {
+        name: values.tolist() for name, values in local.components.items()
+    }
+    assert RemoteReward(url)(completions=TEXTS) == local.total.tolist()
+    # In other batches float32 rounds otherwise.
+    assert RemoteReward(url, batch_size=2)(TEXTS) == pytest.approx(local.total.tolist(), abs=5e-6)
+
+
+def test_it_is_a_part_of_a_combination_and_of_a_reward_file(combination, url, tmp_path):
+    both = MultiClassifierReward([RemoteReward(url, name="judge", timeout=9), LengthReward(max_length=3)], [0.5, 2.0])
+    expected = 0.5 * combination.score(TEXTS).total + 2.0 * LengthReward(max_length=3).score(TEXTS).total
+    assert torch.equal(both.score(TEXTS).total, expected)
+    both.save_preset(tmp_path / "reward.yaml")
+    again = MultiClassifierReward.from_preset(tmp_path / "reward.yaml")
+    assert again.describe()[0]["url"] == url
+    assert again.describe()[0]["timeout"] == 9
+    assert torch.equal(again.score(TEXTS).total, expected)
+
+
+def test_chat_messages_prompts_and_columns_reach_the_reward():
+    reward = SimilarityReward("summary", rouge_type="rouge1")
+    with served(reward) as url:
+        remote = RemoteReward(url, columns=["summary"])
+        chat = [[{"role": "assistant", "content": "the cat"}]]
+        assert remote(chat, summary=["the cat"]) == [1.0]
+        with pytest.raises(InputError, match="the column 'summary', which reward"):
+            remote(chat)
+    with served(SimilarityReward("prompt", rouge_type="rouge1")) as url:
+        assert RemoteReward(url)(["the cat"], prompts=["the cat"]) == [1.0]
+
+
+def test_no_score_stays_no_score():
+    with served(CallableReward(half_of)) as url:
+        scores = RemoteReward(url)(["abcd", "x"])
+    assert scores[0] == 2.0
+    assert math.isnan(scores[1])
+
+
+def test_64_clients_at_once_get_their_own_scores_in_few_calls(combination):
+    calls = []
+
+    class Counting:
+        name, component_names = "counting", combination.component_names
+
+        def score(self, texts, prompts=None, **columns):
+            calls.append(len(texts))
+            return combination.score(texts, prompts, **columns)
+
+    texts = [[f"Client {client} writes text {i}." for i in range(client % 5 + 1)] for client in range(64)]
+    with served(Counting()) as url, ThreadPoolExecutor(64) as clients:
+        found = list(clients.map(lambda own: RemoteReward(url)(own), texts))
+    assert sum(calls) == sum(map(len, texts))
+    assert len(calls) < 64
+    for own, scores in zip(texts, found, strict=True):
+        # In other batches float32 rounds otherwise.
+        assert scores == pytest.approx(combination.score(own).total.tolist(), abs=5e-6)
+
+
+async def _both(scoring, good, bad):
+    serving = asyncio.create_task(scoring.run())
+    found = await asyncio.gather(scoring.score(good), scoring.score(bad), return_exceptions=True)
+    serving.cancel()
+    return found
+
+
+def test_bad_input_of_one_client_does_not_fail_the_other_in_its_batch():
+    def fussy(completions, **kwargs):
+        if "bad" in completions:
+            raise ValueError("bad text")
+        return [1.0] * len(completions)
+
+    scoring = MergedScoring(CallableReward(fussy), batch=10, capacity=10)
+    good, bad = asyncio.run(_both(scoring, Texts(["a", "b"]), Texts(["bad"])))
+    assert good.total.tolist() == [1.0, 1.0]
+    assert isinstance(bad, RuntimeError)
+    assert scoring.waiting == 0
+
+
+def test_openrlhf_is_answered_as_its_client_reads_it(combination, url):
+    # The body that OpenRLHF's request_api_wrapper posts to --remote_rm_url.
+    request = {"query": ["Say: hi. Hello there."], "prompts": ["Say: hi. "], "labels": [""]}
+    status, answer = post(f"{url}/get_reward", request, **{"Content-Type": "application/json"})
+    assert status == 200
+    assert answer["rewards"] == answer["scores"] == combination.score(["Hello there."]).total.tolist()
+    assert set(answer["extra_logs"]) == set(combination.component_names())
+    # Older releases send the query alone.
+    assert post(f"{url}/get_reward", {"query": ["Hello there."]})[1]["rewards"] == answer["rewards"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b"{", 400, "JSON"),
+        (b"[" * 100_000, 400, "JSON"),
+        (b"[1]", 400, "list"),
+        ({"text": ["a"]}, 422, "text"),
+        ({"texts": "a"}, 422, "a list of texts"),
+        ({"texts": [1]}, 422, "a list of texts"),
+        ({"texts": ["a"], "prompts": ["a", "b"]}, 422, "1 values in 'prompts'"),
+        ({"texts": ["a"], "columns": ["a"]}, 422, "columns"),
+        ({"texts": ["a"], "columns": {"topic": "a"}}, 422, "topic"),
+        ({"texts": ["a" * 5000]}, 413, "1,000 bytes"),
+    ],
+)
+def test_bad_requests_are_answered_in_three_parts(content, status, said):
+    with served(CallableReward(half_of), max_body_bytes=1_000 if status == 413 else 10**6) as url:
+        found, answer = post(f"{url}/score", content)
+    assert found == status
+    assert set(answer["error"]) == {"expected", "found", "next_step"}
+    assert said in str(answer["error"])
+
+
+def test_the_token_is_asked_for_everywhere_but_at_health(monkeypatch):
+    monkeypatch.delenv("TRL_REWARDS_TOKEN", raising=False)
+    with served(CallableReward(half_of), token="sésame") as url:
+        assert json.loads(urllib3.request("GET", f"{url}/health").data)["reward"] == "half_of"
+        assert urllib3.request("GET", f"{url}/metrics").status == 401
+        assert post(f"{url}/score", {"texts": []}, Authorization="Bearer sesame")[0] == 401
+        with pytest.raises(InputError, match="set TRL_REWARDS_TOKEN"):
+            RemoteReward(url)(["abcd"])
+    with served(CallableReward(half_of), token="sesame") as url:
+        monkeypatch.setenv("TRL_REWARDS_TOKEN", "sesame")
+        assert RemoteReward(url)(["abcd"]) == [2.0]
+
+
+def test_a_full_queue_is_answered_by_503_and_waited_for(impatient):
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(completions, **kwargs):
+        entered.set()
+        leave.wait()
+        return [1.0] * len(completions)
+
+    with served(CallableReward(slow), max_waiting_texts=1) as url, ThreadPoolExecutor(2) as clients:
+        first = clients.submit(RemoteReward(url), ["a"])
+        entered.wait()
+        assert post(f"{url}/score", {"texts": ["b"]})[0] == 503
+        with pytest.raises(RuntimeError, match="after 3 attempts"):
+            RemoteReward(url, retries=2)(["b"])
+        leave.set()
+        assert first.result() == [1.0]
+        assert RemoteReward(url)(["b"]) == [1.0]
+
+
+def test_prometheus_counts_requests_and_texts(combination):
+    with served(combination) as url:
+        RemoteReward(url)(TEXTS)
+        post(f"{url}/score", b"{")
+        metrics = urllib3.request("GET", f"{url}/metrics").data.decode()
+    assert f"trl_rewards_texts_total {len(TEXTS)}.0" in metrics
+    assert 'trl_rewards_requests_total{path="/score",status="200"} 1.0' in metrics
+    assert 'trl_rewards_requests_total{path="/score",status="400"} 1.0' in metrics
+
+
+class _Wrong(http.server.BaseHTTPRequestHandler):
+    body = b""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html>", 'JSON with "total"'),
+        (b"[]", 'JSON with "total"'),
+        (b'{"total": [1.0]}', "2 scores"),
+        (b'{"total": ["1", "2"]}', "finite float"),
+        (b'{"total": [Infinity, 1]}', "finite float"),
+    ],
+)
+def test_a_wrong_answer_never_becomes_a_number(body, said):
+    handler = type("Wrong", (_Wrong,), {"body": body})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        remote = RemoteReward(f"http://127.0.0.1:{server.server_port}", on_failure="none")
+        with pytest.raises(InputError, match=re.escape(said)):
+            remote(["a", "b"])
+        server.shutdown()
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(impatient):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(RuntimeError, match=r"after 2 attempts .*start the server"):
+            RemoteReward(url, timeout=0.05, retries=1)(["a"])
+
+
+def start_process(port):
+    command = [sys.executable, "-m", "trl_rewards_plugin.cli.main", "serve", "tiny", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    for line in process.stderr:
+        if "running on" in line:
+            return process, re.search(r"http://[\d.:]+", line).group()
+    raise AssertionError(f"the server ended with {process.wait()}")
+
+
+@pytest.mark.slow
+def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends_cleanly(
+    combination, impatient, caplog
+):
+    expected = combination.score(TEXTS).total.tolist()
+    process, url = start_process(0)
+    remote = RemoteReward(url, name="judge", retries=2)
+    assert remote(TEXTS) == expected
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    with pytest.raises(RuntimeError, match=r"reward 'judge': no scores from .* after 3 attempts"):
+        remote(TEXTS)
+    lenient = RemoteReward(url, name="judge", retries=0, on_failure="none")
+    assert all(map(math.isnan, lenient(TEXTS)))
+    assert f"{len(TEXTS)} texts get no score" in caplog.text
+    process, _ = start_process(url.rpartition(":")[2])
+    assert remote(TEXTS) == expected  # the same object, over connections of the old server
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() in (0, -signal.SIGTERM)
+    process.stderr.close()
+
+
+def test_it_is_pickled_without_its_connections(url):
+    remote = RemoteReward(url)
+    assert remote(["a"]) == pickle.loads(pickle.dumps(remote))(["a"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"retries": -1}, {"batch_size": 0}, {"columns": "topic"}, {"on_failure": "zero"}]
+)
+def test_settings_that_do_not_fit_are_refused(options):
+    with pytest.raises(InputError):
+        RemoteReward("http://127.0.0.1:1", **options)
+
+
+def test_an_address_that_is_none_is_refused():
+    with pytest.raises(InputError, match="the URL of a reward server"):
+        RemoteReward("localhost:8000")
+
+
+def test_a_reward_that_learns_from_requests_is_not_served(tmp_path, capsys):
+    (tmp_path / "reward.yaml").write_text(
+        "rewards:\n  - function: length\n    max_length: 9\n    normalization: zscore\n", encoding="utf-8"
+    )
+    assert main(["serve", str(tmp_path / "reward.yaml")]) == 2
+    assert "do not depend on other requests" in capsys.readouterr().err
+    assert main(["serve"]) == 2

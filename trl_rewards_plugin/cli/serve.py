@@ -1,0 +1,90 @@
+"""`trl-rewards serve REWARD`: flags -> a reward server on uvicorn. Leaves out: the application (serving/)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl_rewards_plugin.cli import quiet
+from trl_rewards_plugin.cli.flags import parse_settings
+from trl_rewards_plugin.errors import InputError
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What `trl-rewards serve` does; a field's help is its flag's help."""
+
+    reward: str | None = _option(
+        None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
+    )
+    host: str = _option("127.0.0.1", "Address to listen at; 0.0.0.0 is reached from other machines: set a token.")
+    port: int = _option(8000, "Port to listen at; 0 picks a free one.")
+    token_env: str = _option(
+        "TRL_REWARDS_TOKEN", "Environment variable with the bearer token that clients must send; unset: none."
+    )
+    max_body_mb: int = _option(16, "Largest request in MiB; a larger one gets 413.")
+    max_waiting_texts: int = _option(65_536, "Texts that may wait; further requests get 503 and Retry-After.")
+    batch_texts: int = _option(1024, "Texts of several clients that are scored in one call, at most.")
+    device: str | None = _option(None, "Where the classifiers run, for example cpu or cuda:1. Unset: its own choice.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves until SIGINT or SIGTERM, then answers what it has begun; returns the exit code."""
+    settings = parse_settings(
+        ServeSettings,
+        argv,
+        positional="reward",
+        metavar="REWARD",
+        prog="trl-rewards serve",
+        usage="trl-rewards serve REWARD [--host ADDRESS] [--port N] [options]",
+        description="Serves a reward over HTTP: POST /score, OpenRLHF's POST /get_reward, GET /health, GET /metrics.",
+    )
+    try:
+        import uvicorn
+
+        from trl_rewards_plugin.serving.reward_server import reward_server
+    except ModuleNotFoundError as error:
+        step = "pip install 'trl_rewards_plugin[serve]'"
+        raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
+    reward = _reward(settings)
+    quiet.silence_libraries()
+    token = os.environ.get(settings.token_env) or None
+    if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"trl-rewards: anyone who reaches {settings.host} may use it; set {settings.token_env}", file=sys.stderr)
+    application = reward_server(
+        reward,
+        token=token,
+        max_body_bytes=settings.max_body_mb * 2**20,
+        max_waiting_texts=settings.max_waiting_texts,
+        batch_texts=settings.batch_texts,
+    )
+    config = uvicorn.Config(application, settings.host, settings.port, log_level="info", access_log=False)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def _reward(settings: ServeSettings) -> Any:
+    from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+
+    if settings.reward is None:
+        raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
+    reward = MultiClassifierReward.from_preset(settings.reward)
+    learnt = [row["name"] for row in reward.describe() if row.get("normalization") == "zscore"]
+    if learnt:
+        found = f"normalization: zscore of {', '.join(learnt)}"
+        step = "give a fixed mean and scale, or combine remote rewards in the trainer"
+        raise InputError("a reward whose scores do not depend on other requests", found, step)
+    for part in reward.rewards:
+        if isinstance(part, ClassifierReward):
+            if settings.device is not None:
+                part.place(settings.device)
+            part.score(["The first client shall not wait for the models."], ["Load."])
+    return reward

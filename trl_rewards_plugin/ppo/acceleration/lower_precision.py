@@ -1,0 +1,79 @@
+"""Weights in autocast's precision, cast all together: a few kernels instead of one a matrix in every pass.
+
+Leaves out: the matrices of whatever runs without autocast, and the output matrix of an update, which may be read again
+in the backward pass, when the casts are gone (policy/output_head.py).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+
+from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
+
+
+def autocast_dtype(model: nn.Module) -> torch.dtype | None:
+    """The precision that a model's products are computed in by autocast; None without it."""
+    kind = next(model.parameters()).device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def exact_matrices(model: nn.Module) -> dict[str, Tensor]:
+    """The float32 matrices of a model's linear layers, by name."""
+    layers = ((name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear))
+    return {f"{name}.weight": layer.weight for name, layer in layers if layer.weight.dtype == torch.float32}
+
+
+def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
+    """`model(*arguments, **named)`, under autocast and among fixed shapes with its matrices cast together.
+
+    Args:
+        model: a `PolicyWithValueHead`.
+    """
+    dtype = autocast_dtype(model)
+    if dtype is None or not shapes_are_fixed():
+        return model(*arguments, **named)
+    output_matrix = model.core.get_output_embeddings().weight
+    chosen = {name: weight for name, weight in exact_matrices(model).items() if not name.startswith("value_head")}
+    chosen = {name: weight for name, weight in chosen.items() if weight is not output_matrix}
+    lower = dict(zip(chosen, cast(Any, _Cast).apply(dtype, *chosen.values()), strict=True))
+    return functional_call(model, lower, arguments, named, tie_weights=False)
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return _cast(weights, dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        exact = iter(_cast(tuple(gradient for gradient in gradients if gradient is not None), torch.float32))
+        return None, *(None if gradient is None else next(exact) for gradient in gradients)
+
+
+def _cast(values: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    cast_values = tuple(torch.empty_like(value, dtype=dtype) for value in values)
+    torch._foreach_copy_(cast_values, values)
+    return cast_values
+
+
+class LowerPrecisionWeights:
+    """Copies of a model's matrices in autocast's precision, for many passes over the same weights.
+
+    Attributes:
+        lower: name -> copy, to be read instead of the weight; empty without autocast.
+    """
+
+    def __init__(self, model: nn.Module):
+        dtype, exact = autocast_dtype(model), exact_matrices(model)
+        self.lower = {} if dtype is None else {name: weight.detach().to(dtype) for name, weight in exact.items()}
+        self._exact = [exact[name].detach() for name in self.lower]
+
+    def refresh(self) -> None:
+        """Copies the weights again, as they are now."""
+        if self._exact:
+            torch._foreach_copy_(list(self.lower.values()), self._exact)

@@ -1,0 +1,128 @@
+"""Clipping and the optimizer's step as work over fixed buffers: eagerly, hundreds of launches for each mini-batch.
+
+It is torch's fused AdamW, by the function that the optimizer itself calls and on the optimizer's own state. The
+learning rate is a tensor. A step whose numbers are not finite changes nothing, so that the host need not read them
+before it: it reads those of all mini-batches once, at the end of an update.
+Leaves out: the last step of an update, which the Trainer takes; other optimizers.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.adamw import adamw
+
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors, Work, copies, restore
+from trl_rewards_plugin.ppo.distributed import Framework
+
+_NAME = "the optimizer's step"
+_FIXED = ("weight_decay", "eps", "maximize", "amsgrad")  # settings of a group that a graph freezes, beside its betas
+_STATES = ("exp_avg", "exp_avg_sq", "step")
+
+
+class GraphedStep:
+    """Takes the optimizer steps inside an update."""
+
+    def __init__(self, calls: StaticCalls, framework: Framework):
+        self._calls, self._framework = calls, framework
+        optimizer = framework.optimizer
+        self._optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's holds torch's own
+        if calls.by_graph(_NAME) and not _is_plain(self._optimizer):
+            calls.give_up(_NAME, "It is not torch's fused AdamW as it is (optim='adamw_torch_fused').")
+
+    @property
+    def skips_broken(self) -> bool:
+        """Whether a step on numbers that are not finite changes nothing."""
+        return self._calls.by_graph(_NAME)
+
+    def __call__(self, numbers: Tensor) -> None:
+        """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
+
+        Args:
+            numbers: what the step depends on being finite; the last is the norm of all gradients.
+        """
+        groups = [
+            (group, [weight for weight in group["params"] if weight.grad is not None])
+            for group in self._optimizer.param_groups
+        ]
+        state = self._optimizer.state
+        if not self.skips_broken or any(not state.get(weight) for _, weights in groups for weight in weights):
+            self._framework.step()  # the first makes the state
+            return
+        model, norm = self._framework.model, self._framework.max_grad_norm
+        known = (
+            norm,
+            *((*group["betas"], *(group[name] for name in _FIXED)) for group, _ in groups),
+            *(state[weight][name].data_ptr() for _, weights in groups for weight in weights for name in _STATES),
+        )
+        work = self._calls.kept(_NAME, known, model, lambda: _Step(groups, state, len(numbers), norm))
+        work.fill(self._calls, groups, numbers)
+        self._calls.run(_NAME, work)
+        model.zero_grad()
+
+
+def _is_plain(optimizer: Any) -> bool:
+    return (
+        type(optimizer) is AdamW
+        and all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups)
+        and not optimizer._optimizer_step_pre_hooks
+        and not optimizer._optimizer_step_post_hooks
+    )
+
+
+class _Step(Work):
+    def __init__(self, groups: list[tuple[Any, list[nn.Parameter]]], state: Any, count: int, max_norm: float | None):
+        self._groups, self._max_norm = groups, max_norm
+        self._weights = [weight for _, weights in groups for weight in weights]
+        self._states = [[[state[weight][name] for weight in weights] for name in _STATES] for _, weights in groups]
+        device = self._weights[0].device
+        self._rates = torch.zeros(len(groups), device=device)
+        self._numbers = torch.zeros(count, device=device)
+
+    def fill(self, calls: StaticCalls, groups: list[tuple[Any, list[nn.Parameter]]], numbers: Tensor) -> None:
+        """Takes in the learning rates and what a step depends on."""
+        for rate, (group, _) in zip(self._rates, groups, strict=True):
+            rate.fill_(group["lr"])
+        self._numbers.copy_(numbers)
+        calls.attach(self._weights)
+
+    def run(self) -> None:
+        with torch.no_grad():
+            if self._max_norm and self._max_norm > 0:
+                torch.nn.utils.clip_grads_with_norm_(self._weights, self._max_norm, self._numbers[-1])
+            broken = self._numbers.isfinite().all().logical_not().float()
+            for (group, weights), states, rate in zip(self._groups, self._states, self._rates, strict=True):
+                beta1, beta2 = group["betas"]
+                gradients = [weight.grad for weight in weights]
+                first, second, steps = states
+                fixed = {name: group[name] for name in _FIXED}
+                step: Any = adamw
+                step(
+                    *(weights, gradients, first, second, [], steps),
+                    **{"fused": True, "found_inf": broken, "lr": rate, "beta1": beta1, "beta2": beta2, **fixed},
+                )
+
+    def eagerly(self) -> Tensors:
+        before = copies(self.moving())
+        self.run()
+        found = self._sizes()
+        restore(self.moving(), before)
+        return found
+
+    def moving(self) -> list[Tensor]:
+        gradients: list[Any] = [weight.grad for weight in self._weights]
+        states = [value for group in self._states for values in group for value in values]
+        return [*(weight.detach() for weight in self._weights), *gradients, *states]
+
+    def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
+        # Against their own size: moments are far smaller than any tolerance.
+        found = self._sizes()
+        scales = {name: value.max() for name, value in eager.items()}
+        return tuple({name: value / scales[name] for name, value in each.items()} for each in (eager, found))  # type: ignore[return-value]
+
+    def _sizes(self) -> Tensors:
+        first, second = ([value for group in self._states for value in group[place]] for place in range(2))
+        parts = {"a weight": self._weights, "a first moment": first, "a second moment": second}
+        with torch.no_grad():
+            return {name: torch.stack(torch._foreach_norm(values)) for name, values in parts.items()}

@@ -1,0 +1,117 @@
+"""Texts of many clients -> few calls of one reward: what waits while a call runs goes into the next one together.
+
+Leaves out: HTTP (reward_server.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl_rewards_plugin.rewards import RewardScores
+
+
+class QueueFullError(RuntimeError):
+    """More texts wait than the server may hold."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of one request.
+
+    Attributes:
+        texts: N completions.
+        prompts: N prompts, or None.
+        columns: Name -> N values.
+    """
+
+    texts: list[str]
+    prompts: list[str] | None = None
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def fits(self, other: Texts) -> bool:
+        """Whether both can be scored in one call."""
+        return (self.prompts is None) == (other.prompts is None) and self.columns.keys() == other.columns.keys()
+
+
+class MergedScoring:
+    """Scores the requests of many clients, one call of `reward` at a time, in a thread beside the event loop.
+
+    Args:
+        reward: What scores; `score()` is called.
+        batch: Texts of one call, at most, unless one request alone has more.
+        capacity: Texts that may wait.
+    """
+
+    def __init__(self, reward: Any, batch: int, capacity: int):
+        self.reward, self.batch, self.capacity = reward, batch, capacity
+        self.waiting = 0
+        self._requests: deque[tuple[Texts, asyncio.Future[RewardScores]]] = deque()
+        self._arrived = asyncio.Event()
+
+    async def score(self, texts: Texts) -> RewardScores:
+        """Total (N,) and components of one request's N texts.
+
+        Raises:
+            QueueFullError: too many texts wait already.
+            Exception: whatever the reward raises on these texts.
+        """
+        if self.waiting and self.waiting + len(texts.texts) > self.capacity:
+            raise QueueFullError(f"{self.waiting} texts wait")
+        future: asyncio.Future[RewardScores] = asyncio.get_running_loop().create_future()
+        self._requests.append((texts, future))
+        self.waiting += len(texts.texts)
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> None:
+        """Serves until it is cancelled."""
+        while True:
+            await self._arrived.wait()
+            requests = self._next_requests()
+            try:
+                scores = await asyncio.to_thread(self._score, [texts for texts, _ in requests])
+            finally:
+                self.waiting -= sum(len(texts.texts) for texts, _ in requests)
+            for (_, future), found in zip(requests, scores, strict=True):
+                if future.cancelled():  # the client went away
+                    continue
+                if isinstance(found, Exception):
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
+
+    def _next_requests(self) -> list[tuple[Texts, asyncio.Future[RewardScores]]]:
+        """The oldest request, with those behind it that fit beside it into one call."""
+        taken = [self._requests.popleft()]
+        count = len(taken[0][0].texts)
+        while self._requests and taken[0][0].fits(self._requests[0][0]):
+            count += len(self._requests[0][0].texts)
+            if count > self.batch:
+                break
+            taken.append(self._requests.popleft())
+        if not self._requests:
+            self._arrived.clear()
+        return taken
+
+    def _score(self, requests: list[Texts]) -> list[RewardScores | Exception]:
+        """The scores of each request, or what it failed with."""
+        first = requests[0]
+        together = Texts(
+            [text for one in requests for text in one.texts],
+            None if first.prompts is None else [prompt for one in requests for prompt in one.prompts or ()],
+            {name: [value for one in requests for value in one.columns[name]] for name in first.columns},
+        )
+        try:
+            scores = self.reward.score(together.texts, together.prompts, **together.columns)
+        except Exception as error:
+            # One client's input must not fail the others': each alone, once more.
+            return [error] if len(requests) == 1 else [found for one in requests for found in self._score([one])]
+        sizes = [len(one.texts) for one in requests]
+        totals = scores.total.split(sizes)
+        parts = {name: values.split(sizes) for name, values in scores.components.items()}
+        return [
+            RewardScores(total, {name: values[i] for name, values in parts.items()}) for i, total in enumerate(totals)
+        ]
