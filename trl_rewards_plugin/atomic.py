@@ -32,8 +32,13 @@ def replacing(path: Path) -> Iterator[Path]:
     if place.is_dir():
         raise InputError("a file to write", f"the folder {path}", "give the name of a file")
     with explained(path):
-        if place.exists() and not place.is_file():
-            yield place
+        if path.exists() and not path.is_file():
+            # Held open meanwhile: a pipe that nobody reads is an error here, and would block for ever.
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            try:
+                yield path
+            finally:
+                os.close(descriptor)
             return
         if place.exists() and not os.access(place, os.W_OK):
             raise PermissionError(errno.EACCES, "the file is write-protected")

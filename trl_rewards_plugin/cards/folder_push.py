@@ -94,7 +94,7 @@ def plan_push(
 ) -> UploadPlan:
     """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
-    check_name(repo_id)
+    check_name(repo_id, revision)
     if is_space(folder):
         return plan_space(folder, Repository(repo_id, "space", revision), own_token)
     selection = select_model(folder, include_completions=include_completions)

@@ -10,6 +10,7 @@ import numpy as np
 Log: TypeAlias = Sequence[Mapping[str, Any]]
 
 SCORES = "objective/scores"
+DRAWABLE = 1e300  # a range of greater numbers would overflow
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
         if key is None:
             continue
         pairs = np.array([(row["step"], row[key]) for row in log if key in row], dtype=np.float64).reshape(-1, 2)
-        steps, values = pairs[np.isfinite(pairs[:, 1])].T
+        steps, values = pairs[np.abs(pairs[:, 1]) < DRAWABLE].T
         if len(steps):
             found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out))
     return found
@@ -126,7 +127,7 @@ class Histogram:
 
 def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
     """(E + 1,) edges of equal bins, and over them the histogram of each side: (N,), NaN where nothing was scored."""
-    scored = [values[~np.isnan(values)] for values in sides]
+    scored = [values[np.abs(values) < DRAWABLE] for values in sides]
     edges = _edges(np.concatenate(scored), max(map(len, sides)))
     drawn = [
         Histogram(np.histogram(values, edges)[0], float(values.mean()) if len(values) else None) for values in scored

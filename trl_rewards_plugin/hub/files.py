@@ -146,8 +146,9 @@ def _check_safetensors(file: UploadFile) -> None:
 
 
 def _json_in(file: UploadFile) -> dict[str, Any]:
+    text = file.text
     try:
-        values = json.loads(file.text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"JSON in {file.name}", str(error), "save the model again") from error
     if not isinstance(values, dict):

@@ -1,5 +1,6 @@
 """What an upload would send, checked as far as possible without the network. Leaves out: sending it (`upload.py`)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,12 +19,12 @@ from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_rules import find_secret
 from trl_rewards_plugin.hub.space import select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
-from trl_rewards_plugin.runs.layout import CARD
+from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
 
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
-    CARD, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
+    CARD, METRICS, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
 )  # fmt: skip
 
 
@@ -77,8 +78,11 @@ def plan_space(folder: Path, repository: Repository, own_token: str | None) -> U
     return plan_upload(folder, repository, selection, stamped(selection.text_of(CARD)), own_token)
 
 
-def check_name(repo_id: str) -> None:
-    """Refuses a name that the Hub would not accept."""
+def check_name(repo_id: str, revision: str | None = None) -> None:
+    """Refuses a repository or a branch that the Hub would not accept."""
+    if revision is not None and not re.fullmatch(r"(?!.*\.\.)\w[\w./-]{0,199}", revision, re.ASCII):
+        step = "use letters, digits, '-', '_', '.' and '/', such as experiment-2"
+        raise InputError("the name of a branch", repr(revision), step)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

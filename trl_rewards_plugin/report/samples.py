@@ -77,6 +77,6 @@ def _sample(step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[st
 
 def _lines(text: Any) -> str:
     """A conversation as one "role: content" a line."""
-    if isinstance(text, list):
-        return "\n".join(f"{message['role']}: {message['content']}" for message in text)
+    if isinstance(text, list) and all(isinstance(part, dict) and {"role", "content"} <= part.keys() for part in text):
+        return "\n".join(f"{part['role']}: {part['content']}" for part in text)
     return "" if text is None else str(text)

@@ -101,6 +101,8 @@ def _signed(text: str) -> str:
 
 def _state(folder: Path) -> dict[str, Any]:
     """What `seal` wrote. Checkpoints of earlier versions have no checksum, and no key that is not known."""
+    if not (folder / RUN_STATE).is_file():  # a pipe would never end
+        raise FileNotFoundError(RUN_STATE)
     text = (folder / RUN_STATE).read_text(encoding="utf-8")
     state: dict[str, Any] = json.loads(text)
     if state.keys() != _UNSIGNED and text != _signed(text.rpartition(_CHECKSUM)[0] + "}"):

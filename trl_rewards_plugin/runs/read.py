@@ -129,9 +129,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
-    """The rows of `completions.parquet`."""
+    """The rows of `completions.parquet`, with as many scores after as before."""
     path = folder / layout.HELD_OUT
-    return [checked(row, shapes.ROW_SHAPE, path) for row in read_rows(path)]
+    rows = read_rows(path)
+    scores = {name.removeprefix("before_") for row in rows[:1] for name in row if name.startswith("before_")} - {
+        "greedy"
+    }
+    shape = {**shapes.ROW_SHAPE, **{f"{side}_{name}": shapes.SCORE for name in scores for side in ("before", "after")}}
+    return [checked(row, shape, path) for row in rows]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,17 +9,17 @@ from types import NoneType
 from typing import Any
 
 _NUMBER: Any = (int, float)
-_SCORE: Any = (int, float, NoneType)  # None where nothing was scored
+SCORE: Any = (int, float, NoneType)  # None where nothing was scored
 _TEXT: Any = (str, NoneType)
 _SIDES = ("before", "after", "before_greedy", "after_greedy", "sources", "best_of_16")
-_GAIN = {"mean": _SCORE, "ci95": [_SCORE, _SCORE]}
+_GAIN = {"mean": SCORE, "ci95": [SCORE, SCORE]}
 
 METRICS_SHAPE: Mapping[str, Any] = {
-    **{side: {"reward": _SCORE, "*": _SCORE} for side in _SIDES},
+    **{side: {"reward": SCORE, "*": SCORE} for side in _SIDES},
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
-    "guard": {"*": {"before": _SCORE, "after": _SCORE}},
-    **{"kl": _SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
+    "guard": {"*": {"before": SCORE, "after": SCORE}},
+    **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
     **{f"{name}?": _TEXT for name in ("preset", "model", "reward", "dataset", "eval_dataset", "prompt_prefix")},
@@ -29,7 +29,7 @@ SETTINGS_SHAPE: Mapping[str, Any] = {
         "rewards?": [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}],
         **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "license", "commit")},
         "train_rows?": (int, NoneType),
-        "epoch_rewards?": [_SCORE],
+        "epoch_rewards?": [SCORE],
         "energy?": {"*": _NUMBER},
         "versions?": {"*": (str,)},
     },
@@ -41,7 +41,7 @@ RUN_STATE_SHAPE: Mapping[str, Any] = {
     "epoch_scores": [_NUMBER, (int,)],
     "seconds": _NUMBER,
     "alarms": {"*": (int,)},
-    "metrics": [{"*": [_SCORE]}],
+    "metrics": [{"*": [SCORE]}],
     "rewards": [{}],
     "total_loss?": (*_NUMBER, NoneType),
     "evaluation_rewards?": [{}],
@@ -49,7 +49,8 @@ RUN_STATE_SHAPE: Mapping[str, Any] = {
 ROW_SHAPE: Mapping[str, Any] = {
     "prompt?": _TEXT,
     **dict.fromkeys(("source", "before", "after"), (str,)),
-    **dict.fromkeys(("before_reward", "after_reward"), _SCORE),
+    **dict.fromkeys(("before_greedy?", "after_greedy?"), _TEXT),
+    **dict.fromkeys(("before_reward", "after_reward"), SCORE),
 }
 LOGGED_NUMBER = _NUMBER
 LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
@@ -60,7 +61,9 @@ def mismatch(values: Any, shape: Any, place: str = "it") -> str | None:
     """What in `values` has another shape, in words; None if nothing has."""
     parts: list[tuple[Any, Any, str]] = []
     if isinstance(shape, tuple):
+        # JSON and YAML have integers that no float holds.
         fits = isinstance(values, shape) and not isinstance(values, bool)
+        fits = fits and not (isinstance(values, int) and abs(values) >= 2**63)
     elif isinstance(shape, list):
         fits = isinstance(values, list) and len(shape) in (1, len(values))
         if fits:
