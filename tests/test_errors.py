@@ -85,3 +85,10 @@ def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeyp
     assert what_to_do(error, "check the id", "runs/zzz").endswith("without 'zzz'; in it: other, tiny-seed0")
     for name in ("google/flan-t5-small", "bert-base-cased", "runs/other"):
         assert what_to_do(error, "check the id", name).startswith("check the network")
+
+
+def test_a_message_stays_readable_whatever_was_found():
+    error = InputError("a name", "x" * 100_000, "shorten it")
+    assert len(str(error)) < 2_200
+    assert str(error).endswith("...\nNext:     shorten it")
+    assert len(error.found) == 100_000

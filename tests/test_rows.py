@@ -191,6 +191,7 @@ def test_what_missing_may_be_is_said(tmp_path):
         ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Latin-1[\s\S]*iconv -f latin1"),
         ("in.txt", "café\n".encode("utf-16"), r"as in UTF-16[\s\S]*iconv -f utf-16"),
         ("in.jsonl", b'{"n": ' + b"9" * 5_000 + b"}\n", r"JSON in line 1"),
+        ("in.csv", b'\nlines"\t1', r"commas between[\s\S]*tabs"),  # a blank line is no header
     ],
 )
 def test_a_file_of_another_make_is_named(tmp_path, name, content, message):

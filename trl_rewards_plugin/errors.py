@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FILE_ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
+_LONGEST = 2_000
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -21,7 +22,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, expected: str, found: str, next_step: str):
-        super().__init__(f"\nExpected: {expected}\nFound:    {found}\nNext:     {next_step}")
+        # What was found may be a whole file on one line.
+        lines = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..." for text in (expected, found, next_step)]
+        super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
         self.expected, self.found, self.next_step = expected, found, next_step
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:

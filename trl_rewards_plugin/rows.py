@@ -174,7 +174,7 @@ def _cell_rows(lines: Iterable[str], shown: str, form: str, text_column: str) ->
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(lines, strict=True, delimiter=_DELIMITERS[form])
     try:
-        header = next(reader, None)
+        header = next((fields for fields in reader if fields), None)
         if header is None:
             return
         _check_header(header, shown, form, text_column)

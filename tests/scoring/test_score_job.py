@@ -1,7 +1,9 @@
 import csv
+import io
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -360,3 +362,58 @@ def test_a_text_that_nothing_scored_has_an_empty_score(tmp_path, ending):
         assert content == b"text,total,only_long\r\nshort,,\r\nlong enough,1.0,1.0\r\n"
     else:
         assert b'"total": null, "only_long": null}\n' in content
+
+
+# --- damage ---
+
+COLUMNS = "text,total,quality,neutrality"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("out.csv", b'te,else\r\n"1 '),  # a header of another file, and a torn row
+        ("out.csv", f"{COLUMNS},more\r\nhello,1,1,1,caf".encode() + b"\xe9\r\n"),
+        ("out.csv", f"{COLUMNS}\r\nThe cat sleeps.,x,1,1\r\n".encode()),
+        ("out.jsonl", b'{"text": "The cat sleeps.", "total": [1], "quality": 1, "neutrality": 1}\n'),
+        ("out.jsonl", b"[" * 100_000 + b"\n"),
+        ("out.parquet", b"PAR1 and no more PAR1"),
+        ("out.parquet", b""),
+    ],
+)
+def test_a_damaged_output_is_refused_and_left_alone(tmp_path, reward_file, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        run(write(tmp_path / "in.jsonl", TEXTS), reward_file, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == content
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"in.jsonl", name}
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_whatever_is_cut_off_or_flipped_no_row_is_lost_or_doubled(tmp_path, ending):
+    reward = tmp_path / "r.yaml"
+    reward.write_text("rewards: [{function: length, max_length: 2}, {function: repetition}]")
+    texts = ["two\nlines", 'a "q", b', "naïve 🙂\u2028", "", *TEXTS]
+    source, output = write(tmp_path / "in.jsonl", texts, number=list(range(len(texts)))), tmp_path / f"out{ending}"
+    run(source, str(reward), output)
+    whole, generator = output.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole[: generator.randrange(1, len(whole) + 1)])
+        if generator.random() < 0.7:
+            content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        output.write_bytes(content)
+        try:
+            run(source, str(reward), output)
+        except InputError:
+            refused += 1
+            assert output.read_bytes() == content
+            continue
+        if ending == ".parquet":
+            found = pyarrow.parquet.read_table(output)["text"].to_pylist()
+        elif ending == ".csv":
+            found = [row["text"] for row in csv.DictReader(io.StringIO(output.read_bytes().decode(), newline=""))]
+        else:
+            found = [json.loads(line)["text"] for line in output.read_bytes().split(b"\n")[:-1]]
+        assert found == texts
+    assert 0 < refused <= 60

@@ -14,7 +14,6 @@ import evaluate
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import ClassifierReward
-from trl_rewards_plugin.rewards.inference.score_types import SCORE_TYPES
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.presets import PRESETS
 from trl_rewards_plugin.rewards.texts import as_texts
@@ -23,7 +22,6 @@ PRESET_OF = {"default": "article", "tiny": "tiny"}
 """Config names that stand for a judge of the reward presets; any other name is a model's."""
 
 THRESHOLDS = {"probability": 0.5, "logit": 0.0, "log_probability": math.log(0.5)}
-
 
 _INPUTS_DESCRIPTION = """
 Config names, the second argument of `evaluate.load`:
@@ -64,16 +62,18 @@ def inputs_description(name: str, default: str, examples: str) -> str:
 class ClassifierMetric(evaluate.Metric):
     """Mean score of texts by one classifier, with each text's score and the share above a threshold.
 
-    Subclasses set `component` and give their `_info` by `text_metric_info`.
-
     Args:
         config_name: "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`.
         label: Label whose score is the metric, by name or index; None: the named judge's own.
         **kwargs: As for `evaluate.Metric`.
+
+    Attributes:
+        component: The reward presets' name of the judgement; set by subclasses.
+        about: Description, citation, inputs and the Hub id of the default judge; set by subclasses.
     """
 
     component: str
-    """The reward presets' name of this judgement."""
+    about: tuple[str, str, str, str]
 
     def __init__(self, config_name: str | None = None, label: str | int | None = None, **kwargs: Any):
         self._judge_name = str(config_name or "default")
@@ -81,27 +81,36 @@ class ClassifierMetric(evaluate.Metric):
         # evaluate makes a cache folder of the config name: the name of a model's folder would lead it into that one.
         super().__init__(config_name=clean_name(self._judge_name), **kwargs)
 
-    def _download_and_prepare(self, dl_manager: Any) -> None:
-        """Loads the judge, once; processes that only collect texts read its config alone.
+    def _info(self) -> evaluate.MetricInfo:
+        description, citation, inputs, judge = self.about
+        return evaluate.MetricInfo(
+            description=description,
+            citation=citation,
+            inputs_description=inputs,
+            features=datasets.Features({"predictions": datasets.Value("string")}),
+            reference_urls=[f"https://huggingface.co/{judge}"],
+        )
 
-        Raises:
-            InputError: a model without `label`, or a label that it does not have.
-        """
-        self._judge = judge_entry(self.component, self._judge_name, self._label)
-        reward = ClassifierReward(**self._judge, name=self.component)
+    def _download_and_prepare(self, dl_manager: Any) -> None:
+        """Loads the judge, once; processes that only collect texts read its config alone."""
+        name, label = self._judge_name, self._label
+        if name in PRESET_OF:
+            entry = next(entry for entry in PRESETS[PRESET_OF[name]] if entry["name"] == self.component)
+            name = str(asset_path(entry["asset"])) if "asset" in entry else entry["model"]
+            label = entry["label"] if label is None else label
+        if label is None:
+            expected = f"label= beside a model of your own, or one of the config names {', '.join(PRESET_OF)}"
+            step = f'for example evaluate.load(path, "{name}", label="LABEL_1")'
+            raise InputError(expected, f"the model {name!r} alone", step)
+        self._judge: dict[str, Any] = {"model": name, "label": label, "name": self.component}
+        reward = ClassifierReward(**self._judge)
         if self.process_id == 0:
             self._judge |= {"model": reward.model, "tokenizer": reward.tokenizer}
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Adds texts to those that the next `compute` scores.
-
-        evaluate itself looks at the first one only, takes a lone string for a list of letters, and makes texts of
-        numbers.
-
-        Raises:
-            InputError: `predictions` is not a list of texts; the place is named.
-        """
-        # Arrays and columns of data sets are fine; a string is no list of texts.
+        """Adds texts to those that the next `compute` scores; InputError where they are no list of texts."""
+        # evaluate itself looks at the first one only, takes a lone string for a list of letters, and makes texts of
+        # numbers. Arrays and columns of data sets are fine; a string is no list of texts.
         several = isinstance(predictions, Iterable) and not isinstance(predictions, str)
         listed = list(predictions) if several else predictions
         super().add_batch(predictions=as_texts(listed, "predictions"), **kwargs)
@@ -114,62 +123,15 @@ class ClassifierMetric(evaluate.Metric):
         batch_size: int | None = None,
         device: Any = None,
     ) -> dict[str, Any]:
-        limit = threshold_for(score_type, threshold)
+        if score_type not in THRESHOLDS:
+            raise InputError(f"score_type one of {', '.join(THRESHOLDS)}", repr(score_type), "use one of these")
+        limit = THRESHOLDS[score_type] if threshold is None else threshold
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit):
+            raise InputError("threshold as a number", repr(threshold), "leave it out for the middle of the scale")
         # The judge is a loaded model by now: nothing is loaded again, whatever the score type or batch size.
-        reward = ClassifierReward(
-            **self._judge, name=self.component, score_type=score_type, batch_size=batch_size, device=device
-        )
-        return summary(self.name, reward(predictions), limit)
-
-
-def text_metric_info(description: str, citation: str, inputs: str, judge: str) -> evaluate.MetricInfo:
-    """The `_info` of a metric of texts whose default judge is the Hub's `judge`."""
-    return evaluate.MetricInfo(
-        description=description,
-        citation=citation,
-        inputs_description=inputs,
-        features=datasets.Features({"predictions": datasets.Value("string")}),
-        reference_urls=[f"https://huggingface.co/{judge}"],
-    )
-
-
-def judge_entry(component: str, judge: str, label: str | int | None = None) -> dict[str, Any]:
-    """`{"model": ..., "label": ...}` of the judge called `judge`, for the component of a reward preset.
-
-    Raises:
-        InputError: a model of the user's own without a label.
-    """
-    if judge in PRESET_OF:
-        entry = next(entry for entry in PRESETS[PRESET_OF[judge]] if entry["name"] == component)
-        model = asset_path(entry["asset"]) if "asset" in entry else entry["model"]
-        return {"model": model, "label": entry["label"] if label is None else label}
-    if label is None:
-        raise InputError(
-            f"label= beside a model of your own, or one of the config names {', '.join(PRESET_OF)}",
-            f"the model {judge!r} alone",
-            f'for example evaluate.load(path, "{judge}", label="LABEL_1")',
-        )
-    return {"model": judge, "label": label}
-
-
-def threshold_for(score_type: str, threshold: float | None) -> float:
-    """`threshold`, or the score type's own: probability 0.5, logit 0, log_probability log(0.5).
-
-    Raises:
-        InputError: an unknown score type, or a threshold that is no number.
-    """
-    if score_type not in THRESHOLDS:
-        raise InputError(f"score_type one of {', '.join(SCORE_TYPES)}", repr(score_type), "use one of these")
-    if threshold is None:
-        return THRESHOLDS[score_type]
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or math.isnan(threshold):
-        raise InputError("threshold as a number", repr(threshold), "leave it out for the middle of the scale")
-    return float(threshold)
-
-
-def summary(key: str, scores: list[float], threshold: float) -> dict[str, Any]:
-    """`{key: mean, "scores": N scores, "share_above": share of scores > threshold}`; None for both of no scores."""
-    if not scores:
-        return {key: None, "scores": [], "share_above": None}
-    above = sum(score > threshold for score in scores) / len(scores)
-    return {key: math.fsum(scores) / len(scores), "scores": scores, "share_above": above}
+        reward = ClassifierReward(**self._judge, score_type=score_type, batch_size=batch_size, device=device)
+        scores = reward(predictions)
+        if not scores:
+            return {self.name: None, "scores": [], "share_above": None}
+        above = sum(score > limit for score in scores) / len(scores)
+        return {self.name: math.fsum(scores) / len(scores), "scores": scores, "share_above": above}

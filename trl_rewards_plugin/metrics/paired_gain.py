@@ -39,10 +39,10 @@ def paired_gain(
     Raises:
         InputError: see `as_scores`; or resamples or seed out of range.
     """
-    if not _is_whole(resamples) or resamples < 1:
-        raise InputError("resamples as a positive whole number", repr(resamples), "10,000 is the usual choice")
-    if not _is_whole(seed) or seed < 0:
-        raise InputError("seed as a whole number of at least 0", repr(seed), "leave it out for seed 0")
+    for what, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            step = "leave it out: 10,000 resamples with seed 0 are the usual choice"
+            raise InputError(f"{what} as a whole number of at least {least}", repr(value), step)
     # None becomes NaN.
     pairs = np.array([as_scores(before, "before"), as_scores(after, "after")], dtype=np.float64)
     first, second = pairs[:, ~np.isnan(pairs).any(axis=0)]
@@ -68,10 +68,8 @@ def paired_bootstrap(
     too narrow: 95 % of two prompts would cover 50 %. For what it covers see docs/explanation/gains.md.
 
     Args:
-        before: (N,) one number per prompt.
-        after: (N,) of the same prompts in the same order.
-        resamples: Draws.
-        seed: Of its own generator; the global one is left alone.
+        before: (N,) one number per prompt; `after` (N,) of the same prompts in the same order.
+        resamples: Draws, by a generator of their own with `seed`.
         level: How often the interval is to cover the mean.
 
     Returns:
@@ -87,24 +85,18 @@ def paired_bootstrap(
     if pairs < MIN_PAIRS or np.ptp(difference) <= rounding:
         return mean, (None, None)
     error = float(difference.std(ddof=1)) / math.sqrt(pairs)
-    low, high = np.quantile(_studentised(difference, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
-    student = student_quantile((1 + level) / 2, pairs - 1)
-    return mean, (mean - max(float(high), student) * error, mean - min(float(low), -student) * error)
-
-
-def _studentised(difference: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(resampled mean - mean) / its own standard error, of every resample that has one."""
-    generator, pairs = np.random.default_rng(seed), len(difference)
-    centred = difference - difference.mean()
-    found = []
+    generator, centred, found = np.random.default_rng(seed), difference - mean, [np.zeros(0)]
     # In blocks: (resamples, N) indices at once would take 80 MB at N = 1,000.
     for start in range(0, resamples, BLOCK):
         drawn = centred[generator.integers(0, pairs, (min(BLOCK, resamples - start), pairs))]
         errors = drawn.std(axis=1, ddof=1) / math.sqrt(pairs)
         spread = np.ptp(drawn, axis=1) > 0
         found.append(drawn.mean(axis=1)[spread] / errors[spread])
-    joined = np.concatenate(found)
-    return joined if len(joined) else np.zeros(1)
+    # (Resampled mean - mean) / its own standard error, of every resample that has one.
+    studentised = np.concatenate(found) if any(map(len, found)) else np.zeros(1)
+    low, high = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2])
+    student = student_quantile((1 + level) / 2, pairs - 1)
+    return mean, (mean - max(float(high), student) * error, mean - min(float(low), -student) * error)
 
 
 def student_quantile(probability: float, freedom: int) -> float:
@@ -129,25 +121,17 @@ def as_scores(values: Any, what: str) -> list[float | None]:
         InputError: no list of scores, or one of them is infinite or no number; its place is named.
     """
     if isinstance(values, str) or not isinstance(_plain(values), Iterable):
-        raise InputError(
-            f"{what} as a list of scores", f"{type(values).__name__} {values!r}"[:100], "give one score per prompt"
-        )
+        found = f"{type(values).__name__} {values!r}"[:100]
+        raise InputError(f"{what} as a list of scores", found, "give one score per prompt")
     listed = [_plain(value) for value in _plain(values)]
     for place, value in enumerate(listed):
         number = value is None or (isinstance(value, numbers.Real) and not isinstance(value, bool))
         if not number or (value is not None and math.isinf(value)):
-            raise InputError(
-                f"finite numbers in {what}, and None where there is no score",
-                f"{what}[{place}] is {value!r}",
-                "find out what scored that text",
-            )
+            expected = f"finite numbers in {what}, and None where there is no score"
+            raise InputError(expected, f"{what}[{place}] is {value!r}", "find out what scored that text")
     return listed
 
 
 def _plain(values: Any) -> Any:
     """A tensor's or an array's numbers as Python's own; anything else as it is."""
     return values.tolist() if callable(getattr(values, "tolist", None)) else values
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

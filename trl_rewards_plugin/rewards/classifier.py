@@ -120,22 +120,23 @@ class ClassifierReward(Reward):
         return self._classifier.revision
 
     @property
+    def is_named(self) -> bool:
+        """Whether model and tokenizer were given by name, so that a reward file can name them."""
+        return self._classifier.is_named
+
+    @property
     def forward_key(self) -> tuple[Any, ...]:
         """Equal for two rewards that read their scores off the same logits."""
         return self._classifier.key, self.pair, self.max_length, self.batch_size
 
-    def share_model(self, other: "ClassifierReward") -> None:
-        """Uses `other`'s loaded copy from now on, where both name the same weights in the same place."""
-        if self._classifier.key == other._classifier.key:
-            self._classifier = other._classifier
-
-    def share_tokens(self, other: "ClassifierReward") -> None:
-        """Takes a text's token ids from `other` from now on, where their tokenizers turn out to agree."""
-        memo = other._classifier.memo or EncodingMemo()
-        other._classifier.memo = self._classifier.memo = memo
+    def share(self, same_model: "ClassifierReward", first: "ClassifierReward") -> None:
+        """From now on uses the loaded copy of `same_model`, and takes token ids from `first` where these agree."""
+        if self._classifier.key == same_model._classifier.key:
+            self._classifier = same_model._classifier
+        first._classifier.memo = self._classifier.memo = first._classifier.memo or EncodingMemo()
 
     def place(self, device: Any) -> None:
-        """Runs on `device` from now on, with all that share the model; errors as `SharedClassifier.place`."""
+        """Runs on `device` from now on, with all that share the model; InputError for a model passed in loaded."""
         self._classifier.place(device)
 
     def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
@@ -180,11 +181,6 @@ class ClassifierReward(Reward):
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
         plain = as_texts(completions)
         return self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
-
-    @property
-    def is_named(self) -> bool:
-        """Whether model and tokenizer were given by name, so that a reward file can name them."""
-        return self._classifier.is_named
 
     def entry(self) -> dict[str, Any]:
         classifier = self._classifier

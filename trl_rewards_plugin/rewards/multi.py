@@ -174,8 +174,7 @@ class MultiClassifierReward(Reward):
                 found = f"score_type={part.score_type!r} in reward {part.name!r}"
                 step = "build it with score_type='probability'"
                 raise InputError("probabilities for geometric_mean", found, step)
-            part.share_model(first_of.setdefault(part.forward_key[0], part))
-            part.share_tokens(classifiers[0])
+            part.share(first_of.setdefault(part.forward_key[0], part), classifiers[0])
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":

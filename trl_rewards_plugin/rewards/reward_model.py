@@ -5,6 +5,7 @@ response token. The text is decoded here, scored, and the score put at every pos
 response begins, so this has to be known beforehand.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,77 +23,13 @@ PARTS = ("response", "text")
 class _Backbone(nn.Module):
     """Stands where TRL looks for the transformer; its hidden states are the scores of the decoded responses."""
 
-    def __init__(
-        self,
-        reward: Callable[..., Sequence[float | None]],
-        processing_class: Any,
-        prompts: Iterable[Any] | None,
-        response_template: str | None,
-        part: str,
-    ):
+    def __init__(self, scores: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.reward = reward
-        self.tokenizer = processing_class
-        self.part = part
-        self.response_template = response_template
-        self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
-        self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
+        self._scores = scores
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
-        hidden = self.scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
+        hidden = self._scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
         return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
-
-    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores (B,) float32 of B rows of token ids (B, S + T), padding where `attention_mask` is 0."""
-        rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        if self.part == "text":
-            scores = self.reward(completions=[self._decode(row) for row in rows])
-        else:
-            starts = [self._response_start(row) for row in rows]
-            scores = self.reward(
-                completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
-                prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
-            )
-        numbers = [math.nan if score is None else score for score in scores]
-        total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
-        if not total.isfinite().all():
-            first = int((~total.isfinite()).nonzero()[0])
-            raise RuntimeError(
-                f"the reward gave {total[first].item()} for {shortened(self._decode(rows[first]))}; TRL's PPOTrainer "
-                "needs a number for every response"
-            )
-        return total
-
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
-
-    def _response_start(self, row: list[int]) -> int:
-        if self._queries is None:
-            return self._template_end(row)
-        # Longest first: one query may be the beginning of another.
-        for length in self._query_lengths:
-            if tuple(row[:length]) in self._queries:
-                return length
-        expected = f"a row that begins with one of the {len(self._queries)} queries given as prompts="
-        step = "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them"
-        raise InputError(expected, shortened(self._decode(row)), step)
-
-    def _template_end(self, row: list[int]) -> int:
-        """The fewest tokens whose text holds the template. First occurrence: the policy may write it again."""
-        template = self.response_template or ""
-        if template not in self.tokenizer.decode(row):
-            found = f"none in {shortened(self.tokenizer.decode(row))}"
-            step = "give the template as the tokenizer decodes it, or pass the tokenised queries as prompts="
-            raise InputError(f"the response template {template!r} in every query", found, step)
-        low, high = 1, len(row)
-        while low < high:
-            middle = (low + high) // 2
-            if template in self.tokenizer.decode(row[:middle]):
-                high = middle
-            else:
-                low = middle + 1
-        return low
 
 
 class RewardModel(nn.Module):
@@ -138,15 +75,63 @@ class RewardModel(nn.Module):
         if part == "text" and given:
             step = "leave it out, or part='text'"
             raise InputError("neither prompts nor response_template with part='text'", "one of them", step)
-        self.backbone = _Backbone(reward, processing_class, prompts, response_template, part)
+        self.reward = reward
+        self.tokenizer = processing_class
+        self.part = part
+        self.response_template = response_template
+        self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
+        self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
+        self.backbone = _Backbone(self.forward)
 
     def score(self, hidden_states: Tensor) -> Tensor:
         """The backbone's hidden states (B, S + T, 1) are the scores already."""
         return hidden_states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores (B,) of B rows (B, S + T) of query and response."""
-        return self.backbone.scores(input_ids, attention_mask)
+        """Scores (B,) float32 of B rows (B, S + T) of query and response, padding where `attention_mask` is 0."""
+        rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        if self.part == "text":
+            scores = self.reward(completions=[self._decode(row) for row in rows])
+        else:
+            starts = [self._response_start(row) for row in rows]
+            scores = self.reward(
+                completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
+                prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
+            )
+        numbers = [math.nan if score is None else score for score in scores]
+        total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
+        if not total.isfinite().all():
+            first = int((~total.isfinite()).nonzero()[0])
+            raise RuntimeError(
+                f"the reward gave {total[first].item()} for {shortened(self._decode(rows[first]))}; TRL's PPOTrainer "
+                "needs a number for every response"
+            )
+        return total
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _response_start(self, row: list[int]) -> int:
+        if self._queries is None:
+            return self._template_end(row)
+        # Longest first: one query may be the beginning of another.
+        for length in self._query_lengths:
+            if tuple(row[:length]) in self._queries:
+                return length
+        expected = f"a row that begins with one of the {len(self._queries)} queries given as prompts="
+        step = "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them"
+        raise InputError(expected, shortened(self._decode(row)), step)
+
+    def _template_end(self, row: list[int]) -> int:
+        """The fewest tokens whose text holds the template. First occurrence: the policy may write it again."""
+        template = self.response_template or ""
+        if template not in self.tokenizer.decode(row):
+            found = f"none in {shortened(self.tokenizer.decode(row))}"
+            step = "give the template as the tokenizer decodes it, or pass the tokenised queries as prompts="
+            raise InputError(f"the response template {template!r} in every query", found, step)
+        ends = range(1, len(row) + 1)
+        return ends[bisect.bisect_left(ends, True, key=lambda end: template in self.tokenizer.decode(row[:end]))]
 
 
 def _query_set(prompts: Iterable[Any], pad_token_id: int | None) -> set[tuple[int, ...]]:

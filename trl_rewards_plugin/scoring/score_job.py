@@ -178,7 +178,7 @@ class _Job:
     def _skip_existing(self, rows: Iterator[Row]) -> int:
         """Takes from `rows` those that the output holds already, and returns their number."""
         earlier = 0
-        for earlier, old in enumerate(self.output.existing(), 1):
+        for earlier, old in enumerate(self.output.existing([*self.columns_read, *self.columns]), 1):
             new = next(rows, None)
             if new is None or not self._same(old, new):
                 raise InputError(

@@ -34,8 +34,8 @@ class ScoreOutput:
             InputError: there are such.
         """
 
-    def existing(self) -> Iterator[Row]:
-        """The rows that an earlier job left, in order; a torn last one is discarded."""
+    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
+        """The rows that an earlier job left, in order; a torn last one is discarded. They need to have `columns`."""
         return iter(())
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -84,7 +84,7 @@ class _Growing(ScoreOutput):
 
 
 class _JsonLines(_Growing):
-    def existing(self) -> Iterator[Row]:
+    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
         if not self.path.exists():
             return
         whole = 0
@@ -116,7 +116,7 @@ class _Csv(_Growing):
         self._asked_for = self._asked_for or list(rows[0])
         _check_columns(self._asked_for, rows)
 
-    def existing(self) -> Iterator[Row]:
+    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
         if not self.path.exists():
             return
         lines = _CountedLines(self.path)
@@ -130,10 +130,15 @@ class _Csv(_Growing):
                 whole = lines.read
                 if self._header is None:
                     self._header = fields
+                    lacking = [name for name in [*columns, *self._asked_for] if name not in fields]
+                    if lacking:
+                        raise foreign(self.path, f"no column {lacking[0]!r}")
                 elif len(fields) == len(self._header):
                     yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
                 else:
                     raise foreign(self.path, f"{len(fields)} fields in line {reader.line_num}")
+        except UnicodeDecodeError as error:
+            raise foreign(self.path, f"no UTF-8, line {reader.line_num + 1}") from error
         except csv.Error as error:
             # A quote that is open at the end of the file belongs to a torn row; anything else is not of our making.
             if not lines.ended:
@@ -185,7 +190,7 @@ class _Parquet(ScoreOutput):
             raise InputError("values of one type in each column of a parquet file", found, step) from error
         return table
 
-    def existing(self) -> Iterator[Row]:
+    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
         for file in self._files():
             for row in read_rows(str(file), "parquet", ""):
                 self._count += 1
@@ -253,7 +258,8 @@ class _CountedLines:
             for line in stream:
                 self.read += len(line)
                 self.torn = not line.endswith(b"\n")
-                yield line.decode("utf-8", "replace")
+                # Within a character is where a row may be torn, and nothing else.
+                yield line.decode("utf-8", "replace" if self.torn else "strict")
         self.ended = True
 
 

@@ -54,6 +54,4 @@ class Grammaticality(classifier_metric.ClassifierMetric):
     """How well-formed texts are, by one classifier."""
 
     component = "acceptability"
-
-    def _info(self) -> evaluate.MetricInfo:
-        return classifier_metric.text_metric_info(_DESCRIPTION, _CITATION, _INPUTS, _JUDGE)
+    about = (_DESCRIPTION, _CITATION, _INPUTS, _JUDGE)

@@ -53,6 +53,4 @@ class Neutrality(classifier_metric.ClassifierMetric):
     """How neutral in tone texts are, by one classifier."""
 
     component = "neutrality"
-
-    def _info(self) -> evaluate.MetricInfo:
-        return classifier_metric.text_metric_info(_DESCRIPTION, _CITATION, _INPUTS, _JUDGE)
+    about = (_DESCRIPTION, _CITATION, _INPUTS, _JUDGE)

@@ -5,7 +5,6 @@ Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on firs
 
 import copy
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from transformers import PreTrainedModel
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference import devices
-from trl_rewards_plugin.rewards.inference.batching import Row, unique_rows, windows
-from trl_rewards_plugin.rewards.inference.encoding import Encoded, EncodingMemo, encode, fingerprint
+from trl_rewards_plugin.rewards.inference.batching import unique_rows, windows
+from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
 from trl_rewards_plugin.rewards.inference.loading import (
@@ -91,11 +90,20 @@ class SharedClassifier:
         if isinstance(model, PreTrainedModel):
             self.source: Any = model
             self.model_id = model.config.name_or_path or type(model).__name__
-            self._check_loaded(tokenizer, revision, dtype)
+            found = f"a loaded {type(model).__name__}"
+            if tokenizer is None:
+                step = "pass tokenizer=, or the model's name instead"
+                raise InputError("a tokenizer beside a loaded model", f"{found} alone", step)
+            if revision is not None or dtype is not None or offload == "disk":
+                raise InputError(
+                    "revision, dtype and offload='disk' only for models that are loaded here",
+                    f"{found} with revision={revision!r}, dtype={dtype!r}, offload={offload!r}",
+                    "load or convert the model as you want it and leave them out, or pass the model's name",
+                )
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
             self.source = self.model_id = resolve(os.fspath(model))
-            self.config = read_config(self._named_source())
+            self.config = read_config(self._named)
         else:
             step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
             if isinstance(getattr(model, "model", None), PreTrainedModel):
@@ -103,19 +111,8 @@ class SharedClassifier:
             raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
         self.forward = BatchedForward(self.model_id, self.dtype)
 
-    def _check_loaded(self, tokenizer: Any, revision: str | None, dtype: Any) -> None:
-        found = f"a loaded {type(self.source).__name__}"
-        if tokenizer is None:
-            step = "pass tokenizer=, or the model's name instead"
-            raise InputError("a tokenizer beside a loaded model", f"{found} alone", step)
-        if revision is not None or dtype is not None or self.offload == "disk":
-            raise InputError(
-                "revision, dtype and offload='disk' only for models that are loaded here",
-                f"{found} with revision={revision!r}, dtype={dtype!r}, offload={self.offload!r}",
-                "load or convert the model as you want it and leave them out, or pass the model's name",
-            )
-
-    def _named_source(self) -> Source:
+    @property
+    def _named(self) -> Source:
         return Source(self.model_id, self.revision, self.trust_remote_code)
 
     @property
@@ -132,7 +129,7 @@ class SharedClassifier:
 
     @property
     def is_named(self) -> bool:
-        """Whether nothing was passed in loaded."""
+        """Whether model and tokenizer were given by name, so that a reward file can name them."""
         return isinstance(self.source, str) and isinstance(self._tokenizer_source, str | None)
 
     @property
@@ -163,7 +160,7 @@ class SharedClassifier:
                 self._model = self._load_model()
                 self._place = self._model.device
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._tokenizer_source, self._named_source(), self.config)
+                self._tokenizer = load_tokenizer(self._tokenizer_source, self._named, self.config)
                 check_tokens(self._model, self._tokenizer, self.model_id)
                 self._encoder = self._tokenizer
                 if self._tokenizer is self._tokenizer_source:
@@ -183,25 +180,13 @@ class SharedClassifier:
             return self.source.eval()
         place = self.device or devices.own_device()
         devices.check_present(place)
-        model = self.source if loaded else load_classifier(self._named_source(), self.config, self.dtype)
+        model = self.source if loaded else load_classifier(self._named, self.config, self.dtype)
         return model.to(place).eval()
-
-    def _put_away(self) -> None:
-        """Frees the device as `offload` says."""
-        if self.offload is None or self._model is None:
-            return
-        device = self._model.device
-        if self.offload == "cpu":
-            self._model.to("cpu")
-        else:
-            self._model = None
-        devices.free_memory(device)
 
     def max_tokens(self, max_length: int | None, pair: bool = False) -> int:
         """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512.
 
-        Raises:
-            InputError: `max_length` leaves nothing of a text beside the special tokens.
+        InputError where `max_length` leaves nothing of a text beside the special tokens.
         """
         _, tokenizer = self.load()
         if max_length is None:
@@ -227,23 +212,22 @@ class SharedClassifier:
         rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
         if not rows:
             return torch.zeros(0, len(self.config.id2label))
+        parts = []
         # A fast tokenizer keeps its truncation setting in one shared object, so it is under the lock as well.
         with self._lock:
             try:
                 limit = self.max_tokens(max_length, prompts is not None)
-                parts = [
-                    self.forward.logits(*self.load(), self._encode(window, limit), batch_size)
-                    for window in windows(rows)
-                ]
+                for window in windows(rows):
+                    model, tokenizer = self.load()
+                    memo = self.memo or EncodingMemo()
+                    encoded = memo.encode(self._encoder, self._fingerprint, window, limit)
+                    parts.append(self.forward.logits(model, tokenizer, encoded, batch_size))
             finally:
-                self._put_away()
+                if self.offload is not None and self._model is not None:
+                    device = self._model.device
+                    self._model = self._model.to("cpu") if self.offload == "cpu" else None
+                    devices.free_memory(device)
         return torch.cat(parts)[torch.tensor(places)]
-
-    def _encode(self, rows: Sequence[Row], limit: int) -> Encoded:
-        self.load()
-        if self.memo is None:
-            return encode(self._encoder, rows, limit)
-        return self.memo.encode(self._encoder, self._fingerprint, rows, limit)
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights travel only where they cannot be loaded again, that is, with a model that was passed in.
