@@ -42,6 +42,7 @@ class RewardModelCardData:
         seed: Of the training run.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         hardware: What it was trained on.
+        precision: What it was computed in, with the gap between sampling and scoring that was measured.
         seconds: How long training took, unless `metrics` says.
         energy: `kwh` and `co2_grams`, as measured.
         versions: Package -> version.
@@ -81,6 +82,7 @@ class RewardModelCardData:
     seed: int | None = None
     config_file: str | None = None
     hardware: str | None = None
+    precision: str | None = None
     seconds: float | None = None
     energy: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

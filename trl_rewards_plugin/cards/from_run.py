@@ -70,6 +70,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         seed=named["seed"],
         config_file=CONFIG if named["model"] and named["reward"] and named["dataset"] else None,
         hardware=made_of.get("hardware"),
+        precision=made_of.get("precision"),
         energy=made_of.get("energy", {}),
         versions=made_of.get("versions", {}),
         commit=made_of.get("commit"),

@@ -183,8 +183,9 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "fp16=True",
                 "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
             )
+        self.bf16_by_itself = False
         if self.bf16 is None:
-            self.bf16 = (
+            self.bf16 = self.bf16_by_itself = (
                 not self.use_cpu
                 and torch.cuda.is_available()
                 and torch.cuda.is_bf16_supported(including_emulation=False)

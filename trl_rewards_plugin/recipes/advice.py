@@ -27,26 +27,19 @@ def advised(args: Any) -> Iterator[None]:
 
 def next_step(error: BaseException, args: Any) -> str | None:
     """What to change; None if neither the error nor a cause of it is about memory or disk space."""
-    if any(map(_is_out_of_memory, causes(error))):
-        return (
-            f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
-            f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller batches; "
-            f"then lower max_prompt_length ({args.max_prompt_length}) or response_length ({args.response_length}); "
-            "then activation_checkpointing, freeze_encoder or use_peft, and offload='cpu' for the rewards"
-        )
+    # Not at the top: it loads torch.
+    from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, is_out_of_memory, memory_advice
+
+    if isinstance(error, TooLittleMemoryError):  # says so itself
+        return None
+    if any(map(is_out_of_memory, causes(error))):
+        return memory_advice(args)
     if any(map(_is_full_disk, causes(error))):
         return (
             f"free space on the disk of {args.output_dir}, or choose another output_dir (--output_dir); "
             "save_total_limit=1 keeps one checkpoint, and --resume_from_checkpoint resumes from the last complete one"
         )
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """On an accelerator, or on the CPU, where torch says so only in the message."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _is_full_disk(error: BaseException) -> bool:

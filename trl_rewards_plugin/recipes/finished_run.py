@@ -15,7 +15,7 @@ from trl_rewards_plugin.recipes.before_after import Evaluation, RunFacts
 from trl_rewards_plugin.recipes.run_inputs import RunInputs
 from trl_rewards_plugin.recipes.run_presets import PRESETS
 from trl_rewards_plugin.runs import layout
-from trl_rewards_plugin.runs.environment import energy, hardware
+from trl_rewards_plugin.runs.environment import energy, hardware, precision
 from trl_rewards_plugin.runs.record import configuration
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
@@ -67,6 +67,7 @@ def run_config(
         "held_out": inputs.data.eval_name,
         "epoch_rewards": [row["epoch_reward"] for row in trainer.state.log_history if "epoch_reward" in row],
         "hardware": hardware(trainer.args.device, trainer.args.world_size),
+        "precision": precision(trainer.args, trainer.state.log_history),
         "energy": energy(trainer.callback_handler.callbacks),
     }
     # The file is read on top of a preset, so what any preset sets is written even at its default.

@@ -14,6 +14,7 @@ from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, Scored, 
 from trl_rewards_plugin.recipes.console import format_reward
 from trl_rewards_plugin.recipes.data import further_columns
 from trl_rewards_plugin.recipes.run_inputs import RunInputs
+from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import aggregation_of, describe_reward
 
@@ -38,6 +39,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Held out": data.eval_name,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batches on each: {updates} updates",
+        "Precision": precision(args),
         "Folder": str(args.output_dir),
     }
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
