@@ -51,6 +51,7 @@ FULL = RewardModelCardData(
     seed=3,
     config_file="config.yaml",
     hardware="NVIDIA H100",
+    precision="bfloat16 autocast",
     energy={"kwh": 0.25, "co2_grams": 100.0},
     versions={"trl": "1.16.0"},
     commit="0123abc",
@@ -152,6 +153,7 @@ For comparison: the source sentences score 9.000, best-of-16 sampling from the s
 ![Mean training reward and KL to the starting model, by episode](reward_curve.png)
 
 64 episodes in 2 seconds on NVIDIA H100.
+Precision: bfloat16 autocast.
 Energy: 0.25 kWh, measured by CodeCarbon.
 Mean reward by epoch: 0.250, 0.500.
 

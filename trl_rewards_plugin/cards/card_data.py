@@ -34,6 +34,7 @@ class RewardModelCardData:
         curve: File name of the reward curve beside the card.
         settings: Non-default fields of the config.
         config_file: File name beside the card that `trl-rewards train --config` reads.
+        precision: What it was computed in, with the gap between sampling and scoring that was measured.
         seconds: How long training took, unless `metrics` says.
         energy: `kwh` and `co2_grams`, as measured.
         license: SPDX id in lower case, if known.
@@ -70,6 +71,7 @@ class RewardModelCardData:
     seed: int | None = None
     config_file: str | None = None
     hardware: str | None = None
+    precision: str | None = None
     seconds: float | None = None
     energy: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

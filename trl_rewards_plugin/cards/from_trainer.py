@@ -60,6 +60,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         max_new_tokens=getattr(args, "response_length", None) or getattr(args, "max_completion_length", None),
         seed=args.seed,
         hardware=facts.hardware(args.device, getattr(args, "world_size", 1)) if hasattr(args, "device") else None,
+        precision=facts.precision(args, history) if hasattr(args, "device") and hasattr(args, "bf16") else None,
         seconds=seconds[-1] if seconds else None,
         energy=facts.energy(getattr(getattr(trainer, "callback_handler", None), "callbacks", ())),
         versions=facts.versions(),

@@ -172,9 +172,10 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.fp16:
             step = "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it"
             raise InputError("float32 or bf16", "fp16=True", step)
+        self.bf16_by_itself = False
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
-            self.bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = self.bf16_by_itself = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
         if self.whiten_advantages is None:

@@ -40,6 +40,7 @@ from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, che
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, TrainingCurvesCallback
+from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -149,20 +150,17 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     # ---- Rollout, token rewards, advantages, epochs of updates, log ----
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Collects a part of the rollout; with the last part, learns from all of it.
-
-        Returns:
-            The mean loss of the update, 0-d; 0 while parts are still missing.
-        """
+        """Collects a part of the rollout; with the last part, learns from all of it; returns its mean loss, 0-d."""
         inputs = self._prepare_inputs(inputs)
-        with gathered_weights(self.model_wrapped, self.accelerator):
+        with gathered_weights(self.model_wrapped, self.accelerator), enough_memory(self.args, "sampling"):
             self._parts.append(self.collect(inputs))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         rollout = join_rollouts(self._parts, self.rules.pad_id)
         self._parts = []
         self.before_update(rollout)
-        stats = self.update(rollout, model)
+        with enough_memory(self.args, "the update"):
+            stats = self.update(rollout, model)
         self.after_update()
         return torch.tensor(stats["loss/total_avg"], device=self.args.device)
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from trl_rewards_plugin.errors import causes
+from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, is_out_of_memory, memory_advice
 
 
 @contextmanager
@@ -29,16 +28,12 @@ def advised(args: Any) -> Iterator[None]:
 
 def next_step(error: BaseException, args: Any) -> str | None:
     """What to change; None if neither the error nor a cause of it is about memory or disk space."""
+    if isinstance(error, TooLittleMemoryError):  # says so itself
+        return None
     for cause in causes(error):
-        # On the CPU torch says so only in the message, as safetensors and Arrow do of a full disk.
-        if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(cause):
-            return (
-                f"halve per_device_train_batch_size ({args.per_device_train_batch_size}) and double "
-                f"gradient_accumulation_steps ({args.gradient_accumulation_steps}): the same rollout in smaller "
-                f"batches; then lower max_prompt_length ({args.max_prompt_length}) or response_length "
-                f"({args.response_length}); then activation_checkpointing, freeze_encoder or use_peft, and "
-                "offload='cpu' for the rewards"
-            )
+        if is_out_of_memory(cause):
+            return memory_advice(args)
+        # By its number, or by the message of safetensors or Arrow.
         is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if is_full or "No space left on device" in str(cause):
             return (

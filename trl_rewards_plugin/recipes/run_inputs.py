@@ -17,6 +17,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
+from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
 
@@ -97,6 +98,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Held out": data.eval_name,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batches on each: {updates} updates",
+        "Precision": precision(args),
         "Folder": str(args.output_dir),
     }
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})

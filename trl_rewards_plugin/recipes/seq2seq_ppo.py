@@ -39,7 +39,7 @@ from trl_rewards_plugin.recipes.run_inputs import (
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
-from trl_rewards_plugin.runs.environment import energy, hardware
+from trl_rewards_plugin.runs.environment import energy, hardware, precision
 from trl_rewards_plugin.runs.lock import writing_run
 from trl_rewards_plugin.runs.public_names import given_name, public_name
 from trl_rewards_plugin.runs.record import configuration
@@ -301,6 +301,7 @@ class Seq2SeqPPO:
             "held_out": inputs.data.eval_name,
             "epoch_rewards": [row["epoch_reward"] for row in trainer.state.log_history if "epoch_reward" in row],
             "hardware": hardware(self.args.device, self.args.world_size),
+            "precision": precision(self.args, trainer.state.log_history),
             "energy": energy(trainer.callback_handler.callbacks),
         }
         # The file is read on top of a preset, so what any preset sets is written even at its default.

@@ -27,7 +27,8 @@ SETTINGS_SHAPE: Mapping[str, Any] = {
     "seed?": (int, NoneType),
     "made_of?": {
         "rewards?": [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}],
-        **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "license", "commit")},
+        **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "precision")},
+        **{f"{name}?": _TEXT for name in ("license", "commit")},
         "train_rows?": (int, NoneType),
         "epoch_rewards?": [SCORE],
         "energy?": {"*": _NUMBER},

@@ -1,12 +1,14 @@
-"""Replaces T5's norm on a GPU, six kernels in transformers, by torch's one; a CPU keeps transformers' own.
+"""Replaces T5's norm (RMSNorm, arXiv 1910.07467): one kernel of torch's on a GPU, few passes on a CPU.
 
-Under autocast the norm's output is cast at once, not three times by the products that read it.
+Under autocast the norm's output is cast at once, not three times by the products that read it. In lower precision than
+float32 a CPU keeps transformers' own.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
@@ -32,15 +34,18 @@ class FusedNorm(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., H) -> (..., H)."""
-        if hidden_states.device.type != "cuda":
-            usual: Tensor = self._usual(self, hidden_states)
-            return usual
-        lower = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") and self.rounds else None
-        return rms_norm(hidden_states, self.weight, self.variance_epsilon, lower)
+        if hidden_states.device.type == "cuda":
+            lower = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") and self.rounds else None
+            return rms_norm(hidden_states, self.weight, self.variance_epsilon, lower)
+        if hidden_states.dtype == self.weight.dtype == torch.float32 and hidden_states.device.type == "cpu":
+            normed: Tensor = cast(Any, _FewPasses).apply(hidden_states, self.weight, self.variance_epsilon)
+            return normed
+        usual: Tensor = self._usual(self, hidden_states)
+        return usual
 
 
 def rms_norm(values: Tensor, weight: Tensor, epsilon: float, lower: torch.dtype | None = None) -> Tensor:
-    """values / sqrt(mean(values^2) + epsilon) * weight over the last dimension (arXiv 1910.07467), in float32.
+    """values / sqrt(mean(values^2) + epsilon) * weight over the last dimension, in float32.
 
     Args:
         lower: precision of the result; the weight's if left out.
@@ -48,3 +53,25 @@ def rms_norm(values: Tensor, weight: Tensor, epsilon: float, lower: torch.dtype 
     with torch.autocast(values.device.type, enabled=False):
         normed = nn.functional.rms_norm(values.float(), weight.shape, weight.float(), epsilon)
     return normed.to(lower or weight.dtype)
+
+
+class _FewPasses(torch.autograd.Function):
+    """As `rms_norm`, in a third of transformers' passes over the activations; torch's own is slower on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        mean_square: Tensor = torch.linalg.vector_norm(values, dim=-1, keepdim=True).square_().div_(values.shape[-1])
+        scale = mean_square.add_(epsilon).rsqrt_()
+        normed: Tensor = values * scale
+        ctx.save_for_backward(normed, weight, scale)
+        return normed * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        normed, weight, scale = ctx.saved_tensors
+        d_weight = (gradient * normed).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        d_normed = gradient * weight
+        # d values = scale * (d normed - normed * mean(d normed * normed))
+        mean = torch.linalg.vecdot(d_normed, normed).div_(normed.shape[-1]).unsqueeze(-1)
+        return d_normed.sub_(normed * mean).mul_(scale), d_weight, None
