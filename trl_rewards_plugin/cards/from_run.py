@@ -18,8 +18,8 @@ PROMPTS_SHOWN = 2
 OWN_FIELDS = ("preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed")
 # Keys of `made_of` that are fields of the card.
 _RECORDED = (
-    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision", "energy", "versions", "commit",
-    "license", "language",
+    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision", "energy", "versions",
+    "commit", "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
