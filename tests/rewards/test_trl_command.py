@@ -2,13 +2,27 @@
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.rewards.tiny_causal import PROMPTS, tiny_causal
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import presets
+
+
+def test_a_reward_file_has_a_dotted_path(tmp_path, monkeypatch):
+    (tmp_path / "reward.yaml").write_text("rewards:\n- function: length\n  max_length: 3\n", encoding="utf-8")
+    monkeypatch.delenv("TRL_REWARDS_FILE", raising=False)
+    with pytest.raises(InputError, match="TRL_REWARDS_FILE=reward"):
+        pkgutil.resolve_name("trl_rewards_plugin.rewards.presets.file")
+    monkeypatch.setenv("TRL_REWARDS_FILE", str(tmp_path / "reward.yaml"))
+    reward = pkgutil.resolve_name("trl_rewards_plugin.rewards.presets.file")
+    monkeypatch.delitem(vars(presets), "file")
+    assert reward.__name__ == "reward"
+    assert reward(completions=["a b", "a b c d e f"]) == [1.0, 0.0]
 
 
 @pytest.mark.slow

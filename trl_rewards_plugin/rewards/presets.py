@@ -1,20 +1,28 @@
 """Named rewards as attributes, for `trl grpo --reward_funcs trl_rewards_plugin.rewards.presets.article`.
 
-Importing this module builds none: each is built at first access, and then reads its classifiers' configs from the Hub
-(`tiny` verifies the bundled assets' checksums instead). What they consist of is in files/preset_table.py.
+`presets.file` is the reward file that the environment variable TRL_REWARDS_FILE names. Importing this module builds
+none: each is built at first access, and then reads its classifiers' configs from the Hub (`tiny` verifies the bundled
+assets' checksums instead). What the presets consist of is in files/preset_table.py.
 """
 
+import os
 from typing import Any
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.files.preset_table import PRESETS
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 
 __all__ = ["PRESETS"]
 
+FILE_VARIABLE = "TRL_REWARDS_FILE"
+
 
 def __getattr__(name: str) -> Any:
-    if name not in PRESETS:
+    if name not in (*PRESETS, "file"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    reward = MultiClassifierReward.from_preset(name)
+    if name == "file" and FILE_VARIABLE not in os.environ:
+        step = f"for example {FILE_VARIABLE}=reward.yaml trl grpo --reward_funcs {__name__}.file ..."
+        raise InputError(f"a reward file in the environment variable {FILE_VARIABLE}", "none", step)
+    reward = MultiClassifierReward.from_preset(os.environ[FILE_VARIABLE] if name == "file" else name)
     globals()[name] = reward
     return reward
