@@ -54,7 +54,6 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).sum()
 
 
-
 def as_precise(values: Tensor, mask: Tensor) -> Tensor:
     """(B, T) in float64 where the device has it, 0 where `mask` (B, T) is False."""
     precise = torch.float32 if values.device.type == "mps" else torch.float64
