@@ -21,7 +21,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.acceleration.static_sampling import StaticSampler
-from trl_rewards_plugin.ppo.monitoring import training_curves
+from trl_rewards_plugin.ppo.monitoring import callbacks
 from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores
 from trl_rewards_plugin.ppo.rollout import join_rollouts
 
@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(params=["pretended", ON_CUDA])
 def machine(request, monkeypatch):
     """The kind of device that the trainers of a test are on. A picture of curves would take longer than the run."""
-    monkeypatch.setattr(training_curves, "save_reward_curve", lambda log_history, path: None)
+    monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)
     if request.param == "pretended":
         monkeypatch.setattr(graphs, "maker_for", lambda device: PretendGraphs())
     return request.param

@@ -2,10 +2,10 @@
 
 import pytest
 
-from trl_rewards_plugin.ppo.monitoring import training_curves as curves
+from trl_rewards_plugin.ppo.monitoring import callbacks
 
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch, request):
-    if not request.module.__name__.endswith("test_training_curves"):
-        monkeypatch.setattr(curves, "save_reward_curve", lambda log_history, path: None)
+    if not request.module.__name__.endswith("test_callbacks"):
+        monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)

@@ -91,18 +91,18 @@ def test_the_dataloader_yields_lists_of_every_column_and_another_order_each_pass
 def test_one_step_is_the_update_of_a_rollout(folders, tmp_path, family):
     """What train() learns from a rollout, step() learns from its tokens; a leading decoder start changes nothing."""
     trained = make_trainer(folders[family], tmp_path, max_steps=1)
-    trained.classic.prepare()
+    trained.prepare_steps()
     torch.manual_seed(5)
     rollout = trained.collect(next(iter(trained.get_train_dataloader())))
     torch.manual_seed(6)
     trained.update(rollout, trained.model_wrapped)
     trained.framework(trained.model_wrapped).step()
-    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
+    queries = [ids[mask] for ids, mask in zip(rollout.prompts, strict=True)]
     answers = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     start = torch.tensor(trained.rules.prefix)
     for prefix in (start[:0], start):
         classic = make_trainer(folders[family], tmp_path, max_steps=1)
-        classic.classic.prepare()
+        classic.prepare_steps()
         torch.manual_seed(6)
         classic.step(queries, [torch.cat([prefix, answer]) for answer in answers], rollout.scores.tolist())
         for name, value in trained.model.named_parameters():
@@ -151,7 +151,7 @@ def test_under_bf16_the_first_pass_of_a_step_finds_the_old_policy(folders, tmp_p
     queries = [torch.tensor(trainer.processing_class(text)["input_ids"]) for text in PROMPTS]
     responses = trainer.generate(queries)
     lone = [
-        trainer.classic.record([query], [response], [0.0]) for query, response in zip(queries, responses, strict=True)
+        trainer.record_rows([query], [response], [0.0]) for query, response in zip(queries, responses, strict=True)
     ]
     for part in lone:
         with torch.no_grad(), trainer.accelerator.autocast():
@@ -254,7 +254,7 @@ def test_a_step_takes_the_penalty_for_a_missing_eos_as_train_does(folders, tmp_p
     assert not rollout.ended.all()
 
     own = make_trainer(folders[family], tmp_path / "step", **settings)
-    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
+    queries = [ids[mask] for ids, mask in zip(rollout.prompts, strict=True)]
     responses = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     plain = vowels(own.processing_class.batch_decode(responses, skip_special_tokens=True))
     torch.set_rng_state(random_state)

@@ -11,7 +11,8 @@ from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
 from tests.ppo.test_trainer import dataset, make_trainer, rollout_rows, vowels
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.ppo import evaluation
-from trl_rewards_plugin.ppo.evaluation import HeldOutSamples, held_out_metrics
+from trl_rewards_plugin.ppo.decoding import Decoded
+from trl_rewards_plugin.ppo.evaluation import held_out_metrics
 from trl_rewards_plugin.ppo.scoring import Scored
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.rewards import MultiClassifierReward
@@ -158,7 +159,7 @@ def test_processes_draw_different_samples_and_one_without_a_prompt_makes_the_sam
             trainer.policy_model, trainer.processing_class, held_out, trainer.args, score, trainer.reference_logprobs
         )
 
-    first, second = (texts_of(process, 8).scored.table["completion"] for process in (0, 1))
+    first, second = (texts_of(process, 8)[1].table["completion"] for process in (0, 1))
     assert len(first) == len(second) == 4
     assert not set(first) & set(second)
     called.clear()
@@ -172,8 +173,8 @@ def test_metrics_by_hand():
         "completion": ["a c", [{"role": "assistant", "content": "b"}]],
     }
     scored = Scored(torch.tensor([1.0, 2.0]), {"rewards/judge/mean": 1.5}, table)
-    answers = HeldOutSamples(scored, torch.tensor([3, 6]), torch.tensor([0.5, 1.0]))
-    assert held_out_metrics(answers) == pytest.approx(
+    decoded = Decoded(["a c", "b"], [[5] * 3, [5] * 6], torch.tensor([True, True]), torch.tensor([0.5, 1.0]))
+    assert held_out_metrics((decoded, scored)) == pytest.approx(
         {
             "reward": 1.5, "rewards/judge/mean": 1.5, "length": 4.5, "kl": 0.75, "guard/rouge_l_source": 5 / 6,
             "guard/output_length": 1.5, "guard/distinct": 1.0, "guard/not_whole_input": 0.5,

@@ -90,7 +90,7 @@ def test_a_full_run_leaves_one_set_of_files_and_one_log(folder, ranks):
     episodes = [row["episode"] for row in runs[0]["log"] if "episode" in row]
     assert episodes == [ROLLOUT * step for step in (1, 2, 3, 4, 5)]
     printed = (folder / "output.txt").read_text()
-    assert printed.count("'train_runtime'") == 3  # each of the three trainings once, not by each process
+    assert printed.count("'train_runtime'") == 3  # each of the three finished trainings once, not by each process
 
 
 def test_two_processes_resume_bit_for_bit(ranks):
@@ -100,3 +100,12 @@ def test_two_processes_resume_bit_for_bit(ranks):
         assert rank["run"]["draws"][0] == rank["resumed"]["draws"][0]
         assert torch.equal(rank["run"]["draws"][1], rank["resumed"]["draws"][1])
     assert ranks[0]["run"]["reward"] != ranks[1]["run"]["reward"]  # each process has its own
+
+
+def test_the_checks_of_a_first_update_and_of_a_save_stop_both_processes(ranks):
+    first, second = (rank["refusals"] for rank in ranks)
+    assert "nats per token on the first rollout" in first["moved"]
+    assert first["moved"] == second["moved"]  # a mean over both
+    assert first["cut"] == second["cut"] == "none in: encoder"
+    assert "differ from it" in first["forgets"]
+    assert second["forgets"] == ""  # the first one alone saves

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
@@ -65,7 +67,9 @@ class StoredRollout(Seq2SeqPPOTrainer):
         return part
 
 
-def make_trainer(folder: Path, output_dir: str, processes: int, kind=Seq2SeqPPOTrainer, rows=48, **settings):
+def make_trainer(
+    folder: Path, output_dir: str, processes: int, kind=Seq2SeqPPOTrainer, rows=48, model=None, **settings
+):
     settings = {
         "per_device_train_batch_size": ROLLOUT // processes,
         "response_length": 6,
@@ -81,7 +85,9 @@ def make_trainer(folder: Path, output_dir: str, processes: int, kind=Seq2SeqPPOT
     }
     data = Dataset.from_list([{"prompt": TEXTS[row % 5]} for row in range(rows)])
     args = Seq2SeqPPOConfig(output_dir=str(folder / output_dir), **settings)
-    return kind(str(folder / "model"), Centred(), args, train_dataset=data, eval_dataset=data.select(range(7)))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = model or str(folder / "model")
+    return kind(model, Centred(), args, data, eval_dataset=data.select(range(7)), processing_class=tokenizer)
 
 
 def weights(trainer: Seq2SeqPPOTrainer) -> dict[str, torch.Tensor]:
@@ -151,6 +157,37 @@ def full_run(folder: Path, output_dir: str, processes: int, resume: str | bool |
     }
 
 
+class CutEncoder(T5ForConditionalGeneration):
+    """Its decoder reads states that are cut off from the encoder."""
+
+    def forward(self, encoder_outputs=None, **kwargs):
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(kwargs["input_ids"], kwargs["attention_mask"])
+        encoder_outputs.last_hidden_state = encoder_outputs.last_hidden_state.detach()
+        return super().forward(encoder_outputs=encoder_outputs, **kwargs)
+
+
+def refusals(folder: Path, processes: int) -> dict[str, str]:
+    """What the checks around the first update and of the saved model say, of runs that they must stop."""
+    settings = {"num_ppo_epochs": 1, "num_mini_batches": 1, "max_steps": 1}
+    moved = make_trainer(folder, "moved", processes, **settings)
+    with torch.no_grad():
+        moved.policy_model.lm_head.weight[5] += 1
+    cut = make_trainer(folder, "cut", processes, model=CutEncoder.from_pretrained(folder / "model"), **settings)
+    forgets = make_trainer(folder, "forgets", processes, **settings)
+    save, state = forgets.policy_model.save_pretrained, {**forgets.policy_model.state_dict()}
+    state["lm_head.weight"] = 2 * state["lm_head.weight"]
+    forgets.policy_model.save_pretrained = lambda path, **_: save(path, state_dict=state)
+    found = {}
+    for name, call in (("moved", moved.train), ("cut", cut.train), ("forgets", forgets.save_model)):
+        try:
+            call()
+            found[name] = ""
+        except InputError as error:
+            found[name] = error.found
+    return found
+
+
 def main() -> None:
     from accelerate import PartialState
 
@@ -162,6 +199,7 @@ def main() -> None:
         "update": one_update(folder, processes),
         "sample": sample(folder, processes),
         "run": full_run(folder, "run", processes),
+        "refusals": refusals(folder, processes),
     }
     checkpoint = str(folder / "run" / "checkpoint-2")
     found["resumed"] = full_run(folder, "resumed", processes, resume=checkpoint)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,13 +49,19 @@ class FakeDecoder:
             for sample in range(num_samples)
         ]
         ratio = np.full(len(texts), 0.25, dtype=np.float32) if with_reference else None
-        return SimpleNamespace(texts=texts, lengths=None, log_ratio=ratio)
+        ids = [[len(text)] for text in texts]
+        ended = np.array([len(text) < 5 for text in texts])
+        return SimpleNamespace(texts=texts, ids=ids, ended=ended, log_ratio=ratio)
+
+
+def encode_lengths(texts):
+    return [[len(text)] for text in texts]
 
 
 @pytest.fixture
 def evaluator():
     held_out = HeldOut(["say: A b. C d e.", "say: f g."], ["A b. C d e.", "f g."], {"topic": ["one", "two"]})
-    return Evaluator(FakeDecoder(), LengthReward(), held_out, seed=7, best_of=3)
+    return Evaluator(FakeDecoder(), LengthReward(), encode_lengths, held_out, seed=7, best_of=3)
 
 
 def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
@@ -64,6 +71,16 @@ def test_evaluate_decodes_sampled_and_greedy_with_one_seed(evaluator):
     assert result.sampled.texts == ["say:", "say:"]
     assert result.sampled.log_ratio.tolist() == [0.25, 0.25]
     assert evaluator.evaluate().sampled.log_ratio is None
+
+
+def test_rewards_get_the_ids_that_were_drawn_and_a_missing_eos_costs_what_it_costs_in_training(evaluator):
+    penalised = replace(evaluator, missing_eos_penalty=0.5)
+    # "say:" has 4 letters, which is an EOS here; "say: A" and "say: A b." have none.
+    assert penalised.evaluate().sampled.total.tolist() == evaluator.evaluate().sampled.total.tolist()
+    difference = evaluator.yardsticks()["best_of_16"]["reward"] - penalised.yardsticks()["best_of_16"]["reward"]
+    assert difference == 0.5
+    for texts, _, columns in evaluator.reward.calls:
+        assert columns["completion_ids"] == [[len(text)] for text in texts]
 
 
 def test_yardsticks_by_hand(evaluator):
@@ -78,9 +95,9 @@ def test_each_text_is_judged_with_its_own_prompt_and_columns(evaluator):
     evaluator.yardsticks()
     (samples, sources) = evaluator.reward.calls
     assert samples[1] == ["say: A b. C d e."] * 3 + ["say: f g."] * 3
-    assert samples[2] == {"topic": ["one"] * 3 + ["two"] * 3}
+    assert samples[2]["topic"] == ["one"] * 3 + ["two"] * 3
     assert sources[0] == ["A b.", "C d e.", "f g."]
-    assert sources[2] == {"topic": ["one", "one", "two"]}
+    assert sources[2]["topic"] == ["one", "one", "two"]
 
 
 def scored(texts, **components):

@@ -23,17 +23,15 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import align_special_tokens
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.config_rules import FIELD_INSTEAD, NEUTRAL_GENERATION
+from trl_rewards_plugin.ppo.config_rules import check_sampling_settings
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.prompts import prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
-from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty
+from trl_rewards_plugin.ppo.trainer_base import RolloutTrainer
 
 # The names that dashboards of the classic trainer read, and ours for the same numbers.
 CLASSIC_NAMES = {
@@ -62,20 +60,11 @@ REFUSED = {
 }
 
 
-class ClassicLoop:
-    """The four parts of the classic loop; a `Seq2SeqPPOTrainer` has each under the same name.
+class ClassicLoop(RolloutTrainer):
+    """A Trainer that has the four parts of the classic loop, beside its own `train`."""
 
-    Args:
-        trainer: has `record`, `update` and `framework`.
-    """
-
-    def __init__(self, trainer: RestartableTrainer):
-        self.trainer = trainer
-        self.args: Seq2SeqPPOConfig = trainer.args
-        self.rules: TokenRules = trainer.rules
-        self._dataloader: DataLoader[Any] | None = None
-        self._prepared = False
-        self._optimizer: Any = None
+    _dataloader: DataLoader[Any] | None = None
+    _prepared_optimizer: Any = None
 
     @property
     def dataloader(self) -> DataLoader[Any]:
@@ -84,29 +73,27 @@ class ClassicLoop:
         With `num_generations` each prompt is there so many times, side by side, as `step` wants them. `input_ids` are
         1-D tensors without padding, `query` the texts, and every column of the data set is there.
         """
-        trainer = self.trainer
-        if trainer.train_dataset is None:
+        if self.train_dataset is None:
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
         if self._dataloader is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             loader: DataLoader[Any] = DataLoader(
-                trainer.train_dataset,
+                self.train_dataset,
                 batch_size=self.args.local_batch_size // self.args.num_generations,
                 shuffle=True,
                 generator=torch.Generator().manual_seed(seed),
                 collate_fn=self._queries,
                 drop_last=True,
             )
-            self._dataloader = trainer.accelerator.prepare(loader)
+            self._dataloader = self.accelerator.prepare(loader)
         return self._dataloader
 
     def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-        trainer = self.trainer
         rows = [row for row in rows for _ in range(self.args.num_generations)]
         columns = {name: [row[name] for row in rows] for name in rows[0]}
-        texts = [prompt_text(prompt, trainer.processing_class) for prompt in columns["prompt"]]
-        limit = prompt_limit(trainer.policy_model, self.args)
-        ids = trainer.processing_class(texts, truncation=True, max_length=limit)["input_ids"]
+        texts = [prompt_text(prompt, self.processing_class) for prompt in columns["prompt"]]
+        limit = prompt_limit(self.policy_model, self.args)
+        ids = self.processing_class(texts, truncation=True, max_length=limit)["input_ids"]
         return {**columns, "query": texts, "input_ids": [torch.tensor(row) for row in ids]}
 
     def generate(
@@ -128,22 +115,26 @@ class ClassicLoop:
                 DeepSpeed.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
-        refuse_sharding(self.trainer.accelerator)
+        refuse_sharding(self.accelerator)
         check_tensors("queries", queries)
         length = self._checked_generation(generation)
         size = batch_size or self.args.micro_batch_size
-        wrapped = self.trainer._wrapped
-        wrapped.eval()
+        core = self._wrapped.eval().core
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
             prompts = EncodedPrompts(*self._padded(queries[start : start + size]))
-            with self.trainer.accelerator.autocast():
-                responses = sample_responses(wrapped.core, prompts, self.rules, length)
+            with self.accelerator.autocast():
+                responses = sample_responses(core, prompts, self.rules, length)
             found += [row[real] for row, real in zip(responses.ids, responses.mask, strict=True)]
         return found[0] if isinstance(query_tensor, Tensor) else found
 
     def _checked_generation(self, generation: dict[str, Any]) -> int:
         """Maximum new tokens, after everything else is found to change nothing."""
+        asked = dict(generation)
+        length = asked.pop("max_new_tokens", self.args.response_length)
+        for name in asked.keys() & REFUSED.keys():
+            if asked.pop(name) is not False:
+                raise InputError(f"generate without {name}", f"{name}={generation[name]!r}", REFUSED[name])
         # Values of a tokenizer's ids, and of the classic loop's lower bounds, that have no effect.
         neutral = {
             "pad_token_id": (None, self.rules.pad_id),
@@ -151,21 +142,8 @@ class ClassicLoop:
             "temperature": (None, self.rules.temperature),
             "min_length": (None, -1, 0),
             "min_new_tokens": (None, self.rules.min_new_tokens),
-            "return_prompt": (False,),
-            **NEUTRAL_GENERATION,
         }
-        for name, value in generation.items():
-            if name == "max_new_tokens" or (name in neutral and value in neutral[name]):
-                continue
-            if name in REFUSED:
-                raise InputError(f"generate without {name}", f"{name}={value!r}", REFUSED[name])
-            field = FIELD_INSTEAD.get(name)
-            raise InputError(
-                "generation settings that leave the distribution as step() scores it",
-                f"{name}={value!r}",
-                f"set Seq2SeqPPOConfig({field}=...) instead" if field else f"leave {name} out",
-            )
-        length = generation.get("max_new_tokens", self.args.response_length)
+        check_sampling_settings(asked, neutral)
         if not isinstance(length, int) or length < 1:
             raise InputError("max_new_tokens of at least 1", repr(length), "leave it out for response_length")
         return length
@@ -196,27 +174,23 @@ class ClassicLoop:
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
-        trainer, size = self.trainer, self.args.micro_batch_size
-        refuse_sharding(trainer.accelerator)
-        began = time.perf_counter()
+        refuse_sharding(self.accelerator)
+        began, size = time.perf_counter(), self.args.micro_batch_size
         prompts, own, numbers = self._checked_rows(queries, responses, scores)
-        self.prepare()
-        parts = [
-            self.record(prompts[at : at + size], own[at : at + size], numbers[at : at + size])
-            for at in range(0, len(prompts), size)
-        ]
+        self.prepare_steps()
+        chunks = [slice(at, at + size) for at in range(0, len(prompts), size)]
+        parts = [self.record_rows(prompts[chunk], own[chunk], numbers[chunk]) for chunk in chunks]
         recorded = time.perf_counter()
-        model = trainer.model_wrapped
         rollout = join_rollouts(parts, self.rules.pad_id)
-        trainer.before_update(rollout)
-        found = trainer.update(rollout, model)
-        trainer.after_update()
-        trainer.framework(model).step()  # the last one, which the Trainer would take
-        trainer.run_log.drop_metrics()  # the caller has them
-        schedule: Any = trainer.lr_scheduler
+        self.before_update(rollout)
+        found = self.update(rollout)
+        self.after_update()
+        self.framework(self.model_wrapped).step()  # the last one, which the Trainer would take
+        self.run_log.drop_metrics()  # the caller has them
+        schedule: Any = self.lr_scheduler
         rate = schedule.get_last_lr()[0]
         schedule.step()
-        trainer.state.global_step += 1
+        self.state.global_step += 1
         ended = time.perf_counter()
         return {
             **{classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found},
@@ -231,36 +205,25 @@ class ClassicLoop:
     ) -> tuple[list[Tensor], list[Tensor], list[float]]:
         counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
         if len(set(counts.values())) > 1 or not len(queries):
-            raise InputError(
-                "as many queries, responses and scores, at least one", str(counts), "pass one of each per row"
-            )
-        if len(queries) % self.args.num_generations:
-            raise InputError(
-                f"responses in groups of num_generations={self.args.num_generations}, one prompt's side by side",
-                f"{len(queries)} responses",
-                "pass each query num_generations times",
-            )
+            step = "pass one of each per row"
+            raise InputError("as many queries, responses and scores, at least one", str(counts), step)
         check_tensors("queries", queries)
-        self._check_groups(queries)
-        plain = [response.reshape(-1) for response in responses if isinstance(response, Tensor)]
-        check_tensors("responses", plain if len(plain) == len(responses) else responses)
+        copies = self.args.num_generations
+        groups = f"responses in groups of num_generations={copies}, one prompt's side by side"
+        step = "pass each query num_generations times, as trainer.dataloader yields them"
+        if len(queries) % copies:
+            raise InputError(groups, f"{len(queries)} responses", step)
+        for place, query in enumerate(queries):
+            first = place - place % copies
+            if not torch.equal(query.cpu(), queries[first].cpu()):
+                raise InputError(groups, f"another query at {place} than at {first}", step)
+        plain = [response.reshape(-1) if isinstance(response, Tensor) else response for response in responses]
+        check_tensors("responses", plain)
         numbers = [float(score) for score in scores]
         wrong = [number for number in numbers if not math.isfinite(number)]
         if wrong:
             raise InputError("finite scores", f"{wrong[0]} at {numbers.index(wrong[0])}", "leave such rows out")
         return list(queries), [self._without_start(row) for row in plain], numbers
-
-    def _check_groups(self, queries: Sequence[Tensor]) -> None:
-        """Refuses responses of which `num_generations` in a row are not to one prompt."""
-        copies = self.args.num_generations
-        for place, query in enumerate(queries):
-            first = queries[place - place % copies]
-            if not torch.equal(query.cpu(), first.cpu()):
-                raise InputError(
-                    f"responses in groups of num_generations={copies}, one prompt's side by side",
-                    f"another query at {place} than at {place - place % copies}",
-                    "pass each query num_generations times, as trainer.dataloader yields them",
-                )
 
     def _without_start(self, response: Tensor) -> Tensor:
         """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
@@ -269,18 +232,17 @@ class ClassicLoop:
             return response[len(prefix) :]
         return response
 
-    def record(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
+    def record_rows(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         """Scored responses as a part of a rollout."""
-        trainer = self.trainer
         prompts = EncodedPrompts(*self._padded(queries))
         ids, given = self._padded(responses)
         mask = first_eos_mask(ids, self.rules.eos_ids) & given
         ids = torch.where(mask, ids, self.rules.pad_id)
         ended = has_eos(ids, mask, self.rules.eos_ids)
-        with trainer.accelerator.autocast():  # as the update encodes
-            prompts = encode_prompts(trainer._wrapped.core, prompts)
+        with self.accelerator.autocast():  # as the update encodes
+            prompts = encode_prompts(self._wrapped.core, prompts)
         totals = less_eos_penalty(torch.tensor(scores, device=ids.device), ended, self.args.missing_eos_penalty)
-        rollout: Rollout = trainer.record(prompts, Responses(ids, mask, ended), totals)
+        rollout: Rollout = self.record(prompts, Responses(ids, mask, ended), totals)
         return rollout
 
     def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -292,12 +254,11 @@ class ClassicLoop:
         lengths = torch.tensor([len(row) for row in rows], device=device)
         return ids, torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)
 
-    def prepare(self) -> None:
+    def prepare_steps(self) -> None:
         """Model, optimizer and schedule, as the Trainer makes them in `train()`; once."""
-        trainer = self.trainer
-        if self._prepared and trainer.optimizer is self._optimizer:
+        if self._prepared_optimizer is not None and self.optimizer is self._prepared_optimizer:
             return
-        if trainer.state.global_step > 0:
+        if self.state.global_step > 0:
             raise InputError(
                 "step() in a trainer whose steps are all its own",
                 "step() after train(), whose schedule has come to its end",
@@ -311,36 +272,32 @@ class ClassicLoop:
                 "neither",
                 "set max_steps to the steps of your loop, or lr_scheduler_type='constant'",
             )
-        align_special_tokens(trainer.model, trainer.processing_class)
-        trainer.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
-        trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
-        self._prepared, self._optimizer = True, trainer.optimizer
+        align_special_tokens(self.model, self.processing_class)
+        self.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
+        self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self._prepared_optimizer = self.optimizer
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
         """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
 
         With `log_completions` the batch's `query` and `response` are printed and written with their rewards.
         """
-        trainer = self.trainer
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}
-        texts = {
-            column: batch[name] for column, name in (("prompt", "query"), ("completion", "response")) if name in batch
-        }
-        if len(texts) == 2:
-            trainer.run_log.completions.log_batch({**texts, "reward": values}, trainer.state.global_step)
-        trainer.log({**stats, **own})
+        if "query" in batch and "response" in batch:
+            table = {"prompt": batch["query"], "completion": batch["response"], "reward": values}
+            self.run_log.completions.log_batch(table, self.state.global_step)
+        self.log({**stats, **own})
 
 
 def refuse_sharding(accelerator: Accelerator) -> None:
     """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
     kind = accelerator.distributed_type
     if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        step = "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too"
         raise InputError(
-            "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()",
-            kind.value,
-            "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too",
+            "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()", kind.value, step
         )
 
 
@@ -348,9 +305,6 @@ def check_tensors(role: str, rows: Sequence[Any]) -> None:
     """Refuses rows that are not 1-D tensors of token ids, or are empty."""
     for place, row in enumerate(rows):
         if not isinstance(row, Tensor) or row.dim() != 1 or len(row) == 0 or row.is_floating_point():
-            shown = f"{tuple(row.shape)} {row.dtype}" if isinstance(row, Tensor) else type(row).__name__
-            raise InputError(
-                f"{role} as 1-D tensors of token ids, at least one each",
-                f"{shown} at {place}",
-                "pass a list of tensors",
-            )
+            found = f"{tuple(row.shape)} {row.dtype}" if isinstance(row, Tensor) else type(row).__name__
+            expected = f"{role} as 1-D tensors of token ids, at least one each"
+            raise InputError(expected, f"{found} at {place}", "pass a list of tensors")

@@ -16,18 +16,20 @@ from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_accelerator, check_inherited, check_metric
-from trl_rewards_plugin.ppo.config_rules import (
-    AT_LEAST_1,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Rule,
-    check,
-    check_fields,
-    check_sampling_settings,
-    setting,
-)
+from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, setting
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+
+Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
+PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
+NotNegative = Annotated[float, Rule("0 or more", lambda value: value >= 0)]
+Fraction = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+Count = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
+CountOrNone = Annotated[int | None, Rule("at least 1", lambda value: value >= 1)]
+CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
+CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
+Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
+Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
+Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))]
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
@@ -58,21 +60,17 @@ class Seq2SeqPPOConfig(TrainingArguments):
     dataloader_drop_last: bool = setting(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
     # PPO, with TRL's names.
-    total_episodes: Annotated[int | None, AT_LEAST_1] = setting(
+    total_episodes: CountOrNone = setting(
         None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
-    num_ppo_epochs: Annotated[int, AT_LEAST_1] = setting(4, "Passes over each rollout.")
-    num_mini_batches: Annotated[int, AT_LEAST_1] = setting(1, "Optimizer steps in one pass over a rollout.")
-    response_length: Annotated[int, AT_LEAST_1] = setting(53, "Maximum tokens of a response, EOS included.")
-    temperature: Annotated[float, POSITIVE] = setting(
+    num_ppo_epochs: Count = setting(4, "Passes over each rollout.")
+    num_mini_batches: Count = setting(1, "Optimizer steps in one pass over a rollout.")
+    response_length: Count = setting(53, "Maximum tokens of a response, EOS included.")
+    temperature: Positive = setting(
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
-    missing_eos_penalty: Annotated[float | None, Rule("0 or more, as it is subtracted", NOT_NEGATIVE.holds)] = setting(
-        None, "Subtracted from the score of a response that has no EOS. Positive."
-    )
-    kl_coef: Annotated[float, NOT_NEGATIVE] = setting(
-        0.05, "Weight of the KL penalty, in the token rewards or in the loss."
-    )
+    missing_eos_penalty: Penalty = setting(None, "Subtracted from the score of a response that has no EOS. Positive.")
+    kl_coef: NotNegative = setting(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
     kl_estimator: str = setting(
         "k1",
         "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
@@ -81,11 +79,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
     use_kl_loss: bool = setting(
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
-    cliprange: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the policy's ratio.")
-    cliprange_value: Annotated[float, POSITIVE] = setting(0.2, "Clip range of the value.")
-    vf_coef: Annotated[float, NOT_NEGATIVE] = setting(0.1, "Weight of the value loss.")
-    gamma: Annotated[float, FRACTION] = setting(1.0, "Discount factor.")
-    lam: Annotated[float, FRACTION] = setting(0.95, "Lambda of generalised advantage estimation.")
+    cliprange: Positive = setting(0.2, "Clip range of the policy's ratio.")
+    cliprange_value: Positive = setting(0.2, "Clip range of the value.")
+    vf_coef: NotNegative = setting(0.1, "Weight of the value loss.")
+    gamma: Fraction = setting(1.0, "Discount factor.")
+    lam: Fraction = setting(0.95, "Lambda of generalised advantage estimation.")
     whiten_rewards: bool = setting(False, "Scale token rewards to variance 1, mean kept.")
 
     # Ours.
@@ -95,21 +93,19 @@ class Seq2SeqPPOConfig(TrainingArguments):
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Annotated[int, AT_LEAST_1] = setting(
-        1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2."
-    )
+    num_generations: Count = setting(1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2.")
     whiten_advantages: bool | None = setting(
         None,
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
         f"off for {COMPARING}, which centre them by prompt.",
     )
-    critic_learning_rate: Annotated[float | None, POSITIVE] = setting(
+    critic_learning_rate: PositiveOrNone = setting(
         None,
         "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
         "Unset: learning_rate.",
     )
     detach_value_head: bool = setting(False, "The value loss trains the value head alone and not the policy.")
-    critic_warmup_steps: Annotated[int, NOT_NEGATIVE] = setting(
+    critic_warmup_steps: CountOrZero = setting(
         0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
     freeze_encoder: bool = setting(
@@ -117,39 +113,35 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
         "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
-    num_layers_unfrozen: Annotated[int | None, NOT_NEGATIVE] = setting(
+    num_layers_unfrozen: CountZeroOrNone = setting(
         None,
         "Train only the last so many layers of the decoder, what lies above them, and the value head; "
         "implies freeze_encoder. Unset: all layers.",
     )
     adaptive_kl: bool = setting(False, "Adapt the KL coefficient towards `kl_target`.")
-    kl_target: Annotated[float, POSITIVE] = setting(6.0, "Target of the adaptive KL, in nats per response.")
+    kl_target: Positive = setting(6.0, "Target of the adaptive KL, in nats per response.")
     kl_horizon: int = setting(10_000, "Horizon of the adaptive KL, in episodes.")
-    early_stop_kl: Annotated[float | None, POSITIVE] = setting(
+    early_stop_kl: PositiveOrNone = setting(
         None,
         "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
         "is above this; the mini-batch that showed it is discarded.",
     )
-    reward_weights: Annotated[
-        list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))
-    ] = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
-    min_new_tokens: Annotated[int, NOT_NEGATIVE] = setting(0, "EOS is not allowed before so many tokens.")
-    max_prompt_length: Annotated[int, AT_LEAST_1] = setting(
-        512, "Longer prompts are cut on the right; their share is logged."
-    )
+    reward_weights: Weights = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
+    min_new_tokens: CountOrZero = setting(0, "EOS is not allowed before so many tokens.")
+    max_prompt_length: Count = setting(512, "Longer prompts are cut on the right; their share is logged.")
     suppress_tokens: list[int] | None = setting(None, "Token ids that are never sampled.")
     top_k: int | None = setting(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
     top_p: float | None = setting(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
     generation_kwargs: dict[str, Any] | str | None = setting(
         None, "Further settings of rollouts; only neutral values can be scored exactly."
     )
-    max_kl: Annotated[float | None, POSITIVE] = setting(
+    max_kl: PositiveOrNone = setting(
         50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
     )
-    min_entropy: Annotated[float | None, POSITIVE] = setting(
+    min_entropy: PositiveOrNone = setting(
         0.05, "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."
     )
-    max_unended_share: Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)] = setting(
+    max_unended_share: Share = setting(
         0.95, "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."
     )
     stop_on: list[str] | None = setting(
@@ -163,7 +155,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "At every log print completions with their scores, and write them to completions/ and "
         "eval_completions/ in the output folder, one parquet file per step.",
     )
-    num_completions_to_print: Annotated[int | None, NOT_NEGATIVE] = setting(
+    num_completions_to_print: CountZeroOrNone = setting(
         5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
     eval_generation_kwargs: dict[str, Any] | str | None = setting(
@@ -178,17 +170,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.fp16:
-            raise InputError(
-                "float32 or bf16",
-                "fp16=True",
-                "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it",
-            )
+            step = "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it"
+            raise InputError("float32 or bf16", "fp16=True", step)
         if self.bf16 is None:
-            self.bf16 = (
-                not self.use_cpu
-                and torch.cuda.is_available()
-                and torch.cuda.is_bf16_supported(including_emulation=False)
-            )
+            on_gpu = not self.use_cpu and torch.cuda.is_available()
+            self.bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
         if self.whiten_advantages is None:
@@ -196,50 +182,56 @@ class Seq2SeqPPOConfig(TrainingArguments):
         super().__post_init__()
         check_accelerator(self)
         check_metric(self)
-        self._check_sizes()
-        self._check_estimator()
+        self._check_together()
         for name in ("generation_kwargs", "eval_generation_kwargs"):
             if not isinstance(getattr(self, name), dict | None):
                 raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
         asked: Any = self.generation_kwargs or {}
         check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
 
-    def _check_sizes(self) -> None:
-        """Refuses numbers that do not fit together."""
-        batch = self.per_device_train_batch_size
-        check(self, "per_device_train_batch_size", batch >= 1, "at least 1")
-        check(self, "learning_rate", 0 <= self.learning_rate < math.inf, "of 0 or more")
-        check(self, "min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length")
-        check(self, "learning_rate", self.learning_rate >= 0, "0 or more")
-        check(self, "num_train_epochs", self.num_train_epochs > 0, "above 0")
-        check(self, "max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset")
-        horizon = not self.adaptive_kl or self.kl_horizon >= self.batch_size
-        check(self, "kl_horizon", horizon, "of at least one rollout's episodes")
-        teaches = self.reward_weights is None or any(self.reward_weights)
-        check(self, "reward_weights", teaches, "of which at least one is not 0")
-        only_one = self.max_steps <= 0 or self.total_episodes is None
-        check(self, "max_steps", only_one, "unset where total_episodes is given: both say when to stop")
-        divides = batch % self.num_generations == 0
-        check(self, "num_generations", divides, f"that divides per_device_train_batch_size ({batch} responses)")
-        if self.local_batch_size % self.num_mini_batches:
+    def _check_together(self) -> None:
+        """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
+        batch, local = self.per_device_train_batch_size, self.local_batch_size
+        compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
+        stops_once = self.max_steps <= 0 or self.total_episodes is None
+        horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
+        no_critic = f"unset: {self.advantage_estimator} has no critic"
+        for name, holds, expected in (
+            ("per_device_train_batch_size", batch >= 1, "at least 1"),
+            ("learning_rate", 0 <= self.learning_rate < math.inf, "0 or more"),
+            ("min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length"),
+            ("num_train_epochs", self.num_train_epochs > 0, "above 0"),
+            ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
+            ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
+            ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
+            ("reward_weights", self.reward_weights is None or any(self.reward_weights), "of which one is not 0"),
+            ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
+            ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
+            (
+                "kl_estimator",
+                self.kl_estimator == "k3" or not self.use_kl_loss,
+                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
+            ),
+            *(
+                (name, self.has_critic or not getattr(self, name), no_critic)
+                for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps")
+            ),
+        ):
+            check(self, name, holds, expected)
+        if self.has_critic and self.vf_coef == 0:
+            raise InputError(
+                f"vf_coef above 0 with advantage_estimator={self.advantage_estimator!r}, whose critic learns by it",
+                "vf_coef=0",
+                "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
+            )
+        if local % self.num_mini_batches:
             raise InputError(
                 "num_mini_batches that divides this process's rollout "
                 "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {self.local_batch_size} episodes",
-                f"choose num_mini_batches among the divisors of {self.local_batch_size}",
+                f"num_mini_batches={self.num_mini_batches} for {local} episodes",
+                f"choose num_mini_batches among the divisors of {local}",
             )
-
-    def _check_estimator(self) -> None:
-        """Refuses settings that the advantage estimator would ignore, or that teach nothing."""
-        if ESTIMATORS[self.advantage_estimator].compares_responses:
-            check(self, "num_generations", self.num_generations >= 2, f"at least 2 for {COMPARING}")
-            check(self, "gamma", self.gamma == 1, f"1 for {COMPARING}, which judge whole responses")
-        teaches = not self.use_kl_loss or self.kl_estimator == "k3"
-        reason = "the gradient of k1 is 0 on average, so in the loss it teaches nothing"
-        check(self, "kl_estimator", teaches, f"'k3' with use_kl_loss: {reason}")
-        if not self.has_critic:
-            for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps"):
-                check(self, name, not getattr(self, name), f"unset: {self.advantage_estimator} has no critic")
 
     @property
     def has_critic(self) -> bool:

@@ -1,9 +1,6 @@
-"""Rules on settings: the ranges that stand beside the fields of config.py, and what generation may be asked for.
+"""Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for."""
 
-Leaves out: which field has which rule (config.py).
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
@@ -12,7 +9,7 @@ from trl_rewards_plugin.errors import InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting must be; it stands in the annotation of its field: `lam: Annotated[float, FRACTION]`.
+    """What a setting must be; it stands in the annotation of its field.
 
     Attributes:
         expected: completes "<name> ...", for example "at least 1".
@@ -22,11 +19,6 @@ class Rule:
     expected: str
     holds: Callable[[Any], bool]
 
-
-AT_LEAST_1 = Rule("at least 1", lambda value: value >= 1)
-NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
-POSITIVE = Rule("above 0", lambda value: value > 0)
-FRACTION = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
@@ -77,27 +69,18 @@ def check_fields(config: Any, owner: type) -> None:
     """
     for known in fields(owner):
         value, annotation = getattr(config, known.name), owner.__annotations__.get(known.name)
+        if annotation is None:
+            continue
         rules = [rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Rule)]
-        if annotation is not None and "choices" in known.metadata:
-            rules.append(_choice(known.metadata["choices"], several=isinstance(value, list)))
-        optional = _allows_none(annotation)
+        if choices := known.metadata.get("choices"):
+            names = ", ".join(choices)
+            several = Rule(f"of names among {names}", set(choices).issuperset)
+            rules.append(several if isinstance(value, list) else Rule(f"one of {names}", choices.__contains__))
+        kind = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
+        optional = type(None) in get_args(kind)
         suffix = "" if not optional else ", or unset" if known.default is None else ", or None"
         for rule in rules:
             check(config, known.name, (optional and value is None) or rule.holds(value), rule.expected + suffix)
-
-
-def _choice(choices: list[str], *, several: bool) -> Rule:
-    """The rule of a setting that is one of some names, or a list of several."""
-    listed = ", ".join(choices)
-    if several:
-        return Rule(f"of names among {listed}", lambda values: set(values) <= set(choices))
-    return Rule(f"one of {listed}", lambda value: value in choices)
-
-
-def _allows_none(annotation: Any) -> bool:
-    """Whether a type, annotated or not, has None among its alternatives."""
-    kind = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
-    return type(None) in get_args(kind)
 
 
 def check(config: Any, name: str, holds: bool, expected: str) -> None:
@@ -106,30 +89,28 @@ def check(config: Any, name: str, holds: bool, expected: str) -> None:
         raise InputError(f"{name} {expected}", f"{name}={getattr(config, name)!r}", f"change {name}")
 
 
-def check_sampling_settings(asked: dict[str, Any]) -> None:
+def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tuple[Any, ...]] = {}) -> None:
     """Refuses by name the generation settings under which the sampled policy would not be the scored one.
+
+    Args:
+        also_neutral: further values that ask for nothing, by name.
 
     Raises:
         InputError: a setting that has a field of its own, is not known, or is not neutral.
     """
+    neutral = {**also_neutral, **NEUTRAL_GENERATION}
     for name, value in asked.items():
-        if name in FIELD_INSTEAD:
-            raise InputError(
-                f"{FIELD_INSTEAD[name]} as a field of the config",
-                f"generation_kwargs with {name}={value!r}",
-                f"set Seq2SeqPPOConfig({FIELD_INSTEAD[name]}=...) instead",
+        if value in neutral.get(name, ()):
+            continue
+        step = f"leave {name} out; evaluation may use it through eval_generation_kwargs"
+        if instead := FIELD_INSTEAD.get(name):
+            expected, step = f"{instead} as a field of the config", f"set Seq2SeqPPOConfig({instead}=...) instead"
+        elif name not in neutral:
+            expected = "generation settings known to leave the sampled distribution as it is"
+        else:
+            expected = (
+                f"{name} left out or neutral ({neutral[name][-1]!r}), because PPO must score the very distribution "
             )
-        if name not in NEUTRAL_GENERATION:
-            raise InputError(
-                "generation settings known to leave the sampled distribution as it is",
-                f"{name}={value!r}",
-                f"leave {name} out; evaluation may use it through eval_generation_kwargs",
-            )
-        if value not in NEUTRAL_GENERATION[name]:
-            raise InputError(
-                f"{name} left out or neutral ({NEUTRAL_GENERATION[name][-1]!r}), because PPO must score the "
-                "very distribution that it samples from",
-                f"{name}={value!r}",
-                f"leave {name} out; to sharpen sampling lower `temperature`; evaluation may use {name} "
-                "through eval_generation_kwargs",
-            )
+            expected += "that it samples from"
+            step += "; to sharpen sampling lower `temperature`"
+        raise InputError(expected, f"{name}={value!r}", step)

@@ -3,8 +3,7 @@
 Leaves out: scoring the texts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.limits import positions
+from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
 from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
@@ -109,7 +109,7 @@ def decode_prompts(
     ended, ratios = [], []
     total, size = len(prompts) * num_samples, args.per_device_eval_batch_size
     devices = [core.device] if core.device.type == "cuda" else []
-    with _in_evaluation(core), torch.random.fork_rng(devices=devices):
+    with in_evaluation(core), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for start in range(0, total, size):
             asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
@@ -134,40 +134,23 @@ def decode_prompts(
     return Decoded(texts, ids, torch.cat(ended).cpu(), torch.cat(ratios).cpu() if ratios else None)
 
 
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in evaluation mode; afterwards in the mode that it was in before."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 def _policy_logprobs(
     core: PreTrainedModel, prompts: EncodedPrompts, responses: Responses, rules: TokenRules
 ) -> Tensor:
     """Log-probabilities (B, T) of sampled responses, to be compared with teacher-forced ones of a reference."""
     if sampled_as_scored(core) and responses.seen is not None:
         return responses.seen.logprobs
-    sliced = head_is_whole(core, rules)
-    return score_responses(core, prompts, responses.ids, rules, sliced=sliced)[0]
+    return score_responses(core, prompts, responses.ids, rules, sliced=head_is_whole(core, rules))[0]
 
 
 def _generated(
     core: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, length: int, settings: dict[str, Any]
 ) -> Responses:
-    """What `generate` makes of prompts by any settings, cut after the first EOS."""
-    given = {"max_new_tokens": length, **settings}
-    output = core.generate(input_ids=prompts.ids, attention_mask=prompts.mask.long(), **given)
-    output = _without_prefix(output, rules)
+    """What `generate` makes of prompts by any settings: without the decoder's start, cut after the first EOS."""
+    asked = {"max_new_tokens": length, **settings}
+    output = core.generate(input_ids=prompts.ids, attention_mask=prompts.mask.long(), **asked)[:, 1:]
+    forced = output.new_tensor(rules.forced_ids)
+    if (output[:, : len(forced)] == forced).all():
+        output = output[:, len(forced) :]
     mask = first_eos_mask(output, rules.eos_ids)
     return Responses(output, mask, has_eos(output, mask, rules.eos_ids))
-
-
-def _without_prefix(output: Tensor, rules: TokenRules) -> Tensor:
-    """What `generate` wrote (N, L), without the decoder's start and tokens forced after it."""
-    output = output[:, 1:]
-    forced = output.new_tensor(rules.forced_ids)
-    return output[:, len(forced) :] if (output[:, : len(forced)] == forced).all() else output

@@ -36,19 +36,15 @@ def check_launch(world_size: int) -> None:
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 and world_size == 1:
-        raise InputError(
-            f"one run of the {launched} processes that were launched",
-            "processes that do not communicate",
-            "on CPUs set use_cpu=True (--use_cpu)",
-        )
+        expected = f"one run of the {launched} processes that were launched"
+        raise InputError(expected, "processes that do not communicate", "on CPUs set use_cpu=True (--use_cpu)")
 
 
 def check_sharding(accelerator: Accelerator) -> None:
     """Refuses the first version of FSDP, whose weights cannot be gathered for sampling."""
     if accelerator.distributed_type == DistributedType.FSDP and accelerator.state.fsdp_plugin.fsdp_version != 2:
-        raise InputError(
-            "FSDP2", "fsdp_version: 1", "set fsdp_version: 2, as in examples/accelerate/fsdp.yaml (--fsdp_version 2)"
-        )
+        step = "set fsdp_version: 2, as in examples/accelerate/fsdp.yaml (--fsdp_version 2)"
+        raise InputError("FSDP2", "fsdp_version: 1", step)
 
 
 def load_unsharded() -> None:
@@ -70,7 +66,11 @@ def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[Non
     """
     if isinstance(model, FSDPModule):
         parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
-        _begin_fsdp(model)
+        # FSDP2 wants the first forward pass to be the root's: an empty one, registered as FSDP2 provides for.
+        root: Any = model
+        root.begin_fsdp = lambda: None
+        register_fsdp_forward_method(root, "begin_fsdp")
+        root.begin_fsdp()
         model.set_reshard_after_forward(False)
         for part in parts:
             part.unshard()
@@ -95,13 +95,6 @@ def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[Non
         yield
 
 
-def _begin_fsdp(model: FSDPModule) -> None:
-    """FSDP2 wants the first forward pass to be the root's: an empty one, registered as FSDP2 provides for."""
-    model.begin_fsdp = lambda: None  # type: ignore[attr-defined]
-    register_fsdp_forward_method(model, "begin_fsdp")  # type: ignore[arg-type]
-    model.begin_fsdp()  # type: ignore[attr-defined]
-
-
 class Framework:
     """What an update needs of accelerate and of the Trainer's optimizer.
 
@@ -111,12 +104,9 @@ class Framework:
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, max_grad_norm: float | None):
-        self.accelerator = accelerator
-        self.model = model
-        self.optimizer = optimizer
+        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.max_grad_norm = max_grad_norm
-        self.autocast = accelerator.autocast
-        self.gather = accelerator.gather
+        self.autocast, self.gather = accelerator.autocast, accelerator.gather
         self.world_size: int = accelerator.num_processes
 
     def reduce(self, sums: Tensor) -> Tensor:
@@ -126,9 +116,9 @@ class Framework:
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass of an unscaled loss; under DeepSpeed it takes the optimizer step too."""
-        engine = _engine(self.accelerator)
-        # By which it divides.
-        self.accelerator.backward(loss * engine.gradient_accumulation_steps() if engine else loss)
+        if engine := _engine(self.accelerator):
+            loss = loss * engine.gradient_accumulation_steps()  # by which it divides
+        self.accelerator.backward(loss)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -148,11 +138,7 @@ class Framework:
         if self.max_grad_norm and self.max_grad_norm > 0:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimizer.step()
-        self.model.zero_grad()
-
-    def clear(self) -> None:
-        """Clears the gradients to None, so that the Trainer's own step changes nothing."""
-        self.model.zero_grad(set_to_none=True)
+        self.model.zero_grad()  # to None, so that the Trainer's own step would change nothing
 
 
 def _engine(accelerator: Accelerator) -> Any:

@@ -5,7 +5,6 @@ Leaves out: when to evaluate and logging (trainer.py), and the comparison of bef
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from accelerate import PartialState
@@ -17,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import Reference, decode_prompts
+from trl_rewards_plugin.ppo.decoding import Decoded, Reference, decode_prompts
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
 from trl_rewards_plugin.ppo.policy.prompts import Prompt
@@ -25,30 +24,6 @@ from trl_rewards_plugin.ppo.scoring import Scored
 
 # columns (N values each), texts (N), token ids (N), ended (N,) -> their rewards
 Score = Callable[[dict[str, list[Any]], list[str], list[list[int]], Tensor], Scored]
-
-
-@dataclass(frozen=True)
-class HeldOutSamples:
-    """One process's responses to held-out prompts.
-
-    Attributes:
-        scored: totals, the means that are logged, and the table of texts.
-        lengths: (N,) tokens of each response, EOS included.
-        log_ratio: (N,) log pi(response) - log ref(response), in nats; None where the responses are not plain samples.
-    """
-
-    scored: Scored
-    lengths: Tensor
-    log_ratio: Tensor | None
-
-    def means(self) -> dict[str, float]:
-        """The means over the N responses."""
-        means = {
-            "reward": self.scored.total.mean().item(),
-            **self.scored.metrics,
-            "length": self.lengths.float().mean().item(),
-        }
-        return means if self.log_ratio is None else {**means, "kl": self.log_ratio.mean().item()}
 
 
 def sample_held_out(
@@ -59,7 +34,7 @@ def sample_held_out(
     score: Score,
     reference: Reference,
     calls: StaticCalls | None = None,
-) -> HeldOutSamples | None:
+) -> tuple[Decoded, Scored] | None:
     """Decodes this process's share of the prompts, always with the same seed, and scores them as in training.
 
     Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
@@ -83,22 +58,28 @@ def sample_held_out(
         calls=calls,
     )
     scored = score(columns, decoded.texts, decoded.ids, decoded.ended)
-    return HeldOutSamples(scored, decoded.lengths, decoded.log_ratio) if own else None
+    return (decoded, scored) if own else None
 
 
-def held_out_metrics(samples: HeldOutSamples | None) -> dict[str, float]:
+def held_out_metrics(samples: tuple[Decoded, Scored] | None) -> dict[str, float]:
     """The metrics over the samples of all processes; None where a process had no prompt.
 
     `reward`, `rewards/<name>/mean`, `length` (tokens), `kl` (mean over responses of the summed log-ratio to the
     reference, in nats) where there is one, and `guard/<name>` of `guard_metrics`.
     """
-    own = [] if samples is None else [samples]
-    means = weighted_means([(len(part.lengths), part.means()) for part in own])
-    table: Table = join_tables(gather_object([part.scored.table for part in own]))
-    prompts, texts = map(_text, table["prompt"]), list(map(_text, table["completion"]))
-    inputs = list(prompts)
-    guards = guard_metrics(texts, without_instruction(inputs), inputs)
-    return {**means, **{f"guard/{name}": value for name, value in guards.items()}}
+    parts, tables = [], []
+    if samples is not None:
+        decoded, scored = samples
+        lengths = decoded.lengths.float()
+        means = {"reward": scored.total.mean().item(), **scored.metrics, "length": lengths.mean().item()}
+        if decoded.log_ratio is not None:
+            means["kl"] = decoded.log_ratio.mean().item()
+        parts, tables = [(len(lengths), means)], [scored.table]
+    metrics = weighted_means(parts)
+    table: Table = join_tables(gather_object(tables))
+    prompts, texts = list(map(_text, table["prompt"])), list(map(_text, table["completion"]))
+    guards = guard_metrics(texts, without_instruction(prompts), prompts)
+    return {**metrics, **{f"guard/{name}": value for name, value in guards.items()}}
 
 
 def _text(prompt: Prompt) -> str:

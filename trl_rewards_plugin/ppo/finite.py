@@ -28,11 +28,7 @@ CAUSES = {
 
 
 class NotFiniteError(FloatingPointError):
-    """A number in training is NaN or infinite.
-
-    Attributes:
-        row: the response of the rollout that shows it, where known.
-    """
+    """A number in training is NaN or infinite; `row` is the response of the rollout that shows it, where known."""
 
     def __init__(self, message: str, row: int | None = None):
         super().__init__(message)
@@ -40,39 +36,27 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_sampling(broken: Tensor, rows: Tensor) -> None:
-    """Refuses a policy whose logits gave the sampler NaN.
+    """Refuses a policy whose logits gave the sampler NaN, with the first such row.
 
     Args:
         broken: (M,) bool, True where a response has such a token.
         rows: (M,) the responses' row numbers.
-
-    Raises:
-        NotFiniteError: with the first such row.
     """
     if broken.any():
-        raise NotFiniteError(
-            f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", int(rows[int(broken.nonzero()[0])])
-        )
+        row = int(rows[int(broken.nonzero()[0])])
+        raise NotFiniteError(f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", row)
 
 
 def check_rollout(rollout: Rollout) -> None:
-    """Refuses a rollout with a non-finite number on a real token.
-
-    Raises:
-        NotFiniteError: the field, its likely cause, and the row.
-    """
-    bad = torch.stack([_broken_rows(getattr(rollout, name), rollout.response_mask) for name in CAUSES]).cpu()
-    for (name, cause), rows in zip(CAUSES.items(), bad, strict=True):
+    """Refuses a rollout with a non-finite number on a real token: names the field, its likely cause, and the row."""
+    broken = []
+    for name in CAUSES:
+        bad = ~torch.isfinite(getattr(rollout, name))
+        broken.append((bad & rollout.response_mask).any(dim=1) if bad.dim() == 2 else bad)
+    for (name, cause), rows in zip(CAUSES.items(), torch.stack(broken).cpu(), strict=True):
         if rows.any():
-            raise NotFiniteError(
-                f"{name} of the rollout are not finite. Likely cause: {cause}", int(rows.nonzero()[0])
-            )
-
-
-def _broken_rows(values: Tensor, mask: Tensor) -> Tensor:
-    """(B,) bool: whether values (B,), or those of (B, T) where the mask is True, are not finite."""
-    bad = ~torch.isfinite(values)
-    return (bad & mask).any(dim=1) if values.dim() == 2 else bad
+            message = f"{name} of the rollout are not finite. Likely cause: {cause}"
+            raise NotFiniteError(message, int(rows.nonzero()[0]))
 
 
 def gradient_norm(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
@@ -91,14 +75,7 @@ def gradient_norm(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda 
 
 
 def check_gradients(model: nn.Module, norm: float) -> None:
-    """Refuses non-finite gradients.
-
-    Args:
-        norm: their `gradient_norm`.
-
-    Raises:
-        NotFiniteError: with the name of a parameter.
-    """
+    """Refuses non-finite gradients, whose `gradient_norm` is given; names a parameter."""
     if math.isfinite(norm):
         return
     gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
@@ -131,8 +108,5 @@ def locate_non_finite(
     except FloatingPointError as error:
         row = getattr(error, "row", None)
         row = suspect() if row is None else row
-        raise NotFiniteError(
-            f"step {step}: {error}. Seen at the prompt {prompt_of(row)}. The optimizer step was not taken; the last "
-            "checkpoint is good",
-            row,
-        ) from error
+        after = "The optimizer step was not taken; the last checkpoint is good"
+        raise NotFiniteError(f"step {step}: {error}. Seen at the prompt {prompt_of(row)}. {after}", row) from error

@@ -24,7 +24,8 @@ EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
 def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
     """Refuses what can be refused before a model is loaded; rewards are checked by `check_reward_funcs`."""
-    check_value_model(value_model, args)
+    if value_model is not None:
+        check_value_model(value_model, args)
     check_devices(args.n_gpu)
     check_launch(args.world_size)
     if train_dataset is not None:
@@ -55,44 +56,32 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
             raise InputError("a model that generates text", type(bare).__name__, "load it by AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__
         reads_text = bare.main_input_name == "input_ids"
+    found, step = f"{shown}, which is not one", f"pass one, {EXAMPLES}"
     if not config.is_encoder_decoder:
-        raise InputError(
-            "an encoder-decoder model",
-            f"{shown}, which is not one",
-            f"pass one, {EXAMPLES}; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward",
-        )
+        step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
+        raise InputError("an encoder-decoder model", found, step)
     if not reads_text:
-        raise InputError(
-            "an encoder-decoder that reads text and writes text",
-            f"{shown}, which is not one",
-            f"pass one, {EXAMPLES}",
-        )
+        raise InputError("an encoder-decoder that reads text and writes text", found, step)
 
 
 def _read_config(name: str) -> Any:
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(
-            "a folder with a model (config.json and weights)",
-            f"{name} without config.json",
-            "pass the folder that save_pretrained() wrote, or a Hub id",
-        )
+        step = "pass the folder that save_pretrained() wrote, or a Hub id"
+        raise InputError("a folder with a model (config.json and weights)", f"{name} without config.json", step)
     try:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(
-            "a folder with a model, or the id of one on the Hub",
-            f"{name!r}: {str(error).splitlines()[0]}",
-            what_to_do(error, f"check the spelling, {EXAMPLES}", name),
-        ) from error
+        found = f"{name!r}: {str(error).splitlines()[0]}"
+        step = what_to_do(error, f"check the spelling, {EXAMPLES}", name)
+        raise InputError("a folder with a model, or the id of one on the Hub", found, step) from error
 
 
 def check_reference(ref_model: Any, policy: nn.Module) -> None:
     """Refuses a reference that is not a loaded encoder-decoder, or is the policy itself."""
     if isinstance(ref_model, str | os.PathLike):
-        raise InputError(
-            "a loaded ref_model", repr(str(ref_model)), "load it by AutoModelForSeq2SeqLM.from_pretrained"
-        )
+        step = "load it by AutoModelForSeq2SeqLM.from_pretrained"
+        raise InputError("a loaded ref_model", repr(str(ref_model)), step)
     check_seq2seq_model(ref_model)
     if bare_model(ref_model) is bare_model(policy):
         raise InputError("a ref_model of its own", "the policy itself", "leave ref_model out: a copy is made")
@@ -104,71 +93,55 @@ def check_no_shared_weights(model: nn.Module, role: str, policy: nn.Module) -> N
     own = {parameter.data_ptr() for parameter in policy.parameters()} - {0}  # 0: without memory of their own
     shared = [name for name, parameter in model.named_parameters() if parameter.data_ptr() in own]
     if shared:
-        raise InputError(
-            f"a {role} with weights of its own",
-            f"one that shares {shared[0]} and {len(shared) - 1} others with the policy",
-            "pass copy.deepcopy(model), or load it again by from_pretrained",
-        )
+        found = f"one that shares {shared[0]} and {len(shared) - 1} others with the policy"
+        step = "pass copy.deepcopy(model), or load it again by from_pretrained"
+        raise InputError(f"a {role} with weights of its own", found, step)
 
 
 def check_trained_dtype(model: nn.Module) -> None:
     """Refuses trainable weights that are not float32: bfloat16 rounds steps of Adam away."""
-    found = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} - {torch.float32}
+    found = {str(parameter.dtype) for parameter in model.parameters() if parameter.requires_grad} - {"torch.float32"}
     if found:
-        raise InputError(
-            "trainable weights in float32",
-            ", ".join(sorted(str(dtype) for dtype in found)),
-            "call model.float() first; bf16=True still computes in bfloat16",
-        )
+        step = "call model.float() first; bf16=True still computes in bfloat16"
+        raise InputError("trainable weights in float32", ", ".join(sorted(found)), step)
 
 
 def check_devices(n_gpu: int) -> None:
     """Refuses several visible GPUs without a launcher, which would mean `nn.DataParallel`."""
     if n_gpu > 1:
-        raise InputError(
-            "one GPU per process",
-            f"{n_gpu} visible GPUs and no launcher",
-            "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0",
-        )
+        step = "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES=0"
+        raise InputError("one GPU per process", f"{n_gpu} visible GPUs and no launcher", step)
 
 
 def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable[..., Any]]:
     """The rewards as a list, after their types, names and weights are checked.
 
     Raises:
-        InputError: no reward, a model id or module in place of a callable, two of one name, or a wrong count of
-            weights.
+        InputError: no reward, a model id or module in place of a callable, an async function, two of one name, or a
+            wrong count of weights.
     """
     rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     if not rewards:
         raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")
     for reward in rewards:
         if isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
-            raise InputError(
-                "reward callables in TRL's protocol",
+            found, step = (
                 f"{type(reward).__name__} {str(reward)[:80]!r}",
                 "wrap it: ClassifierReward(model, label=...)",
             )
+            raise InputError("reward callables in TRL's protocol", found, step)
         if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
-            raise InputError(
-                "reward callables that return their values",
-                f"{reward_name(reward)!r}, an async function",
-                "wrap it: MultiClassifierReward([it]) runs async functions together",
-            )
+            found = f"{reward_name(reward)!r}, an async function"
+            step = "wrap it: MultiClassifierReward([it]) runs async functions together"
+            raise InputError("reward callables that return their values", found, step)
     names = [reward_name(reward) for reward in rewards]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(
-            "rewards of different names",
-            f"two named {twice[0]!r}",
-            "give one of them another __name__ (or name=..., for a ClassifierReward)",
-        )
+        step = "give one of them another __name__ (or name=..., for a ClassifierReward)"
+        raise InputError("rewards of different names", f"two named {twice[0]!r}", step)
     if weights is not None and len(weights) != len(rewards):
-        raise InputError(
-            f"{len(rewards)} reward_weights, one per reward ({', '.join(names)})",
-            f"{len(weights)}: {list(weights)}",
-            "pass one weight for each reward, or none",
-        )
+        expected = f"{len(rewards)} reward_weights, one per reward ({', '.join(names)})"
+        raise InputError(expected, f"{len(weights)}: {list(weights)}", "pass one weight for each reward, or none")
     return rewards
 
 
@@ -187,26 +160,18 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
         raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, _instead_of(dataset, role))
     if "prompt" not in dataset.column_names:
         named = nearest("prompt", dataset.column_names) or [*dataset.column_names, "text"][0]
-        raise InputError(
-            f"{role} with a column 'prompt'",
-            f"the columns {dataset.column_names}",
-            f"rename one: dataset.rename_column({named!r}, 'prompt')",
-        )
+        step = f"rename one: dataset.rename_column({named!r}, 'prompt')"
+        raise InputError(f"{role} with a column 'prompt'", f"the columns {dataset.column_names}", step)
     if len(dataset) == 0:
         raise InputError(f"{role} with at least {smallest} rows", "an empty dataset", "check how it was loaded")
     if len(dataset) < smallest:
-        raise InputError(
-            f"{role} with at least one rollout of prompts, {smallest}",
-            f"{len(dataset)} rows",
-            "lower per_device_train_batch_size or gradient_accumulation_steps, or add prompts",
-        )
+        step = "lower per_device_train_batch_size or gradient_accumulation_steps, or add prompts"
+        raise InputError(f"{role} with at least one rollout of prompts, {smallest}", f"{len(dataset)} rows", step)
     for row, prompt in enumerate(dataset["prompt"]):
         if not isinstance(prompt, str | list):
-            raise InputError(
-                f"a text or a conversation in every row of {role}'s column 'prompt'",
-                f"{prompt!r} in row {row}",
-                "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)",
-            )
+            expected = f"a text or a conversation in every row of {role}'s column 'prompt'"
+            step = "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)"
+            raise InputError(expected, f"{prompt!r} in row {row}", step)
 
 
 def _instead_of(dataset: Any, role: str) -> str:
@@ -223,18 +188,11 @@ def _instead_of(dataset: Any, role: str) -> str:
 
 def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
     """Refuses a separate critic that is not an encoder-decoder, or that the advantage estimator would not use."""
-    if value_model is None:
-        return
     if not args.has_critic:
-        raise InputError(
-            f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic",
-            f"a {type(value_model).__name__}",
-            "leave value_model out, or set advantage_estimator='gae'",
-        )
+        expected = f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic"
+        step = "leave value_model out, or set advantage_estimator='gae'"
+        raise InputError(expected, f"a {type(value_model).__name__}", step)
     if args.detach_value_head:
-        raise InputError(
-            "detach_value_head=False with a value_model, whose decoder shares nothing with the policy",
-            "detach_value_head=True",
-            "leave one of the two out",
-        )
+        expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"
+        raise InputError(expected, "detach_value_head=True", "leave one of the two out")
     check_seq2seq_model(value_model)

@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths, round_up
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -101,15 +102,9 @@ def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:
     tensors = [rollout.tensors() for rollout in rollouts]
     for name in tensors[0]:
         parts = [own[name] for own in tensors]
-        if parts[0].dim() >= 2:
+        if parts[0].dim() >= 2:  # (B, T, ...)
             width = max(part.shape[1] for part in parts)
-            fill = pad_id if name.endswith("_ids") else 0
-            parts = [_widened(part, width, fill) for part in parts]
+            fill, behind = pad_id if name.endswith("_ids") else 0, (0, 0) * (parts[0].dim() - 2)
+            parts = [pad(part, (*behind, 0, width - part.shape[1]), value=fill) for part in parts]
         joined[name] = torch.cat(parts)
     return Rollout(**joined)
-
-
-def _widened(values: Tensor, width: int, fill: int) -> Tensor:
-    """(B, T, ...) -> (B, width, ...), filled on the right."""
-    behind = (0, 0) * (values.dim() - 2)
-    return torch.nn.functional.pad(values, (*behind, 0, width - values.shape[1]), value=fill)

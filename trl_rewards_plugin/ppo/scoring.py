@@ -72,9 +72,11 @@ def score_completions(
         "log_extra": lambda column, entries: logged.__setitem__(column, list(entries)),
     }
     scores = {reward_name(reward): _ask(reward, arguments, place) for reward in reward_funcs}
+    table: dict[str, list[Any]] = {"prompt": list(prompts), "completion": list(shaped)}
     for name, values in scores.items():
         if not values.isnan().all():  # a mean over nothing would poison the log's average
             metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(values).item())
+        table[name] = [None if math.isnan(value) else value for value in values.tolist()]
     for column, entries in logged.items():
         if len(entries) != len(completions):
             raise RewardError(f"log_extra({column!r}) got {len(entries)} values for {len(completions)} completions")
@@ -83,19 +85,11 @@ def score_completions(
     if unscored.any():
         raise RewardError(f"no reward gave a score{place(int(unscored.nonzero()[0]))}: all returned None or NaN")
     total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
-    shown = {
-        name: [None if math.isnan(value) else value for value in values.tolist()] for name, values in scores.items()
-    }
-    return Scored(total, metrics, {"prompt": list(prompts), "completion": list(shaped), **shown, **logged})
+    return Scored(total, metrics, {**table, **logged})
 
 
 def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:
-    """Scores (B,) of responses, less `penalty` where one has no EOS.
-
-    Args:
-        ended: (B,) bool, True where the response has its EOS.
-        penalty: `missing_eos_penalty`; None for none.
-    """
+    """Scores (B,) of responses, less `missing_eos_penalty` where one has no EOS: `ended` (B,) bool is False there."""
     return scores if penalty is None else torch.where(ended.to(scores.device), scores, scores - penalty)
 
 

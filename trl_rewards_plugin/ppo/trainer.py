@@ -11,7 +11,7 @@ Leaves out: the maths (maths/), the epochs of updates (update.py), and what a re
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
@@ -20,7 +20,6 @@ import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
@@ -30,7 +29,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.choice import static_calls
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
-from trl_rewards_plugin.ppo.checkpoints.state import RunState, frozen_rewards
+from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
 from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
@@ -40,10 +39,9 @@ from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
-from trl_rewards_plugin.ppo.monitoring.progress import CallAtEnd
+from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
-from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
@@ -53,11 +51,11 @@ from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores, referen
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions
-from trl_rewards_plugin.ppo.trainer_base import RolloutTrainer, unchanged_use_cache
+from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
 
-class Seq2SeqPPOTrainer(RolloutTrainer):
+class Seq2SeqPPOTrainer(ClassicLoop):
     """Trains an encoder-decoder by PPO to please reward functions.
 
     Args:
@@ -127,8 +125,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         self.add_callback(TrainingCurvesCallback())
         self.add_callback(ModelCardCallback(self))
         set_seed(args.seed, device_specific=True)  # processes must not draw the same responses
-        self.classic = ClassicLoop(self)
-        self._evaluation_states: dict[str, Any] = {}
+        self._evaluation_states = {}
         self._start_run()
 
     def _start_run(self) -> None:
@@ -288,17 +285,18 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
         batch = compute_advantages(rollout, rewards, args, reduce)
 
         context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls)
-        with self.run_log.watching_update(batch, step + 1, reduce):
-            stats = run_update(model, batch, self.kl_coef, context)
+        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
+        self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
+        with self.run_log.alarms.watching(batch, stats, step + 1):
+            stats |= run_update(model, batch, self.kl_coef, context)
 
-        stats |= rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
         if args.has_critic:
             stats |= critic_statistics(batch, reduce)
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
         if args.adaptive_kl and not context.critic_only:
-            mean_kl = gather(kl.sum(1)).mean().item()
-            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, len(scores), args.kl_horizon)
+            mean_kl, episodes = stats["objective/kl"], len(scores)
+            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, episodes, args.kl_horizon)
         return stats
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -357,44 +355,7 @@ class Seq2SeqPPOTrainer(RolloutTrainer):
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         self.log(metrics)
-        table = {} if samples is None else samples.scored.table
+        table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    # ---- Checkpoints; see `RestartableTrainer` ----
-
-    def _run_state(self) -> RunState:
-        kept = [self._evaluation_states]
-        counters = self.run_log.state()
-        return RunState(self.kl_coef, seconds=self.train_seconds, rewards=[], evaluation_rewards=kept, **counters)
-
-    def _set_run_state(self, state: RunState) -> None:
-        self.kl_coef = state.kl_coef
-        self._evaluation_states = state.evaluation_rewards[0] if state.evaluation_rewards else {}
-        self.run_log.restore(state)
-
-    # ---- A loop of the user's own; see `ClassicLoop` ----
-
-    @property
-    def dataloader(self) -> DataLoader[Any]:
-        """`ClassicLoop.dataloader`."""
-        return self.classic.dataloader
-
-    def generate(self, query_tensor: Tensor | Sequence[Tensor], **settings: Any) -> Any:
-        """`ClassicLoop.generate`."""
-        return self.classic.generate(query_tensor, **settings)
-
-    def step(
-        self,
-        queries: Sequence[Tensor],
-        responses: Sequence[Tensor],
-        scores: Sequence[float | Tensor],
-        response_masks: None = None,
-    ) -> dict[str, Any]:
-        """`ClassicLoop.step`."""
-        return self.classic.step(queries, responses, scores, response_masks)
-
-    def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
-        """`ClassicLoop.log_stats`."""
-        self.classic.log_stats(stats, batch, rewards)

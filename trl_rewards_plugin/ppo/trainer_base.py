@@ -3,6 +3,7 @@
 Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +16,20 @@ from transformers import TrainerControl
 from transformers import trainer as transformers_trainer
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
-from trl_rewards_plugin.ppo.checks.first_update import check_same_start
 from trl_rewards_plugin.ppo.checks.inherited_settings import WithoutRefusedMethods
-from trl_rewards_plugin.ppo.checks.trainable import add_to_optimizer, check_gradients_arrive, log_what_learns
+from trl_rewards_plugin.ppo.checks.trainable import (
+    add_to_optimizer,
+    check_gradients_arrive,
+    check_same_start,
+    what_learns,
+)
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
-from trl_rewards_plugin.ppo.monitoring.progress import RolloutProgressCallback
+from trl_rewards_plugin.ppo.monitoring.callbacks import RolloutProgressCallback
 from trl_rewards_plugin.ppo.rollout import Rollout
+from trl_rewards_plugin.terminal import say
+
+_logger = logging.getLogger(__name__)
 
 
 class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
@@ -37,7 +45,13 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         """Refuses the first update of a policy that its reference was not made from."""
         if self._own_reference and not self._has_learned and self._resumed_from is None:
             in_bfloat16 = self.args.bf16 or self._wrapped.core.dtype == torch.bfloat16
-            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32)
+            reduce = self.framework(self.model_wrapped).reduce
+            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32, reduce)
+        if self._trainer_loads and not self._has_learned and self.is_world_process_zero():
+            _logger.warning(
+                "the weights are sharded: the saved model is not compared with the trained one%s",
+                ", nor is each part that learns held to get a gradient" if self.is_deepspeed_enabled else "",
+            )
         self._has_learned = True
 
     def after_update(self) -> None:
@@ -48,13 +62,10 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The Trainer's sampler, over as many prompts an epoch as make whole rollouts."""
         sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, RandomSampler | SequentialSampler):
-            whole = self.args.prompts_per_rollout
-            rows = len(sampler) // whole * whole
-            if isinstance(sampler, RandomSampler):
-                return RandomSampler(sampler.data_source, num_samples=rows)
-            return SequentialSampler(range(rows))
-        return sampler
+        rows = len(sampler) - len(sampler) % self.args.prompts_per_rollout
+        if isinstance(sampler, RandomSampler):
+            return RandomSampler(sampler.data_source, num_samples=rows)
+        return SequentialSampler(range(rows)) if isinstance(sampler, SequentialSampler) else sampler
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; in training a batch of responses needs `num_generations` times fewer prompts."""
@@ -72,7 +83,8 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
             _split_group(optimizer, critic, rate)
         elif not is_new and not self._trainer_loads and not self._has_learned:
             add_to_optimizer(optimizer, self._wrapped, rate)
-        log_what_learns(self._wrapped)
+        if self.is_world_process_zero() and not self._has_learned:
+            say(what_learns(self._wrapped))
         return optimizer
 
     def _use_progress_bar(self) -> None:
@@ -98,9 +110,8 @@ def unchanged_use_cache(config: Any) -> Iterator[None]:
 
 def _split_group(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], learning_rate: float) -> None:
     """Moves some parameters into groups with a learning rate of their own; all other settings of a group are kept."""
-    chosen = {id(parameter) for parameter in parameters}
+    chosen = set(parameters)
     for group in list(optimizer.param_groups):
-        own = [parameter for parameter in group["params"] if id(parameter) in chosen]
-        if own:
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        if own := [parameter for parameter in group["params"] if parameter in chosen]:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in chosen]
             optimizer.add_param_group({**group, "params": own, "lr": learning_rate})

@@ -106,7 +106,7 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
         history.append(stats)
         stopped = args.early_stop_kl is not None and stats["policy/approxkl_avg"] > args.early_stop_kl
         if stopped:
-            framework.clear()
+            model.zero_grad()  # to None, so that the Trainer's own step changes nothing
             break
     means = {name: sum(stats[name] for stats in history) / len(history) for name in history[0]}
     ratios = torch.tensor([stats["val/ratio"] for stats in history])

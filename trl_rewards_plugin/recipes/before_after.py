@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +75,17 @@ class Evaluator:
     Attributes:
         decode: `decode(prompts, *, greedy, num_samples, seed, with_reference) -> Decoded`.
         reward: What judges the texts, with `.score` (see `RewardScores`).
+        encode: Texts -> their token ids, EOS included, for rewards that read those.
         seed: Of the sampling; before and after use the same one.
+        missing_eos_penalty: As in training.
     """
 
     decode: Callable[..., Decoded]
     reward: Any
+    encode: Callable[[list[str]], list[list[int]]]
     held_out: HeldOut
     seed: int = 0
+    missing_eos_penalty: float | None = None
     best_of: int = BEST_OF
 
     def evaluate(self, *, with_reference: bool = False) -> Evaluation:
@@ -93,15 +97,14 @@ class Evaluator:
         """What to compare a gain with: mean scores of the sources' own sentences, and of the best of 16 samples."""
         held_out = self.held_out
         decode = partial(self.decode, greedy=False, seed=self.seed, with_reference=False)
-        best = best_of_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns)
+        penalty = self.missing_eos_penalty
+        best = best_of_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns, penalty)
         split = [split_sentences(source) for source in held_out.sources]
         owners = [index for index, sentences in enumerate(split) for _ in sentences]
-        sources = score_texts(
-            self.reward,
-            [sentence for sentences in split for sentence in sentences],
-            [held_out.prompts[index] for index in owners],
-            {name: [values[index] for index in owners] for name, values in held_out.columns.items()},
-        )
+        texts = [sentence for sentences in split for sentence in sentences]
+        columns = {name: [values[index] for index in owners] for name, values in held_out.columns.items()}
+        columns["completion_ids"] = self.encode(texts)
+        sources = score_texts(self.reward, texts, [held_out.prompts[index] for index in owners], columns)
         return {"sources": sources.means(), "best_of_16": best.means()}
 
     def sample_and_score(
@@ -114,7 +117,7 @@ class Evaluator:
     ) -> Scored:
         """One response to each of N prompts, scored with N values of each further column."""
         decoded = self.decode(prompts, greedy=greedy, num_samples=1, seed=self.seed, with_reference=with_reference)
-        return score_texts(self.reward, decoded.texts, prompts, columns, decoded.log_ratio)
+        return score_decoded(self.reward, decoded, prompts, columns, self.missing_eos_penalty)
 
 
 def best_of_samples(
@@ -123,6 +126,7 @@ def best_of_samples(
     prompts: Sequence[Any],
     n: int,
     columns: Mapping[str, Sequence[Any]],
+    missing_eos_penalty: float | None,
 ) -> Scored:
     """The response with the highest total among `n` samples for each of B prompts; the first of equals.
 
@@ -132,10 +136,23 @@ def best_of_samples(
     """
     repeated = [prompt for prompt in prompts for _ in range(n)]
     beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
-    many = score_texts(reward, decode(prompts, num_samples=n).texts, repeated, beside)
+    many = score_decoded(reward, decode(prompts, num_samples=n), repeated, beside, missing_eos_penalty)
     best = best_of(many.total, n)
     components = {name: values[best] for name, values in many.components.items()}
     return Scored([many.texts[index] for index in best], many.total[best], components)
+
+
+def score_decoded(
+    reward: Any,
+    decoded: Decoded,
+    prompts: Sequence[Any],
+    columns: Mapping[str, list[Any]],
+    missing_eos_penalty: float | None,
+) -> Scored:
+    """Scores N responses as training does: with the ids that were drawn, less the penalty for a missing EOS."""
+    columns = {**columns, "completion_ids": decoded.ids}
+    scored = score_texts(reward, decoded.texts, prompts, columns, decoded.log_ratio)
+    return replace(scored, total=scored.total - (missing_eos_penalty or 0.0) * ~np.asarray(decoded.ended))
 
 
 def score_texts(

@@ -77,7 +77,7 @@ def best_of_n(
         make_deterministic(policy)
         policy.to(args.device)
     decode = partial(decode_prompts, policy, processing_class, args=args, seed=seed)
-    best = best_of_samples(decode, scorer, prompts, n, columns)
+    best = best_of_samples(decode, scorer, prompts, n, columns, args.missing_eos_penalty)
     components = {name: torch.tensor(values, dtype=torch.float32) for name, values in best.components.items()}
     return BestOfN(best.texts, RewardScores(torch.tensor(best.total, dtype=torch.float32), components))
 

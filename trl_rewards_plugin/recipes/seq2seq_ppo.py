@@ -22,8 +22,7 @@ from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-from trl_rewards_plugin.ppo.monitoring.log_file import LogFileCallback
-from trl_rewards_plugin.ppo.monitoring.progress import answers_bar
+from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
 from trl_rewards_plugin.recipes.adapters import lora_settings
@@ -232,7 +231,11 @@ class Seq2SeqPPO:
             settings |= {"reference": reference, "progress": progress}
             return decode_prompts(model, tokenizer, prompts, trainer.args, **settings)
 
-        return Evaluator(decode, inputs.reward, inputs.data.as_held_out(), seed=self.args.seed)
+        def encode(texts: list[str]) -> Any:
+            return trainer.processing_class(text_target=texts)["input_ids"]
+
+        penalty = self.args.missing_eos_penalty
+        return Evaluator(decode, inputs.reward, encode, inputs.data.as_held_out(), self.args.seed, penalty)
 
     def _finish(
         self,

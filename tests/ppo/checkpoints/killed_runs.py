@@ -32,7 +32,7 @@ from transformers import TrainerCallback
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
+from trl_rewards_plugin.ppo.monitoring.callbacks import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 

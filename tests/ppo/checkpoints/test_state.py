@@ -20,7 +20,7 @@ from trl_rewards_plugin.ppo.checkpoints import restartable_trainer as restart
 from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards, load_run_state, mark_untied_embeddings
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch, check_sharding
-from trl_rewards_plugin.ppo.monitoring.training_curves import TrainingCurvesCallback
+from trl_rewards_plugin.ppo.monitoring.callbacks import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.rewards import MultiClassifierReward
 from trl_rewards_plugin.runs.checkpoints import UNFINISHED, checkpoints, damage, find_checkpoint
@@ -388,7 +388,7 @@ def test_another_number_of_processes_is_told(model, folder, caplog):
 
 def test_a_kill_before_the_oldest_checkpoints_were_removed_leaves_none_too_many(model, tmp_path, monkeypatch):
     with monkeypatch.context() as killed:
-        killed.setattr(restart, "rotate", lambda *arguments, **keep: None)
+        killed.setattr(restart.folders, "rotate", lambda *arguments, **keep: None)
         make_trainer(model, tmp_path, save_steps=1, save_total_limit=2).train()
     assert len(checkpoints(tmp_path)) == 3
     make_trainer(model, tmp_path, save_steps=1, save_total_limit=2).train(resume_from_checkpoint=True)

@@ -59,15 +59,6 @@ def test_weights_that_a_model_does_not_save_do_not_learn(folders, tmp_path):
     assert not torch.equal(after["policy.shared.weight"], before["policy.shared.weight"])
 
 
-@pytest.mark.parametrize("family", ["t5", "bart"])
-@pytest.mark.parametrize("adapter", [None, {}, {"bias": "all"}, {"init_lora_weights": "pissa"}], ids=str)
-def test_a_save_is_read_again_and_found_to_be_the_trained_model(folders, tmp_path, family, adapter):
-    config = None if adapter is None else lora(family, **adapter)
-    trainer = make(AutoModelForSeq2SeqLM.from_pretrained(folders[family]), folders[family], tmp_path, config)
-    trainer.train()
-    trainer.save_model()
-
-
 def test_a_save_that_is_not_the_trained_model_is_reported(folders, tmp_path, monkeypatch):
     trainer = make(AutoModelForSeq2SeqLM.from_pretrained(folders["t5"]), folders["t5"], tmp_path)
     state = {name: value.clone() for name, value in trainer.policy_model.state_dict().items()}

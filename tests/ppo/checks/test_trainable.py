@@ -1,7 +1,5 @@
 """What should learn does: else the trainer refuses the policy, mends the optimizer, or stops at the first update."""
 
-import logging
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -104,15 +102,14 @@ def test_an_optimizer_made_before_the_adapter_is_refused(model, folder, tmp_path
         trainer.train()
 
 
-def test_the_log_says_before_the_first_step_which_part_learns_and_how_many_weights(model, folder, tmp_path, caplog):
+def test_before_the_first_step_it_is_said_once_which_part_learns_and_how_many_weights(model, folder, tmp_path, capsys):
     trainer = make(model, folder, tmp_path, freeze_encoder=True)
-    with caplog.at_level(logging.INFO, logger="trl_rewards_plugin"):
-        trainer.create_optimizer()
+    trainer.train()
     decoder = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
-    head = model.config.d_model + 1
-    assert f"learning: value_head ({head:,} weights), output matrix" in caplog.text
-    assert f"decoder ({decoder:,} weights)" in caplog.text
-    assert "frozen: embeddings, encoder" in caplog.text
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("learning: "))
+    assert line.startswith(f"learning: value_head ({model.config.d_model + 1:,} weights), output matrix")
+    assert f"decoder ({decoder:,} weights)" in line
+    assert line.endswith("frozen: embeddings, encoder")
 
 
 class CutEncoder(T5ForConditionalGeneration):

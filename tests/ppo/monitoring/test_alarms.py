@@ -16,12 +16,11 @@ from trl_rewards_plugin.ppo.monitoring.alarms import (
     Alarm,
     AlarmError,
     AlarmMonitor,
-    RolloutHealth,
     find_alarms,
-    measure_health,
 )
 
-WELL = RolloutHealth(kl=1.0, entropy=1.0, unended=0.0, responses=2, all_equal=False)
+# `rollout_statistics` of the two responses of `rollout()`, in a run that is well.
+WELL = {"objective/kl": 1.0, "objective/entropy": 1.0, "val/num_eos_tokens": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -33,63 +32,62 @@ def config(**settings):
     return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **settings)
 
 
-def test_health_by_hand():
-    # Log-ratios: -1 + 1.5 and -2.25 + 2 of the first response, -0.5 + 1 of the second; entropies 1, 2 and 3.
-    health = measure_health(dataclasses.replace(rollout(), ended=torch.tensor([True, False])))
-    assert health == RolloutHealth(kl=0.375, entropy=2.0, unended=0.5, responses=2, all_equal=False)
-
-
-def test_equal_responses_are_told_by_their_real_tokens():
-    same = dataclasses.replace(
-        rollout(),
-        response_ids=torch.tensor([[8, 1, 0], [8, 1, 9]]),
-        response_mask=torch.tensor([[True, True, False]] * 2),
-        logprobs=torch.zeros(2, 3),
-        ref_logprobs=torch.zeros(2, 3),
-        entropies=torch.zeros(2, 3),
-    )
-    assert measure_health(same).all_equal
-
-
-def test_health_is_that_of_all_processes():
-    part = dataclasses.replace(rollout(), response_ids=torch.tensor([[1, 0], [1, 0]]))
-    part = dataclasses.replace(part, response_mask=torch.tensor([[True, False], [True, False]]))
-    assert measure_health(part).all_equal
-    health = measure_health(part, reduce=lambda sums: 3 * sums, gather=lambda texts: [*texts, (8, 1)])
-    assert health.responses == 6
-    assert not health.all_equal
-    assert health.entropy == measure_health(part).entropy
-    assert measure_health(part, reduce=lambda sums: 3 * sums, gather=lambda texts: 3 * texts).all_equal
+def equal_rollout():
+    """Two responses that differ on padding only."""
+    ids, mask = torch.tensor([[8, 1, 0], [8, 1, 9]]), torch.tensor([[True, True, False]] * 2)
+    zeros = dict.fromkeys(("logprobs", "ref_logprobs", "entropies"), torch.zeros(2, 3))
+    return dataclasses.replace(rollout(), response_ids=ids, response_mask=mask, **zeros)
 
 
 @pytest.mark.parametrize(
     ("change", "name", "row", "said"),
     [
-        ({"kl": 9.0}, "kl", 1, "9.0 nats per response, above max_kl=8"),
-        ({"entropy": 0.01}, "entropy", 0, "0.01 nats per token, below min_entropy=0.2"),
-        ({"all_equal": True}, "equal_responses", 0, "all 2 responses of the rollout are equal"),
-        ({"unended": 0.75}, "unended_responses", 1, "75% of the responses have no EOS within response_length=53"),
+        ({"objective/kl": 9.0}, "kl", 1, "9.0 nats per response, above max_kl=8"),
+        ({"objective/entropy": 0.01}, "entropy", 0, "0.01 nats per token, below min_entropy=0.2"),
+        (
+            {"val/num_eos_tokens": 0.5},
+            "unended_responses",
+            1,
+            "75% of the responses have no EOS within response_length",
+        ),
     ],
 )
 def test_each_alarm_names_what_was_found_its_limit_and_the_response(change, name, row, said):
     limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
     shown = dataclasses.replace(rollout(), ended=torch.tensor([True, False]))
     assert find_alarms(shown, WELL, limits) == []
-    (alarm,) = find_alarms(shown, dataclasses.replace(WELL, **change), limits)
+    (alarm,) = find_alarms(shown, {**WELL, **change}, limits)
     assert (alarm.name, alarm.row) == (name, row)
     assert said in alarm.found
 
 
+def test_equal_responses_are_told_by_their_real_tokens():
+    (alarm,) = find_alarms(equal_rollout(), WELL, config())
+    assert alarm == Alarm("equal_responses", "all 2 responses of the rollout are equal", 0)
+
+
+def test_alarms_are_those_of_all_processes():
+    stats = {**WELL, "val/num_eos_tokens": 4.0}
+    assert find_alarms(equal_rollout(), stats, config(), gather=lambda parts: [*parts, (2, [(8, 2), (8, 3)])]) == []
+    (alarm,) = find_alarms(equal_rollout(), stats, config(), gather=lambda parts: 2 * parts)
+    assert alarm.found == "all 4 responses of the rollout are equal"
+    limits = config(max_unended_share=0.1)
+    (alarm,) = find_alarms(rollout(), {**WELL, "val/num_eos_tokens": 3.0}, limits, gather=lambda parts: 2 * parts)
+    assert alarm.found.startswith("25% of the responses have no EOS")
+
+
 def test_at_its_limit_nothing_rings_and_none_turns_an_alarm_off():
     limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
-    edge = dataclasses.replace(WELL, kl=8.0, entropy=0.2, unended=0.5)
+    edge = {"objective/kl": 8.0, "objective/entropy": 0.2, "val/num_eos_tokens": 1.0}
     assert find_alarms(rollout(), edge, limits) == []
     silent = config(max_kl=None, min_entropy=None, max_unended_share=None)
-    assert find_alarms(rollout(), RolloutHealth(99.0, 0.0, 1.0, 2, False), silent) == []
+    worst = {"objective/kl": 99.0, "objective/entropy": 0.0, "val/num_eos_tokens": 0.0}
+    assert find_alarms(rollout(), worst, silent) == []
 
 
 def test_a_single_response_equals_no_other():
-    assert find_alarms(rollout(), dataclasses.replace(WELL, responses=1, all_equal=True), config()) == []
+    one = equal_rollout().select(torch.tensor([0]))
+    assert find_alarms(one, {**WELL, "val/num_eos_tokens": 1.0}, config()) == []
 
 
 def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):

@@ -11,6 +11,12 @@ def run_log():
     return RunLog(Seq2SeqPPOConfig(output_dir="unused", report_to="none"), str, is_main_process=True)
 
 
+def restore(into, log, **change):
+    state = log.state()
+    saved = RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**state, "metrics": [state["metrics"]], **change})
+    into.restore(saved, state["metrics"])
+
+
 def test_means_and_the_epoch_reward_are_taken_once():
     log = run_log()
     log.add_rollout({"kl": 1.0}, torch.tensor([1.0, 2.0]))
@@ -25,7 +31,7 @@ def test_a_log_restored_from_its_state_goes_on_as_the_one_that_was_saved():
     log = run_log()
     log.add_rollout({"kl": 1.0}, torch.tensor([1.0, 3.0]))
     restored = run_log()
-    restored.restore(RunState(kl_coef=0.1, seconds=1.0, rewards=[], **log.state()))
+    restore(restored, log)
     for each in (log, restored):
         each.add_rollout({"kl": 4.0}, torch.tensor([8.0]))
     assert restored.take_means() == log.take_means() == {"episode": 3, "kl": 2.5}
@@ -36,8 +42,8 @@ def test_the_total_loss_is_kept_over_a_resume_and_unknown_after_an_older_checkpo
     log = run_log()
     log.add_rollout({"loss/total_avg": 1.0}, torch.zeros(2))
     restored, older = run_log(), run_log()
-    restored.restore(RunState(kl_coef=0.1, seconds=1.0, rewards=[], **log.state()))
-    older.restore(RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**log.state(), "total_loss": None}))
+    restore(restored, log)
+    restore(older, log, total_loss=None)
     for each in (restored, older):
         each.add_rollout({"loss/total_avg": 3.0}, torch.zeros(2))
     assert restored.total_loss == 4.0

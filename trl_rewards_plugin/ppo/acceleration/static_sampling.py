@@ -17,6 +17,7 @@ from transformers.modeling_outputs import MoEModelOutput
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, uncached_autocast
+from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
@@ -141,7 +142,7 @@ class StaticSampler:
             "attention_mask": self._prompt_mask,
             "decoder_input_ids": token,
             "decoder_attention_mask": self._decoder_mask,
-            "past_key_values": self._cache,
+            cache_name(self._model): self._cache,
             "use_cache": True,
             "return_dict": True,
         }

@@ -3,6 +3,7 @@
 Leaves out: faster ways to the same numbers, for which acceleration/seam.py is asked first.
 """
 
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -62,6 +63,11 @@ def _encoder_outputs(states: Tensor) -> MoEModelOutput:
     return MoEModelOutput(last_hidden_state=states)
 
 
+def cache_name(model: PreTrainedModel) -> str:
+    """The argument of `forward` that takes the key-value cache: `cache` from transformers 5.24 on."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
 class CachedDecoder:
     """A model's decoder and its key-value cache: reads responses one token at a time.
 
@@ -75,7 +81,7 @@ class CachedDecoder:
     def __init__(self, model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor):
         self._model, self._states, self._mask = model, encoder_states, prompt_mask
         # Without a config it grows layer by layer: sized by T5's it would count the encoder.
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._cache, self._cache_name = EncoderDecoderCache(DynamicCache(), DynamicCache()), cache_name(model)
 
     def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
         """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
@@ -83,10 +89,10 @@ class CachedDecoder:
             encoder_outputs=_encoder_outputs(self._states),
             attention_mask=self._mask.long(),
             decoder_input_ids=token,
-            past_key_values=self._cache,
             use_cache=True,
             output_hidden_states=True,
             return_dict=True,
+            **{self._cache_name: self._cache},
         )
         return outputs.logits, outputs.decoder_hidden_states[-1]
 

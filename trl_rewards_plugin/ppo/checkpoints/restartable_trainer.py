@@ -19,31 +19,14 @@ from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.cards.callback import create_model_card
 from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
-from trl_rewards_plugin.ppo.checkpoints.state import (
-    RunState,
-    check_fingerprint,
-    load_critic,
-    load_run_state,
-    mark_untied_embeddings,
-    policy_state,
-    restore_policy,
-    restore_rewards,
-    reward_states,
-    save_critic,
-)
+from trl_rewards_plugin.ppo.checkpoints import state as saved
+from trl_rewards_plugin.ppo.checkpoints.state import RunState
 from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
 from trl_rewards_plugin.ppo.distributed import check_sharding
+from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.runs.checkpoints import (
-    checkpoints,
-    find_checkpoint,
-    next_number,
-    publish,
-    remove_unfinished,
-    rotate,
-    seal,
-)
+from trl_rewards_plugin.runs import checkpoints as folders
 from trl_rewards_plugin.runs.layout import TRAINER_STATE, UNFINISHED, checkpoint_name
 from trl_rewards_plugin.runs.lock import writing_run
 
@@ -56,6 +39,9 @@ class RestartableTrainer(Trainer):
     processing_class: PreTrainedTokenizerBase
     rules: TokenRules
     reward_funcs: list[Callable[..., Any]]
+    run_log: RunLog
+    kl_coef: float
+    _evaluation_states: dict[str, Any]  # in which rewards are evaluated; see `frozen_rewards`
     _checkpointing = False
     _resumed_from: Path | None = None
     _seconds_before = 0.0  # of training, up to the checkpoint that this run resumes
@@ -70,14 +56,6 @@ class RestartableTrainer(Trainer):
     @property
     def _wrapped(self) -> PolicyWithValueHead:
         return cast(PolicyWithValueHead, self.accelerator.unwrap_model(self.model))
-
-    def _run_state(self) -> RunState:
-        """The counters to save, with this process's metrics and states alone; `rewards` is filled in by the caller."""
-        raise NotImplementedError
-
-    def _set_run_state(self, state: RunState) -> None:
-        """Takes over a checkpoint's counters, with this process's metrics and states alone."""
-        raise NotImplementedError
 
     @property
     def train_seconds(self) -> float:
@@ -99,50 +77,40 @@ class RestartableTrainer(Trainer):
             InputError: the folder given is damaged, none is intact, or another process trains in `output_dir`.
         """
         check_sharding(self.accelerator)
-        output_dir = Path(cast(str, self.args.output_dir))
-        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
-            return self._train_as_only_writer(output_dir, resume_from_checkpoint, *args, **kwargs)
-
-    def _train_as_only_writer(
-        self, output_dir: Path, resume_from_checkpoint: str | os.PathLike[str] | bool | None, *args: Any, **kwargs: Any
-    ) -> TrainOutput:
         if self._made_optimizer:  # of an earlier run, whose state the next one must not begin with
             self.optimizer = self.lr_scheduler = cast(Any, None)
         self._seconds_before = 0.0
-        if self.args.should_save:
-            remove_unfinished(output_dir)
-        folder = find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
-        if folder is not None:
-            self._resume_run_state(folder)
-            if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
-                best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
-                rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
-        elif self.args.should_save and (found := checkpoints(output_dir)):
-            _logger.warning("%s holds %s of an earlier run, and this one starts afresh", output_dir, found[-1].name)
-        self._resumed_from = folder
-        reward_states(self.reward_funcs)  # refused now rather than at the first save
-        self._began = time.perf_counter()
-        try:
-            return super().train(None if folder is None else str(folder), *args, **kwargs)
-        finally:
-            self._seconds_before, self._began = self.train_seconds, None
+        output_dir = Path(cast(str, self.args.output_dir))
+        with writing_run(output_dir) if self.is_world_process_zero() else nullcontext():
+            if self.args.should_save:
+                folders.remove_unfinished(output_dir)
+            folder = folders.find_checkpoint(output_dir, resume_from_checkpoint, quiet=not self.args.should_save)
+            if folder is not None:
+                self._resume_run_state(folder)
+                if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
+                    best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
+                    folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
+            elif self.args.should_save and (found := folders.checkpoints(output_dir)):
+                _logger.warning("%s holds %s of an earlier run, and this starts afresh", output_dir, found[-1].name)
+            self._resumed_from = folder
+            saved.reward_states(self.reward_funcs)  # refused now rather than at the first save
+            self._began = time.perf_counter()
+            try:
+                return super().train(None if folder is None else str(folder), *args, **kwargs)
+            finally:
+                self._seconds_before, self._began = self.train_seconds, None
 
     def _resume_run_state(self, folder: Path) -> None:
-        state = load_run_state(folder)
+        state = saved.load_run_state(folder)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         if len(state.rewards) != processes and process == 0:
-            _logger.warning(
-                "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have",
-                folder,
-                len(state.rewards),
-                processes,
-            )
+            message = "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have"
+            _logger.warning(message, folder, len(state.rewards), processes)
         own = process % len(state.rewards)
-        restore_rewards(self.reward_funcs, state.rewards[own])
-        self._seconds_before = state.seconds
-        kept = state.evaluation_rewards
-        kept = None if kept is None else [kept[own]]
-        self._set_run_state(dataclasses.replace(state, metrics=[state.metrics[own]], evaluation_rewards=kept))
+        saved.restore_rewards(self.reward_funcs, state.rewards[own])
+        self._evaluation_states = state.evaluation_rewards[own] if state.evaluation_rewards else {}
+        self._seconds_before, self.kl_coef = state.seconds, state.kl_coef
+        self.run_log.restore(state, state.metrics[own])
 
     def set_initial_training_values(self, *args: Any) -> tuple[Any, ...]:
         """The Trainer's, except that a finished run is not trained for another step."""
@@ -172,13 +140,11 @@ class RestartableTrainer(Trainer):
             self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
 
     def _load_weights(self, folder: Path) -> None:
-        """Loads policy and critic in place."""
-        load_critic(folder, self._wrapped)
-        restore_policy(self.policy_model, folder)
-        check_fingerprint(folder, self._fingerprint())
+        saved.load_critic(folder, self._wrapped)
+        saved.restore_policy(self.policy_model, folder)
+        saved.check_fingerprint(folder, self._fingerprint())
 
     def _fingerprint(self) -> list[float]:
-        """The policy's largest log-weight at each token of a prompt."""
         return fingerprint(self.policy_model, self.rules).amax(1).tolist()
 
     # ---- Saving ----
@@ -188,15 +154,16 @@ class RestartableTrainer(Trainer):
         return os.path.join(folder, UNFINISHED) if self._checkpointing else folder
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The Trainer's, below a temporary name, then renamed."""
         output_dir = Path(self._get_output_dir(trial))
         name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
-        state = self._run_state()
-        rewards = gather_object([reward_states(self.reward_funcs)])
-        kept = gather_object(state.evaluation_rewards)
-        state = dataclasses.replace(
-            state, metrics=gather_object(state.metrics), rewards=rewards, evaluation_rewards=kept
+        log = self.run_log.state()
+        state = RunState(
+            self.kl_coef,
+            seconds=self.train_seconds,
+            rewards=gather_object([saved.reward_states(self.reward_funcs)]),
+            evaluation_rewards=gather_object([self._evaluation_states]),
+            **{**log, "metrics": gather_object([log["metrics"]])},
         )
         self._checkpointing = True
         try:
@@ -210,10 +177,12 @@ class RestartableTrainer(Trainer):
         if self.args.should_save:
             self.state.save_to_json(str(unfinished / TRAINER_STATE))
             known = {} if self._trainer_loads else {"fingerprint": self._fingerprint()}
-            seal(unfinished, {**dataclasses.asdict(state), **known}, next_number(output_dir))
-            publish(unfinished, folder)
-            rotate(output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")})
-            remove_unfinished(output_dir)
+            folders.seal(unfinished, {**dataclasses.asdict(state), **known}, folders.next_number(output_dir))
+            folders.publish(unfinished, folder)
+            folders.rotate(
+                output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")}
+            )
+            folders.remove_unfinished(output_dir)
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
@@ -229,12 +198,12 @@ class RestartableTrainer(Trainer):
             return
         folder = Path(output_dir or cast(str, self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        policy = None if state_dict is None else policy_state(self._wrapped, state_dict)
+        policy = None if state_dict is None else saved.policy_state(self._wrapped, state_dict)
         cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
-        mark_untied_embeddings(self._wrapped.core, folder)
+        saved.mark_untied_embeddings(self._wrapped.core, folder)
         self.processing_class.save_pretrained(folder)
         if self._checkpointing:
-            save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
+            saved.save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes model and tokenizer, as `transformers.Trainer.save_model`, and reads them again.

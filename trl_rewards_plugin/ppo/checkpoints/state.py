@@ -53,11 +53,7 @@ class RunState:
 
 
 def load_run_state(folder: Path) -> RunState:
-    """Reads the counters of a checkpoint.
-
-    Raises:
-        InputError: they are missing or damaged.
-    """
+    """Reads the counters of a checkpoint; refused where they are missing or damaged."""
     saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
     counters = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
     return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
@@ -68,19 +64,14 @@ def check_fingerprint(folder: Path, found: list[float]) -> None:
 
     The weights below an adapter are not saved: another base model, or another random decomposition of it, shows here.
     Checkpoints of earlier versions have no fingerprint.
-
-    Raises:
-        InputError: the policy scores a prompt differently than it did.
     """
     saved = read_json(folder / RUN_STATE).get("fingerprint", found)
     # Relative to the size of logits in lower precision, and on another device than the one that saved it.
     gap = max(abs(before - now) / max(1, abs(before)) for before, now in zip(saved, found, strict=True))
     if not gap <= 0.05:
-        raise InputError(
-            f"the policy that {folder} was saved from",
-            f"one whose logits on a prompt differ by up to {gap:.0%}",
-            "resume with the model, peft_config, seed, temperature and suppress_tokens that the run began with",
-        )
+        step = "resume with the model, peft_config, seed, temperature and suppress_tokens that the run began with"
+        found_is = f"one whose logits on a prompt differ by up to {gap:.0%}"
+        raise InputError(f"the policy that {folder} was saved from", found_is, step)
 
 
 def policy_state(wrapped: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -114,22 +105,12 @@ def restore_policy(policy: nn.Module, folder: Path) -> None:
 
 
 # Of an adapter's config, what may differ between the run that saved it and the one that resumes it.
-_NOT_THE_ADAPTER = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "lora_dropout",
-    "peft_version",
-    "revision",
-}
+_NOT_THE_ADAPTER = {"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"}
+_NOT_THE_ADAPTER.add("revision")
 
 
 def _restore_adapter(policy: Any, folder: Path) -> None:
-    """Loads an adapter in place, once it is found to be the one that the policy has.
-
-    Raises:
-        InputError: it adapts other modules, has other sizes, or another setting that its output depends on.
-    """
+    """Loads an adapter in place, once it adapts the same modules by the same settings as the policy's."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     saved = load_file(folder / "adapter_model.safetensors")
@@ -137,52 +118,33 @@ def _restore_adapter(policy: Any, folder: Path) -> None:
     differing = sorted(saved.keys() ^ own.keys()) or [
         name for name, value in saved.items() if value.shape != own[name].shape
     ]
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    theirs = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     ours = json.loads(json.dumps(policy.active_peft_config.to_dict(), default=sorted))
-    differing += sorted(
-        name
-        for name in (config.keys() & ours.keys()) - _NOT_THE_ADAPTER
-        if not _same_setting(config[name], ours[name])
-    )
+    settings = (theirs.keys() & ours.keys()) - _NOT_THE_ADAPTER
+    differing += sorted(name for name in settings if _unordered(theirs[name]) != _unordered(ours[name]))
     if differing:
-        raise InputError(
-            "a checkpoint of this adapter",
-            f"{folder}, which differs in {', '.join(differing[:3])}",
-            "resume with the peft_config that the run began with",
-        )
+        found = f"{folder}, which differs in {', '.join(differing[:3])}"
+        raise InputError("a checkpoint of this adapter", found, "resume with the peft_config that the run began with")
     set_peft_model_state_dict(policy, saved)
 
 
-def _same_setting(saved: Any, own: Any) -> bool:
-    """Whether two values from JSON are equal, lists in any order (a set has none)."""
-    if isinstance(saved, list) and isinstance(own, list):
-        return sorted(map(str, saved)) == sorted(map(str, own))
-    return bool(saved == own)
+def _unordered(value: Any) -> Any:
+    """A value from JSON, a list in one order: what a set became has none."""
+    return sorted(map(str, value)) if isinstance(value, list) else value
 
 
-def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str | None = None) -> None:
-    """Loads all of a module's tensors in place, except those whose name begins with `ignore`.
-
-    Raises:
-        InputError: tensors are missing, or do not fit the module.
-    """
+def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str = " ") -> None:
+    """Loads all of a module's tensors in place, except those whose name begins with `ignore`; all must be there."""
     own = module.state_dict()
     fitting = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
     unexpected = sorted(saved.keys() - fitting.keys())
-    missing = module.load_state_dict(fitting, strict=False).missing_keys
-    loaded = {own[name].data_ptr() for name in fitting}
-    missing = [
-        name
-        for name in missing
-        if own[name].data_ptr() not in loaded  # tied ones are stored once
-        and not (ignore and name.startswith(ignore))
-    ]
+    loaded = {own[name].data_ptr() for name in fitting}  # tied ones are stored once
+    absent = module.load_state_dict(fitting, strict=False).missing_keys
+    missing = [name for name in absent if own[name].data_ptr() not in loaded and not name.startswith(ignore)]
     if missing or unexpected:
-        raise InputError(
-            f"a checkpoint of this model ({type(module).__name__})",
-            f"{folder} with missing {missing[:3]} and unexpected {unexpected[:3]}",
-            "resume with the model that the run began with",
-        )
+        found = f"{folder} with missing {missing[:3]} and unexpected {unexpected[:3]}"
+        step = "resume with the model that the run began with"
+        raise InputError(f"a checkpoint of this model ({type(module).__name__})", found, step)
 
 
 def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
@@ -197,29 +159,25 @@ def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
         try:
             states[name] = json.loads(json.dumps(state))
         except TypeError as error:
-            raise InputError(
-                "plain JSON values (numbers, texts, lists, mappings) from a reward's state_dict()",
-                f"reward {name!r}: {error}",
-                "convert tensors with .tolist()",
-            ) from error
+            expected = "plain JSON values (numbers, texts, lists, mappings) from a reward's state_dict()"
+            raise InputError(expected, f"reward {name!r}: {error}", "convert tensors with .tolist()") from error
     return states
 
 
 def restore_rewards(rewards: Sequence[Callable[..., Any]], states: dict[str, Any]) -> None:
-    """Loads the states that `reward_states` returned.
-
-    Raises:
-        InputError: the rewards that have a state are not those of the checkpoint.
-    """
+    """Loads the states that `reward_states` returned; refused where other rewards have a state."""
     stateful = {reward_name(reward): reward for reward in _with_state(rewards)}
     if stateful.keys() != states.keys():
-        raise InputError(
-            f"the rewards whose state the checkpoint holds: {sorted(states) or 'none'}",
-            f"rewards with a state: {sorted(stateful) or 'none'}",
-            "resume with the reward_funcs that the run began with",
-        )
+        expected = f"the rewards whose state the checkpoint holds: {sorted(states) or 'none'}"
+        found = f"rewards with a state: {sorted(stateful) or 'none'}"
+        raise InputError(expected, found, "resume with the reward_funcs that the run began with")
     for name, reward in stateful.items():
         reward.load_state_dict(states[name])
+
+
+def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
+    methods = ("state_dict", "load_state_dict")
+    return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
 
 
 @contextmanager
@@ -242,11 +200,6 @@ def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) 
                 stack.callback(restore_rewards, [reward], {name: state})
                 restore_rewards([reward], {name: copy.deepcopy(kept.setdefault(name, state))})
         yield
-
-
-def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
-    methods = ("state_dict", "load_state_dict")
-    return [reward for reward in rewards if all(callable(getattr(reward, name, None)) for name in methods)]
 
 
 def mark_untied_embeddings(model: PreTrainedModel, folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import set_seed
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checks.saved_model import tried_weights
+from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation, tried_weights
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
@@ -23,11 +23,7 @@ _NEED_MORE = {
 
 
 def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
-    """The policy in a new adapter, whose random weights depend on the seed alone.
-
-    Raises:
-        InputError: the policy has an adapter already, or the adapter is one that PPO cannot train.
-    """
+    """The policy in a new adapter, whose random weights depend on the seed alone; refused where it has one already."""
     from peft import PeftModel, get_peft_model
 
     if isinstance(policy, PeftModel):
@@ -37,23 +33,13 @@ def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
             "leave peft_config out to train the adapter that is there, or pass model.merge_and_unload() after "
             "requires_grad_(True)",
         )
-    _check_type(peft_config)
     set_seed(seed)
     adapted: nn.Module = get_peft_model(policy, peft_config)
     return adapted
 
 
-def check_adapter(policy: nn.Module) -> None:
-    """Refuses a `PeftModel` whose adapter PPO cannot train.
-
-    Raises:
-        InputError: names the kind of adapter.
-    """
-    for peft_config in getattr(policy, "peft_config", {}).values():
-        _check_type(peft_config)
-
-
-def _check_type(peft_config: Any) -> None:
+def check_adapter(peft_config: Any) -> None:
+    """Refuses by name the kinds of adapter that PPO cannot train."""
     kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type))
     reason = _NEED_MORE.get(kind)
     if peft_config.is_prompt_learning:
@@ -76,12 +62,8 @@ def starts_without_adapter(policy: nn.Module, rules: TokenRules) -> bool:
     if any(getattr(config, "bias", "none") != "none" for config in cast(Any, policy).peft_config.values()):
         return False  # and peft warns of every switching off
     core = bare_model(policy)
-    was_training = core.training
-    core.eval()
-    try:
+    with in_evaluation(core):
         with torch.enable_grad(), cast(Any, policy).disable_adapter():
             off = tried_weights(core, rules)
         on = tried_weights(core, rules)
-    finally:
-        core.train(was_training)
     return not off.requires_grad and torch.allclose(on, off, atol=1e-5, rtol=1e-5)

@@ -5,7 +5,10 @@ Leaves out: saving (checkpoints/), and files on the Hub.
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +29,19 @@ _logger = logging.getLogger(__name__)
 def fingerprint(model: nn.Module, rules: TokenRules) -> Tensor:
     """Log-weights (T, V) of a model after a prompt of a few tokens, in evaluation mode: what tells models apart."""
     core = bare_model(model)
-    was_training = core.training
-    core.eval()
-    try:
+    with in_evaluation(core):
         return tried_weights(core, rules)[0].cpu()
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; afterwards in the mode that it was in before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
-        core.train(was_training)
+        model.train(was_training)
 
 
 def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
@@ -54,14 +64,13 @@ def freeze_what_is_not_saved(model: PreTrainedModel) -> list[str]:
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
-    frozen = [
-        (parameter, own[0])
-        for parameter, own in names.items()
-        if parameter.requires_grad and all(any(re.search(pattern, name) for pattern in patterns) for name in own)
-    ]
-    for parameter, _ in frozen:
-        parameter.requires_grad_(False)
-    return [name for _, name in frozen]
+    frozen = []
+    for parameter, own in names.items():
+        unsaved = all(any(re.search(pattern, name) for pattern in patterns) for name in own)
+        if parameter.requires_grad and unsaved:
+            parameter.requires_grad_(False)
+            frozen.append(own[0])
+    return frozen
 
 
 def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
@@ -73,23 +82,19 @@ def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
     Raises:
         InputError: the two differ.
     """
-    core = bare_model(policy)
-    if hasattr(policy, "peft_config"):
-        loaded = _with_saved_adapter(folder, core)
-        if loaded is None:
-            return
-    else:
-        loaded = type(core).from_pretrained(folder, dtype=core.dtype)
+    core, adapted = bare_model(policy), hasattr(policy, "peft_config")
+    loaded: Any = (
+        _with_saved_adapter(folder, core) if adapted else type(core).from_pretrained(folder, dtype=core.dtype)
+    )
+    if loaded is None:
+        return
     make_deterministic(loaded)  # as the trained one is: what experts drop is no matter of the weights
     gap = (fingerprint(policy, rules) - fingerprint(loaded.to(core.device), rules)).nan_to_num().abs().max().item()
     if gap > (1e-3 if core.dtype == torch.float32 else 0.1):
-        raise InputError(
-            f"the trained model in {folder}",
-            f"one whose logits on a prompt differ from it by up to {gap:.3g}",
-            "save the whole model: trainer.policy_model.merge_and_unload().save_pretrained(folder)"
-            if hasattr(policy, "peft_config")
-            else "report it with the model's name; trainer.policy_model.state_dict() holds the trained weights",
-        )
+        whole = "save the whole model: trainer.policy_model.merge_and_unload().save_pretrained(folder)"
+        step = "report it with the model's name; trainer.policy_model.state_dict() holds the trained weights"
+        found = f"one whose logits on a prompt differ from it by up to {gap:.3g}"
+        raise InputError(f"the trained model in {folder}", found, whole if adapted else step)
 
 
 def _with_saved_adapter(folder: Path, core: PreTrainedModel) -> nn.Module | None:

@@ -24,22 +24,18 @@ def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase
     """
     model = bare_model(policy)
     if processing_class.pad_token_id is None:
-        raise InputError(
-            "a tokenizer with a pad token, to read prompts of several lengths at once",
-            "tokenizer.pad_token=None",
-            "set tokenizer.pad_token to the token that the model was trained with",
-        )
+        expected = "a tokenizer with a pad token, to read prompts of several lengths at once"
+        step = "set tokenizer.pad_token to the token that the model was trained with"
+        raise InputError(expected, "tokenizer.pad_token=None", step)
     largest = max(processing_class.get_vocab().values())
     # FSMT has a vocabulary for each language, and its tokenizer has both.
     two = getattr(model.config, "tgt_vocab_size", None) is not None
     rows = max(embedding_rows(model)) if two else min(embedding_rows(model))
     if largest >= rows:
-        token = processing_class.convert_ids_to_tokens(largest)
-        raise InputError(
-            f"a tokenizer of the {rows} tokens that {type(model).__name__} has embeddings for",
-            f"one with token {largest} ({token!r})",
-            "call model.resize_token_embeddings(len(tokenizer)), or pass the model's own tokenizer",
-        )
+        found = f"one with token {largest} ({processing_class.convert_ids_to_tokens(largest)!r})"
+        step = "call model.resize_token_embeddings(len(tokenizer)), or pass the model's own tokenizer"
+        expected = f"a tokenizer of the {rows} tokens that {type(model).__name__} has embeddings for"
+        raise InputError(expected, found, step)
     align_special_tokens(model, processing_class)
 
 

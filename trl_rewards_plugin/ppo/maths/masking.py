@@ -54,11 +54,6 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).sum()
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` (B, T) where `mask` (B, T) is True; 0 where nothing is."""
-    return masked_sum(values, mask) / mask.sum().clamp(min=1)
-
-
 def as_precise(values: Tensor, mask: Tensor) -> Tensor:
     """(B, T) in float64 where the device has it, 0 where `mask` (B, T) is False."""
     precise = torch.float32 if values.device.type == "mps" else torch.float64

@@ -7,18 +7,16 @@ Leaves out: non-finite numbers, which always stop the run (finite.py).
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
-from trl_rewards_plugin.ppo.maths.masking import masked_sum
+from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.policy.prompts import quoted
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
@@ -42,88 +40,49 @@ class AlarmError(RuntimeError):
     """An alarm that `stop_on` names stopped the run."""
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """One thing that is going wrong.
-
-    Attributes:
-        name: as in `stop_on`.
-        found: what was measured, and the limit.
-        row: the response of this process's rollout that shows it best.
-    """
+class Alarm(NamedTuple):
+    """One thing that is going wrong: its name as in `stop_on`, what was measured and the limit, and the response of
+    this process's rollout that shows it best."""
 
     name: str
     found: str
     row: int
 
 
-@dataclass(frozen=True)
-class RolloutHealth:
-    """A rollout on all processes.
-
-    Attributes:
-        kl: mean over responses of the summed log-ratio to the reference, in nats.
-        entropy: mean over tokens, in nats.
-        unended: share of responses without EOS.
-        responses: their number.
-        all_equal: whether they are one and the same.
-    """
-
-    kl: float
-    entropy: float
-    unended: float
-    responses: int
-    all_equal: bool
-
-
-def measure_health(
+def find_alarms(
     rollout: Rollout,
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    stats: Mapping[str, float],
+    limits: Seq2SeqPPOConfig,
     gather: Callable[[list[Any]], list[Any]] = lambda parts: parts,
-) -> RolloutHealth:
-    """The health of a rollout whose parts lie on several processes.
+) -> list[Alarm]:
+    """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none.
 
     Args:
         rollout: this process's part.
-        reduce: sums a tensor over processes.
+        stats: `rollout_statistics` over all processes.
         gather: joins lists over processes.
     """
-    mask = rollout.response_mask
-    kl, tokens, entropy, unended, responses = reduce(
-        torch.stack(
-            [
-                masked_sum(rollout.logprobs - rollout.ref_logprobs, mask),
-                mask.sum().float(),
-                masked_sum(rollout.entropies, mask),
-                (~rollout.ended).sum().float(),
-                torch.full((), float(len(rollout)), device=mask.device),
-            ]
-        )
-    ).tolist()
-    texts = {tuple(row[real].tolist()) for row, real in zip(rollout.response_ids.cpu(), mask.cpu(), strict=True)}
-    different = set(gather(sorted(texts)[:2]))  # two from each process are enough
-    return RolloutHealth(kl / responses, entropy / tokens, unended / responses, int(responses), len(different) == 1)
+    mask, length = rollout.response_mask, limits.response_length
+    texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})
+    parts = gather([(len(rollout), texts[:2])])  # two from each process are enough
+    responses = sum(count for count, _ in parts)
+    kl, entropy = stats["objective/kl"], stats["objective/entropy"]
+    unended = 1 - stats["val/num_eos_tokens"] / responses
 
-
-def find_alarms(rollout: Rollout, health: RolloutHealth, limits: Seq2SeqPPOConfig) -> list[Alarm]:
-    """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none."""
-    mask = rollout.response_mask
     alarms = []
-    if limits.max_kl is not None and health.kl > limits.max_kl:
-        found = f"the KL to the reference is {health.kl:.1f} nats per response, above max_kl={limits.max_kl:g}"
+    if limits.max_kl is not None and kl > limits.max_kl:
+        found = f"the KL to the reference is {kl:.1f} nats per response, above max_kl={limits.max_kl:g}"
         log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0).sum(1)
         alarms.append(Alarm("kl", found, int(log_ratio.argmax())))
-    if limits.min_entropy is not None and health.entropy < limits.min_entropy:
-        found = f"the entropy is {health.entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}"
-        entropy = torch.where(mask, rollout.entropies, 0.0).sum(1) / mask.sum(1).clamp(min=1)
-        alarms.append(Alarm("entropy", found, int(entropy.argmin())))
-    if health.all_equal and health.responses > 1:
-        alarms.append(Alarm("equal_responses", f"all {health.responses} responses of the rollout are equal", 0))
-    if limits.max_unended_share is not None and health.unended > limits.max_unended_share:
-        found = (
-            f"{health.unended:.0%} of the responses have no EOS within response_length={limits.response_length}, "
-            f"above max_unended_share={limits.max_unended_share:g}"
-        )
+    if limits.min_entropy is not None and entropy < limits.min_entropy:
+        found = f"the entropy is {entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}"
+        means = torch.where(mask, rollout.entropies, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+        alarms.append(Alarm("entropy", found, int(means.argmin())))
+    if responses > 1 and len({text for _, some in parts for text in some}) == 1:
+        alarms.append(Alarm("equal_responses", f"all {responses} responses of the rollout are equal", 0))
+    if limits.max_unended_share is not None and unended > limits.max_unended_share:
+        found = f"{unended:.0%} of the responses have no EOS within response_length={length}"
+        found += f", above max_unended_share={limits.max_unended_share:g}"
         alarms.append(Alarm("unended_responses", found, int((~rollout.ended).long().argmax())))
     return alarms
 
@@ -138,19 +97,16 @@ class AlarmMonitor:
     """
 
     def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool = True):
-        self.limits = limits
-        self.decode = decode
-        self.is_main_process = is_main_process
+        self.limits, self.decode, self.is_main_process = limits, decode, is_main_process
         self.times: Counter[str] = Counter()
 
     @contextmanager
-    def watching(self, rollout: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    def watching(self, rollout: UpdateBatch, stats: Mapping[str, float], step: int) -> Iterator[None]:
         """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
 
         Args:
-            rollout: this process's part.
+            rollout, stats: as for `find_alarms`.
             step: the running one, counted from 1.
-            reduce: sums a tensor over processes.
 
         Raises:
             NotFiniteError: a number in the rollout or in the update is NaN or infinite.
@@ -163,36 +119,19 @@ class AlarmMonitor:
 
         with locate_non_finite(step, prompt_of, lambda: most_extreme_row(rollout, rollout.returns)):
             check_rollout(rollout)
-            self.raise_alarms(
-                find_alarms(rollout, measure_health(rollout, reduce, gather_object), self.limits), step, prompt_of
-            )
+            self.raise_alarms(find_alarms(rollout, stats, self.limits, gather_object), step, prompt_of)
             yield
 
     def raise_alarms(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
-        """Warns, or stops.
-
-        Args:
-            prompt_of: row of the rollout -> its prompt, shown.
-
-        Raises:
-            AlarmError: an alarm that `stop_on` names.
-        """
-        stop_on = self.limits.stop_on or []
+        """Warns, or stops with an AlarmError; `prompt_of` shows the prompt of a row of the rollout."""
         for alarm in alarms:
             place = f"step {step}: {alarm.found}. Seen at the prompt {prompt_of(alarm.row)}"
-            if alarm.name in stop_on:
-                raise AlarmError(
-                    f"{place}. Likely cause: {CAUSES[alarm.name]}. Stopped before the update, because stop_on names "
-                    f"{alarm.name!r}; the last checkpoint is good"
-                )
+            message = f"{place}. Likely cause: {CAUSES[alarm.name]}."
+            if alarm.name in (self.limits.stop_on or []):
+                why = f"Stopped before the update, because stop_on names {alarm.name!r}; the last checkpoint is good"
+                raise AlarmError(f"{message} {why}")
             self.times[alarm.name] += 1
             times = self.times[alarm.name]
             if self.is_main_process and math.log10(times).is_integer():
-                logger.warning(
-                    "%s. Likely cause: %s. Rollouts so far that raised it: %d. The run continues; stop_on=['%s'] "
-                    "would stop it",
-                    place,
-                    CAUSES[alarm.name],
-                    times,
-                    alarm.name,
-                )
+                counted = "Rollouts so far that raised it: %d. The run continues; stop_on=['%s'] would stop it"
+                logger.warning(f"%s {counted}", message, times, alarm.name)

@@ -25,10 +25,7 @@ SHOWN_CHARACTERS = 200
 
 
 class CompletionLog:
-    """The completions of the last rollout, kept until they are logged.
-
-    Without `log_completions` nothing is kept, printed or written. The files hold all rows, the console shows
-    `num_completions_to_print` of them.
+    """The completions of the last rollout, kept until they are logged; nothing without `log_completions`.
 
     Args:
         is_main_process: the one that prints and writes.
@@ -36,8 +33,7 @@ class CompletionLog:
 
     def __init__(self, args: Seq2SeqPPOConfig, *, is_main_process: bool):
         self.output_dir = Path(str(args.output_dir))
-        self.enabled = args.log_completions
-        self.limit = args.num_completions_to_print
+        self.enabled, self.limit = args.log_completions, args.num_completions_to_print
         self.is_main_process = is_main_process
         self._parts: list[Table] = []
         self._rollout: Table = {}
@@ -62,22 +58,21 @@ class CompletionLog:
 
     def log_rollout(self, step: int) -> None:
         """Prints and writes the last rollout, once."""
-        if self.enabled:
-            table, self._rollout = self._rollout, {}
-            self._log(table, step, ROLLOUTS, f"Step {step}")
+        table, self._rollout = self._rollout, {}
+        self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_batch(self, table: Table, step: int) -> None:
         """Prints and writes rows of this process from a loop of the user's own; the parts kept so far are dropped."""
-        if self.enabled:
-            self._parts, self._rollout = [], {}
-            self._log(table, step, ROLLOUTS, f"Step {step}")
+        self._parts, self._rollout = [], {}
+        self._log(table, step, ROLLOUTS, f"Step {step}")
 
     def log_evaluation(self, table: Table, step: int) -> None:
         """Prints and writes the held-out rows of this process."""
-        if self.enabled:
-            self._log(table, step, EVALUATIONS, f"Held-out prompts after step {step}")
+        self._log(table, step, EVALUATIONS, f"Held-out prompts after step {step}")
 
     def _log(self, table: Table, step: int, folder: str, title: str) -> None:
+        if not self.enabled:
+            return
         table = join_tables(gather_object([table]))
         if self.is_main_process and table:
             write_completions(self.output_dir / folder, table, step)

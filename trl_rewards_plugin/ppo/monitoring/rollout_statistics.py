@@ -1,7 +1,4 @@
-"""What a rollout looked like before the update, as the numbers that are logged.
-
-Leaves out: statistics of the update itself (update.py).
-"""
+"""What a rollout looked like before the update, as the numbers that are logged; those of the update: update.py."""
 
 from collections.abc import Callable
 

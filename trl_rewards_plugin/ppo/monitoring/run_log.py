@@ -5,8 +5,7 @@ Leaves out: evaluation, and where logs go (the Trainer's callbacks).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmMonitor
 from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
-from trl_rewards_plugin.ppo.rollout import UpdateBatch
 from trl_rewards_plugin.ppo.scoring import Scored
 
 
@@ -28,17 +26,15 @@ class RunLog:
         is_main_process: the one that prints and writes.
 
     Attributes:
-        alarms: how often each alarm was raised is in its `times`.
-        completions: the table of completions.
         episodes: responses trained on so far, on all processes.
         total_loss: the sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
     """
 
     def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
         self.completions = CompletionLog(args, is_main_process=is_main_process)
+        self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
         self.episodes = 0
         self.total_loss: float | None = 0.0
-        self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
 
@@ -51,13 +47,6 @@ class RunLog:
         """The rewards of a part of the running rollout."""
         self.add_metrics(scored.metrics)
         self.completions.add(scored.table)
-
-    @contextmanager
-    def watching_update(self, batch: UpdateBatch, step: int, reduce: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Checks the rollout for alarms before the update within; see `AlarmMonitor.watching`."""
-        self.completions.end_rollout(batch.advantages, batch.response_mask)
-        with self.alarms.watching(batch, step, reduce):
-            yield
 
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
         """The statistics of a rollout that was trained on, and its scores (episodes,) on all processes."""
@@ -91,12 +80,11 @@ class RunLog:
             "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
-            "metrics": [{name: list(values) for name, values in self._metrics.items()}],
+            "metrics": {name: list(values) for name, values in self._metrics.items()},
         }
 
-    def restore(self, state: RunState) -> None:
-        """Resumes from a checkpoint's state, with this process's metrics alone."""
-        self.episodes, self._epoch_scores = state.episodes, state.epoch_scores
-        self.total_loss = state.total_loss
+    def restore(self, state: RunState, metrics: Mapping[str, list[float]]) -> None:
+        """Resumes from a checkpoint's state, with this process's metrics."""
+        self.episodes, self._epoch_scores, self.total_loss = state.episodes, state.epoch_scores, state.total_loss
         self.alarms.times.update(state.alarms)
-        self._metrics.update(state.metrics[0])
+        self._metrics.update(metrics)

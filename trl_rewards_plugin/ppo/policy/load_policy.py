@@ -91,9 +91,10 @@ def policy_and_reference(
     Args:
         seed: of an adapter's random initial weights.
     """
+    for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
+        check_adapter(adapter)
     if peft_config is not None:
         policy = with_adapter(policy, peft_config, seed)
-    check_adapter(policy)
     check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:

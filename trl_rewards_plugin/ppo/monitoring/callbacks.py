@@ -1,10 +1,15 @@
-"""Progress bars for a terminal, a pipe or a notebook: episodes in training, responses while a model is measured."""
+"""Callbacks of a run: progress bars for a terminal, a pipe or a notebook, its curves, and its log as a file."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+from trl_rewards_plugin.charts.curves import save_reward_curve
+from trl_rewards_plugin.runs.layout import LOG, REWARD_CURVE
+from trl_rewards_plugin.runs.writing import append_log, write_log
 
 SHOWN = {"reward": "objective/scores", "kl": "objective/kl", "length": "tokens/responses_len_mean"}
 
@@ -64,3 +69,31 @@ class RolloutProgressCallback(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class TrainingCurvesCallback(TrainerCallback):
+    """Draws `reward_curve.png` in the output folder at every save and at the end."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Draws what is logged so far."""
+        if state.is_world_process_zero:
+            save_reward_curve(state.log_history, Path(args.output_dir) / REWARD_CURVE)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Draws the whole run."""
+        self.on_save(args, state, control, **kwargs)
+
+
+class LogFileCallback(TrainerCallback):
+    """Keeps `log.jsonl` in the output folder equal to the Trainer's log; a resume removes the rows it will repeat."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts the file with what a checkpoint brought."""
+        if state.is_world_process_zero:
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            write_log(Path(args.output_dir) / LOG, state.log_history)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Adds the row that was just logged."""
+        if state.is_world_process_zero:
+            append_log(Path(args.output_dir) / LOG, state.log_history[-1:])
