@@ -38,6 +38,7 @@ def test_files_that_hf_download_left_serve_as_well(tmp_path, monkeypatch):
     assert len(load_run_data(NEWS, text_column="text").train) == 18
 
 
+@pytest.mark.slow
 def test_the_article_runs_offline_from_the_cache(home, tmp_path):
     folder = tmp_path / "run"
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}

@@ -15,6 +15,7 @@ from trl_rewards_plugin.errors import InputError
 class Settings:
     input: str = field(default="-", metadata={"help": "What to read."})
     batch_size: int = field(default=16, metadata={"help": "Rows at once."})
+    skipped: int = field(default=0, metadata={"help": "Rows to skip."})
     threshold: float | None = field(default=None, metadata={"help": "Least score, 100 %% at most."})
     names: list[str] = field(default_factory=lambda: ["a", "b"], metadata={"help": "Names."})
     extra: dict[str, Any] | None = field(default=None, metadata={"help": "Further arguments."})
@@ -104,6 +105,7 @@ def test_help_shows_the_defaults_of_the_file(config, capsys):
         parse(*config("batch_size: 4"), "--help")
     out = capsys.readouterr().out
     assert "Rows at once. (default: 4)" in out
+    assert "Rows to skip. (default: 0)" in out
     assert "100 % at most.\n" in out
 
 

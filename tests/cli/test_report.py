@@ -42,6 +42,7 @@ def test_a_report_needs_no_torch(tmp_path):
     folder = write_run(tmp_path / "one")
     code = (
         "import sys\nfrom trl_rewards_plugin.cli.main import main\n"
-        f"assert main(['report', {str(folder)!r}]) == 0\nassert 'torch' not in sys.modules\n"
+        f"sys.exit(main(['report', {str(folder)!r}]) or 'torch' in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -107,6 +107,19 @@ def test_an_unreachable_hub_id_is_refused_in_three_parts(monkeypatch):
     assert "local cache" in caught.value.expected
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("news.cvs", "did you mean 'news.csv'?"), ("./x", "check the path"), ("settings.yaml", "check the path")],
+)
+def test_what_is_meant_as_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch, name, step):
+    write(tmp_path, "news.csv", "prompt\na\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, **kwargs: pytest.fail(f"asked for {name}"))
+    with pytest.raises(InputError, match="no such file") as caught:
+        load_run_data(name)
+    assert caught.value.next_step == step
+
+
 def refusals(folder):
     write(folder, "train.jsonl", '{"prompt": "x"}\n')
     write(folder, "empty.jsonl", "")
@@ -119,7 +132,7 @@ def refusals(folder):
         (f"{named}/empty.jsonl", {}, "an empty file", "rows"),
         (f"{named}/blank.txt", {}, "an empty data set", "rows"),
         (f"{named}/odd.xlsx", {}, "odd.xlsx", "convert"),
-        (f"{named}/odd stuff", {}, "odd stuff", "spelling"),
+        (f"{named}/odd stuff", {}, "no such file", "check the path"),
         (named, {}, "the folder", "train.jsonl"),
         ([], {}, "an empty data set", "rows"),
         (TEXTS[:2], {}, "2", "eval_dataset"),

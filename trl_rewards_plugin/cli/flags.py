@@ -97,7 +97,8 @@ class Parser(argparse.ArgumentParser):
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Shows the defaults that say something."""
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        says_nothing = action.default is None or action.default is False
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **options: Any) -> Parser:
@@ -125,12 +126,8 @@ def parse_settings(
 ) -> Settings:
     """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
 
-    Args:
-        positional: The field that may also be given without its flag; help calls it `metavar`.
-        **options: See `settings_parser`.
-
-    Raises:
-        InputError: an unknown flag or key, or a value that does not fit.
+    The field `positional` may also be given without its flag, and is called `metavar` in help; `options` are those of
+    `settings_parser`. Unknown flags and keys are refused, and values that do not fit.
     """
     parser = settings_parser(kind, **options)
     parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
@@ -147,11 +144,7 @@ def parse_settings(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; as in TRL, what stands under `env` is set in the environment instead.
-
-    Raises:
-        InputError: no such file, or not a mapping.
-    """
+    """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
     import yaml
 
     if not path.is_file():

@@ -26,22 +26,18 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where the Hub or the network failed."""
     with patient_output():
-        return _main(list(sys.argv[1:] if argv is None else argv))
-
-
-def _main(arguments: list[str]) -> int:
-    try:
-        return _dispatch(arguments)
-    except InputError as error:
-        message, code = f"input refused{error}", 2
-    except UploadError as error:
-        message, code = f"not uploaded{error}", 1
-    except KeyboardInterrupt:
-        print(file=sys.stderr)  # behind the terminal's own ^C
-        message, code = "interrupted", 130
-    # Without the secrets and control characters that the input had in it.
-    print(f"trl-rewards: {printable(without_secrets(message))}", file=sys.stderr)
-    return code
+        try:
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        except InputError as error:
+            message, code = f"input refused{error}", 2
+        except UploadError as error:
+            message, code = f"not uploaded{error}", 1
+        except KeyboardInterrupt:
+            print(file=sys.stderr)  # behind the terminal's own ^C
+            message, code = "interrupted", 130
+        # Without the secrets and control characters that the input had in it.
+        print(f"trl-rewards: {printable(without_secrets(message))}", file=sys.stderr)
+        return code
 
 
 def _dispatch(arguments: list[str]) -> int:

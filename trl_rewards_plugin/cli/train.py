@@ -93,11 +93,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
-    """The recipe that `argv` asks for, and the arguments that are not PPO's.
-
-    Raises:
-        InputError: an unknown flag, key or preset, or a value that does not fit.
-    """
+    """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.recipes.adapters import lora_config
     from trl_rewards_plugin.recipes.run_presets import get_preset

@@ -9,7 +9,7 @@ from trl_rewards_plugin.errors import InputError
 
 
 def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
-    """peft's `LoraConfig` as TRL builds it, for a sequence-to-sequence model (TRL's default is a causal one).
+    """peft's `LoraConfig` for a sequence-to-sequence model (that of TRL's flags is for a causal one).
 
     Args:
         r: rank.
@@ -21,18 +21,10 @@ def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
     """
     if find_spec("peft") is None:
         raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')
-    from trl import ModelConfig, get_peft_config
+    from peft import LoraConfig
 
-    return get_peft_config(
-        ModelConfig(
-            use_peft=True,
-            lora_task_type="SEQ_2_SEQ_LM",
-            lora_r=r,
-            lora_alpha=alpha,
-            lora_dropout=0.0,  # PPO turns dropout off
-            lora_target_modules=target_modules,
-        )
-    )
+    # No dropout: PPO turns it off.
+    return LoraConfig("SEQ_2_SEQ_LM", r=r, lora_alpha=alpha, target_modules=target_modules)
 
 
 def lora_settings(peft_config: Any) -> dict[str, Any]:

@@ -125,8 +125,8 @@ def best_of_samples(
     reward: Any,
     prompts: Sequence[Any],
     n: int,
-    columns: Mapping[str, Sequence[Any]] | None = None,
-    missing_eos_penalty: float | None = None,
+    columns: Mapping[str, Sequence[Any]],
+    missing_eos_penalty: float | None,
 ) -> Scored:
     """The response with the highest total among `n` samples for each of B prompts; the first of equals.
 
@@ -135,7 +135,7 @@ def best_of_samples(
         columns: B values of each further column of the prompts.
     """
     repeated = [prompt for prompt in prompts for _ in range(n)]
-    beside = {name: [value for value in values for _ in range(n)] for name, values in (columns or {}).items()}
+    beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
     many = score_decoded(reward, decode(prompts, num_samples=n), repeated, beside, missing_eos_penalty)
     best = best_of(many.total, n)
     components = {name: values[best] for name, values in many.components.items()}
@@ -183,14 +183,11 @@ def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) ->
         "before_greedy": before.greedy,
         "after_greedy": after.greedy,
     }
-    rows = []
-    for index, (prompt, source) in enumerate(zip(held_out.prompts, held_out.sources, strict=True)):
-        row: dict[str, Any] = {"prompt": prompt, "source": source}
-        row |= {side: scored.texts[index] for side, scored in sides.items()}
-        for side, scored in sides.items():
-            row |= {f"{side}_{name}": float(values[index]) for name, values in scored.by_name().items()}
-        rows.append(row)
-    return rows
+    columns: dict[str, list[Any]] = {"prompt": held_out.prompts, "source": held_out.sources}
+    columns |= {side: scored.texts for side, scored in sides.items()}
+    for side, scored in sides.items():
+        columns |= {f"{side}_{name}": values.tolist() for name, values in scored.by_name().items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def build_metrics(

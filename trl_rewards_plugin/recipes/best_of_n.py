@@ -64,7 +64,8 @@ def best_of_n(
     Raises:
         InputError: no prompts, `n` below 1, columns of another length, or a model that cannot be sampled this way.
     """
-    _check(prompts, n, columns or {})
+    columns = columns or {}
+    _check(prompts, n, columns)
     args = args or Seq2SeqPPOConfig(output_dir="trainer_output", report_to="none")
     named = isinstance(model, str | Path)
     model = resolve(str(model)) if named else model

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, nearest, suggestion, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
-from trl_rewards_plugin.rows import FORMATS, read_columns
+from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.text import is_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -66,11 +67,11 @@ def load_run_data(
     prompt_prefix: str = "",
     seed: int = 0,
 ) -> RunData:
-    """The data of a run: a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
-    `datasets.Dataset` or `DatasetDict`, or a list of texts.
+    """The data of a run, loaded, split and prefixed.
 
-    Held out is, in this order: `eval_dataset`, whole; the first 100 rows of a split named `validation` or `test`;
-    a tenth of the rows (at least two), drawn with `seed`.
+    A data set is a Hub id, a JSONL, JSON, CSV, parquet or text file (also "bundled:prompts/train.jsonl"), a
+    `datasets.Dataset` or `DatasetDict`, or a list of texts. Held out is, in this order: `eval_dataset`, whole; the
+    first 100 rows of a split named `validation` or `test`; a tenth of the rows (at least two), drawn with `seed`.
 
     Raises:
         InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
@@ -138,12 +139,12 @@ def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
         names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
         files = f": {', '.join(names[:5])}" if names else ""
         raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
-    if path.exists() or not _HUB_ID.fullmatch(name):
-        raise InputError(
-            f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}",
-            repr(name),
-            "rename or convert the file" if path.exists() else "check the spelling",
-        )
+    if path.exists():
+        expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
+        raise InputError(expected, repr(name), "rename or convert the file")
+    siblings = [one.name for one in path.parent.iterdir() if one.is_file()] if path.parent.is_dir() else []
+    if is_path(name) or not _HUB_ID.fullmatch(name) or (path.suffix and nearest(path.name, siblings)):
+        existing_file(name)  # there is none: the error says what else lies there
     return _load_from_hub(name)
 
 

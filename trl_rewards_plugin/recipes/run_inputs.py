@@ -36,32 +36,18 @@ class RunInputs:
 
 
 def check_settings(args: Seq2SeqPPOConfig) -> None:
-    """Refuses settings of the trainer alone that the recipe decides itself, and missing trackers.
-
-    Raises:
-        InputError: there are such.
-    """
+    """Refuses settings of the trainer alone that the recipe decides itself, and missing trackers."""
     if args.push_to_hub:
-        raise InputError(
-            "push_to as the way to the Hub",
-            "push_to_hub=True, which uploads before the card and the metrics are written",
-            "use push_to (--push_to user/name)",
-        )
+        found = "push_to_hub=True, which uploads before the card and the metrics are written"
+        raise InputError("push_to as the way to the Hub", found, "use push_to (--push_to user/name)")
     if args.reward_weights is not None:
-        raise InputError(
-            "weights inside the one reward of a run",
-            f"reward_weights={args.reward_weights}",
-            "set the weights in MultiClassifierReward, or in the reward file",
-        )
+        step = "set the weights in MultiClassifierReward, or in the reward file"
+        raise InputError("weights inside the one reward of a run", f"reward_weights={args.reward_weights}", step)
     check_trackers(args.report_to)
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuses now the trackers in `report_to` that the Trainer would refuse after loading the models.
-
-    Raises:
-        InputError: an unknown tracker, or one that is not installed.
-    """
+    """Refuses now the trackers in `report_to` that the Trainer would refuse after loading the models."""
     from transformers.integrations.integration_utils import (
         INTEGRATION_TO_CALLBACK,
         get_available_reporting_integrations,
@@ -76,11 +62,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def load_reward(reward: Any) -> Any:
-    """The reward with `.score`; its scale is fixed and its components have names of their own.
-
-    Raises:
-        InputError: a moving scale, or a reserved name.
-    """
+    """The reward with `.score`; one with a moving scale or with a component of a reserved name is refused."""
     scorer = as_scorer(reward)
     if getattr(scorer, "state_dict", dict)():
         raise InputError(

@@ -88,11 +88,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 
 
 def get_preset(name: str) -> Preset:
-    """The preset called `name`.
-
-    Raises:
-        InputError: no such preset.
-    """
+    """The preset called `name`; an unknown one is refused."""
     if name not in PRESETS:
         step = suggestion(name, PRESETS, "use one of these, or give model, reward and dataset")
         raise InputError(f"a preset, one of {', '.join(PRESETS)}", repr(name), step)

@@ -28,10 +28,7 @@ _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
 
 
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
-    """Checks, generates, measures, prints a table, and writes JSON, picture and outputs.
-
-    Returns:
-        What `evaluation.json` holds.
+    """Checks, generates, measures, prints a table, writes JSON, picture and outputs; returns what the JSON holds.
 
     Raises:
         InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.

@@ -1,6 +1,6 @@
 """Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module.
 
-Leaves out: where the texts come from (`output_files.py`) and comparing two sides (`compare.py`).
+Leaves out: where the texts come from (`evaluation_job.py`) and comparing two sides (`compare.py`).
 """
 
 from __future__ import annotations
@@ -107,24 +107,23 @@ class ModuleMeasure:
         options = module.features if isinstance(module.features, list) else [module.features]
         self._inputs = list(options[0])
         if not any(_is_text(option.get("predictions")) for option in options):
-            raise InputError(
-                "a metric of texts", f"{self.name}, whose predictions are {options[0].get('predictions')}",
-                "name another metric",
-            )  # fmt: skip
+            found = f"{self.name}, whose predictions are {options[0].get('predictions')}"
+            raise InputError("a metric of texts", found, "name another metric")
         missing = [name for name in self._inputs if name not in given]
         if missing:
-            raise InputError(
-                f"{', '.join(missing)} for the metric {self.name}",
-                f"only {', '.join(given)}",
-                "give a data set (--dataset) or leave this metric out",
-            )
+            step = "give a data set (--dataset) or leave this metric out"
+            raise InputError(f"{', '.join(missing)} for the metric {self.name}", f"only {', '.join(given)}", step)
         # Some modules only take several references a text.
         self._several = "references" in self._inputs and not any(_is_text(option["references"]) for option in options)
-        self._arguments = dict(arguments)
         parameters = inspect.signature(module._compute).parameters
-        _check_arguments(self.name, self._arguments, parameters, self._inputs)
-        if "use_aggregator" in parameters:
-            self._arguments.setdefault("use_aggregator", False)
+        takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+        known = [parameter for parameter in parameters if parameter not in self._inputs]
+        unknown = [] if takes_any else [argument for argument in arguments if argument not in known]
+        if unknown:  # `compute` would refuse them after all outputs are generated
+            step = f"{did_you_mean(unknown[0], known)}see what its compute takes"
+            expected = f"arguments of the metric {self.name}: {', '.join(known) or 'none'}"
+            raise InputError(expected, repr(unknown[0]), step)
+        self._arguments = ({"use_aggregator": False} if "use_aggregator" in parameters else {}) | dict(arguments)
 
     def measure(self, texts: Texts) -> dict[str, Values]:
         """Row name -> values of N texts."""
@@ -154,19 +153,6 @@ class ModuleMeasure:
             step = "name another metric"
             raise InputError(f"numbers from the metric {self.name}", ", ".join(result) or "nothing", step)
         return rows
-
-
-def _check_arguments(
-    name: str, arguments: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], inputs: Sequence[str]
-) -> None:
-    """Refuses before any output is generated what `compute` would refuse after all are."""
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [parameter for parameter in parameters if parameter not in inputs]
-    for argument in arguments:
-        if argument not in known:
-            step = f"{did_you_mean(argument, known)}see what its compute takes"
-            raise InputError(f"arguments of the metric {name}: {', '.join(known) or 'none'}", repr(argument), step)
 
 
 class RewardMeasure:
