@@ -45,6 +45,15 @@ def test_help_imports_nothing_heavy():
 
 
 TOKEN = "hf_" + "aB3" * 12
+VERBS = (
+    ["train", "--model"],
+    ["train", "--dataset"],
+    ["train", "--reward"],
+    ["evaluate"],
+    ["score"],
+    ["card"],
+    ["report"],
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,8 @@ TOKEN = "hf_" + "aB3" * 12
         (["train", "--hub_tokn", "swordfish"], "did you mean --hub_token?"),
         (["train", "--hub_tokn=swordfish"], "did you mean --hub_token?"),
         (["push", f"https://user:{TOKEN}@huggingface.co/me/x", "me/x"], "a login in a URL"),
+        *(([*verb, f"https://user:{TOKEN}@huggingface.co/me/x"], "a login in a URL") for verb in VERBS),
+        (["report", "https://user:swordfish@example.org/x"], "a login in a URL"),
         (["push", TOKEN], "a Hugging Face token"),
         (["score", f"{TOKEN}.csv"], "a Hugging Face token"),
         (["train", "--dataset", f"./{TOKEN}.csv"], "a Hugging Face token"),

@@ -221,23 +221,22 @@ def test_accumulated_parts_make_one_rollout_and_every_number_is_logged(folders, 
     assert epochs == pytest.approx([sum(row["objective/scores"] for row in rows) / 2])
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(folders, tmp_path, accumulation):
     settings = {
         "gradient_accumulation_steps": accumulation,
         "per_device_train_batch_size": 4 // accumulation,
-        "total_episodes": 32,
+        "total_episodes": 20,
         "rows": 12,
-        "save_strategy": "steps",
-        "save_steps": 1,
         "adaptive_kl": True,
     }
-    straight = make_trainer(folders["t5"], tmp_path / "straight", **settings)
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    straight = make_trainer(folders["t5"], tmp_path / "straight", **settings, **saving)
     straight.train()
-    for step in (1, 3, 5):  # within an epoch of three rollouts, at its end, and within the next
+    for step in (1, 3, 4):  # within an epoch of three rollouts, at its end, and within the next
         resumed = make_trainer(folders["t5"], tmp_path / f"resumed{step}", **settings)
         resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / f"checkpoint-{step}"))
-        assert resumed.state.global_step == 8
+        assert resumed.state.global_step == 5
         for name, value in weights(straight).items():
             assert torch.equal(value, weights(resumed)[name]), (step, name)
         assert resumed.kl_coef == straight.kl_coef

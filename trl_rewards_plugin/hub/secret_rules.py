@@ -40,7 +40,8 @@ _RULES = {
     "a DigitalOcean or Databricks token": (b"_v1_ dapi", rb"do[por]_v1_[0-9a-f]{64}|dapi[0-9a-f]{32}"),
     "a Telegram token": (b":aa", rb"\d{8,10}:AA[\w-]{33}"),
     "a signed login (JWT)": (b"eyj", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}"),
-    "a login in a URL": (b"://", rb"[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'<>]{1,200}:[^\s/:@\"'<>]{3,200}@"),
+    # One slash: what is left of a URL that was taken for a path.
+    "a login in a URL": (b":/", rb"[A-Za-z][A-Za-z0-9+.-]{1,15}:/{1,2}[^\s/:@\"'<>]{1,200}:[^\s/:@\"'<>]{3,200}@"),
     "a login in a header": (b"authorization", rb"(?i:authorization\W{1,5}(?:bearer|basic|token)\s+)[\w.~+/-]{16,}"),
     "a password or key": (
         b"api_key apikey password passwd secret_key _token",

@@ -186,7 +186,7 @@ class ClassicLoop(RolloutTrainer):
         found = self.update(rollout)
         self.after_update()
         self.framework(self.model_wrapped).step()  # the last one, which the Trainer would take
-        self.run_log.drop_metrics()  # the caller has them
+        self.run_log.take_means()  # the caller has them
         schedule: Any = self.lr_scheduler
         rate = schedule.get_last_lr()[0]
         schedule.step()

@@ -21,27 +21,15 @@ class Rule:
 
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
-NEUTRAL_GENERATION: dict[str, tuple[Any, ...]] = {
-    "num_beams": (None, 1),
-    "num_beam_groups": (None, 1),
-    "do_sample": (None, True),
-    "top_k": (None, 0),
-    "top_p": (None, 1.0),
-    "min_p": (None, 0.0),
-    "typical_p": (None, 1.0),
-    "epsilon_cutoff": (None, 0.0),
-    "eta_cutoff": (None, 0.0),
-    "repetition_penalty": (None, 1.0),
-    "encoder_repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "encoder_no_repeat_ngram_size": (None, 0),
-    "length_penalty": (None, 1.0),
-    "penalty_alpha": (None, 0.0),
-    "guidance_scale": (None, 1.0),
-    "forced_bos_token_id": (None,),
-    "forced_eos_token_id": (None,),
-    "bad_words_ids": (None,),
-}
+_NEUTRAL: list[tuple[str, Any]] = [
+    ("num_beams num_beam_groups", 1),
+    ("do_sample", True),
+    ("top_k no_repeat_ngram_size encoder_no_repeat_ngram_size", 0),
+    ("min_p epsilon_cutoff eta_cutoff penalty_alpha", 0.0),
+    ("top_p typical_p repetition_penalty encoder_repetition_penalty length_penalty guidance_scale", 1.0),
+    ("forced_bos_token_id forced_eos_token_id bad_words_ids", None),
+]
+NEUTRAL_GENERATION = {name: (None, neutral) for names, neutral in _NEUTRAL for name in names.split()}
 # Generation settings that have a field of their own in the config.
 FIELD_INSTEAD = {
     "temperature": "temperature",

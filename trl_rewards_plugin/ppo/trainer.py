@@ -21,6 +21,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.assets import resolve
@@ -39,7 +40,7 @@ from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
-from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, TrainingCurvesCallback
+from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
@@ -120,7 +121,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
-        self._use_progress_bar()
+        if not args.disable_tqdm:
+            self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+            self.add_callback(RolloutProgressCallback(self.args.batch_size))
         # Of a last epoch that ends early; the others' rewards are logged as they end.
         self.callback_handler.callbacks.insert(0, CallAtEnd(self._log_epoch_reward))
         self.add_callback(TrainingCurvesCallback())
@@ -191,7 +194,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         """Total rewards (B,) of responses, less the penalty for a missing EOS."""
         texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
         scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
-        self.run_log.add_scored(scored)
+        self.run_log.add_metrics(scored.metrics)
+        self.run_log.completions.add(scored.table)
         return scored.total.to(responses.ids.device)
 
     def _score_texts(

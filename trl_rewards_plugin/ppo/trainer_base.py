@@ -13,7 +13,6 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import TrainerControl
-from transformers import trainer as transformers_trainer
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
 from trl_rewards_plugin.ppo.checks.inherited_settings import WithoutRefusedMethods
@@ -25,7 +24,6 @@ from trl_rewards_plugin.ppo.checks.trainable import (
 )
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
-from trl_rewards_plugin.ppo.monitoring.callbacks import RolloutProgressCallback
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.terminal import say
 
@@ -86,11 +84,6 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         if self.is_world_process_zero() and not self._has_learned:
             say(what_learns(self._wrapped))
         return optimizer
-
-    def _use_progress_bar(self) -> None:
-        if not self.args.disable_tqdm:
-            self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
-            self.add_callback(RolloutProgressCallback(self.args.batch_size))
 
     def framework(self, model: nn.Module) -> Framework:
         """What the update of a prepared model needs of the Trainer."""

@@ -127,7 +127,7 @@ def best_of_samples(
     prompts: Sequence[Any],
     n: int,
     columns: Mapping[str, Sequence[Any]],
-    missing_eos_penalty: float | None = None,
+    missing_eos_penalty: float | None,
 ) -> Scored:
     """The response with the highest total among `n` samples for each of B prompts; the first of equals.
 

@@ -140,8 +140,7 @@ class RestartableTrainer(Trainer):
             self._load_weights(Path(cast(str, self.state.best_model_checkpoint)))
 
     def _load_weights(self, folder: Path) -> None:
-        saved.load_critic(folder, self._wrapped)
-        saved.restore_policy(self.policy_model, folder)
+        saved.restore_weights(self._wrapped, folder)
         saved.check_fingerprint(folder, self._fingerprint())
 
     def _fingerprint(self) -> list[float]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import reward_name
+from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.runs.layout import RUN_STATE, VALUE_HEAD
 from trl_rewards_plugin.runs.read import checked, read_json
 from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
@@ -90,20 +91,16 @@ def save_critic(folder: Path, state: dict[str, Tensor]) -> None:
     save_file({name: value.detach().clone().contiguous() for name, value in critic.items()}, folder / VALUE_HEAD)
 
 
-def load_critic(folder: Path, wrapped: nn.Module) -> None:
-    """Loads what `save_critic` wrote, in place."""
+def restore_weights(wrapped: PolicyWithValueHead, folder: Path) -> None:
+    """Loads critic and policy in place. The Trainer's own loader looks for its wrapper's names and only warns."""
     _load(wrapped, load_file(folder / VALUE_HEAD), folder, ignore=POLICY_PREFIX)
-
-
-def restore_policy(policy: nn.Module, folder: Path) -> None:
-    """Loads what `_save` wrote. The Trainer's own loader looks for its wrapper's names and only warns."""
-    if hasattr(policy, "peft_config"):
-        _restore_adapter(policy, folder)
+    if hasattr(wrapped.policy, "peft_config"):
+        _restore_adapter(wrapped.policy, folder)
         return
     saved = {}
     for file in sorted(folder.glob("model*.safetensors")):
         saved.update(load_file(file))
-    _load(policy, saved, folder)
+    _load(wrapped.policy, saved, folder)
 
 
 # Of an adapter's config, what may differ between the run that saved it and the one that resumes it.

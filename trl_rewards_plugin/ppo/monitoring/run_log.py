@@ -15,7 +15,6 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmMonitor
 from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
-from trl_rewards_plugin.ppo.scoring import Scored
 
 
 class RunLog:
@@ -43,11 +42,6 @@ class RunLog:
         for name, value in values.items():
             self._metrics[name].append(value)
 
-    def add_scored(self, scored: Scored) -> None:
-        """The rewards of a part of the running rollout."""
-        self.add_metrics(scored.metrics)
-        self.completions.add(scored.table)
-
     def add_rollout(self, stats: Mapping[str, float], scores: Tensor) -> None:
         """The statistics of a rollout that was trained on, and its scores (episodes,) on all processes."""
         self.episodes += len(scores)
@@ -62,10 +56,6 @@ class RunLog:
         parts = [(len(values), {name: sum(values) / len(values)}) for name, values in self._metrics.items()]
         self._metrics.clear()
         return {"episode": self.episodes, **weighted_means(parts)}
-
-    def drop_metrics(self) -> None:
-        """Forgets metrics that are reported elsewhere."""
-        self._metrics.clear()
 
     def take_epoch_reward(self) -> float | None:
         """Mean score of the rollouts since the last time; None without any."""

@@ -1,23 +1,24 @@
-"""EvaluationJob: the settings of `trl-rewards evaluate`, checked before a model is loaded. Leaves out: measuring.
+"""EvaluationJob: the settings of `trl-rewards evaluate`, checked before a model is loaded, and the texts to measure.
 
-Defaults come from the run folder that is evaluated, else from a preset.
+Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
-from trl_rewards_plugin.recipes.evaluate.output_files import generate_outputs, is_outputs_file, read_outputs
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
+from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns, without_missing
 from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.layout import CONFIG, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
@@ -160,14 +161,25 @@ class EvaluationJob:
         return load_measures(self.settings.metrics, judge=judge, arguments=arguments, given=given)
 
     def outputs_of(self, side: str) -> list[str]:
-        """N texts of this side."""
+        """N texts of this side: those of its file, or one for each prompt, as this package's pipeline gives it.
+
+        Sampled ones depend on seed and batch size; the global random state stays as it was.
+        """
         if side in self._read:
             return self._read[side]
+        import torch
+        from tqdm.auto import tqdm
+
+        from trl_rewards_plugin.pipelines import text2text_pipeline
+
         assert self.held_out is not None  # a model always has prompts
-        prompts, settings = self.held_out.prompts, self.settings
-        return generate_outputs(
-            self.names[side], prompts, self.generation, batch_size=settings.batch_size, seed=settings.seed
-        )
+        prompts, name = self.held_out.prompts, self.names[side]
+        pipe = text2text_pipeline(resolve(name), truncation=True)
+        with torch.random.fork_rng(devices=[pipe.device] if pipe.device.type == "cuda" else []):
+            torch.manual_seed(self.settings.seed)
+            stream = pipe((prompt for prompt in prompts), batch_size=self.settings.batch_size, **self.generation)
+            bar = tqdm(stream, total=len(prompts), desc=f"Outputs of {name}", file=sys.stderr)
+            return [records[0]["generated_text"] for records in bar]
 
     def describe(self, count: int) -> dict[str, Any]:
         """What was evaluated, and how: the metadata of the result."""
@@ -182,3 +194,32 @@ class EvaluationJob:
             "judges": self.preset.name,
             "versions": versions(),
         }
+
+
+def is_outputs_file(name: str) -> bool:
+    """Whether `name` is a file of outputs (by its ending) and no model."""
+    return Path(name).suffix.lower() in FORMATS
+
+
+def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
+    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
+
+    Empty outputs are outputs: a model may have nothing to say. For `missing` see `rows.without_missing`.
+
+    Raises:
+        InputError: no such file or column, no rows, or a row that holds no text.
+    """
+    path = existing_file(bundled_path(name) if is_bundled(name) else name)
+    columns = read_columns(path, column)
+    if columns and column not in columns:
+        step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
+        raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
+    rows = without_missing(({column: text} for text in columns.get(column, [])), [column], missing, name)
+    texts = [row[column] for row in rows]
+    if not texts:
+        raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
+    bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    if bad is not None:
+        step = "write the outputs as texts, or name another column"
+        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad + 1}"[:200], step)
+    return texts

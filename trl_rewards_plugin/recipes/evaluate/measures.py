@@ -1,6 +1,6 @@
 """Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module.
 
-Leaves out: where the texts come from (`output_files.py`) and comparing two sides (`compare.py`).
+Leaves out: where the texts come from (`evaluation_job.py`) and comparing two sides (`compare.py`).
 """
 
 from __future__ import annotations
