@@ -99,8 +99,5 @@ def _check(prompts: Any, n: int, columns: Mapping[str, Sequence[Any]]) -> None:
         raise InputError("n of at least 1 sample per prompt", f"n={n}", "16 is what a run compares with")
     for name, values in columns.items():
         if len(values) != len(prompts):
-            raise InputError(
-                f"{len(prompts)} values in every column, one per prompt",
-                f"{len(values)} in {name!r}",
-                "pass the rows of the same prompts",
-            )
+            expected = f"{len(prompts)} values in every column, one per prompt"
+            raise InputError(expected, f"{len(values)} in {name!r}", "pass the rows of the same prompts")

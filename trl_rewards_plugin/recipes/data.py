@@ -95,11 +95,8 @@ def load_run_data(
     else:
         rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
         if len(train) <= rows:
-            raise InputError(
-                f"more than {rows} rows in {name}, so that some can be held out",
-                f"{len(train)}",
-                "give eval_dataset (--eval_dataset FILE), or more rows",
-            )
+            expected = f"more than {rows} rows in {name}, so that some can be held out"
+            raise InputError(expected, f"{len(train)}", "give eval_dataset (--eval_dataset FILE), or more rows")
         words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
         train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
     if len(held_out) < MIN_PAIRS:
@@ -125,10 +122,9 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
         raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
+    step = "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly"
     raise InputError(
-        "a data set: a Hub id, a file, a datasets.Dataset or a list of texts",
-        f"{type(dataset).__name__}",
-        "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly",
+        "a data set: a Hub id, a file, a datasets.Dataset or a list of texts", type(dataset).__name__, step
     )
 
 
@@ -163,10 +159,8 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
     try:
         return Dataset.from_dict(columns)
     except (ArrowException, UnicodeEncodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"values of one type in each column of {name}", reason, "mend or remove that column"
-        ) from error
+        expected, reason = f"values of one type in each column of {name}", str(error).splitlines()[0]
+        raise InputError(expected, reason, "mend or remove that column") from error
 
 
 def _load_from_hub(name: str) -> dict[str, Dataset]:
@@ -182,11 +176,9 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
         # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
         with contextlib.suppress(LocalEntryNotFoundError):
             return dict(load_dataset(snapshot_download(name, repo_type="dataset", local_files_only=True)))
-        raise InputError(
-            f"the data set {name} on the Hub, or in the local cache",
-            str(error).splitlines()[0],
-            what_to_do(error, "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"),
-        ) from error
+        step = "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"
+        expected, reason = f"the data set {name} on the Hub, or in the local cache", str(error).splitlines()[0]
+        raise InputError(expected, reason, what_to_do(error, step)) from error
 
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
@@ -200,14 +192,11 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, 
     if not kept:
         raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
     texts = [row[text_column] for row in kept]
-    for row in kept:
-        text = row[text_column]
+    for text, row in zip(texts, kept, strict=True):
         if not isinstance(text, str) or not (text.strip() or missing == "empty"):
-            raise InputError(
-                f"a text in every row of the column {text_column!r} of {name}",
-                f"{text!r} in row {row['place'] + 1}"[:200],
-                "filter such rows out; for conversations use Seq2SeqPPOTrainer directly",
-            )
+            expected = f"a text in every row of the column {text_column!r} of {name}"
+            step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
+            raise InputError(expected, f"{text!r} in row {row['place'] + 1}"[:200], step)
     if len(kept) < len(rows):
         rows = rows.select([row["place"] for row in kept])
     if text_column == "prompt" and not prompt_prefix and missing != "empty":

@@ -205,11 +205,9 @@ class Seq2SeqPPO:
         texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix, "missing": self.missing}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
         if len(data.train) < self.args.prompts_per_rollout:
-            raise InputError(
-                f"at least one rollout of prompts ({self.args.prompts_per_rollout})",
-                f"{len(data.train)} in {data.train_name}",
-                "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts",
-            )
+            expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
+            step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
+            raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
         return RunInputs(data, load_reward(self.reward), checkpoint)
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:

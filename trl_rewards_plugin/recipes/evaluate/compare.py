@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import format_evaluation, format_plan
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
-from trl_rewards_plugin.recipes.evaluate.measures import Measure, Texts, Values
+from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
 from trl_rewards_plugin.runs.writing import write_json, write_table
 from trl_rewards_plugin.terminal import say
 
@@ -37,26 +38,17 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     say(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
     sides = {side: job.outputs_of(side) for side in job.names}
-    rows = _measure_sides(
-        measures, {side: Texts(outputs, job.held_out, settings.reference_column) for side, outputs in sides.items()}
-    )
+    rows: dict[str, dict[str, Values]] = {}
+    steps = [(measure, side, outputs) for measure in measures for side, outputs in sides.items()]
+    for measure, side, outputs in (bar := tqdm(steps, desc="Metrics", file=sys.stderr)):
+        bar.set_postfix_str(f"{measure.name}, {side}")
+        for name, values in measure.measure(Texts(outputs, job.held_out, settings.reference_column)).items():
+            rows.setdefault(name, {})[side] = values
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
     _write(job, result, rows, sides)
     say(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
     return result
-
-
-def _measure_sides(measures: Sequence[Measure], sides: Mapping[str, Texts]) -> dict[str, dict[str, Values]]:
-    from tqdm.auto import tqdm
-
-    rows: dict[str, dict[str, Values]] = {}
-    steps = [(measure, side) for measure in measures for side in sides]
-    for measure, side in (bar := tqdm(steps, desc="Metrics", file=sys.stderr)):
-        bar.set_postfix_str(f"{measure.name}, {side}")
-        for name, values in measure.measure(sides[side]).items():
-            rows.setdefault(name, {})[side] = values
-    return rows
 
 
 def _summaries(rows: _Rows) -> dict[str, Any]:
