@@ -76,13 +76,19 @@ def flush(path: Path) -> None:
             raise
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a disk has no room; of safetensors' and torch's errors, which have no number, by the message."""
+    by_message = any(words in str(error) for words in ("No space left on device", "unexpected pos"))
+    return getattr(error, "errno", None) in _NO_ROOM or by_message
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Failures of the file system to write `path`, in three parts."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if is_full_disk(error):
             step = "make room, or write to another disk, and run the same again; what was there before is untouched"
             raise InputError(f"room on the disk for {path}", error.strerror or str(error), step) from error
         step = "check that the folder exists and that you may write there, or choose another place"

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.recipes.tiny_run import SHORT
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.advice import advised, next_step
+from trl_rewards_plugin.recipes.advice import advised
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 
@@ -23,7 +24,9 @@ def args(tmp_path):
     ],
 )
 def test_too_little_memory_names_the_settings_that_cost_it(args, error):
-    step = next_step(error, args)
+    with pytest.raises(type(error)) as caught, advised(args):
+        raise error
+    (step,) = caught.value.__notes__
     assert "halve per_device_train_batch_size (8) and double gradient_accumulation_steps (3)" in step
     assert "max_prompt_length (512) or response_length (8)" in step
 
@@ -34,12 +37,16 @@ def test_too_little_memory_names_the_settings_that_cost_it(args, error):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 25987136 vs 25987024"),
     ],
 )
 def test_a_full_disk_names_where_it_is(args, error):
-    step = next_step(error, args)
-    assert f"free space on the disk of {args.output_dir}" in step
-    assert "--resume_from_checkpoint" in step
+    with pytest.raises(InputError, match=f"room on the disk of {args.output_dir}\n") as caught, advised(args):
+        raise error
+    assert "--resume_from_checkpoint" in caught.value.next_step
+    with pytest.raises(InputError, match="room for this") as caught, advised(args):
+        raise InputError("room for this", "No space left on device", "more")
+    assert caught.value.next_step == "more"
 
 
 def test_other_failures_are_left_alone(args):

@@ -15,6 +15,9 @@ from huggingface_hub.utils.sha import git_hash
 
 from trl_rewards_plugin.errors import InputError
 
+LARGEST = 200_000_000
+"""Bytes of a file that is read and searched for secrets; weights may have more."""
+
 
 @dataclass(frozen=True)
 class UploadFile:
@@ -73,14 +76,22 @@ def read_file(folder: Path, name: str) -> UploadFile:
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in Python 3.11 and 3.12
         found = "a link to nothing" if path.is_symlink() else str(getattr(error, "strerror", error))
         raise InputError(f"a readable file {name} in {folder}", found, step) from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
+        found = os.fstat(descriptor)
         if not any(place.is_relative_to(home) for home in _homes(folder)):
             raise InputError(f"files of {folder} only", f"{name}, a link to {place}", step)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(found.st_mode):
             raise InputError("files of a model", f"{name}, which is no regular file", step)
         if path.suffix == ".safetensors":
             return UploadFile(name, place, _version(place))
-        return UploadFile(name, stream.read())
+        if found.st_size > LARGEST:
+            raise InputError(
+                f"at most {LARGEST:,} bytes in {name}", f"{found.st_size:,} bytes", "remove it, or shorten it"
+            )
+        with open(descriptor, "rb", closefd=False) as stream:
+            return UploadFile(name, stream.read())
+    finally:
+        os.close(descriptor)
 
 
 def _homes(folder: Path) -> list[Path]:

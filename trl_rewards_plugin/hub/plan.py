@@ -16,7 +16,7 @@ from trl_rewards_plugin.hub.files import Selection
 from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.readable import forms
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.secret_rules import find_secret
+from trl_rewards_plugin.hub.secret_rules import find_secret, without_secrets
 from trl_rewards_plugin.hub.space import select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.runs.layout import CARD, METRICS
@@ -48,7 +48,7 @@ class UploadPlan:
             lines.append("The card was edited by hand and is uploaded as it is.")
         if self.left_out:
             lines.append("Stays local:")
-            lines += [f"  {one_line(name)}  ({reason})" for name, reason in self.left_out.items()]
+            lines += [f"  {one_line(without_secrets(name))}  ({reason})" for name, reason in self.left_out.items()]
         return "\n".join(lines)
 
     @property
@@ -94,7 +94,7 @@ def check_card(card: str) -> None:
     """Refuses a card whose metadata cannot be parsed."""
     try:
         ModelCard(card)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         step = "fix the lines between the two --- in README.md, or render it again with trl-rewards card"
         raise InputError("a card whose metadata can be parsed", " ".join(str(error).split()), step) from error
 
@@ -103,11 +103,11 @@ def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | No
     """Refuses secrets, `own_token` among them, and paths of this machine in `files` of `folder`."""
     places = {f"{path}/" for path in (Path.home(), folder.resolve().parent) if len(path.parts) > 1}
     for file in files:
-        contents = forms(file)
+        contents = [file.name.encode("utf-8", "surrogatepass"), *forms(file)]
         kind = next((kind for content in contents if (kind := find_secret(content, own_token))), None)
         if kind is not None:
             step = "remove it from the file, and revoke it if anyone else may have seen it"
-            raise InputError("files without secrets", f"{kind} in {file.name}", step)
+            raise InputError("files without secrets", f"{kind} in {without_secrets(file.name)}", step)
         if any(fnmatch(file.name, pattern) for pattern in _MAY_HOLD_PATHS):
             found = next((place for place in places if any(place.encode() in one for one in contents)), None)
             if found is not None:

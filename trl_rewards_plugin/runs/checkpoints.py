@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,31 @@ def publish(unfinished: Path, folder: Path) -> None:
         folder.rename(unfinished.with_name(f"{_REPLACED}{folder.name}"))
     unfinished.rename(folder)
     flush(folder.parent)
+
+
+def publish_files(unfinished: Path, folder: Path) -> None:
+    """Moves a saved model to its place, file by file; weights of an earlier one, which a loader may prefer, go."""
+    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    new = {path.relative_to(unfinished) for path in files}
+    for path in files:
+        flush(path)
+    for name in new:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (unfinished / name).replace(folder / name)
+    for path in (*folder.glob("model*.safetensors*"), *folder.glob("adapter_model*.safetensors")):
+        if path.relative_to(folder) not in new:
+            path.unlink()
+    remove_unfinished(folder)
+
+
+@contextlib.contextmanager
+def cleared_on_failure(output_dir: Path) -> Iterator[None]:
+    """Removes what a save that fails has written: a full disk gets its room back."""
+    try:
+        yield
+    except BaseException:
+        remove_unfinished(output_dir)
+        raise
 
 
 def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.atomic import replacing
+from trl_rewards_plugin.atomic import explained, replacing
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rows import Row, read_rows
@@ -71,7 +71,7 @@ class _Growing(ScoreOutput):
         self.path.touch()
 
     def add(self, text: str) -> None:
-        with open(self.path, "ab") as stream:
+        with explained(self.path), open(self.path, "ab") as stream:
             stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())

@@ -166,7 +166,8 @@ class RestartableTrainer(Trainer):
         )
         self._checkpointing = True
         try:
-            super()._save_checkpoint(model, trial)
+            with folders.cleared_on_failure(output_dir) if self.args.should_save else nullcontext():
+                super()._save_checkpoint(model, trial)
         finally:
             self._checkpointing = False
         best = output_dir / checkpoint_name(self.state.best_global_step)
@@ -174,9 +175,10 @@ class RestartableTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         self.accelerator.wait_for_everyone()  # each process has written its own random state
         if self.args.should_save:
-            self.state.save_to_json(str(unfinished / TRAINER_STATE))
             known = {} if self._trainer_loads else {"fingerprint": self._fingerprint()}
-            folders.seal(unfinished, {**dataclasses.asdict(state), **known}, folders.next_number(output_dir))
+            with folders.cleared_on_failure(output_dir):
+                self.state.save_to_json(str(unfinished / TRAINER_STATE))
+                folders.seal(unfinished, {**dataclasses.asdict(state), **known}, folders.next_number(output_dir))
             folders.publish(unfinished, folder)
             folders.rotate(
                 output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")}
@@ -195,14 +197,18 @@ class RestartableTrainer(Trainer):
         critic too."""
         if not self.args.should_save:
             return
-        folder = Path(output_dir or cast(str, self.args.output_dir))
+        place = Path(output_dir or cast(str, self.args.output_dir))
+        folder = place if self._checkpointing else place / UNFINISHED / "model"
         folder.mkdir(parents=True, exist_ok=True)
         policy = None if state_dict is None else saved.policy_state(self._wrapped, state_dict)
-        cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
-        saved.mark_untied_embeddings(self._wrapped.core, folder)
-        self.processing_class.save_pretrained(folder)
-        if self._checkpointing:
-            saved.save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
+        with nullcontext() if self._checkpointing else folders.cleared_on_failure(place):
+            cast(Any, self.policy_model).save_pretrained(folder, state_dict=policy)
+            saved.mark_untied_embeddings(self._wrapped.core, folder)
+            self.processing_class.save_pretrained(folder)
+            if self._checkpointing:
+                saved.save_critic(folder, self._wrapped.state_dict() if state_dict is None else state_dict)
+            else:
+                folders.publish_files(folder, place)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes model and tokenizer, as `transformers.Trainer.save_model`, and reads them again.
