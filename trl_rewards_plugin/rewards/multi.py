@@ -22,8 +22,7 @@ from trl_rewards_plugin.rewards.combining.combination import Combination, traini
 from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
 from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.files.entries import exact_entry
-from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
+from trl_rewards_plugin.rewards.files.preset_file import exact_entry, preset_arguments, write_preset_file
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.names import check_unique, total_name
@@ -36,11 +35,8 @@ class _Purpose(enum.Enum):
     """What texts are scored for, which decides the scale and the weights."""
 
     TRAINING = enum.auto()
-    """Learns the running statistics and uses them; weights follow the schedule."""
     EVALUATION = enum.auto()
-    """Uses the statistics of the first evaluation; weights as given, so that evaluations can be compared."""
     SCORING = enum.auto()
-    """Uses the statistics as they are; weights as given."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +86,18 @@ class MultiClassifierReward(Reward):
     """Several rewards as one number per text, which never travels without its parts.
 
     Each reward's scores are normalised, clipped and weighed, in this order, and then aggregated; by default they are
-    only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
+    only weighed and added. The components that are returned and logged stay raw.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
     as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a column of the completions table;
-    those of a combination within as `<combination>/<component>`. Callables get completions and prompts as they came,
-    texts or chat messages, and the columns of the data set that they name.
+    those of a combination within as `<combination>/<component>`.
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
-    `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
-    In a distributed run the statistics are those of all processes together, so that every process has to make the
-    call, as TRL's trainers do; `score()` may be called in one alone. A call that fails changes nothing.
+    `score()` uses the statistics as they are, and the weights without schedule. In a distributed run the statistics
+    are those of all processes, each of which has to make the call; `score()` may be called in one alone. A call that
+    fails changes nothing.
 
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
@@ -166,22 +161,20 @@ class MultiClassifierReward(Reward):
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":
-        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/.
+        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/preset_file.py.
 
         Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
         takes files from others sets `allow_code=False`, which refuses them unimported.
 
         Raises:
-            InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
-                form. A label that the model does not have stops here as well, with the list of those that it has.
+            InputError: an unknown preset, key or label, a setting that does not fit, or a file of another form.
         """
         return cls(**preset_arguments(preset, allow_code=allow_code))
 
     def save_preset(self, path: str | PathLike[str]) -> None:
-        """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.
+        """Writes the YAML file from which `from_preset` makes this reward again, Hub models with their commit.
 
-        Hub models are written with the commit that was read, folders with their absolute path. Not written are
-        `device`, `batch_size` and `offload`, which belong to the machine, and running statistics (`state_dict`).
+        Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
 
         Raises:
             InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
