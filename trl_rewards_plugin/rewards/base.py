@@ -98,18 +98,13 @@ class Reward:
         return names.index(name)
 
     def entry(self) -> dict[str, Any]:
-        """Its entry in a reward file: the name, what makes it, and every argument that is not at its default.
-
-        What no file can name (a lambda, a loaded module, a combination) has nothing but a name.
-        """
+        """Its entry in a reward file: every argument that is not at its default; of what no file can name, a name."""
         return {"name": self.name}
 
     def describe(self) -> list[dict[str, Any]]:
-        """One dict per component, of plain values for YAML, JSON and model cards.
+        """One dict per component, of plain values: the keys of DESCRIBED (None where they do not apply) and `entry()`.
 
-        Each has the keys of DESCRIBED (None where they do not apply) and its `entry()`. `{"rewards": describe()}`,
-        with the aggregation where it is not the default, is a reward file that `from_preset` reads back, as long as
-        every component can be named. `save_preset` writes the exact revisions as well.
+        `{"rewards": describe()}` is a reward file, as long as every component can be named and the sum is weighted.
         """
         return [{**dict.fromkeys(DESCRIBED), **self.entry(), "weight": 1.0}]
 
@@ -129,10 +124,9 @@ class Reward:
 
 
 class TextReward(Reward):
-    """A reward computed in Python from each text, or from the texts and what belongs to them.
+    """A reward computed in Python: a subclass, usually a frozen dataclass with a field `name`, defines `score_text`.
 
-    A subclass, usually a frozen dataclass with a field `name`, defines `score_text`, or `values` where it reads
-    prompts or columns of the data set.
+    Where it reads prompts or columns of the data set, it defines `values`.
     """
 
     def __post_init__(self) -> None:

@@ -27,12 +27,8 @@ class LengthReward(TextReward):
                = 1                                            where min_length <= n <= max_length
                = max(0, 1 - (n - max_length) / max_length)    where n > max_length: 0 from twice that on
 
-    Args:
-        max_length: None sets no upper end.
-        unit: "words" (separated by white space) or "characters".
-
-    Raises:
-        InputError: no window: both ends open, an end out of range, or an unknown unit.
+    Lengths are in "words" (separated by white space) or "characters"; a max_length of None sets no upper end.
+    InputError for no window at all, an end out of range or an unknown unit.
     """
 
     min_length: int = 0
@@ -66,14 +62,8 @@ class RepetitionReward(TextReward):
 
         reward = distinct n-grams / n-grams;  1 for a text with fewer than n words
 
-    This is distinct-n within one text (Li et al. 2016, arXiv 1510.03055). Letter case does not count.
-
-    Args:
-        ngram_size: n.
-        unit: "words" (separated by white space) or "characters", for languages without spaces.
-
-    Raises:
-        InputError: `ngram_size` is no whole number above 0, or an unknown unit.
+    with n = `ngram_size`, in words or characters (`unit`). This is distinct-n within one text (Li et al. 2016, arXiv
+    1510.03055). Letter case does not count. InputError for an n below 1 or an unknown unit.
     """
 
     ngram_size: int = 3

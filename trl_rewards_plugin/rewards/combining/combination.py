@@ -30,11 +30,7 @@ _SLACK = 1e-6
 
 
 def training_progress(trainer_state: Any) -> float:
-    """global_step / max_steps of a `transformers.TrainerState`, from 0 at the start of training to at most 1.
-
-    Raises:
-        InputError: no state, or one of a training that has not begun.
-    """
+    """global_step / max_steps of a `transformers.TrainerState`, in [0, 1]; InputError without one of a training."""
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or steps is None:
         how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which weighs without schedule"
@@ -72,11 +68,7 @@ class Combination:
         clip: Any,
         weight_schedule: Any,
     ) -> "Combination":
-        """The settings as the user gave them, in one form.
-
-        Raises:
-            InputError: one that does not fit; nothing is loaded for it.
-        """
+        """The settings as the user gave them, in one form; InputError for one that does not fit."""
         if aggregation not in AGGREGATIONS:
             known = ", ".join(AGGREGATIONS)
             step = f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these"
@@ -106,16 +98,14 @@ class Combination:
     def total(
         self, scores: Tensor, moments: Mapping[str, Moments], progress: float | None, texts: Sequence[str]
     ) -> Tensor:
-        """Totals (N,) of raw scores (N, K).
+        """Totals (N,) of raw scores (N, K) of N texts, NaN where a reward gave none.
 
         Args:
-            scores: NaN where a reward gave none.
             moments: Running statistics of each name in `learnt`.
             progress: How far training is, in [0, 1]; None weighs without schedule.
-            texts: The N texts, for the errors.
 
         Raises:
-            InputError: geometric_mean of something that is no probability; reward and text are named.
+            InputError: geometric_mean of something that is no probability.
             RuntimeError: the total of a text is infinite.
         """
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
@@ -203,15 +193,7 @@ def _weights(weights: Sequence[float] | None, count: int) -> list[float]:
 def _by_name(
     what: str, given: Any, names: Sequence[str], check: Callable[[str, Any], Any], *, for_all: bool = True
 ) -> dict[str, Any]:
-    """`given`, one value for every reward or a dict by name, as a dict by name without the Nones.
-
-    Args:
-        check: Name of a value and the value -> its one form.
-        for_all: Whether one value may stand for every reward.
-
-    Raises:
-        InputError: an unknown reward, or as `check`.
-    """
+    """`given`, a dict by name or (`for_all`) one value for every reward, checked, as a dict without the Nones."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):

@@ -63,10 +63,6 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
     that names functions, metrics or `trust_remote_code` is refused, and nothing is imported.
-
-    Raises:
-        InputError: an unknown preset, a file that is missing, is no YAML or has another form, or an argument that does
-            not fit.
     """
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
@@ -200,8 +196,7 @@ def _maker(entry: Mapping[str, Any]) -> Callable[..., Reward]:
 def exact_entry(part: Reward) -> dict[str, Any]:
     """`part.entry()` with what a repetition needs: the commit of a Hub model, a folder's absolute path.
 
-    Raises:
-        InputError: a reward that no file can name, or a Hub model whose commit is unknown.
+    InputError for a reward that no file can name, or a Hub model whose commit is unknown.
     """
     entry = part.entry()
     if not any(key in entry for key in SOURCES):

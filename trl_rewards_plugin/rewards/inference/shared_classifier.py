@@ -53,15 +53,8 @@ def position_limit(config: Any) -> int | None:
 class SharedClassifier:
     """A sequence classifier and its tokenizer.
 
-    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one.
-
-    Attributes:
-        memo: Where token ids are kept for other classifiers with the same tokenizer; None keeps none.
-        forward: How texts are batched, and what was learnt of the memory.
-
-    Raises:
-        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk"; or a config
-            that cannot be read.
+    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one. `memo` keeps token
+    ids for other classifiers with the same tokenizer; None keeps none.
     """
 
     def __init__(
@@ -149,9 +142,7 @@ class SharedClassifier:
     def load(self) -> tuple[Any, Any]:
         """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
 
-        Raises:
-            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token,
-                or the device is not there.
+        InputError for a checkpoint without trained head, a tokenizer without words or pad token, or an absent device.
         """
         with self._lock:
             if self._lock.was_broken():
@@ -204,10 +195,6 @@ class SharedClassifier:
         """Raw outputs for N texts, or for N (prompt, text) pairs: (N, L) float32 on the CPU, L labels.
 
         A repeated row is scored once. Texts that are too long lose tokens at the end (of the longer of a pair first).
-
-        Raises:
-            InputError: as `load` and `max_tokens`.
-            torch.OutOfMemoryError, or RuntimeError on a CPU: the memory is too small for a single text.
         """
         rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
         if not rows:
