@@ -40,7 +40,7 @@ def test_every_usual_form_of_a_list_of_numbers_is_read(value):
 )
 def test_a_wrong_count_is_refused_with_the_name(value, found):
     with pytest.raises(
-        InputError, match=rf"2 scores from reward 'odd'[\s\S]*{found}, for the comp[\s\S]*'first text'"
+        InputError, match=rf"2 scores from reward 'odd'[\s\S]*{found}; it was called on 2 comp[\s\S]*'first text'"
     ):
         MultiClassifierReward([returning(value)])(["first text", "b"])
 

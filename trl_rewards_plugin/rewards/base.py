@@ -17,7 +17,7 @@ from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import check_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
-from trl_rewards_plugin.rewards.texts import as_texts, called_on, first_of, shortened
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
 
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
@@ -184,11 +184,8 @@ def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
             returned.close()
             step = "define the reward itself with async def, so that it is known to be awaited"
         count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
-        raise InputError(
-            f"{len(texts)} scores from reward {name!r}, one float or None for each completion",
-            f"{count}, for the completions that begin with {first_of(texts)}",
-            step,
-        )
+        expected = f"{len(texts)} scores from reward {name!r}, one float or None for each completion"
+        raise InputError(expected, f"{count}; {called_on(texts)}", step)
     numbers = [_number(name, one, text) for one, text in zip(found, texts, strict=True)]
     return torch.tensor(numbers, dtype=torch.float32)
 

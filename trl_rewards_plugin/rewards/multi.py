@@ -25,7 +25,7 @@ from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.preset_file import exact_entry, preset_arguments, write_preset_file
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.functions import CallableReward
-from trl_rewards_plugin.rewards.names import check_unique, total_name
+from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
@@ -139,7 +139,11 @@ class MultiClassifierReward(Reward):
         self.rewards = list(rewards)
         self._parts = [one if isinstance(one, Reward) else CallableReward(one) for one in rewards]
         names = self.component_names()
-        check_unique(names)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
+            step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
+            raise InputError("rewards of different names, since each is a column of its own", found, step)
         self._combination = Combination.checked(names, weights, aggregation, normalization, clip, weight_schedule)
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:

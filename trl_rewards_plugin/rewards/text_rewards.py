@@ -92,9 +92,8 @@ class SimilarityReward(TextReward):
 
     The overlap is the number of common words ("rouge1"), of common word pairs ("rouge2"), or the length of the
     longest common subsequence of words ("rougeL"). Lin, "ROUGE: A Package for Automatic Evaluation of Summaries"
-    (2004), computed by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing: other
-    scripts have none. A reference without any word scores None, as a missing one does. Only the first 1,000 words of
-    each text are compared.
+    (2004), by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing. A reference without
+    any word scores None, as a missing one does. Only the first 1,000 words of each text are compared.
 
     ```python
     SimilarityReward("summary")                      # a column with reference summaries
@@ -131,9 +130,8 @@ class SimilarityReward(TextReward):
         tokenizer = _Words(self.use_stemmer)
         scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
         found: list[float | None] = []
-        for text, given in zip(
-            texts, column_references(self.reference, len(texts), prompts, columns, self.name), strict=True
-        ):
+        references = column_references(self.reference, len(texts), prompts, columns, self.name)
+        for text, given in zip(texts, references, strict=True):
             several = [given] if isinstance(given, str) else given or []
             scores = [scorer.score(one, text)[self.rouge_type] for one in several if tokenizer.tokenize(one)]
             found.append(max((float(getattr(score, self.measure)) for score in scores), default=None))

@@ -89,11 +89,6 @@ def shortened(text: str, limit: int = 200) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-def first_of(texts: Sequence[str]) -> str:
-    """The first text, quoted and shortened."""
-    return shortened(texts[0]) if texts else "no texts at all"
-
-
 def called_on(texts: Sequence[str]) -> str:
     """How many texts a reward was called on, and the first of them."""
-    return f"it was called on {len(texts)} completions, the first of them {first_of(texts)}"
+    return f"it was called on {len(texts)} completions, the first of them {shortened(texts[0]) if texts else 'no texts at all'}"
