@@ -91,4 +91,5 @@ def shortened(text: str, limit: int = 200) -> str:
 
 def called_on(texts: Sequence[str]) -> str:
     """How many texts a reward was called on, and the first of them."""
-    return f"it was called on {len(texts)} completions, the first of them {shortened(texts[0]) if texts else 'no texts at all'}"
+    first = shortened(texts[0]) if texts else "no texts at all"
+    return f"it was called on {len(texts)} completions, the first of them {first}"
