@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
@@ -106,6 +106,7 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
     import evaluate
 
     try:
+        check_hub_name(OWN.get(name, name), "a metric: the name or folder of an evaluate module")
         return evaluate.load(OWN.get(name, name), **arguments)
     except InputError:
         raise

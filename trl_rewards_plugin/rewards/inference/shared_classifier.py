@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Pipeline, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.rewards.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import unique_rows, windows
@@ -74,6 +74,8 @@ class SharedClassifier:
         self.offload = offload
         self.memo: EncodingMemo | None = None
         self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
+        if self.tokenizer_name is not None:
+            check_hub_name(self.tokenizer_name, "a tokenizer: a folder, or an id on the Hub")
         self._lock = ForkSafeLock()
         self._model: Any = None
         self._place: torch.device | None = None
@@ -99,7 +101,7 @@ class SharedClassifier:
             self.config = read_config(self._named)
         else:
             step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
-            if isinstance(getattr(model, "model", None), PreTrainedModel):
+            if isinstance(model, Pipeline):
                 step = "pass what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
             raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
         self.forward = BatchedForward(self.model_id, self.dtype)
