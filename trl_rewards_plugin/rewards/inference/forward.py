@@ -74,9 +74,10 @@ class BatchedForward:
         """The model's outputs (B, L) on its device; None where the memory was too small and fewer texts may fit."""
         try:
             with torch.inference_mode(), devices.precision(model.device, self.dtype):
-                if model.device.type == "cuda":  # through pinned memory the copy waits for no kernel
+                on_cuda = model.device.type == "cuda"
+                if on_cuda:  # through pinned memory the copy waits for no kernel
                     inputs = {key: value.pin_memory() for key, value in inputs.items()}
-                there = {key: value.to(model.device, non_blocking=True) for key, value in inputs.items()}
+                there = {key: value.to(model.device, non_blocking=on_cuda) for key, value in inputs.items()}
                 logits: Tensor = model(**there).logits
                 return logits
         except (RuntimeError, MemoryError) as error:
