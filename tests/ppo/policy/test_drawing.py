@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ppo.chi_square import p_value
-from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
+from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
 
 @pytest.mark.parametrize("vocabulary", [2, 300])

@@ -117,9 +117,9 @@ class _Step(Work):
 
     def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
         # Against their own size: moments are far smaller than any tolerance.
-        found = self._sizes()
-        scales = {name: value.max() for name, value in eager.items()}
-        return tuple({name: value / scales[name] for name, value in each.items()} for each in (eager, found))  # type: ignore[return-value]
+        found, scales = self._sizes(), {name: value.max() for name, value in eager.items()}
+        relative = [{name: value / scales[name] for name, value in each.items()} for each in (eager, found)]
+        return relative[0], relative[1]
 
     def _sizes(self) -> Tensors:
         first, second = ([value for group in self._states for value in group[place]] for place in range(2))

@@ -98,21 +98,16 @@ def policy_and_reference(
     make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
-        _check_reference_tokens(ref_model, policy)
+        found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
+        if found != needed:  # its probabilities would be of other tokens, or shared among more
+            raise InputError(
+                f"a ref_model with embeddings for the policy's {needed[1]} tokens",
+                f"one for {found[1]} tokens",
+                "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
+            )
     elif peft_config is None or not starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
         ref_model.eval().requires_grad_(False)
     return policy, ref_model
-
-
-def _check_reference_tokens(ref_model: nn.Module, policy: nn.Module) -> None:
-    """Refuses a reference of another vocabulary: its probabilities would be of other tokens, or shared among more."""
-    found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
-    if found != needed:
-        raise InputError(
-            f"a ref_model with embeddings for the policy's {needed[1]} tokens",
-            f"one for {found[1]} tokens",
-            "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
-        )

@@ -1,8 +1,7 @@
-"""Log-probabilities and entropies of tokens without logits of B x T x V: the output matrix, a few steps at a time.
+"""Log-probabilities and entropies of tokens without logits of B x T x V, which outweigh all else in an update.
 
-For a vocabulary of 32,000 the logits of one batch outweigh all else that an update keeps. Here each slice of steps is
-multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass computes it again
-(Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+Each slice of steps is multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass
+computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
 Leaves out: the decoder below the output matrix (architectures/forward_passes.py).
 """
 
