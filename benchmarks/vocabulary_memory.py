@@ -3,8 +3,9 @@
     python benchmarks/vocabulary_memory.py [--gpu]
 
 A model of FLAN-T5-small's size with random weights, prompts of about 256 tokens, 50 new tokens, mini-batches of 16,
-each vocabulary in a process of its own. With `--gpu` it is the device's memory that counts. What must grow is taken off: the embedding and the output matrix of the policy
-with their gradients and the optimizer's two states, and those of the reference. Leaves out: the judges.
+each vocabulary in a process of its own. `--gpu` counts the memory of the device. What must grow is taken off:
+the embedding and the output matrix of the policy with their gradients and the optimizer's two states, and those of the
+reference. Leaves out: the judges.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
-from trl_rewards_plugin.ppo.policy.output_head import decoder_features, output_head, score_in_slices
+from trl_rewards_plugin.ppo.policy.output_head import OutputHead, decoder_features, score_in_slices
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
 
@@ -172,7 +172,7 @@ def score_responses(
     inputs = _decoder_inputs(response_ids, rules.prefix)
     features, hidden = decoder_features(model, prompts, inputs)
     first = len(rules.prefix) - 1
-    logprobs, entropies = score_in_slices(output_head(model), features[:, first:], response_ids, rules)
+    logprobs, entropies = score_in_slices(OutputHead(model), features[:, first:], response_ids, rules)
     return logprobs, entropies, hidden[:, first:]
 
 
