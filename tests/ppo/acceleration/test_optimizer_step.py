@@ -71,6 +71,18 @@ def test_numbers_that_are_not_finite_move_neither_weights_nor_the_optimizers_sta
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("graphs_were_given_up", [True, False])
+def test_nor_do_they_where_the_first_step_or_a_later_one_runs_eagerly(graphs_were_given_up):
+    model, optimizer, _, take_step, calls = ready(PretendGraphs())
+    if graphs_were_given_up:
+        calls.give_up("the optimizer's step", "for a reason")
+    weights = [weight.detach().clone() for weight in model.parameters()]
+    learn(model, take_step, 0, broken=True)
+    assert not optimizer.state
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(weights, model.parameters(), strict=True))
+    assert all(weight.grad is None for weight in model.parameters())
+
+
 def test_a_state_that_was_loaded_is_what_the_next_step_moves_on():
     whole = train(None, steps=4)
     model, optimizer, schedule, take_step, _ = ready(PretendGraphs())

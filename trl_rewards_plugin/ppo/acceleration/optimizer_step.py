@@ -22,7 +22,11 @@ _STATES = ("exp_avg", "exp_avg_sq", "step")
 
 
 class GraphedStep:
-    """Takes the optimizer steps inside an update."""
+    """Takes the optimizer steps inside an update.
+
+    Attributes:
+        skips_broken: a step on numbers that are not finite changes nothing.
+    """
 
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework
@@ -30,11 +34,7 @@ class GraphedStep:
         self._optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's holds torch's own
         if calls.by_graph(_NAME) and not _is_plain(self._optimizer):
             calls.give_up(_NAME, "It is not torch's fused AdamW as it is (optim='adamw_torch_fused').")
-
-    @property
-    def skips_broken(self) -> bool:
-        """Whether a step on numbers that are not finite changes nothing."""
-        return self._calls.by_graph(_NAME)
+        self.skips_broken = calls.by_graph(_NAME)
 
     def __call__(self, numbers: Tensor) -> None:
         """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
@@ -46,13 +46,16 @@ class GraphedStep:
             (group, [weight for weight in group["params"] if weight.grad is not None])
             for group in self._optimizer.param_groups
         ]
-        state = self._optimizer.state
-        if not self.skips_broken or any(not state.get(weight) for _, weights in groups for weight in weights):
-            self._framework.step()  # the first makes the state
+        model, norm, state = self._framework.model, self._framework.max_grad_norm, self._optimizer.state
+        is_first = any(not state.get(weight) for _, weights in groups for weight in weights)  # it makes the state
+        if is_first or not self._calls.by_graph(_NAME):
+            if self.skips_broken and not numbers.isfinite().all():
+                model.zero_grad()
+            else:
+                self._framework.step()
             return
-        model, norm = self._framework.model, self._framework.max_grad_norm
         known = (
-            norm,
+            *(norm, len(numbers)),
             *((*group["betas"], *(group[name] for name in _FIXED)) for group, _ in groups),
             *(state[weight][name].data_ptr() for _, weights in groups for weight in weights for name in _STATES),
         )
