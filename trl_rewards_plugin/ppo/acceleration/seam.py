@@ -5,8 +5,10 @@ Where the device, the precision or the model is not one that this room knows, tr
 
 from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
+from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from trl_rewards_plugin.ppo.acceleration.fused_norm import fuse_norms
+from trl_rewards_plugin.ppo.acceleration.fused_norm import FusedNorm
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import encode_packed, is_plain_encoder, runs_packed
 
 
@@ -19,7 +21,9 @@ def exchange_modules(model: nn.Module) -> None:
         for name, child in part.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(part, name, nn.GELU(approximate="tanh"))
-    fuse_norms(model)
+            elif type(child) in (T5LayerNorm, MT5LayerNorm):
+                # What the last norm gives is also read by the critic, in float32.
+                setattr(part, name, FusedNorm(child, rounds=name != "final_layer_norm"))
 
 
 def encode(encoder: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Which parts of policy and critic learn: found before the first step, and held against the gradients of it.
 
-Leaves out: freezing parts (policy/freezing.py).
+Leaves out: freezing parts (policy/load_policy.py).
 """
 
 import logging
