@@ -1,6 +1,6 @@
 """What must hold around the first update: the policy is where it started, and each part that should learn can.
 
-Leaves out: freezing parts (policy/freezing.py).
+Leaves out: freezing parts (policy/load_policy.py).
 """
 
 import logging
