@@ -165,11 +165,7 @@ def reward_name(reward: Callable[..., Any]) -> str:
 
 
 def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
-    """Refuses a dataset without prompts, or with fewer than `smallest` of them.
-
-    Args:
-        role: its name in messages, "train_dataset" or "eval_dataset".
-    """
+    """Refuses a dataset without prompts, or with fewer than `smallest`; `role` is its name in messages."""
     if not isinstance(dataset, Dataset):
         raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, _instead_of(dataset, role))
     if "prompt" not in dataset.column_names:
