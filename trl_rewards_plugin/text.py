@@ -58,11 +58,6 @@ def printable(text: str) -> str:
     return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter)[0] != "C")
 
 
-def is_path(name: str) -> bool:
-    """Whether `name` can only be meant as a path, never as a Hub id: "./x", "~/x", "/x", "x.yaml"."""
-    return name.startswith((".", "~", "/")) or name.lower().endswith(_DATA_FILES)
-
-
 def is_hub_id(name: str | None) -> bool:
     """Whether `name` reads owner/name and is not the name of a data file."""
-    return bool(name and _HUB_ID.fullmatch(name) and not is_path(name) and ".." not in name)
+    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(_DATA_FILES) and ".." not in name)

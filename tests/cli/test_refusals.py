@@ -91,7 +91,7 @@ def train(tiny_run, tmp_path):
         (["--per_device_train_batch_size", 0], "per_device_train_batch_size"),
         (["--resume_from_checkpoint"], "checkpoint"),
         (["--output_dir", __file__], "a folder as output_dir"),
-        (["--dataset", "./nothing"], "the file ./nothing"),
+        (["--dataset", "./nothing"], "'./nothing': no such file"),
         (["--model", "./nothing"], "'./nothing'"),
         (["--reward", "./nothing.yaml"], "nothing.yaml"),
     ],

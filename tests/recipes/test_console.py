@@ -40,6 +40,13 @@ def test_large_numbers_stay_apart():
     assert len(report.format_table(make_metrics()).splitlines()[0]) == 79
 
 
+def test_both_values_of_a_guard_have_the_same_digits():
+    metrics = make_metrics()
+    metrics["guard"]["output_length"] = {"before": 10.34, "after": 9.79}
+    row = next(line for line in report.format_table(metrics).splitlines() if line.startswith("words per output"))
+    assert row.split()[3:5] == ["10.3", "9.8"]
+
+
 def test_samples_stand_side_by_side_within_the_width():
     row = {
         "source": "word " * 60,

@@ -132,7 +132,7 @@ def refusals(folder):
         (f"{named}/empty.jsonl", {}, "an empty file", "rows"),
         (f"{named}/blank.txt", {}, "an empty data set", "rows"),
         (f"{named}/odd.xlsx", {}, "odd.xlsx", "convert"),
-        (f"{named}/odd stuff", {}, "no such file", "check the path"),
+        (f"{named}/odd stuff", {}, "odd stuff", "spelling"),
         (named, {}, "the folder", "train.jsonl"),
         ([], {}, "an empty data set", "rows"),
         (TEXTS[:2], {}, "2", "eval_dataset"),

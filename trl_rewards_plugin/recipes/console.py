@@ -57,8 +57,10 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         rows.append([f"{name[:14]}, greedy", decimals(before), decimals(after), _change(before, after)])
     rows.append([])
     for name, pair in metrics["guard"].items():
-        ratio = f"x {pair['after'] / pair['before']:.2f}" if pair["before"] else ""
-        rows.append([GUARD_NAMES.get(name, name), decimals(pair["before"]), decimals(pair["after"]), ratio])
+        before, after = pair["before"], pair["after"]
+        digits = 3 if max(before, after) < 9.9995 else 1
+        ratio = f"x {after / before:.2f}" if before else ""
+        rows.append([GUARD_NAMES.get(name, name), f"{before:.{digits}f}", f"{after:.{digits}f}", ratio])
     if metrics["kl"] is not None:
         rows.append(["KL to the start, nats", decimals(0.0), decimals(metrics["kl"])])
     note = (

@@ -136,13 +136,11 @@ def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
         names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
         files = f": {', '.join(names[:5])}" if names else ""
         raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
+    expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
     if path.exists() or not _HUB_ID.fullmatch(name):
-        raise InputError(
-            f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}",
-            repr(name),
-            "rename or convert the file" if path.exists() else "check the spelling",
-        )
-    check_hub_name(name, f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}")
+        step = "rename or convert the file" if path.exists() else "check the spelling"
+        raise InputError(expected, repr(name), step)
+    check_hub_name(name, expected)
     return _load_from_hub(name)
 
 

@@ -20,7 +20,7 @@ def answers_bar(total: int, *, hidden: bool) -> "tqdm[Any]":
     Args:
         hidden: show none: the Trainer's bars are off, or another process shows it.
     """
-    layout = "{desc} {percentage:3.0f}%|{bar:20}| answer {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
+    layout = "{desc} {percentage:3.0f}%|{bar:20}| response {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]"
     return tqdm(total=total, desc="Measuring", leave=False, disable=hidden, bar_format=layout)
 
 
