@@ -4,6 +4,7 @@ In this order: normalise each reward's scores (normalize.py), clip them, weigh t
 out: where scores come from, and when statistics are learnt.
 """
 
+import copy
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -158,15 +159,9 @@ class Combination:
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a reward file says of this reward beside its weight; only what is set, as YAML values."""
-        found: dict[str, Any] = {}
-        if name in self.normalization:
-            how = self.normalization[name]
-            found["normalization"] = how if how == ZSCORE else dict(how)
-        if name in self.clip:
-            found["clip"] = list(self.clip[name])
-        if name in self.weight_schedule:
-            found["weight_schedule"] = dict(self.weight_schedule[name])
-        return found
+        given = {"normalization": self.normalization, "clip": self.clip, "weight_schedule": self.weight_schedule}
+        found = {key: copy.copy(values[name]) for key, values in given.items() if name in values}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 # What a user may give, brought into one form. Each takes the setting's name for the message and its value, and raises
