@@ -1,8 +1,7 @@
 """RewardModel: a reward function as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as its reward model.
 
-TRL hands a reward model query + response as token ids of the *policy's* vocabulary and reads one number at the last
-response token. The text is decoded here, scored, and the score put at every position. TRL does not say where the
-response begins, so this has to be known beforehand.
+TRL hands it query + response as token ids of the *policy's* vocabulary, does not say where the response begins, and
+reads one number at the last token. The text is decoded here, scored, and the score put at every position.
 """
 
 import bisect
