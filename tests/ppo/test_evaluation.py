@@ -80,16 +80,17 @@ def scheduled():
 
 
 @pytest.mark.parametrize(
-    ("reward", "on_start"), [(z_scored, True), (z_scored, False), (scheduled, False), (Growing, True)]
+    ("reward", "on_start"),
+    [pytest.param(z_scored, True, marks=pytest.mark.slow), (z_scored, False), (scheduled, False), (Growing, True)],
 )
 def test_a_model_that_does_not_move_is_worth_the_same_in_every_evaluation_and_after_a_resume(
     model, tmp_path, reward, on_start
 ):
-    settings = {**EVERY_STEP, **STILL, "total_episodes": 16, "eval_on_start": on_start}
+    settings = {**EVERY_STEP, **STILL, "total_episodes": 12, "eval_on_start": on_start}
     trainer = make_trainer(model, tmp_path, reward(), **settings)
     trainer.train()
     values = {row["eval_reward"] for row in evaluations(trainer)}
-    assert len(evaluations(trainer)) == 4 + on_start
+    assert len(evaluations(trainer)) == 3 + on_start
     assert len(values) == 1
     resumed = make_trainer(model, tmp_path, reward(), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
