@@ -1,3 +1,4 @@
+import contextlib
 import time
 
 import pytest
@@ -29,11 +30,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_yaml_ends_in_an_error_within_a_second(text):
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_ends_in_an_error_within_a_second(name):
+    # From 6.0.4 on PyYAML itself merges a key that was merged before only once.
+    is_harmless = name == "merged keys" and tuple(map(int, yaml.__version__.split("."))) >= (6, 0, 4)
     start = time.process_time()
-    with pytest.raises(yaml.YAMLError):
-        load_yaml(text)
+    with contextlib.nullcontext() if is_harmless else pytest.raises(yaml.YAMLError):
+        load_yaml(HOSTILE[name])
     assert time.process_time() - start < 1
 
 
