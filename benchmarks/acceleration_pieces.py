@@ -79,12 +79,12 @@ def main() -> None:
     prompts, _ = tokenize_prompts(real_size.make_prompts(mini), real_size.make_tokenizer(), 512)
 
     def train() -> None:
-        run_encoder(model, prompts).sum().backward()
+        run_encoder(model, prompts.ids, prompts.mask).sum().backward()
         model.zero_grad()
 
     @torch.no_grad()
     def encode() -> None:
-        run_encoder(model, prompts)
+        run_encoder(model, prompts.ids, prompts.mask)
 
     without: dict[str, Callable[[], AbstractContextManager[object]]] = {
         "T5 encoder without padding": lambda: mock.patch.object(seam, "encode", return_value=None),

@@ -61,7 +61,7 @@ def main() -> None:
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-    by_graphs = trainer.calls.maker is not None
+    by_graphs = trainer.calls.maker is not None and not trainer.calls.eager
     memory = real_size.peak_memory_gib() if args.cpu else torch.cuda.max_memory_allocated() / 2**30
     machine = real_size.machine("cpu" if args.cpu else "cuda")
     print(

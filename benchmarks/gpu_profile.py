@@ -154,7 +154,7 @@ def measure(folder: Path, cpu: bool, cuda_graphs: bool | None) -> dict[str, Any]
     trainer.train()
     whole = statistics.median(watch.whole[WARM_UP : WARM_UP + WHOLE]) * 1e3
     found: dict[str, Any] = {
-        "cuda_graphs": trainer.calls.maker is not None,
+        "cuda_graphs": trainer.calls.maker is not None and not trainer.calls.eager,
         "precision": "bfloat16" if trainer.args.bf16 else "float32",
         "first_step_ms": watch.whole[0] * 1e3,
         "step_ms": whole,

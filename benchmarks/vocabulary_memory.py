@@ -1,10 +1,11 @@
 """How peak memory grows with the vocabulary: one rollout of 32 prompts and its update, at 32 k and at 128 k tokens.
 
-    python benchmarks/vocabulary_memory.py
+    python benchmarks/vocabulary_memory.py [--gpu]
 
 A model of FLAN-T5-small's size with random weights, prompts of about 256 tokens, 50 new tokens, mini-batches of 16,
-each vocabulary in a process of its own. What must grow is taken off: the embedding and the output matrix of the policy
-with their gradients and the optimizer's two states, and those of the reference. Leaves out: the judges.
+each vocabulary in a process of its own. `--gpu` counts the memory of the device. What must grow is taken off:
+the embedding and the output matrix of the policy with their gradients and the optimizer's two states, and those of the
+reference. Leaves out: the judges.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def length_reward(completions: list[str], **_: object) -> list[float]:
     return [float(len(text)) for text in completions]
 
 
-def run_one(vocabulary: int) -> float:
+def run_one(vocabulary: int, gpu: bool) -> float:
     """Peak memory of one rollout and its update, in GiB."""
     with tempfile.TemporaryDirectory() as folder:
         config = Seq2SeqPPOConfig(
@@ -46,7 +47,7 @@ def run_one(vocabulary: int) -> float:
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=not gpu,
         )
         trainer = Seq2SeqPPOTrainer(
             real_size.make_policy(vocabulary),
@@ -57,20 +58,21 @@ def run_one(vocabulary: int) -> float:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return real_size.peak_memory_gib()
+    return torch.cuda.max_memory_allocated() / 2**30 if gpu else real_size.peak_memory_gib()
 
 
 def main() -> None:
     """Measures both, prints the growth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="train on the GPU, and count its memory")
     parser.add_argument("--one", type=int, help="measure this vocabulary here, and print GiB")
     args = parser.parse_args()
     if args.one:
-        print(run_one(args.one))
+        print(run_one(args.one, args.gpu))
         return
     rest = []
     for size in SIZES:
-        command = [sys.executable, str(Path(__file__)), "--one", str(size)]
+        command = [sys.executable, str(Path(__file__)), "--one", str(size), *(["--gpu"] if args.gpu else [])]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         peak = float(output.strip().splitlines()[-1])
         must = size * WIDTH * BYTES * MATRICES / 2**30

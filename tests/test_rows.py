@@ -13,6 +13,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
 from trl_rewards_plugin.rows import FORMATS, existing_file, format_of, read_columns, read_rows, without_missing
+from trl_rewards_plugin.scoring import score_job
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
 SEPARATORS = ["\u2028", "\u2029", "\u0085", "\u000b", "\u000c", "\u001c", "\u001d", "\u001e"]
@@ -208,7 +209,9 @@ def test_a_semicolon_in_the_name_of_the_text_column_is_no_separator(tmp_path):
 @pytest.mark.parametrize(
     "rows", [[{"n": 1}, {"n": "x"}], [{"n": [1]}, {"n": {"a": 1}}], [{"n": 10**30}, {"n": 1}], [{"n": [1, "a"]}]]
 )
-def test_mixed_types_are_refused_for_parquet_before_a_text_is_scored_and_kept_elsewhere(tmp_path, rows, monkeypatch):
+@pytest.mark.parametrize("size", [1, 512])
+def test_mixed_types_are_refused_for_parquet_before_a_text_is_scored(tmp_path, rows, size, monkeypatch):
+    monkeypatch.setattr(score_job, "SLICE", size)  # within one slice of rows, or from one to the next
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": "a", **row}) + "\n" for row in rows))
     (tmp_path / "reward.yaml").write_text("rewards: [{function: length, max_length: 9}]")
     settings = {"input": str(tmp_path / "in.jsonl"), "reward": str(tmp_path / "reward.yaml")}

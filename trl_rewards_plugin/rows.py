@@ -42,10 +42,9 @@ def missing_option() -> Any:
 
 
 def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, source: str) -> Iterator[Row]:
-    """`rows` in which each of `columns` holds a value, as `missing` says of those where one does not.
+    """`rows` in which each of `columns` holds a value; what becomes of others `missing`, one of MISSING, says.
 
-    Raises:
-        InputError: `missing` is none of MISSING; with "error", a row without a value, whose number (from 1) is named.
+    With "error" that is an InputError, which names the row's number, from 1.
     """
     if missing not in MISSING:
         raise InputError(f"missing as one of {', '.join(MISSING)}", repr(missing), "use one of these")
@@ -72,11 +71,7 @@ def existing_file(name: str | Path) -> Path:
 
 
 def format_of(source: str, given: str | None = None) -> str:
-    """How to read `source`: as `given`, else as its ending says; standard input holds lines.
-
-    Raises:
-        InputError: an unknown ending or format, no such file, or parquet from standard input.
-    """
+    """How to read `source`: as `given`, else as its ending says, else InputError; standard input holds lines."""
     known = sorted(set(FORMATS.values()))
     if given is not None and given not in known:
         raise InputError(f"an input format, one of {', '.join(known)}", repr(given), "use one of these")
@@ -92,12 +87,9 @@ def format_of(source: str, given: str | None = None) -> str:
 
 
 def read_columns(path: Path, text_column: str) -> dict[str, list[Any]]:
-    """A whole file by column, None where a row lacks one; nothing where it has no rows.
+    """A whole file by column, None where a row lacks one; nothing where it has no rows. Errors as `read_rows`.
 
     A CSV column of numbers, or of true and false, comes as such; the text column stays text.
-
-    Raises:
-        InputError: no such file, another ending, or as `read_rows`.
     """
     form = format_of(str(path))
     columns: dict[str, list[Any]] = {}

@@ -185,7 +185,8 @@ def finish(
     fresh = args.out.with_name(f"{args.out.name}.measured")
     save_judge(model, tokenizer, fresh)
     saved = AutoModelForSequenceClassification.from_pretrained(fresh, dtype=torch.float32)
-    figures = measure(saved, tokenizer, dev, *held_out_texts(args))
+    held_out, pairs = held_out_sentences(args.documents), read_pairs(args.pairs)[1] if args.pairs else []
+    figures = measure(saved, tokenizer, dev, held_out, pairs)
     print(json.dumps(figures), flush=True)
     made = json.loads((Path(args.teacher) / MADE).read_text(encoding="utf-8"))
     making = Making(command_line(), [*log, f"temperature {temperature:.2f}"], made["command"], made["log"])
@@ -196,13 +197,8 @@ def finish(
     fresh.rename(args.out)
 
 
-def held_out_texts(args: argparse.Namespace) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """Sentences by document file, and pairs, that are only measured on."""
-    return held_out_sentences(args.documents), read_pairs(args.pairs)[1] if args.pairs else []
-
-
 def main() -> None:
-    """Distils one judge, measuring it after every epoch."""
+    """Distils one judge, measuring it on dev after every epoch."""
     args = parse_arguments()
     if args.out.exists():
         raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
@@ -223,7 +219,7 @@ def main() -> None:
     dev = read_rows(args.dev, list(id2label.values()))
 
     def report() -> str:
-        return json.dumps(measure(model, tokenizer, dev, *held_out_texts(args)))
+        return json.dumps(measure(model, tokenizer, dev))
 
     how = Fit(args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     true = torch.tensor([label for _, label in gold])

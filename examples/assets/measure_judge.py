@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from corpus import plain, read_documents, read_pairs, sentences, split_documents
@@ -120,7 +121,7 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     dev: Sequence[tuple[str, int]],
-    held_out: Mapping[str, Sequence[str]],
+    held_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     pairs: Sequence[tuple[str, str]] = (),
 ) -> dict[str, float]:
     """All figures of one judge; `held_out` holds sentences by the name of their file, `pairs` (good, bad) ones."""

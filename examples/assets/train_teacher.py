@@ -56,7 +56,7 @@ def load_encoder(args: argparse.Namespace, labels: list[str], rows: list[Row]) -
 
 
 def main() -> None:
-    """Trains one teacher, measuring it after every epoch."""
+    """Trains one teacher, measuring it on dev after every epoch and on all that is held out at the end."""
     args = parse_arguments()
     if args.out.exists():
         raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
@@ -75,12 +75,13 @@ def main() -> None:
         return cross_entropy(model(**inputs).logits.float(), torch.tensor([rows[row][1] for row in batch]))
 
     def report() -> str:
-        return json.dumps(measure(model, tokenizer, dev, held_out, pairs))
+        return json.dumps(measure(model, tokenizer, dev))
 
     checkpoint = args.out.with_name(f"{args.out.name}.checkpoint")
     how = Fit(args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     log = fit(model, [len(text) for text, _ in rows], loss, how, report)
-    print(log[-1])
+    log.append(f"all figures: {json.dumps(measure(model, tokenizer, dev, held_out, pairs))}")
+    print(*log[-2:], sep="\n", flush=True)
     save(model, tokenizer, log, args.out)
     checkpoint.unlink()
 

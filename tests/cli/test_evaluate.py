@@ -223,7 +223,7 @@ def test_help_says_every_option(capsys):
     ("argv", "found", "step"),
     [
         (["--metrics", "gramaticality"], "'gramaticality'", "did you mean 'grammaticality'?"),
-        (["--metrics", "./no-such-module"], "no-such-module", "folder of an evaluate module"),
+        (["--metrics", "./no-such-module"], "no-such-module", "check the path"),
         (["--metrics", "grammaticality", "grammaticality"], "grammaticality grammaticality", "once"),
         (["--metrics", GAIN], "reward_gain, whose predictions", "name another metric"),
         (["--metrics", ROUGE], "only predictions", "--dataset"),

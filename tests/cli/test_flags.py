@@ -1,5 +1,6 @@
 """Dataclass -> flags, the same for every subcommand."""
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 
 from trl_rewards_plugin.cli.flags import parse_settings, read_config
+from trl_rewards_plugin.cli.train import TrainArguments
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.scoring.score_job import ScoreSettings
 
 
 @dataclass(frozen=True)
@@ -114,3 +118,10 @@ def test_a_config_file_may_set_the_environment(config, monkeypatch):
     path = config("env:\n  A_VARIABLE_OF_THE_TEST: 1\nseed: 3\n")[1]
     assert read_config(Path(path)) == {"seed": 3}
     assert os.environ["A_VARIABLE_OF_THE_TEST"] == "1"
+
+
+def test_missing_is_one_option_of_three_commands():
+    kinds = (TrainArguments, ScoreSettings, EvaluationSettings)
+    found = [field for kind in kinds for field in dataclasses.fields(kind) if field.name == "missing"]
+    assert len(found) == 3
+    assert len({(field.default, field.metadata["help"]) for field in found}) == 1

@@ -109,6 +109,8 @@ DATA = {
     "numbers.jsonl": b'{"prompt": 4}\n' * 12,
     "latin.csv": b"prompt\ncaf\xe9\n",
     "cut.parquet": b"PAR1PAR1",
+    "holes.csv": b"prompt,n\na,1\n,2\n" * 12,
+    "semicolons.csv": b"prompt;n\na;1\n" * 12,
 }
 
 
@@ -118,7 +120,14 @@ def test_data_of_training(train, tmp_path, name):
     assert_refused(train("--dataset", tmp_path / name, "--text_column", "prompt"), name.partition(".")[0])
 
 
-@pytest.mark.parametrize("name", ["deep.jsonl", "latin.csv", "cut.parquet"])
+def test_rows_without_a_text_are_left_out_where_that_is_asked_for(train, tmp_path):
+    (tmp_path / "holes.csv").write_bytes(b"prompt,n\n" + b"a,1\n,2\n" * 12)
+    code, output = train("--dataset", tmp_path / "holes.csv", "--missing", "skip", "--dry_run", "true")
+    assert code == 0, output
+    assert "of 12 rows" in output
+
+
+@pytest.mark.parametrize("name", ["deep.jsonl", "latin.csv", "cut.parquet", "holes.csv", "semicolons.csv"])
 def test_data_of_scoring(tiny_run, tmp_path, name):
     (tmp_path / name).write_bytes(DATA[name])
     assert_refused(

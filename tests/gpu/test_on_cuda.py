@@ -22,7 +22,7 @@ from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.acceleration.static_sampling import StaticSampler
 from trl_rewards_plugin.ppo.monitoring import callbacks
-from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores
+from trl_rewards_plugin.ppo.policy.policy import policy_scores
 from trl_rewards_plugin.ppo.rollout import join_rollouts
 
 # What a driver or a library warns of on one machine and not on another says nothing about this package.

@@ -97,7 +97,7 @@ def test_one_step_is_the_update_of_a_rollout(folders, tmp_path, family):
     torch.manual_seed(6)
     trained.update(rollout, trained.model_wrapped)
     trained.framework(trained.model_wrapped).step()
-    queries = [ids[mask] for ids, mask in zip(rollout.prompts, strict=True)]
+    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
     answers = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     start = torch.tensor(trained.rules.prefix)
     for prefix in (start[:0], start):
@@ -254,7 +254,7 @@ def test_a_step_takes_the_penalty_for_a_missing_eos_as_train_does(folders, tmp_p
     assert not rollout.ended.all()
 
     own = make_trainer(folders[family], tmp_path / "step", **settings)
-    queries = [ids[mask] for ids, mask in zip(rollout.prompts, strict=True)]
+    queries = [ids[mask] for ids, mask in zip(rollout.prompt_ids, rollout.prompt_mask, strict=True)]
     responses = [ids[mask] for ids, mask in zip(rollout.response_ids, rollout.response_mask, strict=True)]
     plain = vowels(own.processing_class.batch_decode(responses, skip_special_tokens=True))
     torch.set_rng_state(random_state)

@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.policy.freezing import freeze
+from trl_rewards_plugin.ppo.policy.load_policy import freeze
 from trl_rewards_plugin.ppo.policy.sampling import encode_prompts
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from tests.rewards.judges import judge
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.input_checks import check_reward_funcs
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, event_loop
 from trl_rewards_plugin.rewards.functions import CallableReward
 
@@ -40,7 +41,7 @@ def test_every_usual_form_of_a_list_of_numbers_is_read(value):
 )
 def test_a_wrong_count_is_refused_with_the_name(value, found):
     with pytest.raises(
-        InputError, match=rf"2 scores from reward 'odd'[\s\S]*{found}, for the comp[\s\S]*'first text'"
+        InputError, match=rf"2 scores from reward 'odd'[\s\S]*{found}; it was called on 2 comp[\s\S]*'first text'"
     ):
         MultiClassifierReward([returning(value)])(["first text", "b"])
 
@@ -355,9 +356,6 @@ class CountsColumns:
 
 
 class Pipe:
-    def __init__(self, model=None):
-        self.model, self.tokenizer = model, None
-
     def __call__(self, inputs, **kwargs):
         return [{"label": "a", "score": 1.0} for _ in inputs]
 
@@ -376,16 +374,11 @@ def test_a_callable_object_is_a_reward_and_a_column_called_self_does_no_harm():
     assert reward.score(["a"], **{"self": [1]}).total.tolist() == [1.0]
 
 
-@pytest.mark.parametrize(
-    ("function", "step"),
-    [
-        (Pipe(torch.nn.Linear(1, 1)), r"ClassifierReward\(pipe\.model, tokenizer=pipe\.tokenizer"),
-        (SetFitLike(), r"model\.predict_proba\(completions\)"),
-    ],
-)
-def test_a_model_in_another_wrapping_is_refused_with_how_to_wrap_it(function, step):
-    with pytest.raises(InputError, match=step):
-        MultiClassifierReward([function])
+def test_an_object_with_predict_proba_is_refused_with_how_to_wrap_it():
+    with pytest.raises(InputError, match=r"model\.predict_proba\(completions\)"):
+        MultiClassifierReward([SetFitLike()])
+    with pytest.raises(InputError, match=r"it\.predict_proba\(completions\)"):
+        check_reward_funcs(SetFitLike(), None)
 
 
 def test_an_object_that_reads_its_texts_under_another_name_says_so_when_it_is_called():
@@ -399,6 +392,8 @@ def test_a_pipeline_as_the_model_of_a_classifier_reward_is_refused_with_what_to_
         ClassifierReward(pipe, label="good")
     with pytest.raises(InputError, match=r"pipe\.model, tokenizer=pipe\.tokenizer"):
         MultiClassifierReward([pipe])
+    with pytest.raises(InputError, match=r"it\.model, tokenizer=it\.tokenizer"):
+        check_reward_funcs(pipe, None)
     reward = ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label="good", device="cpu")
     assert reward(["a"]) == pytest.approx(ClassifierReward(judge(), label="good", device="cpu")(["a"]), abs=1e-6)
 

@@ -459,3 +459,8 @@ def test_a_reward_file_of_a_near_name_is_suggested(tmp_path):
     (tmp_path / "pair.yaml").write_text("rewards: [{function: repetition}]")
     with pytest.raises(InputError, match=r"did you mean '.*pair\.yaml'"):
         MultiClassifierReward.from_preset(tmp_path / "pair.yml")
+
+
+def test_a_tokenizer_that_is_meant_as_a_path_is_refused_when_the_reward_is_built():
+    with pytest.raises(InputError, match="no such file or folder"):
+        ClassifierReward(judge(), label="good", tokenizer="./nowhere")

@@ -74,8 +74,8 @@ def read_file(folder: Path, name: str) -> UploadFile:
         # Not blocked by a pipe without a writer; and what was resolved is opened, should the link change now.
         descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, in Python 3.11 and 3.12
-        found = "a link to nothing" if path.is_symlink() else str(getattr(error, "strerror", error))
-        raise InputError(f"a readable file {name} in {folder}", found, step) from error
+        reason = "a link to nothing" if path.is_symlink() else str(getattr(error, "strerror", error))
+        raise InputError(f"a readable file {name} in {folder}", reason, step) from error
     try:
         found = os.fstat(descriptor)
         if not any(place.is_relative_to(home) for home in _homes(folder)):

@@ -24,17 +24,11 @@ Interval = tuple[float, float] | tuple[None, None]
 def paired_gain(
     before: Sequence[float | None], after: Sequence[float | None], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Gain of N scores over those of the same prompts before.
-
-    With the defaults the mean and the interval are those of a run's `metrics.json`. See `paired_bootstrap`.
-
-    Args:
-        before: N scores; a pair with a None or NaN in it is left out.
-        after: N scores of the same prompts in the same order.
+    """Gain of N scores `after` over those of the same prompts `before`; see `paired_bootstrap`.
 
     Returns:
-        `{"reward_gain": mean, "ci95": [low, high], "share_improved": share, "n": pairs}`; None for the numbers where
-        no pair is left, and [None, None] where there are too few for an interval.
+        `{"reward_gain": mean, "ci95": [low, high], "share_improved": share, "n": pairs}`, without the pairs with a
+        None or NaN; None for the numbers where no pair is left, and [None, None] where too few are for an interval.
 
     Raises:
         InputError: see `as_scores`; or resamples or seed out of range.
@@ -115,11 +109,7 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def as_scores(values: Any, what: str) -> list[float | None]:
-    """N scores as a list: finite numbers, NaN or None. Tensors and arrays, of all scores or of one each, are read too.
-
-    Raises:
-        InputError: no list of scores, or one of them is infinite or no number; its place is named.
-    """
+    """N scores as a list of finite numbers, NaN or None, else InputError. Tensors and arrays are read too."""
     if isinstance(values, str) or not isinstance(_plain(values), Iterable):
         found = f"{type(values).__name__} {values!r}"[:100]
         raise InputError(f"{what} as a list of scores", found, "give one score per prompt")

@@ -55,16 +55,12 @@ def word_count(texts: Sequence[str]) -> np.ndarray:
 
 
 def distinct_share(texts: Sequence[str]) -> float:
-    """Different texts / all texts, after white space is normalised: 1 when no two outputs are equal."""
+    """Different texts / all texts, white space normalised."""
     return len({normalise_space(text) for text in texts}) / len(texts)
 
 
 def not_whole_input_share(texts: Sequence[str], *inputs: Sequence[str]) -> float:
-    """Share of N texts that differ from their own input, after white space is normalised: 0 when all are copies.
-
-    Args:
-        *inputs: one list of N inputs or several; a text that equals its own in any of them is a copy.
-    """
+    """Share of N texts that differ from their own in every list of N inputs, white space normalised."""
     rows = zip(texts, zip(*inputs, strict=True), strict=True)
     return sum(normalise_space(text) not in map(normalise_space, own) for text, own in rows) / len(texts)
 

@@ -83,9 +83,6 @@ def text2text_pipeline(
 def register(*tasks: str) -> None:
     """Brings back `pipeline(task, model=...)` for text2text-generation, summarization and translation.
 
-    Registers this module's classes with transformers, and takes the names off the table by which it refuses them. A
-    second call does nothing.
-
     Args:
         *tasks: Further names of the form `translation_XX_to_YY`: transformers 5 looks a task up by its exact name.
             T5's pairs (English to German, French and Romanian) are there without being named.
@@ -112,7 +109,7 @@ def register(*tasks: str) -> None:
 
 
 def unregister() -> None:
-    """Takes back what `register` did; does nothing where nothing was registered."""
+    """Takes back what `register` did."""
     supported = hf_pipelines.PIPELINE_REGISTRY.supported_tasks
     for task in [task for task, entry in supported.items() if entry["impl"] in _CLASSES.values()]:
         del supported[task]

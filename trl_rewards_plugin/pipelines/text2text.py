@@ -32,10 +32,8 @@ class Text2TextGenerationPipeline(Pipeline):
 
     A call takes one text, a list (or tuple, or column of a data set), a torch `Dataset` or a generator of texts. One
     text gives a list with one dict for each of its `num_return_sequences` outputs; a list of texts a list of dicts, or
-    a list of such lists where each text has several outputs; a `Dataset` or generator an iterator over lists.
-
-    The dict has `generated_text` and, if asked for, `generated_token_ids` (`summary_...`, `translation_...` in the
-    subclasses).
+    a list of such lists where each text has several outputs; a `Dataset` or generator an iterator over lists. A dict
+    has `generated_text` and, if asked for, `generated_token_ids` (`summary_...`, `translation_...` in subclasses).
 
     Arguments of a call, or for all calls when the pipeline is built:
 
@@ -48,8 +46,7 @@ class Text2TextGenerationPipeline(Pipeline):
     - anything else goes to `model.generate`, over the model's task-specific parameters, over its generation config. A
       whole `generation_config` replaces the task-specific parameters.
 
-    The prefix (`"summarize: "`) of `config.task_specific_params[task]`, else of `config.prefix`, is put in front of
-    each text.
+    The prefix of `config.task_specific_params[task]`, else `config.prefix`, is put in front of each text.
 
     Raises:
         InputError: a model that is no encoder-decoder, an input that is no text, or an output without text and ids.
@@ -76,7 +73,6 @@ class Text2TextGenerationPipeline(Pipeline):
         super().__init__(model, *args, task=task, **kwargs)
 
     def _params_key(self, task: str, kwargs: dict[str, Any]) -> str:
-        """Name of this task in a model's task-specific parameters."""
         return task
 
     def _sanitize_parameters(
@@ -108,7 +104,6 @@ class Text2TextGenerationPipeline(Pipeline):
         return int(ids[0])
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """See the class."""
         # Columns of data sets and tuples are sequences that transformers would pass on whole.
         if isinstance(inputs, Sequence) and not isinstance(inputs, str):
             inputs = list(inputs)

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checks.inherited_settings import check_accelerator, check_inherited, check_metric
+from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, setting
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
 
@@ -181,8 +181,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.whiten_advantages is None:
             self.whiten_advantages = ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
-        check_accelerator(self)
-        check_metric(self)
+        check_prepared(self)
         self._check_together()
         for name in ("generation_kwargs", "eval_generation_kwargs"):
             if not isinstance(getattr(self, name), dict | None):

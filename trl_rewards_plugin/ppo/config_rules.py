@@ -9,15 +9,10 @@ from trl_rewards_plugin.errors import InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting must be; it stands in the annotation of its field.
+    """What a setting must be; it stands in the annotation of its field."""
 
-    Attributes:
-        expected: completes "<name> ...", for example "at least 1".
-        holds: asked of a value; never of None where the field's type allows that.
-    """
-
-    expected: str
-    holds: Callable[[Any], bool]
+    expected: str  # completes "<name> ...", for example "at least 1"
+    holds: Callable[[Any], bool]  # asked of a value; never of None where the field's type allows that
 
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
@@ -51,9 +46,6 @@ def check_fields(config: Any, owner: type) -> None:
 
     Args:
         owner: the dataclass whose own fields are checked; those that it inherits check themselves.
-
-    Raises:
-        InputError: names the setting, its rule and its value.
     """
     for known in fields(owner):
         value, annotation = getattr(config, known.name), owner.__annotations__.get(known.name)
@@ -82,9 +74,6 @@ def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tu
 
     Args:
         also_neutral: further values that ask for nothing, by name.
-
-    Raises:
-        InputError: a setting that has a field of its own, is not known, or is not neutral.
     """
     neutral = {**also_neutral, **NEUTRAL_GENERATION}
     for name, value in asked.items():

@@ -1,7 +1,4 @@
-"""Prompts to texts with a policy: for evaluation, before and after training alike.
-
-Leaves out: scoring the texts.
-"""
+"""Prompts to texts with a policy: for evaluation, before and after training alike. Leaves out: scoring the texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,11 +55,7 @@ def prompt_limit(model: nn.Module, args: Seq2SeqPPOConfig) -> int:
 def rules_for(
     model: nn.Module, args: Seq2SeqPPOConfig, processing_class: PreTrainedTokenizerBase | None = None
 ) -> TokenRules:
-    """The token rules of a model under a config.
-
-    Args:
-        processing_class: the model's; ids that it does not have are not sampled.
-    """
+    """The token rules of a model under a config; ids that its tokenizer does not have are not sampled."""
     core = bare_model(model)
     unknown = () if processing_class is None else unknown_ids(core, processing_class)
     return token_rules(

@@ -29,11 +29,7 @@ def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float
 
 
 def check_launch(world_size: int) -> None:
-    """Refuses launched processes that do not communicate: each would train alone, all in one folder.
-
-    Args:
-        world_size: the number of processes according to the arguments.
-    """
+    """Refuses launched processes that, as `world_size` shows, do not communicate: each would train alone."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 and world_size == 1:
         expected = f"one run of the {launched} processes that were launched"
@@ -57,12 +53,9 @@ def load_unsharded() -> None:
 
 @contextmanager
 def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Within it each process holds all weights of a model that FSDP2 or ZeRO-3 shards.
+    """Within it each process holds all weights of a prepared model that FSDP2 or ZeRO-3 shards.
 
     So each can sample for as many steps as its own responses need, without waiting for the others.
-
-    Args:
-        model: the prepared model.
     """
     if isinstance(model, FSDPModule):
         parts = [part for part in model.modules() if isinstance(part, FSDPModule)]

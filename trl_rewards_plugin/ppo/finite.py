@@ -1,7 +1,6 @@
 """Non-finite numbers (NaN, infinity): found before the optimizer step and reported with the step and the prompt.
 
-The weights are still good then. Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite
-but bad (monitoring/alarms.py).
+Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (monitoring/alarms.py).
 """
 
 import math
@@ -36,12 +35,7 @@ class NotFiniteError(FloatingPointError):
 
 
 def check_sampling(broken: Tensor, rows: Tensor) -> None:
-    """Refuses a policy whose logits gave the sampler NaN, with the first such row.
-
-    Args:
-        broken: (M,) bool, True where a response has such a token.
-        rows: (M,) the responses' row numbers.
-    """
+    """Refuses a policy whose logits gave the sampler NaN: `broken` (M,) bool, of the responses `rows` (M,)."""
     if broken.any():
         row = int(rows[int(broken.nonzero()[0])])
         raise NotFiniteError(f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", row)
@@ -100,7 +94,7 @@ def locate_non_finite(
 
     Args:
         step: the running step, counted from 1.
-        prompt_of: row of the rollout -> its prompt, as it is shown.
+        prompt_of: row of the rollout -> its prompt, shown.
         suspect: the row to name where the error names none.
     """
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
-from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, Pipeline, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, nearest, what_to_do
@@ -133,11 +133,16 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
     if not rewards:
         raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")
     for reward in rewards:
-        if isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
-            found, step = (
-                f"{type(reward).__name__} {str(reward)[:80]!r}",
-                "wrap it: ClassifierReward(model, label=...)",
-            )
+        is_model = isinstance(reward, str | os.PathLike | nn.Module | Pipeline) or hasattr(reward, "predict_proba")
+        if is_model or not callable(reward):
+            step = "wrap it: ClassifierReward(model, label=...)"
+            if hasattr(reward, "predict_proba"):
+                step = (
+                    "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
+                )
+            elif isinstance(reward, Pipeline):
+                step = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
+            found = f"{type(reward).__name__} {str(reward)[:80]!r}"
             raise InputError("reward callables in TRL's protocol", found, step)
         if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
             found = f"{reward_name(reward)!r}, an async function"
@@ -160,11 +165,7 @@ def reward_name(reward: Callable[..., Any]) -> str:
 
 
 def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
-    """Refuses a dataset without prompts, or with fewer than `smallest` of them.
-
-    Args:
-        role: its name in messages, "train_dataset" or "eval_dataset".
-    """
+    """Refuses a dataset without prompts, or with fewer than `smallest`; `role` is its name in messages."""
     if not isinstance(dataset, Dataset):
         raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, _instead_of(dataset, role))
     if "prompt" not in dataset.column_names:

@@ -61,12 +61,7 @@ class Rollout:
         return torch.stack([self.prompt_mask.sum(1), self.response_mask.sum(1)]).cpu()
 
     def select(self, rows: Tensor, widths: Widths = FREE) -> Self:
-        """Some of the rows, cut to the longest prompt and response among them.
-
-        Args:
-            rows: (M,) row numbers, on the CPU.
-            widths: cut to multiples of these, as far as the rollout is padded.
-        """
+        """The rows (M,), numbers on the CPU, cut to their longest prompt and response, or to multiples of `widths`."""
         prompt, response = self.lengths[:, rows].amax(1).tolist()
         prompt = round_up(prompt, widths.prompt, self.prompt_ids.shape[1])
         response = round_up(response, widths.response, self.response_ids.shape[1])

@@ -47,9 +47,8 @@ from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
-from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model
+from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
-from trl_rewards_plugin.ppo.policy.recorded_scores import policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions

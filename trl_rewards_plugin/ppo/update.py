@@ -31,21 +31,13 @@ Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
 
 @dataclass(frozen=True)
 class UpdateContext:
-    """What stays the same throughout an update.
-
-    Attributes:
-        args: the settings.
-        rules: the distribution that the tokens were drawn from.
-        framework: accelerate, and the Trainer's optimizer.
-        critic_only: the policy is left as it is, for critic warm-up.
-        calls: run the forward and backward passes.
-    """
+    """What stays the same throughout an update."""
 
     args: Seq2SeqPPOConfig
-    rules: TokenRules
+    rules: TokenRules  # the distribution that the tokens were drawn from
     framework: Framework
-    critic_only: bool = False
-    calls: StaticCalls = field(default_factory=StaticCalls)
+    critic_only: bool = False  # the policy is left as it is, for critic warm-up
+    calls: StaticCalls = field(default_factory=StaticCalls)  # run the forward and backward passes
 
 
 def compute_token_rewards(

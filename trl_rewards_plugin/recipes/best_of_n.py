@@ -86,7 +86,7 @@ def as_scorer(reward: Any) -> Any:
     """A reward with `.score`: itself, a preset's or a file's by name, or callables added up."""
     if isinstance(reward, str | Path):
         return MultiClassifierReward.from_preset(str(reward))
-    if hasattr(reward, "score"):
+    if hasattr(reward, "score") and not hasattr(reward, "predict_proba"):  # scikit-learn's models have both
         return reward
     return MultiClassifierReward(list(reward) if isinstance(reward, list | tuple) else [reward])
 

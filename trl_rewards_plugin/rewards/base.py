@@ -17,7 +17,7 @@ from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import check_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
-from trl_rewards_plugin.rewards.texts import as_texts, called_on, first_of, shortened
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
 
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
@@ -98,18 +98,13 @@ class Reward:
         return names.index(name)
 
     def entry(self) -> dict[str, Any]:
-        """Its entry in a reward file: the name, what makes it, and every argument that is not at its default.
-
-        What no file can name (a lambda, a loaded module, a combination) has nothing but a name.
-        """
+        """Its entry in a reward file: every argument that is not at its default; of what no file can name, a name."""
         return {"name": self.name}
 
     def describe(self) -> list[dict[str, Any]]:
-        """One dict per component, of plain values for YAML, JSON and model cards.
+        """One dict per component, of plain values: the keys of DESCRIBED (None where they do not apply) and `entry()`.
 
-        Each has the keys of DESCRIBED (None where they do not apply) and its `entry()`. `{"rewards": describe()}`,
-        with the aggregation where it is not the default, is a reward file that `from_preset` reads back, as long as
-        every component can be named. `save_preset` writes the exact revisions as well.
+        `{"rewards": describe()}` is a reward file, as long as every component can be named and the sum is weighted.
         """
         return [{**dict.fromkeys(DESCRIBED), **self.entry(), "weight": 1.0}]
 
@@ -129,10 +124,9 @@ class Reward:
 
 
 class TextReward(Reward):
-    """A reward computed in Python from each text, or from the texts and what belongs to them.
+    """A reward computed in Python: a subclass, usually a frozen dataclass with a field `name`, defines `score_text`.
 
-    A subclass, usually a frozen dataclass with a field `name`, defines `score_text`, or `values` where it reads
-    prompts or columns of the data set.
+    Where it reads prompts or columns of the data set, it defines `values`.
     """
 
     def __post_init__(self) -> None:
@@ -190,11 +184,8 @@ def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
             returned.close()
             step = "define the reward itself with async def, so that it is known to be awaited"
         count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
-        raise InputError(
-            f"{len(texts)} scores from reward {name!r}, one float or None for each completion",
-            f"{count}, for the completions that begin with {first_of(texts)}",
-            step,
-        )
+        expected = f"{len(texts)} scores from reward {name!r}, one float or None for each completion"
+        raise InputError(expected, f"{count}; {called_on(texts)}", step)
     numbers = [_number(name, one, text) for one, text in zip(found, texts, strict=True)]
     return torch.tensor(numbers, dtype=torch.float32)
 

@@ -26,9 +26,9 @@ class ClassifierReward(Reward):
     reward(["The cat sleeps."])  # [2.9], about
     ```
 
-    Only the model's config is read when it is built; tokenizer and weights are loaded on first use. It can be pickled
-    without the weights (they are loaded again on the other side) and called from several threads. Of a call's
-    keywords it reads `completions` and, with `pair="prompt"`, `prompts`; it ignores the rest.
+    Only the model's config is read when it is built; tokenizer and weights are loaded on first use. It is pickled
+    without the weights and can be called from several threads. Of a call's keywords it reads `completions` and, with
+    `pair="prompt"`, `prompts`.
 
     Args:
         model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode. A
@@ -142,9 +142,8 @@ class ClassifierReward(Reward):
     def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
         """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
 
-        Raises:
-            InputError: `pair="prompt"` and no prompts, or a checkpoint that is no trained classifier.
-            RuntimeError: the classifier failed; the cause is chained. OSError and OutOfMemoryError stay what they are.
+        InputError where prompts are needed and missing; a failure of the classifier is a RuntimeError, but OSError and
+        OutOfMemoryError stay what they are.
         """
         if self.pair is None:
             prompts = None
@@ -164,11 +163,7 @@ class ClassifierReward(Reward):
                 raise
 
     def pick(self, logits: Tensor, texts: list[str]) -> Tensor:
-        """This reward's score from the model's raw outputs: (N, L) -> (N,).
-
-        Raises:
-            RuntimeError: a score is NaN or infinite; the text is shown. A broken judge must not become a number.
-        """
+        """(N, L) raw outputs -> this reward's score (N,); RuntimeError for NaN or infinity, which must not train."""
         scores = label_score(logits, self._index, self.score_type, self._independent)
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Pipeline
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward, checked_scores, named_failure
@@ -109,7 +110,7 @@ class CallableReward(Reward):
 
 def _check_no_model(function: Any) -> None:
     found = f"a model ({type(function).__name__})"
-    if isinstance(getattr(function, "model", None), torch.nn.Module) and hasattr(function, "tokenizer"):
+    if isinstance(function, Pipeline):
         step = "wrap what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
         raise InputError("a reward function", f"a pipeline ({type(function).__name__})", step)
     if isinstance(function, torch.nn.Module | str):

@@ -53,18 +53,12 @@ class MetricReward(TextReward):
         self.references = references
         self.compute_kwargs = dict(compute_kwargs or {})
         self._lock = ForkSafeLock()
-        self._module: Any = None
         self._one_by_one: bool | None = None
+        self._is_named = isinstance(metric, str | os.PathLike)
+        self._is_rouge = metric == "rouge" and not os.path.exists("rouge")
+        self._module: Any = None if self._is_named else metric
         if self._is_named and not self._is_rouge:
             _check_found(str(metric))
-
-    @property
-    def _is_named(self) -> bool:
-        return isinstance(self.metric, str | os.PathLike)
-
-    @property
-    def _is_rouge(self) -> bool:
-        return self.metric == "rouge" and not os.path.exists("rouge")
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
         given: Sequence[Any] = [None] * len(texts)
@@ -101,12 +95,9 @@ class MetricReward(TextReward):
         if self._module is None:
             import evaluate
 
-            if isinstance(self.metric, evaluate.EvaluationModule):
-                self._module = self.metric
-            else:
-                # In memory: two processes, or two rewards, would otherwise share one cache file.
-                load = functools.partial(evaluate.load, str(self.metric), keep_in_memory=True)
-                self._module = _Rouge() if self._is_rouge else load()
+            # In memory: two processes, or two rewards, would otherwise share one cache file.
+            load = functools.partial(evaluate.load, str(self.metric), keep_in_memory=True)
+            self._module = _Rouge() if self._is_rouge else load()
         inputs = self._inputs()
         arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
         result = self._module.compute(**arguments, **self.compute_kwargs)
@@ -142,7 +133,7 @@ class MetricReward(TextReward):
         return repr(str(self.metric) if self._is_named else self.metric.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_module": None}
+        return {**self.__dict__, "_module": None if self._is_named else self._module}
 
     def __repr__(self) -> str:
         return f"MetricReward({self.metric!r}, {self.key!r}, references={self.references!r})"

@@ -22,11 +22,10 @@ from trl_rewards_plugin.rewards.combining.combination import Combination, traini
 from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
 from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.files.entries import exact_entry
-from trl_rewards_plugin.rewards.files.preset_file import preset_arguments, write_preset_file
+from trl_rewards_plugin.rewards.files.preset_file import exact_entry, preset_arguments, write_preset_file
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.names import check_unique, total_name
+from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
@@ -36,11 +35,8 @@ class _Purpose(enum.Enum):
     """What texts are scored for, which decides the scale and the weights."""
 
     TRAINING = enum.auto()
-    """Learns the running statistics and uses them; weights follow the schedule."""
     EVALUATION = enum.auto()
-    """Uses the statistics of the first evaluation; weights as given, so that evaluations can be compared."""
     SCORING = enum.auto()
-    """Uses the statistics as they are; weights as given."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,13 @@ class MultiClassifierReward(Reward):
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
     as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a column of the completions table;
-    those of a combination within as `<combination>/<component>`. Callables get completions and prompts as they came,
-    texts or chat messages, and the columns of the data set that they name.
+    those of a combination within as `<combination>/<component>`.
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
-    `score()` is measuring: it uses the statistics as they are, and the weights without schedule.
-    In a distributed run the statistics are those of all processes together, so that every process has to make the
-    call, as TRL's trainers do; `score()` may be called in one alone. A call that fails changes nothing.
+    `score()` uses the statistics as they are, and the weights without schedule. In a distributed run the statistics
+    are those of all processes, each of which has to make the call; `score()` may be called in one alone. A call that
+    fails changes nothing.
 
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
@@ -154,7 +149,11 @@ class MultiClassifierReward(Reward):
         self.rewards = list(rewards)
         self._parts = [one if isinstance(one, Reward) else CallableReward(one) for one in rewards]
         names = self.component_names()
-        check_unique(names)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
+            step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
+            raise InputError("rewards of different names, since each is a column of its own", found, step)
         self._combination = Combination.checked(
             names, weights, aggregation, normalization, clip, weight_schedule, only_if, floor
         )
@@ -178,22 +177,20 @@ class MultiClassifierReward(Reward):
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":
-        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/.
+        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/preset_file.py.
 
         Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
         takes files from others sets `allow_code=False`, which refuses them unimported.
 
         Raises:
-            InputError: an unknown preset or key, a setting that does not fit, or a file that is missing or of another
-                form. A label that the model does not have stops here as well, with the list of those that it has.
+            InputError: an unknown preset, key or label, a setting that does not fit, or a file of another form.
         """
         return cls(**preset_arguments(preset, allow_code=allow_code))
 
     def save_preset(self, path: str | PathLike[str]) -> None:
-        """Writes the YAML file from which `from_preset` makes this reward again, so that a run can be repeated.
+        """Writes the YAML file from which `from_preset` makes this reward again, Hub models with their commit.
 
-        Hub models are written with the commit that was read, folders with their absolute path. Not written are
-        `device`, `batch_size` and `offload`, which belong to the machine, and running statistics (`state_dict`).
+        Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
 
         Raises:
             InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.

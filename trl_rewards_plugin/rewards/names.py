@@ -1,7 +1,7 @@
 """Names of rewards, which become columns, metric keys and file names, and their alphabet."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from trl_rewards_plugin.errors import InputError
 
@@ -19,17 +19,6 @@ def check_name(name: object) -> str:
         better = f"for example name={clean_name(str(name))!r}"
         raise InputError("a reward name of letters, digits, '_', '-' and '.'", repr(name), better)
     return name
-
-
-def check_unique(names: Sequence[str]) -> None:
-    """Refuses two components of one name with an InputError."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(
-            "rewards of different names, since each is a column of its own",
-            f"{', '.join(repeated)} more than once in {', '.join(names)}",
-            "pass name= to the ClassifierRewards; name a function or partial by its attribute: f.__name__ = 'other'",
-        )
 
 
 def total_name(default: str, components: Iterable[str]) -> str:

@@ -1,8 +1,7 @@
 """RewardModel: a reward function as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as its reward model.
 
-TRL hands a reward model query + response as token ids of the *policy's* vocabulary and reads one number at the last
-response token. The text is decoded here, scored, and the score put at every position. TRL does not say where the
-response begins, so this has to be known beforehand.
+TRL hands it query + response as token ids of the *policy's* vocabulary, does not say where the response begins, and
+reads one number at the last token. The text is decoded here, scored, and the score put at every position.
 """
 
 import bisect
@@ -40,9 +39,8 @@ class RewardModel(nn.Module):
     Args:
         reward: Any reward function in TRL's protocol.
         processing_class: The policy's tokenizer.
-        prompts: The tokenised queries, training and evaluation, lists or 1-D tensors of token ids; padding in them is
-            dropped. The response is what follows the longest of them that a row begins with; where a response begins
-            as another, longer query continues, that much of it counts as the query.
+        prompts: The tokenised queries, training and evaluation, lists or 1-D tensors of token ids, without or with
+            padding. The response is what follows the longest of them that a row begins with.
         response_template: The response is what follows the first occurrence of this text, which ends each query.
             For queries that hold it more than once (several chat turns), pass `prompts` instead.
         part: "response" scores the response alone, with the query as its prompt; "text" scores both as one text.

@@ -19,9 +19,8 @@ class RewardStateCallback(TrainerCallback):
     GRPOTrainer(..., reward_funcs=reward, callbacks=[RewardStateCallback(reward)])
     ```
 
-    The statistics are part of `trainer_state.json`, so that a resumed run continues from those of its checkpoint,
-    wherever that lies. Trainers that score in another process (TRL's AsyncGRPO) keep a copy of the reward there, which
-    this callback does not see.
+    The statistics are part of `trainer_state.json`. Trainers that score in another process (TRL's AsyncGRPO) keep a
+    copy of the reward there, which this callback does not see.
 
     Args:
         *rewards: Those of the trainer's rewards that have statistics.

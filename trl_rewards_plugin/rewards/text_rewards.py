@@ -27,12 +27,8 @@ class LengthReward(TextReward):
                = 1                                            where min_length <= n <= max_length
                = max(0, 1 - (n - max_length) / max_length)    where n > max_length: 0 from twice that on
 
-    Args:
-        max_length: None sets no upper end.
-        unit: "words" (separated by white space) or "characters".
-
-    Raises:
-        InputError: no window: both ends open, an end out of range, or an unknown unit.
+    Lengths are in "words" (separated by white space) or "characters"; a max_length of None sets no upper end.
+    InputError for no window at all, an end out of range or an unknown unit.
     """
 
     min_length: int = 0
@@ -66,14 +62,8 @@ class RepetitionReward(TextReward):
 
         reward = distinct n-grams / n-grams;  1 for a text with fewer than n words
 
-    This is distinct-n within one text (Li et al. 2016, arXiv 1510.03055). Letter case does not count.
-
-    Args:
-        ngram_size: n.
-        unit: "words" (separated by white space) or "characters", for languages without spaces.
-
-    Raises:
-        InputError: `ngram_size` is no whole number above 0, or an unknown unit.
+    with n = `ngram_size`, in words or characters (`unit`). This is distinct-n within one text (Li et al. 2016, arXiv
+    1510.03055). Letter case does not count. InputError for an n below 1 or an unknown unit.
     """
 
     ngram_size: int = 3
@@ -102,9 +92,8 @@ class SimilarityReward(TextReward):
 
     The overlap is the number of common words ("rouge1"), of common word pairs ("rouge2"), or the length of the
     longest common subsequence of words ("rougeL"). Lin, "ROUGE: A Package for Automatic Evaluation of Summaries"
-    (2004), computed by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing: other
-    scripts have none. A reference without any word scores None, as a missing one does. Only the first 1,000 words of
-    each text are compared.
+    (2004), by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing. A reference without
+    any word scores None, as a missing one does. Only the first 1,000 words of each text are compared.
 
     ```python
     SimilarityReward("summary")                      # a column with reference summaries
@@ -141,9 +130,8 @@ class SimilarityReward(TextReward):
         tokenizer = _Words(self.use_stemmer)
         scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
         found: list[float | None] = []
-        for text, given in zip(
-            texts, column_references(self.reference, len(texts), prompts, columns, self.name), strict=True
-        ):
+        references = column_references(self.reference, len(texts), prompts, columns, self.name)
+        for text, given in zip(texts, references, strict=True):
             several = [given] if isinstance(given, str) else given or []
             scores = [scorer.score(one, text)[self.rouge_type] for one in several if tokenizer.tokenize(one)]
             found.append(max((float(getattr(score, self.measure)) for score in scores), default=None))

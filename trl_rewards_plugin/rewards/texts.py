@@ -13,12 +13,7 @@ from trl_rewards_plugin.errors import InputError
 def as_texts(items: Any, what: str = "completions") -> list[str]:
     """N texts: each item itself, or the content of its last message where it is a list of chat messages.
 
-    Args:
-        items: N texts, or N lists of `{"role": ..., "content": ...}`. Empty texts are fine.
-        what: The argument's name, for the error.
-
-    Raises:
-        InputError: `items` is one string or no list at all, or an item is neither form (its index is named).
+    InputError, which names the argument by `what`, for one string, no list, or an item of neither form.
     """
     if isinstance(items, str) or not isinstance(items, Sequence):
         hint = f"pass {what}=[text]" if isinstance(items, str) else f"pass {what} as a list of texts"
@@ -40,12 +35,9 @@ def paired_texts(prompts: Any, completions: list[str]) -> list[str] | None:
 def column_references(
     column: str, count: int, prompts: Sequence[Any] | None, columns: dict[str, Any], name: str
 ) -> list[str | list[str] | None]:
-    """The references of `count` texts: a column of the data set, or "prompt" for the prompts.
+    """The references of `count` texts: a column of the data set, or "prompt" for the prompts; else InputError.
 
     Each is a text, a list of alternative texts, or None where the row has none (an empty list counts as none).
-
-    Raises:
-        InputError: no such column, not one value for each of `count` completions, or a value of another form.
     """
     offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
     if column not in offered:
@@ -97,11 +89,7 @@ def shortened(text: str, limit: int = 200) -> str:
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
-def first_of(texts: Sequence[str]) -> str:
-    """The first text, quoted and shortened."""
-    return shortened(texts[0]) if texts else "no texts at all"
-
-
 def called_on(texts: Sequence[str]) -> str:
     """How many texts a reward was called on, and the first of them."""
-    return f"it was called on {len(texts)} completions, the first of them {first_of(texts)}"
+    first = shortened(texts[0]) if texts else "no texts at all"
+    return f"it was called on {len(texts)} completions, the first of them {first}"

@@ -66,12 +66,9 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What a job did.
+    """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included.
 
-    Attributes:
-        rows: Rows of the output, those of earlier jobs included; `earlier` of them were there before.
-        means: Column -> its mean over all rows that have a score there, the total first.
-        seconds: Of this job, loading included.
+    `means`: column -> its mean over all rows that have a score there, the total first.
     """
 
     rows: int
@@ -86,9 +83,8 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     Each row comes out as it came in, with the further columns `total` and one a component.
 
     Raises:
-        InputError: settings that do not fit, a row without a text, or one that the output's format cannot hold, or an
-            output that is not this job's or that another process writes to. Where the input is a file, all before a
-            model is loaded or anything is written.
+        InputError: settings or rows that do not fit, or an output of another job or another writer. Where the input is
+            a file, all before a model is loaded or anything is written.
     """
     job = _Job(settings)
     lock = settings.output is not None and job.first

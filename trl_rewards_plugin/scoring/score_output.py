@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,7 @@ class ScoreOutput:
         self.path = path
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Refuses, before any is scored, rows that the format cannot hold beside those that it was asked for before.
-
-        Raises:
-            InputError: there are such.
-        """
+        """Refuses with an InputError, before any is scored, rows that the format cannot hold beside earlier ones."""
 
     def existing(self, columns: Sequence[str]) -> Iterator[Row]:
         """The rows that an earlier job left, in order; a torn last one is discarded. They need to have `columns`."""
@@ -48,11 +44,7 @@ class ScoreOutput:
 
 
 def open_output(path: str | None) -> ScoreOutput:
-    """The output that a file's ending asks for; None is JSONL on standard output.
-
-    Raises:
-        InputError: another ending, or a folder that does not exist.
-    """
+    """The output that a file's ending asks for, else InputError; None is JSONL on standard output."""
     if path is None:
         return ScoreOutput(Path())
     kinds: dict[str, type[ScoreOutput]] = {".jsonl": _JsonLines, ".csv": _Csv, ".parquet": _Parquet}
@@ -67,8 +59,32 @@ def open_output(path: str | None) -> ScoreOutput:
 
 
 class _Growing(ScoreOutput):
-    def finish(self) -> None:
-        self.path.touch()
+    """A file of lines, to which rows are added."""
+
+    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row | None]:
+        """The rows in `lines`, None for a header."""
+        raise NotImplementedError
+
+    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
+        if not self.path.exists():
+            return
+        lines, whole = _CountedLines(self.path), 0
+        try:
+            for row in self.parsed(lines, columns):
+                if lines.torn:
+                    break
+                whole = lines.read
+                if row is not None:
+                    yield row
+        except InputError:
+            raise
+        except (ValueError, RecursionError, csv.Error) as error:
+            # A torn row may be no JSON, or end in an open quote; anything else is not of our making.
+            if not (lines.torn or lines.ended):
+                raise foreign(self.path, f"{error}, row after byte {whole}") from error
+        if whole == 0 < self.path.stat().st_size:
+            raise foreign(self.path, "not one whole row")
+        os.truncate(self.path, whole)
 
     def add(self, text: str) -> None:
         with explained(self.path), open(self.path, "ab") as stream:
@@ -76,31 +92,17 @@ class _Growing(ScoreOutput):
             stream.flush()
             os.fsync(stream.fileno())
 
-    def cut(self, whole: int) -> None:
-        """Cuts a torn row off the end; what has no whole row at all is not touched."""
-        if whole == 0 < self.path.stat().st_size:
-            raise foreign(self.path, "not one whole row")
-        os.truncate(self.path, whole)
+    def finish(self) -> None:
+        self.path.touch()
 
 
 class _JsonLines(_Growing):
-    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
-        if not self.path.exists():
-            return
-        whole = 0
-        with open(self.path, "rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise foreign(self.path, str(error)) from error
-                if not isinstance(row, dict):
-                    raise foreign(self.path, repr(row)[:80])
-                yield row
-        self.cut(whole)
+    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+        for line in lines:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise foreign(self.path, repr(row)[:80])
+            yield row
 
     def append(self, rows: Sequence[Row]) -> None:
         self.add("".join(_json_line(row) for row in rows))
@@ -116,34 +118,17 @@ class _Csv(_Growing):
         self._asked_for = self._asked_for or list(rows[0])
         _check_columns(self._asked_for, rows)
 
-    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
-        if not self.path.exists():
-            return
-        lines = _CountedLines(self.path)
+    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row | None]:
         csv.field_size_limit(sys.maxsize)
-        reader = csv.reader(lines, strict=True)
-        whole = 0
-        try:
-            for fields in reader:
-                if lines.torn:
-                    break
-                whole = lines.read
-                if self._header is None:
-                    self._header = fields
-                    lacking = [name for name in [*columns, *self._asked_for] if name not in fields]
-                    if lacking:
-                        raise foreign(self.path, f"no column {lacking[0]!r}")
-                elif len(fields) == len(self._header):
-                    yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
-                else:
-                    raise foreign(self.path, f"{len(fields)} fields in line {reader.line_num}")
-        except UnicodeDecodeError as error:
-            raise foreign(self.path, f"no UTF-8, line {reader.line_num + 1}") from error
-        except csv.Error as error:
-            # A quote that is open at the end of the file belongs to a torn row; anything else is not of our making.
-            if not lines.ended:
-                raise foreign(self.path, f"{error}, line {reader.line_num}") from error
-        self.cut(whole)
+        for fields in csv.reader(lines, strict=True):
+            if self._header is None:
+                self._header = fields
+                lacking = [name for name in [*columns, *self._asked_for] if name not in fields]
+                if lacking:
+                    raise foreign(self.path, f"no column {lacking[0]!r}")
+                yield None
+            else:
+                yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
 
     def append(self, rows: Sequence[Row]) -> None:
         text = io.StringIO(newline="")

@@ -5,7 +5,8 @@ import torch
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from tests.tiny_models import tiny_t5
-from trl_rewards_plugin.ppo.acceleration.fused_norm import FusedNorm, fuse_norms, rms_norm
+from trl_rewards_plugin.ppo.acceleration.fused_norm import FusedNorm, rms_norm
+from trl_rewards_plugin.ppo.acceleration.seam import exchange_modules
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 
 
@@ -41,7 +42,7 @@ def test_a_lower_precision_is_that_of_the_output_alone():
 
 def test_a_model_keeps_its_weights_their_names_and_on_a_cpu_its_numbers(tmp_path):
     model, _ = load_policy(str(tiny_t5(tmp_path)), None)
-    fuse_norms(model)
+    exchange_modules(model)
     ids = torch.tensor([[5, 6, 7]])
     names = set(model.state_dict())
     exact = sum(isinstance(part, FusedNorm) and not part.rounds for part in model.modules())
@@ -55,5 +56,5 @@ def test_a_model_keeps_its_weights_their_names_and_on_a_cpu_its_numbers(tmp_path
                     norm.weight = child.weight
                     setattr(part, name, norm)
         assert torch.allclose(model(input_ids=ids, decoder_input_ids=ids).logits, before, atol=1e-5)
-    fuse_norms(model)
+    exchange_modules(model)
     assert set(model.state_dict()) == names

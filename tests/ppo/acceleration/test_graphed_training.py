@@ -12,7 +12,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin import InputError
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
-from trl_rewards_plugin.ppo.monitoring import training_curves
+from trl_rewards_plugin.ppo.monitoring import callbacks
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, run_update
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -33,7 +33,7 @@ def trained(monkeypatch, tmp_path, folders):
     def train(maker, family="t5", resume=None, make=make_trainer, **settings):
         monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
         # A picture of curves would take longer than the run.
-        monkeypatch.setattr(training_curves, "save_reward_curve", lambda log_history, path: None)
+        monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)
         torch.manual_seed(0)
         name = f"{family}-{type(maker).__name__}"
         trainer = make(str(folders[family]), tmp_path / name, **{**SHORT, **settings})

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MarianConfig, MarianMTModel, T5ForConditionalGeneration
 
 from tests.ppo.test_trainer import LORA_TARGETS, dataset, make_trainer, vowels, weights
 from tests.tiny_models import tiny_bart, tiny_t5
@@ -57,6 +57,24 @@ def test_weights_that_a_model_does_not_save_do_not_learn(folders, tmp_path):
         after["policy.decoder.final_layer_norm.weight"], before["policy.decoder.final_layer_norm.weight"]
     )
     assert not torch.equal(after["policy.shared.weight"], before["policy.shared.weight"])
+
+
+def test_marian_s_positions_do_not_learn_and_the_rest_is_saved(folders, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folders["t5"])
+    sizes = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    sizes |= {f"{side}_ffn_dim": 16 for side in ("encoder", "decoder")}
+    special = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": None}
+    vocabulary = {"vocab_size": max(tokenizer.get_vocab().values()) + 1, "tie_word_embeddings": True}
+    config = MarianConfig(d_model=16, max_position_embeddings=64, **sizes, **special, **vocabulary)
+    MarianMTModel(config).save_pretrained(tmp_path / "marian")
+    model = MarianMTModel.from_pretrained(tmp_path / "marian")
+    positions = {name: value.clone() for name, value in model.state_dict().items() if "embed_positions" in name}
+    trainer = make(model, folders["t5"], tmp_path / "run")
+    trainer.train()
+    trainer.save_model()  # which reads it again
+    assert len(positions) == 2
+    for name, value in positions.items():
+        assert torch.equal(model.state_dict()[name], value)
 
 
 def test_a_save_that_is_not_the_trained_model_is_reported(folders, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.policy.output_head import head_is_whole, output_head, score_in_slices
+from trl_rewards_plugin.ppo.policy.output_head import OutputHead, head_is_whole, score_in_slices
 from trl_rewards_plugin.ppo.policy.policy import score_responses
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
@@ -54,7 +54,7 @@ def small_slices(head, features, token_ids, rules):
 
 def test_no_tensor_of_all_logits_is_made_or_kept(case, monkeypatch):
     model, rules, batch, responses = case
-    vocabulary = output_head(model).matrix.weight.shape[0]
+    vocabulary = OutputHead(model).matrix.weight.shape[0]
     everything = responses.numel() * vocabulary
     monkeypatch.setattr(
         "trl_rewards_plugin.ppo.policy.policy.score_in_slices",

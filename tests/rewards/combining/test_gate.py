@@ -1,7 +1,10 @@
 """Gates by hand, and in a combination, a reward file and the log."""
 
+import pytest
 import torch
 
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.combining.gate import gated, passes
 
 NAN = float("nan")

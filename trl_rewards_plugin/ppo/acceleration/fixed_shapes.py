@@ -1,8 +1,6 @@
 """Few shapes: what a GPU runs in a loop is padded to a few widths, so that plans, kernels and graphs are found again.
 
-Padding on the right changes no number beyond rounding. Within `fixed_shapes()` no code may look at the data to choose
-what to compute, as the packed ways of a CPU do.
-Leaves out: graphs (static_calls.py).
+Padding on the right changes no number beyond rounding.
 """
 
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ _fixed: ContextVar[bool] = ContextVar("fixed_shapes", default=False)
 
 @contextmanager
 def fixed_shapes() -> Iterator[None]:
-    """Within it shapes alone decide what is computed."""
+    """Within it shapes alone decide what is computed, and no data, as in the packed ways of a CPU."""
     token = _fixed.set(True)
     try:
         yield

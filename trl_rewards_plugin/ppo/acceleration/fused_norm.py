@@ -1,4 +1,4 @@
-"""Replaces T5's norm (RMSNorm, arXiv 1910.07467): one kernel of torch's on a GPU, few passes on a CPU.
+"""T5's norm (RMSNorm, arXiv 1910.07467): one kernel of torch's on a GPU, few passes on a CPU.
 
 Under autocast the norm's output is cast at once, not three times by the products that read it. In lower precision than
 float32 a CPU keeps transformers' own.
@@ -9,21 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
-from transformers.models.t5.modeling_t5 import T5LayerNorm
-
-
-def fuse_norms(model: nn.Module) -> None:
-    """Exchanges the norms of a T5 or mT5; each keeps its weight, under its name."""
-    for part in list(model.modules()):
-        for name, child in part.named_children():
-            if type(child) in (T5LayerNorm, MT5LayerNorm):
-                # What the last norm gives is also read by the critic, in float32.
-                setattr(part, name, FusedNorm(child, rounds=name != "final_layer_norm"))
 
 
 class FusedNorm(nn.Module):
-    """A T5 norm that is one kernel on a GPU."""
+    """In the place of a norm of T5 or mT5, whose weight it keeps.
+
+    Args:
+        rounds: under autocast the output is in its precision.
+    """
 
     def __init__(self, norm: nn.Module, rounds: bool):
         super().__init__()

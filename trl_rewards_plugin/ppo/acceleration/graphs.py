@@ -1,7 +1,6 @@
-"""The one place that makes graphs: a function of fixed buffers, recorded once and replayed without Python.
+"""The one place that makes graphs: work on fixed buffers, recorded once and replayed without Python.
 
-On CUDA that is a CUDA graph; other devices have none. Tests put a pretended maker in the place of `maker_for`, which
-follows a graph's rules on the CPU.
+Tests put a pretended maker in the place of `maker_for`, which follows a CUDA graph's rules on the CPU.
 Leaves out: what is captured, when, and what happens where a capture fails (static_calls.py).
 """
 
@@ -60,6 +59,9 @@ class CudaGraphs:
             # A data loader's thread may pin memory meanwhile: only this thread's forbidden calls count.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 work()
+        except Exception:
+            self._pool = None  # what a capture that failed leaves of its pool is not for the next one
+            raise
         finally:
             torch.cuda.set_rng_state(state, self._device)
         return graph

@@ -1,13 +1,11 @@
-"""Keeps freed memory with the process while a CPU trains, for its next tensors.
+"""Keeps freed memory with the process while a CPU trains: the system clears every page that it hands out again.
 
-The C library returns large blocks to the system as soon as they are free, and the system clears every page before it
-hands it out again (benchmarks/README.md).
 Leaves out: GPUs, whose memory torch keeps itself, and C libraries other than glibc, where nothing is done.
 """
 
 import ctypes
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -28,14 +26,11 @@ def kept_memory(device: torch.device) -> Iterator[None]:
         yield
         return
     library = ctypes.CDLL(None)
-    _set(library, _WITHIN)
+    for setting in _WITHIN:
+        library.mallopt(*setting)
     try:
         yield
     finally:
-        _set(library, _AFTER)
+        for setting in _AFTER:
+            library.mallopt(*setting)
         library.malloc_trim(0)
-
-
-def _set(library: ctypes.CDLL, settings: Sequence[tuple[int, int]]) -> None:
-    for parameter, value in settings:
-        library.mallopt(parameter, value)

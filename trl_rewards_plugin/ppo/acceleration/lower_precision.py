@@ -1,7 +1,6 @@
 """Weights in autocast's precision, cast all together: a few kernels instead of one a matrix in every pass.
 
-Leaves out: the matrices of whatever runs without autocast, and the output matrix of an update, which may be read again
-in the backward pass, when the casts are gone (policy/output_head.py).
+Leaves out: the output matrix of an update, which may be read again in the backward pass (policy/output_head.py).
 """
 
 from typing import Any, cast
@@ -22,8 +21,9 @@ def autocast_dtype(model: nn.Module) -> torch.dtype | None:
 
 def exact_matrices(model: nn.Module) -> dict[str, Tensor]:
     """The float32 matrices of a model's linear layers, by name."""
-    layers = ((name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear))
-    return {f"{name}.weight": layer.weight for name, layer in layers if layer.weight.dtype == torch.float32}
+    layers = ((name, part._parameters) for name, part in model.named_modules() if isinstance(part, nn.Linear))
+    found = {f"{name}.weight": own["weight"] for name, own in layers if "weight" in own}  # else it is computed anew
+    return {name: weight for name, weight in found.items() if weight is not None and weight.dtype == torch.float32}
 
 
 def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
@@ -33,12 +33,18 @@ def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
         model: a `PolicyWithValueHead`.
     """
     dtype = autocast_dtype(model)
-    if dtype is None or not shapes_are_fixed():
+    # In the backward pass the casts are gone, and a part that is run again there would read other weights.
+    runs_again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    if dtype is None or runs_again or not shapes_are_fixed():
         return model(*arguments, **named)
     output_matrix = model.core.get_output_embeddings().weight
-    chosen = {name: weight for name, weight in exact_matrices(model).items() if not name.startswith("value_head")}
-    chosen = {name: weight for name, weight in chosen.items() if weight is not output_matrix}
-    lower = dict(zip(chosen, cast(Any, _Cast).apply(dtype, *chosen.values()), strict=True))
+    learning: dict[str, Tensor] = {}
+    frozen: dict[str, Tensor] = {}  # apart: what comes from a function that learns gets a gradient
+    for name, weight in exact_matrices(model).items():
+        if weight is not output_matrix and not name.startswith("value_head"):  # which computes in float32
+            (learning if weight.requires_grad else frozen)[name] = weight
+    lower = dict(zip(frozen, _cast(tuple(frozen.values()), dtype), strict=True))
+    lower |= zip(learning, cast(Any, _Cast).apply(dtype, *learning.values()), strict=True)
     return functional_call(model, lower, arguments, named, tie_weights=False)
 
 
@@ -57,7 +63,8 @@ class _Cast(torch.autograd.Function):
 
 def _cast(values: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
     cast_values = tuple(torch.empty_like(value, dtype=dtype) for value in values)
-    torch._foreach_copy_(cast_values, values)
+    if values:
+        torch._foreach_copy_(cast_values, values)
     return cast_values
 
 

@@ -22,7 +22,11 @@ _STATES = ("exp_avg", "exp_avg_sq", "step")
 
 
 class GraphedStep:
-    """Takes the optimizer steps inside an update."""
+    """Takes the optimizer steps inside an update.
+
+    Attributes:
+        skips_broken: a step on numbers that are not finite changes nothing.
+    """
 
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework
@@ -49,13 +53,12 @@ class GraphedStep:
             (group, [weight for weight in group["params"] if weight.grad is not None])
             for group in self._optimizer.param_groups
         ]
-        state = self._optimizer.state
+        model, norm, state = self._framework.model, self._framework.max_grad_norm, self._optimizer.state
         if not self.skips_broken():
             self._framework.step()  # the first makes the state
             return
-        model, norm = self._framework.model, self._framework.max_grad_norm
         known = (
-            norm,
+            *(norm, len(numbers)),
             *((*group["betas"], *(group[name] for name in _FIXED)) for group, _ in groups),
             *(state[weight][name].data_ptr() for _, weights in groups for weight in weights for name in _STATES),
         )
@@ -120,9 +123,9 @@ class _Step(Work):
 
     def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
         # Against their own size: moments are far smaller than any tolerance.
-        found = self._sizes()
-        scales = {name: value.max() for name, value in eager.items()}
-        return tuple({name: value / scales[name] for name, value in each.items()} for each in (eager, found))  # type: ignore[return-value]
+        found, scales = self._sizes(), {name: value.max() for name, value in eager.items()}
+        relative = [{name: value / scales[name] for name, value in each.items()} for each in (eager, found)]
+        return relative[0], relative[1]
 
     def _sizes(self) -> Tensors:
         first, second = ([value for group in self._states for value in group[place]] for place in range(2))

@@ -6,6 +6,7 @@ Leaves out: projections and the bias itself (packed_t5.py), dropout, and second 
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -24,22 +25,18 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, le
     Returns:
         (N, heads * D).
     """
-    output: Tensor = cast(Any, _PackedAttention).apply(query, key, value, bias, lengths)
-    return output
+    return cast(Tensor, cast(Any, _PackedAttention).apply(query, key, value, bias, lengths))
 
 
 def _by_head(values: Tensor, heads: int) -> Tensor:
     """(N, heads * D) -> (heads, N, D), the same memory."""
-    by_head: Tensor = values.unflatten(1, (heads, -1)).transpose(0, 1)
-    return by_head
+    return cast(Tensor, values.unflatten(1, (heads, -1)).transpose(0, 1))
 
 
 def _spans(lengths: Sequence[int]) -> Iterator[tuple[int, slice]]:
     """Length and place of each sequence."""
-    start = 0
-    for length in lengths:
-        yield length, slice(start, start + length)
-        start += length
+    for length, end in zip(lengths, accumulate(lengths), strict=True):
+        yield length, slice(end - length, end)
 
 
 class _PackedAttention(torch.autograd.Function):

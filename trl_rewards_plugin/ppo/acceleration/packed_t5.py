@@ -1,9 +1,9 @@
 """The encoder of T5 and mT5 over prompts laid end to end, on a CPU: no time goes into padding.
 
-transformers' own modules are kept and called where weights are, so that adapters keep working. The code between them
-is replaced, and only where nobody has changed it; numbers are the same up to rounding.
-Leaves out: attention (packed_attention.py). GPUs, lower precision than float32, gradient checkpointing, and relatives
-with another attention (LongT5, UMT5) run as transformers has them.
+transformers' own modules are called where weights are, so that adapters keep working; the code between them is
+replaced, and only where nobody has changed it.
+Leaves out: attention (packed_attention.py), and what runs as transformers has it: GPUs, lower precision than float32,
+gradient checkpointing, relatives with another attention (LongT5, UMT5).
 """
 
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +60,6 @@ class Work(ABC):
             self.graph = None
 
 
-class _Droppable(Protocol):
-    def drop(self) -> None: ...
-
-
-AnyKept = TypeVar("AnyKept", bound=_Droppable)
-
-
 class StaticCalls:
     """Runs functions of tensors, and other work, by graphs where there are any.
 
@@ -87,7 +80,7 @@ class StaticCalls:
         self.fixed = fixed or maker is not None
         self.widths = FEW if self.fixed else FREE
         self.eager: set[str] = set()
-        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, _Droppable]] = OrderedDict()
+        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Any]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
     def by_graph(self, name: str) -> bool:
@@ -143,17 +136,18 @@ class StaticCalls:
         except Exception as error:
             if before:
                 restore(work.moving(), before)
-            self.give_up(name, f"{type(error).__name__}: {error}")
-            if isinstance(error, torch.OutOfMemoryError):
-                self._give_up_everything()
+            # The memory of the graphs' pool is given back with the last of them.
+            no_memory = isinstance(error, torch.OutOfMemoryError)
+            self.give_up(name, f"{type(error).__name__}: {error}", everything=no_memory)
             work.run()
 
     def kept(
-        self, name: str, known: Hashable, model: nn.Module, make: Callable[[], AnyKept], most: int | None = None
-    ) -> AnyKept:
+        self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
+    ) -> Any:
         """What was made before for this name, this model as it is, and what is known; else `make()`.
 
         Args:
+            make: makes something that is given up by its `drop()`.
             most: how many of this name are kept, where each holds much memory.
         """
         key, places = (name, known, id(model), _modes(model)), _places(model)
@@ -168,21 +162,18 @@ class StaticCalls:
                 self._drop(next(iter(self._kept)))
             self._kept[key] = (places, make())
         self._kept.move_to_end(key)
-        return cast(AnyKept, self._kept[key][1])
+        return self._kept[key][1]
 
-    def give_up(self, name: str, reason: str) -> None:
-        """Runs what has this name eagerly from now on, and says why."""
-        _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", name, reason)
+    def give_up(self, name: str, reason: str, *, everything: bool = False) -> None:
+        """Runs what has this name, or everything, eagerly from now on, and says why."""
+        what = "All" if everything else name
+        _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", what, reason)
         self.eager.add(name)
-        for key in [key for key in self._kept if key[0] == name]:
+        for key in [key for key in self._kept if everything or key[0] == name]:
             self._drop(key)
-
-    def _give_up_everything(self) -> None:
-        _logger.warning("CUDA graphs are off for the rest of this run. Memory ran out")
-        self.maker = None
-        self._gradients.clear()
-        while self._kept:
-            self._drop(next(iter(self._kept)))
+        if everything:
+            self.maker = None
+            self._gradients.clear()
 
     def _drop(self, key: tuple[Hashable, ...]) -> None:
         self._kept.pop(key)[1].drop()
@@ -193,9 +184,9 @@ class StaticCalls:
                 difference = (replayed[name].double() - value.double()).abs().max().item()
                 raise GraphMismatchError(f"{name} of the first replay differs from the eager pass by {difference:.1e}")
 
-    def attach(self, weights: Iterable[nn.Parameter]) -> list[Tensor]:
+    def attach(self, weights: Iterable[nn.Parameter]) -> None:
         """Gives parameters the gradients that graphs work on: 0 where there was none, as after an optimizer step."""
-        attached, empty = [], []
+        empty = []
         for weight in weights:
             buffer = self._gradients.get(weight)
             if buffer is None:
@@ -205,10 +196,8 @@ class StaticCalls:
             elif weight.grad is not buffer:
                 buffer.copy_(weight.grad)
             weight.grad = buffer
-            attached.append(buffer)
         if empty:
             torch._foreach_zero_(empty)
-        return attached
 
 
 class _Call(Work):
@@ -238,7 +227,7 @@ class _Call(Work):
             self.outputs[name].copy_(value.detach())
 
     def eagerly(self) -> Tensors:
-        """Its results and the norm of all gradients; found out with it is what learns."""
+        # Found out with it are the outputs' shapes, and what learns.
         earlier: dict[nn.Parameter, Any] = {weight: weight.grad for weight in self._model.parameters()}
         try:
             for weight in earlier:

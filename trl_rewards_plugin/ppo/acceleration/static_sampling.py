@@ -26,9 +26,9 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import (
 )
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
 LOOK_EVERY = 16
 """Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""

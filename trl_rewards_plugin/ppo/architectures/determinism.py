@@ -21,17 +21,10 @@ def make_deterministic(model: nn.Module) -> None:
         if isinstance(part, PreTrainedModel):
             family_of(part.config).make_deterministic(part)
     for part in model.modules():
-        _turn_off_dropout(part)
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        # Not enough: T5's attention and all of BART read a float attribute of the module.
+        for name, value in list(vars(part).items()):
+            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float) and name not in _KEPT:
+                setattr(part, name, 0.0)
     seam.exchange_modules(model)
-
-
-def _turn_off_dropout(part: nn.Module) -> None:
-    """Sets the dropout and layerdrop probabilities of one module to 0.
-
-    Zeroing `nn.Dropout` alone is not enough: T5's attention and all of BART read a float attribute of the module.
-    """
-    if isinstance(part, nn.Dropout):
-        part.p = 0.0
-    for name, value in list(vars(part).items()):
-        if ("dropout" in name or "layerdrop" in name) and isinstance(value, float) and name not in _KEPT:
-            setattr(part, name, 0.0)

@@ -18,8 +18,7 @@ from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 
 def decoder_width(model: PreTrainedModel) -> int:
     """Size H of the decoder's hidden states."""
-    config = model.config.get_text_config(decoder=True)
-    return int(config.hidden_size)
+    return int(model.config.get_text_config(decoder=True).hidden_size)
 
 
 def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
@@ -49,18 +48,13 @@ def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_i
     outputs = model(
         input_ids=prompts.ids,
         attention_mask=prompts.mask.long(),
-        encoder_outputs=_encoder_outputs(states),
+        encoder_outputs=MoEModelOutput(last_hidden_state=states),  # models with experts ask it for router logits
         decoder_input_ids=decoder_input_ids,
         use_cache=False,
         output_hidden_states=True,
         return_dict=True,
     )
     return outputs.logits, outputs.decoder_hidden_states[-1]
-
-
-def _encoder_outputs(states: Tensor) -> MoEModelOutput:
-    """Encoder states in the form that every model takes; those with experts ask it for router logits."""
-    return MoEModelOutput(last_hidden_state=states)
 
 
 def cache_name(model: PreTrainedModel) -> str:
@@ -86,7 +80,7 @@ class CachedDecoder:
     def step(self, token: Tensor) -> tuple[Tensor, Tensor]:
         """Reads one more token (B, 1) of each response; logits (B, 1, V) and hidden states (B, 1, H)."""
         outputs = self._model(
-            encoder_outputs=_encoder_outputs(self._states),
+            encoder_outputs=MoEModelOutput(last_hidden_state=self._states),
             attention_mask=self._mask.long(),
             decoder_input_ids=token,
             use_cache=True,

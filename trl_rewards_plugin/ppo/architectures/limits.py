@@ -21,7 +21,7 @@ class Positions(NamedTuple):
 
 
 def positions(model: PreTrainedModel) -> Positions:
-    """How many tokens the encoder and the decoder have positions for, as their configs say."""
+    """How many tokens each side of a model has positions for, as its config says."""
     return Positions(_positions_of(model, "encoder"), _positions_of(model, "decoder"))
 
 

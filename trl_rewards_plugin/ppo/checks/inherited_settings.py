@@ -12,16 +12,10 @@ from trl_rewards_plugin.errors import InputError
 
 
 class Refused(NamedTuple):
-    """A setting that PPO does not follow.
+    """A setting that PPO does not follow."""
 
-    Attributes:
-        neutral: the values that ask for nothing.
-        reason: completes "<name> left out: ...".
-        next_step: what to use instead.
-    """
-
-    neutral: tuple[Any, ...]
-    reason: str
+    neutral: tuple[Any, ...]  # values that ask for nothing
+    reason: str  # completes "<name> left out: ..."
     next_step: str = "leave it out"
 
 
@@ -86,11 +80,7 @@ _READ_OPTIM_ARGS = ("sgd", "adagrad", "rmsprop", "anyprecision", "ademamix", "st
 
 
 def check_inherited(config: Any) -> None:
-    """Refuses inherited settings that would do nothing, or something else than they say.
-
-    Raises:
-        InputError: names the setting and what to use instead.
-    """
+    """Refuses by name inherited settings that would do nothing, or something else than they say."""
     for name, refused in REFUSED.items():
         value = getattr(config, name, refused.neutral[0])
         if value not in refused.neutral:
@@ -107,16 +97,12 @@ def check_inherited(config: Any) -> None:
         raise InputError(expected, f"optim_args={config.optim_args!r}", step)
 
 
-def check_accelerator(config: Any) -> None:
-    """Refuses settings of accelerate's loader under which processes would not have prompts of their own."""
+def check_prepared(config: Any) -> None:
+    """Likewise of settings as transformers prepared them: loaders and metrics that PPO cannot have."""
     for name in ("dispatch_batches", "split_batches"):
         if getattr(config.accelerator_config, name, None):
             expected = f"accelerator_config without {name}: each process reads its own prompts"
             raise InputError(expected, f"{name}=True", f"leave {name} out")
-
-
-def check_metric(config: Any) -> None:
-    """Refuses to choose by a metric that no evaluation has: PPO has no `eval_loss`."""
     schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
     by_metric = {
         "load_best_model_at_end=True": config.load_best_model_at_end,

@@ -52,35 +52,24 @@ def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
     return teacher_forced(core, prompt, ids.flip(1), rules)[0]
 
 
-def freeze_what_is_not_saved(model: PreTrainedModel) -> list[str]:
+def freeze_what_is_not_saved(model: PreTrainedModel) -> None:
     """Freezes the parameters that `_keys_to_ignore_on_save` names and that are saved under no other name.
 
     Marian's sinusoidal positions, for one: computed anew by every load, so what they learned would be lost.
-
-    Returns:
-        The names of those that could learn before.
     """
     patterns = [str(pattern) for pattern in getattr(model, "_keys_to_ignore_on_save", None) or ()]
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
-    frozen = []
     for parameter, own in names.items():
-        unsaved = all(any(re.search(pattern, name) for pattern in patterns) for name in own)
-        if parameter.requires_grad and unsaved:
+        if all(any(re.search(pattern, name) for pattern in patterns) for name in own):
             parameter.requires_grad_(False)
-            frozen.append(own[0])
-    return frozen
 
 
 def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
-    """Loads what was saved and compares it with the policy on a prompt.
+    """Loads what was saved, and refuses it where it scores a prompt otherwise than the policy does.
 
-    An adapter is loaded onto the model that its config names; where it names none, or one that cannot be loaded here,
-    there is nothing to compare.
-
-    Raises:
-        InputError: the two differ.
+    An adapter is loaded onto the model that its config names, if that can be loaded here.
     """
     core, adapted = bare_model(policy), hasattr(policy, "peft_config")
     loaded: Any = (

@@ -19,8 +19,7 @@ _logger = logging.getLogger(__name__)
 def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase) -> None:
     """Sets EOS, pad and BOS of a model's configs to the tokenizer's, as the Trainer does at the start of training.
 
-    Raises:
-        InputError: the tokenizer has no pad token, or has tokens that the model has no embedding for.
+    Refused: a tokenizer without a pad token, or with tokens that the model has no embedding for.
     """
     model = bare_model(policy)
     if processing_class.pad_token_id is None:

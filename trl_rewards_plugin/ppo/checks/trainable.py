@@ -1,6 +1,6 @@
 """What must hold around the first update: the policy is where it started, and each part that should learn can.
 
-Leaves out: freezing parts (policy/freezing.py).
+Leaves out: freezing parts (policy/load_policy.py).
 """
 
 import logging
@@ -37,11 +37,7 @@ def trainable_names(policy: nn.Module) -> set[str]:
 
 
 def check_adapter_not_frozen(policy: nn.Module, learning_before: Iterable[str]) -> None:
-    """Refuses settings that froze weights of an adapter, which learns nothing there.
-
-    Args:
-        learning_before: names of the parameters that could learn before the settings were applied.
-    """
+    """Refuses settings that froze weights of an adapter; named are the parameters that could learn before."""
     lost = sorted(set(learning_before) - trainable_names(policy))
     if lost and hasattr(policy, "peft_config"):
         raise InputError(
@@ -80,10 +76,7 @@ def what_learns(wrapped: PolicyWithValueHead) -> str:
 
 
 def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learning_rate: float | None) -> None:
-    """Adds the critic, which the trainer made, to an optimizer that the user made before.
-
-    Args:
-        critic_learning_rate: None for the optimizer's own.
+    """Adds the critic, which the trainer made, to an optimizer that the user made before; None for its own rate.
 
     Raises:
         InputError: it lacks weights of the policy, too, such as those of an adapter.

@@ -104,10 +104,6 @@ class AlarmMonitor:
     def watching(self, rollout: UpdateBatch, stats: Mapping[str, float], step: int) -> Iterator[None]:
         """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
 
-        Args:
-            rollout, stats: as for `find_alarms`.
-            step: the running one, counted from 1.
-
         Raises:
             NotFiniteError: a number in the rollout or in the update is NaN or infinite.
             AlarmError: an alarm that `stop_on` names.

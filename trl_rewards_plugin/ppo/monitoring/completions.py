@@ -1,8 +1,7 @@
 """Completions with their scores: a table in the console, and one parquet file per step, in the layout of TRL's GRPO.
 
 Columns: step, prompt, completion, one per reward, what rewards passed to `log_extra`, and advantage where known.
-Rollouts go to `completions/completions_00012.parquet` in the output folder, held-out prompts to
-`eval_completions/completions_00012.parquet`. Leaves out: trackers.
+Rollouts go to `completions/completions_00012.parquet`, held-out prompts to `eval_completions/`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,12 +43,7 @@ class CompletionLog:
             self._parts.append(table)
 
     def end_rollout(self, advantages: Tensor, response_mask: Tensor) -> None:
-        """Joins the parts; they replace an earlier rollout that was not logged.
-
-        Args:
-            advantages, response_mask: (B, T) of the rows in the order of the parts. A response's advantage is the
-                mean over its tokens.
-        """
+        """Joins the parts, whose rows have these advantages (B, T); a response's is the mean over its tokens."""
         if self.enabled:
             total = torch.where(response_mask, advantages, torch.zeros_like(advantages)).sum(1)
             mean = total / response_mask.sum(1).clamp(min=1)

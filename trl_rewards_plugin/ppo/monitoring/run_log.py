@@ -1,6 +1,5 @@
 """What a run reports of itself: means of metrics, completions, alarms, episodes and the mean reward of each epoch.
 
-The trainer adds to it between the steps of the algorithm and asks it when the Trainer logs.
 Leaves out: evaluation, and where logs go (the Trainer's callbacks).
 """
 
@@ -18,11 +17,7 @@ from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
 
 
 class RunLog:
-    """The log of one training run.
-
-    Args:
-        decode: the tokenizer's.
-        is_main_process: the one that prints and writes.
+    """The log of one training run; `decode` is the tokenizer's, and the main process prints and writes.
 
     Attributes:
         episodes: responses trained on so far, on all processes.

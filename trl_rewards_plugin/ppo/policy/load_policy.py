@@ -1,4 +1,4 @@
-"""Models into the trainer: loading by name, the adapter, the value head, the frozen reference.
+"""Models into the trainer: loading by name, the adapter, frozen parts, the value head, the frozen reference.
 
 Leaves out: checkpoints (checkpoints/).
 """
@@ -24,7 +24,6 @@ from trl_rewards_plugin.ppo.input_checks import (
     check_reference,
     check_trained_dtype,
 )
-from trl_rewards_plugin.ppo.policy.freezing import freeze
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -113,7 +112,13 @@ def policy_and_reference(
     make_deterministic(policy)
     if ref_model is not None:
         check_reference(ref_model, policy)
-        _check_reference_tokens(ref_model, policy)
+        found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
+        if found != needed:  # its probabilities would be of other tokens, or shared among more
+            raise InputError(
+                f"a ref_model with embeddings for the policy's {needed[1]} tokens",
+                f"one for {found[1]} tokens",
+                "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
+            )
     elif peft_config is None or not starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
@@ -122,12 +127,43 @@ def policy_and_reference(
     return policy, ref_model
 
 
-def _check_reference_tokens(ref_model: nn.Module, policy: nn.Module) -> None:
-    """Refuses a reference of another vocabulary: its probabilities would be of other tokens, or shared among more."""
-    found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
-    if found != needed:
+def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | None) -> None:
+    """Freezes the encoder, or all but the decoder's last layers, or nothing; what was frozen before stays so.
+
+    With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
+    tied to them.
+
+    Args:
+        num_layers_unfrozen: so many are left, with the norm above them and an output matrix of its own; as trlX does.
+
+    Raises:
+        InputError: the decoder has fewer layers, or nothing of the policy is left to train.
+    """
+    whole: Any = model
+    if encoder:
+        whole.get_encoder().requires_grad_(False)
+    if num_layers_unfrozen is None:
+        return
+    decoder = whole.get_decoder()
+    layers = next(part for part in decoder.modules() if isinstance(part, nn.ModuleList))  # its first list of modules
+    if num_layers_unfrozen > len(layers):
         raise InputError(
-            f"a ref_model with embeddings for the policy's {needed[1]} tokens",
-            f"one for {found[1]} tokens",
-            "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
+            f"num_layers_unfrozen of at most {len(layers)}, the decoder layers of {type(model).__name__}",
+            f"num_layers_unfrozen={num_layers_unfrozen}",
+            "lower it, or set freeze_encoder to train all of the decoder",
+        )
+    in_layers = {id(parameter) for parameter in layers.parameters()}
+    top = {id(p) for layer in list(layers)[len(layers) - num_layers_unfrozen :] for p in layer.parameters()}
+    # Position embeddings and the norm of the embeddings lie below the layers; whatever else is no layer, above.
+    top |= {id(p) for name, p in decoder.named_parameters() if id(p) not in in_layers and "embed" not in name}
+    top |= {id(p) for p in whole.get_output_embeddings().parameters()}
+    below = {id(p) for part in (whole.get_input_embeddings(), whole.get_encoder()) for p in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) in below or id(parameter) not in top:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            "something left to train in the policy",
+            f"num_layers_unfrozen={num_layers_unfrozen} with all else frozen",
+            "raise num_layers_unfrozen",
         )

@@ -1,12 +1,10 @@
-"""Log-probabilities and entropies of tokens without logits of B x T x V: the output matrix, a few steps at a time.
+"""Log-probabilities and entropies of tokens without logits of B x T x V, which outweigh all else in an update.
 
-For a vocabulary of 32,000 the logits of one batch outweigh all else that an update keeps. Here each slice of steps is
-multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass computes it again
-(Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
+Each slice of steps is multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass
+computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
 Leaves out: the decoder below the output matrix (architectures/forward_passes.py).
 """
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -24,9 +22,8 @@ SLICE = 2**25
 """Logits that are held at once, about: 128 MiB in float32. Smaller batches are not computed twice."""
 
 
-@dataclass(frozen=True)
 class OutputHead:
-    """What turns a decoder's features into logits.
+    """What turns a decoder's features into logits, as the model says; see `head_is_whole` for whether that is all.
 
     Attributes:
         matrix: the output embeddings.
@@ -34,9 +31,11 @@ class OutputHead:
         softcap: logits are squashed to +- this by a tanh, as in T5Gemma; often None.
     """
 
-    matrix: nn.Module
-    bias: Tensor | None
-    softcap: float | None
+    def __init__(self, model: PreTrainedModel):
+        self.matrix = cast(nn.Module, model.get_output_embeddings())
+        self.bias: Tensor | None = getattr(model, "final_logits_bias", None)
+        config = model.config.get_text_config(decoder=True)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, V)."""
@@ -48,20 +47,10 @@ class OutputHead:
         return logits
 
 
-def output_head(model: PreTrainedModel) -> OutputHead:
-    """The head that the model says it has; `head_is_whole` tells whether that is all there is to its logits."""
-    config = model.config.get_text_config(decoder=True)
-    return OutputHead(
-        cast(nn.Module, model.get_output_embeddings()),
-        getattr(model, "final_logits_bias", None),
-        getattr(config, "final_logit_softcapping", None),
-    )
-
-
 @torch.no_grad()
 def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
-    """Whether features through `output_head` give the model's own logits, tried on one prompt of one token."""
-    head = output_head(model)
+    """Whether features through `OutputHead` give the model's own logits, tried on one prompt of one token."""
+    head = OutputHead(model)
     if not isinstance(head.matrix, nn.Linear) or family_of(model.config).scored_token_by_token:
         return False
     device = next(model.parameters()).device

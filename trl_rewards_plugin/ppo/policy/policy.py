@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
-from trl_rewards_plugin.ppo.policy.output_head import decoder_features, output_head, score_in_slices
+from trl_rewards_plugin.ppo.policy.output_head import OutputHead, decoder_features, score_in_slices
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
 
 
 class PolicyOutput(NamedTuple):
-    """The policy's numbers for given responses; every field is (B, T) float32.
+    """Scores of given responses; every field is (B, T) float32.
 
     Attributes:
         logprobs: of each response token, in nats.
@@ -60,11 +61,15 @@ class PolicyWithValueHead(nn.Module):
         self.value_model = value_model
         self.detach_value_head = detach_value_head
         self.sliced = sliced
-        self.value_head = _zero_head(decoder_width(value_model or self.core)) if has_critic else None
+        self.value_head = None
+        if has_critic:  # it starts at 0, which leaves the first advantages to the rewards alone (arXiv 2403.17031)
+            self.value_head = nn.Linear(decoder_width(value_model or self.core), 1)
+            self.value_head.weight.data.zero_()
+            self.value_head.bias.data.zero_()
 
     @property
     def core(self) -> PreTrainedModel:
-        """The plain encoder-decoder that computes: the policy, or what lies inside its adapter."""
+        """The plain encoder-decoder: the policy, or what lies inside its adapter."""
         return bare_model(self.policy)
 
     def critic_parts(self) -> dict[str, nn.Module]:
@@ -93,11 +98,11 @@ class PolicyWithValueHead(nn.Module):
         return cast(Any, self.policy).generate(*args, **kwargs)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy; the Trainer's name since transformers 5.23."""
+        """Turns on gradient checkpointing in the policy, by the Trainer's name since transformers 5.23."""
         cast(Any, self.core).activation_checkpointing_enable(**settings)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy; the Trainer's name before transformers 5.23."""
+        """The same, by the name before."""
         cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
@@ -138,20 +143,12 @@ class PolicyWithValueHead(nn.Module):
         return values.squeeze(-1)
 
 
-def _zero_head(width: int) -> nn.Linear:
-    """A critic that starts at 0 leaves the first advantages to the rewards alone (arXiv 2403.17031)."""
-    head = nn.Linear(width, 1)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
 def bare_model(model: nn.Module) -> PreTrainedModel:
     """The `PreTrainedModel` inside a `PeftModel`, or the model itself."""
     return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else cast(PreTrainedModel, model)
 
 
-def decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
+def _decoder_inputs(response_ids: Tensor, prefix: tuple[int, ...]) -> Tensor:
     """Responses (B, T) behind what the decoder starts with, without their last token: (B, P + T - 1)."""
     start = known_ids(prefix, response_ids.device).expand(len(response_ids), -1)
     return torch.cat([start, response_ids[:, :-1]], dim=1)
@@ -172,10 +169,10 @@ def score_responses(
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
         return *token_scores(log_weights, response_ids), hidden
-    inputs = decoder_inputs(response_ids, rules.prefix)
+    inputs = _decoder_inputs(response_ids, rules.prefix)
     features, hidden = decoder_features(model, prompts, inputs)
     first = len(rules.prefix) - 1
-    logprobs, entropies = score_in_slices(output_head(model), features[:, first:], response_ids, rules)
+    logprobs, entropies = score_in_slices(OutputHead(model), features[:, first:], response_ids, rules)
     return logprobs, entropies, hidden[:, first:]
 
 
@@ -186,7 +183,41 @@ def teacher_forced(
 
     What the decoder reads before the response's first token was not chosen by the policy and is not scored.
     """
-    inputs = decoder_inputs(response_ids, rules.prefix)
+    inputs = _decoder_inputs(response_ids, rules.prefix)
     logits, hidden = run_decoder(model, prompts, inputs)
     first = len(rules.prefix) - 1
     return rules.log_weights(logits[:, first:]), hidden[:, first:]
+
+
+@torch.no_grad()
+def policy_scores(
+    calls: StaticCalls, wrapped: PolicyWithValueHead, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules
+) -> PolicyOutput:
+    """What a rollout records: the policy's log-probabilities, entropies and values (B, T) of responses (B, T)."""
+
+    def score(response_ids: Tensor, **prompt: Any) -> dict[str, Tensor]:
+        output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules)
+        return output._asdict()
+
+    inputs = {**vars(prompts), "response_ids": response_ids}
+    return PolicyOutput(**calls("scores of the policy", score, inputs, wrapped, rules))
+
+
+@torch.no_grad()
+def reference_scores(
+    calls: StaticCalls,
+    reference: PreTrainedModel,
+    prompts: EncodedPrompts,
+    response_ids: Tensor,
+    rules: TokenRules,
+    sliced: bool,
+) -> Tensor:
+    """Likewise the reference's log-probabilities (B, T); the arguments as in `score_responses`."""
+
+    def score(response_ids: Tensor, **prompt: Any) -> dict[str, Tensor]:
+        return {
+            "logprobs": score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)[0]
+        }
+
+    inputs = {**vars(prompts), "response_ids": response_ids}
+    return calls("scores of the reference", score, inputs, reference, rules)["logprobs"]

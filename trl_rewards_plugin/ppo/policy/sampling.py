@@ -5,8 +5,8 @@ defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever set
 Leaves out: decoding to text, and rewards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,11 +19,10 @@ from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
-from trl_rewards_plugin.ppo.policy.drawing import draw_tokens
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.policy.token_scores import entropies
+from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens, entropies
 
 
 @dataclass(frozen=True)
@@ -56,28 +55,6 @@ class SamplerOutputs:
     logprobs: Tensor
     entropies: Tensor | None = None
     hidden: Tensor | None = None
-
-    @classmethod
-    def empty(cls, batch: int, steps: int, width: int, device: torch.device) -> "SamplerOutputs":
-        """Zeros, to be overwritten."""
-        zeros = torch.zeros(batch, steps, device=device)
-        return cls(zeros, zeros.clone(), torch.zeros(batch, steps, width, device=device))
-
-    def write(self, rows: Tensor, step: int, *computed: Tensor) -> None:
-        """One step (M,), (M,), (M, H) of some rows: log-probabilities, entropies and hidden states."""
-        for values, new in zip((self.logprobs, self.entropies, self.hidden), computed, strict=True):
-            assert values is not None
-            values[rows, step] = new.float()
-
-    def masked(self, mask: Tensor) -> "SamplerOutputs":
-        """The first T steps, 0 where `mask` (B, T) is False."""
-
-        def cut(values: Tensor | None) -> Tensor | None:
-            if values is None:
-                return None
-            return values[:, : mask.shape[1]].where(mask if values.dim() == 2 else mask.unsqueeze(-1), 0.0)
-
-        return SamplerOutputs(cast(Tensor, cut(self.logprobs)), cut(self.entropies), cut(self.hidden))
 
 
 def sampled_as_scored(model: PreTrainedModel) -> bool:
@@ -133,21 +110,21 @@ def sample_responses(
         prompts = encode_prompts(model, prompts, calls)
     assert prompts.states is not None
     if calls.fixed and family_of(model.config).static_decoding(model.config):
-        ids, logprobs = sample_static(calls, model, prompts.states, prompts.mask, rules, max_new_tokens, greedy)
-        outputs = SamplerOutputs(logprobs)
+        ids, *outputs = sample_static(calls, model, prompts.states, prompts.mask, rules, max_new_tokens, greedy)
     else:
-        ids, outputs = _sample_dropping_rows(model, prompts, rules, max_new_tokens, greedy)
+        ids, *outputs = _sample_dropping_rows(model, prompts, rules, max_new_tokens, greedy)
     mask = first_eos_mask(ids, rules.eos_ids)
     width = round_up(int(mask.sum(1).max()), calls.widths.response, ids.shape[1])
     ids, mask = ids[:, :width], mask[:, :width]
     ended = (torch.isin(ids, known_ids(rules.eos_ids, ids.device)) & mask).any(dim=1)
-    return Responses(ids.where(mask, rules.pad_id), mask, ended, outputs.masked(mask))
+    seen = (values[:, :width].where(mask.view(*mask.shape, *(1,) * (values.dim() - 2)), 0.0) for values in outputs)
+    return Responses(ids.where(mask, rules.pad_id), mask, ended, SamplerOutputs(*seen))
 
 
 def _sample_dropping_rows(
     model: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, max_new_tokens: int, greedy: bool
-) -> tuple[Tensor, "SamplerOutputs"]:
-    """Token ids (B, T) of encoded prompts, anything behind an EOS, and what was computed with them.
+) -> Sequence[Tensor]:
+    """Token ids (B, T) of encoded prompts, anything behind an EOS, and the fields of `SamplerOutputs`.
 
     A row that has ended leaves the batch once half of the rows have, so late tokens of few long responses cost
     little. On a GPU this is looked at every 16 tokens, and nothing else here waits for it.
@@ -156,7 +133,7 @@ def _sample_dropping_rows(
     eos_ids = known_ids(rules.eos_ids, device)
     look_every = _look_every(device)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
-    outputs = SamplerOutputs.empty(batch, max_new_tokens, decoder_width(model), device)
+    outputs = [torch.zeros(batch, max_new_tokens, *more, device=device) for more in ((), (), (decoder_width(model),))]
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
@@ -174,7 +151,8 @@ def _sample_dropping_rows(
         # Rows that have ended run on until they leave; what they write is masked by the caller.
         ids[rows, step] = token[:, 0]
         drawn = logprobs.gather(1, token)[:, 0]
-        outputs.write(rows, step, drawn, entropies(logprobs, probabilities), hidden[:, 0])
+        for values, new in zip(outputs, (drawn, entropies(logprobs, probabilities), hidden[:, 0]), strict=True):
+            values[rows, step] = new.float()
         alive = alive & ~torch.isin(token[:, 0], eos_ids)
         if (step + 1) % look_every and step + 1 < max_new_tokens:
             continue
@@ -185,7 +163,7 @@ def _sample_dropping_rows(
         if len(keep) <= len(rows) // 2:
             decoder.keep(keep)
             rows, token, alive, broken = rows[keep], token[keep], alive[keep], broken[keep]
-    return ids[:, : step + 1], outputs
+    return ids[:, : step + 1], *outputs
 
 
 def _look_every(device: torch.device) -> int:

@@ -91,35 +91,8 @@ def token_rules(
         raise InputError(f"suppress_tokens from 0 to {size - 1}", str(beyond), "leave these ids out")
     start, eos, pad = (_token_id(model, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"))
     eos_ids = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
-    forced = _find(model, "forced_bos_token_id")
-    _check_language(model, forced, start_is_eos=start in eos_ids)
-    forced_ids = () if forced is None else (forced,)
-    return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
-
-
-def _find(model: PreTrainedModel, name: str) -> Any:
-    for config in (model.generation_config, model.config):
-        value = getattr(config, name, None)
-        if value is not None:
-            return value
-    return None
-
-
-def _token_id(model: PreTrainedModel, name: str) -> Any:
-    value = _find(model, name)
-    if value is None:
-        raise InputError(
-            f"a model whose generation config or config sets {name}",
-            f"{name}=None in both for {type(model).__name__}",
-            f"set model.generation_config.{name} before the model is passed",
-        )
-    return value
-
-
-def _check_language(model: PreTrainedModel, forced: int | None, *, start_is_eos: bool) -> None:
-    """Refuses a translator that would have to guess which language to write."""
-    family = family_of(model.config)
-    starts_with_it = family.language_may_start and not start_is_eos
+    forced, family = _token_id(model, "forced_bos_token_id", needed=False), family_of(model.config)
+    starts_with_it = family.language_may_start and start not in eos_ids
     if forced is None and family.forces_language and not starts_with_it:
         raise InputError(
             f"the target language of {type(model).__name__}, a multilingual model",
@@ -127,3 +100,16 @@ def _check_language(model: PreTrainedModel, forced: int | None, *, start_is_eos:
             "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
             "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first",
         )
+    forced_ids = () if forced is None else (forced,)
+    return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
+
+
+def _token_id(model: PreTrainedModel, name: str, needed: bool = True) -> Any:
+    own, general = (getattr(config, name, None) for config in (model.generation_config, model.config))
+    if own is None and general is None and needed:
+        raise InputError(
+            f"a model whose generation config or config sets {name}",
+            f"{name}=None in both for {type(model).__name__}",
+            f"set model.generation_config.{name} before the model is passed",
+        )
+    return general if own is None else own

@@ -1,7 +1,6 @@
-"""Log-probability and entropy of every token from its log-weights; one (B, T, V) tensor is kept for the backward pass.
+"""What a distribution over the vocabulary gives: log-probability and entropy of a token, and a draw.
 
-As separate operations, log-softmax, gather and entropy pass over the vocabulary about ten times and keep three tensors
-of its size; here only the softmax is kept, and turned into the gradient.
+Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass; as separate operations it were three.
 Leaves out: where the log-weights come from (output_head.py, token_rules.py).
 """
 
@@ -40,8 +39,22 @@ def token_scores(log_weights: Tensor, token_ids: Tensor) -> TokenScores:
         token_ids: (B, T).
     """
     check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
-    scores = cast(Any, _TokenScores).apply(log_weights, token_ids)
-    return TokenScores(*scores)
+    return TokenScores(*cast(Any, _TokenScores).apply(log_weights, token_ids))
+
+
+def draw_tokens(probabilities: Tensor) -> Tensor:
+    """One token per row, from torch's global random state; `torch.multinomial` would wait for a GPU to check them.
+
+    Of independent exponential times with rates p_1 ... p_V the i-th is the shortest with probability p_i; the time of
+    rate p is a unit-rate time divided by p.
+
+    Args:
+        probabilities: (M, V), 0 where a token is not allowed; of a row of NaN any token is drawn.
+
+    Returns:
+        (M, 1) token ids.
+    """
+    return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1, keepdim=True)
 
 
 def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:

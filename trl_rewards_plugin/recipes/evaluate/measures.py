@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
 from trl_rewards_plugin.recipes.before_after import HeldOut
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
@@ -76,6 +76,7 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
     import evaluate
 
     try:
+        check_hub_name(OWN.get(name, name), "a metric: the name or folder of an evaluate module")
         return evaluate.load(OWN.get(name, name), **arguments)
     # What evaluate raises for an unknown name, an unreachable Hub or a missing package.
     except (OSError, ImportError) as error:

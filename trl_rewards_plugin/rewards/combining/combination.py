@@ -5,6 +5,7 @@ In this order: normalise each reward's scores (normalize.py), clip them, put the
 where scores come from, and when statistics are learnt.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -196,16 +197,7 @@ class Combination:
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a reward file says of this reward beside its weight; only what is set, as YAML values."""
-        found: dict[str, Any] = {}
-        if name in self.normalization:
-            how = self.normalization[name]
-            found["normalization"] = how if how == ZSCORE else dict(how)
-        if name in self.clip:
-            found["clip"] = list(self.clip[name])
-        if name in self.weight_schedule:
-            found["weight_schedule"] = dict(self.weight_schedule[name])
-        if name in self.only_if:
-            found["only_if"] = dict(self.only_if[name])
-        if name in self.floor:
-            found["floor"] = self.floor[name]
-        return found
+        settings = ("normalization", "clip", "weight_schedule", "only_if", "floor")
+        given = {key: getattr(self, key) for key in settings}
+        found = {key: copy.copy(values[name]) for key, values in given.items() if name in values}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}

@@ -51,10 +51,9 @@ class RunningStatistics:
             self.moments = self.after(batches)
 
     def of_evaluation(self, scores: Mapping[str, Tensor]) -> Batch:
-        """The moments that every evaluation uses, whatever training learns in the meantime; nothing changes.
+        """The moments that every evaluation uses: those known at the first one, or its own where none were.
 
-        They are those known at the first evaluation. Where nothing was known yet, they are those of its own first
-        batch of scores, name -> (N,), in a distributed run of all processes, each of which has to make the call.
+        Nothing changes. Of `scores`, name -> (N,), those of all processes count, each of which has to make the call.
         """
         if self._evaluation:
             return dict(self._evaluation)
@@ -77,11 +76,7 @@ class RunningStatistics:
         return {name: asdict(moments) for name, moments in self._evaluation.items()}
 
     def load_state_dict(self, state: Any, evaluation: Any = None) -> None:
-        """Restores what `state_dict` and, after an evaluation, `evaluation_state_dict` gave.
-
-        Raises:
-            InputError: other names, or values that are no moments; then nothing changes.
-        """
+        """Restores what `state_dict` and `evaluation_state_dict` gave; InputError and no change for anything else."""
         loaded = self._checked(state)
         loaded_evaluation = self._checked(evaluation) if evaluation else {}
         with self._lock:

@@ -17,27 +17,41 @@ rewards:
   only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
 ```
 
+An entry names what scores, by one of four keys, and has the arguments of it beside it:
+
+    model: a text classifier (Hub id or folder), asset: a bundled one    arguments of `ClassifierReward`
+    function: length, repetition or similarity                           arguments of that reward
+    function: package.module.name, a reward function or class of yours   a name; the arguments of the class
+    metric: what `evaluate.load` takes                                   arguments of `MetricReward`
+
 A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
-looked for beside the file first. Here its outline is read, checked and written; what an entry may name is in
-entries.py. A preset (preset_table.py) is such a content under a name.
+looked for beside the file first. A preset (preset_table.py) is such a content under a name.
 """
 
+import functools
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import try_to_load_from_cache
 
+from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError, did_you_mean, near_path
+from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
-from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
-from trl_rewards_plugin.rewards.files.entries import SOURCES, entry_keys, foreign_code, imports_code, reward_of
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.files.preset_table import PRESETS
+from trl_rewards_plugin.rewards.functions import CallableReward
+from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import load_yaml
 
+SOURCES = ("model", "asset", "function", "metric")
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor")
 """Keys that every entry may have beside its own."""
@@ -51,17 +65,16 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
     that names functions, metrics or `trust_remote_code` is refused, and nothing is imported.
-
-    Raises:
-        InputError: an unknown preset, a file that is missing, is no YAML or has another form, or an argument that does
-            not fit.
     """
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
-    foreign = next(filter(None, map(foreign_code, entries)), None)
-    if foreign is not None and not allow_code:
-        step = f"use models, assets and {', '.join(READY_MADE)}, or trust the file with allow_code=True"
-        raise InputError(f"rewards of {preset} that run no code of their own", foreign, step)
+    for entry in entries:
+        foreign = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
+        foreign += ["function"] if _imports_code(entry) else []
+        if foreign and not allow_code:
+            step = f"use models, assets and {', '.join(READY_MADE)}, or trust the file with allow_code=True"
+            found = f"{foreign[0]}: {entry[foreign[0]]}"
+            raise InputError(f"rewards of {preset} that run no code of their own", found, step)
     settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
     weights = [one.get("weight", 1.0) for one in settings]
     aggregation = content.get("aggregation", "weighted_sum")
@@ -76,9 +89,14 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     own = {key: value for key, value in by_name(places).items() if key not in ("only_if", "floor")}
     Combination.checked(places, weights, aggregation, **own)
     for place, entry in zip(places, entries, strict=True):
-        if imports_code(entry):
+        if _imports_code(entry):
             _check_arguments(entry, f"{preset}, {place}")
-    rewards = [reward_of(entry) for entry in entries]
+    rewards = []
+    for entry in entries:
+        arguments = {key: value for key, value in entry.items() if key not in ("asset", "function")}
+        if "asset" in entry:
+            arguments["model"] = str(assets.asset_path(entry["asset"]))
+        rewards.append(_maker(entry)(**arguments))
     names = [one.name for one in rewards]
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
     return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names)
@@ -134,7 +152,7 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     for source in SOURCES:
         if source in entry and not isinstance(entry[source], str):
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
-    if not imports_code(entry):
+    if not _imports_code(entry):
         _check_arguments(entry, where)
     for key in ("model", "tokenizer", "metric"):
         beside = path.parent / str(entry.get(key) or path.name)
@@ -145,8 +163,11 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
 
 def _check_arguments(entry: Mapping[str, Any], where: str) -> None:
     """Checks the keys of an entry; a function in it is imported."""
-    _check_keys(entry, (*entry_keys(entry), *SETTINGS), where)
-    missing = [key for key in entry_keys(entry, required=True) if key not in entry]
+    source = next(key for key in SOURCES if key in entry)
+    parameters = inspect.signature(_maker(entry)).parameters
+    _check_keys(entry, (source, *(name for name in parameters if name != "model"), *SETTINGS), where)
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [name for name in required if name not in entry and name != "model"]
     if missing:
         raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
 
@@ -159,4 +180,57 @@ def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> Non
     for key in found:
         if key not in known:
             step = f"{did_you_mean(key, known)}rename or remove it"
-            raise InputError(f"only the keys {', '.join(known)} in {where}", repr(key), step)
+            raise InputError(f"only the keys {', '.join(dict.fromkeys(known))} in {where}", repr(key), step)
+
+
+def _imports_code(entry: Mapping[str, Any]) -> bool:
+    """Whether so much as the keys of this entry can only be known by importing a module of the user's."""
+    return "function" in entry and entry["function"] not in READY_MADE
+
+
+def _maker(entry: Mapping[str, Any]) -> Callable[..., Reward]:
+    """What makes the reward of such an entry, whose other keys are its arguments."""
+    if "function" in entry:
+        found = imported(entry["function"])
+        is_reward = isinstance(found, type) and issubclass(found, Reward)
+        return found if is_reward else functools.partial(CallableReward, found)
+    return MetricReward if "metric" in entry else ClassifierReward
+
+
+def exact_entry(part: Reward) -> dict[str, Any]:
+    """`part.entry()` with what a repetition needs: the commit of a Hub model, a folder's absolute path.
+
+    InputError for a reward that no file can name, or a Hub model whose commit is unknown.
+    """
+    entry = part.entry()
+    if not any(key in entry for key in SOURCES):
+        raise InputError(
+            f"reward {part.name!r} as something that a file can name",
+            "a function that cannot be imported, a loaded module, or a combination",
+            "define the function at the top of a module, give metrics by name, and list rewards singly",
+        )
+    named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
+    paths = {key: os.path.abspath(entry[key]) for key in named}
+    if not isinstance(part, ClassifierReward):
+        return entry | paths
+    if not part.is_named:
+        expected = f"model and tokenizer of reward {part.name!r} by name, for a file"
+        raise InputError(expected, "a loaded model or tokenizer", "save it to a folder and pass the folder")
+    if "model" not in paths:
+        return entry | paths | {"revision": _commit(part.model_id, part.revision)}
+    folder, name = os.path.split(paths["model"])
+    if folder == str(assets.ROOT):  # bundled: the same everywhere, whatever its path
+        del entry["model"], paths["model"]
+        return {"name": entry.pop("name"), "asset": name, **entry, **paths}
+    return entry | paths
+
+
+def _commit(model_id: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a Hub model stood for when its config was read into the cache."""
+    # The cache and not the config: newer transformers no longer keep the commit there.
+    for name in ("config.json", "adapter_config.json"):
+        path = try_to_load_from_cache(model_id, name, revision=revision)
+        if isinstance(path, str):
+            return os.path.basename(os.path.dirname(path))
+    expected = f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated"
+    raise InputError(expected, "no such entry", "pass revision= a commit, and build the reward anew")

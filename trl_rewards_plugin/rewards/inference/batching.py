@@ -21,8 +21,7 @@ def token_batches(
     """Indices of N texts of `lengths` tokens in batches of texts of like length, longest first.
 
     A batch holds at most `batch_size` texts, and texts x (longest text's tokens) stays within `token_budget`; None
-    sets no such limit. A text longer than the budget is a batch of its own. Longest first means that a batch that is
-    too large for the memory fails at once and not after an hour.
+    sets no such limit. Longest first, a batch that is too large for the memory fails at once and not after an hour.
     """
     batches: list[list[int]] = []
     longest = 0

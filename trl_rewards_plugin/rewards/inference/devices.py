@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 
@@ -67,13 +66,6 @@ def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
     """
     half = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device.type, dtype=dtype if half else None, enabled=half)
-
-
-def to_device(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """`inputs` on `device`; to a CUDA device through pinned memory, so that the copy waits for no kernel."""
-    if device.type == "cuda":
-        return {key: value.pin_memory().to(device, non_blocking=True) for key, value in inputs.items()}
-    return {key: value.to(device) for key, value in inputs.items()}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

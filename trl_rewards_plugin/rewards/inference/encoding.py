@@ -51,10 +51,7 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> Encoded:
 
 
 class EncodingMemo:
-    """The last texts' token ids, for the next classifier whose tokenizer would make the same ones.
-
-    One slice of texts is kept, no more. Thread-safe; it crosses into another process empty.
-    """
+    """The last slice's token ids, for the next classifier whose tokenizer would make the same ones; pickled empty."""
 
     def __init__(self) -> None:
         self._lock = ForkSafeLock()

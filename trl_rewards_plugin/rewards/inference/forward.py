@@ -74,7 +74,11 @@ class BatchedForward:
         """The model's outputs (B, L) on its device; None where the memory was too small and fewer texts may fit."""
         try:
             with torch.inference_mode(), devices.precision(model.device, self.dtype):
-                logits: Tensor = model(**devices.to_device(inputs, model.device)).logits
+                on_cuda = model.device.type == "cuda"
+                if on_cuda:  # through pinned memory the copy waits for no kernel
+                    inputs = {key: value.pin_memory() for key, value in inputs.items()}
+                there = {key: value.to(model.device, non_blocking=on_cuda) for key, value in inputs.items()}
+                logits: Tensor = model(**there).logits
                 return logits
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):

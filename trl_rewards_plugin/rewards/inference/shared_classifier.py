@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Pipeline, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import unique_rows, windows
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint
@@ -53,15 +53,8 @@ def position_limit(config: Any) -> int | None:
 class SharedClassifier:
     """A sequence classifier and its tokenizer.
 
-    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one.
-
-    Attributes:
-        memo: Where token ids are kept for other classifiers with the same tokenizer; None keeps none.
-        forward: How texts are batched, and what was learnt of the memory.
-
-    Raises:
-        InputError: a loaded model without its tokenizer, or with a revision, a dtype or offload="disk"; or a config
-            that cannot be read.
+    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one. `memo` keeps token
+    ids for other classifiers with the same tokenizer; None keeps none.
     """
 
     def __init__(
@@ -81,6 +74,8 @@ class SharedClassifier:
         self.offload = offload
         self.memo: EncodingMemo | None = None
         self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
+        if self.tokenizer_name is not None:
+            check_hub_name(self.tokenizer_name, "a tokenizer: a folder, or an id on the Hub")
         self._lock = ForkSafeLock()
         self._model: Any = None
         self._place: torch.device | None = None
@@ -106,7 +101,7 @@ class SharedClassifier:
             self.config = read_config(self._named)
         else:
             step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
-            if isinstance(getattr(model, "model", None), PreTrainedModel):
+            if isinstance(model, Pipeline):
                 step = "pass what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
             raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
         self.forward = BatchedForward(self.model_id, self.dtype)
@@ -149,9 +144,7 @@ class SharedClassifier:
     def load(self) -> tuple[Any, Any]:
         """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
 
-        Raises:
-            InputError: the checkpoint has no trained classification head, or the tokenizer no words or no pad token,
-                or the device is not there.
+        InputError for a checkpoint without trained head, a tokenizer without words or pad token, or an absent device.
         """
         with self._lock:
             if self._lock.was_broken():
@@ -204,10 +197,6 @@ class SharedClassifier:
         """Raw outputs for N texts, or for N (prompt, text) pairs: (N, L) float32 on the CPU, L labels.
 
         A repeated row is scored once. Texts that are too long lose tokens at the end (of the longer of a pair first).
-
-        Raises:
-            InputError: as `load` and `max_tokens`.
-            torch.OutOfMemoryError, or RuntimeError on a CPU: the memory is too small for a single text.
         """
         rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
         if not rows:
