@@ -28,6 +28,7 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)  # the training scripts in examples/assets set it for their whole process
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,9 @@
+import contextlib
 import time
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.yaml_text import load_yaml
@@ -29,11 +31,13 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_yaml_ends_in_an_error_within_a_second(text):
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_ends_in_an_error_within_a_second(name):
+    # From 6.0.4 on PyYAML itself merges a key that was merged before only once.
+    is_harmless = name == "merged keys" and Version(yaml.__version__) >= Version("6.0.4")
     start = time.process_time()
-    with pytest.raises(yaml.YAMLError):
-        load_yaml(text)
+    with contextlib.nullcontext() if is_harmless else pytest.raises(yaml.YAMLError):
+        load_yaml(HOSTILE[name])
     assert time.process_time() - start < 1
 
 
