@@ -44,6 +44,7 @@ class UploadFile:
     @cached_property
     def operation(self) -> CommitOperationAdd:
         """The file as the Hub client uploads it; hashed once."""
+        self.check_unchanged()
         operation = CommitOperationAdd(self.name, self.content)
         _ = operation.upload_info.sha256  # else computed when it is sent, from whatever lies there then
         self.check_unchanged()
@@ -107,4 +108,4 @@ def _homes(folder: Path) -> list[Path]:
 
 def _version(path: Path) -> tuple[int, ...]:
     found = path.stat()
-    return found.st_dev, found.st_ino, status.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
