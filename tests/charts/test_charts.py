@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.report.folders import LOG_ROWS
+from tests.report.folders import LOG_ROWS, log_row
 from trl_rewards_plugin.charts.series import Panel, Series, series_of
 from trl_rewards_plugin.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
@@ -116,3 +116,10 @@ def test_names_of_any_kind_leave_the_picture_well_formed():
 
 def test_colours_come_again_dashed():
     assert [series_class(index) for index in (0, 7, 8)] == ["s0", "s7", "s0 again"]
+
+
+def test_numbers_whose_range_no_float_holds_are_left_out():
+    rows = [log_row(1, 1.0), log_row(2, 1e308), log_row(3, -1e308), log_row(4, 2.0)]
+    (series,) = series_of(rows, Panel("Reward", "mean", "objective/scores"), "one", 0)
+    assert list(series.values) == [1.0, 2.0]
+    assert "nan" not in draw_distributions("good", np.array([0.0, 1e308]), np.array([-1e308, np.inf]), 0)

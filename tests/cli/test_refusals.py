@@ -207,3 +207,17 @@ def test_a_proxy_that_answers_something_else(hub, run, answer):
     assert "Traceback" not in output
     assert code in (1, 2), output
     assert "Next:" in output
+
+
+@pytest.mark.parametrize("answer", [[], {}, "hello", {"files": 3, "objects": [{}]}, [{"type": "file", "path": 3}]])
+@pytest.mark.parametrize("step", ["/models/me/model$", "/tree/", "preupload", "/lfs/", "/commit", "validate-yaml"])
+def test_a_proxy_that_answers_something_else_to_any_request(hub, run, capsys, step, answer):
+    assert main(["push", str(run), "me/model"]) == 0
+    (run / "generation_config.json").write_text("{}")
+    (run / "README.md").write_text((run / "README.md").read_text() + "An edit.\n")
+    (run / "reward_curve.png").unlink()
+    capsys.readouterr()
+    hub.answer(step, answer)
+    code = main(["push", str(run), "me/model"])  # within this process: raised here is a traceback there
+    assert code in (0, 1, 2)
+    assert (code == 0) == ("Next:" not in capsys.readouterr().err)

@@ -61,6 +61,7 @@ class Fault:
     times: int
     after: bool = False
     headers: dict[str, str] = field(default_factory=dict)
+    answer: Any = None
 
 
 class Hub:
@@ -99,6 +100,10 @@ class Hub:
         """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append(Fault(pattern, what, times, after, named))
+
+    def answer(self, pattern: str, value: Any) -> None:
+        """Requests that match get a JSON `value` with status 200, as from a proxy that knows no Hub."""
+        self.faults.append(Fault(pattern, 200, 10**6, answer=value))
 
     def files(self, repo_id: str, ref: str = "main", kind: str = "model") -> dict[str, bytes]:
         """Name -> content at the tip of a branch, without `.gitattributes`."""
@@ -186,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(fault.what, str):
                 self.close_connection = True
                 return
-            self._answer(fault.what, {"error": f"as told: {fault.what}"}, **fault.headers)
+            told = {"error": f"as told: {fault.what}"} if fault.answer is None else fault.answer
+            self._answer(fault.what, told, **fault.headers)
             return
         with self.hub.lock:
             status, value, headers = self._route(path, body)

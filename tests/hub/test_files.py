@@ -7,6 +7,7 @@ import pytest
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import files, plan, space
 from trl_rewards_plugin.hub.outgoing import UploadFile
+from trl_rewards_plugin.hub.remote import Repository
 
 
 def write_model(folder, weights=("model.safetensors",), **config):
@@ -265,3 +266,33 @@ def test_a_card_that_cannot_be_read_is_refused(card):
 )
 def test_sizes(size, told):
     assert plan.format_size(int(size)) == told
+
+
+def test_a_link_to_a_folder_is_refused_by_name(tmp_path):
+    folder = write_model(tmp_path / "run")
+    (folder / "vocab.txt").symlink_to(".")
+    with pytest.raises(InputError, match=r"vocab\.txt, which is no regular file"):
+        files.select_model(folder)
+
+
+def test_a_file_too_large_to_be_searched_is_refused_unread(tmp_path):
+    folder = write_model(tmp_path / "run")
+    with (folder / "vocab.txt").open("wb") as stream:
+        stream.truncate(1 << 36)
+    with pytest.raises(InputError, match=r"at most 200,000,000 bytes in vocab\.txt\nFound:    68,719,476,736 bytes"):
+        files.select_model(folder)
+
+
+def test_a_secret_in_a_files_name_is_found_and_not_shown(tmp_path):
+    name = ".eval_results/hf_" + "x" * 34 + ".yaml"
+    with pytest.raises(InputError, match=r"a Hugging Face token in .*eval_results") as error:
+        plan.check_content(tmp_path, (UploadFile(name, b"a: 1"),), None)
+    assert "x" * 34 not in str(error.value)
+    selected = files.Selection((), {name: "not a file of a model"})
+    plan_ = plan.UploadPlan(Repository("me/x"), [UploadFile("README.md", b"# x")], selected.left_out)
+    assert "x" * 34 not in plan_.format()
+
+
+def test_a_card_that_nests_too_deeply_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a card whose metadata can be parsed"):
+        plan.check_card("---\na: " + "[" * 5000 + "\n---\n# x\n")

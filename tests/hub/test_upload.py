@@ -474,3 +474,26 @@ def test_the_time_limit_is_only_for_the_upload(hub, api, run):
     get_session().timeout = 5.0
     with remote.patient_client(remote.Watch()):
         assert get_session().timeout.read == 5.0
+
+
+def test_a_new_branch_with_the_same_files_needs_no_commit(hub, api, run):
+    push_to_hub(run, "me/model", api=api)
+    said = []
+    push_to_hub(run, "me/model", api=api, revision="second", echo=said.append)
+    assert "up to date" in said[-1]
+    assert hub.files("me/model", "second") == hub.files("me/model")
+
+
+@pytest.mark.parametrize("revision", ["../x", "a b", "\ud800", "-x", "x" * 300, ""])
+def test_a_branch_that_no_repository_can_have_is_refused_first(hub, api, run, revision):
+    with pytest.raises(InputError, match="the name of a branch"):
+        push_to_hub(run, "me/model", api=api, revision=revision)
+    assert ("model", "me/model") not in hub.repos
+
+
+def test_weights_that_are_removed_meanwhile_are_named(hub, api, run):
+    def remove(text):
+        (run / "model.safetensors").unlink(missing_ok=True)
+
+    with pytest.raises(InputError, match=r"model\.safetensors as it was checked"):
+        push_to_hub(run, "me/model", api=api, echo=remove)

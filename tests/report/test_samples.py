@@ -66,3 +66,8 @@ def test_texts_keep_lines_and_lose_what_html_forbids():
 def test_steps_are_read_from_names(tmp_path):
     assert step_of(tmp_path / "completions_00012.parquet") == 12
     assert step_of(tmp_path / "completions_.parquet") == 0
+
+
+def test_a_prompt_that_is_a_list_of_something_else_is_shown_as_it_is(tmp_path):
+    write_completions(tmp_path / ROLLOUTS, {"prompt": [[0.5]], "completion": ["x"], "good": [1.0]}, 1)
+    assert samples_of(Run("one", tmp_path, []))[0].prompt == "[0.5]"

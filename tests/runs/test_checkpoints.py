@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -57,3 +58,10 @@ def test_a_checkpoint_of_an_earlier_version_without_a_checksum_of_its_state_is_s
     del state["checksum"]
     (folder / "ppo_state.json").write_text(json.dumps(state))
     assert damage(folder) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_place_of_the_state_is_damage_and_no_wait(tmp_path):
+    (tmp_path / "checkpoint-1").mkdir()
+    os.mkfifo(tmp_path / "checkpoint-1" / "ppo_state.json")
+    assert "is missing or cannot be read" in damage(tmp_path / "checkpoint-1")

@@ -88,6 +88,7 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         ("metrics.json", json.dumps(METRICS | {"episodes": True}), "episodes is True"),
         ("metrics.json", json.dumps(METRICS | {"after": {"reward": 1.0}}), r"after with \['reward'\] instead of"),
         ("metrics.json", json.dumps(METRICS | {"reward_gain": {"mean": 1.0, "ci95": [0.0], "n": 2}}), "ci95 is"),
+        ("metrics.json", json.dumps(METRICS | {"episodes": 10**400}), "episodes is 1000"),
         ("config.yaml", "a: [", "YAML in .*config.yaml"),
         ("config.yaml", "- a", r"config.yaml as the run wrote it\nFound:    it is \['a'\]"),
         ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*levels of nesting"),
@@ -122,6 +123,13 @@ def test_held_out_rows_have_the_columns_that_are_shown(tmp_path, column):
     write_rows(folder / "completions.parquet", [{name: value for name, value in row.items() if name != column}])
     with pytest.raises(InputError, match=f"it lacks {column}"):
         read_runs([folder])
+
+
+def test_a_score_before_has_one_after(tmp_path):
+    row = held_out_row()
+    del row["after_good"]
+    with pytest.raises(InputError, match="it lacks after_good"):
+        read_runs([write_run(tmp_path, held_out=[row])])
 
 
 def test_an_unfinished_run_is_no_finished_one(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, causes
@@ -99,7 +100,15 @@ def explain(error: Exception, repo_id: str) -> Exception:
         return _explain_status(status, error, repo_id)
     if type(error).__name__ == "LocalTokenNotFoundError":
         return not_logged_in("no token")
-    return not_reached() if is_dropped(error) else error
+    if is_dropped(error):
+        return not_reached()
+    modules = {frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)}
+    reads_answers = any(name.startswith(("huggingface_hub.", "trl_rewards_plugin.hub.remote")) for name in modules)
+    if reads_answers and isinstance(error, ValueError | TypeError | LookupError | AttributeError | OSError):
+        reason = " ".join(str(error).split())[:200]
+        step = "check HF_ENDPOINT, and whether a proxy stands in between, then run the same again"
+        return UploadError(f"an answer that no Hub gives ({type(error).__name__}: {reason})", step)
+    return error
 
 
 def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:

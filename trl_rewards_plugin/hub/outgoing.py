@@ -44,6 +44,7 @@ class UploadFile:
     @cached_property
     def operation(self) -> CommitOperationAdd:
         """The file as the Hub client uploads it; hashed once."""
+        self.check_unchanged()
         operation = CommitOperationAdd(self.name, self.content)
         _ = operation.upload_info.sha256  # else computed when it is sent, from whatever lies there then
         self.check_unchanged()
@@ -51,7 +52,9 @@ class UploadFile:
 
     def check_unchanged(self) -> None:
         """Refuses weights that were written since the plan was made."""
-        if isinstance(self.content, Path) and self.version and _version(self.content) != self.version:
+        if not isinstance(self.content, Path) or not self.version:
+            return
+        if not self.content.is_file() or _version(self.content) != self.version:
             step = "wait until nothing writes there any more, then push again"
             raise InputError(f"{self.name} as it was checked", "a file that was changed meanwhile", step)
 
@@ -77,16 +80,16 @@ def read_file(folder: Path, name: str) -> UploadFile:
         reason = "a link to nothing" if path.is_symlink() else str(getattr(error, "strerror", error))
         raise InputError(f"a readable file {name} in {folder}", reason, step) from error
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
         if not any(place.is_relative_to(home) for home in _homes(folder)):
             raise InputError(f"files of {folder} only", f"{name}, a link to {place}", step)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise InputError("files of a model", f"{name}, which is no regular file", step)
         if path.suffix == ".safetensors":
             return UploadFile(name, place, _version(place))
-        if found.st_size > LARGEST:
+        if status.st_size > LARGEST:
             raise InputError(
-                f"at most {LARGEST:,} bytes in {name}", f"{found.st_size:,} bytes", "remove it, or shorten it"
+                f"at most {LARGEST:,} bytes in {name}", f"{status.st_size:,} bytes", "remove it, or shorten it"
             )
         with open(descriptor, "rb", closefd=False) as stream:
             return UploadFile(name, stream.read())

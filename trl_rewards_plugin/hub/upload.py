@@ -43,7 +43,9 @@ def upload(
         state = remote.read_state(api, repository)
         remote.check_private(repository, state, private)
         changes = remote.find_changes(plan.files, state)
-        if state.has_branch and not changes:
+        if state.head is not None and not changes:
+            if not create_pr:
+                _create_missing(api, repository, state, private)  # a branch that begins with the same files
             kind = "spaces/" if repository.repo_type == "space" else ""
             url = f"{api.endpoint}/{kind}{repository.repo_id}/commit/{state.head}"
             echo(f"Nothing to upload: the repository is up to date ({url})")
