@@ -130,13 +130,14 @@ class StaticCalls:
                 self._check(*work.compared(eager))
             else:
                 work.graph.replay()
+            return
         except Exception as error:
             if before:
                 restore(work.moving(), before)
             # The memory of the graphs' pool is given back with the last of them.
             no_memory = isinstance(error, torch.OutOfMemoryError)
             self.give_up(name, f"{type(error).__name__}: {error}", everything=no_memory)
-            work.run()
+        work.run()  # not above: the error's traceback holds tensors
 
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
