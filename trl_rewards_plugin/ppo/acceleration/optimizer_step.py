@@ -1,8 +1,7 @@
 """Clipping and the optimizer's step as work over fixed buffers: eagerly, hundreds of launches for each mini-batch.
 
-It is torch's fused AdamW, by the function that the optimizer itself calls and on the optimizer's own state. The
-learning rate is a tensor. A step whose numbers are not finite changes nothing, so that the host need not read them
-before it: it reads those of all mini-batches once, at the end of an update.
+It is torch's fused AdamW, by the function that the optimizer itself calls and on the optimizer's own state. On numbers
+that are not finite it changes nothing, so that the host need not read them before it.
 Leaves out: the last step of an update, which the Trainer takes; other optimizers.
 """
 

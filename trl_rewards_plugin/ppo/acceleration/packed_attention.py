@@ -1,7 +1,7 @@
 """T5's attention over sequences laid end to end: no padding, no mask, and a backward pass of its own.
 
-Where the relative position bias is trained, torch's attention falls back to separate operations and keeps a bias as
-large as the scores for each; here one softmax per sequence is kept (benchmarks/README.md).
+Where the relative position bias is trained, torch's attention keeps a bias as large as the scores for each operation;
+here one softmax per sequence is kept (benchmarks/README.md).
 Leaves out: projections and the bias itself (packed_t5.py), dropout, and second derivatives.
 """
 

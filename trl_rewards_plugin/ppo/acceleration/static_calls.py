@@ -1,8 +1,7 @@
 """Work over fixed buffers: captured as a graph on first use, replayed after that, and run eagerly where that fails.
 
-A GPU spends most of a small model's time waiting for Python; a graph needs none. What is captured is the very code
-that runs eagerly. A graph belongs to shapes, to where weights and gradients lie, and to everything that Python knew
-while it was captured: all of that is in its key. Whatever goes wrong with one, the run goes on.
+A graph belongs to shapes, to where weights and gradients lie, and to all that Python knew while it was captured; so
+does its key. Whatever goes wrong with one, the run goes on.
 Leaves out: how a graph is made (graphs.py), sampling (static_sampling.py) and the optimizer (optimizer_step.py).
 """
 
@@ -90,9 +89,7 @@ class StaticCalls:
     def __call__(
         self, name: str, function: Function, inputs: Inputs, model: nn.Module, known: Hashable = ()
     ) -> Tensors:
-        """`function(**inputs)`: the same numbers, whichever way it runs.
-
-        A backward pass inside adds to the gradients of the model's parameters, as it would eagerly.
+        """`function(**inputs)`; a backward pass inside adds to the gradients of the model's parameters, as ever.
 
         Args:
             name: tells functions apart, also in the log.
@@ -133,13 +130,14 @@ class StaticCalls:
                 self._check(*work.compared(eager))
             else:
                 work.graph.replay()
+            return
         except Exception as error:
             if before:
                 restore(work.moving(), before)
             # The memory of the graphs' pool is given back with the last of them.
             no_memory = isinstance(error, torch.OutOfMemoryError)
             self.give_up(name, f"{type(error).__name__}: {error}", everything=no_memory)
-            work.run()
+        work.run()  # not above: the error's traceback holds tensors
 
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None

@@ -1,8 +1,6 @@
 """The policy and its value head as one module: token ids in, log-probabilities, entropies and values out.
 
-One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Teacher forcing here and sampling in
-sampling.py use the same `TokenRules`, so both have the same distribution.
-Leaves out: sampling, and the reference policy, a frozen model beside this module.
+One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Leaves out: sampling (sampling.py).
 """
 
 from contextlib import nullcontext

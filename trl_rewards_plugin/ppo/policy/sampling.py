@@ -1,8 +1,7 @@
 """Sampling: one response per prompt from the distribution that is scored, with what the sampler computed on its way.
 
-The loop is our own, over the model's forward pass with its key-value cache: `generate` would merge the checkpoint's
-defaults (beams, minimum length, n-gram blocks, forced tokens) into whatever settings it is given.
-Leaves out: decoding to text, and rewards.
+The loop is our own: `generate` would merge the checkpoint's defaults (beams, minimum length, n-gram blocks, forced
+tokens) into whatever settings it is given.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,7 @@
-"""Which tokens a response may hold, and how it starts and ends: the one place that knows special tokens.
+"""Which tokens a response may hold, and how it starts and ends, alike in sampling, scoring and the reference.
 
-Sampling, scoring and the reference use the same mask, and so the same distribution: softmax(logits / temperature) over
-the allowed tokens.
-Tokens that `generate` would force are not chosen by the policy and carry no loss. A forced first token (a language
-code, BART's bos) is part of what the decoder starts with, as it will be when the saved model generates. A forced EOS
-is left out: a response that is cut has no EOS.
+What `generate` would force is not chosen by the policy: a forced first token (a language code, BART's bos) is part of
+what the decoder starts with, and a forced EOS is left out.
 """
 
 from dataclasses import dataclass
