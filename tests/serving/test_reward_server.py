@@ -22,8 +22,15 @@ import uvicorn
 
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward, RemoteReward, SimilarityReward
+from trl_rewards_plugin.rewards import (
+    LengthReward,
+    MultiClassifierReward,
+    RemoteReward,
+    RewardScores,
+    SimilarityReward,
+)
 from trl_rewards_plugin.rewards.functions import CallableReward
+from trl_rewards_plugin.runs.public_names import public_part
 from trl_rewards_plugin.serving.merged_scoring import MergedScoring, Texts
 from trl_rewards_plugin.serving.reward_server import reward_server
 
@@ -163,6 +170,7 @@ def test_openrlhf_is_answered_as_its_client_reads_it(combination, url):
     assert status == 200
     assert answer["rewards"] == answer["scores"] == combination.score(["Hello there."]).total.tolist()
     assert set(answer["extra_logs"]) == set(combination.component_names())
+    assert post(f"{url}/get_reward", {**request, "prompts": ["Say:hi. "]})[0] == 422
     # Older releases send the query alone.
     assert post(f"{url}/get_reward", {"query": ["Hello there."]})[1]["rewards"] == answer["rewards"]
 
@@ -179,6 +187,8 @@ def test_openrlhf_is_answered_as_its_client_reads_it(combination, url):
         ({"texts": ["a"], "prompts": ["a", "b"]}, 422, "1 values in 'prompts'"),
         ({"texts": ["a"], "columns": ["a"]}, 422, "columns"),
         ({"texts": ["a"], "columns": {"topic": "a"}}, 422, "topic"),
+        ({"texts": ["a"], "columns": {"log_metric": ["a"]}}, 422, "log_metric"),
+        ({"texts": ["a"], "\ud800": 1}, 422, "texts, prompts, columns"),
         ({"texts": ["a" * 5000]}, 413, "1,000 bytes"),
     ],
 )
@@ -192,12 +202,14 @@ def test_bad_requests_are_answered_in_three_parts(content, status, said):
 
 def test_the_token_is_asked_for_everywhere_but_at_health(monkeypatch):
     monkeypatch.delenv("TRL_REWARDS_TOKEN", raising=False)
-    with served(CallableReward(half_of), token="sésame") as url:
+    with served(CallableReward(half_of), token="other") as url:
         assert json.loads(urllib3.request("GET", f"{url}/health").data)["reward"] == "half_of"
         assert urllib3.request("GET", f"{url}/metrics").status == 401
         assert post(f"{url}/score", {"texts": []}, Authorization="Bearer sesame")[0] == 401
         with pytest.raises(InputError, match="set TRL_REWARDS_TOKEN"):
             RemoteReward(url)(["abcd"])
+    with pytest.raises(InputError, match="ASCII"):
+        reward_server(CallableReward(half_of), token="sésame")
     with served(CallableReward(half_of), token="sesame") as url:
         monkeypatch.setenv("TRL_REWARDS_TOKEN", "sesame")
         assert RemoteReward(url)(["abcd"]) == [2.0]
@@ -312,6 +324,73 @@ def test_it_is_pickled_without_its_connections(url):
     assert remote(["a"]) == pickle.loads(pickle.dumps(remote))(["a"])
 
 
+@pytest.mark.parametrize("line", ["normalization: zscore", "weight_schedule: {0.0: 0.0, 1.0: 1.0}"])
+def test_a_reward_that_moves_with_requests_or_training_is_not_served(tmp_path, capsys, line):
+    file = tmp_path / "reward.yaml"
+    file.write_text(f"rewards:\n- function: length\n  max_length: 9\n  {line}\n", encoding="utf-8")
+    assert main(["serve", str(file)]) == 2
+    assert line.partition(":")[0] in capsys.readouterr().err
+
+
+def test_a_file_of_strangers_sends_nothing_anywhere(tmp_path):
+    file = tmp_path / "reward.yaml"
+    file.write_text("rewards:\n- function: remote\n  url: http://127.0.0.1:1\n", encoding="utf-8")
+    with pytest.raises(InputError, match="use models, assets and length"):
+        MultiClassifierReward.from_preset(file, allow_code=False)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--port", "99999"), ("--max-body-mb", "0"), ("--batch-texts", "-1")])
+def test_settings_of_the_server_that_do_not_fit_are_refused(flag, value, capsys):
+    assert main(["serve", "tiny", flag, value]) == 2
+    assert value in capsys.readouterr().err
+
+
+def test_what_a_client_that_went_away_asked_for_is_not_scored():
+    scored, entered, leave = [], threading.Event(), threading.Event()
+
+    def slow(completions, **kwargs):
+        scored.extend(completions)
+        entered.set()
+        leave.wait()
+        return [1.0] * len(completions)
+
+    with served(CallableReward(slow)) as url, ThreadPoolExecutor(1) as clients:
+        first = clients.submit(RemoteReward(url), ["first"])
+        entered.wait()
+        with pytest.raises(RuntimeError):
+            RemoteReward(url, timeout=0.2, retries=0)(["abandoned"])
+        waiting = b"trl_rewards_waiting_texts 1.0"  # the server has seen it leave
+        while waiting not in urllib3.request("GET", f"{url}/metrics").data:
+            pass
+        leave.set()
+        assert first.result() == [1.0]
+        assert RemoteReward(url)(["last"]) == [1.0]
+    assert scored == ["first", "last"]
+
+
+def test_a_reward_that_gives_another_number_of_scores_fails_its_request_alone():
+    class Short:
+        name = "short"
+
+        def component_names(self):
+            return ["short"]
+
+        def score(self, texts, prompts=None, **columns):
+            return RewardScores(torch.ones(1), {})
+
+    with served(Short()) as url:
+        assert post(f"{url}/score", {"texts": ["a", "b"]})[0] == 500
+        assert post(f"{url}/score", {"texts": ["a"]})[1]["total"] == [1.0]
+        assert urllib3.request("GET", f"{url}/health").status == 200
+
+
+def test_no_address_and_no_login_reaches_a_card():
+    with pytest.raises(InputError, match="a URL without a login"):
+        RemoteReward("http://me:secret@gpu7.example:8000")
+    (row,) = MultiClassifierReward([RemoteReward("http://gpu7.example:8000")]).describe()
+    assert "gpu7" not in str(public_part(row))
+
+
 @pytest.mark.parametrize(
     "options", [{"timeout": 0}, {"retries": -1}, {"batch_size": 0}, {"columns": "topic"}, {"on_failure": "zero"}]
 )
@@ -325,10 +404,6 @@ def test_an_address_that_is_none_is_refused():
         RemoteReward("localhost:8000")
 
 
-def test_a_reward_that_learns_from_requests_is_not_served(tmp_path, capsys):
-    (tmp_path / "reward.yaml").write_text(
-        "rewards:\n  - function: length\n    max_length: 9\n    normalization: zscore\n", encoding="utf-8"
-    )
-    assert main(["serve", str(tmp_path / "reward.yaml")]) == 2
-    assert "do not depend on other requests" in capsys.readouterr().err
+def test_a_reward_is_asked_for(capsys):
     assert main(["serve"]) == 2
+    assert "a reward" in capsys.readouterr().err

@@ -24,8 +24,8 @@ class ServeSettings:
     reward: str | None = _option(
         None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
     )
-    host: str = _option("127.0.0.1", "Address to listen at; 0.0.0.0 is reached from other machines: set a token.")
-    port: int = _option(8000, "Port to listen at; 0 picks a free one.")
+    host: str = _option("127.0.0.1", "Address to listen on; 0.0.0.0 is reachable from other machines: set a token.")
+    port: int = _option(8000, "Port to listen on; 0 picks a free one.")
     token_env: str = _option(
         "TRL_REWARDS_TOKEN", "Environment variable with the bearer token that clients must send; unset: none."
     )
@@ -53,11 +53,15 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         step = "pip install 'trl_rewards_plugin[serve]'"
         raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
-    reward = _reward(settings)
+    _check(settings)
     terminal.silence_libraries()
+    reward = _reward(settings)
     token = os.environ.get(settings.token_env) or None
     if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"trl-rewards: anyone who reaches {settings.host} may use it; set {settings.token_env}", file=sys.stderr)
+        print(
+            f"trl-rewards: anyone who reaches {settings.host} can use it without a token; set {settings.token_env}",
+            file=sys.stderr,
+        )
     application = reward_server(
         reward,
         token=token,
@@ -71,20 +75,36 @@ def main(argv: Sequence[str]) -> int:
     return 0 if server.started else 1
 
 
+def _check(settings: ServeSettings) -> None:
+    for name in ("max_body_mb", "max_waiting_texts", "batch_texts"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
+    if not 0 <= settings.port <= 65_535:
+        raise InputError("a port from 0 to 65535", str(settings.port), "leave --port out for 8000")
+
+
 def _reward(settings: ServeSettings) -> Any:
     from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
 
     if settings.reward is None:
         raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
     reward = MultiClassifierReward.from_preset(settings.reward)
-    learnt = [row["name"] for row in reward.describe() if row.get("normalization") == "zscore"]
-    if learnt:
-        found = f"normalization: zscore of {', '.join(learnt)}"
-        step = "give a fixed mean and scale, or combine remote rewards in the trainer"
-        raise InputError("a reward whose scores do not depend on other requests", found, step)
-    for part in reward.rewards:
-        if isinstance(part, ClassifierReward):
-            if settings.device is not None:
-                part.place(settings.device)
-            part.score(["The first client shall not wait for the models."], ["Load."])
+    for part, row in zip(reward.rewards, reward.describe(), strict=True):
+        moving = ["weight_schedule"] if row.get("weight_schedule") else []
+        moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
+        moving += (
+            ["a combination within"] if isinstance(getattr(part, "function", part), MultiClassifierReward) else []
+        )
+        if moving:
+            raise InputError(
+                "a reward whose scores depend on the texts alone",
+                f"{', '.join(moving)} of {row['name']}",
+                "leave it out here, and combine remote rewards in the trainer",
+            )
+    classifiers = [part for part in reward.rewards if isinstance(part, ClassifierReward)]
+    for part in classifiers:
+        if settings.device is not None:
+            part.place(settings.device)
+    for part in classifiers:
+        part.score(["The first client shall not wait for the models."], ["Load."])
     return reward

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
@@ -162,13 +163,16 @@ class _Rouge:
         self,
         predictions: list[str],
         references: list[Any],
-        rouge_types: Sequence[str] = ("rouge1", "rouge2", "rougeL", "rougeLsum"),
+        rouge_types: Sequence[str] | None = None,
         use_stemmer: bool = False,
         use_aggregator: bool = False,
+        tokenizer: Callable[[str], list[str]] | None = None,
     ) -> dict[str, list[float]]:
         from rouge_score.rouge_scorer import RougeScorer
 
-        scorer = RougeScorer(list(rouge_types), use_stemmer=use_stemmer)
+        types = list(rouge_types or ("rouge1", "rouge2", "rougeL", "rougeLsum"))
+        own = None if tokenizer is None else SimpleNamespace(tokenize=tokenizer)
+        scorer = RougeScorer(types, use_stemmer=use_stemmer, tokenizer=own)
         several = [one if isinstance(one, list) else [one] for one in references]
         scores = [scorer.score_multi(refs, text) for refs, text in zip(several, predictions, strict=True)]
-        return {key: [one[key].fmeasure for one in scores] for key in rouge_types}
+        return {key: [one[key].fmeasure for one in scores] for key in types}

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward, checked_scores
-from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ _LONGEST_WAIT = 30
 
 
 class RemoteReward(Reward):
-    """Scores texts at `POST <url>/score`; the totals are those of a local call, to the last bit.
+    """Scores texts at `POST <url>/score`; the totals are those of a local call, to float32 rounding.
 
     The server gets texts, prompts, and the columns of the data set that are named here. A request that fails on the
     way, or is answered by 408, 425, 429 or 5xx, is repeated after 0.5, 1, 2 ... seconds plus up to a half at random,
@@ -41,7 +40,7 @@ class RemoteReward(Reward):
 
     Args:
         url: Of the server, for example "http://127.0.0.1:8000".
-        name: Name of the component; None makes one of the address.
+        name: Name of the component.
         columns: Columns of the data set that the server's reward reads.
         timeout: Seconds to wait for a connection, and for an answer.
         retries: How often a request is repeated.
@@ -60,7 +59,7 @@ class RemoteReward(Reward):
         self,
         url: str,
         *,
-        name: str | None = None,
+        name: str = "remote",
         columns: Sequence[str] = (),
         timeout: float = 60.0,
         retries: int = 6,
@@ -69,13 +68,16 @@ class RemoteReward(Reward):
     ):
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"')
+        if urllib3.util.parse_url(url).auth:
+            step = f"leave the login out; the server's token is read from {TOKEN_VARIABLE}"
+            raise InputError("a URL without a login", "one with a login", step)
         if on_failure not in ON_FAILURE:
             raise InputError(f"on_failure one of {', '.join(ON_FAILURE)}", repr(on_failure), "use one of these")
         if timeout <= 0 or retries < 0 or batch_size < 1 or isinstance(columns, str):
             found = f"timeout={timeout!r}, retries={retries!r}, batch_size={batch_size!r}, columns={columns!r}"
             step = "leave them out to get the defaults; columns is a list of names"
             raise InputError("timeout above 0, retries of at least 0, batch_size of at least 1", found, step)
-        super().__init__(clean_name(url.partition("://")[2]) if name is None else name)
+        super().__init__(name)
         self.url, self.columns = url.rstrip("/"), tuple(columns)
         self.timeout, self.retries, self.batch_size, self.on_failure = timeout, retries, batch_size, on_failure
         self._connections: tuple[int, urllib3.PoolManager] | None = None
@@ -114,15 +116,16 @@ class RemoteReward(Reward):
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         body = json.dumps(request, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
         try:
-            answer = self._pool().request("POST", f"{self.url}/score", body=body, headers=headers)
+            answer = self._pool().request("POST", f"{self.url}/score", body=body, headers=headers, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             return self._failed(len(request["texts"]), f"{type(error).__name__}: {error}", error)
+        found = f"status {answer.status}: {answer.data[:500].decode('utf-8', 'replace')}"
         if answer.status in _TRY_AGAIN:
-            return self._failed(len(request["texts"]), f"status {answer.status}", None)
+            return self._failed(len(request["texts"]), found, None)
         if answer.status != 200:
             raise InputError(
                 f"scores from {self.url}",
-                f"status {answer.status}: {answer.data[:500].decode('utf-8', 'replace')}",
+                found,
                 f"set {TOKEN_VARIABLE} to the server's token" if answer.status == 401 else "see what the server says",
             )
         try:
@@ -152,7 +155,6 @@ class RemoteReward(Reward):
                 backoff_jitter=0.5,
                 backoff_max=_LONGEST_WAIT,
                 retry_after_max=_LONGEST_WAIT,
-                redirect=0,
                 raise_on_status=False,
             )
             self._connections = connections = (

@@ -36,8 +36,9 @@ def given_name(given: Any) -> str | None:
 
 
 def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A described reward without missing values and without this machine's paths, its judge's among them."""
-    known = {key: value for key, value in part.items() if value is not None}
+    """A described reward without missing values, this machine's paths and its network's addresses."""
+    # The address of a reward server is this network's.
+    known = {key: value for key, value in part.items() if value is not None and key != "url"}
     named = {key: public_name(known[key]) for key in _NAMED_BY_PLACE if key in known}
     return {key: value if key in _WORDS else public_value(value) for key, value in (known | named).items()}
 

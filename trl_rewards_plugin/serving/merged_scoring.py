@@ -58,25 +58,28 @@ class MergedScoring:
             QueueFullError: too many texts wait already.
             Exception: whatever the reward raises on these texts.
         """
-        if self.waiting and self.waiting + len(texts.texts) > self.capacity:
+        size = max(1, len(texts.texts))
+        if self.waiting and self.waiting + size > self.capacity:
             raise QueueFullError(f"{self.waiting} texts wait")
         future: asyncio.Future[RewardScores] = asyncio.get_running_loop().create_future()
         self._requests.append((texts, future))
-        self.waiting += len(texts.texts)
+        self.waiting += size
         self._arrived.set()
-        return await future
+        try:
+            return await future  # cancelled where the client goes away
+        finally:
+            self.waiting -= size
 
     async def run(self) -> None:
         """Serves until it is cancelled."""
         while True:
             await self._arrived.wait()
             requests = self._next_requests()
-            try:
-                scores = await asyncio.to_thread(self._score, [texts for texts, _ in requests])
-            finally:
-                self.waiting -= sum(len(texts.texts) for texts, _ in requests)
+            if not requests:
+                continue
+            scores = await asyncio.to_thread(self._score, [texts for texts, _ in requests])
             for (_, future), found in zip(requests, scores, strict=True):
-                if future.cancelled():  # the client went away
+                if future.done():  # its client went away meanwhile
                     continue
                 if isinstance(found, Exception):
                     future.set_exception(found)
@@ -84,31 +87,37 @@ class MergedScoring:
                     future.set_result(found)
 
     def _next_requests(self) -> list[tuple[Texts, asyncio.Future[RewardScores]]]:
-        """The oldest request, with those behind it that fit beside it into one call."""
-        taken = [self._requests.popleft()]
-        count = len(taken[0][0].texts)
-        while self._requests and taken[0][0].fits(self._requests[0][0]):
-            count += len(self._requests[0][0].texts)
-            if count > self.batch:
-                break
-            taken.append(self._requests.popleft())
-        if not self._requests:
-            self._arrived.clear()
+        """The oldest request, with those behind it that fit beside it into one call; none whose client went away."""
+        taken: list[tuple[Texts, asyncio.Future[RewardScores]]] = []
+        count = 0
+        while self._requests:
+            texts, future = self._requests[0]
+            if not future.done():
+                count += len(texts.texts)
+                if taken and (count > self.batch or not taken[0][0].fits(texts)):
+                    return taken
+                taken.append((texts, future))
+            self._requests.popleft()
+        self._arrived.clear()
         return taken
 
     def _score(self, requests: list[Texts]) -> list[RewardScores | Exception]:
         """The scores of each request, or what it failed with."""
-        first = requests[0]
-        together = Texts(
-            [text for one in requests for text in one.texts],
-            None if first.prompts is None else [prompt for one in requests for prompt in one.prompts or ()],
-            {name: [value for one in requests for value in one.columns[name]] for name in first.columns},
-        )
         try:
-            scores = self.reward.score(together.texts, together.prompts, **together.columns)
+            return self._score_together(requests)
         except Exception as error:
-            # One client's input must not fail the others': each alone, once more.
-            return [error] if len(requests) == 1 else [found for one in requests for found in self._score([one])]
+            if len(requests) == 1:
+                return [error]
+            # One client's input must not fail the others': each half once more.
+            half = len(requests) // 2
+            return [*self._score(requests[:half]), *self._score(requests[half:])]
+
+    def _score_together(self, requests: list[Texts]) -> list[RewardScores | Exception]:
+        first = requests[0]
+        texts = [text for one in requests for text in one.texts]
+        prompts = None if first.prompts is None else [prompt for one in requests for prompt in one.prompts or ()]
+        columns = {name: [value for one in requests for value in one.columns[name]] for name in first.columns}
+        scores = self.reward.score(texts, prompts, **columns)
         sizes = [len(one.texts) for one in requests]
         totals = scores.total.split(sizes)
         parts = {name: values.split(sizes) for name, values in scores.components.items()}

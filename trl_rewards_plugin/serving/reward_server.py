@@ -2,7 +2,7 @@
 
     POST /score       {"texts": [...], "prompts": [...], "columns": {name: [...]}}, the last two where the reward reads
                       them -> {"name": ..., "total": [...], "components": {name: [...]}}, null where there is no score
-    POST /get_reward  OpenRLHF's `--remote_rm_url`: {"query": [...], "prompts": [...], "labels": [...]}
+    POST /get_reward  OpenRLHF's `--remote_rm_url`: {"query": [prompt + response, ...], "prompts": [...]}, whatever else
                       -> {"rewards": [...], "scores": [...], "extra_logs": {component: [...]}}
     GET  /health      {"status": "ok", "reward": name, "components": [...]}
     GET  /metrics     Prometheus
@@ -36,6 +36,10 @@ from trl_rewards_plugin.serving.merged_scoring import MergedScoring, QueueFullEr
 
 logger = logging.getLogger(__name__)
 
+_PROTOCOL = {"self", "texts", "prompt", "prompts", "completion", "completions"}
+_TRAINERS = {"trainer_state", "log_metric", "log_extra", "completion_ids"}
+_EXAMPLE = '{"texts": ["The cat sleeps."]}'
+
 
 def reward_server(
     reward: Any,
@@ -53,7 +57,12 @@ def reward_server(
         max_body_bytes: Largest request.
         max_waiting_texts: Texts that may wait before further requests are sent away with 503.
         batch_texts: Texts that are scored in one call.
+
+    Raises:
+        InputError: a token with other characters than those of ASCII, which headers carry.
     """
+    if token is not None and not token.isascii():
+        raise InputError("a token of ASCII characters", "others in it", "choose another token")
     return _Server(reward, token, max_body_bytes, MergedScoring(reward, batch_texts, max_waiting_texts)).application()
 
 
@@ -86,12 +95,14 @@ class _Server:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.scoring.run())
+        self.task = asyncio.create_task(self.scoring.run())
         yield
-        task.cancel()
+        self.task.cancel()
 
     async def _health(self, request: Request) -> Response:
         names = self.reward.component_names()
+        if self.task.done():
+            return JSONResponse({"status": "stopped", "reward": self.reward.name, "components": names}, 503)
         return JSONResponse({"status": "ok", "reward": self.reward.name, "components": names})
 
     async def _metrics(self, request: Request) -> Response:
@@ -111,7 +122,8 @@ class _Server:
             headers = {}
             try:
                 self._check_token(request)
-                status, body = 200, await work(await self._read(request))
+                content = await self._read(request)
+                status, body = 200, await _unless_gone(request, work(content))
             except _Refused as refused:
                 status, body = refused.status, refused.body
                 headers = {"Retry-After": "1"} if status == 503 else {}
@@ -124,9 +136,11 @@ class _Server:
     def _check_token(self, request: Request) -> None:
         if self.token is None:
             return
-        given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
-            raise _Refused(401, "the header Authorization: Bearer <token>", "another or none", "set the token")
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(given, f"Bearer {self.token}".encode("ascii")):
+            raise _Refused(
+                401, "the header Authorization: Bearer <token>", "a missing or wrong token", "set the token"
+            )
 
     async def _read(self, request: Request) -> dict[str, Any]:
         body = bytearray()
@@ -141,18 +155,21 @@ class _Server:
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise _Refused(400, "JSON", str(error), "see the API's description") from error
+            raise _Refused(400, "JSON", str(error), f"for example {_EXAMPLE}") from error
         if not isinstance(content, dict):
-            raise _Refused(400, "a JSON object", type(content).__name__, "see the API's description")
+            raise _Refused(400, "a JSON object", type(content).__name__, f"for example {_EXAMPLE}")
         return content
 
     async def _score(self, content: dict[str, Any]) -> dict[str, Any]:
         unknown = content.keys() - {"texts", "prompts", "columns"}
         if unknown:
-            raise _Refused(422, "texts, prompts, columns", ", ".join(sorted(unknown)), "leave it out")
+            raise _Refused(422, "texts, prompts, columns", ascii(sorted(unknown)), "leave it out")
         columns = content.get("columns") or {}
         if not isinstance(columns, dict):
             raise _Refused(422, "columns as an object of lists", type(columns).__name__, "{name: [value, ...]}")
+        reserved = columns.keys() & (_PROTOCOL | _TRAINERS)
+        if reserved:
+            raise _Refused(422, "columns of other names", ascii(sorted(reserved)), "rename the column")
         texts = _texts(content, "texts")
         scores = await self._scores(Texts(texts, _prompts(content), columns))
         components = {name: _plain(values) for name, values in scores.components.items()}
@@ -162,10 +179,15 @@ class _Server:
         # OpenRLHF sends prompt and response as one text, and the prompt once more beside it.
         queries, prompts = _texts(content, "query"), _prompts(content)
         if prompts is not None and len(prompts) == len(queries):
-            pairs = zip(queries, prompts, strict=True)
+            pairs = list(zip(queries, prompts, strict=True))
+            other = next((query for query, prompt in pairs if not query.startswith(prompt)), None)
+            if other is not None:
+                raise _Refused(422, "queries that begin with their prompts", ascii(other[:80]), "send them as sampled")
             queries = [query.removeprefix(prompt) for query, prompt in pairs]
         scores = await self._scores(Texts(queries, prompts))
         total = _plain(scores.total)
+        if None in total:
+            raise _Refused(422, "texts that the reward scores", "one without a score", "use /score, which says null")
         logs = {name: _plain(values) for name, values in scores.components.items()}
         return {"rewards": total, "scores": total, "extra_logs": logs}
 
@@ -186,6 +208,17 @@ class _Server:
             raise _Refused(500, "a reward that scores", f"{type(error).__name__}: {error}", "see its log") from error
         self.texts.inc(count)
         return scores
+
+
+async def _unless_gone(request: Request, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives; cancelled where the client goes away, so that nobody's texts are scored for nobody."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not working.done():
+        working.cancel()
+        raise _Refused(499, "a client that waits for its scores", "one that went away", "send it again")
+    return working.result()
 
 
 def _texts(content: dict[str, Any], key: str) -> list[str]:

@@ -20,7 +20,7 @@ rewards:
 An entry names what scores, by one of four keys, and has the arguments of it beside it:
 
     model: a text classifier (Hub id or folder), asset: a bundled one    arguments of `ClassifierReward`
-    function: length, repetition or similarity                           arguments of that reward
+    function: length, repetition, similarity or remote                   arguments of that reward
     function: package.module.name, a reward function or class of yours   a name; the arguments of the class
     metric: what `evaluate.load` takes                                   arguments of `MetricReward`
 
@@ -64,15 +64,16 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
 
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
-    that names functions, metrics or `trust_remote_code` is refused, and nothing is imported.
+    that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
     """
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
     for entry in entries:
         foreign = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
-        foreign += ["function"] if _imports_code(entry) else []
+        foreign += ["function"] if _imports_code(entry) or entry.get("function") == "remote" else []
         if foreign and not allow_code:
-            step = f"use models, assets and {', '.join(READY_MADE)}, or trust the file with allow_code=True"
+            local = ", ".join(name for name in READY_MADE if name != "remote")
+            step = f"use models, assets and {local}, or trust the file with allow_code=True"
             found = f"{foreign[0]}: {entry[foreign[0]]}"
             raise InputError(f"rewards of {preset} that run no code of their own", found, step)
     settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
