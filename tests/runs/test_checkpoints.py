@@ -4,6 +4,7 @@ import os
 import pytest
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.runs import checkpoints
 from trl_rewards_plugin.runs.checkpoints import damage, find_checkpoint, seal
 
 
@@ -65,3 +66,27 @@ def test_a_pipe_in_place_of_the_state_is_damage_and_no_wait(tmp_path):
     (tmp_path / "checkpoint-1").mkdir()
     os.mkfifo(tmp_path / "checkpoint-1" / "ppo_state.json")
     assert "is missing or cannot be read" in damage(tmp_path / "checkpoint-1")
+
+
+def published(tmp_path, name, new):
+    unfinished = tmp_path / name / "unfinished" / "model"
+    unfinished.mkdir(parents=True)
+    for file in new:
+        (unfinished / file).write_text(file)
+    checkpoints.publish_files(unfinished, tmp_path)
+    return {path.name for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_a_saved_model_replaces_an_earlier_ones_weights_and_nothing_else(tmp_path):
+    earlier = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "model_backup.safetensors")
+    for file in (*earlier, "adapter_model.safetensors", "notes.txt"):
+        (tmp_path / file).write_text("earlier")
+    kept = published(tmp_path, "whole", ["model.safetensors", "config.json"])
+    assert kept == {"model.safetensors", "config.json", "model_backup.safetensors", "notes.txt"}
+
+
+def test_an_adapter_leaves_the_model_beside_it(tmp_path):
+    (tmp_path / "model.safetensors").write_text("base")
+    kept = published(tmp_path, "adapter", ["adapter_model.safetensors", "adapter_config.json"])
+    assert kept == {"model.safetensors", "adapter_model.safetensors", "adapter_config.json"}
+    assert (tmp_path / "model.safetensors").read_text() == "base"

@@ -70,7 +70,7 @@ class ClassicLoop(RolloutTrainer):
     def dataloader(self) -> DataLoader[Any]:
         """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
 
-        With `num_generations` each prompt is there so many times, side by side, as `step` wants them. `input_ids` are
+        With `num_generations` each prompt is repeated that often, side by side, as `step` wants them. `input_ids` are
         1-D tensors without padding, `query` the texts, and every column of the data set is there.
         """
         if self.train_dataset is None:

@@ -204,7 +204,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
             ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
             ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
-            ("reward_weights", self.reward_weights is None or any(self.reward_weights), "of which one is not 0"),
+            (
+                "reward_weights",
+                self.reward_weights is None or any(self.reward_weights),
+                "of which at least one is not 0",
+            ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
             ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),

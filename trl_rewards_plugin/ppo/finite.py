@@ -75,6 +75,8 @@ def check_gradients(model: nn.Module, norm: float) -> None:
     gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     bad = [name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all())]
     of = f"of {bad[0]} and {len(bad) - 1} more parameters " if bad else "(its norm overflows) "
+    if not bad and math.isnan(norm):  # read after the update, when that mini-batch's gradients are gone
+        of = "of a mini-batch "
     raise NotFiniteError(
         f"the gradient {of}is not finite. Likely cause: learning_rate or the scale of the rewards is too high"
     )

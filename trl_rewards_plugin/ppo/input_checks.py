@@ -69,7 +69,13 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
 def adapter_base(name: str) -> str | None:
     """The model that a PEFT adapter, a folder or in the Hub's cache, was trained on; None for a whole model."""
     path = None if Path(name, "config.json").is_file() else find_adapter_config_file(name, local_files_only=True)
-    return None if path is None else str(json.loads(Path(path).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    if path is None:
+        return None
+    base = json.loads(Path(path).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        step = "set base_model_name_or_path there, or load the adapter and pass the PeftModel"
+        raise InputError(f"an adapter that names its base model in {path}", repr(base), step)
+    return str(base)
 
 
 def _read_config(name: str) -> Any:

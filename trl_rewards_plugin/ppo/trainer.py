@@ -154,7 +154,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Collects a part of the rollout; with the last part, learns from all of it; returns its mean loss, 0-d."""
         inputs = self._prepare_inputs(inputs)
-        with gathered_weights(self.model_wrapped, self.accelerator), enough_memory(self.args, "sampling"):
+        with gathered_weights(self.model_wrapped, self.accelerator):
             self._parts.append(self.collect(inputs))
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
@@ -184,10 +184,12 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         }
         self._wrapped.eval()
         with locate_non_finite(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row])):
-            with self.accelerator.autocast():
+            with enough_memory(self.args, "sampling"), self.accelerator.autocast():
                 prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
                 responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
-            return self.record(prompts, responses, self._score(columns, responses))
+            scores = self._score(columns, responses)  # rewards say themselves where their memory runs out
+            with enough_memory(self.args, "the old policy and the reference"):
+                return self.record(prompts, responses, scores)
 
     def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Tensor:
         """Total rewards (B,) of responses, less the penalty for a missing EOS."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs.layout import CARD, CHECKPOINTS, RUN_STATE, TRAINER_STATE, UNFINISHED, checkpoint_step
 
 _REPLACED = "replaced-"
+# What save_pretrained calls weights, and what makes a loader look for an adapter.
+_WEIGHTS = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|adapter_(model\.safetensors|config\.json)"
+)
 _CHECKSUM = ', "checksum": '
 # The keys of a state without a checksum, as versions up to 0.1 wrote it.
 _UNSIGNED = {"kl_coef", "episodes", "epoch_scores", "seconds", "alarms", "metrics", "rewards", "number", "files"}
@@ -47,7 +52,10 @@ def publish(unfinished: Path, folder: Path) -> None:
 
 
 def publish_files(unfinished: Path, folder: Path) -> None:
-    """Moves a saved model to its place, file by file; weights of an earlier one, which a loader may prefer, go."""
+    """Moves a saved model to its place, file by file; weights of an earlier one, which a loader may prefer, go.
+
+    An adapter leaves the weights of a whole model in the same folder where they are, as peft does.
+    """
     files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
     new = {path.relative_to(unfinished) for path in files}
     for path in files:
@@ -55,8 +63,9 @@ def publish_files(unfinished: Path, folder: Path) -> None:
     for name in new:
         (folder / name).parent.mkdir(exist_ok=True)
         (unfinished / name).replace(folder / name)
-    for path in (*folder.glob("model*.safetensors*"), *folder.glob("adapter_model*.safetensors")):
-        if path.relative_to(folder) not in new:
+    is_adapter = Path("adapter_config.json") in new
+    for path in () if is_adapter else folder.iterdir():
+        if _WEIGHTS.fullmatch(path.name) and path.relative_to(folder) not in new:
             path.unlink()
     remove_unfinished(folder)
 

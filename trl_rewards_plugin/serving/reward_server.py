@@ -2,7 +2,7 @@
 
     POST /score       {"texts": [...], "prompts": [...], "columns": {name: [...]}}, the last two where the reward reads
                       them -> {"name": ..., "total": [...], "components": {name: [...]}}, null where there is no score
-    POST /get_reward  OpenRLHF's `--remote_rm_url`: {"query": [prompt + response, ...], "prompts": [...]}, whatever else
+    POST /get_reward  OpenRLHF's `--remote_rm_url`: {"query": [prompt + response, ...], "prompts": [...], ...}
                       -> {"rewards": [...], "scores": [...], "extra_logs": {component: [...]}}
     GET  /health      {"status": "ok", "reward": name, "components": [...]}
     GET  /metrics     Prometheus

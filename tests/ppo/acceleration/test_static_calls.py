@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.pretend_graph import PretendGraphs, RunEagerly
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Work
 
 
 def make_model():
@@ -168,7 +168,30 @@ def test_when_memory_runs_out_all_graphs_give_back_theirs(caplog):
     assert_same(found, train(None))
     assert not found[2].by_graph("anything")
     assert not any(graph.calls for graph in maker.graphs)
-    assert "All runs without a CUDA graph for the rest of this run. OutOfMemoryError" in caplog.text
+    assert "Everything runs without a CUDA graph for the rest of this run. OutOfMemoryError" in caplog.text
+
+
+def test_what_is_too_large_to_be_compared_takes_no_graph_from_the_others(caplog):
+    class Large(Work):
+        runs = 0
+
+        def run(self):
+            self.runs += 1
+
+        def eagerly(self):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        def moving(self):
+            return []
+
+        def compared(self, eager):
+            raise AssertionError("nothing to compare")
+
+    calls, work = StaticCalls(PretendGraphs()), Large()
+    calls.run("large", work)
+    assert work.runs == 1
+    assert (calls.by_graph("large"), calls.by_graph("other")) == (False, True)
+    assert "large runs without a CUDA graph for the rest of this run. OutOfMemoryError" in caplog.text
 
 
 def test_a_capture_that_waits_for_the_device_ends_the_graphs_of_that_function_alone(caplog):

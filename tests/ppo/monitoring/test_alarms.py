@@ -20,7 +20,7 @@ from trl_rewards_plugin.ppo.monitoring.alarms import (
 )
 
 # `rollout_statistics` of the two responses of `rollout()`, in a run that is well.
-WELL = {"objective/kl": 1.0, "objective/entropy": 1.0, "val/num_eos_tokens": 2.0}
+WELL = {"objective/entropy": 1.0, "val/num_eos_tokens": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,13 @@ def model(tmp_path_factory):
 
 def config(**settings):
     return Seq2SeqPPOConfig(output_dir="unused", report_to="none", **settings)
+
+
+def apart(nats, of):
+    """Responses `nats` from the reference on average, the second one furthest."""
+    difference = torch.zeros_like(of.logprobs)
+    difference[:, 0] = torch.tensor([nats - 1, nats + 1])
+    return dataclasses.replace(of, logprobs=torch.zeros_like(difference), ref_logprobs=-difference)
 
 
 def equal_rollout():
@@ -42,7 +49,7 @@ def equal_rollout():
 @pytest.mark.parametrize(
     ("change", "name", "row", "said"),
     [
-        ({"objective/kl": 9.0}, "kl", 1, "9.0 nats per response, above max_kl=8"),
+        ({"nats": 9.0}, "kl", 1, "9.0 nats per response, above max_kl=8"),
         ({"objective/entropy": 0.01}, "entropy", 0, "0.01 nats per token, below min_entropy=0.2"),
         (
             {"val/num_eos_tokens": 0.5},
@@ -55,10 +62,16 @@ def equal_rollout():
 def test_each_alarm_names_what_was_found_its_limit_and_the_response(change, name, row, said):
     limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
     shown = dataclasses.replace(rollout(), ended=torch.tensor([True, False]))
-    assert find_alarms(shown, WELL, limits) == []
-    (alarm,) = find_alarms(shown, {**WELL, **change}, limits)
+    assert find_alarms(apart(1.0, shown), WELL, limits) == []
+    (alarm,) = find_alarms(apart(change.get("nats", 1.0), shown), {**WELL, **change}, limits)
     assert (alarm.name, alarm.row) == (name, row)
     assert said in alarm.found
+
+
+def test_the_kl_alarm_reads_the_log_ratio_whatever_estimator_is_logged():
+    limits = config(max_kl=50.0, kl_estimator="k3")
+    # A token at a log-ratio of -6 is e^6 - 7 = 396 nats by k3.
+    assert find_alarms(apart(-6.0, rollout()), {**WELL, "objective/kl": 396.0}, limits) == []
 
 
 def test_equal_responses_are_told_by_their_real_tokens():
@@ -68,7 +81,9 @@ def test_equal_responses_are_told_by_their_real_tokens():
 
 def test_alarms_are_those_of_all_processes():
     stats = {**WELL, "val/num_eos_tokens": 4.0}
-    assert find_alarms(equal_rollout(), stats, config(), gather=lambda parts: [*parts, (2, [(8, 2), (8, 3)])]) == []
+    assert (
+        find_alarms(equal_rollout(), stats, config(), gather=lambda parts: [*parts, (2, 0.0, [(8, 2), (8, 3)])]) == []
+    )
     (alarm,) = find_alarms(equal_rollout(), stats, config(), gather=lambda parts: 2 * parts)
     assert alarm.found == "all 4 responses of the rollout are equal"
     limits = config(max_unended_share=0.1)
@@ -78,11 +93,11 @@ def test_alarms_are_those_of_all_processes():
 
 def test_at_its_limit_nothing_rings_and_none_turns_an_alarm_off():
     limits = config(max_kl=8.0, min_entropy=0.2, max_unended_share=0.5)
-    edge = {"objective/kl": 8.0, "objective/entropy": 0.2, "val/num_eos_tokens": 1.0}
-    assert find_alarms(rollout(), edge, limits) == []
+    edge = {"objective/entropy": 0.2, "val/num_eos_tokens": 1.0}
+    assert find_alarms(apart(8.0, rollout()), edge, limits) == []
     silent = config(max_kl=None, min_entropy=None, max_unended_share=None)
-    worst = {"objective/kl": 99.0, "objective/entropy": 0.0, "val/num_eos_tokens": 0.0}
-    assert find_alarms(rollout(), worst, silent) == []
+    worst = {"objective/entropy": 0.0, "val/num_eos_tokens": 0.0}
+    assert find_alarms(apart(99.0, rollout()), worst, silent) == []
 
 
 def test_a_single_response_equals_no_other():

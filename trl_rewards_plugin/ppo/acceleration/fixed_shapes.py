@@ -28,7 +28,7 @@ def shapes_are_fixed() -> bool:
 
 @dataclass(frozen=True)
 class Widths:
-    """The widths that prompts and responses are padded to: multiples of so many tokens. 1 pads nothing."""
+    """The widths that prompts and responses are padded to: multiples of this many tokens. 1 pads nothing."""
 
     prompt: int = 1
     response: int = 1

@@ -32,7 +32,7 @@ class GraphedStep:
         optimizer = framework.optimizer
         self._optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's holds torch's own
         if calls.by_graph(_NAME) and not _is_plain(self._optimizer):
-            calls.give_up(_NAME, "It is not torch's fused AdamW as it is (optim='adamw_torch_fused').")
+            calls.give_up(_NAME, "The optimizer is not torch's unmodified fused AdamW (optim='adamw_torch_fused').")
 
     def skips_broken(self) -> bool:
         """Whether the next step changes nothing where its numbers are not finite."""
@@ -48,14 +48,14 @@ class GraphedStep:
         Args:
             numbers: what the step depends on being finite; the last is the norm of all gradients.
         """
+        if not self.skips_broken():
+            self._framework.step()  # the first makes the state
+            return
         groups = [
             (group, [weight for weight in group["params"] if weight.grad is not None])
             for group in self._optimizer.param_groups
         ]
         model, norm, state = self._framework.model, self._framework.max_grad_norm, self._optimizer.state
-        if not self.skips_broken():
-            self._framework.step()  # the first makes the state
-            return
         known = (
             *(norm, len(numbers)),
             *((*group["betas"], *(group[name] for name in _FIXED)) for group, _ in groups),
@@ -110,10 +110,11 @@ class _Step(Work):
 
     def eagerly(self) -> Tensors:
         before = copies(self.moving())
-        self.run()
-        found = self._sizes()
-        restore(self.moving(), before)
-        return found
+        try:
+            self.run()
+            return self._sizes()
+        finally:
+            restore(self.moving(), before)
 
     def moving(self) -> list[Tensor]:
         gradients: list[Any] = [weight.grad for weight in self._weights]

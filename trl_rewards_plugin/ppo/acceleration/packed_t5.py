@@ -23,7 +23,7 @@ _ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
 _BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
 _ATTENDING_LAYERS = (modeling_t5.T5LayerSelfAttention, modeling_mt5.MT5LayerSelfAttention)
 _FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
-# Prompts are attended to one by one: short ones of a narrow model take longer so than with their padding. From so many
+# Prompts are attended to one by one: short ones of a narrow model take longer than with their padding. From this many
 # tokens x width in the mean prompt on they do not, at widths from 64 to 512 (benchmarks/README.md).
 _LEAST_A_PROMPT = 4096
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -116,10 +116,14 @@ class StaticCalls:
         After any error the work, and all of its name from then on, runs eagerly from where it was, and the log says
         why.
         """
-        if not self.by_graph(name):
+        # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
+        if not self.by_graph(name) or not self._replayed(name, work):
             work.run()
-            return
+
+    def _replayed(self, name: str, work: Work) -> bool:
+        """Whether the work's graph, captured where there is none, has run; else its buffers are as they were."""
         before: list[Tensor] = []
+        captures = work.graph is None
         try:
             if work.graph is None:
                 eager = work.eagerly()
@@ -130,14 +134,15 @@ class StaticCalls:
                 self._check(*work.compared(eager))
             else:
                 work.graph.replay()
-            return
+            return True
         except Exception as error:
             if before:
                 restore(work.moving(), before)
-            # The memory of the graphs' pool is given back with the last of them.
-            no_memory = isinstance(error, torch.OutOfMemoryError)
-            self.give_up(name, f"{type(error).__name__}: {error}", everything=no_memory)
-        work.run()  # not above: the error's traceback holds tensors
+            # The memory of the graphs' pool is given back with the last of them; what is too large to be compared
+            # with its eager pass takes nothing from the others.
+            everything = isinstance(error, torch.OutOfMemoryError) and not (captures and not before)
+            self.give_up(name, f"{type(error).__name__}: {error}", everything=everything)
+            return False
 
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
@@ -164,7 +169,7 @@ class StaticCalls:
 
     def give_up(self, name: str, reason: str, *, everything: bool = False) -> None:
         """Runs what has this name, or everything, eagerly from now on, and says why."""
-        what = "All" if everything else name
+        what = "Everything" if everything else name
         _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", what, reason)
         self.eager.add(name)
         for key in [key for key in self._kept if everything or key[0] == name]:
@@ -256,9 +261,14 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
     """
     # The Trainer's name for it since transformers 5.23, and the one before.
     checkpointing = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
+    # By name: a launcher's environment may ask for it where no setting does.
+    sharded = bool(args.deepspeed or args.fsdp) or args.distributed_state.distributed_type.value in (
+        "FSDP",
+        "DEEPSPEED",
+    )
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,
-        "several processes": args.world_size > 1 or bool(args.deepspeed) or bool(args.fsdp),
+        "several processes, or sharded weights": args.world_size > 1 or sharded,
         "gradient checkpointing": checkpointing,
     }
     maker, reason = graphs.maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
@@ -274,7 +284,7 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
     return StaticCalls(
         None if reason else maker,
         tolerance=1e-3 if exact else 0.1,
-        fixed=args.device.type == "cuda" and args.world_size == 1,
+        fixed=args.device.type == "cuda" and args.world_size == 1 and not sharded,
     )
 
 

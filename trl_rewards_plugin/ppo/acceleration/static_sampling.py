@@ -149,9 +149,10 @@ class _Draw(Work):
 
     def eagerly(self) -> Tensors:
         before = copies(self.moving())
-        logprobs = self._sampler.logprobs_of(self._read())
-        restore(self.moving(), before)
-        return {"logprobs": logprobs}
+        try:
+            return {"logprobs": self._sampler.logprobs_of(self._read())}
+        finally:
+            restore(self.moving(), before)
 
     def moving(self) -> list[Tensor]:
         return self._sampler.moving()

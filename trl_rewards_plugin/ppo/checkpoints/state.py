@@ -104,8 +104,9 @@ def restore_weights(wrapped: PolicyWithValueHead, folder: Path) -> None:
 
 
 # Of an adapter's config, what may differ between the run that saved it and the one that resumes it.
-_NOT_THE_ADAPTER = {"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"}
-_NOT_THE_ADAPTER.add("revision")
+_NOT_THE_ADAPTER = {
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision"),
+}
 
 
 def _restore_adapter(policy: Any, folder: Path) -> None:

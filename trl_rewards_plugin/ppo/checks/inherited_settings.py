@@ -76,7 +76,17 @@ REFUSED = {name: refused for names, refused in _REFUSED.items() for name in name
 
 # Their steps are the Trainer's own training_step, which PPO replaces, or its backward pass.
 _OPTIMIZERS = ("lomo", "adalomo", "schedule_free", "layerwise", "galore", "apollo")
-_READ_OPTIM_ARGS = ("sgd", "adagrad", "rmsprop", "anyprecision", "ademamix", "stable_adamw")
+_READ_OPTIM_ARGS = (
+    "sgd",
+    "adagrad",
+    "rmsprop",
+    "anyprecision",
+    "ademamix",
+    "stable_adamw",
+    "grokadamw",
+    "torch_4bit",
+    "torch_8bit",
+)
 
 
 def check_inherited(config: Any) -> None:

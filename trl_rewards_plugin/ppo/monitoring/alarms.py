@@ -64,21 +64,22 @@ def find_alarms(
     """
     mask, length = rollout.response_mask, limits.response_length
     texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})
-    parts = gather([(len(rollout), texts[:2])])  # two from each process are enough
-    responses = sum(count for count, _ in parts)
-    kl, entropy = stats["objective/kl"], stats["objective/entropy"]
+    # The log-ratio itself, whatever estimator is logged: one token far below the reference is e^6 nats by k3.
+    log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0).sum(1)
+    parts = gather([(len(rollout), log_ratio.sum().item(), texts[:2])])  # two texts from each process are enough
+    responses = sum(count for count, _, _ in parts)
+    kl, entropy = sum(total for _, total, _ in parts) / responses, stats["objective/entropy"]
     unended = 1 - stats["val/num_eos_tokens"] / responses
 
     alarms = []
     if limits.max_kl is not None and kl > limits.max_kl:
         found = f"the KL to the reference is {kl:.1f} nats per response, above max_kl={limits.max_kl:g}"
-        log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0).sum(1)
         alarms.append(Alarm("kl", found, int(log_ratio.argmax())))
     if limits.min_entropy is not None and entropy < limits.min_entropy:
         found = f"the entropy is {entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}"
         means = torch.where(mask, rollout.entropies, 0.0).sum(1) / mask.sum(1).clamp(min=1)
         alarms.append(Alarm("entropy", found, int(means.argmin())))
-    if responses > 1 and len({text for _, some in parts for text in some}) == 1:
+    if responses > 1 and len({text for _, _, some in parts for text in some}) == 1:
         alarms.append(Alarm("equal_responses", f"all {responses} responses of the rollout are equal", 0))
     if limits.max_unended_share is not None and unended > limits.max_unended_share:
         found = f"{unended:.0%} of the responses have no EOS within response_length={length}"

@@ -134,7 +134,8 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
     tied to them.
 
     Args:
-        num_layers_unfrozen: so many are left, with the norm above them and an output matrix of its own; as trlX does.
+        num_layers_unfrozen: how many layers stay trainable, with the norm above them and an output matrix of its own;
+            as trlX does.
 
     Raises:
         InputError: the decoder has fewer layers, or nothing of the policy is left to train.

@@ -1,6 +1,6 @@
 """What a distribution over the vocabulary gives: log-probability and entropy of a token, and a draw.
 
-Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass; as separate operations it were three.
+Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass; separate ones would keep three.
 Leaves out: where the log-weights come from (output_head.py, token_rules.py).
 """
 
