@@ -298,7 +298,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, monkeypatch, reward_file
 def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_path):
     reward = tmp_path / "reward.yaml"
     reward.write_text("rewards: [{function: length, max_length: 3, name: total}, {function: repetition}]")
-    with pytest.raises(InputError, match="other names than 'total'"):
+    with pytest.raises(InputError, match="no component named 'total'"):
         score_file(ScoreSettings(input=write(tmp_path / "in.jsonl", TEXTS), reward=str(reward)))
 
 
