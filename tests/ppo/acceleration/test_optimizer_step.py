@@ -102,4 +102,6 @@ def test_another_optimizer_steps_eagerly_and_the_log_says_so_once(caplog):
     assert_same(found, train(None, fused=False), rtol=0, atol=0)
     assert not maker.graphs
     (message,) = caplog.messages
-    assert message.startswith("the optimizer's step runs without a CUDA graph for the rest of this run. The optimizer is not")
+    assert message.startswith(
+        "the optimizer's step runs without a CUDA graph for the rest of this run. The optimizer is not"
+    )
