@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -34,6 +34,12 @@ def check_launch(world_size: int) -> None:
     if launched > 1 and world_size == 1:
         expected = f"one run of the {launched} processes that were launched"
         raise InputError(expected, "processes that do not communicate", "on CPUs set use_cpu=True (--use_cpu)")
+
+
+def asks_for_sharding(args: Any) -> bool:
+    """Whether a setting, or accelerate's launcher by its environment, asks to shard weights or optimizer."""
+    launcher = map(parse_flag_from_env, ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
+    return bool(args.deepspeed or args.fsdp) or any(launcher)
 
 
 def check_sharding(accelerator: Accelerator) -> None:

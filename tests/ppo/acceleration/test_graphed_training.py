@@ -11,7 +11,8 @@ from tests.pretend_graph import PretendGraphs, RunEagerly
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin import InputError
 from trl_rewards_plugin.ppo.acceleration import graphs
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring import callbacks
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, run_update
 
@@ -171,6 +172,16 @@ def test_a_mini_batch_that_is_not_finite_leaves_the_weights_good_where_it_is_rea
 def test_a_setting_that_cannot_be_followed_is_refused(folders, tmp_path):
     with pytest.raises(InputError, match="cuda_graphs=True"):
         make_trainer(folders["t5"], tmp_path, cuda_graphs=True)
+
+
+@pytest.mark.parametrize("launcher", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_weights_that_the_launcher_shards_run_without_graphs(launcher, monkeypatch):
+    maker = PretendGraphs()
+    monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
+    args, model = Seq2SeqPPOConfig(output_dir="unused", report_to="none"), torch.nn.Linear(1, 1)
+    assert static_calls(args, model).maker is maker
+    monkeypatch.setenv(launcher, "true")
+    assert static_calls(args, model).maker is None
 
 
 def test_graphs_can_be_left_out(trained, caplog):

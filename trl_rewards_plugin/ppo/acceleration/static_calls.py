@@ -19,7 +19,9 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
+from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
@@ -261,11 +263,7 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
     """
     # The Trainer's name for it since transformers 5.23, and the one before.
     checkpointing = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
-    # By name: a launcher's environment may ask for it where no setting does.
-    sharded = bool(args.deepspeed or args.fsdp) or args.distributed_state.distributed_type.value in (
-        "FSDP",
-        "DEEPSPEED",
-    )
+    sharded = asks_for_sharding(args)
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,
         "several processes, or sharded weights": args.world_size > 1 or sharded,
@@ -313,11 +311,9 @@ def uncached_autocast(kind: str) -> Iterator[None]:
 
 def _modes(model: nn.Module) -> Hashable:
     """What Python knows while a model runs: gradients, precision, training mode, adapters on or off."""
-    device = next(model.parameters()).device.type
-    precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
     adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
-    return (torch.is_grad_enabled(), precision, model.training, adapters)
+    return (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
 
 
 def _places(model: nn.Module) -> Hashable:
