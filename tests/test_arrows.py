@@ -9,14 +9,15 @@ import pytest
 import trl_rewards_plugin
 
 ROOT = Path(trl_rewards_plugin.__file__).parent
-GROUND = {"text", "errors", "atomic", "assets", "rows", "terminal", "yaml_text"}
+GROUND = {"text", "options", "errors", "atomic", "assets", "rows", "terminal", "yaml_text"}
 # Room, or module at the top -> what it may import beside itself. Later ones stand above earlier ones.
 MAY_IMPORT = {
     "text": set(),
     "errors": set(),
     "atomic": {"errors"},
     "assets": {"errors"},
-    "rows": {"errors"},
+    "options": set(),
+    "rows": {"errors", "options"},
     "terminal": {"text"},
     "yaml_text": set(),
     "runs": GROUND,

@@ -7,7 +7,6 @@ parquet, a key that a JSON object lacks, and an empty cell of CSV or TSV, which 
 """
 
 import csv
-import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trl_rewards_plugin.errors import InputError, near_path
+from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ def missing_option() -> Any:
     """The field `missing` of a command's settings, and so its flag `--missing`."""
     text = "Rows whose text is missing (null in JSON or parquet, an empty cell of a CSV): 'error' refuses the file, "
     text += "'skip' leaves them out, 'empty' reads them as ''."
-    return dataclasses.field(default="error", metadata={"help": text})
+    return option("error", text)
 
 
 def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, source: str) -> Iterator[Row]:

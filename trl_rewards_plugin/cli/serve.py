@@ -5,34 +5,31 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+from trl_rewards_plugin.options import option
 
 
 @dataclass(frozen=True)
 class ServeSettings:
     """What `trl-rewards serve` does; a field's help is its flag's help."""
 
-    reward: str | None = _option(
+    reward: str | None = option(
         None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
     )
-    host: str = _option("127.0.0.1", "Address to listen on; 0.0.0.0 is reachable from other machines: set a token.")
-    port: int = _option(8000, "Port to listen on; 0 picks a free one.")
-    token_env: str = _option(
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is reachable from other machines: set a token.")
+    port: int = option(8000, "Port to listen on; 0 picks a free one.")
+    token_env: str = option(
         "TRL_REWARDS_TOKEN", "Environment variable with the bearer token that clients must send; unset: none."
     )
-    max_body_mb: int = _option(16, "Largest request in MiB; a larger one gets 413.")
-    max_waiting_texts: int = _option(65_536, "Texts that may wait; further requests get 503 and Retry-After.")
-    batch_texts: int = _option(1024, "Texts of several clients that are scored in one call, at most.")
-    device: str | None = _option(None, "Where the classifiers run, for example cpu or cuda:1. Unset: its own choice.")
+    max_body_mb: int = option(16, "Largest request in MiB; a larger one gets 413.")
+    max_waiting_texts: int = option(65_536, "Texts that may wait; further requests get 503 and Retry-After.")
+    batch_texts: int = option(1024, "Texts of several clients that are scored in one call, at most.")
+    device: str | None = option(None, "Where the classifiers run, for example cpu or cuda:1. Unset: its own choice.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,7 +81,7 @@ def _check(settings: ServeSettings) -> None:
 
 
 def _reward(settings: ServeSettings) -> Any:
-    from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+    from trl_rewards_plugin.rewards import MultiClassifierReward
 
     if settings.reward is None:
         raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
@@ -92,19 +89,17 @@ def _reward(settings: ServeSettings) -> Any:
     for part, row in zip(reward.rewards, reward.describe(), strict=True):
         moving = ["weight_schedule"] if row.get("weight_schedule") else []
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
-        moving += (
-            ["a combination within"] if isinstance(getattr(part, "function", part), MultiClassifierReward) else []
-        )
+        within = getattr(part, "function", part)
+        moving += ["a combination within"] if isinstance(within, MultiClassifierReward) else []
         if moving:
             raise InputError(
                 "a reward whose scores depend on the texts alone",
                 f"{', '.join(moving)} of {row['name']}",
                 "leave it out here, and combine remote rewards in the trainer",
             )
-    classifiers = [part for part in reward.rewards if isinstance(part, ClassifierReward)]
-    for part in classifiers:
-        if settings.device is not None:
+    if settings.device is not None:
+        for part in reward.classifiers:
             part.place(settings.device)
-    for part in classifiers:
+    for part in reward.classifiers:
         part.score(["The first client shall not wait for the models."], ["Load."])
     return reward

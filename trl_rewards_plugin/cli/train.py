@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import settings_parser
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rows import missing_option
 
 if TYPE_CHECKING:
@@ -38,49 +39,45 @@ _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} 
 )
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class TrainArguments:
     """Which run to do: the flags of `trl-rewards train` that are not fields of `Seq2SeqPPOConfig`."""
 
-    preset: str = _option(
+    preset: str = option(
         "tiny",
         "Named run: 'tiny' (bundled models, offline) or 'article' (FLAN-T5-small, from the Hub). "
         "The options below replace parts of it.",
     )
-    model: str | None = _option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
-    reward: str | None = _option(
+    model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
+    reward: str | None = option(
         None,
         "Reward: name of a reward preset, or a YAML file, to be trusted like a script, since the functions and "
         "metrics that it names are run. Unset: the preset's.",
     )
-    dataset: str | None = _option(
+    dataset: str | None = option(
         None,
         "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the preset's "
         "eval_dataset no longer applies.",
     )
-    eval_dataset: str | None = _option(
+    eval_dataset: str | None = option(
         None,
         "Held-out prompts, likewise. Unset: the preset's if its dataset is used too; otherwise the validation or test "
         "split (first 100 rows), or a tenth of the rows. The plan says which.",
     )
-    text_column: str | None = _option(None, "Column of the texts. Unset: the preset's.")
-    prompt_prefix: str | None = _option(None, "Prepended to every text. Unset: the preset's.")
+    text_column: str | None = option(None, "Column of the texts. Unset: the preset's.")
+    prompt_prefix: str | None = option(None, "Prepended to every text. Unset: the preset's.")
     missing: str = missing_option()
-    dry_run: bool = _option(False, "Load everything, score four prompts, print the plan and stop.")
-    use_peft: bool = _option(False, "Train a LoRA adapter and freeze the model's own weights.")
-    lora_r: int | None = _option(None, "Rank of the LoRA adapter. Unset: 16.")
-    lora_alpha: int | None = _option(
+    dry_run: bool = option(False, "Load everything, score four prompts, print the plan and stop.")
+    use_peft: bool = option(False, "Train a LoRA adapter and freeze the model's own weights.")
+    lora_r: int | None = option(None, "Rank of the LoRA adapter. Unset: 16.")
+    lora_alpha: int | None = option(
         None, "Scale of the LoRA adapter: its updates are multiplied by lora_alpha / lora_r. Unset: 32."
     )
     lora_target_modules: list[str] | None = field(
         default=None, metadata={"help": "Modules that get an adapter. Unset: peft's default for the architecture."}
     )
-    overwrite: bool = _option(False, "Overwrite the run in output_dir.")
-    push_to: str | None = _option(None, "Hub repository (owner/name) to upload the finished run to.")
+    overwrite: bool = option(False, "Overwrite the run in output_dir.")
+    push_to: str | None = option(None, "Hub repository (owner/name) to upload the finished run to.")
 
 
 def main(argv: Sequence[str]) -> int:

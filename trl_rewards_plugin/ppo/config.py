@@ -4,7 +4,7 @@ Leaves out: settings of transformers' Trainer that keep their meaning (they are 
 made of (config_rules.py).
 """
 
-# ruff: noqa: RUF009  (`setting` returns a dataclass field)
+# ruff: noqa: RUF009  (`option` returns a dataclass field)
 import copy
 import math
 from collections.abc import Sized
@@ -15,8 +15,9 @@ import torch
 from transformers import TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, setting
+from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
@@ -48,117 +49,117 @@ class Seq2SeqPPOConfig(TrainingArguments):
     """
 
     # Defaults of transformers' Trainer that differ, with the reason in the help.
-    learning_rate: float = setting(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
-    adam_epsilon: float = setting(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
-    logging_steps: float = setting(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
-    bf16: bool | None = setting(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
-    dataloader_pin_memory: bool = setting(
+    learning_rate: float = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
+    adam_epsilon: float = option(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
+    logging_steps: float = option(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
+    bf16: bool | None = option(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
+    dataloader_pin_memory: bool = option(
         False, "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."
     )
-    remove_unused_columns: bool = setting(False, "Off, because columns of the dataset are passed to the rewards.")
-    logging_nan_inf_filter: bool = setting(False, "Off, because the Trainer's default hides a loss that is NaN.")
-    dataloader_drop_last: bool = setting(True, "On, so that every rollout has `rollout_batch_size` episodes.")
+    remove_unused_columns: bool = option(False, "Off, because columns of the dataset are passed to the rewards.")
+    logging_nan_inf_filter: bool = option(False, "Off, because the Trainer's default hides a loss that is NaN.")
+    dataloader_drop_last: bool = option(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
     # PPO, with TRL's names.
-    total_episodes: CountOrNone = setting(
+    total_episodes: CountOrNone = option(
         None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
-    num_ppo_epochs: Count = setting(4, "Passes over each rollout.")
-    num_mini_batches: Count = setting(1, "Optimizer steps in one pass over a rollout.")
-    response_length: Count = setting(53, "Maximum tokens of a response, EOS included.")
-    temperature: Positive = setting(
+    num_ppo_epochs: Count = option(4, "Passes over each rollout.")
+    num_mini_batches: Count = option(1, "Optimizer steps in one pass over a rollout.")
+    response_length: Count = option(53, "Maximum tokens of a response, EOS included.")
+    temperature: Positive = option(
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
-    missing_eos_penalty: Penalty = setting(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegative = setting(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
-    kl_estimator: str = setting(
+    missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
+    kl_coef: NotNegative = option(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
+    kl_estimator: str = option(
         "k1",
         "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
         choices=["k1", "k3"],
     )
-    use_kl_loss: bool = setting(
+    use_kl_loss: bool = option(
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
-    cliprange: Positive = setting(0.2, "Clip range of the policy's ratio.")
-    cliprange_value: Positive = setting(0.2, "Clip range of the value.")
-    vf_coef: NotNegative = setting(0.1, "Weight of the value loss.")
-    gamma: Fraction = setting(1.0, "Discount factor.")
-    lam: Fraction = setting(0.95, "Lambda of generalised advantage estimation.")
-    whiten_rewards: bool = setting(False, "Scale token rewards to variance 1, mean kept.")
+    cliprange: Positive = option(0.2, "Clip range of the policy's ratio.")
+    cliprange_value: Positive = option(0.2, "Clip range of the value.")
+    vf_coef: NotNegative = option(0.1, "Weight of the value loss.")
+    gamma: Fraction = option(1.0, "Discount factor.")
+    lam: Fraction = option(0.95, "Lambda of generalised advantage estimation.")
+    whiten_rewards: bool = option(False, "Scale token rewards to variance 1, mean kept.")
 
     # Ours.
-    advantage_estimator: str = setting(
+    advantage_estimator: str = option(
         "gae",
         ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Count = setting(1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2.")
-    whiten_advantages: bool | None = setting(
+    num_generations: Count = option(1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2.")
+    whiten_advantages: bool | None = option(
         None,
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
         f"off for {COMPARING}, which centre them by prompt.",
     )
-    critic_learning_rate: PositiveOrNone = setting(
+    critic_learning_rate: PositiveOrNone = option(
         None,
         "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
         "Unset: learning_rate.",
     )
-    detach_value_head: bool = setting(False, "The value loss trains the value head alone and not the policy.")
-    critic_warmup_steps: CountOrZero = setting(
+    detach_value_head: bool = option(False, "The value loss trains the value head alone and not the policy.")
+    critic_warmup_steps: CountOrZero = option(
         0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
-    freeze_encoder: bool = setting(
+    freeze_encoder: bool = option(
         False,
         "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
         "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
-    num_layers_unfrozen: CountZeroOrNone = setting(
+    num_layers_unfrozen: CountZeroOrNone = option(
         None,
         "Train only the last N layers of the decoder, what lies above them, and the value head; "
         "implies freeze_encoder. Unset: all layers.",
     )
-    adaptive_kl: bool = setting(False, "Adapt the KL coefficient towards `kl_target`.")
-    kl_target: Positive = setting(6.0, "Target of the adaptive KL, in nats per response.")
-    kl_horizon: int = setting(10_000, "Horizon of the adaptive KL, in episodes.")
-    early_stop_kl: PositiveOrNone = setting(
+    adaptive_kl: bool = option(False, "Adapt the KL coefficient towards `kl_target`.")
+    kl_target: Positive = option(6.0, "Target of the adaptive KL, in nats per response.")
+    kl_horizon: int = option(10_000, "Horizon of the adaptive KL, in episodes.")
+    early_stop_kl: PositiveOrNone = option(
         None,
         "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
         "is above this; the mini-batch that showed it is discarded.",
     )
-    reward_weights: Weights = setting(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
-    min_new_tokens: CountOrZero = setting(0, "EOS is not allowed before this many tokens.")
-    max_prompt_length: Count = setting(512, "Longer prompts are cut on the right; their share is logged.")
-    suppress_tokens: list[int] | None = setting(None, "Token ids that are never sampled.")
-    top_k: int | None = setting(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
-    top_p: float | None = setting(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
-    generation_kwargs: dict[str, Any] | str | None = setting(
+    reward_weights: Weights = option(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
+    min_new_tokens: CountOrZero = option(0, "EOS is not allowed before this many tokens.")
+    max_prompt_length: Count = option(512, "Longer prompts are cut on the right; their share is logged.")
+    suppress_tokens: list[int] | None = option(None, "Token ids that are never sampled.")
+    top_k: int | None = option(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
+    top_p: float | None = option(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
+    generation_kwargs: dict[str, Any] | str | None = option(
         None, "Further settings of rollouts; only neutral values can be scored exactly."
     )
-    max_kl: PositiveOrNone = setting(
+    max_kl: PositiveOrNone = option(
         50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
     )
-    min_entropy: PositiveOrNone = setting(
+    min_entropy: PositiveOrNone = option(
         0.05, "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."
     )
-    max_unended_share: Share = setting(
+    max_unended_share: Share = option(
         0.95, "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."
     )
-    stop_on: list[str] | None = setting(
+    stop_on: list[str] | None = option(
         None, "Alarms that stop the run instead of warning. Non-finite numbers always stop it.", choices=list(ALARMS)
     )
-    cuda_graphs: bool | None = setting(
+    cuda_graphs: bool | None = option(
         None, "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever it can be done."
     )
-    log_completions: bool = setting(
+    log_completions: bool = option(
         False,
         "At every log print completions with their scores, and write them to completions/ and "
         "eval_completions/ in the output folder, one parquet file per step.",
     )
-    num_completions_to_print: CountZeroOrNone = setting(
+    num_completions_to_print: CountZeroOrNone = option(
         5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
-    eval_generation_kwargs: dict[str, Any] | str | None = setting(
+    eval_generation_kwargs: dict[str, Any] | str | None = option(
         None, "Settings of `generate` during evaluation, any of them. Unset: sample as in training."
     )
 
@@ -286,13 +287,20 @@ class Seq2SeqPPOConfig(TrainingArguments):
         return None if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
 
 
+def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:
+    """Rollouts of training on this many prompts."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    episodes = args.total_episodes or args.num_train_epochs * prompts * args.num_generations
+    return math.ceil(episodes / args.batch_size)
+
+
 def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
     """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
     args = copy.copy(args)
     if args.data_seed is None:
         # Else the order would depend on torch's random state, which differs between processes and between callers.
         args.data_seed = args.seed
-    if args.max_steps <= 0 and train_dataset is not None:
-        episodes = args.total_episodes or args.num_train_epochs * len(train_dataset) * args.num_generations
-        args.max_steps = math.ceil(episodes / args.batch_size)
+    if train_dataset is not None:
+        args.max_steps = count_rollouts(args, len(train_dataset))
     return args

@@ -1,7 +1,7 @@
 """Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from trl_rewards_plugin.errors import InputError
@@ -34,11 +34,6 @@ FIELD_INSTEAD = {
     "min_length": "min_new_tokens",
     "suppress_tokens": "suppress_tokens",
 }
-
-
-def setting(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with its default and its help; `choices`, where it has them, are argparse's."""
-    return field(default=default, metadata={"help": text, **more})
 
 
 def check_fields(config: Any, owner: type) -> None:

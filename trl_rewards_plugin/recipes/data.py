@@ -18,6 +18,7 @@ from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, check_hub_name, suggestion, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import FORMATS, read_columns, without_missing
 from trl_rewards_plugin.runs.public_names import public_name
 
@@ -54,8 +55,7 @@ class RunData:
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:
     """The columns that rewards get by name: all but those named as the protocol's own arguments."""
-    own = ("prompt", "prompts", "texts", "completion", "completions")
-    return {name: list(rows[name]) for name in rows.column_names if name not in own}
+    return {name: list(rows[name]) for name in rows.column_names if name not in PROTOCOL}
 
 
 def load_run_data(

@@ -5,7 +5,6 @@ Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/conf
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
@@ -76,14 +75,6 @@ def load_reward(reward: Any) -> Any:
             step = "give the reward another name=..."
             raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
     return scorer
-
-
-def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:
-    """Rollouts of training on this many prompts."""
-    if args.max_steps > 0:
-        return int(args.max_steps)
-    episodes = args.total_episodes or args.num_train_epochs * prompts * args.num_generations
-    return math.ceil(episodes / args.rollout_batch_size)
 
 
 def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:

@@ -164,7 +164,7 @@ class MultiClassifierReward(Reward):
         self._statistics = RunningStatistics(self._combination.learnt)
         self._frozen = 0
         self._lock = ForkSafeLock()
-        classifiers = [part for part in self._parts if isinstance(part, ClassifierReward)]
+        classifiers = self.classifiers
         first_of: dict[tuple[Any, ...], ClassifierReward] = {}
         for part in classifiers:
             changed = part.name in self._combination.normalization or part.name in self._combination.clip
@@ -208,6 +208,11 @@ class MultiClassifierReward(Reward):
         return list(self._combination.weights)
 
     @property
+    def classifiers(self) -> list[ClassifierReward]:
+        """The classifiers among the rewards, in order."""
+        return [part for part in self._parts if isinstance(part, ClassifierReward)]
+
+    @property
     def aggregation(self) -> str:
         """How the weighted scores become one number."""
         return self._combination.aggregation
@@ -247,11 +252,11 @@ class MultiClassifierReward(Reward):
         moments, evaluation = self._statistics.after(batches), Batch()
         if purpose is _Purpose.EVALUATION:
             moments = evaluation = self._statistics.of_evaluation(components)
-        weights = dict(zip(components, self._combination.weights_at(progress), strict=True))
+        weights, passing = self._combination.weights_at(progress), self._combination.passing(components)
         raw = torch.stack(list(components.values()), dim=1)
-        total = self._combination.total(raw, moments, progress, plain)
-        scheduled_weights = {name: weights[name] for name in schedule}
-        passing = self._combination.passing(components)
+        total = self._combination.total(raw, moments, weights, passing, plain)
+        by_name = dict(zip(components, weights, strict=True))
+        scheduled_weights = {name: by_name[name] for name in schedule}
         return _Outcome(RewardScores(total, components), batches, evaluation, scheduled_weights, passing, inner)
 
     def _components(

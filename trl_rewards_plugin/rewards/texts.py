@@ -9,6 +9,9 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 
+PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
+"""Arguments of a reward's own protocol, which no column of a data set may stand in for."""
+
 
 def as_texts(items: Any, what: str = "completions") -> list[str]:
     """N texts: each item itself, or the content of its last message where it is a list of chat messages.

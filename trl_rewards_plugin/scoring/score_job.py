@@ -12,17 +12,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.rewards.classifier import ClassifierReward
+from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
+from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
@@ -31,35 +32,29 @@ SLICE = 512
 """Rows that a process scores between two writes."""
 
 TOTAL = "total"
-# Arguments of a reward's own protocol, which no column may stand in for.
-_PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
     """What `trl-rewards score` does; a field's help is its flag's help."""
 
-    input: str = _option(
+    input: str = option(
         STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv, .tsv or .parquet; - is standard input."
     )
-    reward: str | None = _option(
+    reward: str | None = option(
         None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
     )
-    output: str | None = _option(
+    output: str | None = option(
         None,
         "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output.",
     )
-    text_column: str = _option("text", "Column of the texts to score.")
-    prompt_column: str | None = _option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
+    text_column: str = option("text", "Column of the texts to score.")
+    prompt_column: str | None = option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
     missing: str = missing_option()
-    input_format: str | None = _option(
+    input_format: str | None = option(
         None, "lines, jsonl, csv, tsv or parquet. Unset: as the input's ending says; standard input holds lines."
     )
-    device: str | None = _option(
+    device: str | None = option(
         None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
     )
 
@@ -216,7 +211,7 @@ class _Job:
         text, prompt = self.settings.text_column, self.settings.prompt_column
         # Every column of any row: JSON objects need not all have the same.
         names = dict.fromkeys(itertools.chain(*rows))
-        columns = {name: [row.get(name) for row in rows] for name in names if name not in _PROTOCOL}
+        columns = {name: [row.get(name) for row in rows] for name in names if name not in PROTOCOL}
         prompts = None if prompt is None else [row[prompt] for row in rows]
         scores = self.reward.score([row[text] for row in rows], prompts, **columns)
         values = {TOTAL: scores.total.tolist(), **{name: one.tolist() for name, one in scores.components.items()}}
@@ -234,9 +229,7 @@ def _reward(settings: ScoreSettings) -> Any:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     reward = MultiClassifierReward.from_preset(settings.reward)
-    for part in reward.rewards:
-        if not isinstance(part, ClassifierReward):
-            continue
+    for part in reward.classifiers:
         if part.pair is not None and settings.prompt_column is None:
             step = "name the column of the prompts: --prompt-column prompt"
             raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)

@@ -32,12 +32,12 @@ from starlette.routing import Route
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import RewardScores
+from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.serving.merged_scoring import MergedScoring, QueueFullError, Texts
 
 logger = logging.getLogger(__name__)
 
-_PROTOCOL = {"self", "texts", "prompt", "prompts", "completion", "completions"}
-_TRAINERS = {"trainer_state", "log_metric", "log_extra", "completion_ids"}
+_RESERVED = {*PROTOCOL, "self", "trainer_state", "log_metric", "log_extra", "completion_ids"}
 _EXAMPLE = '{"texts": ["The cat sleeps."]}'
 
 
@@ -167,7 +167,7 @@ class _Server:
         columns = content.get("columns") or {}
         if not isinstance(columns, dict):
             raise _Refused(422, "columns as an object of lists", type(columns).__name__, "{name: [value, ...]}")
-        reserved = columns.keys() & (_PROTOCOL | _TRAINERS)
+        reserved = columns.keys() & _RESERVED
         if reserved:
             raise _Refused(422, "columns of other names", ascii(sorted(reserved)), "rename the column")
         texts = _texts(content, "texts")
