@@ -96,6 +96,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def check_new(out: Path) -> None:
+    """Refuses a folder that is there already, before hours of work for it."""
+    if out.exists():
+        raise InputError("a new folder as --out", str(out), "name another folder or remove this one")
+
+
 def main() -> None:
     """Fits, divides, saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,8 +110,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="new folder of the judge")
     parser.add_argument("--temperature", type=float, help="divide by this (default: what fits --dev best)")
     args = parser.parse_args()
-    if args.out.exists():
-        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    check_new(args.out)
     torch.set_num_threads(1)
     model = AutoModelForSequenceClassification.from_pretrained(args.judge, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(args.judge)

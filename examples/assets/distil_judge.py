@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from calibrate_judge import best_temperature, divide_logits, label_weights, save_judge
+from calibrate_judge import best_temperature, check_new, divide_logits, label_weights, save_judge
 from corpus import plain, read_documents, read_pairs, sentences, split_documents
 from corrupt import corrupt
 from encoders import minilm, tiny_encoder
@@ -200,8 +200,7 @@ def finish(
 def main() -> None:
     """Distils one judge, measuring it on dev after every epoch."""
     args = parse_arguments()
-    if args.out.exists():
-        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    check_new(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     id2label = AutoConfig.from_pretrained(args.teacher).id2label

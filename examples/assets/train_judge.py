@@ -26,7 +26,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 import torch
-from calibrate_judge import label_weights, save_judge
+from calibrate_judge import check_new, label_weights, save_judge
 from corpus import in_half, read_documents, sentences, split_documents
 from corrupt import corrupt
 from encoders import minilm, tiny_encoder
@@ -253,8 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(args.seed)
-    if args.out.exists():
-        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    check_new(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     labels = args.labels.split(",")
     texts = read_texts(args, labels)

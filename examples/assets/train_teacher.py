@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 import torch
+from calibrate_judge import check_new
 from corpus import in_half, plain, read_pairs
 from encoders import mpnet, tiny_encoder
 from fitting import Fit, fit
@@ -58,8 +59,7 @@ def load_encoder(args: argparse.Namespace, labels: list[str], rows: list[Row]) -
 def main() -> None:
     """Trains one teacher, measuring it on dev after every epoch and on all that is held out at the end."""
     args = parse_arguments()
-    if args.out.exists():
-        raise InputError("a new folder as --out", str(args.out), "name another folder or remove this one")
+    check_new(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     labels = args.labels.split(",")

@@ -1,6 +1,5 @@
 """The script that trains the judges: a real second process on a small CSV, and its parts by hand."""
 
-import csv
 import json
 import math
 import os
@@ -14,25 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from tests.assets.made_up import BAD, GOOD, REPOSITORY, SCRIPTS, write_csv
 from trl_rewards_plugin.assets import verify_checksums
 from trl_rewards_plugin.errors import InputError
-
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = REPOSITORY / "examples" / "assets"
-GOOD = ["The cat sat on the mat.", "We called the office on Monday.", "It was a great day for all of us."]
-BAD = ["Cat the on sat mat the.", "We the called on office.", "Great a day us was it of."]
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """Makes the modules beside the script importable."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
-
-def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([("text", "label"), *rows])
-    return path
 
 
 def run_script(folder: Path, *more: str, labels: str = "bad,good") -> subprocess.CompletedProcess:

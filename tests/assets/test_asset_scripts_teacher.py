@@ -1,6 +1,5 @@
 """The scripts that train a teacher and distil it: real processes on made-up texts, and their parts by hand."""
 
-import csv
 import json
 import math
 import os
@@ -15,34 +14,18 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from tests.assets.made_up import BAD, GOOD, REPOSITORY, SCRIPTS, write_csv
 from trl_rewards_plugin.assets import verify_checksums
 from trl_rewards_plugin.errors import InputError
-
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = REPOSITORY / "examples" / "assets"
-GOOD = ["The cat sat on the mat.", "We called the office on Monday.", "It was a great day for all of us."]
-BAD = ["Cat the on sat mat the.", "We the called on office.", "Great a day us was it of."]
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """Makes the modules beside the scripts importable."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-
-
-def write_csv(path: Path, header: str, rows: list[tuple[str, ...]]) -> Path:
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([header.split(","), *rows])
-    return path
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """rows.csv, pairs.csv, documents.jsonl and sources.md."""
     folder = tmp_path_factory.mktemp("data")
-    write_csv(folder / "rows.csv", "text,label", [*((text, "1") for text in GOOD), *((text, "0") for text in BAD)] * 6)
+    write_csv(folder / "rows.csv", [*((text, "1") for text in GOOD), *((text, "0") for text in BAD)] * 6)
     pairs = [("word_order", *pair) for pair in zip(GOOD, BAD, strict=True)]
-    write_csv(folder / "pairs.csv", "kind,good,bad", pairs * 9)
+    write_csv(folder / "pairs.csv", pairs * 9, "kind,good,bad")
     lines = [json.dumps({"id": f"d{number}", "paragraphs": [GOOD]}) + "\n" for number in range(30)]
     (folder / "documents.jsonl").write_text("".join(lines), encoding="utf-8")
     (folder / "sources.md").write_text("Texts: made up.\n", encoding="utf-8")
@@ -119,7 +102,7 @@ def test_tweets_are_learnt_from_with_and_without_their_signs(scripts, data, tmp_
 
     from distil_judge import gold_rows
 
-    path = write_csv(tmp_path / "tweets.csv", "text,label", [("@user is #great", "2"), ("It rains.", "1")])
+    path = write_csv(tmp_path / "tweets.csv", [("@user is #great", "2"), ("It rains.", "1")])
     rows = gold_rows(Namespace(train=path, pairs=None, tweets=True), ["negative", "neutral", "positive"])
     assert rows == [("@user is #great", 2), ("It rains.", 1), ("someone is great", 2)]
 
@@ -205,7 +188,7 @@ def test_pairs_kept_aside_are_the_last_of_each_kind(scripts, tmp_path):
     from corpus import HELD_OUT_PAIRS, read_pairs
 
     rows = [(kind, f"{kind} {number}", "bad") for number in range(HELD_OUT_PAIRS + 5) for kind in ("a", "b")]
-    training, held_out = read_pairs(write_csv(tmp_path / "pairs.csv", "kind,good,bad", rows), 2)
+    training, held_out = read_pairs(write_csv(tmp_path / "pairs.csv", rows, "kind,good,bad"), 2)
     assert [good for good, _ in training] == ["a 0", "a 1", "b 0", "b 1"]
     assert len(held_out) == 2 * HELD_OUT_PAIRS
     assert held_out[0] == ("a 5", "bad")
