@@ -7,6 +7,7 @@ MultiClassifierReward([RemoteReward("http://10.0.0.5:8000"), LengthReward(max_le
 Retries, backoff with jitter and the pool of connections are urllib3's. Leaves out: the server (serving/).
 """
 
+import inspect
 import json
 import logging
 import math
@@ -83,11 +84,10 @@ class RemoteReward(Reward):
         self._connections: tuple[int, urllib3.PoolManager] | None = None
 
     def entry(self) -> dict[str, Any]:
-        changed = {"columns": list(self.columns), "timeout": self.timeout, "retries": self.retries}
-        changed |= {"batch_size": self.batch_size, "on_failure": self.on_failure}
-        defaults = {"columns": [], "timeout": 60.0, "retries": 6, "batch_size": 256, "on_failure": "stop"}
-        kept = {key: value for key, value in changed.items() if value != defaults[key]}
-        return {**super().entry(), "function": "remote", "url": self.url, **kept}
+        settings = inspect.signature(type(self)).parameters.values()
+        changed = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
+        return {**super().entry(), "function": "remote", **plain}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connections": None}

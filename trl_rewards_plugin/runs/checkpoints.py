@@ -118,7 +118,8 @@ def checkpoints(output_dir: Path) -> list[Path]:
 
 def next_number(output_dir: Path) -> int:
     """The number of a checkpoint that is saved now: one more than that of the last."""
-    return max(map(_number, checkpoints(output_dir)), default=0) + 1
+    saved = checkpoints(output_dir)
+    return _number(saved[-1]) + 1 if saved else 1
 
 
 def _number(folder: Path) -> int:

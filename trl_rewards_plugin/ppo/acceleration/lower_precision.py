@@ -33,9 +33,10 @@ def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
         model: a `PolicyWithValueHead`.
     """
     dtype = autocast_dtype(model)
+    if dtype is None or not shapes_are_fixed():
+        return model(*arguments, **named)
     # In the backward pass the casts are gone, and a part that is run again there would read other weights.
-    runs_again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-    if dtype is None or runs_again or not shapes_are_fixed():
+    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
         return model(*arguments, **named)
     output_matrix = model.core.get_output_embeddings().weight
     learning: dict[str, Tensor] = {}

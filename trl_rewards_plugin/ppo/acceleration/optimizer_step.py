@@ -36,11 +36,14 @@ class GraphedStep:
 
     def skips_broken(self) -> bool:
         """Whether the next step changes nothing where its numbers are not finite."""
-        return self._calls.by_graph(_NAME) and all(self._optimizer.state.get(weight) for weight in self._learning())
+        return self._calls.by_graph(_NAME) and all(
+            self._optimizer.state.get(weight) for _, weights in self._groups() for weight in weights
+        )
 
-    def _learning(self) -> list[nn.Parameter]:
+    def _groups(self) -> list[tuple[Any, list[nn.Parameter]]]:
+        """Each group of the optimizer with those of its weights that have a gradient."""
         groups = self._optimizer.param_groups
-        return [weight for group in groups for weight in group["params"] if weight.grad is not None]
+        return [(group, [weight for weight in group["params"] if weight.grad is not None]) for group in groups]
 
     def __call__(self, numbers: Tensor) -> None:
         """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
@@ -51,10 +54,7 @@ class GraphedStep:
         if not self.skips_broken():
             self._framework.step()  # the first makes the state
             return
-        groups = [
-            (group, [weight for weight in group["params"] if weight.grad is not None])
-            for group in self._optimizer.param_groups
-        ]
+        groups = self._groups()
         model, norm, state = self._framework.model, self._framework.max_grad_norm, self._optimizer.state
         known = (
             *(norm, len(numbers)),

@@ -6,7 +6,6 @@ Leaves out: what the counters of a run are (trainer.py), and the files themselve
 import dataclasses
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -201,7 +200,7 @@ class RestartableTrainer(Trainer):
         place = Path(output_dir or cast(str, self.args.output_dir))
         folder = place if self._checkpointing else place / UNFINISHED / "model"
         if not self._checkpointing:
-            shutil.rmtree(folder, ignore_errors=True)  # what a killed save left
+            folders.remove_unfinished(place)  # what a killed save left
         folder.mkdir(parents=True, exist_ok=True)
         policy = None if state_dict is None else saved.policy_state(self._wrapped, state_dict)
         with nullcontext() if self._checkpointing else folders.cleared_on_failure(place):

@@ -54,6 +54,11 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).sum()
 
 
+def masked_row_means(values: Tensor, mask: Tensor) -> Tensor:
+    """(B,) mean of each row of `values` (B, T) where `mask` (B, T) is True; 0 where it is nowhere."""
+    return torch.where(mask, values, torch.zeros_like(values)).sum(1) / mask.sum(1).clamp(min=1)
+
+
 def as_precise(values: Tensor, mask: Tensor) -> Tensor:
     """(B, T) in float64 where the device has it, 0 where `mask` (B, T) is False."""
     precise = torch.float32 if values.device.type == "mps" else torch.float64

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
-from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
+from trl_rewards_plugin.ppo.maths.masking import masked_row_means, rows_of_ids
 from trl_rewards_plugin.ppo.policy.prompts import quoted
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
@@ -77,8 +77,7 @@ def find_alarms(
         alarms.append(Alarm("kl", found, int(log_ratio.argmax())))
     if limits.min_entropy is not None and entropy < limits.min_entropy:
         found = f"the entropy is {entropy:.3g} nats per token, below min_entropy={limits.min_entropy:g}"
-        means = torch.where(mask, rollout.entropies, 0.0).sum(1) / mask.sum(1).clamp(min=1)
-        alarms.append(Alarm("entropy", found, int(means.argmin())))
+        alarms.append(Alarm("entropy", found, int(masked_row_means(rollout.entropies, mask).argmin())))
     if responses > 1 and len({text for _, _, some in parts for text in some}) == 1:
         alarms.append(Alarm("equal_responses", f"all {responses} responses of the rollout are equal", 0))
     if limits.max_unended_share is not None and unended > limits.max_unended_share:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.maths.masking import masked_row_means
 from trl_rewards_plugin.ppo.policy.prompts import prompt_lines
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS, completions_name
 from trl_rewards_plugin.runs.writing import write_table
@@ -45,9 +45,8 @@ class CompletionLog:
     def end_rollout(self, advantages: Tensor, response_mask: Tensor) -> None:
         """Joins the parts, whose rows have these advantages (B, T); a response's is the mean over its tokens."""
         if self.enabled:
-            total = torch.where(response_mask, advantages, torch.zeros_like(advantages)).sum(1)
-            mean = total / response_mask.sum(1).clamp(min=1)
-            self._rollout = {**join_tables(self._parts), "advantage": mean.tolist()}
+            means = masked_row_means(advantages, response_mask)
+            self._rollout = {**join_tables(self._parts), "advantage": means.tolist()}
             self._parts = []
 
     def log_rollout(self, step: int) -> None:

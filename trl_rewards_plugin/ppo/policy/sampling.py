@@ -17,7 +17,7 @@ from trl_rewards_plugin.ppo.acceleration.static_sampling import LOOK_EVERY, samp
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -115,7 +115,7 @@ def sample_responses(
     mask = first_eos_mask(ids, rules.eos_ids)
     width = round_up(int(mask.sum(1).max()), calls.widths.response, ids.shape[1])
     ids, mask = ids[:, :width], mask[:, :width]
-    ended = (torch.isin(ids, known_ids(rules.eos_ids, ids.device)) & mask).any(dim=1)
+    ended = has_eos(ids, mask, rules.eos_ids)
     seen = (values[:, :width].where(mask.view(*mask.shape, *(1,) * (values.dim() - 2)), 0.0) for values in outputs)
     return Responses(ids.where(mask, rules.pad_id), mask, ended, SamplerOutputs(*seen))
 

@@ -125,29 +125,34 @@ class Combination:
         return [name for name in self.names if self.normalization.get(name) == ZSCORE]
 
     def total(
-        self, scores: Tensor, moments: Mapping[str, Moments], progress: float | None, texts: Sequence[str]
+        self,
+        scores: Tensor,
+        moments: Mapping[str, Moments],
+        weights: Sequence[float],
+        passing: Mapping[str, Tensor],
+        texts: Sequence[str],
     ) -> Tensor:
         """Totals (N,) of raw scores (N, K).
 
         Args:
             scores: NaN where a reward gave none.
             moments: Running statistics of each name in `learnt`.
-            progress: How far training is, in [0, 1]; None weighs without schedule.
+            weights: As `weights_at` says.
+            passing: As `passing` says.
             texts: The N texts, for the errors.
 
         Raises:
             InputError: geometric_mean of something that is no probability; reward and text are named.
             RuntimeError: the total of a text is infinite.
         """
-        passing = self.passing(dict(zip(self.names, scores.unbind(dim=1), strict=True)))
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
         for k, name in enumerate(self.names):
             if name in passing:
                 columns[k] = gated(columns[k], passing[name], self.floor.get(name, 0.0))
-        prepared, weights = torch.stack(columns, dim=1), torch.tensor(self.weights_at(progress))
-        total = AGGREGATIONS[self.aggregation](prepared, weights)
+        prepared, factors = torch.stack(columns, dim=1), torch.tensor(weights)
+        total = AGGREGATIONS[self.aggregation](prepared, factors)
         # Finite scores can still overflow in a product or a sum; inf - inf would pass for a missing score.
-        counts = (weights != 0) | (self.aggregation == "weighted_sum")
+        counts = (factors != 0) | (self.aggregation == "weighted_sum")
         unscored = (prepared.isnan() | ~counts).all(dim=1)
         broken = total.isinf() | (total.isnan() & ~unscored)
         if broken.any():
