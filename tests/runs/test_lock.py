@@ -12,15 +12,19 @@ from trl_rewards_plugin.runs.lock import writing_file, writing_run
 class Holder:
     """Another process that holds a lock until it is killed or its input ends."""
 
+    # A forked worker outlives its parent and is the one to say "ready": until it runs, it holds its parent's lock.
     CODE = """
 import os, sys
 from pathlib import Path
 from trl_rewards_plugin.runs import lock
 with getattr(lock, sys.argv[1])(Path(sys.argv[2])):
-    if sys.argv[3] == "True" and os.fork() == 0:  # a worker, which outlives its parent
+    forks = sys.argv[3] == "True"
+    if forks and os.fork() == 0:
+        print("ready", flush=True)
         sys.stdin.read()
         os._exit(0)
-    print("ready", flush=True)
+    if not forks:
+        print("ready", flush=True)
     sys.stdin.read()
 """
 
