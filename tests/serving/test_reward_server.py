@@ -319,6 +319,15 @@ def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends
     process.stderr.close()
 
 
+def test_a_port_in_use_and_an_unknown_host_are_refused_before_any_model_loads(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "tiny", "--port", port]) == 2
+    assert f"an address to listen on: 127.0.0.1:{port}" in capsys.readouterr().err
+    assert main(["serve", "tiny", "--host", "no-such-host.invalid", "--port", "0"]) == 2
+    assert "an address to listen on: no-such-host.invalid:0" in capsys.readouterr().err
+
+
 def test_it_is_pickled_without_its_connections(url):
     remote = RemoteReward(url)
     assert remote(["a"]) == pickle.loads(pickle.dumps(remote))(["a"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
         step = "pip install 'trl_rewards_plugin[serve]'"
         raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
     _check(settings)
+    address = _bind(settings)
     terminal.silence_libraries()
     reward = _reward(settings)
     token = os.environ.get(settings.token_env) or None
@@ -68,7 +70,11 @@ def main(argv: Sequence[str]) -> int:
     )
     config = uvicorn.Config(application, settings.host, settings.port, log_level="info", access_log=False)
     server = uvicorn.Server(config)
-    server.run()
+    address.listen(config.backlog)
+    host, port = address.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"trl-rewards: running on http://{shown}:{port} (Ctrl-C stops it)", file=sys.stderr)
+    server.run(sockets=[address])
     return 0 if server.started else 1
 
 
@@ -78,6 +84,21 @@ def _check(settings: ServeSettings) -> None:
             raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
     if not 0 <= settings.port <= 65_535:
         raise InputError("a port from 0 to 65535", str(settings.port), "leave --port out for 8000")
+
+
+def _bind(settings: ServeSettings) -> socket.socket:
+    # Taken before the models load, so that a port in use shows at once; clients are refused until the server listens.
+    address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        address.bind((settings.host, settings.port))
+    except OSError as error:
+        address.close()
+        step = "stop what listens there, or choose another --host or --port"
+        raise InputError(
+            f"an address to listen on: {settings.host}:{settings.port}", error.strerror or str(error), step
+        ) from error
+    return address
 
 
 def _reward(settings: ServeSettings) -> Any:

@@ -163,7 +163,7 @@ class _Server:
     async def _score(self, content: dict[str, Any]) -> dict[str, Any]:
         unknown = content.keys() - {"texts", "prompts", "columns"}
         if unknown:
-            raise _Refused(422, "texts, prompts, columns", ascii(sorted(unknown)), "leave it out")
+            raise _Refused(422, "texts, prompts, columns", ascii(sorted(unknown)), f"for example {_EXAMPLE}")
         columns = content.get("columns") or {}
         if not isinstance(columns, dict):
             raise _Refused(422, "columns as an object of lists", type(columns).__name__, "{name: [value, ...]}")
