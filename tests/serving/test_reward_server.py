@@ -400,6 +400,15 @@ def test_no_address_and_no_login_reaches_a_card():
     assert "gpu7" not in str(public_part(row))
 
 
+def test_a_subclass_with_other_arguments_is_described_as_a_remote_reward():
+    class Mine(RemoteReward):
+        def __init__(self, host):
+            super().__init__(f"http://{host}:8000", timeout=9)
+
+    (row,) = MultiClassifierReward([Mine("gpu7")]).describe()
+    assert (row["function"], row["url"], row["timeout"]) == ("remote", "http://gpu7:8000", 9)
+
+
 @pytest.mark.parametrize(
     "options", [{"timeout": 0}, {"retries": -1}, {"batch_size": 0}, {"columns": "topic"}, {"on_failure": "zero"}]
 )

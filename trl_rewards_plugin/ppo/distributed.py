@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -38,8 +38,8 @@ def check_launch(world_size: int) -> None:
 
 def asks_for_sharding(args: Any) -> bool:
     """Whether a setting, or accelerate's launcher by its environment, asks to shard weights or optimizer."""
-    launcher = map(parse_flag_from_env, ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
-    return bool(args.deepspeed or args.fsdp) or any(launcher)
+    launcher = (os.environ.get(f"ACCELERATE_USE_{kind}", "") for kind in ("FSDP", "DEEPSPEED"))
+    return bool(args.deepspeed or args.fsdp) or any(asked.lower() == "true" for asked in launcher)
 
 
 def check_sharding(accelerator: Accelerator) -> None:

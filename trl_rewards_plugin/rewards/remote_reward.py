@@ -84,7 +84,7 @@ class RemoteReward(Reward):
         self._connections: tuple[int, urllib3.PoolManager] | None = None
 
     def entry(self) -> dict[str, Any]:
-        settings = inspect.signature(type(self)).parameters.values()
+        settings = inspect.signature(RemoteReward).parameters.values()
         changed = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
         return {**super().entry(), "function": "remote", **plain}

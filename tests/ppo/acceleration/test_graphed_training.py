@@ -180,6 +180,8 @@ def test_weights_that_the_launcher_shards_run_without_graphs(launcher, monkeypat
     monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
     args, model = Seq2SeqPPOConfig(output_dir="unused", report_to="none"), torch.nn.Linear(1, 1)
     assert static_calls(args, model).maker is maker
+    monkeypatch.setenv(launcher, "")  # of a template of a job: no shards, as accelerate reads it
+    assert static_calls(args, model).maker is maker
     monkeypatch.setenv(launcher, "true")
     assert static_calls(args, model).maker is None
 

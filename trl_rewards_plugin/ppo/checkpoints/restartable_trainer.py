@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -200,7 +200,8 @@ class RestartableTrainer(Trainer):
         place = Path(output_dir or cast(str, self.args.output_dir))
         folder = place if self._checkpointing else place / UNFINISHED / "model"
         if not self._checkpointing:
-            folders.remove_unfinished(place)  # what a killed save left
+            with suppress(OSError):  # what a killed save left; that it cannot be removed is no reason to save nothing
+                folders.remove_unfinished(place)
         folder.mkdir(parents=True, exist_ok=True)
         policy = None if state_dict is None else saved.policy_state(self._wrapped, state_dict)
         with nullcontext() if self._checkpointing else folders.cleared_on_failure(place):
