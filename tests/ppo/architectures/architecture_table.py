@@ -2,7 +2,7 @@
 
     python -m tests.ppo.architectures.architecture_table
 
-puts it between the markers in README.md; a test fails where the two differ. "Sampled = scored" is within
+puts it between the markers in docs/architectures.md; a test fails where the two differ. "Sampled = scored" is within
 1e-4 nats a token, over a padded batch, its short prompts alone, in train mode, with the encoder run before, and by the
 reference. "Reloaded" is the
 saved model as `from_pretrained` and `generate` see it.
@@ -34,7 +34,7 @@ from trl_rewards_plugin.ppo.policy.token_scores import token_scores
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
-TABLE_FILE = Path(__file__).parents[3] / "README.md"
+TABLE_FILE = Path(__file__).parents[3] / "docs" / "architectures.md"
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 PROMPT_LENGTHS = (1, 38, 5, 12, 27, 3, 20, 9)
 TOLERANCE = 1e-4
