@@ -54,6 +54,8 @@ PENALTIES = {
     "k1 in the reward": {"kl_estimator": "k1"},
     "k3 in the reward": {"kl_estimator": "k3"},
     "k3 in the loss": {"kl_estimator": "k3", "use_kl_loss": True},
+    "full": {"kl_estimator": "full"},
+    "full in the loss": {"kl_estimator": "full", "use_kl_loss": True},
 }
 REASONS = {
     "k1 in the reward": "its own gradient has mean 0, so nothing is lost where rewards carry none: the optimum itself",
@@ -280,7 +282,7 @@ def draw(runs: list[dict], path: Path) -> None:
     lengths = sorted({run["tokens"] for run in runs})
     figure, axes = pyplot.subplots(1, len(lengths), figsize=(6 * len(lengths), 4), squeeze=False, sharey=True)
     colours = {name: f"C{number}" for number, name in enumerate(ESTIMATORS)}
-    styles = dict(zip(PENALTIES, ("-", ":", "--"), strict=True))
+    styles = dict(zip(PENALTIES, ("-", ":", "--", "-.", (0, (1, 4))), strict=True))
     for axis, tokens in zip(axes[0], lengths, strict=True):
         for run in runs:
             if run["tokens"] == tokens and "curve" in run:

@@ -19,6 +19,7 @@ from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
@@ -74,8 +75,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     kl_coef: NotNegative = option(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
     kl_estimator: str = option(
         "k1",
-        "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
-        choices=["k1", "k3"],
+        ", ".join(f"{name} ({estimator.summary})" for name, estimator in KL_ESTIMATORS.items()) + "; see maths/kl.py.",
+        choices=list(KL_ESTIMATORS),
     )
     use_kl_loss: bool = option(
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
@@ -215,8 +216,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
             (
                 "kl_estimator",
-                self.kl_estimator == "k3" or not self.use_kl_loss,
-                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
+                KL_ESTIMATORS[self.kl_estimator].in_loss or not self.use_kl_loss,
+                "'k3' or 'full' with use_kl_loss: the gradient of k1 is 0 on average and would teach nothing there",
             ),
             *(
                 (name, self.has_critic or not getattr(self, name), no_critic)
@@ -242,6 +243,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def has_critic(self) -> bool:
         """Whether the advantage estimator needs values."""
         return ESTIMATORS[self.advantage_estimator].needs_critic
+
+    @property
+    def exact_kl(self) -> bool:
+        """Whether the KL is summed over the whole vocabulary."""
+        return KL_ESTIMATORS[self.kl_estimator].exact
 
     @property
     def frozen_encoder(self) -> bool:

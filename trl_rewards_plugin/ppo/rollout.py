@@ -32,6 +32,8 @@ class Rollout:
         values: (B, T) before the update.
         scores: (B,) total reward of each response, any penalty for a missing EOS included.
         encoder_states: (B, S, H) of the policy's encoder where that is frozen; else None.
+        exact_kl: (B, T) before the update, of each token's whole distribution to the reference's, in nats; or None.
+        anchor_features: (B, T, H) for the exact KL in the loss (see `Anchor`), or None.
     """
 
     prompt_ids: Tensor
@@ -46,6 +48,8 @@ class Rollout:
     values: Tensor
     scores: Tensor
     encoder_states: Tensor | None = None
+    exact_kl: Tensor | None = None
+    anchor_features: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -85,10 +89,12 @@ class UpdateBatch(Rollout):
     Attributes:
         advantages: (B, T), 0 where the response mask is False.
         returns: (B, T), likewise.
+        reward_scale: (B,) what a unit of reward has become in the advantages; None where no loss needs it.
     """
 
     advantages: Tensor
     returns: Tensor
+    reward_scale: Tensor | None = None
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:

@@ -6,7 +6,7 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.maths.advantages import token_rewards
-from trl_rewards_plugin.ppo.maths.estimators import estimate_advantages
+from trl_rewards_plugin.ppo.maths.advantages import leave_one_out, token_rewards
+from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, estimate_advantages
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.masking import masked_moments, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
@@ -38,6 +39,7 @@ class UpdateContext:
     framework: Framework
     critic_only: bool = False  # the policy is left as it is, for critic warm-up
     calls: StaticCalls = field(default_factory=StaticCalls)  # run the forward and backward passes
+    anchor_head: OutputHead | None = None  # for the exact KL in the loss
 
 
 def compute_token_rewards(
@@ -45,23 +47,23 @@ def compute_token_rewards(
 ) -> tuple[Tensor, Tensor]:
     """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
 
-    A token's reward is -kl_coef * KL (0 with `use_kl_loss`, which puts it into the loss); the last one's also has the
-    score of the response.
+    A token's reward is -kl_coef * KL (0 with `use_kl_loss`, which puts it into the loss), by the sampled token's; the
+    last one's also has the score of the response.
     """
     mask = rollout.response_mask
-    kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
-    kl = torch.where(mask, kl, torch.zeros_like(kl))
-    rewards = token_rewards(rollout.scores, kl, mask, 0.0 if args.use_kl_loss else kl_coef)
+    sampled = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)
+    rewards = token_rewards(rollout.scores, sampled, mask, 0.0 if args.use_kl_loss else kl_coef)
     if args.whiten_rewards:
         rewards = masked_whiten(rewards, mask, shift_mean=False, reduce=reduce)
-    return kl, rewards
+    kl = sampled if rollout.exact_kl is None else rollout.exact_kl
+    return torch.where(mask, kl, torch.zeros_like(kl)), rewards
 
 
 def compute_advantages(
     rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T)."""
-    mask = rollout.response_mask
+    mask, compares = rollout.response_mask, ESTIMATORS[args.advantage_estimator].compares_responses
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
         rewards,
@@ -71,9 +73,17 @@ def compute_advantages(
         lam=args.lam,
         num_generations=args.num_generations,
     )
+    plain = advantages
+    if compares:
+        plain = leave_one_out(rewards.sum(1), args.num_generations).unsqueeze(1).expand_as(mask)
     if args.whiten_advantages:
         advantages = masked_whiten(advantages, mask, reduce=reduce)
-    return UpdateBatch(**rollout.tensors(), advantages=advantages, returns=returns)
+    batch = UpdateBatch(**rollout.tensors(), advantages=advantages, returns=returns)
+    if rollout.exact_kl is None or args.use_kl_loss:
+        return batch
+    spreads = [masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain)]
+    scale = (spreads[0] / spreads[1].clamp(min=1e-8)).to(rollout.scores)
+    return replace(batch, reward_scale=scale.expand_as(rollout.scores))
 
 
 def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: UpdateContext) -> dict[str, float]:
@@ -192,10 +202,12 @@ def accumulate_micro_batch(
     Returns:
         Sums over tokens of the statistics, 0-d each.
     """
-    framework = context.framework
+    framework, anchor = context.framework, None
+    if context.anchor_head is not None and batch.anchor_features is not None:
+        anchor = Anchor(context.anchor_head, batch.anchor_features)
     with framework.autocast():
         output = cast_together(
-            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only
+            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only, anchor=anchor
         )
     sums = ppo_losses(output, batch, kl_coef, context.args)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
@@ -221,9 +233,12 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         "val/ratio": masked_sum(torch.exp(logprobs - old_logprobs), mask),
         "val/sampling_gap": masked_sum((logprobs - batch.sampled_logprobs).abs(), mask),
     }
-    if args.use_kl_loss:
-        sums["loss/kl_avg"] = masked_sum(token_kl(logprobs, ref_logprobs, "k3"), mask)
-        loss = loss + kl_coef * sums["loss/kl_avg"]
+    if args.use_kl_loss or output.kl is not None:
+        kl = token_kl(logprobs, ref_logprobs, args.kl_estimator) if output.kl is None else output.kl
+        sums["loss/kl_avg"] = masked_sum(kl, mask)
+        if not args.use_kl_loss and batch.reward_scale is not None:  # beside rewards that have become advantages
+            kl = kl * batch.reward_scale.unsqueeze(1)
+        loss = loss + kl_coef * masked_sum(kl, mask)
     if args.has_critic:
         vf_losses, vf_clipped = value_loss(output.values, batch.values, batch.returns, args.cliprange_value)
         sums["loss/value_avg"] = masked_sum(vf_losses, mask)

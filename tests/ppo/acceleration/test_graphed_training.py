@@ -76,6 +76,8 @@ WAYS = {
         "use_kl_loss": True,
         "kl_estimator": "k3",
     },
+    "the exact KL": {"kl_estimator": "full", "kl_coef": 0.5},
+    "the exact KL in the loss": {"kl_estimator": "full", "use_kl_loss": True, "kl_coef": 0.5},
     "a KL stop": {"early_stop_kl": 1e-4},
     "critic warm-up, frozen encoder": {"critic_warmup_steps": 1, "freeze_encoder": True},
     "evaluation, best model": {
