@@ -36,7 +36,7 @@ def test_slices_give_the_model_s_own_numbers_and_gradients(case, monkeypatch):
     found = []
     for sliced in (False, True):
         model.zero_grad()
-        logprobs, entropies, hidden = score_responses(model, batch, responses, rules, sliced=sliced)[:3]
+        (logprobs, entropies, _), hidden, _ = score_responses(model, batch, responses, rules, sliced=sliced)
         (logprobs * torch.arange(7.0)).sum().backward()
         gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
         found.append((logprobs, entropies, hidden, gradients))
@@ -60,7 +60,7 @@ def test_the_exact_kl_is_that_of_all_logits_under_temperature_and_token_rules(ca
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    features = score_responses(other, batch, responses, rules, sliced=True).features
+    features = score_responses(other, batch, responses, rules, sliced=True)[2]
     logs, ref_logs = (teacher_forced(each, batch, responses, rules)[0].log_softmax(-1) for each in (model, other))
     allowed = logs > -torch.inf
     assert 0 < allowed.sum() < allowed.numel()
@@ -68,7 +68,7 @@ def test_the_exact_kl_is_that_of_all_logits_under_temperature_and_token_rules(ca
     expected, weights, found = terms.sum(-1), torch.arange(7.0), []
     for slice_size in (2 * len(responses) * 48, 2**25):
         anchor = Anchor(OutputHead(other), features)
-        own = score_responses(model, batch, responses, rules, sliced=True).features
+        own = score_responses(model, batch, responses, rules, sliced=True)[2]
         kl = score_in_slices(OutputHead(model), own, responses, rules, anchor, slice_size).kl
         torch.testing.assert_close(kl, expected)
         found.append(torch.autograd.grad((kl * weights).sum(), list(model.parameters()), allow_unused=True))
@@ -95,7 +95,7 @@ def test_no_tensor_of_all_logits_is_made_or_kept(case, monkeypatch):
         kept.append(tensor.numel())
         return tensor
 
-    features = score_responses(model, batch, responses, rules, sliced=True).features.detach()
+    features = score_responses(model, batch, responses, rules, sliced=True)[2].detach()
     for sliced, anchor in ((True, None), (True, Anchor(OutputHead(model), features)), (False, None)):
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

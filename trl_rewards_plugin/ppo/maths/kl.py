@@ -15,33 +15,18 @@ from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
 @dataclass(frozen=True)
 class KLEstimator:
-    """One line of the table.
+    """One line of the table: `function` gives what sampled tokens are charged of their log-ratios, (B, T) both."""
 
-    Attributes:
-        summary: for `--help`.
-        function: log-ratios (B, T) of sampled tokens -> what they are charged in the reward, (B, T).
-        in_loss: whether its gradient is one of a divergence, so that it can be in the loss.
-        exact: whether the KL is summed over the vocabulary, and a part of it always lies in the loss.
-    """
-
-    summary: str
+    summary: str  # for `--help`
     function: Callable[[Tensor], Tensor]
-    in_loss: bool = True
-    exact: bool = False
-
-
-def _k1(log_ratio: Tensor) -> Tensor:
-    return log_ratio
-
-
-def _k3(log_ratio: Tensor) -> Tensor:
-    return torch.expm1(-log_ratio) + log_ratio
+    in_loss: bool = True  # whether it can be in the loss: its gradient is one of a divergence
+    exact: bool = False  # whether the vocabulary is summed over
 
 
 KL_ESTIMATORS = {
-    "k1": KLEstimator("the sampled token's log-ratio: leads to the KL-regularised optimum", _k1, in_loss=False),
-    "k3": KLEstimator("never negative; in the reward it leads elsewhere", _k3),
-    "full": KLEstimator("exact, over the whole vocabulary: leads to k1's optimum in fewer rollouts", _k1, exact=True),
+    "k1": KLEstimator("log-ratio of the sampled token: leads to the optimum", lambda ratio: ratio, in_loss=False),
+    "k3": KLEstimator("never negative; in the reward it leads elsewhere", lambda ratio: torch.expm1(-ratio) + ratio),
+    "full": KLEstimator("of the whole vocabulary: k1's optimum in fewer rollouts", lambda ratio: ratio, exact=True),
 }
 
 

@@ -16,7 +16,7 @@ from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead, decoder_features, score_in_slices
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.policy.token_scores import token_scores
+from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
 
 class PolicyOutput(NamedTuple):
@@ -33,16 +33,6 @@ class PolicyOutput(NamedTuple):
     logprobs: Tensor
     entropies: Tensor
     values: Tensor
-    kl: Tensor | None = None
-    features: Tensor | None = None
-
-
-class ResponseScores(NamedTuple):
-    """What a pass over responses gives: the same, with the decoder's last hidden states (B, T, H) for the values."""
-
-    logprobs: Tensor
-    entropies: Tensor
-    hidden: Tensor
     kl: Tensor | None = None
     features: Tensor | None = None
 
@@ -136,9 +126,11 @@ class PolicyWithValueHead(nn.Module):
             anchor: what to measure the exact KL to.
         """
         with torch.no_grad() if critic_only else nullcontext():
-            found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
-        values = self.values(found.hidden, prompts, response_ids, rules)
-        return PolicyOutput(found.logprobs, found.entropies, values, found.kl, found.features)
+            scores, hidden, features = score_responses(
+                self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor
+            )
+        values = self.values(hidden, prompts, response_ids, rules)
+        return PolicyOutput(scores.logprobs, scores.entropies, values, scores.kl, features)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
@@ -177,21 +169,19 @@ def score_responses(
     *,
     sliced: bool = False,
     anchor: Anchor | None = None,
-) -> ResponseScores:
-    """Scores of response tokens by teacher forcing.
+) -> tuple[TokenScores, Tensor, Tensor | None]:
+    """Scores of response tokens, the decoder's hidden states (B, T, H) and, where sliced, the output matrix's input.
 
     The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding. Only
     slices are compared with an anchor.
     """
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
-        logprobs, entropies, _ = token_scores(log_weights, response_ids)
-        return ResponseScores(logprobs, entropies, hidden)
+        return token_scores(log_weights, response_ids), hidden, None
     inputs = _decoder_inputs(response_ids, rules.prefix)
     first = len(rules.prefix) - 1
     features, hidden = (states[:, first:] for states in decoder_features(model, prompts, inputs))
-    logprobs, entropies, kl = score_in_slices(OutputHead(model), features, response_ids, rules, anchor)
-    return ResponseScores(logprobs, entropies, hidden, kl, features)
+    return score_in_slices(OutputHead(model), features, response_ids, rules, anchor), hidden, features
 
 
 def teacher_forced(
@@ -244,9 +234,9 @@ def reference_scores(
     """
 
     def score(response_ids: Tensor, **prompt: Any) -> Tensors:
-        found = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        kept = {"features": found.features} if with_features and found.features is not None else {}
-        return {"logprobs": found.logprobs, **kept}
+        scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
+        kept = {"features": features} if with_features and features is not None else {}
+        return {"logprobs": scores.logprobs, **kept}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
     return calls("scores of the reference", score, inputs, reference, (rules, with_features))
