@@ -81,6 +81,32 @@ def refused(call):
             "change gamma",
         ),
         (
+            lambda: config(multi_objective_aggregation="normalize_then_sum"),
+            "for grpo alone",
+            "multi_objective_aggregation='normalize_then_sum'",
+            "change multi_objective_aggregation",
+        ),
+        (
+            lambda: config(advantage_estimator="rloo", num_generations=2, scale_rewards="none"),
+            "'group', as grpo alone scales",
+            "scale_rewards='none'",
+            "change scale_rewards",
+        ),
+        (
+            lambda: config(
+                advantage_estimator="grpo",
+                num_generations=2,
+                scale_rewards="batch",
+                multi_objective_aggregation="normalize_then_sum",
+            ),
+            "'group'",
+            "scale_rewards='batch'",
+            "change scale_rewards",
+        ),
+        (lambda: config(loss_type="bnpo"), "one of dapo, grpo", "loss_type='bnpo'", "change loss_type"),
+        (lambda: config(cliprange_high=0.0), "above 0, or unset", "cliprange_high=0.0", "change cliprange_high"),
+        (lambda: config(entropy_coef=-0.1), "0 or more", "entropy_coef=-0.1", "change entropy_coef"),
+        (
             lambda: config(use_kl_loss=True),
             "gradient of k1 is 0 on average",
             "kl_estimator='k1'",

@@ -35,6 +35,7 @@ Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
+SCALING = names_of(lambda estimator: estimator.scales)
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
 
 
@@ -82,11 +83,27 @@ class Seq2SeqPPOConfig(TrainingArguments):
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
     cliprange: Positive = option(0.2, "Clip range of the policy's ratio.")
+    cliprange_high: PositiveOrNone = option(None, "Clip range above 1, as in DAPO with 0.28. Unset: cliprange.")
     cliprange_value: Positive = option(0.2, "Clip range of the value.")
     vf_coef: NotNegative = option(0.1, "Weight of the value loss.")
     gamma: Fraction = option(1.0, "Discount factor.")
     lam: Fraction = option(0.95, "Lambda of generalised advantage estimation.")
     whiten_rewards: bool = option(False, "Scale token rewards to variance 1, mean kept.")
+
+    # With the names of TRL's GRPOConfig.
+    scale_rewards: str = option(
+        "group", "Whose standard deviation grpo divides by.", choices=["group", "batch", "none"]
+    )
+    multi_objective_aggregation: str = option(
+        "sum_then_normalize",
+        "normalize_then_sum (GDPO): each reward in its group's deviations, and so is kl_coef; then by batch.",
+        choices=["sum_then_normalize", "normalize_then_sum"],
+    )
+    loss_type: str = option(
+        "dapo", "Mean of the loss over tokens (dapo), or over responses' means (grpo).", choices=["dapo", "grpo"]
+    )
+    mask_truncated_completions: bool = option(False, "Responses without EOS count in the baseline, not in the loss.")
+    entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
 
     # Ours.
     advantage_estimator: str = option(
@@ -194,6 +211,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def _check_together(self) -> None:
         """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
         batch, local = self.per_device_train_batch_size, self.local_batch_size
+        scales = ESTIMATORS[self.advantage_estimator].scales
+        fixed_scale = not scales or self.normalizes_each_reward
         compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
@@ -213,6 +232,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
             ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("scale_rewards", self.scale_rewards == "group" or not fixed_scale, f"'group', as {SCALING} alone scales"),
+            ("multi_objective_aggregation", scales or not self.normalizes_each_reward, f"for {SCALING} alone"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
             (
                 "kl_estimator",
@@ -245,9 +266,9 @@ class Seq2SeqPPOConfig(TrainingArguments):
         return ESTIMATORS[self.advantage_estimator].needs_critic
 
     @property
-    def exact_kl(self) -> bool:
-        """Whether the KL is summed over the whole vocabulary."""
-        return KL_ESTIMATORS[self.kl_estimator].exact
+    def normalizes_each_reward(self) -> bool:
+        """Whether rewards are normalised one by one."""
+        return self.multi_objective_aggregation == "normalize_then_sum"
 
     @property
     def frozen_encoder(self) -> bool:

@@ -38,7 +38,7 @@ from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
-from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
+from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS, next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
@@ -121,7 +121,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
-        self.exact_kl = ExactKL(wrapped, self.ref_model, self.rules, self.args) if self.args.exact_kl else None
+        exact = KL_ESTIMATORS[args.kl_estimator].exact
+        self.exact_kl = ExactKL(wrapped, self.ref_model, self.rules, args) if exact else None
         if not args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
@@ -189,17 +190,18 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             with enough_memory(self.args, "sampling"), self.accelerator.autocast():
                 prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
                 responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
-            scores = self._score(columns, responses)  # rewards say themselves where their memory runs out
+            scored = self._score(columns, responses)  # rewards say themselves where their memory runs out
             with enough_memory(self.args, "the old policy and the reference"):
-                return self.record(prompts, responses, scores)
+                rollout = self.record(prompts, responses, scored.total.to(self.args.device))
+        return replace(rollout, reward_scores=scored.by_reward) if self.args.normalizes_each_reward else rollout
 
-    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Tensor:
-        """Total rewards (B,) of responses, less the penalty for a missing EOS."""
+    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Scored:
+        """Rewards of responses, the total less the penalty for a missing EOS."""
         texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
         scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
         self.run_log.add_metrics(scored.metrics)
         self.run_log.completions.add(scored.table)
-        return scored.total.to(responses.ids.device)
+        return scored
 
     def _score_texts(
         self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor
@@ -243,7 +245,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             scores=scores,
             encoder_states=prompts.states if self.args.frozen_encoder else None,
             exact_kl=output.kl,
-            anchor_features=found.get("features") if self.args.use_kl_loss else output.features,
+            anchor_features=(reference if reference and self.args.use_kl_loss else output).features,
         )
 
     def _old_policy(self, prompts: EncodedPrompts, responses: Responses, reference: Anchor | None) -> PolicyOutput:
@@ -277,8 +279,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
                 own = prompts.select(slice(None, None, copies))
                 prompts = encode_prompts(reference, own, self.calls).repeat(copies)
             sliced = self._reference_sliced
-            exact = self.args.exact_kl
-            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, sliced, exact)
+            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, sliced)
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
@@ -299,9 +300,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         batch = compute_advantages(rollout, rewards, args, reduce)
 
         anchor_head = None if self.exact_kl is None else self.exact_kl.keep()
-        critic_only = step < args.critic_warmup_steps
-        context = UpdateContext(args, self.rules, framework, critic_only, self.calls, anchor_head)
-        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
+        context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls, anchor_head)
+        in_reward, copies = not args.use_kl_loss, args.num_generations
+        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=in_reward, num_generations=copies)
         self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
         with self.run_log.alarms.watching(batch, stats, step + 1):
             stats |= run_update(model, batch, self.kl_coef, context)

@@ -1,7 +1,6 @@
 """Divergence from the reference policy: estimators for a token, and the adaptive coefficient. Pure functions.
 
-Leaves out: where the penalty goes: into the token rewards (advantages.py), or into the loss (ppo/update.py); and the
-sum over a vocabulary (policy/token_scores.py).
+Leaves out: where the penalty goes (advantages.py, ppo/update.py), and sums over a vocabulary (policy/token_scores.py).
 """
 
 from collections.abc import Callable

@@ -19,19 +19,15 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 class ExactKL:
-    """The output heads to compare with.
+    """The output heads: `reference`, for the KL that is logged, and `anchor`, for the KL in the loss.
+
+    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference.
 
     Args:
-        wrapped: the policy.
-        ref_model: the reference, on its device; None where it is the policy without its adapter.
-
-    Attributes:
-        reference: what the KL that is logged is measured to.
-        anchor: what the KL in the loss is measured to: the reference with `use_kl_loss`, else the policy as it was
-            when it was last kept.
+        ref_model: None where it is the policy without its adapter.
 
     Raises:
-        InputError: the logits are not the product of a whole output matrix.
+        InputError: logits that are not the product of a whole output matrix, or are of other tokens.
     """
 
     def __init__(
@@ -39,12 +35,11 @@ class ExactKL:
     ):
         models = [wrapped.core, bare_model(ref_model or wrapped.core)]
         self._current, self.reference = map(OutputHead, models)
-        whole, sharded = all(head_is_whole(model, rules) for model in models), asks_for_sharding(args)
-        sizes = [cast(Any, head.matrix).weight.shape[0] for head in (self._current, self.reference)]
-        if not whole or sharded or sizes[0] != sizes[1]:
+        sizes = {cast(Any, head.matrix).weight.shape[0] for head in (self._current, self.reference)}
+        if len(sizes) > 1 or asks_for_sharding(args) or not all(head_is_whole(model, rules) for model in models):
             raise InputError(
-                "for kl_estimator='full' a plain output matrix, unsharded, and a reference of the same vocabulary",
-                f"{type(wrapped.core).__name__} of {sizes[0]} tokens{', sharded' * sharded}; reference of {sizes[1]}",
+                "for kl_estimator='full' unsharded, plain output matrices of one vocabulary in policy and reference",
+                f"{type(wrapped.core).__name__}, {' and '.join(map(str, sorted(sizes)))} tokens",
                 "set kl_estimator='k1'",
             )
         self.anchor = self.reference
@@ -54,7 +49,7 @@ class ExactKL:
 
     @torch.no_grad()
     def keep(self) -> OutputHead:
-        """The anchor; where that is the policy, as it is now. Copied in place, because graphs read it."""
+        """The anchor; where that is the policy, as it is now, copied in place because graphs read it."""
         if self.anchor is not self.reference:
             self.anchor.matrix.load_state_dict(self._current.matrix.state_dict())
         return self.anchor

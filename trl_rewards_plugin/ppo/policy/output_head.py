@@ -48,15 +48,10 @@ class OutputHead:
 
 
 class Anchor(NamedTuple):
-    """Distributions that the policy's are compared with; no gradient reaches them.
+    """Distributions that the policy's are compared with, without their logits, which are V / H times as large."""
 
-    Attributes:
-        head: of the frozen model.
-        features: (B, T, H) what it is given before each token; the logits are V / H times as large.
-    """
-
-    head: OutputHead
-    features: Tensor
+    head: OutputHead  # frozen
+    features: Tensor  # (B, T, H) what it is given before each token
 
 
 @torch.no_grad()
@@ -135,5 +130,5 @@ def score_in_slices(
         else:
             scored.append(score(part, ids, start))
     logprobs, entropies, kl = zip(*scored, strict=True)
-    joined_kl = None if anchor is None else torch.cat(kl, dim=1)
-    return TokenScores(torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1), joined_kl)
+    whole_kl = None if anchor is None else torch.cat(kl, dim=1)
+    return TokenScores(torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1), whole_kl)

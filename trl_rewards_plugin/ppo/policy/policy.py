@@ -126,11 +126,9 @@ class PolicyWithValueHead(nn.Module):
             anchor: what to measure the exact KL to.
         """
         with torch.no_grad() if critic_only else nullcontext():
-            scores, hidden, features = score_responses(
-                self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor
-            )
-        values = self.values(hidden, prompts, response_ids, rules)
-        return PolicyOutput(scores.logprobs, scores.entropies, values, scores.kl, features)
+            found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
+        (logprobs, entropies, kl), hidden, features = found
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, features)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
@@ -208,10 +206,10 @@ def policy_scores(
 ) -> PolicyOutput:
     """What a rollout records: the policy's scores of responses (B, T); features only where there is a reference."""
 
-    def score(response_ids: Tensor, ref_features: Tensor | None, **prompt: Any) -> dict[str, Tensor]:
-        anchor = None if reference is None or ref_features is None else reference._replace(features=ref_features)
+    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Tensors:
+        anchor = reference and reference._replace(features=ref_features)
         output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules, anchor=anchor)
-        kept = output if anchor is not None else output._replace(features=None)
+        kept = output if anchor else output._replace(features=None)
         return {name: value for name, value in kept._asdict().items() if value is not None}
 
     inputs = {**vars(prompts), "response_ids": response_ids, "ref_features": reference and reference.features}
@@ -226,17 +224,12 @@ def reference_scores(
     response_ids: Tensor,
     rules: TokenRules,
     sliced: bool,
-    with_features: bool = False,
 ) -> Tensors:
-    """Likewise the reference's `logprobs` (B, T), and `features` (B, T, H) where asked for.
-
-    The arguments are those of `score_responses`.
-    """
+    """Likewise the reference's `logprobs` (B, T) and, where sliced, `features`; the arguments: `score_responses`."""
 
     def score(response_ids: Tensor, **prompt: Any) -> Tensors:
         scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        kept = {"features": features} if with_features and features is not None else {}
-        return {"logprobs": scores.logprobs, **kept}
+        return {"logprobs": scores.logprobs, **({} if features is None else {"features": features})}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
-    return calls("scores of the reference", score, inputs, reference, (rules, with_features))
+    return calls("scores of the reference", score, inputs, reference, rules)

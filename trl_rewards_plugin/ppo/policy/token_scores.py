@@ -5,6 +5,7 @@ operations would keep three and more.
 Leaves out: where the log-weights come from (output_head.py, token_rules.py).
 """
 
+import functools
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -98,16 +99,13 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:
         probabilities, token_ids, forbidden, entropies, excess, mean_excess = ctx.saved_tensors
         of_logprobs, of_entropies, of_kl = gradients
-        found: Tensor | None = None
+        parts = []
         if of_kl is not None:  # d kl / d log_weight = probability * (log-ratio - kl)
-            found = (excess - mean_excess.unsqueeze(-1)).mul_(probabilities).mul_(of_kl.unsqueeze(-1))
+            parts.append((excess - mean_excess.unsqueeze(-1)).mul_(probabilities).mul_(of_kl.unsqueeze(-1)))
         if of_entropies is not None:  # d entropy / d log_weight = -probability * (log probability + entropy)
             own = torch.special.xlogy(probabilities, probabilities).addcmul_(probabilities, entropies.unsqueeze(-1))
-            own.mul_(-of_entropies.unsqueeze(-1))
-            found = own if found is None else found.add_(own)
+            parts.append(own.mul_(-of_entropies.unsqueeze(-1)))
         if of_logprobs is not None:  # d logprob / d log_weight = 1[token] - probability
             gradient = of_logprobs.masked_fill(forbidden, 0).unsqueeze(-1)
-            own = probabilities * -gradient
-            found = own if found is None else found.add_(own)
-            found.scatter_add_(-1, token_ids.unsqueeze(-1), gradient)
-        return found, None, None
+            parts.append((probabilities * -gradient).scatter_add_(-1, token_ids.unsqueeze(-1), gradient))
+        return functools.reduce(Tensor.add_, parts), None, None
