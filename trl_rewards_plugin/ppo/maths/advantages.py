@@ -113,9 +113,8 @@ def group_relative(
 
         advantage[i] = (total[i] - mean of the group) / (std of the group + epsilon)
     Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
-    deviation (n - 1) as in TRL. The paper's loss is a mean over each response's tokens (1/|o|), then over responses;
-    ours is a mean over all tokens of the mini-batch, in which every token weighs the same, whatever its response's
-    length (as in DAPO, arXiv 2503.14476).
+    deviation (n - 1) as in TRL. The paper's loss is a mean over responses of their tokens' means (`loss_type="grpo"`);
+    the default is one over all tokens, as in DAPO (arXiv 2503.14476).
 
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
