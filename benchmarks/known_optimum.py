@@ -10,8 +10,9 @@ beta times KL to the starting model the optimum is then known:
     policy(y | x)  is proportional to  reference(y | x) exp(reward(x, y) / beta)
 
 (Ziegler et al., arXiv 1909.08593, section 2.2). The script trains by every estimator with the KL penalty as k1 in the
-reward, exactly over the vocabulary ("full"), as k3 in the reward, and in the loss, and prints the total variation distance to that optimum, the mean
-over prompts, and how many rollouts it took to come within some distances; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
+reward, exactly over the vocabulary ("full"), as k3 in the reward, and as k3 or exactly in the loss alone. It prints the
+total variation distance to that optimum, the mean over prompts, and how many rollouts it took to come within some
+distances; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
 picture. Only the learning rate differs between estimators.
 With `--legacy` TRL 0.11.4's PPOTrainer, which the classic tutorials use, gets the same problems in an environment of
 its own (made by legacy.sh where the folder is not there yet).
@@ -58,10 +59,10 @@ PENALTIES = {
     "full in the loss": {"kl_estimator": "full", "use_kl_loss": True},
 }
 REASONS = {
-    "full": "the same optimum, and the policy's move within a rollout is charged as it happens: no step overshoots, and "
-    "near the optimum nothing is left of the reward but noise between prompts, which a baseline per prompt removes",
-    "full in the loss": "of one token its gradient is the right one, but advantages that are whitened or standardised (all "
-    "but rloo) weigh the reward anew; of more tokens, what a token does to the KL of later ones is left out",
+    "full": "the same optimum, and the policy's move within a rollout is charged as it happens, so that no step "
+    "overshoots; near the optimum only the noise between prompts is left, which a baseline per prompt removes",
+    "full in the loss": "of one token its gradient is the right one, but advantages that are whitened or standardised "
+    "(all but rloo) weigh the reward anew; of more tokens, what a token does to the KL of later ones is left out",
     "k1 in the reward": "its own gradient has mean 0, so nothing is lost where rewards carry none: the optimum itself",
     "k3 in the reward": "its own gradient, which is that of KL(reference || policy), is lost in a reward; what is "
     "left, with rho = reference / policy, is beta (log rho - rho), which falls again where rho is above 1: an answer "
