@@ -10,8 +10,8 @@ beta times KL to the starting model the optimum is then known:
     policy(y | x)  is proportional to  reference(y | x) exp(reward(x, y) / beta)
 
 (Ziegler et al., arXiv 1909.08593, section 2.2). The script trains by every estimator with the KL penalty as k1 in the
-reward, exactly over the vocabulary ("full"), as k3 in the reward, and as k3 or exactly in the loss alone. It prints the
-total variation distance to that optimum, the mean over prompts, and how many rollouts it took to come within some
+reward, exactly over the vocabulary ("full"), as k3 in the reward, and as k3 or exactly in the loss alone. It prints
+the total variation distance to that optimum, the mean over prompts, and how many rollouts it took to come within some
 distances; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
 picture. Only the learning rate differs between estimators.
 With `--legacy` TRL 0.11.4's PPOTrainer, which the classic tutorials use, gets the same problems in an environment of
