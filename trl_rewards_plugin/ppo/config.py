@@ -100,7 +100,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         choices=["sum_then_normalize", "normalize_then_sum"],
     )
     loss_type: str = option(
-        "dapo", "Policy loss and KL: means over tokens (dapo) or over responses' means (grpo).", choices=["dapo", "grpo"]
+        "dapo", "Policy and KL loss: mean over tokens (dapo), or of responses' means (grpo).", choices=["dapo", "grpo"]
     )
     mask_truncated_completions: bool = option(False, "Responses without EOS count in the baseline, not in the loss.")
     entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
