@@ -176,8 +176,8 @@ class ClassicLoop(RolloutTrainer):
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
         refuse_sharding(self.accelerator)
         if self.args.normalizes_each_reward:
-            why = "step(), which is given one score a response"
-            raise InputError("multi_objective_aggregation='sum_then_normalize'", why, "call train(), or leave it out")
+            step = "call train(), or leave multi_objective_aggregation out"
+            raise InputError("sum_then_normalize, as step() gets one score a response", "normalize_then_sum", step)
         began, size = time.perf_counter(), self.args.micro_batch_size
         prompts, own, numbers = self._checked_rows(queries, responses, scores)
         self.prepare_steps()

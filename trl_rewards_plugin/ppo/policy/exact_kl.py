@@ -36,12 +36,11 @@ class ExactKL:
         models = [wrapped.core, bare_model(ref_model or wrapped.core)]
         self._current, self.reference = map(OutputHead, models)
         sizes = {cast(Any, head.matrix).weight.shape[0] for head in (self._current, self.reference)}
-        if len(sizes) > 1 or asks_for_sharding(args) or not all(head_is_whole(model, rules) for model in models):
-            raise InputError(
-                "for kl_estimator='full' unsharded, plain output matrices of one vocabulary in policy and reference",
-                f"{type(wrapped.core).__name__}, {' and '.join(map(str, sorted(sizes)))} tokens",
-                "set kl_estimator='k1'",
-            )
+        whole, sharded = all(head_is_whole(model, rules) for model in models), asks_for_sharding(args)
+        if len(sizes) > 1 or sharded or not whole:
+            expected = "for kl_estimator='full' whole, plain output matrices of one vocabulary in policy and reference"
+            found = f"{type(wrapped.core).__name__}{' sharded' * sharded}, {' and '.join(map(str, sizes))} tokens"
+            raise InputError(expected, found, "set kl_estimator='k1'")
         self.anchor = self.reference
         if not args.use_kl_loss:
             self.anchor = copy.copy(self._current)
