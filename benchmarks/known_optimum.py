@@ -10,8 +10,9 @@ beta times KL to the starting model the optimum is then known:
     policy(y | x)  is proportional to  reference(y | x) exp(reward(x, y) / beta)
 
 (Ziegler et al., arXiv 1909.08593, section 2.2). The script trains by every estimator with the KL penalty as k1 in the
-reward, as k3 in the reward, and as k3 in the loss, and prints the total variation distance to that optimum, the mean
-over prompts; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
+reward, exactly over the vocabulary ("full"), as k3 in the reward, and as k3 or exactly in the loss alone. It prints
+the total variation distance to that optimum, the mean over prompts, and how many rollouts it took to come within some
+distances; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
 picture. Only the learning rate differs between estimators.
 With `--legacy` TRL 0.11.4's PPOTrainer, which the classic tutorials use, gets the same problems in an environment of
 its own (made by legacy.sh where the folder is not there yet).
@@ -52,10 +53,16 @@ SPECIAL = ("<pad>", "</s>", "<unk>")
 ESTIMATORS = {"gae": 1e-2, "rloo": 1e-2, "grpo": 1e-2, "reinforce": 1e-2}  # learning rates
 PENALTIES = {
     "k1 in the reward": {"kl_estimator": "k1"},
+    "full": {"kl_estimator": "full"},
     "k3 in the reward": {"kl_estimator": "k3"},
     "k3 in the loss": {"kl_estimator": "k3", "use_kl_loss": True},
+    "full in the loss": {"kl_estimator": "full", "use_kl_loss": True},
 }
 REASONS = {
+    "full": "the same optimum, and the policy's move within a rollout is charged as it happens, so that no step "
+    "overshoots; near the optimum only the noise between prompts is left, which a baseline per prompt removes",
+    "full in the loss": "of one token its gradient is the right one, but advantages that are whitened or standardised "
+    "(all but rloo) weigh the reward anew; of more tokens, what a token does to the KL of later ones is left out",
     "k1 in the reward": "its own gradient has mean 0, so nothing is lost where rewards carry none: the optimum itself",
     "k3 in the reward": "its own gradient, which is that of KL(reference || policy), is lost in a reward; what is "
     "left, with rho = reference / policy, is beta (log rho - rho), which falls again where rho is above 1: an answer "
@@ -66,6 +73,7 @@ REASONS = {
 RESPONSES, EPOCHS = 256, 4  # of a rollout; over each of them
 ROLLOUTS = {1: 100, 2: 300}
 REACHED = 0.05  # total variation that counts as the optimum
+DISTANCES = (REACHED, 0.03, 0.02)  # to count rollouts to
 
 
 @dataclass(frozen=True)
@@ -254,9 +262,16 @@ def train_legacy(tokens: int, seed: int, environment: Path) -> dict:
     return {**run, "after": total_variation(after, best)}
 
 
+def rollouts_to(distance: float, curves: list[list[float]]) -> float | None:
+    """Rollouts until a curve is first within the distance, the mean over curves; None where one never is."""
+    counts = [next((at for at, value in enumerate(curve, 1) if value <= distance), None) for curve in curves]
+    return None if None in counts else statistics.mean(counts)
+
+
 def table(runs: list[dict]) -> str:
-    """Distances after training, the mean and the largest over seeds."""
-    lines = [f"{'estimator':<11}{'penalty':<18}{'tokens':>6}{'before':>9}{'after':>9}{'largest':>9}  reached"]
+    """Distances after training, the mean and the largest over seeds, and rollouts to some distances."""
+    counted = "".join(f"{f'to {distance}':>8}" for distance in DISTANCES)
+    lines = [f"{'estimator':<11}{'penalty':<18}{'tokens':>6}{'before':>9}{'after':>9}{'largest':>9}{counted}  reached"]
     groups: dict[tuple, list[dict]] = {}
     for run in runs:
         groups.setdefault((run["estimator"], run["penalty"], run["tokens"]), []).append(run)
@@ -267,7 +282,11 @@ def table(runs: list[dict]) -> str:
         before, after = (statistics.mean(run[name] for run in group) for name in ("before", "after"))
         largest = max(run["after"] for run in group)
         verdict = "yes" if after < REACHED else "no"
-        lines.append(f"{estimator:<11}{penalty:<18}{tokens:>6}{before:>9.3f}{after:>9.3f}{largest:>9.3f}  {verdict}")
+        curves = [run["curve"] for run in group if "curve" in run]
+        counts = [rollouts_to(distance, curves) if curves else None for distance in DISTANCES]
+        counted = "".join(f"{'-':>8}" if count is None else f"{count:>8.1f}" for count in counts)
+        numbers = f"{before:>9.3f}{after:>9.3f}{largest:>9.3f}{counted}"
+        lines.append(f"{estimator:<11}{penalty:<18}{tokens:>6}{numbers}  {verdict}")
     lines += [f"{penalty}: {reason}" for penalty, reason in REASONS.items() if any(penalty in key for key in groups)]
     return "\n".join(lines)
 
@@ -280,7 +299,7 @@ def draw(runs: list[dict], path: Path) -> None:
     lengths = sorted({run["tokens"] for run in runs})
     figure, axes = pyplot.subplots(1, len(lengths), figsize=(6 * len(lengths), 4), squeeze=False, sharey=True)
     colours = {name: f"C{number}" for number, name in enumerate(ESTIMATORS)}
-    styles = dict(zip(PENALTIES, ("-", ":", "--"), strict=True))
+    styles = dict(zip(PENALTIES, ("-", ":", "--", "-.", (0, (1, 4))), strict=True))
     for axis, tokens in zip(axes[0], lengths, strict=True):
         for run in runs:
             if run["tokens"] == tokens and "curve" in run:

@@ -56,6 +56,23 @@ def test_all_answers_are_counted_once(script):
     torch.testing.assert_close(logprobs.exp().sum(-1), torch.ones(script.PROMPTS))
 
 
+def test_rollouts_to_a_distance_are_those_until_a_curve_is_first_within_it(script):
+    assert script.rollouts_to(0.1, [[0.3, 0.1, 0.2], [0.05]]) == 1.5
+    assert script.rollouts_to(0.1, [[0.3, 0.1], [0.2]]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["rloo", "grpo", "gae"])
+def test_the_exact_kl_needs_half_of_k1_s_rollouts(script, estimator):
+    """To within 0.03 of the optimum; see benchmarks/README.md for the other distances, and for reinforce."""
+    curves = {
+        penalty: [script.train(estimator, penalty, 1, seed)["curve"] for seed in range(3)]
+        for penalty in ("k1 in the reward", "full")
+    }
+    k1, full = (script.rollouts_to(0.03, curves[penalty]) for penalty in ("k1 in the reward", "full"))
+    assert full <= k1 / 2, curves
+
+
 @pytest.mark.slow
 def test_every_estimator_reaches_the_optimum_with_three_seeds(tmp_path):
     # Two processes side by side; one thread each, so that their sums have one order.

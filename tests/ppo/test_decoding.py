@@ -83,14 +83,14 @@ def test_in_bfloat16_the_kl_to_itself_is_0_too(loaded, tmp_path, family):
     rules = rules_for(model, loaded[2], loaded[1])
 
     def itself(prompts, responses):
-        return score_responses(model, prompts, responses, rules, sliced=True)[0]
+        return score_responses(model, prompts, responses, rules, sliced=True)[0].logprobs
 
     decoded = decode_prompts(model, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=itself)
     assert torch.equal(decoded.log_ratio, torch.zeros(16))
     full = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
 
     def fully(prompts, responses):
-        return score_responses(full, prompts, responses, rules, sliced=True)[0]
+        return score_responses(full, prompts, responses, rules, sliced=True)[0].logprobs
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         decoded = decode_prompts(full, loaded[1], PROMPTS, loaded[2], num_samples=8, reference=fully)

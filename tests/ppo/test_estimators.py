@@ -1,5 +1,7 @@
 """Estimators, critics and frozen parts through the trainer, on tiny random T5 and BART."""
 
+import dataclasses
+
 import pytest
 import torch
 from datasets import Dataset
@@ -91,6 +93,98 @@ def test_every_prompt_gets_its_responses_side_by_side_with_its_columns(folders, 
         assert row[0] != row[4]
         assert prompts == [PROMPTS[number % 4] for number in row]
     assert trainer.episodes == 16
+
+
+def lengths(completions, **kwargs):
+    return [float(len(text)) for text in completions]
+
+
+def test_every_reward_reaches_the_advantages_by_itself(folders, tmp_path):
+    trainer = make_trainer(
+        folders["t5"],
+        tmp_path,
+        [vowels, lengths],
+        advantage_estimator="grpo",
+        multi_objective_aggregation="normalize_then_sum",
+        gradient_accumulation_steps=2,
+        response_length=1,
+        max_steps=1,
+        **GROUPED,
+    )
+    rollouts, update = [], trainer.update
+    trainer.update = lambda rollout, model: rollouts.append(rollout) or update(rollout, model)
+    trainer.train()
+    (rollout,) = rollouts
+    assert rollout.reward_scores.shape == (16, 2)
+    assert rollout.response_ids.shape == (16, 1)
+    torch.testing.assert_close(rollout.reward_scores.sum(1), rollout.scores)
+    assert "frac_reward_zero_std" in trainer.state.log_history[0]
+    with pytest.raises(InputError, match="one score a response"):
+        trainer.step([torch.tensor([5, 1])], [torch.tensor([5, 1])], [0.0])
+
+
+def update_of(trainer, keep):
+    """Statistics and gradients of an update on the kept rows of a rollout of four, of which the last two never end."""
+    trainer.create_optimizer_and_scheduler(2)
+    trainer.optimizer = trainer.accelerator.prepare(trainer.optimizer)
+    torch.manual_seed(1)
+    rows = [trainer.train_dataset[row] for row in range(4)]
+    rollout = trainer.collect(trainer.data_collator(rows))
+    mask = torch.arange(rollout.response_ids.shape[1]) < torch.tensor([[1], [3], [2], [6]])
+    ended = torch.tensor([True, True, False, False])
+    rollout = dataclasses.replace(rollout, response_mask=mask, ended=ended, scores=torch.tensor([1.0, -1.0, 5.0, 0.0]))
+    if keep < 4:
+        rollout = type(rollout)(**{name: value[:keep] for name, value in rollout.tensors().items()})
+    stats = trainer.update(rollout, trainer.model)
+    return stats, {name: value.grad for name, value in trainer.model.named_parameters() if value.grad is not None}
+
+
+ONE_UPDATE = {
+    "per_device_train_batch_size": 4,
+    "num_ppo_epochs": 1,
+    "num_mini_batches": 1,
+    "advantage_estimator": "reinforce",
+    "whiten_advantages": False,
+    "kl_coef": 0.0,
+}
+
+
+def test_truncated_responses_teach_nothing(folders, tmp_path):
+    """Masked, they leave the update of the other two, token count included."""
+    found = []
+    for masked, keep in ((True, 4), (False, 2)):
+        trainer = make_trainer(folders["t5"], tmp_path, mask_truncated_completions=masked, **ONE_UPDATE)
+        found.append(update_of(trainer, keep))
+    (stats, gradients), (expected, wanted) = found
+    assert stats["loss/policy_avg"] == pytest.approx(expected["loss/policy_avg"])
+    assert stats["loss/policy_avg"] == pytest.approx(-(1.0 - 3.0) / 4)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_a_rollout_that_is_truncated_as_a_whole_changes_nothing_but_by_momentum(folders, tmp_path):
+    trainer = make_trainer(
+        folders["t5"], tmp_path, mask_truncated_completions=True, **{**ONE_UPDATE, "response_length": 1}
+    )
+    trainer.args.min_new_tokens = 1
+    trainer.rules = dataclasses.replace(trainer.rules, min_new_tokens=1)
+    before = weights(trainer)
+    trainer.train()
+    assert not changed(trainer, before)
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "expected"), [("dapo", -(1.0 - 3.0 + 10.0) / 12), ("grpo", -(1.0 - 1.0 + 5.0 + 0.0) / 4)]
+)
+@pytest.mark.parametrize("micro_batch", [4, 2])
+def test_the_loss_is_a_mean_over_tokens_or_over_responses(folders, tmp_path, loss_type, expected, micro_batch):
+    """Advantages 1, -1, 5 and 0 on 1, 3, 2 and 6 tokens; TRL's "grpo" is the mean of -1, 1, -5 and 0."""
+    settings = {**ONE_UPDATE, "per_device_train_batch_size": 4, "loss_type": loss_type}
+    trainer = make_trainer(folders["t5"], tmp_path, **settings)
+    trainer.args.per_device_train_batch_size = micro_batch  # of the update
+    stats, _ = update_of(trainer, 4)
+    assert stats["loss/policy_avg"] == pytest.approx(expected)
+    assert stats["loss/total_avg"] == pytest.approx(expected)
 
 
 def test_an_epoch_counts_every_response(folders, tmp_path):

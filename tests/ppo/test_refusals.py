@@ -54,7 +54,7 @@ def refused(call):
         (lambda: config(generation_kwargs={"temperature": 0.5}), "temperature as a field", "0.5", "(temperature=...)"),
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
-        (lambda: config(kl_estimator="k2"), "one of k1, k3", "kl_estimator='k2'", "change kl_estimator"),
+        (lambda: config(kl_estimator="k2"), "one of k1, k3, full", "kl_estimator='k2'", "change kl_estimator"),
         (
             lambda: config(advantage_estimator="ppo"),
             "one of gae, rloo",
@@ -80,6 +80,32 @@ def refused(call):
             "gamma=0.9",
             "change gamma",
         ),
+        (
+            lambda: config(multi_objective_aggregation="normalize_then_sum"),
+            "for grpo alone",
+            "multi_objective_aggregation='normalize_then_sum'",
+            "change multi_objective_aggregation",
+        ),
+        (
+            lambda: config(advantage_estimator="rloo", num_generations=2, scale_rewards="none"),
+            "'group', as grpo alone scales",
+            "scale_rewards='none'",
+            "change scale_rewards",
+        ),
+        (
+            lambda: config(
+                advantage_estimator="grpo",
+                num_generations=2,
+                scale_rewards="batch",
+                multi_objective_aggregation="normalize_then_sum",
+            ),
+            "'group'",
+            "scale_rewards='batch'",
+            "change scale_rewards",
+        ),
+        (lambda: config(loss_type="bnpo"), "one of dapo, grpo", "loss_type='bnpo'", "change loss_type"),
+        (lambda: config(cliprange_high=0.0), "above 0, or unset", "cliprange_high=0.0", "change cliprange_high"),
+        (lambda: config(entropy_coef=-0.1), "0 or more", "entropy_coef=-0.1", "change entropy_coef"),
         (
             lambda: config(use_kl_loss=True),
             "gradient of k1 is 0 on average",

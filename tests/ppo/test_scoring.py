@@ -2,6 +2,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from trl_rewards_plugin.ppo.scoring import RewardError, score_completions
 
@@ -35,6 +36,7 @@ def test_the_total_is_the_weighted_sum_and_every_mean_is_logged():
 def test_a_reward_without_an_opinion_is_left_out():
     scored = score([named("a", [1.0, None]), named("b", [math.nan, 3.0])])
     assert scored.total.tolist() == [1.0, 3.0]
+    torch.testing.assert_close(scored.by_reward, torch.tensor([[1.0, math.nan], [math.nan, 3.0]]), equal_nan=True)
 
 
 def test_columns_reach_the_reward_and_what_it_logs_is_kept():

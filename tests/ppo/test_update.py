@@ -1,5 +1,6 @@
 """Targets and logged numbers of a rollout, by hand."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
-from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
+from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch, join_rollouts
 from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards, ppo_losses
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -103,7 +104,7 @@ def test_what_stands_on_padding_changes_neither_losses_nor_gradients(padding, wh
         mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
         batch = SimpleNamespace(
             response_mask=mask, logprobs=parts["old"], ref_logprobs=parts["reference"], sampled_logprobs=parts["old"],
-            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros,
+            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros, loss_weight=None,
         )  # fmt: skip
         args = config(use_kl_loss=True, kl_estimator="k3", advantage_estimator="grpo", num_generations=2)
         found = ppo_losses(PolicyOutput(logprobs, zeros, zeros), batch, torch.tensor(0.5), args)
@@ -162,6 +163,59 @@ def test_grpo_measures_the_lead_in_standard_deviations():
     # Of two the mean is halfway and the unbiased standard deviation the difference over sqrt(2): 1 / sqrt(2) each.
     expected = 0.5 * 3.025 / (3.025 / 2**0.5 + 1e-4)
     assert torch.allclose(grouped("grpo").advantages, torch.tensor([[expected, expected], [-expected, 0.0]]))
+
+
+def test_each_reward_is_normalised_and_the_kl_stays_in_the_reward():
+    # Of two responses each reward's deviations are -+ 1 / sqrt(2), whatever its size; then the batch's scale.
+    data = dataclasses.replace(rollout(), reward_scores=torch.tensor([[4.0, 0.0], [1.0, 100.0]]))
+    data = dataclasses.replace(data, ended=torch.tensor([True, False]))
+    args = config(
+        advantage_estimator="grpo",
+        num_generations=2,
+        per_device_train_batch_size=2,
+        multi_objective_aggregation="normalize_then_sum",
+        reward_weights=[1.0, 0.5],
+        missing_eos_penalty=0.25,
+    )
+    _, rewards = compute_token_rewards(data, args, kl_coef=0.1)
+    one = 0.5**0.5 - 0.5 * 0.5**0.5
+    expected = [one - 0.1 * (0.5 - 0.25), -one - 0.25 - 0.1 * 0.5]
+    assert rewards.sum(1).tolist() == pytest.approx(expected, abs=1e-4)
+    batch = compute_advantages(data, rewards, args)
+    assert batch.reward_scores is None
+    # Less their mean, over the deviation of both: of two numbers that is -+ 1 / sqrt(2) again.
+    assert batch.advantages[:, 0].tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)], abs=1e-3)
+
+
+def test_the_share_of_prompts_whose_responses_score_alike():
+    data = dataclasses.replace(rollout(), scores=torch.tensor([2.0, 2.0]))
+    kl = torch.zeros(2, 2)
+    assert rollout_statistics(data, kl, 0.1, num_generations=2)["frac_reward_zero_std"] == 1.0
+    assert rollout_statistics(rollout(), kl, 0.1, num_generations=2)["frac_reward_zero_std"] == 0.0
+    assert "frac_reward_zero_std" not in rollout_statistics(data, kl, 0.1)
+
+
+def losses_of(advantages, loss_weight=None, **settings):
+    """Ratio 1, so the policy loss of a token is minus its advantage; entropies 1, 2 and 3, masked 99."""
+    data = rollout()
+    zeros = torch.zeros(2, 2)
+    batch = UpdateBatch(
+        **data.tensors(), advantages=advantages, returns=zeros, reward_scale=torch.ones(2), loss_weight=loss_weight
+    )
+    args = config(advantage_estimator="reinforce", **settings)
+    output = PolicyOutput(data.logprobs, data.entropies, zeros)
+    return {name: value.item() for name, value in ppo_losses(output, batch, torch.tensor(0.0), args).items()}
+
+
+def test_the_entropy_bonus_is_taken_off_the_loss():
+    found = losses_of(torch.tensor([[1.0, 2.0], [4.0, 99.0]]), entropy_coef=0.5)
+    assert found["loss/policy_avg"] == -7.0
+    assert found["loss/total_avg"] == -7.0 - 0.5 * 6.0
+
+
+def test_a_weight_counts_for_every_token_of_its_response():
+    found = losses_of(torch.tensor([[1.0, 2.0], [4.0, 99.0]]), torch.tensor([2.0, 3.0]))
+    assert found["loss/policy_avg"] == -(2.0 * 3.0 + 3.0 * 4.0)
 
 
 def test_kl_in_the_loss_is_not_in_the_rewards():

@@ -175,6 +175,9 @@ class ClassicLoop(RolloutTrainer):
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
         refuse_sharding(self.accelerator)
+        if self.args.normalizes_each_reward:
+            step = "call train(), or leave multi_objective_aggregation out"
+            raise InputError("sum_then_normalize, as step() gets one score a response", "normalize_then_sum", step)
         began, size = time.perf_counter(), self.args.micro_batch_size
         prompts, own, numbers = self._checked_rows(queries, responses, scores)
         self.prepare_steps()

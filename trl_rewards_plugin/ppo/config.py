@@ -19,6 +19,7 @@ from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
@@ -34,6 +35,7 @@ Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
+SCALING = names_of(lambda estimator: estimator.scales)
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
 
 
@@ -74,18 +76,34 @@ class Seq2SeqPPOConfig(TrainingArguments):
     kl_coef: NotNegative = option(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
     kl_estimator: str = option(
         "k1",
-        "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
-        choices=["k1", "k3"],
+        ", ".join(f"{name} ({estimator.summary})" for name, estimator in KL_ESTIMATORS.items()) + "; see maths/kl.py.",
+        choices=list(KL_ESTIMATORS),
     )
     use_kl_loss: bool = option(
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
     cliprange: Positive = option(0.2, "Clip range of the policy's ratio.")
+    cliprange_high: PositiveOrNone = option(None, "Clip range above 1, as in DAPO with 0.28. Unset: cliprange.")
     cliprange_value: Positive = option(0.2, "Clip range of the value.")
     vf_coef: NotNegative = option(0.1, "Weight of the value loss.")
     gamma: Fraction = option(1.0, "Discount factor.")
     lam: Fraction = option(0.95, "Lambda of generalised advantage estimation.")
     whiten_rewards: bool = option(False, "Scale token rewards to variance 1, mean kept.")
+
+    # With the names of TRL's GRPOConfig.
+    scale_rewards: str = option(
+        "group", "Whose standard deviation grpo divides by.", choices=["group", "batch", "none"]
+    )
+    multi_objective_aggregation: str = option(
+        "sum_then_normalize",
+        "normalize_then_sum (GDPO): each reward in its group's deviations, and so is kl_coef; then by batch.",
+        choices=["sum_then_normalize", "normalize_then_sum"],
+    )
+    loss_type: str = option(
+        "dapo", "Policy and KL loss: mean over tokens (dapo), or of responses' means (grpo).", choices=["dapo", "grpo"]
+    )
+    mask_truncated_completions: bool = option(False, "Responses without EOS count in the baseline, not in the loss.")
+    entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
 
     # Ours.
     advantage_estimator: str = option(
@@ -193,6 +211,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def _check_together(self) -> None:
         """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
         batch, local = self.per_device_train_batch_size, self.local_batch_size
+        scales = ESTIMATORS[self.advantage_estimator].scales
+        fixed_scale = not scales or self.normalizes_each_reward
         compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
@@ -212,11 +232,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
             ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("scale_rewards", self.scale_rewards == "group" or not fixed_scale, f"'group', as {SCALING} alone scales"),
+            ("multi_objective_aggregation", scales or not self.normalizes_each_reward, f"for {SCALING} alone"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
             (
                 "kl_estimator",
-                self.kl_estimator == "k3" or not self.use_kl_loss,
-                "'k3' with use_kl_loss: the gradient of k1 is 0 on average, so in the loss it teaches nothing",
+                KL_ESTIMATORS[self.kl_estimator].in_loss or not self.use_kl_loss,
+                "'k3' or 'full' with use_kl_loss: the gradient of k1 is 0 on average and would teach nothing there",
             ),
             *(
                 (name, self.has_critic or not getattr(self, name), no_critic)
@@ -242,6 +264,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def has_critic(self) -> bool:
         """Whether the advantage estimator needs values."""
         return ESTIMATORS[self.advantage_estimator].needs_critic
+
+    @property
+    def normalizes_each_reward(self) -> bool:
+        """Whether rewards are normalised one by one."""
+        return self.multi_objective_aggregation == "normalize_then_sum"
 
     @property
     def frozen_encoder(self) -> bool:

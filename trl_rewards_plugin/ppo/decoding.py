@@ -132,7 +132,7 @@ def _policy_logprobs(
     """Log-probabilities (B, T) of sampled responses, to be compared with teacher-forced ones of a reference."""
     if sampled_as_scored(core) and responses.seen is not None:
         return responses.seen.logprobs
-    return score_responses(core, prompts, responses.ids, rules, sliced=head_is_whole(core, rules))[0]
+    return score_responses(core, prompts, responses.ids, rules, sliced=head_is_whole(core, rules))[0].logprobs
 
 
 def _generated(

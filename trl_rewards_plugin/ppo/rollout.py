@@ -32,6 +32,9 @@ class Rollout:
         values: (B, T) before the update.
         scores: (B,) total reward of each response, any penalty for a missing EOS included.
         encoder_states: (B, S, H) of the policy's encoder where that is frozen; else None.
+        exact_kl: (B, T) before the update, of each token's whole distribution to the reference's, in nats; or None.
+        reward_scores: (B, K) of each reward, NaN where it gave none; None where only their sum is known or needed.
+        anchor_features: (B, T, H) for the exact KL in the loss (see `Anchor`), or None.
     """
 
     prompt_ids: Tensor
@@ -46,6 +49,9 @@ class Rollout:
     values: Tensor
     scores: Tensor
     encoder_states: Tensor | None = None
+    exact_kl: Tensor | None = None
+    anchor_features: Tensor | None = None
+    reward_scores: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -62,7 +68,7 @@ class Rollout:
 
     def select(self, rows: Tensor, widths: Widths = FREE) -> Self:
         """The rows (M,), numbers on the CPU, cut to their longest prompt and response, or to multiples of `widths`."""
-        prompt, response = self.lengths[:, rows].amax(1).tolist()
+        prompt, response = self.lengths[:, rows].amax(1).clamp(min=1).tolist()
         prompt = round_up(prompt, widths.prompt, self.prompt_ids.shape[1])
         response = round_up(response, widths.response, self.response_ids.shape[1])
         there = rows.to(self.prompt_ids.device, non_blocking=True)
@@ -85,10 +91,14 @@ class UpdateBatch(Rollout):
     Attributes:
         advantages: (B, T), 0 where the response mask is False.
         returns: (B, T), likewise.
+        reward_scale: (B,) what a unit of reward has become in the advantages.
+        loss_weight: (B,) of every token of a response in the loss; None for 1.
     """
 
     advantages: Tensor
     returns: Tensor
+    reward_scale: Tensor
+    loss_weight: Tensor | None = None
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:

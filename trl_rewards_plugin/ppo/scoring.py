@@ -27,11 +27,13 @@ class Scored:
         total: (B,) float32, weighted sum over rewards; a reward that returns None for a completion is left out.
         metrics: means to log: `rewards/<name>/mean` of every reward, as in TRL, and what the rewards logged.
         table: name -> B values: prompt, completion, every reward, and what the rewards passed to `log_extra`.
+        by_reward: (B, K) float32 of each reward, NaN where it returned None.
     """
 
     total: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
     table: dict[str, list[Any]] = field(default_factory=dict)
+    by_reward: Tensor | None = None
 
 
 def score_completions(
@@ -86,7 +88,7 @@ def score_completions(
         raise RewardError(f"no reward gave a score{place(int(unscored.nonzero()[0]))}: all returned None or NaN")
     # `reward_weights`; the weights inside of a combined reward are its own matter (rewards/combining/).
     total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
-    return Scored(total, metrics, {**table, **logged})
+    return Scored(total, metrics, {**table, **logged}, stacked)
 
 
 def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:

@@ -38,15 +38,16 @@ from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
-from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
+from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS, next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
-from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
@@ -120,6 +121,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
+        exact = KL_ESTIMATORS[args.kl_estimator].exact
+        self.exact_kl = ExactKL(wrapped, self.ref_model, self.rules, args) if exact else None
         if not args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
@@ -187,17 +190,18 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             with enough_memory(self.args, "sampling"), self.accelerator.autocast():
                 prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
                 responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
-            scores = self._score(columns, responses)  # rewards say themselves where their memory runs out
+            scored = self._score(columns, responses)  # rewards say themselves where their memory runs out
             with enough_memory(self.args, "the old policy and the reference"):
-                return self.record(prompts, responses, scores)
+                rollout = self.record(prompts, responses, scored.total.to(self.args.device))
+        return replace(rollout, reward_scores=scored.by_reward) if self.args.normalizes_each_reward else rollout
 
-    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Tensor:
-        """Total rewards (B,) of responses, less the penalty for a missing EOS."""
+    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Scored:
+        """Rewards of responses, the total less the penalty for a missing EOS."""
         texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
         scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
         self.run_log.add_metrics(scored.metrics)
         self.run_log.completions.add(scored.table)
-        return scored.total.to(responses.ids.device)
+        return scored
 
     def _score_texts(
         self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor
@@ -224,8 +228,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         """
         self._wrapped.eval()
         with self.accelerator.autocast():
-            output = self._old_policy(prompts, responses)
-            ref_logprobs = self.reference_logprobs(prompts, responses.ids, copies=self.args.num_generations)
+            found = self._reference_scores(prompts, responses.ids, self.args.num_generations)
+            reference = None if self.exact_kl is None else Anchor(self.exact_kl.reference, found["features"])
+            output = self._old_policy(prompts, responses, reference)
         return Rollout(
             prompt_ids=prompts.ids,
             prompt_mask=prompts.mask,
@@ -234,18 +239,21 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             ended=responses.ended,
             sampled_logprobs=output.logprobs if responses.seen is None else responses.seen.logprobs,
             logprobs=output.logprobs,
-            ref_logprobs=ref_logprobs,
+            ref_logprobs=found["logprobs"],
             entropies=output.entropies,
             values=output.values,
             scores=scores,
             encoder_states=prompts.states if self.args.frozen_encoder else None,
+            exact_kl=output.kl,
+            anchor_features=(reference if reference and self.args.use_kl_loss else output).features,
         )
 
-    def _old_policy(self, prompts: EncodedPrompts, responses: Responses) -> PolicyOutput:
+    def _old_policy(self, prompts: EncodedPrompts, responses: Responses, reference: Anchor | None) -> PolicyOutput:
         """The policy's scores of responses before the update: the sampler's own where those are exact."""
         wrapped, seen = self._wrapped, responses.seen
-        if seen is None or seen.hidden is None or seen.entropies is None or not sampled_as_scored(wrapped.core):
-            return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules)
+        enough = reference is None and sampled_as_scored(wrapped.core)
+        if seen is None or seen.hidden is None or seen.entropies is None or not enough:
+            return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules, reference)
         values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
         return PolicyOutput(seen.logprobs, seen.entropies, values)
 
@@ -257,6 +265,10 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             response_ids: (B, T).
             copies: this many rows side by side have one prompt, which is then encoded once.
         """
+        return self._reference_scores(prompts, response_ids, copies)["logprobs"]
+
+    def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
+        """What `reference_scores` gives."""
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)
@@ -287,8 +299,10 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         kl, rewards = compute_token_rewards(rollout, args, self.kl_coef, reduce)
         batch = compute_advantages(rollout, rewards, args, reduce)
 
-        context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls)
-        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=not args.use_kl_loss)
+        anchor_head = None if self.exact_kl is None else self.exact_kl.keep()
+        context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls, anchor_head)
+        in_reward, copies = not args.use_kl_loss, args.num_generations
+        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=in_reward, num_generations=copies)
         self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
         with self.run_log.alarms.watching(batch, stats, step + 1):
             stats |= run_update(model, batch, self.kl_coef, context)

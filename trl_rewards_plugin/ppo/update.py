@@ -6,7 +6,7 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,16 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.maths.advantages import token_rewards
-from trl_rewards_plugin.ppo.maths.estimators import estimate_advantages
+from trl_rewards_plugin.ppo.maths.advantages import leave_one_out, normalized_sum, token_rewards
+from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, estimate_advantages
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.masking import masked_moments, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
+from trl_rewards_plugin.ppo.scoring import less_eos_penalty
 
 Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
 
@@ -38,6 +40,7 @@ class UpdateContext:
     framework: Framework
     critic_only: bool = False  # the policy is left as it is, for critic warm-up
     calls: StaticCalls = field(default_factory=StaticCalls)  # run the forward and backward passes
+    anchor_head: OutputHead | None = None  # for the exact KL in the loss
 
 
 def compute_token_rewards(
@@ -45,23 +48,27 @@ def compute_token_rewards(
 ) -> tuple[Tensor, Tensor]:
     """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
 
-    A token's reward is -kl_coef * KL (0 with `use_kl_loss`, which puts it into the loss); the last one's also has the
-    score of the response.
+    A token's reward is -kl_coef * KL (0 with `use_kl_loss`, which puts it into the loss), by the sampled token's; the
+    last one's also has the score of the response, or in its place the sum of its normalised rewards.
     """
-    mask = rollout.response_mask
-    kl = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)  # type: ignore[arg-type]
-    kl = torch.where(mask, kl, torch.zeros_like(kl))
-    rewards = token_rewards(rollout.scores, kl, mask, 0.0 if args.use_kl_loss else kl_coef)
+    mask, scores = rollout.response_mask, rollout.scores
+    if args.normalizes_each_reward and rollout.reward_scores is not None:
+        weights = args.reward_weights or [1.0] * rollout.reward_scores.shape[1]
+        totals = normalized_sum(rollout.reward_scores, weights, args.num_generations).to(scores)
+        scores = less_eos_penalty(totals, rollout.ended, args.missing_eos_penalty)
+    sampled = token_kl(rollout.logprobs, rollout.ref_logprobs, args.kl_estimator)
+    rewards = token_rewards(scores, sampled, mask, 0.0 if args.use_kl_loss else kl_coef)
     if args.whiten_rewards:
         rewards = masked_whiten(rewards, mask, shift_mean=False, reduce=reduce)
-    return kl, rewards
+    kl = sampled if rollout.exact_kl is None else rollout.exact_kl
+    return torch.where(mask, kl, torch.zeros_like(kl)), rewards
 
 
 def compute_advantages(
     rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T)."""
-    mask = rollout.response_mask
+    mask, compares = rollout.response_mask, ESTIMATORS[args.advantage_estimator].compares_responses
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
         rewards,
@@ -70,10 +77,16 @@ def compute_advantages(
         gamma=args.gamma,
         lam=args.lam,
         num_generations=args.num_generations,
+        scale_rewards="batch" if args.normalizes_each_reward else args.scale_rewards,
+        reduce=reduce,
     )
+    plain = leave_one_out(rewards.sum(1), args.num_generations).unsqueeze(1) * mask if compares else advantages
     if args.whiten_advantages:
         advantages = masked_whiten(advantages, mask, reduce=reduce)
-    return UpdateBatch(**rollout.tensors(), advantages=advantages, returns=returns)
+    ours, theirs = (masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain))
+    scale = (ours / theirs.clamp(min=1e-8)).to(rollout.scores).expand_as(rollout.scores)
+    known = replace(rollout, reward_scores=None).tensors()
+    return UpdateBatch(**known, advantages=advantages, returns=returns, reward_scale=scale)
 
 
 def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: UpdateContext) -> dict[str, float]:
@@ -91,6 +104,8 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
         of a token, in nats.
     """
     args, framework = context.args, context.framework
+    if args.mask_truncated_completions:
+        batch = replace(batch, response_mask=batch.response_mask & batch.ended.unsqueeze(1))
     penalty = torch.full((), kl_coef, device=batch.scores.device)
     take_step = GraphedStep(context.calls, framework)
     names: tuple[str, ...] = ()
@@ -145,6 +160,7 @@ def _accumulate_mini_batch(
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     tokens = torch.full((), float(response_lengths.sum()), device=batch.scores.device)
     tokens = framework.reduce(tokens).clamp(min=1)
+    responses = framework.reduce(torch.full_like(tokens, len(rows)))
     # Rows of like length together: each micro-batch is cut to its own longest prompt.
     rows = rows[prompt_lengths.argsort(stable=True)]
 
@@ -154,7 +170,10 @@ def _accumulate_mini_batch(
     chunks = rows.split(context.args.micro_batch_size)
     sums = None
     for number, chunk in enumerate(chunks):
-        inputs = {**batch.select(chunk, context.calls.widths).tensors(), "tokens": tokens, "kl_coef": kl_coef}
+        part = batch.select(chunk, context.calls.widths)
+        if context.args.loss_type == "grpo":  # 1 / responses, split over their tokens; the sum is divided by `tokens`
+            part = replace(part, loss_weight=tokens / responses / part.response_mask.sum(1).clamp(min=1))
+        inputs = {**part.tensors(), "tokens": tokens, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
@@ -192,10 +211,11 @@ def accumulate_micro_batch(
     Returns:
         Sums over tokens of the statistics, 0-d each.
     """
-    framework = context.framework
+    framework, features = context.framework, batch.anchor_features
+    anchor = None if features is None or context.anchor_head is None else Anchor(context.anchor_head, features)
     with framework.autocast():
         output = cast_together(
-            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only
+            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only, anchor=anchor
         )
     sums = ppo_losses(output, batch, kl_coef, context.args)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
@@ -211,8 +231,9 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         torch.where(mask, values, torch.zeros_like(values))
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
-    pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange)
-    loss = masked_sum(pg_losses, mask)
+    weight = 1.0 if batch.loss_weight is None else batch.loss_weight.unsqueeze(1)
+    pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange, args.cliprange_high)
+    loss = masked_sum(pg_losses * weight, mask)
     sums = {
         "loss/policy_avg": loss,
         "policy/approxkl_avg": masked_sum(approximate_kl(logprobs, old_logprobs), mask),
@@ -221,9 +242,14 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         "val/ratio": masked_sum(torch.exp(logprobs - old_logprobs), mask),
         "val/sampling_gap": masked_sum((logprobs - batch.sampled_logprobs).abs(), mask),
     }
-    if args.use_kl_loss:
-        sums["loss/kl_avg"] = masked_sum(token_kl(logprobs, ref_logprobs, "k3"), mask)
-        loss = loss + kl_coef * sums["loss/kl_avg"]
+    if args.use_kl_loss or output.kl is not None:
+        kl = token_kl(logprobs, ref_logprobs, args.kl_estimator) if output.kl is None else output.kl
+        sums["loss/kl_avg"] = masked_sum(kl, mask)
+        if not args.use_kl_loss:  # it completes a penalty that has become advantages
+            kl = kl * batch.reward_scale.unsqueeze(1)
+        loss = loss + kl_coef * masked_sum(kl * weight, mask)
+    if args.entropy_coef:
+        loss = loss - args.entropy_coef * sums["policy/entropy_avg"]
     if args.has_critic:
         vf_losses, vf_clipped = value_loss(output.values, batch.values, batch.returns, args.cliprange_value)
         sums["loss/value_avg"] = masked_sum(vf_losses, mask)

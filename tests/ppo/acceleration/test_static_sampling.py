@@ -43,7 +43,7 @@ def test_draws_are_those_of_the_eager_step_and_log_probabilities_those_of_teache
         assert torch.equal(ours.ids, theirs.ids)
         assert torch.equal(ours.seen.logprobs, theirs.seen.logprobs)
         with torch.no_grad():
-            logprobs, _, _ = score_responses(model, prompts, ours.ids, rules)
+            logprobs = score_responses(model, prompts, ours.ids, rules)[0].logprobs
         assert ((logprobs - ours.seen.logprobs).abs() * ours.mask).max() < 1e-4
     assert not by_graphs.eager
 

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.ppo.maths.advantages import gae, group_relative, leave_one_out, reward_to_go, token_rewards
+from trl_rewards_plugin.ppo.maths.advantages import (
+    gae,
+    group_relative,
+    leave_one_out,
+    normalized_sum,
+    reward_to_go,
+    token_rewards,
+)
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
 
@@ -91,6 +98,69 @@ groups = st.integers(2, 5).flatmap(
         st.just(size), st.lists(st.lists(st.floats(-9, 9), min_size=size, max_size=size), min_size=1, max_size=4)
     )
 )
+
+
+def test_the_scale_of_group_advantages_by_hand():
+    totals = torch.tensor([1.0, 3.0, 0.0, 8.0])  # deviations -1, 1, -4, 4; sqrt(2) and sqrt(32) within the groups
+    by_batch = 1e-4 + (38 / 3) ** 0.5  # the mean of all is 3, squares 4 + 0 + 9 + 25
+    assert group_relative(totals, 2, "none").tolist() == [-1.0, 1.0, -4.0, 4.0]
+    assert group_relative(totals, 2, "batch").tolist() == pytest.approx(
+        [-1 / by_batch, 1 / by_batch, -4 / by_batch, 4 / by_batch]
+    )
+    assert torch.equal(group_relative(totals, 2, "group"), group_relative(totals, 2))
+
+
+def test_the_batch_is_that_of_all_processes():
+    totals, other = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 8.0])
+    both = group_relative(torch.cat([totals, other]), 2, "batch")
+
+    def add_the_other(sums):  # first count and total, then squares around the mean of all
+        return sums + (torch.tensor([2.0, 8.0]) if sums.dim() else torch.tensor(9.0 + 25.0))
+
+    torch.testing.assert_close(group_relative(totals, 2, "batch", reduce=add_the_other), both[:2])
+
+
+def trl_normalize_then_sum(rewards_per_func, weights, num_generations):
+    """As GRPOTrainer of TRL 1.16 has it, in its own order and names."""
+
+    def nanstd(tensor, dim):
+        variance = torch.nanmean((tensor - torch.nanmean(tensor, dim=dim, keepdim=True)) ** 2, dim=dim, keepdim=True)
+        count = torch.sum(~torch.isnan(tensor), dim=dim, keepdim=True)
+        correction = torch.where(count > 1, count / (count - 1), torch.nan)
+        return torch.sqrt(variance * correction)
+
+    grouped = rewards_per_func.view(-1, num_generations, rewards_per_func.shape[1])
+    reward_k = (grouped - torch.nanmean(grouped, dim=1, keepdim=True)) / (nanstd(grouped, 1) + 1e-4)
+    rewards = (reward_k.view_as(rewards_per_func) * torch.tensor(weights, dtype=reward_k.dtype).unsqueeze(0)).nansum(
+        dim=1
+    )
+    return (rewards - torch.nanmean(rewards)) / (nanstd(rewards, 0) + 1e-4)
+
+
+@given(st.integers(0, 2**16), st.sampled_from([2, 4]), st.sampled_from([0.1, 1.0, 30.0]))
+def test_normalize_then_sum_has_trl_s_numbers(seed, size, spread):
+    generator = torch.Generator().manual_seed(seed)
+    scores = spread * torch.randn(16, 3, generator=generator, dtype=torch.float64)
+    scores[torch.rand(16, 3, generator=generator) < 0.2] = torch.nan
+    scores[:, 0] = scores[:, 0].nan_to_num(0.5)
+    scores[:size, 1] = 2.0  # a group that one reward does not tell apart
+    ours = group_relative(normalized_sum(scores, [1.0, 0.5, 2.0], size), size, "batch")
+    torch.testing.assert_close(ours, trl_normalize_then_sum(scores, [1.0, 0.5, 2.0], size), atol=1e-6, rtol=1e-6)
+
+
+def test_normalize_then_sum_has_trl_s_numbers_in_float32():
+    scores = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    ours = group_relative(normalized_sum(scores, [1.0, 0.5], 8), 8, "batch")
+    torch.testing.assert_close(ours, trl_normalize_then_sum(scores, [1.0, 0.5], 8), atol=1e-6, rtol=0)
+
+
+def test_normalize_then_sum_by_hand():
+    # The second reward is a hundred times as large and counts no more: the two cancel where they disagree.
+    scores = torch.tensor([[0.0, 100.0], [1.0, 0.0], [0.0, 0.0], [1.0, 100.0]])
+    one = 0.5 / (0.5**0.5 + 1e-4)  # of two scores that lie 1 apart; epsilon is less of 100
+    hundred = 50 / (5000**0.5 + 1e-4)
+    expected = [hundred - one, one - hundred, -one - hundred, one + hundred]
+    assert normalized_sum(scores, [1.0, 1.0], 2).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @given(groups, st.floats(-50, 50))

@@ -18,6 +18,15 @@ def test_policy_loss_by_hand():
     assert clipped.tolist() == [[True, False, False, True]]
 
 
+def test_clip_higher_caps_a_gain_later_and_a_loss_as_before():
+    old = torch.zeros(1, 4)
+    logprobs = torch.tensor([[math.log(1.25), math.log(1.5), math.log(0.5), math.log(1.5)]])
+    advantages = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    loss, clipped = policy_loss(logprobs, old, advantages, cliprange=0.2, cliprange_high=0.28)
+    assert loss[0].tolist() == pytest.approx([-1.25, -1.28, 0.8, 1.5])
+    assert clipped.tolist() == [[False, True, True, False]]
+
+
 def test_ratio_1_gives_minus_the_advantage():
     logprobs, advantages = torch.randn(2, 3), torch.randn(2, 3)
     loss, clipped = policy_loss(logprobs, logprobs, advantages, cliprange=0.2)

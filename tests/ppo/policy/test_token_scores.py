@@ -16,15 +16,21 @@ def test_values_and_gradients_are_those_of_log_softmax(seed, scale, blocked):
     weights[..., :blocked] = -torch.inf
     ids = torch.randint(blocked, 9, (2, 3), generator=generator)
     upstream = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    anchor = weights + torch.randn(2, 3, 9, generator=generator, dtype=torch.float64)
     ours, theirs = weights.clone().requires_grad_(), weights.clone().requires_grad_()
-    scores = token_scores(ours, ids)
-    expected = theirs.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(scores.logprobs, expected)
-    torch.testing.assert_close(scores.entropies, torch.special.entr(weights.softmax(-1)).sum(-1))
-    assert not scores.entropies.requires_grad
-    (scores.logprobs * upstream).sum().backward()
-    (expected * upstream).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad)
+    scores = token_scores(ours, ids, anchor)
+    logs = theirs.log_softmax(-1)[..., blocked:]
+    expected = (
+        logs.gather(-1, ids.unsqueeze(-1) - blocked).squeeze(-1),
+        -(logs.exp() * logs).sum(-1),
+        (logs.exp() * (logs - anchor.log_softmax(-1)[..., blocked:])).sum(-1),
+    )
+    for found, wanted in zip(scores, expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-7)
+        for parts in (found, wanted):
+            (parts * upstream).sum().backward(retain_graph=True)
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(token_scores(weights, ids).logprobs, expected[0].detach(), atol=1e-7, rtol=1e-7)
 
 
 def test_by_hand():
@@ -32,6 +38,26 @@ def test_by_hand():
     scores = token_scores(weights, torch.tensor([[0, 1]]))
     assert scores.logprobs.tolist() == [pytest.approx([-0.6931472, -1.3862944])]
     assert scores.entropies.tolist() == [pytest.approx([0.6931472, 0.5623351])]
+
+
+def test_the_exact_kl_by_hand():
+    # From 3/4, 1/4 to 1/2, 1/2: 3/4 log 3/2 + 1/4 log 1/2; and of a distribution to itself exactly 0.
+    weights = torch.tensor([[[1.0986123, 0.0, -torch.inf]]])
+    even = torch.tensor([[[7.0, 7.0, -torch.inf]]])
+    assert token_scores(weights, torch.tensor([[0]]), even).kl.item() == pytest.approx(0.1308121, abs=1e-6)
+    assert token_scores(weights, torch.tensor([[0]]), weights.clone()).kl.item() == 0.0
+
+
+def test_the_sum_over_tokens_has_the_mean_of_the_whole_responses_log_ratio():
+    """All 9 responses of two tokens counted out: the mean of their exact token KLs is the KL of responses."""
+    first, ref_first = torch.randn(2, 1, 1, 3).unbind()
+    second, ref_second = torch.randn(2, 3, 1, 3).unbind()
+    nothing = torch.zeros(3, 1, dtype=torch.long)
+    of_tokens = token_scores(first, nothing[:1], ref_first).kl + token_scores(second, nothing, ref_second).kl  # (3, 1)
+    logprobs = first.log_softmax(-1)[0, 0].unsqueeze(1) + second.log_softmax(-1)[:, 0]
+    ref_logprobs = ref_first.log_softmax(-1)[0, 0].unsqueeze(1) + ref_second.log_softmax(-1)[:, 0]
+    expected = (logprobs.exp() * (logprobs - ref_logprobs)).sum()
+    torch.testing.assert_close((first.softmax(-1)[0, 0] * of_tokens[:, 0]).sum(), expected)
 
 
 def test_a_token_that_is_not_allowed_is_finite_and_pulls_at_nothing():

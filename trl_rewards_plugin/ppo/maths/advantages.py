@@ -3,10 +3,12 @@
 Leaves out: which estimator has which needs (estimators.py), and whitening (masking.py).
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.maths.masking import check_same_shape
+from trl_rewards_plugin.ppo.maths.masking import check_same_shape, masked_moments
 
 
 def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
@@ -100,24 +102,56 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
     return (groups - others).flatten()
 
 
-def group_relative(totals: Tensor, num_generations: int, epsilon: float = 1e-4) -> Tensor:
+def group_relative(
+    totals: Tensor,
+    num_generations: int,
+    scale_rewards: str = "group",
+    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
+    epsilon: float = 1e-4,
+) -> Tensor:
     """GRPO: each response against its group's mean, in units of the group's standard deviation.
 
         advantage[i] = (total[i] - mean of the group) / (std of the group + epsilon)
     Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300), outcome supervision; epsilon and the unbiased standard
-    deviation (n - 1) as in TRL. The paper's loss is a mean over each response's tokens (1/|o|), then over responses;
-    ours is a mean over all tokens of the mini-batch, in which every token weighs the same, whatever its response's
-    length (as in DAPO, arXiv 2503.14476).
+    deviation (n - 1) as in TRL. The paper's loss is a mean over responses of their tokens' means (`loss_type="grpo"`);
+    the default is one over all tokens, as in DAPO (arXiv 2503.14476).
 
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
+        scale_rewards: whose deviation: "group", "batch" (arXiv 2508.08221), or "none" (Dr. GRPO, arXiv 2503.20783).
+        reduce: adds a tensor over processes; the identity on one process.
 
     Returns:
         (B,); 0 where a whole group has one total.
     """
     groups = _groups(totals, num_generations)
     centred = groups - groups.mean(dim=1, keepdim=True)
-    return (centred / (groups.std(dim=1, keepdim=True) + epsilon)).flatten()
+    if scale_rewards == "none":
+        return centred.flatten()
+    spread = groups.std(dim=1, keepdim=True)
+    if scale_rewards == "batch":
+        count, _, squares = masked_moments(totals, torch.ones_like(totals, dtype=torch.bool), reduce)
+        spread = (squares / (count - 1)).sqrt().to(totals.dtype)
+    return (centred / (spread + epsilon)).flatten()
+
+
+def normalized_sum(scores: Tensor, weights: Sequence[float], num_generations: int, epsilon: float = 1e-4) -> Tensor:
+    """GDPO: every reward is normalised before they are added up.
+
+        total[i] = sum over k of weight[k] (score[i, k] - mean of the group) / (std of the group + epsilon)
+    Source: arXiv 2601.05242, with TRL's numbers, which then scales the totals by the batch as `group_relative` does.
+
+    Args:
+        scores: (B, K), NaN where a reward gave none; groups as above.
+
+    Returns:
+        (B,).
+    """
+    groups = scores.view(-1, num_generations, scores.shape[1])
+    centred = groups - groups.nanmean(dim=1, keepdim=True)
+    count = centred.isfinite().sum(dim=1, keepdim=True)
+    spread = (centred.square().nansum(dim=1, keepdim=True) / (count - 1)).sqrt()
+    return (centred / (spread + epsilon) * scores.new_tensor(weights)).nansum(dim=2).flatten()
 
 
 def _groups(totals: Tensor, num_generations: int) -> Tensor:

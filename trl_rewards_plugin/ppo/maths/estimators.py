@@ -26,6 +26,7 @@ class Estimator:
         needs_critic: whether it reads values.
         compares_responses: whether it judges whole responses against the others to the same prompt.
         whitens_by_default: `whiten_advantages` where that is unset.
+        scales: whether it takes `scale_rewards` and `reduce`, too.
     """
 
     function: Callable[..., Any]
@@ -33,18 +34,27 @@ class Estimator:
     needs_critic: bool = False
     compares_responses: bool = False
     whitens_by_default: bool = False
+    scales: bool = False
 
 
 ESTIMATORS = {
     "gae": Estimator(gae, "PPO's, with a critic", needs_critic=True, whitens_by_default=True),
     "rloo": Estimator(leave_one_out, "against the mean of the prompt's other responses", compares_responses=True),
-    "grpo": Estimator(group_relative, "against the prompt's responses, scaled", compares_responses=True),
+    "grpo": Estimator(group_relative, "against the prompt's responses, scaled", compares_responses=True, scales=True),
     "reinforce": Estimator(reward_to_go, "reward to go, without a critic", whitens_by_default=True),
 }
 
 
 def estimate_advantages(
-    name: str, rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float, num_generations: int
+    name: str,
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    num_generations: int,
+    **scaling: Any,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns (B, T) by the named estimator; without a critic the returns are the advantages.
 
@@ -52,13 +62,14 @@ def estimate_advantages(
         rewards, values: (B, T).
         mask: (B, T), True on a prefix of every row.
         num_generations: responses per prompt, side by side.
+        scaling: `scale_rewards` and `reduce`, for those that scale.
     """
     estimator = ESTIMATORS[name]
     if estimator.needs_critic:
         advantages, returns = estimator.function(rewards, values, mask, gamma=gamma, lam=lam)
         return advantages, returns
     if estimator.compares_responses:
-        per_response = estimator.function(rewards.sum(1), num_generations)
+        per_response = estimator.function(rewards.sum(1), num_generations, **(scaling if estimator.scales else {}))
         advantages = torch.where(mask, per_response.unsqueeze(1), torch.zeros_like(rewards))
     else:
         advantages = estimator.function(rewards, mask, gamma=gamma)

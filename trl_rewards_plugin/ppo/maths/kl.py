@@ -1,19 +1,35 @@
 """Divergence from the reference policy: estimators for a token, and the adaptive coefficient. Pure functions.
 
-Leaves out: where the penalty goes: into the token rewards (advantages.py), or into the loss (ppo/update.py).
+Leaves out: where the penalty goes (advantages.py, ppo/update.py), and sums over a vocabulary (policy/token_scores.py).
 """
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
-KLEstimator = Literal["k1", "k3"]
+
+@dataclass(frozen=True)
+class KLEstimator:
+    """One line of the table: `function` gives what sampled tokens are charged of their log-ratios, (B, T) both."""
+
+    summary: str  # for `--help`
+    function: Callable[[Tensor], Tensor]
+    in_loss: bool = True  # whether it can be in the loss: its gradient is one of a divergence
+    exact: bool = False  # whether the vocabulary is summed over
 
 
-def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> Tensor:
+KL_ESTIMATORS = {
+    "k1": KLEstimator("log-ratio of the sampled token: leads to the optimum", lambda ratio: ratio, in_loss=False),
+    "k3": KLEstimator("never negative; in the reward it leads elsewhere", lambda ratio: torch.expm1(-ratio) + ratio),
+    "full": KLEstimator("of the whole vocabulary: k1's optimum in fewer rollouts", lambda ratio: ratio, exact=True),
+}
+
+
+def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
     """Estimate of KL(policy || reference) from the sampled tokens, in nats per token.
 
     With r = log pi(token) - log ref(token), from samples of pi:
@@ -21,6 +37,12 @@ def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> 
         k3 = exp(-r) - 1 + r      unbiased as a value and never negative, but its gradient, used as a penalty in the
                                   reward, does not lead to the KL-regularised optimum
     Source: J. Schulman, "Approximating KL divergence" (2020).
+
+    "full" measures the KL of a token's whole distribution (the Rao-Blackwellised estimator of Amini et al., arXiv
+    2504.10637). Its penalty rests on an identity: while pi moves away from the policy `old` that drew the responses,
+        KL(pi || ref) = KL(pi || old) + E_pi[log old(token) - log ref(token)]
+    The first, exact and 0 at the start, is in the loss; the second is k1's reward. The reward's noise so ends where
+    the optimum is, and the penalty does not grow stale over the epochs, as k1's does.
 
     Args:
         logprobs: (B, T) of the sampled tokens under the policy.
@@ -30,12 +52,7 @@ def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator) -> 
         (B, T).
     """
     check_same_shape(logprobs=logprobs, ref_logprobs=ref_logprobs)
-    log_ratio = logprobs - ref_logprobs
-    if estimator == "k1":
-        return log_ratio
-    if estimator == "k3":
-        return torch.expm1(-log_ratio) + log_ratio
-    raise ValueError(f"estimator must be 'k1' or 'k3', got {estimator!r}")
+    return KL_ESTIMATORS[estimator].function(logprobs - ref_logprobs)
 
 
 def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:

@@ -10,12 +10,15 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, cliprange: float, cliprange_high: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Clipped surrogate objective, negated.
 
         ratio = exp(logprob - old_logprob)
         loss  = max(-advantage * ratio, -advantage * clip(ratio, 1 - cliprange, 1 + cliprange))
-    Source: Schulman et al., "Proximal Policy Optimization" (arXiv 1707.06347), equation 7.
+    Source: Schulman et al., "Proximal Policy Optimization" (arXiv 1707.06347), equation 7; with `cliprange_high` for
+    the upper end, DAPO's clip-higher (arXiv 2503.14476).
 
     Args:
         logprobs, old_logprobs, advantages: (B, T).
@@ -26,7 +29,7 @@ def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip
     check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
     ratio = torch.exp(logprobs - old_logprobs)
     unclipped = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
+    clipped = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + (cliprange_high or cliprange))
     return torch.maximum(unclipped, clipped), clipped > unclipped
 
 

@@ -16,6 +16,7 @@ def rollout_statistics(
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     *,
     in_reward: bool = True,
+    num_generations: int = 1,
 ) -> dict[str, float]:
     """A rollout on all processes, under TRL's names.
 
@@ -26,6 +27,7 @@ def rollout_statistics(
         rollout: this process's part.
         kl: (B, T) its KL to the reference, in nats, 0 where the response mask is False.
         gather: joins rows (B, columns) of all processes; the identity on one.
+        num_generations: responses to a prompt; of several, `frac_reward_zero_std` is the share with equal scores.
         in_reward: whether the KL penalty is part of the reward; in the loss it is no reward that was given.
     """
     mask = rollout.response_mask
@@ -41,7 +43,10 @@ def rollout_statistics(
     rows = gather(torch.stack([column.float() for column in columns], dim=1))
     scores, kl, entropy, ended, prompt_tokens, tokens = rows.cpu().unbind(1)
     penalty = kl_coef * kl if in_reward else torch.zeros_like(kl)
+    groups = scores.view(-1, num_generations)
+    equal = (groups == groups[:, :1]).all(1).float().mean().item()
     return {
+        **({"frac_reward_zero_std": equal} if num_generations > 1 else {}),
         "objective/scores": scores.mean().item(),
         "objective/scores_std": scores.std(correction=0).item(),
         "objective/kl": kl.mean().item(),

@@ -5,7 +5,7 @@ computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
 Leaves out: the decoder below the output matrix (architectures/forward_passes.py).
 """
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,13 @@ class OutputHead:
         return logits
 
 
+class Anchor(NamedTuple):
+    """Distributions that the policy's are compared with, without their logits, which are V / H times as large."""
+
+    head: OutputHead  # frozen
+    features: Tensor  # (B, T, H) what it is given before each token
+
+
 @torch.no_grad()
 def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
     """Whether features through `OutputHead` give the model's own logits, tried on one prompt of one token."""
@@ -86,9 +93,14 @@ def decoder_features(
 
 
 def score_in_slices(
-    head: OutputHead, features: Tensor, token_ids: Tensor, rules: TokenRules, slice_size: int = SLICE
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies (B, T), in nats, of response tokens; the entropies without gradient.
+    head: OutputHead,
+    features: Tensor,
+    token_ids: Tensor,
+    rules: TokenRules,
+    anchor: Anchor | None = None,
+    slice_size: int = SLICE,
+) -> TokenScores:
+    """Scores of response tokens, with the KL to an anchor where there is one.
 
     Args:
         features: (B, T, H) what the output matrix is given before each token.
@@ -96,10 +108,15 @@ def score_in_slices(
         slice_size: logits to hold at once, about.
     """
     vocabulary = cast(Any, head.matrix).weight.shape[0]
-    steps = max(1, slice_size // (len(token_ids) * vocabulary))
+    steps = max(1, slice_size // (len(token_ids) * vocabulary * (1 if anchor is None else 2)))
 
     def score(part: Tensor, ids: Tensor, first_step: int) -> TokenScores:
-        return token_scores(rules.log_weights(head.logits(part), first_step), ids)
+        anchor_weights = None
+        if anchor is not None:
+            with torch.no_grad():
+                own = anchor.features[:, first_step : first_step + ids.shape[1]]
+                anchor_weights = rules.log_weights(anchor.head.logits(own), first_step)
+        return token_scores(rules.log_weights(head.logits(part), first_step), ids, anchor_weights)
 
     width = token_ids.shape[1]
     if width <= steps:
@@ -112,5 +129,6 @@ def score_in_slices(
             scored.append(checkpoint(score, part, ids, start, use_reentrant=False, preserve_rng_state=False))
         else:
             scored.append(score(part, ids, start))
-    logprobs, entropies = zip(*scored, strict=True)
-    return torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1)
+    logprobs, entropies, kl = zip(*scored, strict=True)
+    whole_kl = None if anchor is None else torch.cat(kl, dim=1)
+    return TokenScores(torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1), whole_kl)

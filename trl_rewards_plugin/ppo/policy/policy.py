@@ -10,27 +10,31 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.known_ids import known_ids
-from trl_rewards_plugin.ppo.policy.output_head import OutputHead, decoder_features, score_in_slices
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead, decoder_features, score_in_slices
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
-from trl_rewards_plugin.ppo.policy.token_scores import token_scores
+from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
 
 class PolicyOutput(NamedTuple):
-    """Scores of given responses; every field is (B, T) float32.
+    """Scores of given responses; all but the last are (B, T) float32.
 
     Attributes:
         logprobs: of each response token, in nats.
-        entropies: of the distribution that each token was drawn from, in nats; without gradient.
+        entropies: of the distribution that each token was drawn from, in nats.
         values: of the state before each token.
+        kl: of that distribution to an anchor's, in nats; None without one.
+        features: (B, T, H) what the output matrix is given; None where logits are not computed in slices.
     """
 
     logprobs: Tensor
     entropies: Tensor
     values: Tensor
+    kl: Tensor | None = None
+    features: Tensor | None = None
 
 
 class PolicyWithValueHead(nn.Module):
@@ -110,6 +114,7 @@ class PolicyWithValueHead(nn.Module):
         rules: TokenRules,
         *,
         critic_only: bool = False,
+        anchor: Anchor | None = None,
     ) -> PolicyOutput:
         """Scores responses by teacher forcing.
 
@@ -118,10 +123,12 @@ class PolicyWithValueHead(nn.Module):
             response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
             rules: the distribution that the tokens were drawn from.
             critic_only: no gradient reaches the policy.
+            anchor: what to measure the exact KL to.
         """
         with torch.no_grad() if critic_only else nullcontext():
-            logprobs, entropies, hidden = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced)
-        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules))
+            found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
+        (logprobs, entropies, kl), hidden, features = found
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, features)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
@@ -159,19 +166,20 @@ def score_responses(
     rules: TokenRules,
     *,
     sliced: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities and entropies (B, T) of response tokens, in nats, and the decoder's hidden states (B, T, H).
+    anchor: Anchor | None = None,
+) -> tuple[TokenScores, Tensor, Tensor | None]:
+    """Scores of response tokens, the decoder's hidden states (B, T, H) and, where sliced, the output matrix's input.
 
-    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding.
+    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding. Only
+    slices are compared with an anchor.
     """
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
-        return *token_scores(log_weights, response_ids), hidden
+        return token_scores(log_weights, response_ids), hidden, None
     inputs = _decoder_inputs(response_ids, rules.prefix)
-    features, hidden = decoder_features(model, prompts, inputs)
     first = len(rules.prefix) - 1
-    logprobs, entropies = score_in_slices(OutputHead(model), features[:, first:], response_ids, rules)
-    return logprobs, entropies, hidden[:, first:]
+    features, hidden = (states[:, first:] for states in decoder_features(model, prompts, inputs))
+    return score_in_slices(OutputHead(model), features, response_ids, rules, anchor), hidden, features
 
 
 def teacher_forced(
@@ -189,15 +197,22 @@ def teacher_forced(
 
 @torch.no_grad()
 def policy_scores(
-    calls: StaticCalls, wrapped: PolicyWithValueHead, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules
+    calls: StaticCalls,
+    wrapped: PolicyWithValueHead,
+    prompts: EncodedPrompts,
+    response_ids: Tensor,
+    rules: TokenRules,
+    reference: Anchor | None = None,
 ) -> PolicyOutput:
-    """What a rollout records: the policy's log-probabilities, entropies and values (B, T) of responses (B, T)."""
+    """What a rollout records: the policy's scores of responses (B, T); features only where there is a reference."""
 
-    def score(response_ids: Tensor, **prompt: Any) -> dict[str, Tensor]:
-        output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules)
-        return output._asdict()
+    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Tensors:
+        anchor = reference and reference._replace(features=ref_features)
+        output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules, anchor=anchor)
+        kept = output if anchor else output._replace(features=None)
+        return {name: value for name, value in kept._asdict().items() if value is not None}
 
-    inputs = {**vars(prompts), "response_ids": response_ids}
+    inputs = {**vars(prompts), "response_ids": response_ids, "ref_features": reference and reference.features}
     return PolicyOutput(**calls("scores of the policy", score, inputs, wrapped, rules))
 
 
@@ -209,13 +224,12 @@ def reference_scores(
     response_ids: Tensor,
     rules: TokenRules,
     sliced: bool,
-) -> Tensor:
-    """Likewise the reference's log-probabilities (B, T); the arguments as in `score_responses`."""
+) -> Tensors:
+    """Likewise the reference's `logprobs` (B, T) and, where sliced, `features`; the arguments: `score_responses`."""
 
-    def score(response_ids: Tensor, **prompt: Any) -> dict[str, Tensor]:
-        return {
-            "logprobs": score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)[0]
-        }
+    def score(response_ids: Tensor, **prompt: Any) -> Tensors:
+        scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
+        return {"logprobs": scores.logprobs, **({} if features is None else {"features": features})}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
-    return calls("scores of the reference", score, inputs, reference, rules)["logprobs"]
+    return calls("scores of the reference", score, inputs, reference, rules)

@@ -1,9 +1,11 @@
-"""What a distribution over the vocabulary gives: log-probability and entropy of a token, and a draw.
+"""What a distribution over the vocabulary gives: log-probability of a token, entropy, exact KL, and a draw.
 
-Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass; separate ones would keep three.
+Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass, and with an anchor a second; plain
+operations would keep three and more.
 Leaves out: where the log-weights come from (output_head.py, token_rules.py).
 """
 
+import functools
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,27 +21,31 @@ class TokenScores(NamedTuple):
 
     Attributes:
         logprobs: (B, T) of each token, in nats.
-        entropies: (B, T) of the distribution of each token, in nats; without gradient.
+        entropies: (B, T) of the distribution of each token, in nats.
+        kl: (B, T) KL(distribution || anchor's), in nats; None without an anchor.
     """
 
     logprobs: Tensor
     entropies: Tensor
+    kl: Tensor | None = None
 
 
-def token_scores(log_weights: Tensor, token_ids: Tensor) -> TokenScores:
+def token_scores(log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor | None = None) -> TokenScores:
     """Scores tokens under softmax(log_weights).
 
         logprob = log_weight[token] - logsumexp(log_weights)
         entropy = logsumexp(log_weights) - sum softmax(log_weights) * log_weights
+        kl      = sum softmax(log_weights) * (log_weights - anchor_weights) less the difference of their logsumexp
     A token that is not allowed (the padding behind an EOS) gets a large negative finite log-probability without
     gradient, because -inf times a mask of 0 would be NaN.
 
     Args:
         log_weights: (B, T, V) float32, -inf where a token is not allowed.
         token_ids: (B, T).
+        anchor_weights: (B, T, V) of what to compare with, -inf for the same tokens; without gradient.
     """
     check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
-    return TokenScores(*cast(Any, _TokenScores).apply(log_weights, token_ids))
+    return TokenScores(*cast(Any, _TokenScores).apply(log_weights, token_ids, anchor_weights))
 
 
 def draw_tokens(probabilities: Tensor) -> Tensor:
@@ -72,19 +78,34 @@ def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
 
 class _TokenScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log_weights: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
         probabilities = log_weights.softmax(-1)
         # At the likeliest token log(probability) loses nothing: it is at least 1 / V.
         log_total = log_weights.amax(-1) - probabilities.amax(-1).log()
         chosen = log_weights.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
         entropies = (log_total - _mean_weight(probabilities, log_weights)).clamp(min=0)  # rounding can fall below
-        ctx.save_for_backward(probabilities, token_ids, chosen == -torch.inf)
-        ctx.mark_non_differentiable(entropies)
-        return (chosen - log_total).clamp(min=_LOWEST), entropies
+        kl = excess = mean_excess = None  # the excess is the log-ratio, but for a constant that its mean takes off
+        if anchor_weights is not None:
+            excess = (log_weights - anchor_weights).masked_fill_(log_weights == -torch.inf, 0)  # not -inf less -inf
+            mean_excess = _mean_weight(probabilities, excess)
+            kl = (mean_excess - log_total + anchor_weights.logsumexp(-1)).clamp(min=0)
+        ctx.save_for_backward(probabilities, token_ids, chosen == -torch.inf, entropies, excess, mean_excess)
+        return (chosen - log_total).clamp(min=_LOWEST), entropies, kl
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        probabilities, token_ids, forbidden = ctx.saved_tensors
-        gradient = gradients[0].masked_fill(forbidden, 0).unsqueeze(-1)
-        # d logprob / d log_weight = 1[token] - probability
-        return (probabilities * -gradient).scatter_add_(-1, token_ids.unsqueeze(-1), gradient), None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None]:
+        probabilities, token_ids, forbidden, entropies, excess, mean_excess = ctx.saved_tensors
+        of_logprobs, of_entropies, of_kl = gradients
+        parts = []
+        if of_kl is not None:  # d kl / d log_weight = probability * (log-ratio - kl)
+            parts.append((excess - mean_excess.unsqueeze(-1)).mul_(probabilities).mul_(of_kl.unsqueeze(-1)))
+        if of_entropies is not None:  # d entropy / d log_weight = -probability * (log probability + entropy)
+            own = torch.special.xlogy(probabilities, probabilities).addcmul_(probabilities, entropies.unsqueeze(-1))
+            parts.append(own.mul_(-of_entropies.unsqueeze(-1)))
+        if of_logprobs is not None:  # d logprob / d log_weight = 1[token] - probability
+            gradient = of_logprobs.masked_fill(forbidden, 0).unsqueeze(-1)
+            parts.append((probabilities * -gradient).scatter_add_(-1, token_ids.unsqueeze(-1), gradient))
+        return functools.reduce(Tensor.add_, parts), None, None
