@@ -5,7 +5,7 @@ Leaves out: what a reward is made of; any callable of the protocol will do.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -87,6 +87,15 @@ def score_completions(
     # `reward_weights`; the weights inside of a combined reward are its own matter (rewards/combining/).
     total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
     return Scored(total, metrics, {**table, **logged})
+
+
+def with_held_out(scored: Scored, judged: Scored) -> Scored:
+    """`scored`, and beside it what a held-out reward gave the same completions: its mean, its parts, its columns."""
+    metrics = {f"held_out_{name}": value for name, value in judged.metrics.items()}
+    metrics["held_out_reward"] = judged.total.mean().item()
+    _prompt, _completion, (_name, total), *parts = judged.table.items()
+    columns = {"held_out_reward": total, **{f"held_out_{name}": values for name, values in parts}}
+    return replace(scored, metrics={**scored.metrics, **metrics}, table={**scored.table, **columns})
 
 
 def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:

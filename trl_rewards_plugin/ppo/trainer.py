@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -37,7 +38,12 @@ from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
-from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
+from trl_rewards_plugin.ppo.input_checks import (
+    check_dataset,
+    check_held_out_reward,
+    check_inputs,
+    check_reward_funcs,
+)
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
@@ -51,7 +57,7 @@ from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, polic
 from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
-from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions
+from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
 from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
@@ -72,6 +78,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         value_model: Hub id, folder or `PreTrainedModel` of the critic; if left out it shares the policy's decoder.
         callbacks, optimizers: as in `transformers.Trainer`.
         peft_config: wraps the model in an adapter.
+        held_out_reward: a reward that training never sees, on a fixed scale; every evaluation measures it.
 
     Raises:
         InputError: input that cannot work; before any model is loaded where the input alone decides it.
@@ -90,11 +97,13 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, ...] = (None, None),
         peft_config: Any | None = None,
+        held_out_reward: Callable[..., Any] | None = None,
     ):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
         model, value_model = resolve(model), resolve(value_model)
         self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
+        self.held_out_rewards = check_held_out_reward(held_out_reward, self.reward_funcs, args)
         check_inputs(model, value_model, args, train_dataset, eval_dataset)
 
         load_unsharded()
@@ -200,18 +209,20 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return scored.total.to(responses.ids.device)
 
     def _score_texts(
-        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor
+        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, *held_out: Any
     ) -> Scored:
-        """The rewards of completions, less the penalty for a missing EOS, in training and in evaluation."""
-        scored = score_completions(
-            self.reward_funcs,
-            self.reward_weights,
-            columns["prompt"],
-            texts,
+        """The rewards of completions, less the penalty for a missing EOS; beside them those of `held_out`."""
+        ask = partial(
+            score_completions,
+            prompts=columns["prompt"],
+            completions=texts,
             completion_ids=ids,
             columns=columns,
             trainer_state=self.state,
         )
+        scored = ask(self.reward_funcs, self.reward_weights)
+        for reward in held_out:
+            scored = with_held_out(scored, ask([reward], [1.0]))
         return replace(scored, total=less_eos_penalty(scored.total, ended, self.args.missing_eos_penalty))
 
     @torch.no_grad()
@@ -340,19 +351,25 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
             responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
             such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
+            With a `held_out_reward` also `eval_held_out_reward` and its parts, `eval_held_out_rewards/<name>/mean`;
+            when it falls while `eval_reward` rises, the alarm `held_out_reward` is raised.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
             raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
         check_dataset(dataset, "eval_dataset")
-        kept = self._evaluation_states
-        with gathered_weights(self.model_wrapped, self.accelerator), frozen_rewards(self.reward_funcs, kept):
+        kept, held_out = self._evaluation_states, self.held_out_rewards
+        with (
+            gathered_weights(self.model_wrapped, self.accelerator),
+            frozen_rewards(self.reward_funcs, kept),
+            frozen_rewards(held_out, {}),
+        ):
             samples = sample_held_out(
                 self.policy_model,
                 self.processing_class,
                 dataset,
                 self.args,
-                self._score_texts,
+                lambda *completions: self._score_texts(*completions, *held_out),
                 self.reference_logprobs,
                 self.calls,
             )
@@ -360,5 +377,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self.log(metrics)
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
+        if held_out and eval_dataset is None:
+            self.run_log.alarms.watch_evaluations(self.state, table)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
