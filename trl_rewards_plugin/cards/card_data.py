@@ -20,6 +20,7 @@ class RewardModelCardData:
         algorithm: Such as "PPO", "GRPO" or "DPO".
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
+        held_out_rewards: Likewise, what judged the outputs without being trained on: `held_out_reward` in `metrics`.
         aggregation: How they are combined; see `MultiClassifierReward`.
         evaluation_scales: Name of a running z-score -> mean and standard deviation that the evaluations used.
         dataset: Where the prompts come from; linked if it is a Hub id.
@@ -50,6 +51,7 @@ class RewardModelCardData:
     algorithm: str = "PPO"
     paper: Mapping[str, str] = field(default_factory=dict)
     rewards: Sequence[Mapping[str, Any]] = ()
+    held_out_rewards: Sequence[Mapping[str, Any]] = ()
     aggregation: str = WEIGHTED_SUM
     evaluation_scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     dataset: str | None = None

@@ -15,11 +15,13 @@ _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
 # Keys of config.yaml that have fields of their own.
-OWN_FIELDS = ("preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed")
+OWN_FIELDS = (
+    "preset", "model", "reward", "held_out_reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
+)  # fmt: skip
 # Keys of `made_of` that are fields of the card.
 _RECORDED = (
-    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision", "energy", "versions",
-    "commit", "license", "language",
+    "rewards", "held_out_rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision",
+    "energy", "versions", "commit", "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -38,12 +37,7 @@ from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
-from trl_rewards_plugin.ppo.input_checks import (
-    check_dataset,
-    check_held_out_reward,
-    check_inputs,
-    check_reward_funcs,
-)
+from trl_rewards_plugin.ppo.input_checks import check_dataset, check_held_out_reward, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
@@ -212,17 +206,10 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, *held_out: Any
     ) -> Scored:
         """The rewards of completions, less the penalty for a missing EOS; beside them those of `held_out`."""
-        ask = partial(
-            score_completions,
-            prompts=columns["prompt"],
-            completions=texts,
-            completion_ids=ids,
-            columns=columns,
-            trainer_state=self.state,
-        )
-        scored = ask(self.reward_funcs, self.reward_weights)
+        shared: dict[str, Any] = {"completion_ids": ids, "columns": columns, "trainer_state": self.state}
+        scored = score_completions(self.reward_funcs, self.reward_weights, columns["prompt"], texts, **shared)
         for reward in held_out:
-            scored = with_held_out(scored, ask([reward], [1.0]))
+            scored = with_held_out(scored, score_completions([reward], [1.0], columns["prompt"], texts, **shared))
         return replace(scored, total=less_eos_penalty(scored.total, ended, self.args.missing_eos_penalty))
 
     @torch.no_grad()
@@ -358,12 +345,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         if dataset is None:
             raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
         check_dataset(dataset, "eval_dataset")
-        kept, held_out = self._evaluation_states, self.held_out_rewards
-        with (
-            gathered_weights(self.model_wrapped, self.accelerator),
-            frozen_rewards(self.reward_funcs, kept),
-            frozen_rewards(held_out, {}),
-        ):
+        held_out = self.held_out_rewards
+        frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
+        with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
             samples = sample_held_out(
                 self.policy_model,
                 self.processing_class,

@@ -16,11 +16,13 @@ import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics
+from trl_rewards_plugin.rewards.base import RewardScores
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.ppo.decoding import Decoded
 
 BEST_OF = 16
+HELD_OUT_REWARD = "held_out_reward"
 # A sentence ends at . ! or ?, with closing quotes or brackets, before white space.
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+")
 
@@ -47,6 +49,21 @@ class Scored:
     def by_name(self) -> dict[str, np.ndarray]:
         """`{"reward": (N,) totals, "<component>": (N,)}`."""
         return {"reward": self.total, **self.components}
+
+
+@dataclass(frozen=True)
+class WithHeldOutReward:
+    """Scores as `reward` does; beside its components, in no total, stand `held_out_reward` and that one's parts."""
+
+    reward: Any
+    held_out_reward: Any
+
+    def score(self, texts: list[str], **columns: Any) -> RewardScores:
+        """Both rewards' scores."""
+        scores, judged = (each.score(texts, **columns) for each in (self.reward, self.held_out_reward))
+        parts = judged.components if len(judged.components) > 1 else {}
+        beside = {HELD_OUT_REWARD: judged.total, **{f"held_out_{name}": values for name, values in parts.items()}}
+        return RewardScores(scores.total, {**scores.components, **beside})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from trl_rewards_plugin.recipes.run_inputs import (
     RunInputs,
     check_settings,
     estimate_minutes,
+    load_held_out_reward,
     load_reward,
     plan_lines,
 )
@@ -77,6 +78,7 @@ class Seq2SeqPPO:
         push_to: Hub repository that the finished run folder is uploaded to.
         overwrite: Overwrite the run in the output folder.
         peft_config: Train this adapter (peft's `LoraConfig` ...) instead of the model's own weights.
+        held_out_reward: Another reward, likewise, that training never sees; every evaluation measures it.
         echo: Called with each block of text for the reader.
     """
 
@@ -92,6 +94,7 @@ class Seq2SeqPPO:
     push_to: str | None = None
     overwrite: bool = False
     peft_config: Any = None
+    held_out_reward: Any = None
     echo: Callable[[str], None] = say
 
     def __post_init__(self) -> None:
@@ -208,7 +211,8 @@ class Seq2SeqPPO:
             expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
             raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
-        return RunInputs(data, load_reward(self.reward), checkpoint)
+        reward = load_reward(self.reward)
+        return RunInputs(data, reward, checkpoint, load_held_out_reward(self.held_out_reward, reward, self.args))
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
         set_seed(self.args.seed)
@@ -220,6 +224,7 @@ class Seq2SeqPPO:
             eval_dataset=inputs.data.held_out,
             callbacks=[LogFileCallback()],
             peft_config=self.peft_config,
+            held_out_reward=inputs.held_out_reward,
         )
 
     def _evaluator(
@@ -235,7 +240,7 @@ class Seq2SeqPPO:
             return trainer.processing_class(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
-        return Evaluator(decode, inputs.reward, encode, inputs.data.as_held_out(), self.args.seed, penalty)
+        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out(), self.args.seed, penalty)
 
     def _finish(
         self,
@@ -280,6 +285,7 @@ class Seq2SeqPPO:
             "preset": self.preset,
             "model": public_name(self.model),
             "reward": given_name(self.reward),
+            "held_out_reward": given_name(self.held_out_reward),
             "dataset": given_name(self.dataset),
             "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
@@ -291,6 +297,7 @@ class Seq2SeqPPO:
         preset = get_preset(self.preset) if self.preset else None
         made_of = {
             **reward_record(inputs.reward),
+            "held_out_rewards": reward_record(inputs.held_out_reward)["rewards"] if inputs.held_out_reward else None,
             "push_to": self.push_to,  # not a setting: running the file again must not upload over the first run
             "license": preset.license if preset and preset.model == self.model else None,
             "language": preset.language if preset and preset.dataset == self.dataset else None,
