@@ -22,9 +22,6 @@ from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.runs.reward_description import describe_reward
 
-# Keys of a described reward: what gives the score, and what is made of it.
-_SOURCES = ("model", "function", "metric")
-_AFTER_THE_JUDGE = {"name", "weight", "score_type", "normalization", "clip", "weight_schedule", "only_if", "floor"}
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
 
@@ -170,29 +167,21 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
 
 
 def check_held_out_reward(held_out: Any, rewards: Sequence[Any], args: Seq2SeqPPOConfig) -> list[Callable[..., Any]]:
-    """The held-out reward in a list, empty if it is None.
-
-    Raises:
-        InputError: a setting asks for one and there is none, or never measures it; it is no single callable, judges as
-            `rewards` do, or has a scale that moves.
-    """
+    """The held-out reward in a list, empty if None; refused: one of `rewards`, a moving scale, none if asked for."""
     asked = [name for name in ("metric_for_best_model", "stop_on") if "held_out_reward" in (getattr(args, name) or "")]
+    missing = "no held_out_reward" if held_out is None else "eval_strategy='no'" if args.eval_strategy == "no" else ""
+    if asked and missing:
+        expected = f"evaluations that measure a held_out_reward, as {' and '.join(asked)} names it"
+        raise InputError(expected, missing, "pass held_out_reward and set eval_strategy='steps'")
     if held_out is None:
-        if asked:
-            step = "pass held_out_reward=..., a reward that training does not see"
-            raise InputError(f"a held_out_reward, as {' and '.join(asked)} names it", "none", step)
         return []
-    if args.eval_strategy == "no" and "stop_on" in asked:
-        step = "set eval_strategy='steps' and eval_steps"
-        raise InputError("evaluations, in which stop_on's held_out_reward is raised", "eval_strategy='no'", step)
     (reward,) = check_reward_funcs([held_out], None)
-    seen = [judge for each in rewards for judge in _judges(each)]
+    name, seen = reward_name(reward), [judge for each in rewards for judge in _judges(each)]
     if all(judge in seen for judge in _judges(reward)):
         step = "pass another judge, for example one trained on other data"
-        raise InputError("a held_out_reward that training does not see", f"{reward_name(reward)}, which it does", step)
+        raise InputError("a held_out_reward that training does not see", f"{name}, which it does", step)
     if getattr(reward, "state_dict", dict)():
-        step = "set a fixed mean and scale"
-        raise InputError("a held_out_reward on a fixed scale", f"{reward_name(reward)} with a running one", step)
+        raise InputError("a held_out_reward on a fixed scale", f"{name} on a running one", "set mean and scale")
     return [reward]
 
 
@@ -201,8 +190,8 @@ def _judges(reward: Any) -> list[Any]:
     if parts := getattr(reward, "rewards", None):
         return [judge for part in parts for judge in _judges(part)]
     described = describe_reward(reward)[0]
-    settings = {key: value for key, value in described.items() if key not in _AFTER_THE_JUDGE}
-    return [settings if any(map(settings.get, _SOURCES)) else reward]
+    judge = {key: value for key, value in described.items() if key not in ("name", "weight", "score_type")}
+    return [judge if any(map(judge.get, ("model", "function", "metric"))) else reward]
 
 
 def reward_name(reward: Callable[..., Any]) -> str:

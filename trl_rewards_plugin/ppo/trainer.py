@@ -40,6 +40,7 @@ from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_held_out_reward, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
+from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
@@ -338,8 +339,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
             responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
             such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
-            With a `held_out_reward` also `eval_held_out_reward` and its parts, `eval_held_out_rewards/<name>/mean`;
-            when it falls while `eval_reward` rises, the alarm `held_out_reward` is raised.
+            With a `held_out_reward` also `eval_held_out_reward` and `eval_held_out_rewards/<name>/mean`.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
@@ -362,6 +362,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
         if held_out and eval_dataset is None:
-            self.run_log.alarms.watch_evaluations(self.state, table)
+            alarms, prompts = find_held_out_alarm(self.state.log_history, table), table.get("prompt", ["?"])
+            self.run_log.alarms.raise_alarms(alarms, self.state.global_step, lambda row: quoted(prompts[row]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -13,8 +13,7 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
-from trl_rewards_plugin.ppo.input_checks import check_held_out_reward
-from trl_rewards_plugin.recipes.before_after import BEST_OF, HELD_OUT_REWARD, Evaluator, WithHeldOutReward
+from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.runs.environment import precision
@@ -22,7 +21,7 @@ from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
-RESERVED_NAMES = ("reward", "greedy", "greedy_reward", HELD_OUT_REWARD)
+RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
 
@@ -81,13 +80,6 @@ def load_reward(reward: Any) -> Any:
         if part["name"] in RESERVED_NAMES:
             step = "give the reward another name=..."
             raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
-    return scorer
-
-
-def load_held_out_reward(held_out: Any, reward: Any, args: Seq2SeqPPOConfig) -> Any:
-    """The held-out reward with `.score`, or None; refused where it judges as the loaded `reward` does."""
-    scorer = None if held_out is None else load_reward(held_out)
-    check_held_out_reward(scorer, [reward], args)
     return scorer
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trl_rewards_plugin.ppo.maths.over_optimisation import Parting, evaluation_noise, find_parting
+from trl_rewards_plugin.ppo.maths.over_optimisation import evaluation_noise, find_parting
 
 
 def tensor(*values):
@@ -28,7 +28,7 @@ def test_rewards_part_by_hand():
     second = tensor(6, 6, 6, 3, 0, -3)
     # First: 0, 0, 0, 2, 4, 6 rises by 4; differences 0, 0, 2, 2, 2: noise 1.095, limit 3.58 < 4.
     first = tensor(0, 0, 0, 2, 4, 6)
-    assert find_parting(first, second) == Parting(since=2, rise=pytest.approx(4.0), fall=pytest.approx(6.0))
+    assert find_parting(first, second) == pytest.approx((2, 4.0, 6.0))
     # One evaluation fewer is too few.
     assert find_parting(first[:5], second[:5]) is None
     # Differences 0, 0, -3, 3, -6 of a fall of 3 (6, 6, 6, 3, 6, 0): noise 2.32, limit 7.6.
@@ -44,9 +44,8 @@ def test_both_must_move_and_each_in_its_direction():
 
 def test_units_and_levels_change_nothing():
     first, second = tensor(0, 0, 0, 2, 4, 6), tensor(6, 6, 6, 3, 0, -3)
-    plain, scaled = find_parting(first, second), find_parting(100 * first - 7, 0.01 * second + 7)
-    assert scaled.since == plain.since
-    assert (scaled.rise, scaled.fall) == pytest.approx((100 * plain.rise, 0.01 * plain.fall))
+    since, rise, fall = find_parting(first, second)
+    assert find_parting(100 * first - 7, 0.01 * second + 7) == pytest.approx((since, 100 * rise, 0.01 * fall))
 
 
 def test_the_window_is_a_fifth_of_a_long_run():
@@ -55,7 +54,7 @@ def test_the_window_is_a_fifth_of_a_long_run():
     second = torch.cat([torch.ones(32), torch.zeros(8)]).double()
     found = find_parting(first, second)
     # All windows of 8 up to evaluation 31 have the mean 1; the first of equals is taken.
-    assert found == Parting(since=7, rise=pytest.approx(32.0), fall=pytest.approx(1.0))
+    assert found == pytest.approx((7, 32.0, 1.0))
     # One low evaluation is no fall.
     assert find_parting(first, torch.cat([torch.ones(39), torch.zeros(1)]).double()) is None
 

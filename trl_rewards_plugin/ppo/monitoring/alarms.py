@@ -1,7 +1,6 @@
 """Alarms: finite numbers of a run that show that training is going wrong. Pure checks, and their monitor.
 
-Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had; with a
-held-out reward so is every evaluation.
+Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had.
 Leaves out: non-finite numbers, which always stop the run (finite.py).
 """
 
@@ -92,21 +91,17 @@ def find_alarms(
     return alarms
 
 
-def find_held_out_alarm(log: Sequence[Mapping[str, Any]], held_out: Sequence[float | None]) -> list[Alarm]:
-    """The alarm that the evaluations in a log raise, by `find_parting`.
-
-    Args:
-        held_out: what the held-out reward gave this process's responses of the last one.
-    """
+def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[Alarm]:
+    """The alarm that the evaluations in a log raise by `find_parting`; `table`: the last one's responses, if any."""
     rows = [row for row in log if "eval_held_out_reward" in row]
-    pairs = torch.tensor([(row["eval_reward"], row["eval_held_out_reward"]) for row in rows]).reshape(-1, 2)
-    parting = find_parting(*pairs.unbind(1))
-    if parting is None:
+    series = (torch.tensor([row[key] for row in rows]) for key in ("eval_reward", "eval_held_out_reward"))
+    if (parting := find_parting(*series)) is None:
         return []
-    found = f"since step {rows[parting.since]['step']} eval_reward rose by {parting.rise:.3g}, while "
-    found += f"eval_held_out_reward fell by {parting.fall:.3g}, both by more than their noise"
-    scores = [math.inf if score is None else score for score in held_out]
-    return [Alarm("held_out_reward", found, min(range(len(scores)), key=scores.__getitem__, default=0))]
+    since, rise, fall = parting
+    found = f"since step {rows[since]['step']} eval_reward rose by {rise:.3g}, while eval_held_out_reward fell by "
+    found += f"{fall:.3g}, both by more than their noise"
+    scores = table.get("held_out_reward", [0.0])
+    return [Alarm("held_out_reward", found, scores.index(min(scores)))]
 
 
 class AlarmMonitor:
@@ -139,15 +134,6 @@ class AlarmMonitor:
             check_rollout(rollout)
             self.raise_alarms(find_alarms(rollout, stats, self.limits, gather_object), step, prompt_of)
             yield
-
-    def watch_evaluations(self, state: Any, table: Table) -> None:
-        """Checks the evaluations in a Trainer's state; `table`: the last one's responses, on some processes none.
-
-        Raises:
-            AlarmError: if `stop_on` names held_out_reward.
-        """
-        alarms = find_held_out_alarm(state.log_history, table.get("held_out_reward", ()))
-        self.raise_alarms(alarms, state.global_step, lambda row: quoted(table["prompt"][row]) if table else "?")
 
     def raise_alarms(self, alarms: list[Alarm], step: int, prompt_of: Callable[[int], str]) -> None:
         """Warns, or stops with an AlarmError; `prompt_of` shows the prompt of a row of the rollout."""
