@@ -32,7 +32,7 @@ class RewardModelCardData:
         losses: Likewise, where it fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
         log: Rows of the training log: `step`, and heading -> number; for a run without a curve.
-        curve: File name of the reward curve beside the card.
+        curve, reward_kl: File names of the reward curve, and of reward against KL, beside the card.
         settings: Non-default fields of the config.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         precision: What it was computed in, with the gap between sampling and scoring that was measured.
@@ -68,6 +68,7 @@ class RewardModelCardData:
     epoch_rewards: Sequence[float] = ()
     log: Sequence[Mapping[str, Any]] = ()
     curve: str | None = None
+    reward_kl: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int | None = None
     seed: int | None = None

@@ -17,11 +17,12 @@ from transformers import set_seed
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
+from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
-from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
@@ -29,14 +30,7 @@ from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.advice import advised
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluation, Evaluator, build_metrics, completion_rows
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
-from trl_rewards_plugin.recipes.run_inputs import (
-    RunInputs,
-    check_settings,
-    estimate_minutes,
-    load_held_out_reward,
-    load_reward,
-    plan_lines,
-)
+from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_settings, estimate_minutes, load_reward, plan_lines
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
@@ -212,7 +206,9 @@ class Seq2SeqPPO:
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
             raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
         reward = load_reward(self.reward)
-        return RunInputs(data, reward, checkpoint, load_held_out_reward(self.held_out_reward, reward, self.args))
+        held_out_reward = None if self.held_out_reward is None else load_reward(self.held_out_reward)
+        check_held_out_reward(held_out_reward, [reward], self.args)
+        return RunInputs(data, reward, checkpoint, held_out_reward)
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
         set_seed(self.args.seed)
@@ -268,6 +264,8 @@ class Seq2SeqPPO:
         write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
         # Last but for the card, which reads the other files: a folder that has the metrics is complete.
         write_json(self.folder / layout.METRICS, metrics)
+        if series := reward_kl_series(metrics, trainer.state.log_history):
+            save_reward_kl(series, self.folder / layout.REWARD_KL)
         write_model_card(self.folder)
         self.echo(console.format_table(metrics))
         shown = rows[:SAMPLES_SHOWN]
