@@ -79,3 +79,16 @@ def test_a_log_without_a_rollout_gives_a_picture_that_says_so(tmp_path, figures)
     save_reward_curve([], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert figures[0].axes[0].texts[0].get_text() == "The log has no rollout yet."
+
+
+def test_the_held_out_reward_has_its_own_axes_beside_the_reward(tmp_path, figures):
+    evaluations = [{"step": step, "eval_reward": 1.0, "eval_held_out_reward": 0.1 * step} for step in (2, 4)]
+    save_reward_curve([*LOG_ROWS, *evaluations], tmp_path / "curve.png")
+    axes = {each.get_title(loc="left"): each for each in figures[0].axes}
+    reward, beside = axes["Reward (mean of a rollout)"], axes["Held-out reward (mean of held-out prompts)"]
+    (points,) = beside.lines
+    assert points.get_xydata().tolist() == pytest.approx(np.array([[16, 0.2], [32, 0.4]]))
+    first, second = reward.get_position(), beside.get_position()
+    assert first.y0 == pytest.approx(second.y0)
+    assert first.x1 < second.x0
+    assert len(axes) == 5

@@ -53,6 +53,14 @@ def test_both_spellings_and_the_runs_own_options():
     assert recipe.args.disable_tqdm is False
 
 
+def test_a_held_out_reward_goes_by_name_or_file_and_a_config_may_name_it(tmp_path):
+    assert build("--held-out-reward", "second.yaml")[0].held_out_reward == "second.yaml"
+    config = tmp_path / "config.yaml"
+    config.write_text("held_out_reward: polite\n", encoding="utf-8")
+    assert build("--config", str(config))[0].held_out_reward == "polite"
+    assert build()[0].held_out_reward is None
+
+
 def test_resume_may_stand_alone():
     assert build("--resume_from_checkpoint")[0].args.resume_from_checkpoint is True
     assert build("--resume-from-checkpoint", "--seed", "1")[0].args.resume_from_checkpoint is True

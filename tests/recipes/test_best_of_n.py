@@ -88,3 +88,44 @@ def test_responses_longer_than_the_model_has_positions_are_refused(tmp_path, arg
     long = Seq2SeqPPOConfig(output_dir="unused", report_to="none", response_length=500)
     with pytest.raises(InputError, match="response_length"):
         best_of_n(tiny_bart(tmp_path), letters, PROMPTS, args=long)
+
+
+def test_pairs_are_the_best_against_the_worst_in_trls_columns_without_ties(folder, args):
+    best = best_of_n(folder, letters, PROMPTS, 5, args=args, seed=3)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = decode_prompts(model, tokenizer, PROMPTS, args, num_samples=5, seed=3).texts
+    expected = [
+        {"prompt": prompt, "chosen": max(own, key=len), "rejected": min(own, key=len)}
+        for prompt, own in zip(PROMPTS, (texts[:5], texts[5:10], texts[10:]), strict=True)
+    ]
+    assert best.to_preference_dataset().to_list() == expected
+    assert best.ties == 0
+
+
+def test_ties_and_prompts_with_one_scored_sample_are_dropped_and_counted(folder, args):
+    def judge(prompts, completions, **kwargs):
+        """Tells the first prompt's samples apart, likes the second's alike, and scores one of the third's."""
+        scores = []
+        for row, prompt in enumerate(prompts):
+            only_one = None if prompts[:row].count(prompt) else 1.0
+            scores.append({PROMPTS[0]: float(row), PROMPTS[1]: 2.0}.get(prompt, only_one))
+        return scores
+
+    best = best_of_n(folder, judge, PROMPTS, 3, args=args)
+    assert best.ties == 2
+    (pair,) = best.to_preference_dataset().to_list()
+    assert (pair["prompt"], pair["chosen"]) == (PROMPTS[0], best.texts[0])
+    with pytest.raises(InputError, match="3 ties"):
+        best_of_n(folder, letters, PROMPTS, 1, args=args).to_preference_dataset()
+
+
+def test_pairs_of_conversations_are_messages(args):
+    from trl_rewards_plugin.recipes.best_of_n import BestOfN
+    from trl_rewards_plugin.rewards import RewardScores
+
+    prompt = [{"role": "user", "content": "the cat"}]
+    scores = RewardScores(torch.tensor([2.0]), {})
+    (row,) = BestOfN(["good"], scores, [prompt], ["bad"], [True]).to_preference_dataset().to_list()
+    assert row["prompt"] == prompt
+    assert row["chosen"] == [{"role": "assistant", "content": "good"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "bad"}]

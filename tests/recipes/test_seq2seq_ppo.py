@@ -12,6 +12,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import seq2seq_ppo
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
+from trl_rewards_plugin.rewards import MultiClassifierReward
 
 
 def words_reward(completions, **kwargs):
@@ -63,6 +64,12 @@ def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
     assert math.isclose(gain, result.metrics["reward_gain"]["mean"], abs_tol=1e-9)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert (config["seed"], config["max_steps"], config["made_of"]["held_out_rows"]) == (0, 2, 4)
+    assert (folder / "reward_kl.png").read_bytes().startswith(b"\x89PNG")
+    assert "](reward_kl.png)" in (folder / "README.md").read_text(encoding="utf-8")
+    best = result.metrics["reward_at_kl"]["best_of_n"]
+    assert best[0][0] == 0.0
+    # The mean of 16 samples of each prompt, and the best of all 16.
+    assert best[-1][1] == pytest.approx(result.metrics["best_of_16"]["reward"])
     AutoTokenizer.from_pretrained(folder)
     AutoModelForSeq2SeqLM.from_pretrained(folder)
     text = "\n".join(recipe.said)
@@ -185,3 +192,71 @@ def test_an_unknown_label_is_refused_before_the_policy_is_loaded(make, no_models
     path.write_text(yaml.safe_dump({"rewards": parts}), encoding="utf-8")
     with pytest.raises(InputError, match="did you mean 'acceptable'"):
         make(reward=str(path)).run()
+
+
+@pytest.fixture
+def second_judge(tmp_path):
+    """A reward file of two functions that the tiny run's reward knows nothing of."""
+    parts = [{"function": "length", "min_length": 2, "max_length": 4}, {"function": "repetition", "weight": 0.5}]
+    path = tmp_path / "second.yaml"
+    path.write_text(yaml.safe_dump({"rewards": parts}), encoding="utf-8")
+    return str(path)
+
+
+def test_a_held_out_reward_judges_before_and_after_and_every_evaluation_and_is_on_the_card(make, second_judge):
+    recipe = make(held_out_reward=second_judge, eval_strategy="steps", eval_steps=1)
+    result = recipe.run()
+    names = {"held_out_reward", "held_out_length", "held_out_distinct"}
+    assert names <= result.metrics["before"].keys() == result.metrics["best_of_16"].keys()
+    rows = pyarrow.parquet.read_table(result.folder / "completions.parquet").to_pylist()
+    judge = MultiClassifierReward.from_preset(second_judge)
+    for side in ("before", "after", "after_greedy"):
+        expected = judge.score([row[side] for row in rows], prompts=[row["prompt"] for row in rows])
+        assert [row[f"{side}_held_out_reward"] for row in rows] == pytest.approx(expected.total.tolist())
+        assert result.metrics[side]["held_out_reward"] == pytest.approx(expected.total.mean().item())
+    # No total has it.
+    total = rows[0]["after_acceptability"] + 0.5 * rows[0]["after_neutrality"]
+    assert rows[0]["after_reward"] == pytest.approx(total, abs=1e-5)
+    gain = result.metrics["component_gain"]["held_out_reward"]["mean"]
+    assert gain == pytest.approx(
+        result.metrics["after"]["held_out_reward"] - result.metrics["before"]["held_out_reward"]
+    )
+    evaluated = [row for row in result.trainer.state.log_history if "eval_held_out_reward" in row]
+    assert len(evaluated) == 2
+    assert "eval_held_out_rewards/distinct/mean" in evaluated[0]
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "| held_out_reward |" in card
+    assert "`held_out_reward` is a second opinion" in card
+    assert "| distinct | 0.5 | `repetition` |" in card
+    config = yaml.safe_load((result.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["held_out_reward"] == "second.yaml"
+    assert [part["name"] for part in config["made_of"]["held_out_rewards"]] == ["length", "distinct"]
+    assert "Held-out reward  1 x length + 0.5 x distinct" in "\n".join(recipe.said)
+
+
+def test_a_held_out_reward_changes_nothing_of_the_run(make, second_judge, tmp_path):
+    folders = {None: tmp_path / "plain", second_judge: tmp_path / "beside"}
+    plain, beside = (make(output_dir=str(folder), held_out_reward=judge).run() for judge, folder in folders.items())
+    for name in ("before", "after", "after_greedy", "sources", "best_of_16"):
+        shared = {key: value for key, value in beside.metrics[name].items() if not key.startswith("held_out")}
+        assert shared == plain.metrics[name]
+    assert plain.metrics["reward_gain"] == beside.metrics["reward_gain"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "expected"),
+    [
+        ("same", "a held_out_reward that training does not see"),
+        ("owner/judge", "preset"),
+        ("no.yaml", "no.yaml"),
+        ("zscore", "scale stays as it is"),
+    ],
+)
+def test_a_held_out_reward_that_cannot_work_is_refused_before_a_model_is_loaded(
+    make, tiny_run, tmp_path, no_models, held_out, expected
+):
+    if held_out == "zscore":
+        held_out = tmp_path / "moving.yaml"
+        held_out.write_text("rewards: [{function: length, max_length: 4, normalization: zscore}]", encoding="utf-8")
+    with pytest.raises(InputError, match=expected):
+        make(held_out_reward=tiny_run.reward if held_out == "same" else str(held_out)).run()

@@ -2,13 +2,16 @@
 
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from tests.report.folders import LOG_ROWS, held_out_row, write_log, write_run
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.report.page import FOLDER, write_report
+from trl_rewards_plugin.runs.layout import METRICS
 
 VOID = ("meta", "input", "br")
 HOSTILE = [
@@ -200,3 +203,32 @@ def test_letters_and_lines_stand_out_from_their_ground(scheme):
         assert contrast(colours["quiet"], colours[ground]) >= 4.5
         for name in ("before", *(f"c{index}" for index in range(8))):
             assert contrast(colours[name], colours[ground]) >= 3, name
+
+
+def test_a_held_out_reward_is_drawn_beside_the_reward(tmp_path):
+    rows = [{"step": step, "eval_reward": 1.0, "eval_held_out_reward": 0.5} for step in (2, 4)]
+    folder = write_run(tmp_path / "one")
+    write_log(folder, [*LOG_ROWS, *rows])
+    page = read(write_report([folder]))
+    assert [text for _, text in page.of("figcaption")][:3] == ["Reward", "Held-out reward", "good"]
+
+
+def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
+    folder = write_run(tmp_path / "one")
+    path = folder / METRICS
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["reward_at_kl"] = {"tilted": [[0.0, 1.0], [1.0, 2.0]], "best_of_n": [[0.0, 1.0], [0.19, 1.5]]}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
+    ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
+    assert "What the same KL could buy" in text
+    assert "tilted" in text
+    # Only the run that has the curves; its path is its evaluation, at 1.25 nats.
+    captions = [caption for _, caption in page.of("figcaption")]
+    assert captions.count("one") == 1
+    assert "two" not in captions
+    assert "1.75 at 1.25 nats" in text
+    values["reward_at_kl"]["tilted"] = [[0.0]]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(InputError, match=r"tilted\[0\]|reward_at_kl|metrics.json"):
+        write_report([folder])

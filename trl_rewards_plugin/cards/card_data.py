@@ -20,6 +20,7 @@ class RewardModelCardData:
         algorithm: Such as "PPO", "GRPO" or "DPO".
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
+        held_out_rewards: Likewise, what judged the outputs without being trained on: `held_out_reward` in `metrics`.
         aggregation: How they are combined; see `MultiClassifierReward`.
         evaluation_scales: Name of a running z-score -> mean and standard deviation that the evaluations used.
         dataset: Where the prompts come from; linked if it is a Hub id.
@@ -31,7 +32,7 @@ class RewardModelCardData:
         losses: Likewise, where it fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
         log: Rows of the training log: `step`, and heading -> number; for a run without a curve.
-        curve: File name of the reward curve beside the card.
+        curve, reward_kl: File names of the reward curve, and of reward against KL, beside the card.
         settings: Non-default fields of the config.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         precision: What it was computed in, with the gap between sampling and scoring that was measured.
@@ -50,6 +51,7 @@ class RewardModelCardData:
     algorithm: str = "PPO"
     paper: Mapping[str, str] = field(default_factory=dict)
     rewards: Sequence[Mapping[str, Any]] = ()
+    held_out_rewards: Sequence[Mapping[str, Any]] = ()
     aggregation: str = WEIGHTED_SUM
     evaluation_scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     dataset: str | None = None
@@ -66,6 +68,7 @@ class RewardModelCardData:
     epoch_rewards: Sequence[float] = ()
     log: Sequence[Mapping[str, Any]] = ()
     curve: str | None = None
+    reward_kl: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int | None = None
     seed: int | None = None

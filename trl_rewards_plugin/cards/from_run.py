@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE
+from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE, REWARD_KL
 from trl_rewards_plugin.runs.public_names import public_value
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
 from trl_rewards_plugin.text import is_hub_id
@@ -15,11 +15,13 @@ _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
 # Keys of config.yaml that have fields of their own.
-OWN_FIELDS = ("preset", "model", "reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed")
+OWN_FIELDS = (
+    "preset", "model", "reward", "held_out_reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
+)  # fmt: skip
 # Keys of `made_of` that are fields of the card.
 _RECORDED = (
-    "rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision", "energy", "versions",
-    "commit", "license", "language",
+    "rewards", "held_out_rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision",
+    "energy", "versions", "commit", "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
@@ -52,6 +54,7 @@ def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardMod
         rows_better=len(better) or None,
         rows_worse=len(worse) or None,
         curve=REWARD_CURVE if (folder / REWARD_CURVE).is_file() else None,
+        reward_kl=REWARD_KL if (folder / REWARD_KL).is_file() else None,
         settings=public_settings(config),
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],

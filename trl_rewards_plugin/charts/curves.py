@@ -1,4 +1,4 @@
-"""`reward_curve.png`: reward with its components, KL, response length and entropy of a run."""
+"""`reward_curve.png`: reward with its components, held-out reward, KL, response length and entropy of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
-from trl_rewards_plugin.charts.series import SCORES, Log, Series, panels, series_of
+from trl_rewards_plugin.charts.series import HELD_OUT_REWARD, SCORES, Log, Series, panels, series_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +22,10 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     """
     found = panels([log_history])
     components = [panel for panel in found if panel.is_component]
-    below = [panel for panel in found if panel.key != SCORES and not panel.is_component]
-    rows = [[SCORES] * max(len(below), 1)] + ([[panel.key for panel in below]] if below else [])
+    keys = [panel.key for panel in found if not panel.is_component]
+    below = [key for key in keys if key not in (SCORES, HELD_OUT_REWARD)]
+    above = [SCORES] * 4 + [HELD_OUT_REWARD if HELD_OUT_REWARD in keys else SCORES] * 2  # of six columns
+    rows = [above] + ([[key for key in below for _ in range(6 // len(below))]] if below else [])
     figure = new_figure(10, 6.5)
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.2, hspace=0.25)
     axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, 2][: len(rows)])

@@ -10,6 +10,7 @@ import numpy as np
 Log: TypeAlias = Sequence[Mapping[str, Any]]
 
 SCORES = "objective/scores"
+HELD_OUT_REWARD = "eval_held_out_reward"
 DRAWABLE = 1e300  # a range of greater numbers would overflow
 
 
@@ -54,7 +55,7 @@ class Series:
 
 
 def panels(logs: Sequence[Log]) -> list[Panel]:
-    """Reward, each component, KL, length and entropy, as far as some log holds them."""
+    """Reward, held-out reward, each component, KL, length and entropy, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in log for key in row)
     components = [
         Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout", key, f"eval_{key}")
@@ -63,6 +64,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
     ]
     known = [
         Panel("Reward", "mean of a rollout", SCORES, "eval_reward"),
+        Panel("Held-out reward", "mean of held-out prompts", HELD_OUT_REWARD, HELD_OUT_REWARD),
         *components,
         Panel("KL to the reference", "nats per response", "objective/kl", "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
@@ -84,7 +86,7 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
     # Every rollout of a run has as many episodes; an evaluation's row holds its step only.
     episodes_per_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
     found = []
-    for key, held_out in ((panel.key, False), (panel.eval_key, True)):
+    for key, held_out in {panel.key: False, panel.eval_key: True}.items():
         if key is None:
             continue
         pairs = np.array([(row["step"], row[key]) for row in log if key in row], dtype=np.float64).reshape(-1, 2)

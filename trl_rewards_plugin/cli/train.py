@@ -54,6 +54,9 @@ class TrainArguments:
         "Reward: name of a reward preset, or a YAML file, to be trusted like a script, since the functions and "
         "metrics that it names are run. Unset: the preset's.",
     )
+    held_out_reward: str | None = option(
+        None, "A second reward, likewise, that training never sees: measured in every evaluation, before and after."
+    )
     dataset: str | None = option(
         None,
         "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the preset's "

@@ -33,7 +33,7 @@ Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda 
 Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
 Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))]
 
-ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
+ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
 SCALING = names_of(lambda estimator: estimator.scales)
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)

@@ -20,6 +20,7 @@ from trl_rewards_plugin.errors import InputError, check_hub_name, nearest, what_
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.runs.reward_description import describe_reward
 
 EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
@@ -163,6 +164,34 @@ def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> li
         expected = f"{len(rewards)} reward_weights, one per reward ({', '.join(names)})"
         raise InputError(expected, f"{len(weights)}: {list(weights)}", "pass one weight for each reward, or none")
     return rewards
+
+
+def check_held_out_reward(held_out: Any, rewards: Sequence[Any], args: Seq2SeqPPOConfig) -> list[Callable[..., Any]]:
+    """The held-out reward in a list, empty if None; refused: one of `rewards`, a moving scale, none if asked for."""
+    asked = [name for name in ("metric_for_best_model", "stop_on") if "held_out_reward" in (getattr(args, name) or "")]
+    missing = "no held_out_reward" if held_out is None else "eval_strategy='no'" if args.eval_strategy == "no" else ""
+    if asked and missing:
+        expected = f"evaluations that measure a held_out_reward, as {' and '.join(asked)} names it"
+        raise InputError(expected, missing, "pass held_out_reward and set eval_strategy='steps'")
+    if held_out is None:
+        return []
+    (reward,) = check_reward_funcs([held_out], None)
+    name, seen = reward_name(reward), [judge for each in rewards for judge in _judges(each)]
+    if all(judge in seen for judge in _judges(reward)):
+        step = "pass another judge, for example one trained on other data"
+        raise InputError("a held_out_reward that training does not see", f"{name}, which it does", step)
+    if getattr(reward, "state_dict", dict)():
+        raise InputError("a held_out_reward on a fixed scale", f"{name} on a running one", "set mean and scale")
+    return [reward]
+
+
+def _judges(reward: Any) -> list[Any]:
+    """What a reward's scores come from: of each part its model, function or metric with its settings, or itself."""
+    if parts := getattr(reward, "rewards", None):
+        return [judge for part in parts for judge in _judges(part)]
+    described = describe_reward(reward)[0]
+    judge = {key: value for key, value in described.items() if key not in ("name", "weight", "score_type")}
+    return [judge if any(map(judge.get, ("model", "function", "metric"))) else reward]
 
 
 def reward_name(reward: Callable[..., Any]) -> str:

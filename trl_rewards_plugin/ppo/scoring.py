@@ -5,7 +5,7 @@ Leaves out: what a reward is made of; any callable of the protocol will do.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -62,12 +62,11 @@ def score_completions(
         steps = "" if trainer_state is None else f" after {trainer_state.global_step} steps"
         return f"{steps} for the completion {completions[row]!r} to the prompt {quoted(prompts[row])}"
 
-    conversational = bool(prompts) and not isinstance(prompts[0], str)
-    shaped = [[{"role": "assistant", "content": text}] for text in completions] if conversational else completions
+    shaped = as_completions(completions, prompts)
     arguments = {
         **{name: values for name, values in columns.items() if name not in ("prompt", "completion")},
         "prompts": list(prompts),
-        "completions": list(shaped),
+        "completions": shaped,
         "completion_ids": list(completion_ids),
         "trainer_state": trainer_state,
         "log_metric": metrics.__setitem__,
@@ -89,6 +88,21 @@ def score_completions(
     # `reward_weights`; the weights inside of a combined reward are its own matter (rewards/combining/).
     total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
     return Scored(total, metrics, {**table, **logged}, stacked)
+
+
+def as_completions(texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Any]:
+    """Texts as TRL has completions: one assistant message each where the prompts are conversations."""
+    conversational = bool(prompts) and not isinstance(prompts[0], str)
+    return [[{"role": "assistant", "content": text}] for text in texts] if conversational else list(texts)
+
+
+def with_held_out(scored: Scored, judged: Scored) -> Scored:
+    """`scored`, and beside it what a held-out reward gave the same completions: its mean, its parts, its columns."""
+    metrics = {"held_out_reward": judged.total.mean().item()}
+    metrics |= {f"held_out_{name}": value for name, value in judged.metrics.items()}
+    _prompt, _completion, (_name, total), *parts = judged.table.items()
+    columns = {"held_out_reward": total, **{f"held_out_{name}": values for name, values in parts}}
+    return replace(scored, metrics={**scored.metrics, **metrics}, table={**scored.table, **columns})
 
 
 def less_eos_penalty(scores: Tensor, ended: Tensor, penalty: float | None) -> Tensor:

@@ -37,9 +37,10 @@ from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
-from trl_rewards_plugin.ppo.input_checks import check_dataset, check_inputs, check_reward_funcs
+from trl_rewards_plugin.ppo.input_checks import check_dataset, check_held_out_reward, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS, next_kl_coef
 from trl_rewards_plugin.ppo.maths.masking import rows_of_ids
+from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
@@ -52,7 +53,7 @@ from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, polic
 from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
-from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions
+from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
 from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
@@ -73,6 +74,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         value_model: Hub id, folder or `PreTrainedModel` of the critic; if left out it shares the policy's decoder.
         callbacks, optimizers: as in `transformers.Trainer`.
         peft_config: wraps the model in an adapter.
+        held_out_reward: a reward that training never sees, on a fixed scale; every evaluation measures it.
 
     Raises:
         InputError: input that cannot work; before any model is loaded where the input alone decides it.
@@ -91,11 +93,13 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, ...] = (None, None),
         peft_config: Any | None = None,
+        held_out_reward: Callable[..., Any] | None = None,
     ):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
         model, value_model = resolve(model), resolve(value_model)
         self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
+        self.held_out_rewards = check_held_out_reward(held_out_reward, self.reward_funcs, args)
         check_inputs(model, value_model, args, train_dataset, eval_dataset)
 
         load_unsharded()
@@ -204,18 +208,13 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return scored
 
     def _score_texts(
-        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor
+        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, *held_out: Any
     ) -> Scored:
-        """The rewards of completions, less the penalty for a missing EOS, in training and in evaluation."""
-        scored = score_completions(
-            self.reward_funcs,
-            self.reward_weights,
-            columns["prompt"],
-            texts,
-            completion_ids=ids,
-            columns=columns,
-            trainer_state=self.state,
-        )
+        """The rewards of completions, less the penalty for a missing EOS; beside them those of `held_out`."""
+        shared: dict[str, Any] = {"completion_ids": ids, "columns": columns, "trainer_state": self.state}
+        scored = score_completions(self.reward_funcs, self.reward_weights, columns["prompt"], texts, **shared)
+        for reward in held_out:
+            scored = with_held_out(scored, score_completions([reward], [1.0], columns["prompt"], texts, **shared))
         return replace(scored, total=less_eos_penalty(scored.total, ended, self.args.missing_eos_penalty))
 
     @torch.no_grad()
@@ -354,19 +353,21 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
             responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
             such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
+            With a `held_out_reward` also `eval_held_out_reward` and `eval_held_out_rewards/<name>/mean`.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         if dataset is None:
             raise InputError("an eval_dataset", "none", "pass one to the trainer or to evaluate()")
         check_dataset(dataset, "eval_dataset")
-        kept = self._evaluation_states
-        with gathered_weights(self.model_wrapped, self.accelerator), frozen_rewards(self.reward_funcs, kept):
+        held_out = self.held_out_rewards
+        frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
+        with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
             samples = sample_held_out(
                 self.policy_model,
                 self.processing_class,
                 dataset,
                 self.args,
-                self._score_texts,
+                lambda *completions: self._score_texts(*completions, *held_out),
                 self.reference_logprobs,
                 self.calls,
             )
@@ -374,5 +375,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self.log(metrics)
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
+        if held_out and eval_dataset is None:
+            alarms, prompts = find_held_out_alarm(self.state.log_history, table), table.get("prompt", ["?"])
+            self.run_log.alarms.raise_alarms(alarms, self.state.global_step, lambda row: quoted(prompts[row]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.metrics.reward_at_kl import reward_at_kl
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics
+from trl_rewards_plugin.rewards.base import RewardScores
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.ppo.decoding import Decoded
@@ -47,6 +49,26 @@ class Scored:
     def by_name(self) -> dict[str, np.ndarray]:
         """`{"reward": (N,) totals, "<component>": (N,)}`."""
         return {"reward": self.total, **self.components}
+
+    def take(self, rows: np.ndarray) -> Scored:
+        """These rows alone, without their log-ratios."""
+        components = {name: values[rows] for name, values in self.components.items()}
+        return Scored([self.texts[row] for row in rows], self.total[rows], components)
+
+
+@dataclass(frozen=True)
+class WithHeldOutReward:
+    """Scores as `reward` does; beside its components, in no total, stand `held_out_reward` and that one's parts."""
+
+    reward: Any
+    held_out_reward: Any
+
+    def score(self, texts: list[str], **columns: Any) -> RewardScores:
+        """Both rewards' scores."""
+        scores, judged = (each.score(texts, **columns) for each in (self.reward, self.held_out_reward))
+        parts = judged.components if len(judged.components) > 1 else {}
+        beside = {"held_out_reward": judged.total, **{f"held_out_{name}": values for name, values in parts.items()}}
+        return RewardScores(scores.total, {**scores.components, **beside})
 
 
 @dataclass(frozen=True)
@@ -94,19 +116,20 @@ class Evaluator:
         score = partial(self.sample_and_score, self.held_out.prompts, self.held_out.columns)
         return Evaluation(score(with_reference=with_reference), score(greedy=True))
 
-    def yardsticks(self) -> dict[str, dict[str, float | None]]:
-        """What to compare a gain with: mean scores of the sources' own sentences, and of the best of 16 samples."""
+    def yardsticks(self) -> dict[str, Any]:
+        """What to compare a gain with: the sources' own sentences, the best of 16 samples, and `reward_at_kl`."""
         held_out = self.held_out
         decode = partial(self.decode, greedy=False, seed=self.seed, with_reference=False)
         penalty = self.missing_eos_penalty
-        best = best_of_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns, penalty)
+        many = score_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns, penalty)
+        best, rewards = many.take(best_of(many.total, self.best_of)), many.total.reshape(-1, self.best_of)
         split = [split_sentences(source) for source in held_out.sources]
         owners = [index for index, sentences in enumerate(split) for _ in sentences]
         texts = [sentence for sentences in split for sentence in sentences]
         columns = {name: [values[index] for index in owners] for name, values in held_out.columns.items()}
         columns["completion_ids"] = self.encode(texts)
         sources = score_texts(self.reward, texts, [held_out.prompts[index] for index in owners], columns)
-        return {"sources": sources.means(), "best_of_16": best.means()}
+        return {"sources": sources.means(), "best_of_16": best.means(), "reward_at_kl": reward_at_kl(rewards)}
 
     def sample_and_score(
         self,
@@ -121,7 +144,7 @@ class Evaluator:
         return score_decoded(self.reward, decoded, prompts, columns, self.missing_eos_penalty)
 
 
-def best_of_samples(
+def score_samples(
     decode: Callable[..., Decoded],
     reward: Any,
     prompts: Sequence[Any],
@@ -129,18 +152,10 @@ def best_of_samples(
     columns: Mapping[str, Sequence[Any]],
     missing_eos_penalty: float | None,
 ) -> Scored:
-    """The response with the highest total among `n` samples for each of B prompts; the first of equals.
-
-    Args:
-        decode: `decode(prompts, num_samples=n)`, the samples of a prompt side by side.
-        columns: B values of each further column of the prompts.
-    """
+    """`n` samples for each of B prompts, side by side, by `decode(prompts, num_samples=n)`; columns have B values."""
     repeated = [prompt for prompt in prompts for _ in range(n)]
     beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
-    many = score_decoded(reward, decode(prompts, num_samples=n), repeated, beside, missing_eos_penalty)
-    best = best_of(many.total, n)
-    components = {name: values[best] for name, values in many.components.items()}
-    return Scored([many.texts[index] for index in best], many.total[best], components)
+    return score_decoded(reward, decode(prompts, num_samples=n), repeated, beside, missing_eos_penalty)
 
 
 def score_decoded(
@@ -247,7 +262,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def best_of(totals: np.ndarray, num_samples: int) -> np.ndarray:
-    """(B,) index into `totals` (B * num_samples,), prompt by prompt, of each prompt's highest total."""
+    """(B,) index into `totals` (B * num_samples,) of each prompt's highest total, the first of equals."""
     if totals.ndim != 1 or len(totals) % num_samples:
         raise ValueError(f"totals must be (B * {num_samples},), got {totals.shape}")
     grouped = totals.reshape(-1, num_samples)

@@ -1,4 +1,4 @@
-"""`best_of_n`: what sampling alone reaches, the baseline for a trained model.
+"""`best_of_n`: what sampling alone reaches, the baseline for a trained model; as pairs, best against worst.
 
 Leaves out: training, and the comparison itself (before_after.py has it for a run, with n = 16).
 """
@@ -6,12 +6,14 @@ Leaves out: training, and the comparison itself (before_after.py has it for a ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
@@ -22,16 +24,33 @@ from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 from trl_rewards_plugin.ppo.policy.policy import bare_model
-from trl_rewards_plugin.recipes.before_after import best_of_samples
+from trl_rewards_plugin.ppo.scoring import as_completions
+from trl_rewards_plugin.recipes.before_after import best_of, score_samples
 from trl_rewards_plugin.rewards import MultiClassifierReward, RewardScores
 
 
 @dataclass(frozen=True)
 class BestOfN:
-    """The best responses to B prompts, special tokens left out, and their scores: (B,) each."""
+    """The best responses to B prompts, special tokens left out, with their scores, (B,) each, and the worst ones."""
 
     texts: list[str]
     scores: RewardScores
+    prompts: list[Any] = field(default_factory=list)
+    worst: list[str] = field(default_factory=list)
+    differ: list[bool] = field(default_factory=list)
+
+    @property
+    def ties(self) -> int:
+        """Prompts whose samples have one reward."""
+        return self.differ.count(False)
+
+    def to_preference_dataset(self) -> Dataset:
+        """TRL's columns prompt, chosen (the best) and rejected (the worst), without ties; all ties are refused."""
+        if not any(self.differ):
+            raise InputError("samples of different rewards", f"{self.ties} ties", "raise n, or give more prompts")
+        chosen, rejected = (as_completions(texts, self.prompts) for texts in (self.texts, self.worst))
+        columns = {"prompt": self.prompts, "chosen": chosen, "rejected": rejected}
+        return Dataset.from_dict({name: list(compress(values, self.differ)) for name, values in columns.items()})
 
 
 def best_of_n(
@@ -77,9 +96,11 @@ def best_of_n(
         make_deterministic(policy)
         policy.to(args.device)
     decode = partial(decode_prompts, policy, processing_class, args=args, seed=seed)
-    best = best_of_samples(decode, scorer, prompts, n, columns, args.missing_eos_penalty)
-    components = {name: torch.tensor(values, dtype=torch.float32) for name, values in best.components.items()}
-    return BestOfN(best.texts, RewardScores(torch.tensor(best.total, dtype=torch.float32), components))
+    many = score_samples(decode, scorer, prompts, n, columns, args.missing_eos_penalty)
+    best, worst = (many.take(best_of(totals, n)) for totals in (many.total, -many.total))
+    scores = {name: torch.tensor(values, dtype=torch.float32) for name, values in best.by_name().items()}
+    differ = (best.total > worst.total).tolist()
+    return BestOfN(best.texts, RewardScores(scores.pop("reward"), scores), list(prompts), worst.texts, differ)
 
 
 def as_scorer(reward: Any) -> Any:

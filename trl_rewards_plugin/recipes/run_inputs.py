@@ -13,7 +13,7 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
-from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator
+from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.runs.environment import precision
@@ -21,18 +21,24 @@ from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
-RESERVED_NAMES = ("reward", "greedy", "greedy_reward")
+RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Checked inputs, before any policy is loaded: data, a reward with `.score`, and where to resume from."""
+    """Checked inputs, before any policy is loaded: data, rewards with `.score`, and where to resume from."""
 
     data: RunData
     reward: Any
     checkpoint: Path | None
+    held_out_reward: Any = None
+
+    @property
+    def judge(self) -> Any:
+        """What scores before and after: the reward, and the held-out one beside it."""
+        return self.reward if self.held_out_reward is None else WithHeldOutReward(self.reward, self.held_out_reward)
 
 
 def check_settings(args: Seq2SeqPPOConfig) -> None:
@@ -92,6 +98,9 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Precision": precision(args),
         "Folder": str(args.output_dir),
     }
+    if inputs.held_out_reward is not None:
+        judge = inputs.held_out_reward
+        plan["Held-out reward"] = reward_formula(describe_reward(judge), aggregation_of(judge) or WEIGHTED_SUM)
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 
 

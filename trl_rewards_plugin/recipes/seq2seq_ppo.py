@@ -17,11 +17,12 @@ from transformers import set_seed
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
+from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts
-from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
@@ -29,13 +30,7 @@ from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.advice import advised
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluation, Evaluator, build_metrics, completion_rows
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
-from trl_rewards_plugin.recipes.run_inputs import (
-    RunInputs,
-    check_settings,
-    estimate_minutes,
-    load_reward,
-    plan_lines,
-)
+from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_settings, estimate_minutes, load_reward, plan_lines
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
@@ -77,6 +72,7 @@ class Seq2SeqPPO:
         push_to: Hub repository that the finished run folder is uploaded to.
         overwrite: Overwrite the run in the output folder.
         peft_config: Train this adapter (peft's `LoraConfig` ...) instead of the model's own weights.
+        held_out_reward: Another reward, likewise, that training never sees; every evaluation measures it.
         echo: Called with each block of text for the reader.
     """
 
@@ -92,6 +88,7 @@ class Seq2SeqPPO:
     push_to: str | None = None
     overwrite: bool = False
     peft_config: Any = None
+    held_out_reward: Any = None
     echo: Callable[[str], None] = say
 
     def __post_init__(self) -> None:
@@ -208,7 +205,10 @@ class Seq2SeqPPO:
             expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
             raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
-        return RunInputs(data, load_reward(self.reward), checkpoint)
+        reward = load_reward(self.reward)
+        held_out_reward = None if self.held_out_reward is None else load_reward(self.held_out_reward)
+        check_held_out_reward(held_out_reward, [reward], self.args)
+        return RunInputs(data, reward, checkpoint, held_out_reward)
 
     def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
         set_seed(self.args.seed)
@@ -220,6 +220,7 @@ class Seq2SeqPPO:
             eval_dataset=inputs.data.held_out,
             callbacks=[LogFileCallback()],
             peft_config=self.peft_config,
+            held_out_reward=inputs.held_out_reward,
         )
 
     def _evaluator(
@@ -235,7 +236,7 @@ class Seq2SeqPPO:
             return trainer.processing_class(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
-        return Evaluator(decode, inputs.reward, encode, inputs.data.as_held_out(), self.args.seed, penalty)
+        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out(), self.args.seed, penalty)
 
     def _finish(
         self,
@@ -263,6 +264,8 @@ class Seq2SeqPPO:
         write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
         # Last but for the card, which reads the other files: a folder that has the metrics is complete.
         write_json(self.folder / layout.METRICS, metrics)
+        if series := reward_kl_series(metrics, trainer.state.log_history):
+            save_reward_kl(series, self.folder / layout.REWARD_KL)
         write_model_card(self.folder)
         self.echo(console.format_table(metrics))
         shown = rows[:SAMPLES_SHOWN]
@@ -280,6 +283,7 @@ class Seq2SeqPPO:
             "preset": self.preset,
             "model": public_name(self.model),
             "reward": given_name(self.reward),
+            "held_out_reward": given_name(self.held_out_reward),
             "dataset": given_name(self.dataset),
             "eval_dataset": given_name(self.eval_dataset),
             "text_column": self.text_column,
@@ -291,6 +295,7 @@ class Seq2SeqPPO:
         preset = get_preset(self.preset) if self.preset else None
         made_of = {
             **reward_record(inputs.reward),
+            "held_out_rewards": reward_record(inputs.held_out_reward)["rewards"] if inputs.held_out_reward else None,
             "push_to": self.push_to,  # not a setting: running the file again must not upload over the first run
             "license": preset.license if preset and preset.model == self.model else None,
             "language": preset.language if preset and preset.dataset == self.dataset else None,

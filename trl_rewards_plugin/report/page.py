@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from trl_rewards_plugin.atomic import write_text
+from trl_rewards_plugin.charts.reward_kl import draw_reward_kl, reward_kl_series
 from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import escaping_environment, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
@@ -41,6 +42,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
 def report_html(runs: Sequence[Run]) -> str:
     """The whole page."""
     environment = escaping_environment(FOLDER)
+    reward_kl = [(run, reward_kl_series(run.metrics or {}, run.log)) for run in runs]
     environment.filters |= {"series_class": series_class, "digest": _digest}
     style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     return environment.get_template("page.html.jinja").render(
@@ -51,6 +53,7 @@ def report_html(runs: Sequence[Run]) -> str:
         curves=curve_charts(runs),
         window=max(smoothing_window(run.last_step) for run in runs),
         distributions=[distribution_charts(run, index) for index, run in enumerate(runs)],
+        reward_kl={run.name: Markup(draw_reward_kl(series)) for run, series in reward_kl if series},
         numbers=table.number_rows(runs),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),

@@ -15,6 +15,7 @@ METRICS = "metrics.json"
 CONFIG = "config.yaml"
 HELD_OUT = "completions.parquet"
 REWARD_CURVE = "reward_curve.png"
+REWARD_KL = "reward_kl.png"
 CARD = "README.md"
 EVAL_RESULTS = ".eval_results/trl_rewards_plugin.yaml"
 FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)

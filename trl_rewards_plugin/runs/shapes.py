@@ -19,14 +19,16 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": SCORE, "after": SCORE}},
+    "reward_at_kl?": {"*": [[_NUMBER, _NUMBER]]},
     **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
     **{f"{name}?": _TEXT for name in ("preset", "model", "reward", "dataset", "eval_dataset", "prompt_prefix")},
+    "held_out_reward?": _TEXT,
     "response_length?": (int, NoneType),
     "seed?": (int, NoneType),
     "made_of?": {
-        "rewards?": [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}],
+        **{key: [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}] for key in ("rewards?", "held_out_rewards?")},
         **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "precision")},
         **{f"{name}?": _TEXT for name in ("license", "commit")},
         "train_rows?": (int, NoneType),

@@ -17,6 +17,7 @@ from trl_rewards_plugin.ppo.monitoring.alarms import (
     AlarmError,
     AlarmMonitor,
     find_alarms,
+    find_held_out_alarm,
 )
 
 # `rollout_statistics` of the two responses of `rollout()`, in a run that is well.
@@ -103,6 +104,22 @@ def test_at_its_limit_nothing_rings_and_none_turns_an_alarm_off():
 def test_a_single_response_equals_no_other():
     one = equal_rollout().select(torch.tensor([0]))
     assert find_alarms(one, {**WELL, "val/num_eos_tokens": 1.0}, config()) == []
+
+
+def test_the_held_out_alarm_names_the_step_the_changes_and_the_response_that_judge_likes_least():
+    pairs = zip([0, 0, 0, 2, 4, 6], [6, 6, 6, 3, 0, -3], strict=True)
+    log = [
+        {"step": 10 * place, "eval_reward": float(first), "eval_held_out_reward": float(second)}
+        for place, (first, second) in enumerate(pairs, 1)
+    ]
+    others = [{"step": 5, "objective/scores": 1.0}, {"step": 10, "eval_reward": 9.0}]
+    (alarm,) = find_held_out_alarm([*others, *log], {"held_out_reward": [1.0, -2.0, 0.0]})
+    # Windows of 3, the best of which ends at step 30; tests/ppo/maths/test_over_optimisation.py works the numbers out.
+    found = "since step 30 eval_reward rose by 4, while eval_held_out_reward fell by 6, both by more than their noise"
+    assert alarm == Alarm("held_out_reward", found, 1)
+    # A process without a share of the prompts raises it too.
+    assert find_held_out_alarm(log, {}) == [Alarm("held_out_reward", found, 0)]
+    assert find_held_out_alarm(log[:5], {}) == find_held_out_alarm(others, {}) == []
 
 
 def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):

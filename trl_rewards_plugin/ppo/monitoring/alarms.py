@@ -1,4 +1,4 @@
-"""Alarms: finite numbers of a rollout that show that training is going wrong. Pure checks, and their monitor.
+"""Alarms: finite numbers of a run that show that training is going wrong. Pure checks, and their monitor.
 
 Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had.
 Leaves out: non-finite numbers, which always stop the run (finite.py).
@@ -7,7 +7,7 @@ Leaves out: non-finite numbers, which always stop the run (finite.py).
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from accelerate.utils import gather_object
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
 from trl_rewards_plugin.ppo.maths.masking import masked_row_means, rows_of_ids
+from trl_rewards_plugin.ppo.maths.over_optimisation import find_parting
+from trl_rewards_plugin.ppo.monitoring.completions import Table
 from trl_rewards_plugin.ppo.policy.prompts import quoted
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
@@ -33,6 +35,8 @@ CAUSES = {
     "or add a reward that reads the prompt",
     "unended_responses": "response_length is too short for this task, or the reward favours length; raise "
     "response_length, or set missing_eos_penalty",
+    "held_out_reward": "the policy exploits what the reward gets wrong; keep the best checkpoint by "
+    "metric_for_best_model='eval_held_out_reward', raise kl_coef, or train for fewer rollouts",
 }
 
 
@@ -42,7 +46,7 @@ class AlarmError(RuntimeError):
 
 class Alarm(NamedTuple):
     """One thing that is going wrong: its name as in `stop_on`, what was measured and the limit, and the response of
-    this process's rollout that shows it best."""
+    this process's rollout, or evaluation, that shows it best."""
 
     name: str
     found: str
@@ -87,8 +91,21 @@ def find_alarms(
     return alarms
 
 
+def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[Alarm]:
+    """The alarm that the evaluations in a log raise by `find_parting`; `table`: the last one's responses, if any."""
+    rows = [row for row in log if "eval_held_out_reward" in row]
+    series = (torch.tensor([row[key] for row in rows]) for key in ("eval_reward", "eval_held_out_reward"))
+    if (parting := find_parting(*series)) is None:
+        return []
+    since, rise, fall = parting
+    found = f"since step {rows[since]['step']} eval_reward rose by {rise:.3g}, while eval_held_out_reward fell by "
+    found += f"{fall:.3g}, both by more than their noise"
+    scores = table.get("held_out_reward", [0.0])
+    return [Alarm("held_out_reward", found, scores.index(min(scores)))]
+
+
 class AlarmMonitor:
-    """Watches a run: warns at the 1st, 10th, 100th ... rollout that raises an alarm, or stops at the first.
+    """Watches a run: warns the 1st, 10th, 100th ... time that an alarm is raised, or stops at the first.
 
     Args:
         limits: the config.
@@ -124,10 +141,10 @@ class AlarmMonitor:
             place = f"step {step}: {alarm.found}. Seen at the prompt {prompt_of(alarm.row)}"
             message = f"{place}. Likely cause: {CAUSES[alarm.name]}."
             if alarm.name in (self.limits.stop_on or []):
-                why = f"Stopped before the update, because stop_on names {alarm.name!r}; the last checkpoint is good"
+                why = f"Stopped before an update, because stop_on names {alarm.name!r}; the last checkpoint is good"
                 raise AlarmError(f"{message} {why}")
             self.times[alarm.name] += 1
             times = self.times[alarm.name]
             if self.is_main_process and math.log10(times).is_integer():
-                counted = "Rollouts so far that raised it: %d. The run continues; stop_on=['%s'] would stop it"
+                counted = "Times so far: %d. The run continues; stop_on=['%s'] would stop it"
                 logger.warning(f"%s {counted}", message, times, alarm.name)

@@ -1,0 +1,84 @@
+"""Does a second judge notice an over-trained run, before its own gain has halved?
+
+    python benchmarks/over_training.py --second SECOND.yaml [--times 10] [--eval_steps 5] [--seed 0] [--output FOLDER]
+    python benchmarks/over_training.py --log FOLDER/log.jsonl
+
+The bundled job with `--times` its rollouts, and a reward that it does not see: a reward file with judges of other data
+(benchmarks/second_judges.py says how they are made), or with text rewards alone. Prints both rewards of the held-out
+prompts along the run, each the mean of three evaluations, and three steps: where the second judge's gain over
+the start was highest, where the alarm `held_out_reward` was first raised, and where that gain had halved. With --log
+it reads a run that is there. Leaves out: whether the second judge is right.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trl_rewards_plugin import Seq2SeqPPO
+from trl_rewards_plugin.charts.series import moving_average
+from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
+
+SMOOTHED = 3
+ROWS = 10
+
+
+def train(second: str, times: float, eval_steps: int, seed: int, output: str) -> list[dict[str, Any]]:
+    """The log of the bundled job, `times` as long, measured before the first rollout and after every `eval_steps`."""
+    recipe = Seq2SeqPPO.from_preset(
+        "tiny", held_out_reward=second, num_train_epochs=6.0 * times, seed=seed, output_dir=output, eval_on_start=True,
+        eval_strategy="steps", eval_steps=eval_steps, overwrite=True, disable_tqdm=True,
+    )  # fmt: skip
+    return recipe.run().trainer.state.log_history
+
+
+def find_steps(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
+    """The steps of the second judge's best, of the first alarm, and of half its gain; None where there is none."""
+    steps = [row["step"] for row in evaluations]
+    judged = moving_average(np.array([row["eval_held_out_reward"] for row in evaluations]), SMOOTHED)
+    gain = judged - judged[0]
+    best = int(gain.argmax())
+    halved = [step for step, value in zip(steps[best:], gain[best:], strict=True) if value < gain[best] / 2]
+    alarms = [step for count, step in enumerate(steps, 1) if find_held_out_alarm(evaluations[:count], {})]
+    return {"best": steps[best], "alarm": next(iter(alarms), None), "halved": next(iter(halved), None)}
+
+
+def show(log: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the table and the steps."""
+    evaluations = [row for row in log if "eval_held_out_reward" in row]
+    columns = ("eval_reward", "eval_held_out_reward", "eval_kl")
+    means = {name: moving_average(np.array([row[name] for row in evaluations]), SMOOTHED) for name in columns}
+    print(f"{'step':>6}{'reward':>10}{'second':>10}{'KL':>8}")
+    for row in np.unique(np.linspace(0, len(evaluations) - 1, ROWS).round().astype(int)):
+        first, second, kl = (means[name][row] for name in columns)
+        print(f"{evaluations[row]['step']:>6}{first:>10.3f}{second:>10.3f}{kl:>8.2f}")
+    found = find_steps(evaluations)
+    print(", ".join(f"{name}: {'never' if step is None else f'step {step}'}" for name, step in found.items()))
+    if found["halved"] is not None:
+        caught = found["alarm"] is not None and found["alarm"] < found["halved"]
+        print("caught before the gain had halved" if caught else "not caught before the gain had halved")
+
+
+def main() -> None:
+    """Trains or reads, and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--second", help="name or file of a reward that the bundled job does not see")
+    parser.add_argument("--times", type=float, default=10.0)
+    parser.add_argument("--eval_steps", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="runs/over-trained")
+    parser.add_argument("--log", type=Path, help="log.jsonl of a run with a held_out_reward, instead of training")
+    arguments = parser.parse_args()
+    if arguments.log is None and arguments.second is None:
+        parser.error("give --second, or --log of a run")
+    if arguments.log is not None:
+        show([json.loads(line) for line in arguments.log.read_text(encoding="utf-8").splitlines()])
+        return
+    show(train(arguments.second, arguments.times, arguments.eval_steps, arguments.seed, arguments.output))
+
+
+if __name__ == "__main__":
+    main()

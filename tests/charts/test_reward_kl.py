@@ -1,0 +1,55 @@
+"""Reward against KL: the series, the PNG and the SVG."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from trl_rewards_plugin.charts.reward_kl import draw_reward_kl, reward_kl_series, save_reward_kl
+
+METRICS = {"reward_at_kl": {"tilted": [[0.0, 1.0], [0.5, 2.0], [1.0, 2.5]], "best_of_n": [[0.0, 1.0], [0.19, 1.5]]}}
+ROLLOUTS = [{"step": step, "objective/kl": 0.1 * step, "objective/scores": 1.0 + step} for step in range(4)]
+EVALUATIONS = [{"step": 1, "eval_kl": 0.1, "eval_reward": 1.2}, {"step": 3, "eval_kl": 0.4, "eval_reward": 1.5}]
+
+
+def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
+    series = reward_kl_series(METRICS, [*ROLLOUTS, *EVALUATIONS])
+    assert list(series) == ["tilted", "best of n", "this run"]
+    np.testing.assert_allclose(series["this run"], [[0.1, 1.2], [0.4, 1.5]])
+    series = reward_kl_series(METRICS, ROLLOUTS)
+    assert list(series)[2] == "this run, in training"
+    np.testing.assert_allclose(series["this run, in training"], [[0.1 * step, 1.0 + step] for step in range(4)])
+    assert list(reward_kl_series(METRICS, [])) == ["tilted", "best of n"]
+    assert reward_kl_series({}, ROLLOUTS) == {}
+
+
+def test_long_runs_are_smoothed_in_both_directions_and_thinned():
+    rows = [{"objective/kl": float(step), "objective/scores": -float(step)} for step in range(1000)]
+    path = reward_kl_series(METRICS, rows)["this run, in training"]
+    assert len(path) <= 60
+    # Trailing means of 100 rollouts: the last is that of 900 ... 999.
+    assert path[-1] == pytest.approx([949.5, -949.5])
+
+
+def test_the_png_shows_every_series_under_its_name(tmp_path, monkeypatch):
+    saved, real = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: saved.append(self) or real(self, *args, **kwargs)
+    )
+    save_reward_kl(reward_kl_series(METRICS, EVALUATIONS), tmp_path / "reward_kl.png")
+    assert (tmp_path / "reward_kl.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = saved[0].axes
+    assert [line.get_label() for line in axes.lines] == ["tilted", "best of n", "this run"]
+    assert axes.lines[0].get_xydata().tolist() == METRICS["reward_at_kl"]["tilted"]
+    assert axes.get_xlabel() == "KL to the start (nats per response)"
+
+
+def test_the_svg_is_well_formed_and_has_a_tooltip_at_each_point():
+    svg = draw_reward_kl(reward_kl_series(METRICS, EVALUATIONS))
+    tree = ElementTree.fromstring(svg)
+    titles = [element.text for element in tree.iter() if element.tag.endswith("title")]
+    assert len(re.findall("<circle", svg)) == 3 + 2 + 2
+    assert any("tilted" in text and "2.5 at 1 nats" in text for text in titles)
+    assert len(re.findall('class="mean s2"', svg)) == 1

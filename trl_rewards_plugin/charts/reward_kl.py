@@ -1,0 +1,48 @@
+"""Reward against KL: what the starting model's samples could buy, and the path of the run; for files and for pages."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trl_rewards_plugin.charts.picture import new_figure, save_picture
+from trl_rewards_plugin.charts.series import SCORES, Log, moving_average, smoothing_window, thinned
+from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
+
+LABELS = ("KL to the start (nats per response)", "mean reward")
+
+
+def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarray]:
+    """Name -> (R, 2) KL and reward: tilted, best of n, and the run's evaluations, else rollouts; or nothing."""
+    if not (curves := metrics.get("reward_at_kl")):
+        return {}
+    found = {"tilted": np.array(curves["tilted"]), "best of n": np.array(curves["best_of_n"])}
+    for keys, name in ((("eval_kl", "eval_reward"), "this run"), (("objective/kl", SCORES), "this run, in training")):
+        if rows := [[row[key] for key in keys] for row in log if all(key in row for key in keys)]:
+            path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in np.array(rows).T], axis=1)
+            return found | {name: path[thinned(path[:, 0], 60)]}
+    return found
+
+
+def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draws the series as a PNG."""
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    for name, points in series.items():
+        axes.plot(*points.T, "o-", markersize=3.5, linewidth=1.5, label=name)
+    axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
+    axes.legend(frameon=False)
+    save_picture(figure, [axes], path)
+
+
+def draw_reward_kl(series: Mapping[str, np.ndarray]) -> str:
+    """Draws the series as an SVG, each point with a tooltip."""
+    (left, low), (right, high) = (pick(np.concatenate(list(series.values())), axis=0) for pick in (np.min, np.max))
+    words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
+    chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
+    for index, (name, points) in enumerate(series.items()):
+        chart.add_line(f"mean {series_class(index)}", *points.T)
+        for kl, reward in points:
+            chart.add_dot(f"dot {series_class(index)}", kl, reward, 3, [name, f"{reward:.3g} at {kl:.3g} nats"])
+    return chart.to_svg()

@@ -1,0 +1,34 @@
+"""Has one reward risen while another, which training never sees, fell (Gao et al., arXiv 2210.10760)?"""
+
+import torch
+from torch import Tensor
+
+
+def evaluation_noise(values: Tensor) -> Tensor:
+    """Standard deviation of the noise in evaluations (K,), which takes a trend for noise; 0-d.
+
+    sqrt(mean of (v[k + 1] - v[k])^2 / 2), the mean square successive difference of von Neumann et al. (1941).
+    """
+    return (values.diff().square().mean() / 2).sqrt()
+
+
+def find_parting(first: Tensor, second: Tensor) -> tuple[int, float, float] | None:
+    """Where evaluations `first` (K,) rose, and `second` (K,) fell from its best, by more than noise; else None.
+
+    With means F[k] and S[k] over the w = max(3, K // 5) evaluations up to k, and b that of the largest S[b] among the
+    windows that end before the last one begins, from K = 2 w on, they part where
+
+        F[K] - F[b] > 4 noise(first) sqrt(2 / w)    and    S[b] - S[K] > 4 noise(second) sqrt(2 / w)
+
+    noise x sqrt(2 / w) being the standard deviation of the difference of two such means. Returns the last index of
+    window b, the rise and the fall.
+    """
+    window = max(3, len(second) // 5)
+    if len(second) < 2 * window:
+        return None
+    values = torch.stack([first, second]).double()
+    means = values.unfold(1, window, 1).mean(2)  # (2, K - w + 1)
+    best = int(means[1, :-window].argmax())
+    rise, drop = (means[:, -1] - means[:, best]).tolist()
+    least_rise, least_fall = (4 * evaluation_noise(row).item() * (2 / window) ** 0.5 for row in values)
+    return (best + window - 1, rise, -drop) if rise > least_rise and -drop > least_fall else None
