@@ -88,6 +88,29 @@ def test_two_files_of_outputs_by_hand(pairs, tmp_path, capsys):
     assert [row["before rouge_here rougeL"] for row in table] == pytest.approx(before)
 
 
+def test_rouge_needs_no_hub_and_a_bar_that_is_missed_is_an_exit_code(pairs, tmp_path, capsys):
+    argv = ["evaluate", str(pairs), "--compare", str(pairs), "--compare_column", "old", "--metrics", "rouge"]
+    argv += ["--dataset", str(pairs), "--text_column", "text", "--overwrite", "--output_dir", str(tmp_path / "out")]
+    assert cli.main([*argv, "--fail_under", "rougeL=0.5", "--fail_if_worse"]) == 0
+    # The means of three outputs, as by hand above: 0.508.
+    assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx(0.508, abs=1e-3)
+    assert "rougeL: not told apart from before: no interval from 3 pairs" in capsys.readouterr().out
+    assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rouge1=0"]) == 3
+    assert "trl-rewards: failed: rougeL is 0.508, under 0.6" in capsys.readouterr().err
+    assert cli.main([*argv, "--fail-under", "rouge=0.6"]) == 2
+    assert "'rouge', which is none of them" in capsys.readouterr().err
+
+
+def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
+    settings = compare.EvaluationSettings(fail_if_worse=True, fail_under=["reward=0.5"])
+    worse, unclear = {"n": 9, "ci95": [-0.2, -0.1]}, {"n": 9, "ci95": [-0.2, 0.1]}
+    rows = {"tiny reward": {"after": None, "gain": unclear}, "length": {"after": 1.0, "gain": worse}}
+    told = compare.failed({"metrics": rows}, settings)
+    assert told == ["tiny reward is -, under 0.5", "length is worse than before: the interval of its gain excludes 0"]
+    rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None]}}
+    assert len(compare.failed({"metrics": rows}, settings)) == 1
+
+
 def test_a_column_of_references(pairs, tmp_path):
     argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--reference_column", "best"]
     assert cli.main([*argv, "--metrics", ROUGE, "--output_dir", str(tmp_path / "out")]) == 0
@@ -257,6 +280,9 @@ def test_help_says_every_option(capsys):
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),
         (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "column"),
+        (["--fail-under", "reward"], "'reward'", "--fail-under reward=0.5"),
+        (["--fail-under", "reward=much"], "'reward=much'", "--fail-under reward=0.5"),
+        (["--fail-if-worse"], "nothing to compare with", "--compare"),
         (["--rows", "0"], "0", "leave rows out"),
         (["--rows", "many"], "many", "--help"),
         (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from tests.recipes.tiny_run import SHORT
+from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli import main as cli
 from trl_rewards_plugin.cli import train
@@ -44,6 +45,21 @@ def test_the_output_folder_is_named_after_preset_and_seed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: 8\npreset: article\n", encoding="utf-8")
     assert build("--config", str(path))[0].args.output_dir == "runs/article-seed8"
+
+
+def test_a_model_that_is_given_gets_settings_made_for_real_models(tiny_run, tmp_path):
+    tiny_bart(tmp_path / "bart")
+    recipe, _ = build("--model", str(tmp_path / "bart"))
+    assert (recipe.preset, recipe.args.learning_rate, recipe.args.critic_learning_rate) == ("tiny", 2e-5, None)
+    assert recipe.args.per_device_train_batch_size == 8
+    assert recipe.args.max_prompt_length == 128  # BART's positions
+    assert build("--model", tiny_run.model)[0].args.max_prompt_length == 512  # T5 has none
+    assert build("--model", tiny_run.model, "--learning_rate", "1e-3")[0].args.learning_rate == 1e-3
+    named, _ = build("--model", tiny_run.model, "--preset", "tiny")
+    assert (named.args.learning_rate, named.args.max_prompt_length) == (1.5e-4, 128)
+    path = tmp_path / "run.yaml"
+    path.write_text(f"preset: tiny\nmodel: {tiny_run.model}\n", encoding="utf-8")
+    assert build("--config", str(path))[0].args.learning_rate == 1.5e-4
 
 
 def test_both_spellings_and_the_runs_own_options():
@@ -124,7 +140,7 @@ def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_p
     assert cli.main(["train", *named, *short, "--use_cpu", "--output_dir", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "ROUGE-L to the source" in out
-    assert out.count("source: ") == 3
+    assert out.count("source: ") == 4
     first = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     # The file names no absolute paths, so the three inputs are given again.
     again = ["--config", str(folder / "config.yaml"), "--output_dir", str(tmp_path / "second")]

@@ -16,7 +16,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
-from trl_rewards_plugin.text import counted, duration, interval, listed, number, one_line
+from trl_rewards_plugin.text import counted, cut_prompts, duration, interval, listed, number, one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500
@@ -58,6 +58,7 @@ def render_model_card(data: RewardModelCardData) -> str:
         gains={"reward": metrics["reward_gain"], **metrics["component_gain"]} if metrics else {},
         comparisons=_comparisons(metrics or {}),
         paper={"title": "", "id": "", "citation": "", **paper},
+        cuts=cut_prompts(metrics["prompt_cuts"]) if metrics and metrics.get("prompt_cuts", {}).get("cut") else "",
         log_headings=list(dict.fromkeys(key for row in data.log for key in row if key != "step")),
         # These score an output without its prompt.
         output_only=[part["name"] for part in data.rewards if part.get("model") and not part.get("pair")],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
+MAX_COUNTED = 10_000
 HOLD_OUT_SHARE = 0.1
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -51,6 +53,18 @@ class RunData:
         prompts = list(self.held_out["prompt"])
         sources = [prompt[len(self.prompt_prefix) :] for prompt in prompts]
         return HeldOut(prompts, sources, further_columns(self.held_out))
+
+    def count_cuts(self, tokenizer: Any, limit: int) -> dict[str, Any]:
+        """How many `prompts`, training and held out, are `cut` to `limit` tokens, and what share of those is `kept`.
+
+        `kept` is the median share of a cut prompt's tokens. Of very many training prompts an even part is counted.
+        """
+        every = math.ceil(len(self.train) / MAX_COUNTED)
+        texts = [*self.train["prompt"][::every], *self.held_out["prompt"]]
+        lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        kept = [limit / length for length in lengths if length > limit]
+        median = statistics.median(kept) if kept else None
+        return {"prompts": len(texts), "cut": len(kept), "limit": limit, "kept": median}
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:

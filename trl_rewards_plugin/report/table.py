@@ -5,7 +5,7 @@ from typing import Any
 
 from trl_rewards_plugin.recipes.console import GUARD_NAMES
 from trl_rewards_plugin.runs.read import Run
-from trl_rewards_plugin.text import DASH, interval, number
+from trl_rewards_plugin.text import DASH, cut_prompts, interval, number
 
 NOT_YET = "not yet"
 UNSET = "default"
@@ -33,6 +33,7 @@ def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequ
         "KL to the reference, nats": number(metrics["kl"]),
         **{f"{name[:1].upper()}{name[1:]}": _change(row["before"], row["after"]) for name, row in guard_rows.items()},
         "Held-out prompts": f"{metrics['reward_gain']['n']:,}",
+        "Length of prompts": cut_prompts(metrics["prompt_cuts"]) if metrics.get("prompt_cuts") else DASH,
         "Responses trained on": f"{metrics['episodes']:,}",
         "Seconds of training": f"{metrics['seconds']:,.0f}",
         "Seed": str(metrics["seed"]),

@@ -15,10 +15,10 @@ from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings, is_outputs_file
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns, without_missing
+from trl_rewards_plugin.rows import existing_file, read_columns, without_missing
 from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.layout import CONFIG, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
@@ -42,6 +42,7 @@ class EvaluationJob:
     """
 
     def __init__(self, settings: EvaluationSettings):
+        check_settings(settings)
         self.settings = settings
         folder = Path(settings.model or "")
         is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
@@ -86,10 +87,9 @@ class EvaluationJob:
         if (self.folder / RESULT).exists() and not settings.overwrite:
             step = "choose another output_dir, or replace the results with overwrite"
             raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
-        for name in ("rows", "max_new_tokens", "batch_size"):
-            value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+        if settings.fail_if_worse and "before" not in self.names:
+            step = "name what to compare with: --compare MODEL_OR_FILE"
+            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
         files = [name for name in self.names.values() if is_outputs_file(name)]
         paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
         if settings.missing == "skip" and paired > 1:
@@ -194,11 +194,6 @@ class EvaluationJob:
             "judges": self.preset.name,
             "versions": versions(),
         }
-
-
-def is_outputs_file(name: str) -> bool:
-    """Whether `name` is a file of outputs (by its ending) and no model."""
-    return Path(name).suffix.lower() in FORMATS
 
 
 def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
