@@ -47,8 +47,10 @@ def cut_prompts(cuts: Mapping[str, Any]) -> str:
     """ "930 of 1,000 prompts (93 %) are cut to 128 tokens; of a cut prompt the model reads 23 % (median)"."""
     if not cuts["cut"]:
         return f"none of {counted(cuts['prompts'], 'prompt')} is longer than {cuts['limit']} tokens"
-    share = f"{cuts['cut']:,} of {counted(cuts['prompts'], 'prompt')} ({cuts['cut'] / cuts['prompts']:.0%})"
-    return f"{share} are cut to {cuts['limit']} tokens; of a cut prompt the model reads {cuts['kept']:.0%} (median)"
+    share = f"{cuts['cut']:,} of {counted(cuts['prompts'], 'prompt')} ({cuts['cut'] / max(cuts['prompts'], 1):.0%})"
+    return (
+        f"{share} are cut to {cuts['limit']} tokens; of a cut prompt the model reads {cuts['kept'] or 0:.0%} (median)"
+    )
 
 
 def one_line(text: object, limit: int | None = None) -> str:

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli import main as cli
 from trl_rewards_plugin.cli import train
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +133,24 @@ def test_help_says_what_the_run_is_first(capsys):
     assert out.index("--prompt_prefix") < out.index("--output_dir")
     assert "--kl_coef" in out
     assert "(default: 2e-05)" in out
+
+
+def test_a_run_that_is_interrupted_says_how_to_resume(tiny_run, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "a run"
+    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, output_dir=folder)
+
+    def interrupted(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Seq2SeqPPO, "run", interrupted)
+    assert cli.main(["train", *argv, "--use_cpu"]) == 130
+    assert "To resume" not in capsys.readouterr().err
+    (folder / "checkpoint-3").mkdir(parents=True)
+    assert cli.main(["train", *argv, "--overwrite", "--use_cpu"]) == 130
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("To resume: "))
+    again = shlex.split(line.removeprefix("To resume: trl-rewards train "))
+    assert again == [*argv, "--use_cpu", "--resume_from_checkpoint"]
+    assert train.build_recipe(again)[0].args.resume_from_checkpoint is True
 
 
 def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_path, capsys):

@@ -6,6 +6,7 @@ what a function below returned as `_Markdown` is inserted unchanged.
 
 import functools
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -143,9 +144,14 @@ def _change(before: float | None, after: float | None) -> float | None:
 
 
 def prompt_literal(data: RewardModelCardData) -> str:
-    """The first prompt as the code blocks show it, or a placeholder."""
+    """The first prompt as the code blocks show it, a long one over several lines, or a placeholder."""
     first = data.prompts[0] if data.prompts else f"{data.prompt_prefix}Your text here."
-    return python_literal(one_line(first, PROMPT_LENGTH))
+    text = one_line(first, PROMPT_LENGTH)
+    *lines, last = textwrap.wrap(text, 90, break_long_words=False, break_on_hyphens=False) or [""]
+    if not lines:
+        return python_literal(text)
+    pieces = [python_literal(line)[:-1] + ' "' for line in lines]
+    return "\n    ".join(["(", *pieces, python_literal(last)]) + "\n)"
 
 
 def python_literal(text: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 Log: TypeAlias = Sequence[Mapping[str, Any]]
 
 SCORES = "objective/scores"
+KL = "objective/kl"
 DRAWABLE = 1e300  # a range of greater numbers would overflow
 
 
@@ -57,14 +58,14 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
     """Reward, each component, KL, length and entropy, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in log for key in row)
     components = [
-        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout", key, f"eval_{key}")
+        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout, unweighted", key, f"eval_{key}")
         for key in keys
         if key.startswith("rewards/") and key.endswith("/mean") and not all(_is_total(log, key) for log in logs)
     ]
     known = [
         Panel("Reward", "mean of a rollout", SCORES, "eval_reward"),
         *components,
-        Panel("KL to the reference", "nats per response", "objective/kl", "eval_kl"),
+        Panel("KL to the reference", "nats per response", KL, "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
         Panel("Entropy", "nats per token", "objective/entropy"),
     ]
@@ -92,6 +93,14 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
         if len(steps):
             found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out))
     return found
+
+
+def kl_and_reward(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """(R,) KL to the reference and (R,) reward of the rollouts that have both, as trailing means."""
+    pairs = np.array([(row[KL], row[SCORES]) for row in log if KL in row and SCORES in row], dtype=np.float64)
+    drawable = pairs.reshape(-1, 2)[(np.abs(pairs.reshape(-1, 2)) < DRAWABLE).all(1)]
+    kl, reward = (moving_average(values, smoothing_window(len(values))) for values in drawable.T)
+    return kl, reward
 
 
 def smoothing_window(rollouts: int) -> int:

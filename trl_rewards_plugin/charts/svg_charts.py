@@ -4,7 +4,7 @@ Leaves out: the numbers (`series.py`), the page around them.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,22 @@ def draw_curves(panel: Panel, series: Sequence[Series]) -> str:
         _add_series(chart, each)
     for each in series:  # above all lines, so that each can be pointed at
         _add_tooltips(chart, each)
+    return chart.to_svg()
+
+
+def draw_trails(trails: Mapping[str, tuple[int, np.ndarray, np.ndarray]]) -> str:
+    """The chart of reward against KL: what each run, name -> (colour, KL (R,), reward (R,)), pays for what it gets."""
+    kls, rewards = (np.concatenate([trail[place] for trail in trails.values()]) for place in (1, 2))
+    description = "; ".join(
+        f"{name}: {reward[-1]:.3g} at {kl[-1]:.3g} nats" for name, (_, kl, reward) in trails.items()
+    )
+    ranges = [padded_range(float(values.min()), float(values.max())) for values in (kls, rewards)]
+    chart = Chart("Reward against KL", description, "KL to the reference, nats per response", "reward", *ranges)
+    for name, (index, kl, reward) in trails.items():
+        kept = thinned(reward, MOST_POINTS)
+        chart.add_line(f"mean {series_class(index)}", kl[kept], reward[kept])
+        last = [name, f"last: reward {reward[-1]:.4g} at {kl[-1]:.4g} nats"]
+        chart.add_dot(f"dot {series_class(index)}", kl[-1], reward[-1], 3.5, last)
     return chart.to_svg()
 
 

@@ -9,6 +9,8 @@ import ast
 import dataclasses
 import importlib.metadata
 import importlib.util
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rows import missing_option
+from trl_rewards_plugin.runs.checkpoints import checkpoints
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -93,8 +96,15 @@ def main(argv: Sequence[str]) -> int:
     recipe, arguments = build_recipe(argv)
     if arguments.dry_run:
         recipe.dry_run()
-    else:
+        return 0
+    try:
         recipe.run()
+    except KeyboardInterrupt:
+        if checkpoints(recipe.folder):
+            again = [argument for argument in argv if argument != "--overwrite"]
+            again += [] if any("--resume" in argument for argument in argv) else ["--resume_from_checkpoint"]
+            print(f"\nTo resume: trl-rewards train {shlex.join(again)}", file=sys.stderr)
+        raise
     return 0
 
 

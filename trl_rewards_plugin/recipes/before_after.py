@@ -234,12 +234,14 @@ def count_texts(patterns: Mapping[str, str], before: Sequence[str], after: Seque
     return {what: {"before": share(form, before), "after": share(form, after)} for what, form in patterns.items()}
 
 
-def pairs_by_gain(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def pairs_by_gain(rows: Sequence[Mapping[str, Any]], kind: str = "_greedy") -> dict[str, Mapping[str, Any]]:
     """Title -> row of `completion_rows`, by the gain of its greedy outputs: the two best, the median, and the worst.
 
-    The worst one only if it got worse.
+    The worst one only if it got worse. With `kind=""` by the gain of the sampled outputs.
     """
-    gains = {place: row["after_greedy_reward"] - row["before_greedy_reward"] for place, row in enumerate(rows)}
+    keys = (f"after{kind}_reward", f"before{kind}_reward")
+    sides = [[row.get(key) for row in rows] for key in keys]
+    gains = dict(enumerate(np.subtract(*np.array(sides, dtype=np.float64))))
     order = sorted((place for place, gain in gains.items() if not np.isnan(gain)), key=lambda place: -gains[place])
     if not order:
         return {}

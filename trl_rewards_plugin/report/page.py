@@ -13,9 +13,9 @@ import numpy as np
 from markupsafe import Markup
 
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
+from trl_rewards_plugin.charts.series import kl_and_reward, panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import escaping_environment, series_class
-from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
+from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions, draw_trails
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
@@ -54,6 +54,8 @@ def report_html(runs: Sequence[Run]) -> str:
         numbers=table.number_rows(runs),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
+        spread=table.seed_spread(runs),
+        pairs=[samples.pairs_of(run) for run in runs],
         samples=[samples.samples_of(run) for run in runs],
         without_outputs=samples.missing_outputs(runs),
         limits=samples,
@@ -67,6 +69,10 @@ def curve_charts(runs: Sequence[Run]) -> dict[str, Markup]:
         series = [each for index, run in enumerate(runs) for each in series_of(run.log, panel, run.name, index)]
         if series:
             charts[panel.title] = Markup(draw_curves(panel, series))
+    trails = {run.name: trail for run in runs if len((trail := kl_and_reward(run.log))[0]) > 1}
+    if trails:
+        places = {run.name: index for index, run in enumerate(runs)}
+        charts["Reward against KL"] = Markup(draw_trails({name: (places[name], *trails[name]) for name in trails}))
     return charts
 
 
@@ -77,13 +83,14 @@ def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
     scores = {
         name: np.array([(row[f"before_{name}"], row[f"after_{name}"]) for row in run.held_out], dtype=np.float64).T
         for name in names
-        if not name.startswith("greedy")
+        if not name.startswith("greedy") and f"after_{name}" in columns
     }  # (2, N) each; NaN where a text was not scored
     return {
         name: Markup(draw_distributions(name, before, after, index))
         for name, (before, after) in scores.items()
         # A single component of weight 1 is the reward once more.
-        if name == "reward" or not np.array_equal((before, after), scores["reward"], equal_nan=True)
+        if (name == "reward") is (run.evaluation is None)
+        or not np.array_equal((before, after), scores["reward"], equal_nan=True)
     }
 
 

@@ -17,13 +17,14 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import decimals, format_evaluation, format_plan, verdict
-from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
+from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, thresholds
 from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
+from trl_rewards_plugin.runs.layout import EVALUATION, OUTPUTS
 from trl_rewards_plugin.runs.writing import write_json, write_table
 from trl_rewards_plugin.terminal import say
 
-PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
+PICTURE = "distributions.png"
 
 _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
 """Row name -> side ("before", "after") -> values."""
@@ -48,7 +49,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
     _write(job, result, rows, sides)
-    say(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
+    say(f"\nNumbers, picture, outputs: {job.folder / EVALUATION}, {PICTURE}, {OUTPUTS}")
     return result
 
 
@@ -108,4 +109,4 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
     prompts = {} if held_out is None else {"prompt": held_out.prompts, "source": held_out.sources}
     scores = {f"{side} {name}": found[side].tolist() for name, found in per_text.items() for side in found}
     write_table(job.folder / OUTPUTS, {**prompts, **sides, **scores})
-    write_json(job.folder / RESULT, result)
+    write_json(job.folder / EVALUATION, result)

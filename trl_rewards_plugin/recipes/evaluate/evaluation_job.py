@@ -20,11 +20,10 @@ from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
 from trl_rewards_plugin.rows import existing_file, read_columns, without_missing
 from trl_rewards_plugin.runs.environment import versions
-from trl_rewards_plugin.runs.layout import CONFIG, METRICS
+from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.read import read_settings
 
-RESULT = "evaluation.json"
 # As in training: softmax(logits), whatever the checkpoint's own generation config says.
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
 
@@ -84,9 +83,9 @@ class EvaluationJob:
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not existing.is_dir():
             raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
-        if (self.folder / RESULT).exists() and not settings.overwrite:
+        if (self.folder / EVALUATION).exists() and not settings.overwrite:
             step = "choose another output_dir, or replace the results with overwrite"
-            raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
+            raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
         if settings.fail_if_worse and "before" not in self.names:
             step = "name what to compare with: --compare MODEL_OR_FILE"
             raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
