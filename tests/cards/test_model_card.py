@@ -602,7 +602,7 @@ def test_the_call_over_http_runs(run, monkeypatch, capsys):
 
 
 def test_a_card_asks_for_what_only_its_author_knows():
-    card = render_model_card(dataclasses.replace(FULL, license=None, base_model="runs/mine"))
+    card = render_model_card(dataclasses.replace(FULL, license=None, base_model="my-model"))
     head = card.split("---\n")[1]
     assert "# license: apache-2.0 (unknown here: fill in)" in head
     assert "# base_model: owner/name (unknown here: fill in)" in head

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.files.preset_table import check_preset
+from trl_rewards_plugin.preset_table import check_preset
 from trl_rewards_plugin.rows import format_of
 from trl_rewards_plugin.scoring.score_settings import ScoreSettings
 

@@ -12,7 +12,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.rewards.files.preset_table import check_preset
+from trl_rewards_plugin.preset_table import check_preset
 
 
 @dataclass(frozen=True)

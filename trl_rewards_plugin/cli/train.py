@@ -112,8 +112,8 @@ def check_quickly(argv: Sequence[str]) -> None:
     """Refuses unknown flags and presets and missing files in a moment, before torch is loaded for the settings."""
     if {"-h", "--help"} & set(argv):
         return
+    from trl_rewards_plugin.preset_table import check_preset
     from trl_rewards_plugin.recipes.run_presets import get_preset
-    from trl_rewards_plugin.rewards.files.preset_table import check_preset
 
     parser = Parser(prog="trl-rewards train", allow_abbrev=False)
     parser.hints = _HINTS

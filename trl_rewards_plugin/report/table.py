@@ -40,9 +40,8 @@ def seed_spread(runs: Sequence[Run]) -> dict[str, str]:
     """Number -> mean and standard deviation (N - 1) over runs that differ in their seed alone; else empty."""
     settings = [{key: value for key, value in run.settings.items() if key not in ("seed", "made_of")} for run in runs]
     measured = [run.metrics for run in runs if run.metrics is not None]
-    if len(measured) < 2 or len(measured) < len(runs) or any(one != settings[0] for one in settings):
-        return {}
-    if len({metrics["seed"] for metrics in measured}) < len(runs):
+    seeds = {metrics["seed"] for metrics in measured}
+    if len(runs) < 2 or len(seeds) < len(runs) or any(one != settings[0] for one in settings):
         return {}
     values = {
         "Reward before": [metrics["before"]["reward"] for metrics in measured],

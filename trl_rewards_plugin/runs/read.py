@@ -119,15 +119,16 @@ def _held_out_row(row: Mapping[str, Any], first: str) -> dict[str, Any]:
     return {"prompt": "", **rewards, **named}
 
 
-def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
-    """The finished run in `folder`, without its log, and without the held-out prompts unless `with_texts`."""
+def read_finished_run(folder: Path) -> Run:
+    """The finished run in `folder`, without its log."""
     missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
         step = "give the output_dir of a finished run"
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
-    rows = read_held_out(folder) if with_texts else []
-    return Run(folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), rows)
+    return Run(
+        folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder)
+    )  # fmt: skip
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.preset_table import ENDINGS, check_preset
 from trl_rewards_plugin.recipes.run_presets import get_preset
-from trl_rewards_plugin.rewards.files.preset_table import ENDINGS, check_preset
 from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
 
 
@@ -114,10 +115,7 @@ def thresholds(settings: EvaluationSettings) -> dict[str, float]:
     found = {}
     for given in settings.fail_under or ():
         name, _, value = given.rpartition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            found[""] = 0.0
-        if "" in found:
+        if not name or not re.fullmatch(r"-?\d*\.?\d+", value):
             raise InputError("fail_under as NAME=NUMBER", repr(given), "for example --fail-under reward=0.5")
+        found[name] = float(value)
     return found

@@ -25,7 +25,7 @@ An entry names what scores, by one of four keys, and has the arguments of it bes
     metric: what `evaluate.load` takes                                   arguments of `MetricReward`
 
 A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
-looked for beside the file first. A preset (preset_table.py) is such a content under a name.
+looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
 """
 
 import functools
@@ -41,11 +41,11 @@ from huggingface_hub import try_to_load_from_cache
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
-from trl_rewards_plugin.rewards.files.preset_table import ENDINGS, PRESETS, check_preset
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name

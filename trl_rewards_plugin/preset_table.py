@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, near_path
+from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file
 
 ENDINGS = (".yaml", ".yml")
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -51,9 +51,7 @@ def check_preset(preset: str | os.PathLike[str]) -> None:
     name, path = os.fspath(preset), Path(preset)
     if path.suffix.lower() in ENDINGS:
         if not path.is_file():
-            near = near_path(path)
-            step = f"did you mean '{near}'?" if near else "check the path"
-            raise InputError("a reward file", f"no file {path}", step)
+            raise missing_file("a reward file", f"no file {path}", path)
     elif name not in PRESETS:
         expected = f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml"
         step = f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file"
