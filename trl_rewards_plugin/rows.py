@@ -30,6 +30,8 @@ FORMATS = {
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
+PLACE = "\0place"
+"""Key of a row's own number beside its columns, none of which is called so."""
 MISSING = ("error", "skip", "empty")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 

@@ -12,9 +12,11 @@ from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import Seq2SeqPPO, terminal
 from trl_rewards_plugin.cli import main as cli
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.recipes.evaluate import compare
+from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
 
 ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
 GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")
@@ -109,6 +111,13 @@ def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
     assert told == ["tiny reward is -, under 0.5", "length is worse than before: the interval of its gain excludes 0"]
     rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None]}}
     assert len(compare.failed({"metrics": rows}, settings)) == 1
+
+
+def test_a_row_is_named_as_it_stands_in_the_file_where_others_are_skipped(tmp_path):
+    path = tmp_path / "outputs.jsonl"
+    path.write_text('{"output": "a"}\n{"output": null}\n{"output": 3}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="3 in row 3"):
+        read_outputs(str(path), "output", "skip")
 
 
 def test_a_column_of_references(pairs, tmp_path):

@@ -48,6 +48,10 @@ def test_an_unused_prompt_column_gives_way_to_the_named_one():
     assert list(load_run_data(rows, rows, text_column="body").train["prompt"]) == TEXTS
 
 
+def test_the_column_of_texts_may_have_any_name():
+    assert load_run_data(["a", "b", "c"], text_column="place").as_held_out().prompts
+
+
 def test_cut_prompts_are_counted_with_what_is_left_of_them():
     def tokenizer(texts, verbose):
         return {"input_ids": [text.split() for text in texts]}

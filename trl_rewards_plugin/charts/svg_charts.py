@@ -39,8 +39,10 @@ def draw_trails(trails: Mapping[str, tuple[int, np.ndarray, np.ndarray]]) -> str
     description = "; ".join(
         f"{name}: {reward[-1]:.3g} at {kl[-1]:.3g} nats" for name, (_, kl, reward) in trails.items()
     )
-    ranges = [padded_range(float(values.min()), float(values.max())) for values in (kls, rewards)]
-    chart = Chart("Reward against KL", description, "KL to the reference, nats per response", "reward", *ranges)
+    x_range, y_range = (padded_range(float(values.min()), float(values.max())) for values in (kls, rewards))
+    chart = Chart(
+        "Reward against KL", description, "KL to the reference, nats per response", "reward", x_range, y_range
+    )
     for name, (index, kl, reward) in trails.items():
         kept = thinned(reward, MOST_POINTS)
         chart.add_line(f"mean {series_class(index)}", kl[kept], reward[kept])

@@ -18,7 +18,7 @@ from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings, is_outputs_file
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.rows import existing_file, read_columns, without_missing
+from trl_rewards_plugin.rows import PLACE, existing_file, read_columns, without_missing
 from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
@@ -208,12 +208,12 @@ def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
     if columns and column not in columns:
         step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
         raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    rows = without_missing(({column: text} for text in columns.get(column, [])), [column], missing, name)
-    texts = [row[column] for row in rows]
-    if not texts:
+    numbered = ({column: text, PLACE: place} for place, text in enumerate(columns.get(column, []), 1))
+    rows = list(without_missing(numbered, [column], missing, name))
+    if not rows:
         raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
-    bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    bad = next((row for row in rows if not isinstance(row[column], str)), None)
     if bad is not None:
         step = "write the outputs as texts, or name another column"
-        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad + 1}"[:200], step)
-    return texts
+        raise InputError(f"a text in every row of {name}", f"{bad[column]!r} in row {bad[PLACE]}"[:200], step)
+    return [row[column] for row in rows]
