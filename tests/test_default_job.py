@@ -74,6 +74,20 @@ def test_the_guards_hold(jobs):
             assert guard[name]["after"] >= 0.9 * guard[name]["before"], name
 
 
+def test_what_happened_can_be_counted(jobs):
+    for job in jobs:
+        trailing, ended = job.metrics["counts"].values()
+        assert trailing["before"] > 0.5
+        assert trailing["after"] < 0.1
+        assert ended["before"] < 0.5
+        assert ended["after"] > 0.9
+        assert (
+            job.stdout.index("trail off with a stray like")
+            < job.stdout.index("Best gain")
+            < job.stdout.index("95% CI")
+        )
+
+
 def test_it_shows_a_progress_line_a_table_and_samples_and_leaves_the_run_folder(jobs):
     job = jobs[0]
     lines = job.stderr.replace("\n", "\r").split("\r")

@@ -238,4 +238,4 @@ def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, 
     monkeypatch.setattr("datasets.load_dataset", lambda name: pytest.fail("asked the Hub"))
     with pytest.raises(InputError) as caught:
         load_run_data(name)
-    assert name != "news.cvs" or "did you mean 'news.csv'" in caught.value.next_step
+    assert name != "news.cvs" or "news.csv'?" in caught.value.next_step

@@ -91,6 +91,12 @@ def near_path(path: Path) -> Path | None:
     return None if near is None else path.parent / near
 
 
+def missing_file(expected: str, found: str, path: Path) -> InputError:
+    """The error for the missing `path`, with what was probably meant."""
+    near = near_path(path)
+    return InputError(expected, found, "check the path" if near is None else f"did you mean '{near}'?")
+
+
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
@@ -105,8 +111,7 @@ def check_hub_name(name: str, expected: str) -> None:
     is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in _FILE_ENDINGS:
-        step = "check the path" if near is None else f"did you mean '{near}'?"
-        raise InputError(expected, f"{name!r}: no such file or folder", step)
+        raise missing_file(expected, f"{name!r}: no such file or folder", path)
 
 
 def _mistyped_folder(name: str) -> str | None:

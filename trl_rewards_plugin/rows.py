@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, near_path
+from trl_rewards_plugin.errors import InputError, missing_file
 from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
@@ -30,6 +30,8 @@ FORMATS = {
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
+PLACE = "\0place"
+"""Key of a row's own number beside its columns, none of which is called so."""
 MISSING = ("error", "skip", "empty")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -64,10 +66,7 @@ def existing_file(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    near = near_path(path)
-    raise InputError(
-        f"the file {name}", "no such file", "check the path" if near is None else f"did you mean {near.name!r}?"
-    )
+    raise missing_file(f"the file {name}", "no such file", path)
 
 
 def format_of(source: str, given: str | None = None) -> str:

@@ -599,3 +599,35 @@ def test_the_call_over_http_runs(run, monkeypatch, capsys):
     thread.join()
     server.server_close()
     assert capsys.readouterr().out == "[{'generated_text': 'summarize: Say this.', 'for': 'Bearer mine'}]\n"
+
+
+def test_a_card_asks_for_what_only_its_author_knows():
+    card = render_model_card(dataclasses.replace(FULL, license=None, base_model="my-model"))
+    head = card.split("---\n")[1]
+    assert "# license: apache-2.0 (unknown here: fill in)" in head
+    assert "# base_model: owner/name (unknown here: fill in)" in head
+    assert "unknown here" not in render_model_card(FULL)
+
+
+def test_long_texts_are_folded_in_code_and_metadata():
+    words = " ".join(f"word{place}" for place in range(60))
+    card = render_model_card(dataclasses.replace(FULL, prompts=[words], samples=[{**ROW, "prompt": words}]))
+    code = card.split("```python\n")[1].split("```")[0]
+    assert max(map(len, code.splitlines())) <= 100
+    found = {}
+    exec(code[code.index("text = ") : code.index("inputs = ")], found)
+    assert found["text"].startswith("word0 word1 ")
+    assert found["text"] == " ".join(found["text"].split())
+    assert words.startswith(found["text"].removesuffix(" ..."))
+    assert max(map(len, card.split("---\n")[1].splitlines())) <= 130
+    assert front_matter(card)["widget"][0]["text"] == words
+
+
+def test_counted_things_and_cut_prompts_stand_in_the_card():
+    metrics = make_metrics()
+    metrics["counts"] = {"end in a full stop": {"before": 0.25, "after": 0.75}}
+    metrics["prompt_cuts"] = {"prompts": 10, "cut": 9, "limit": 8, "kept": 0.5}
+    card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
+    assert "- 25% \N{RIGHTWARDS ARROW} 75% of the sampled outputs end in a full stop." in card
+    limits = card.split("## Limitations")[1]
+    assert "- 9 of 10 prompts (90%) are cut to 8 tokens; of a cut prompt the model reads 50% (median)." in limits

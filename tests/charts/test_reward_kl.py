@@ -22,7 +22,14 @@ def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
     assert list(series)[2] == "this run, in training"
     np.testing.assert_allclose(series["this run, in training"], [[0.1 * step, 1.0 + step] for step in range(4)])
     assert list(reward_kl_series(METRICS, [])) == ["tilted", "best of n"]
-    assert reward_kl_series({}, ROLLOUTS) == {}
+    assert list(reward_kl_series({}, ROLLOUTS)) == ["this run, in training"]
+    assert reward_kl_series({}, []) == {}
+
+
+def test_what_cannot_be_drawn_is_left_out():
+    rows = [*ROLLOUTS, {"objective/kl": float("nan"), "objective/scores": 1.0}]
+    rows += [{"objective/kl": 1.0, "objective/scores": 1e305}]
+    assert len(reward_kl_series({}, rows)["this run, in training"]) == len(ROLLOUTS)
 
 
 def test_long_runs_are_smoothed_in_both_directions_and_thinned():

@@ -12,9 +12,11 @@ from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import Seq2SeqPPO, terminal
 from trl_rewards_plugin.cli import main as cli
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.recipes.evaluate import compare
+from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
 
 ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
 GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")
@@ -86,6 +88,36 @@ def test_two_files_of_outputs_by_hand(pairs, tmp_path, capsys):
     table = rows_of(folder / "outputs.parquet")
     assert [row["after"] for row in table] == ["The cat sleeps.", "I went home.", ""]
     assert [row["before rouge_here rougeL"] for row in table] == pytest.approx(before)
+
+
+def test_rouge_needs_no_hub_and_a_bar_that_is_missed_is_an_exit_code(pairs, tmp_path, capsys):
+    argv = ["evaluate", str(pairs), "--compare", str(pairs), "--compare_column", "old", "--metrics", "rouge"]
+    argv += ["--dataset", str(pairs), "--text_column", "text", "--overwrite", "--output_dir", str(tmp_path / "out")]
+    assert cli.main([*argv, "--fail_under", "rougeL=0.5", "--fail_if_worse"]) == 0
+    # The means of three outputs, as by hand above: 0.508.
+    assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx(0.508, abs=1e-3)
+    assert "rougeL: not told apart from before: no interval from 3 pairs" in capsys.readouterr().out
+    assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rouge1=0"]) == 3
+    assert "trl-rewards: failed: rougeL is 0.508, under 0.6" in capsys.readouterr().err
+    assert cli.main([*argv, "--fail-under", "rouge=0.6"]) == 2
+    assert "'rouge', which is none of them" in capsys.readouterr().err
+
+
+def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
+    settings = compare.EvaluationSettings(fail_if_worse=True, fail_under=["reward=0.5"])
+    worse, unclear = {"n": 9, "ci95": [-0.2, -0.1]}, {"n": 9, "ci95": [-0.2, 0.1]}
+    rows = {"tiny reward": {"after": None, "gain": unclear}, "length": {"after": 1.0, "gain": worse}}
+    told = compare.failed({"metrics": rows}, settings)
+    assert told == ["tiny reward is -, under 0.5", "length is worse than before: the interval of its gain excludes 0"]
+    rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None]}}
+    assert len(compare.failed({"metrics": rows}, settings)) == 1
+
+
+def test_a_row_is_named_as_it_stands_in_the_file_where_others_are_skipped(tmp_path):
+    path = tmp_path / "outputs.jsonl"
+    path.write_text('{"output": "a"}\n{"output": null}\n{"output": 3}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="3 in row 3"):
+        read_outputs(str(path), "output", "skip")
 
 
 def test_a_column_of_references(pairs, tmp_path):
@@ -257,6 +289,9 @@ def test_help_says_every_option(capsys):
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),
         (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "column"),
+        (["--fail-under", "reward"], "'reward'", "--fail-under reward=0.5"),
+        (["--fail-under", "reward=much"], "'reward=much'", "--fail-under reward=0.5"),
+        (["--fail-if-worse"], "nothing to compare with", "--compare"),
         (["--rows", "0"], "0", "leave rows out"),
         (["--rows", "many"], "many", "--help"),
         (["--preset", "tinny"], "'tinny'", "did you mean 'tiny'?"),

@@ -1,9 +1,11 @@
 """The real command on bad input: an error in three parts, a traceback never."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
+import subprocess
 import sys
 import traceback
 
@@ -13,6 +15,8 @@ import pytest
 import trl_rewards_plugin.recipes.seq2seq_ppo
 import trl_rewards_plugin.scoring.score_job  # noqa: F401
 from trl_rewards_plugin.cli.main import main
+from trl_rewards_plugin.cli.train import config_fields
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -53,6 +57,30 @@ def command(*argv):
             code = 99
             traceback.print_exc()
     return code, output.getvalue()
+
+
+def test_what_only_checks_input_answers_without_torch():
+    program = """
+import sys
+from trl_rewards_plugin.cli.main import main
+for line in sys.argv[1:]:
+    assert main(line.split()) == 2, line
+    assert "torch" not in sys.modules, line
+"""
+    lines = [
+        "train --lerning_rate 1", "train --preset tinny", "train --dataset no.csv", "train --model ./no",
+        "train --reward tinyy", "train --config no.yaml", "score no.txt", "score --rewrd x", "evaluate --metrcs x",
+        "evaluate no.txt", "evaluate ./no", "evaluate --preset tinny", "evaluate --metrics no.yaml", "report no",
+        "card no", "push no user/name", "serve no.yaml", "serve tiny --port -1", "trian",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program, *lines], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\nNext: ") == len(lines)
+
+
+def test_the_flags_that_are_checked_first_are_all_that_there_are():
+    own = {field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init}
+    assert set(config_fields()) == {name for name in own if not name.startswith("_")}
 
 
 def assert_refused(result, *parts):

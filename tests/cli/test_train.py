@@ -1,13 +1,16 @@
 import json
+import shlex
 
 import pytest
 import yaml
 
 from tests.recipes.tiny_run import SHORT
+from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli import main as cli
 from trl_rewards_plugin.cli import train
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,21 @@ def test_the_output_folder_is_named_after_preset_and_seed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: 8\npreset: article\n", encoding="utf-8")
     assert build("--config", str(path))[0].args.output_dir == "runs/article-seed8"
+
+
+def test_a_model_that_is_given_gets_settings_made_for_real_models(tiny_run, tmp_path):
+    tiny_bart(tmp_path / "bart")
+    recipe, _ = build("--model", str(tmp_path / "bart"))
+    assert (recipe.preset, recipe.args.learning_rate, recipe.args.critic_learning_rate) == ("tiny", 2e-5, None)
+    assert recipe.args.per_device_train_batch_size == 8
+    assert recipe.args.max_prompt_length == 128  # BART's positions
+    assert build("--model", tiny_run.model)[0].args.max_prompt_length == 512  # T5 has none
+    assert build("--model", tiny_run.model, "--learning_rate", "1e-3")[0].args.learning_rate == 1e-3
+    named, _ = build("--model", tiny_run.model, "--preset", "tiny")
+    assert (named.args.learning_rate, named.args.max_prompt_length) == (1.5e-4, 128)
+    path = tmp_path / "run.yaml"
+    path.write_text(f"preset: tiny\nmodel: {tiny_run.model}\n", encoding="utf-8")
+    assert build("--config", str(path))[0].args.learning_rate == 1.5e-4
 
 
 def test_both_spellings_and_the_runs_own_options():
@@ -125,6 +143,24 @@ def test_help_says_what_the_run_is_first(capsys):
     assert "(default: 2e-05)" in out
 
 
+def test_a_run_that_is_interrupted_says_how_to_resume(tiny_run, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "a run"
+    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, output_dir=folder)
+
+    def interrupted(recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Seq2SeqPPO, "run", interrupted)
+    assert cli.main(["train", *argv, "--use_cpu"]) == 130
+    assert "To resume" not in capsys.readouterr().err
+    (folder / "checkpoint-3").mkdir(parents=True)
+    assert cli.main(["train", *argv, "--overwrite", "--use_cpu"]) == 130
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("To resume: "))
+    again = shlex.split(line.removeprefix("To resume: trl-rewards train "))
+    assert again == [*argv, "--use_cpu", "--resume_from_checkpoint"]
+    assert train.build_recipe(again)[0].args.resume_from_checkpoint is True
+
+
 def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_path, capsys):
     folder = tmp_path / "first"
     named = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset)
@@ -132,7 +168,7 @@ def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_p
     assert cli.main(["train", *named, *short, "--use_cpu", "--output_dir", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "ROUGE-L to the source" in out
-    assert out.count("source: ") == 3
+    assert out.count("source: ") == 4
     first = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     # The file names no absolute paths, so the three inputs are given again.
     again = ["--config", str(folder / "config.yaml"), "--output_dir", str(tmp_path / "second")]

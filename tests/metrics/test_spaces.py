@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from trl_rewards_plugin import metrics
+from trl_rewards_plugin.cli import push
 
 FOLDERS = [Path(getattr(metrics, name)) for name in metrics.__all__]
 
@@ -55,6 +56,27 @@ def test_the_app_shows_the_module_beside_it_whatever_the_folder_is_called(folder
     monkeypatch.setattr(evaluate.utils, "launch_gradio_widget", shown.append)
     runpy.run_path(str(copy / "app.py"), run_name="__main__")
     assert [module.name for module in shown] == [folder.name]
+
+
+def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_path, monkeypatch):
+    """docs/how-to/metric-space.md: copy the folder, rename script and class."""
+    copy = shutil.copytree(metrics.GRAMMATICALITY, tmp_path / "fluency")
+    script = copy / "fluency.py"
+    (copy / "grammaticality.py").rename(script)
+    script.write_text(script.read_text(encoding="utf-8").replace("Grammaticality(", "Fluency("), encoding="utf-8")
+    fluency = evaluate.load(str(copy), "tiny")
+    texts = ["The cat sleeps on the mat.", "Cat the on mat sleeps the."]
+    result = fluency.compute(predictions=texts)
+    assert result["fluency"] == sum(result["scores"]) / 2
+    assert result["scores"] == evaluate.load(metrics.GRAMMATICALITY, "tiny").compute(predictions=texts)["scores"]
+    shown = []
+    monkeypatch.setattr(evaluate, "load", shown.append)
+    monkeypatch.setattr(evaluate.utils, "launch_gradio_widget", lambda module: None)
+    runpy.run_path(str(copy / "app.py"), run_name="__main__")
+    assert shown == [str(script)]
+    monkeypatch.chdir(tmp_path)
+    plan = push.main(["--metric", "fluency", "me/fluency", "--dry-run"])
+    assert plan == 0
 
 
 @pytest.mark.parametrize("folder", FOLDERS[:2], ids=lambda folder: folder.name)

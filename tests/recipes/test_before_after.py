@@ -14,8 +14,10 @@ from trl_rewards_plugin.recipes.before_after import (
     best_of,
     build_metrics,
     completion_rows,
+    count_texts,
     gain,
     mean_scored,
+    pairs_by_gain,
     split_sentences,
     spread_scored,
 )
@@ -153,6 +155,23 @@ def test_metrics_by_hand():
 
 def test_collapse_shows_in_the_guard():
     assert make_metrics(("same", "same"))["guard"]["distinct"] == {"before": 1.0, "after": 0.5}
+
+
+def test_what_anyone_can_count_is_counted_on_both_sides():
+    patterns = {"end in a full stop": r"\.$"}
+    assert count_texts(patterns, ["a. ", "b", "c", "d"], ["a.", "b.", "c.", "d"]) == {
+        "end in a full stop": {"before": 0.25, "after": 0.75}
+    }
+
+
+def test_pairs_are_the_two_best_the_median_and_the_one_that_got_worse():
+    afters = (0.5, 4.0, 2.0, 3.0, 1.5, float("nan"))
+    rows = [{"before_greedy_reward": 1.0, "after_greedy_reward": after} for after in afters]
+    assert {title: rows.index(row) for title, row in pairs_by_gain(rows).items()} == {
+        "Best gain (+3.00)": 1, "Second best gain (+2.00)": 3, "Median gain (+1.00)": 2, "Got worse most (-0.50)": 0,
+    }  # fmt: skip
+    assert list(pairs_by_gain(rows[1:4])) == ["Best gain (+3.00)", "Median gain (+2.00)"]
+    assert pairs_by_gain(rows[5:]) == {}
 
 
 def test_gain_is_over_the_prompts_that_were_scored_both_times():

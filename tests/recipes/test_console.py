@@ -1,3 +1,5 @@
+import pytest
+
 from tests.recipes.test_before_after import make_metrics
 from trl_rewards_plugin.recipes import console as report
 
@@ -7,10 +9,32 @@ def test_table_shows_every_number():
     lines = {line[:22].strip(): line[22:].split() for line in table.splitlines()}
     assert lines["reward"] == ["2.000", "3.000", "+1.000", "+0.00", "to", "+2.00", "9.000", "7.000"]
     assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
-    assert lines["reward, greedy"] == ["2.000", "3.000", "+1.000"]
-    assert lines["words per output"] == ["2.000", "1.500", "x", "0.75"]
-    assert lines["KL to the start, nats"] == ["0.000", "1.500"]
-    assert "2 held-out prompts" in table
+    text = " ".join(table.split())
+    assert "words per output x 0.75" in text
+    assert "KL to the start 1.500 nats" in text
+    assert "2 held-out prompts" in text
+    assert text.endswith("The reward is not told apart from before: the interval of its gain includes 0.")
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [([0.1, 0.2], "better than"), ([-0.2, -0.1], "worse than"), ([-0.1, 0.1], "includes 0")]
+)
+def test_the_verdict_is_what_the_interval_shows(ends, said):
+    assert said in report.verdict({"ci95": ends, "n": 9})
+    assert report.verdict({"ci95": [None, None], "n": 1}).endswith("no interval from 1 pair")
+
+
+def test_cut_prompts_are_told_below_the_table():
+    metrics = make_metrics()
+    assert "cut to" not in report.format_table(metrics)
+    metrics["prompt_cuts"] = {"prompts": 1000, "cut": 930, "limit": 128, "kept": 0.23}
+    told = "930 of 1,000 prompts (93%) are cut to 128 tokens; of a cut prompt the model reads 23% (median)."
+    assert told in " ".join(report.format_table(metrics).split())
+
+
+def test_what_was_counted_is_one_line_each():
+    lines = report.format_counts({"end in a full stop": {"before": 0.27, "after": 0.974}}, 96).splitlines()
+    assert lines[1] == "  27% ->  97%  end in a full stop"
 
 
 def test_table_has_a_dash_for_what_was_not_scored():
@@ -40,26 +64,25 @@ def test_large_numbers_stay_apart():
     assert len(report.format_table(make_metrics()).splitlines()[0]) == 79
 
 
-def test_both_values_of_a_guard_have_the_same_digits():
-    metrics = make_metrics()
-    metrics["guard"]["output_length"] = {"before": 10.34, "after": 9.79}
-    row = next(line for line in report.format_table(metrics).splitlines() if line.startswith("words per output"))
-    assert row.split()[3:5] == ["10.3", "9.8"]
-
-
 def test_samples_stand_side_by_side_within_the_width():
     row = {
         "source": "word " * 60,
-        "before": "left " * 30,
-        "after": "",
-        "before_reward": 0.5,
-        "after_reward": -1.25,
+        "before_greedy": "left " * 30,
+        "after_greedy": "",
+        "before_greedy_reward": 0.5,
+        "after_greedy_reward": -1.25,
     }
-    text = report.format_samples([row, row], width=70)
+    text = report.format_pairs({"Best": row, "Got worse": row}, width=70)
     assert max(map(len, text.splitlines())) <= 70
     assert "before (+0.50): left" in text
     assert "| after (-1.25): (nothing)" in text
     assert text.count("source: ") == 2
+    assert text.startswith("Best:\n")
+
+
+def test_of_a_long_prompt_both_ends_are_shown():
+    assert report.shortened("a\nb") == "a b"
+    assert report.shortened("start " + "x" * 500 + " end", most=20) == "start xxxx [...] xxxxxx end"
 
 
 def test_plan_is_aligned_and_wrapped():

@@ -48,6 +48,20 @@ def test_an_unused_prompt_column_gives_way_to_the_named_one():
     assert list(load_run_data(rows, rows, text_column="body").train["prompt"]) == TEXTS
 
 
+def test_the_column_of_texts_may_have_any_name():
+    assert load_run_data(["a", "b", "c"], text_column="place").as_held_out().prompts
+
+
+def test_cut_prompts_are_counted_with_what_is_left_of_them():
+    def tokenizer(texts, verbose):
+        return {"input_ids": [text.split() for text in texts]}
+
+    data = load_run_data(["a", "a b", "a b c d", "a b c d e"], ["a b c d e f g h"])
+    # Longer than two tokens: one of 4, one of 5 and one of 8, of which 1/2, 2/5 and 1/4 are read.
+    assert data.count_cuts(tokenizer, 2) == {"prompts": 5, "cut": 3, "limit": 2, "kept": 0.4}
+    assert data.count_cuts(tokenizer, 8) == {"prompts": 5, "cut": 0, "limit": 8, "kept": None}
+
+
 def test_hold_out_is_seeded_disjoint_and_announced():
     data = load_run_data(TEXTS, seed=4)
     train, held_out = set(data.train["prompt"]), set(data.held_out["prompt"])

@@ -9,6 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.recipes.tiny_run import SHORT, sentences
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.metrics.text_metrics import rouge_l
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import seq2seq_ppo
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -116,6 +117,29 @@ def test_a_dry_run_scores_four_prompts_and_leaves_nothing(make, tmp_path):
     assert "18 updates" in " ".join(text.split())
     assert "an estimate" in text
     assert not (tmp_path / "run").exists()
+
+
+def test_cut_prompts_are_told_everywhere_and_held_against_what_was_read(make):
+    from trl_rewards_plugin.report.page import write_report
+
+    recipe = make(max_prompt_length=4, max_steps=1, reward=words_reward, prompt_prefix="cat ")
+    recipe.dry_run()
+    # Of "cat " and twelve tokens three words and the end are left: the model reads two of the source.
+    assert all(len(block.splitlines()[0].split()) == 1 + 3 for block in recipe.said if block.startswith("prompt: "))
+    result = recipe.run()
+    cuts = result.metrics["prompt_cuts"]
+    assert (cuts["prompts"], cuts["cut"], cuts["limit"]) == (40, 40, 4)
+    assert cuts["kept"] == pytest.approx(4 / 13)
+    said = " ".join("\n".join(recipe.said).split())
+    assert said.count("40 of 40 prompts (100%) are cut to 4 tokens") == 3  # dry run, plan, table
+    assert "100% of the prompts are cut: raise max_prompt_length, or shorten them" in said
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "- 40 of 40 prompts (100%) are cut to 4 tokens" in card.split("## Limitations")[1]
+    assert "40 of 40 prompts" in write_report([result.folder]).read_text(encoding="utf-8")
+    rows = pyarrow.parquet.read_table(result.folder / "completions.parquet").to_pylist()
+    read = [" ".join(row["source"].split()[:2]) for row in rows]
+    by_hand = rouge_l([row["after"] for row in rows], read).mean()
+    assert result.metrics["guard"]["rouge_l_source"]["after"] == pytest.approx(by_hand)
 
 
 def test_the_finished_run_is_uploaded_and_a_missing_login_is_refused_before_training(make, tmp_path, hub, monkeypatch):

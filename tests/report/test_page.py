@@ -12,6 +12,7 @@ from tests.report.folders import LOG_ROWS, held_out_row, write_log, write_run
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.report.page import FOLDER, write_report
 from trl_rewards_plugin.runs.layout import METRICS
+from trl_rewards_plugin.runs.writing import write_json, write_table
 
 VOID = ("meta", "input", "br")
 HOSTILE = [
@@ -70,28 +71,86 @@ def page(tmp_path):
 def test_one_run_has_every_chart_with_its_data(page):
     assert [text for _, text in page.of("h1")] == ["Run one"]
     titles = [text for _, text in page.of("figcaption")]
-    curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy"]
+    curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy", "Reward against KL"]
     assert titles == [*curves, "reward", "good", "kind"]
     assert len(page.of("svg")) == len(titles)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
     assert len(page.of("polyline", "mean")) == len(curves)
     assert len(page.of("polyline", "bars")) == 2 * 3
-    # Evaluated were the reward, one component, KL and length.
-    assert len(page.of("circle", "dot")) == 4
+    # Evaluated were the reward, one component, KL and length; the last is the end of reward against KL.
+    assert len(page.of("circle", "dot")) == 4 + 1
     assert page.of("title")[0] == ({}, "Run one")
 
 
 def test_outputs_carry_what_the_filter_reads(page):
     articles = [attributes for attributes, _ in page.of("article")]
-    assert [each["data-step"] for each in articles] == ["0", "0", "1", "1", "2", "2", "4", "4"]
-    assert {each["data-kind"] for each in articles} == {"held", "train"}
-    assert (articles[2]["data-reward"], articles[2]["data-run"]) == ("1.0", "0")
+    assert [each["data-step"] for each in articles] == ["1", "1", "2", "2"]
+    assert {each["data-kind"] for each in articles} == {"train"}
+    assert (articles[0]["data-reward"], articles[0]["data-run"]) == ("1.0", "0")
     script = page.of("script")[0][1]
     form = {attributes.get("name") for tag in ("select", "input") for attributes, _ in page.of(tag)}
     assert form == {"run", "step", "kind", "order", "text"}
     assert all(name in script for name in form)
     assert {attributes.get("id") for attributes, _ in page.of("form")} == {"filter"}
-    assert [text for _, text in page.of("div", "output")][2] == "first of 1"
+    assert "first of 1" in [text for _, text in page.of("div", "output")]
+
+
+def test_outputs_stand_side_by_side_by_gain_and_long_prompts_are_folded(tmp_path):
+    rows = [held_out_row(f"number {place}", after=float(place)) for place in range(7)]
+    rows[6]["prompt"] = "Say it. " * 100
+    page = read(write_report([write_run(tmp_path / "one", held_out=rows)]))
+    pairs = [text.split("\n") for _, text in page.of("div", "pair")]
+    titles = [next(line for line in lines if line).removesuffix(" one") for lines in pairs]
+    # Before is 0.5 throughout; after 0 ... 6.
+    assert titles == [
+        "Best gain (+5.50)", "Second best gain (+4.50)", "Median gain (+2.50)", "Got worse most (-0.50)",
+        "Another prompt (1)", "Another prompt (2)", "Another prompt (3)",
+    ]  # fmt: skip
+    outputs = [text for _, text in page.of("div", "output")]
+    assert outputs[:2] == ["before number 6", "after number 6"]
+    names = [text.split(" reward")[0] for attributes, text in page.of("p", "scores")][1:3]
+    assert names == ["owner/model", "one"]
+    assert [text[:7] for _, text in page.of("summary")][:2] == ["Say it.", "More pr"]
+
+
+def test_an_evaluation_is_a_report_too(tmp_path):
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    gain = {"reward_gain": 0.25, "ci95": [0.1, 0.4], "n": 2, "share_improved": 1.0}
+    scores = {"fluency": {"before": 0.5, "after": 0.75, "gain": gain}, "length": {"before": 2.0, "after": 3.0}}
+    write_json(folder / "evaluation.json", {"before": "old/model", "after": "new/model", "n": 2, "metrics": scores})
+    columns = {"prompt": ["p", "q"], "before": ["b1", "b2"], "after": ["a1", "a2"]}
+    numbers = {"before fluency": [0.5, 0.5], "after fluency": [0.5, 1.0]}
+    write_table(folder / "outputs.parquet", columns | numbers)
+    path = write_report([folder])
+    assert path == folder / "report.html"
+    page = read(path)
+    assert "An evaluation of 2 outputs of new/model." in page.of("li")[0][1]
+    assert [text for _, text in page.of("figcaption")] == ["fluency"]
+    assert "before: old/model" in page.of("h3")[0][1]
+    rows = {text.strip().replace("\n", " ") for _, text in page.of("tr")}
+    assert "fluency0.500 → 0.750, +0.250 (95% CI +0.100 to +0.400)" in rows
+    assert "length2.000 → 3.000" in rows
+    assert page.of("div", "output")[0][1] == "b2"
+    assert page.of("p", "scores")[1][1].split() == ["old/model", "fluency", "+0.50"]
+    # Of one side alone there is nothing to compare.
+    write_json(
+        folder / "evaluation.json", {"before": None, "after": "m", "n": 2, "metrics": {"fluency": {"after": 1.0}}}
+    )
+    write_table(folder / "outputs.parquet", {"after": ["a1", "a2"], "after fluency": [0.5, 1.0]})
+    assert "An evaluation of 2 outputs of m." in read(write_report([folder])).of("li")[0][1]
+
+
+def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("a", "b")]
+    assert "standard deviation" not in write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
+    told = json.loads((folders[1] / "metrics.json").read_text(encoding="utf-8"))
+    told["after"]["reward"], told["seed"] = 4.0, 4
+    write_json(folders[1] / "metrics.json", told)
+    text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
+    # 3 and 4: 3.5, and the root of a half.
+    assert "Over 2 seeds" in text
+    assert "Reward after <b>3.500 ± 0.707</b>" in text
 
 
 def test_several_runs_share_the_curves(tmp_path, monkeypatch):
@@ -102,7 +161,7 @@ def test_several_runs_share_the_curves(tmp_path, monkeypatch):
     page = read(path)
     assert [text for _, text in page.of("h1")] == ["2 runs compared"]
     assert [attributes["class"] for attributes, _ in page.of("polyline", "mean")][:2] == ["mean s0", "mean s1"]
-    assert len(page.of("figure")) == 6 + 2 * 3
+    assert len(page.of("figure")) == 7 + 2 * 3
     rows = {text.split("\n")[0] for _, text in page.of("tr")}
     assert "learning_rate1e-052e-05" in rows
     assert "Reward2.000 → 3.0002.000 → 3.000" in rows
@@ -127,7 +186,7 @@ def test_an_unfinished_run_has_its_curves(tmp_path):
     write_log(tmp_path, LOG_ROWS[:2])
     page = read(write_report([tmp_path]))
     assert "Not finished: 2 rollouts so far" in page.of("li")[0][1]
-    assert len(page.of("figure")) == 6
+    assert len(page.of("figure")) == 7
     assert (page.of("table"), page.of("article"), page.of("script")) == ([], [], [])
 
 
@@ -135,7 +194,7 @@ def test_a_single_component_is_drawn_once(tmp_path):
     row = held_out_row()
     rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
     page = read(write_report([write_run(tmp_path, held_out=rows)]))
-    assert [text for _, text in page.of("figcaption")][-2:] == ["Entropy", "reward"]
+    assert [text for _, text in page.of("figcaption")][-2:] == ["Reward against KL", "reward"]
 
 
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):
@@ -155,7 +214,7 @@ def test_what_a_model_wrote_stays_text(tmp_path, text):
     page = read(path)
     assert len(page.of("script")) == 1
     assert page.of("img") == []
-    assert len(page.of("article")) == 2 + 4
+    assert len(page.of("article")) == 4
     shown = page.of("div", "output")[0]
     assert shown[0]["dir"] == "auto"
     assert shown[1].startswith("before " + re.sub("[\x00\x08]", "\N{REPLACEMENT CHARACTER}", text)[:1000])

@@ -1,27 +1,32 @@
 from tests.report.folders import held_out_row, write_run
 from trl_rewards_plugin.ppo.monitoring.completions import write_completions
 from trl_rewards_plugin.report import samples
-from trl_rewards_plugin.report.samples import missing_outputs, samples_of, shown_text, step_of
+from trl_rewards_plugin.report.samples import missing_outputs, pairs_of, samples_of, shown_text, step_of
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_runs
 
 
-def test_samples_are_those_of_rollouts_and_of_held_out_prompts_by_step(tmp_path):
+def test_samples_are_those_of_rollouts_by_step(tmp_path):
     (run,) = read_runs([write_run(tmp_path)])
     found = samples_of(run)
     assert [(sample.step, sample.held_out, sample.output) for sample in found] == [
-        (0, True, "before an output"),
-        (0, True, "before an output"),
         (1, False, "first of 1"),
         (1, False, "second"),
         (2, False, "first of 2"),
         (2, False, "second"),
-        (4, True, "after an output"),
-        (4, True, "after an output"),
     ]
-    assert found[2].scores == {"both": 1.0}
-    assert found[2].reward == 1.0
-    assert found[-1].scores == {"reward": 2.5, "good": 2.0, "kind": 1.0}
+    assert found[0].scores == {"both": 1.0}
+    assert found[0].reward == 1.0
+
+
+def test_pairs_have_both_outputs_with_their_scores(tmp_path):
+    (run,) = read_runs([write_run(tmp_path)])
+    pairs = pairs_of(run)
+    assert list(pairs) == ["Best gain (+2.00)", "Median gain (+1.00)"]
+    prompt, (before, after) = pairs["Best gain (+2.00)"]
+    assert (prompt, before.output, after.output) == ("Say it.", "before an output", "after an output")
+    assert after.scores == {"reward": 2.5, "good": 2.0, "kind": 1.0}
+    assert pairs_of(Run("two", tmp_path, [])) == {}
 
 
 def test_evaluations_are_held_out_and_what_is_no_score_is_none(tmp_path):
@@ -45,7 +50,8 @@ def test_a_long_run_shows_some_of_each_of_some_steps(tmp_path):
     steps = sorted({sample.step for sample in found if not sample.held_out})
     assert (len(steps), steps[0], steps[-1]) == (samples.STEPS_SHOWN, 1, 30)
     assert sum(sample.step == 1 for sample in found) == samples.ROWS_SHOWN
-    assert sum(sample.step == 0 for sample in found) == samples.HELD_OUT_SHOWN
+    # Equal gains: one of them is the best, one the median, one the second best.
+    assert len(pairs_of(Run("one", tmp_path, [], held_out=held_out))) == 3 + samples.HELD_OUT_SHOWN
     assert "".join(sample.output for sample in found if sample.step == 1)[0::7] == "at"
 
 

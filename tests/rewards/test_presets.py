@@ -1,6 +1,7 @@
 import functools
 import importlib.util
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,31 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry, {**entry, "wieght": 1}]}))
     with pytest.raises(InputError, match="'weights'"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry], "weights": [1]}))
+
+
+def test_reward_in_place_of_rewards_is_told(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'rewards'"):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, "reward: [{function: length, min_length: 3}]"))
+
+
+def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
+    source = "def loud(completions, **kwargs):\n    return [float(text.isupper()) for text in completions]\n"
+    (tmp_path / "my_own_rewards.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path = reward_file(tmp_path, "rewards: [{function: 'my_own_rewards.py:loud'}]")
+    reward = MultiClassifierReward.from_preset(path)
+    assert reward(completions=["A", "a"]) == [1.0, 0.0]
+    assert pickle.loads(pickle.dumps(reward))(completions=["A"]) == [1.0]
+    with pytest.raises(InputError, match=r"or file\.py:name"):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'no.py:loud'}]"))
+
+
+def test_weights_are_not_assigned(tmp_path):
+    reward = MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: length, min_length: 3}]"))
+    with pytest.raises(InputError, match=r"build it anew: MultiClassifierReward\(reward.rewards, weights=\[2.0\]\)"):
+        reward.weights = [2.0]
+    assert reward.weights == [1.0]
 
 
 @pytest.mark.parametrize("content", ["rewards: [", "", "- a", "rewards: []", "rewards: {model: a}", "rewards: \x00"])

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCard, get_token
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.from_run import card_data_from_folder, has_own_texts
+from trl_rewards_plugin.cards.from_run import WITHOUT_TEXTS, card_data_from_folder, has_own_texts
 from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
@@ -116,7 +116,7 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
             _check_own_texts(existing, data)
         return existing
     if not may_show_texts:
-        data = card_data_from_folder(folder, show_texts=False)
+        data = dataclasses.replace(data, **WITHOUT_TEXTS)
     return render_model_card(dataclasses.replace(data, model_name=repo_id))
 
 

@@ -14,6 +14,10 @@ from trl_rewards_plugin.text import is_hub_id
 _Row = TypeVar("_Row")
 SAMPLES = 3
 PROMPTS_SHOWN = 2
+WITHOUT_TEXTS: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()} | dict.fromkeys(
+    ("rows_better", "rows_worse")
+)
+"""Fields of a card that shows no text of its run."""
 # Keys of config.yaml that have fields of their own.
 OWN_FIELDS = (
     "preset", "model", "reward", "held_out_reward", "dataset", "eval_dataset", "text_column", "prompt_prefix", "seed",
@@ -30,9 +34,9 @@ _BOOKKEEPING = (
 )  # fmt: skip
 
 
-def card_data_from_folder(folder: Path, *, show_texts: bool = True) -> RewardModelCardData:
-    """What a finished run's files say; without `show_texts` prompts and outputs are left out (`has_own_texts`)."""
-    run = read_finished_run(folder, with_texts=show_texts)
+def card_data_from_folder(folder: Path) -> RewardModelCardData:
+    """What a finished run's files say."""
+    run = read_finished_run(folder)
     config = dict(run.settings)
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in OWN_FIELDS}

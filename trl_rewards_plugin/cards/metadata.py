@@ -12,6 +12,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.text import is_hub_id, one_line
 
 WIDGET_EXAMPLES = 2
+_ASKED = {"license": "apache-2.0", "base_model": "owner/name"}
 # text2text-generation is deprecated on the Hub; results still have to name a task.
 ANY_TASK = "text-generation"
 
@@ -33,7 +34,9 @@ def front_matter(data: RewardModelCardData) -> str:
         "model-index": _model_index(data),
     }
     kept = {key: value for key, value in values.items() if value}
-    return f"---\n{yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=10_000)}---\n"
+    # What only the author knows is asked for where it belongs; the Hub skips comments.
+    asked = [f"# {key}: {example} (unknown here: fill in)\n" for key, example in _ASKED.items() if key not in kept]
+    return f"---\n{yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=110)}{''.join(asked)}---\n"
 
 
 def eval_results(data: RewardModelCardData) -> str | None:

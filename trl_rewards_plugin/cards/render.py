@@ -6,6 +6,7 @@ what a function below returned as `_Markdown` is inserted unchanged.
 
 import functools
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
-from trl_rewards_plugin.text import counted, duration, interval, listed, number, one_line
+from trl_rewards_plugin.text import counted, cut_prompts, duration, interval, listed, number, one_line
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500
@@ -58,6 +59,7 @@ def render_model_card(data: RewardModelCardData) -> str:
         gains={"reward": metrics["reward_gain"], **metrics["component_gain"]} if metrics else {},
         comparisons=_comparisons(metrics or {}),
         paper={"title": "", "id": "", "citation": "", **paper},
+        cuts=cut_prompts(metrics["prompt_cuts"]) if metrics and metrics.get("prompt_cuts", {}).get("cut") else "",
         log_headings=list(dict.fromkeys(key for row in data.log for key in row if key != "step")),
         # These score an output without its prompt.
         output_only=[part["name"] for part in data.rewards if part.get("model") and not part.get("pair")],
@@ -142,9 +144,14 @@ def _change(before: float | None, after: float | None) -> float | None:
 
 
 def prompt_literal(data: RewardModelCardData) -> str:
-    """The first prompt as the code blocks show it, or a placeholder."""
+    """The first prompt as the code blocks show it, a long one over several lines, or a placeholder."""
     first = data.prompts[0] if data.prompts else f"{data.prompt_prefix}Your text here."
-    return python_literal(one_line(first, PROMPT_LENGTH))
+    text = one_line(first, PROMPT_LENGTH)
+    *lines, last = textwrap.wrap(text, 90, break_long_words=False, break_on_hyphens=False) or [""]
+    if not lines:
+        return python_literal(text)
+    pieces = [python_literal(line)[:-1] + ' "' for line in lines]
+    return "\n    ".join(["(", *pieces, python_literal(last)]) + "\n)"
 
 
 def python_literal(text: str) -> str:

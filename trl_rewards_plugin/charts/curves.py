@@ -35,7 +35,7 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
             axes[panel.key].set_title(f"{panel.title} ({panel.unit})", loc="left", fontsize=11)
             axes[panel.key].set_xlim(left=0)
     for colour, panel in enumerate(components, start=HELD_OUT + 1):
-        series = series_of(log_history, panel, panel.title, colour)
+        series = series_of(log_history, panel, f"{panel.title} (unweighted)", colour)
         _draw(axes[SCORES], [each for each in series if not each.held_out])
     if found:
         figure.legend(*axes[SCORES].get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False)

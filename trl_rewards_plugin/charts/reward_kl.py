@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
-from trl_rewards_plugin.charts.series import SCORES, Log, moving_average, smoothing_window, thinned
+from trl_rewards_plugin.charts.series import DRAWABLE, KL, SCORES, Log, moving_average, smoothing_window, thinned
 from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
 LABELS = ("KL to the start (nats per response)", "mean reward")
 
 
 def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarray]:
-    """Name -> (R, 2) KL and reward: tilted, best of n, and the run's evaluations, else rollouts; or nothing."""
-    if not (curves := metrics.get("reward_at_kl")):
-        return {}
-    found = {"tilted": np.array(curves["tilted"]), "best of n": np.array(curves["best_of_n"])}
-    for keys, name in ((("eval_kl", "eval_reward"), "this run"), (("objective/kl", SCORES), "this run, in training")):
-        if rows := [[row[key] for key in keys] for row in log if all(key in row for key in keys)]:
-            path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in np.array(rows).T], axis=1)
+    """Name -> (R, 2) KL and reward: tilted and best of n, once measured, and the run's evaluations, else rollouts."""
+    curves = metrics.get("reward_at_kl") or {}
+    names = {"tilted": "tilted", "best_of_n": "best of n"}
+    found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
+    for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
+        rows = np.array([[row[key] for key in keys] for row in log if all(key in row for key in keys)], dtype=np.float64)
+        rows = rows.reshape(-1, 2)
+        if len(rows := rows[(np.abs(rows) < DRAWABLE).all(1)]):
+            path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in rows.T], axis=1)
             return found | {name: path[thinned(path[:, 0], 60)]}
     return found
 

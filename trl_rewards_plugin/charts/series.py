@@ -10,6 +10,7 @@ import numpy as np
 Log: TypeAlias = Sequence[Mapping[str, Any]]
 
 SCORES = "objective/scores"
+KL = "objective/kl"
 HELD_OUT_REWARD = "eval_held_out_reward"
 DRAWABLE = 1e300  # a range of greater numbers would overflow
 
@@ -58,7 +59,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
     """Reward, held-out reward, each component, KL, length and entropy, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in log for key in row)
     components = [
-        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout", key, f"eval_{key}")
+        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout, unweighted", key, f"eval_{key}")
         for key in keys
         if key.startswith("rewards/") and key.endswith("/mean") and not all(_is_total(log, key) for log in logs)
     ]
@@ -66,7 +67,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
         Panel("Reward", "mean of a rollout", SCORES, "eval_reward"),
         Panel("Held-out reward", "mean of held-out prompts", HELD_OUT_REWARD, HELD_OUT_REWARD),
         *components,
-        Panel("KL to the reference", "nats per response", "objective/kl", "eval_kl"),
+        Panel("KL to the reference", "nats per response", KL, "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
         Panel("Entropy", "nats per token", "objective/entropy"),
     ]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluates as the flags say; returns the exit code."""
-    from trl_rewards_plugin.recipes.evaluate import compare, evaluation_settings
-
     settings = parse_settings(
-        evaluation_settings.EvaluationSettings,
+        EvaluationSettings,
         argv,
         positional="model",
         metavar="MODEL_OR_FILE",
@@ -22,6 +22,12 @@ def main(argv: Sequence[str]) -> int:
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
+    check_settings(settings)
+    from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
+
     terminal.silence_libraries()
-    compare.evaluate_outputs(settings)
-    return 0
+    result = compare.evaluate_outputs(settings)
+    reasons = compare.failed(result, settings) if settings.fail_under or settings.fail_if_worse else []
+    if reasons:
+        print(f"trl-rewards: failed: {'; '.join(reasons)}", file=sys.stderr)
+    return 3 if reasons else 0

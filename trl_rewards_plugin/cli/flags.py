@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         path = self.parse([argument for argument in argv if argument not in ("-h", "--help")]).config
         if path is None:
             return {}
-        content = read_config(Path(path))
+        content = read_config(path)
         for key, value in content.items():
             if key not in (*self.types, *ignored):
                 step = self._next_step(str(key), self.types, "")
@@ -143,10 +143,11 @@ def parse_settings(
     return kind(**values)
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
     import yaml
 
+    path = Path(path)
     if not path.is_file():
         raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
     try:

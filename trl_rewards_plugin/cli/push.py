@@ -42,11 +42,13 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
         if len(arguments.names) != 1:
             step = "trl-rewards push --metric NAME user/name"
             raise InputError("one repository with --metric", " ".join(arguments.names) or "none", step)
+        if Path(arguments.metric).is_dir():
+            return Path(arguments.metric), arguments.names[0]
         root = Path(__file__).parents[1] / "metrics"
         known = sorted(path.parent.name for path in root.glob("*/app.py"))
         if arguments.metric not in known:
             step = suggestion(arguments.metric, known, "give one of these")
-            raise InputError(f"a metric, one of {', '.join(known)}", repr(arguments.metric), step)
+            raise InputError(f"a metric, one of {', '.join(known)}, or its folder", repr(arguments.metric), step)
         return root / arguments.metric, arguments.names[0]
     if len(arguments.names) != 2:
         step = "trl-rewards push RUN user/name"
@@ -66,7 +68,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
-    parser.add_argument("--metric", metavar="NAME", help="push this metric as a Space, instead of a run")
+    parser.add_argument("--metric", metavar="NAME", help="push this metric, or that in this folder, as a Space")
     parser.add_argument("--private", action="store_true", help="new repositories are private; a public one is refused")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, created if it does not exist")

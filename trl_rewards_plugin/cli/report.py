@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
         "step. The page needs no network and no other file.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder: the output_dir of trl-rewards train")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of trl-rewards train or evaluate")
     help_text = "the page; default: report.html in the run folder, or in this folder for several runs"
     parser.add_argument("--output", metavar="FILE.html", type=Path, help=help_text)
     arguments = parser.parse(argv)

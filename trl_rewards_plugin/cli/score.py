@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.preset_table import check_preset
+from trl_rewards_plugin.rows import format_of
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings
 
 
 def main(argv: Sequence[str]) -> int:
     """Scores as the flags say; returns the exit code. The summary goes to standard error."""
-    from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
-
     settings = parse_settings(
         ScoreSettings,
         argv,
@@ -28,6 +29,11 @@ def main(argv: Sequence[str]) -> int:
     if settings.input == "-" and sys.stdin is not None and sys.stdin.isatty():
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
+    format_of(settings.input, settings.input_format)
+    if settings.reward is not None:
+        check_preset(settings.reward)
+    from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
+
     terminal.silence_libraries()
     try:
         summary = score_file(settings)

@@ -13,6 +13,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.preset_table import check_preset
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         usage="trl-rewards serve REWARD [--host ADDRESS] [--port N] [options]",
         description="Serves a reward over HTTP: POST /score, OpenRLHF's POST /get_reward, GET /health, GET /metrics.",
     )
+    _check(settings)
     try:
         import uvicorn
 
@@ -51,7 +53,6 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         step = "pip install 'trl_rewards_plugin[serve]'"
         raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
-    _check(settings)
     address = _bind(settings)
     terminal.silence_libraries()
     reward = _reward(settings)
@@ -79,6 +80,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(settings: ServeSettings) -> None:
+    if settings.reward is None:
+        raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
+    check_preset(settings.reward)
     for name in ("max_body_mb", "max_waiting_texts", "batch_texts"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
@@ -104,8 +108,6 @@ def _bind(settings: ServeSettings) -> socket.socket:
 def _reward(settings: ServeSettings) -> Any:
     from trl_rewards_plugin.rewards import MultiClassifierReward
 
-    if settings.reward is None:
-        raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
     reward = MultiClassifierReward.from_preset(settings.reward)
     for part, row in zip(reward.rewards, reward.describe(), strict=True):
         moving = ["weight_schedule"] if row.get("weight_schedule") else []

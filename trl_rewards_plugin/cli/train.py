@@ -5,17 +5,24 @@ A flag overrides the YAML file of `--config`, which overrides the preset, which 
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.metadata
+import importlib.util
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
-from trl_rewards_plugin.cli.flags import settings_parser
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.assets import is_bundled
+from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser
+from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rows import missing_option
+from trl_rewards_plugin.runs.checkpoints import checkpoints
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -31,6 +38,7 @@ _RENAMED = {
     "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
 }
+_CONFIG_CLASSES = ("TrainingArguments", "Seq2SeqPPOConfig")
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
     _OF_GENERATE,
@@ -43,10 +51,11 @@ _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} 
 class TrainArguments:
     """Which run to do: the flags of `trl-rewards train` that are not fields of `Seq2SeqPPOConfig`."""
 
-    preset: str = option(
-        "tiny",
+    preset: str | None = option(
+        None,
         "Named run: 'tiny' (bundled models, offline) or 'article' (FLAN-T5-small, from the Hub). "
-        "The options below replace parts of it.",
+        "The options below replace parts of it. Unset: tiny, but where --model is given with the article's settings "
+        "and prompts as long as the model has positions for.",
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
     reward: str | None = option(
@@ -85,20 +94,66 @@ class TrainArguments:
 
 def main(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
+    check_quickly(argv)
     terminal.silence_libraries()
     recipe, arguments = build_recipe(argv)
     if arguments.dry_run:
         recipe.dry_run()
-    else:
+        return 0
+    try:
         recipe.run()
+    except KeyboardInterrupt:
+        if checkpoints(recipe.folder):
+            again = [argument for argument in argv if argument != "--overwrite"]
+            again += [] if any("--resume" in argument for argument in argv) else ["--resume_from_checkpoint"]
+            print(f"\nTo resume: trl-rewards train {shlex.join(again)}", file=sys.stderr)
+        raise
     return 0
+
+
+def check_quickly(argv: Sequence[str]) -> None:
+    """Refuses unknown flags and presets and missing files in a moment, before torch is loaded for the settings."""
+    if {"-h", "--help"} & set(argv):
+        return
+    from trl_rewards_plugin.preset_table import check_preset
+    from trl_rewards_plugin.recipes.run_presets import get_preset
+
+    parser = Parser(prog="trl-rewards train", allow_abbrev=False)
+    parser.hints = _HINTS
+    names = ["config", *(argument.name for argument in dataclasses.fields(TrainArguments)), *config_fields()]
+    for name in (*names, *(f"no_{name}" for name in names)):
+        parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
+    values = {key: value[-1] for key, value in vars(parser.parse(argv)).items() if value}
+    for key, check in (
+        ("config", lambda path: read_config(Path(path))),
+        ("preset", get_preset),
+        ("reward", check_preset),
+    ):
+        if key in values:
+            check(values[key])
+    for key in ("dataset", "eval_dataset", "model"):
+        if key in values and not is_bundled(values[key]):
+            check_hub_name(values[key], "a file, a folder or a Hub id")
+
+
+def config_fields() -> list[str]:
+    """The fields of `Seq2SeqPPOConfig`, read in its source and that of `TrainingArguments`, which import torch."""
+    spec = importlib.util.find_spec("transformers")
+    host = Path(str(spec and spec.origin)).parent / "training_args.py"
+    own = Path(__file__).parents[1] / "ppo" / "config.py"
+    nodes = [node for path in (host, own) for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name in _CONFIG_CLASSES]
+    lines = [line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)]
+    names = [line.target.id for line in lines if isinstance(line.target, ast.Name)]
+    return list(dict.fromkeys(name for name in names if not name.startswith("_")))
 
 
 def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
+    from trl_rewards_plugin.assets import resolve
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.recipes.adapters import lora_config
-    from trl_rewards_plugin.recipes.run_presets import get_preset
+    from trl_rewards_plugin.recipes.run_presets import get_preset, neutral_settings
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
 
     installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
@@ -112,10 +167,12 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     if "made_of" in from_file and missing:  # the preset's would silently take their place
         expected, step = f"a config that names its {', '.join(missing)}", " ".join(f"--{key} NAME" for key in missing)
         raise InputError(expected, f"{first.config} of a run that was given Python objects instead", f"add {step}")
-    preset = get_preset(first.preset)
+    preset = get_preset(first.preset or "tiny")
+    own_model = first.preset is None and first.model not in (None, preset.model)
+    config = neutral_settings(resolve(first.model)) if own_model else preset.config
     seed = preset.config["seed"] if first.seed is None else first.seed
     # The Trainer turns its progress bar off, and prints dictionaries, when the log is as quiet as ours.
-    settings = {"disable_tqdm": False, **preset.config, "output_dir": default_output_dir(preset.name, seed)}
+    settings = {"disable_tqdm": False, **config, "output_dir": default_output_dir(preset.name, seed)}
     parser.set_defaults(**{key: value for key, value in settings.items() if key not in from_file})
     values = vars(parser.parse(argv))  # --help shows the defaults of this very run
     own = {argument.name: values.pop(argument.name) for argument in dataclasses.fields(TrainArguments)}
@@ -136,7 +193,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     except ValueError as error:  # of the Trainer's own settings
         found = " ".join(str(error).split())
         raise InputError("settings that go together", found, "change what it names, or leave it out") from error
-    return Seq2SeqPPO.from_preset(train.preset, args=args, **shared), train
+    return Seq2SeqPPO.from_preset(preset.name, args=args, **shared), train
 
 
 def _parser(config: type) -> Any:

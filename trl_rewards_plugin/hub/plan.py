@@ -46,6 +46,9 @@ class UploadPlan:
         lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in self.files]
         if not is_untouched(self.card):
             lines.append("The card was edited by hand and is uploaded as it is.")
+        unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
+        if unknown and kind == "model":
+            lines.append(f"The card names no {' and no '.join(unknown)}: fill them in at the top of README.md.")
         if self.left_out:
             lines.append("Stays local:")
             lines += [f"  {one_line(without_secrets(name))}  ({reason})" for name, reason in self.left_out.items()]

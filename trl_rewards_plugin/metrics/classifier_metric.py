@@ -1,6 +1,7 @@
 """ClassifierMetric: one label of a text classifier as an `evaluate` metric. The modules beside this file name it.
 
-The scores are those of `ClassifierReward`: a text gets the same number as a reward and as a metric. Leaves out: what a
+The scores are those of `ClassifierReward`, on another scale unless asked: a metric's default is the probability, a
+reward's the logit; with one `score_type` a text gets the same number from both. Leaves out: what a
 module says of itself (description, citation, examples), which is in its own script.
 """
 

@@ -46,7 +46,7 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
             encoder-only model, one for speech or images, a model in fp16, or something other than a `PreTrainedModel`.
     """
     if isinstance(model, str | os.PathLike):
-        config = _read_config(str(model))
+        config = read_model_config(str(model))
         shown = f"{model} (model_type {config.model_type})"
         reads_text = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
     else:
@@ -79,7 +79,8 @@ def adapter_base(name: str) -> str | None:
     return str(base)
 
 
-def _read_config(name: str) -> Any:
+def read_model_config(name: str) -> Any:
+    """The configuration of a model by its name, a folder or on the Hub; of an adapter that of its base."""
     check_hub_name(name, "a folder with a model, or the id of one on the Hub")
     folder, base = Path(name), adapter_base(name)
     if folder.is_dir() and base is None and not (folder / "config.json").is_file():

@@ -218,10 +218,10 @@ def build_metrics(
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
 
     Args:
-        sources: The prompts without their prefix.
+        sources: What the model read of the prompts, without their prefix.
         yardsticks: See `Evaluator.yardsticks`.
         facts: What training itself reports: `kl` (mean over responses of the summed log-ratio to the reference, in
-            nats), `episodes`, `seconds` of training alone, and `seed`.
+            nats), `episodes`, `seconds` of training alone, `seed`, and `prompt_cuts` (see `RunData.count_cuts`).
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}
@@ -238,6 +238,34 @@ def build_metrics(
         "guard": {name: {"before": guard_before[name], "after": guard_after[name]} for name in guard_before},
         **facts,
     }
+
+
+def count_texts(patterns: Mapping[str, str], before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:
+    """What is counted -> the share of texts `before` and `after` in which its regular expression is found."""
+
+    def share(pattern: str, texts: Sequence[str]) -> float:
+        return sum(re.search(pattern, text.strip()) is not None for text in texts) / len(texts)
+
+    return {what: {"before": share(form, before), "after": share(form, after)} for what, form in patterns.items()}
+
+
+def pairs_by_gain(rows: Sequence[Mapping[str, Any]], kind: str = "_greedy") -> dict[str, Mapping[str, Any]]:
+    """Title -> row of `completion_rows`, by the gain of its greedy outputs: the two best, the median, and the worst.
+
+    The worst one only if it got worse. With `kind=""` by the gain of the sampled outputs.
+    """
+    keys = (f"after{kind}_reward", f"before{kind}_reward")
+    sides = [[row.get(key) for row in rows] for key in keys]
+    gains = dict(enumerate(np.subtract(*np.array(sides, dtype=np.float64))))
+    order = sorted((place for place, gain in gains.items() if not np.isnan(gain)), key=lambda place: -gains[place])
+    if not order:
+        return {}
+    chosen = {order[0]: "Best gain", order[len(order) // 2]: "Median gain"}
+    if gains[order[-1]] < 0:
+        chosen[order[-1]] = "Got worse most"
+    if len(order) > 1:
+        chosen.setdefault(order[1], "Second best gain")
+    return {f"{chosen[place]} ({gains[place]:+.2f})": rows[place] for place in order if place in chosen}
 
 
 def mean_scored(values: np.ndarray) -> float | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.text import counted, cut_prompts, one_line
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -44,35 +45,51 @@ def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
     return "\n".join(wrapped)
 
 
+def format_counts(counts: Mapping[str, Mapping[str, float]], outputs: int) -> str:
+    """Each thing that was counted in the sampled outputs, before and after."""
+    lines = [f"{pair['before']:5.0%} -> {pair['after']:4.0%}  {what}" for what, pair in counts.items()]
+    return "\n".join([f"Of {outputs} sampled outputs, before and after training:", *lines])
+
+
 def format_table(metrics: Mapping[str, Any]) -> str:
-    """The before/after table: rewards with interval and yardsticks, then the guard metrics."""
+    """Rewards before and after with interval and yardsticks, what guards against reward hacking, and a verdict."""
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     rows = [["", "before", "after", "gain", "95% CI", "sources", "best of 16"]]
     for name, gain in gains.items():
         before, after, sources, best = (decimals(metrics[key][name]) for key in ("before", "after", *_YARDSTICKS))
         interval = _interval(gain, 2)
         rows.append([name[:22], before, after, decimals(gain["mean"], "+"), interval, sources, best])
-    for name in gains:
-        before, after = metrics["before_greedy"][name], metrics["after_greedy"][name]
-        rows.append([f"{name[:14]}, greedy", decimals(before), decimals(after), _change(before, after)])
-    rows.append([])
-    for name, pair in metrics["guard"].items():
-        before, after = pair["before"], pair["after"]
-        digits = 3 if max(before, after) < 9.9995 else 1
-        ratio = f"x {after / before:.2f}" if before else ""
-        rows.append([GUARD_NAMES.get(name, name), f"{before:.{digits}f}", f"{after:.{digits}f}", ratio])
-    if metrics["kl"] is not None:
-        rows.append(["KL to the start, nats", decimals(0.0), decimals(metrics["kl"])])
     note = (
-        f"{metrics['reward_gain']['n']} held-out prompts; sampled as in training unless marked greedy; "
-        f"interval: {_how_made(gains.values())}"
+        f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training; "
+        f"interval: {_how_made(gains.values())}."
     )
+    guards = [
+        f"{GUARD_NAMES.get(name, name)} x {pair['after'] / pair['before']:.2f}"
+        for name, pair in metrics["guard"].items()
+        if pair["before"]
+    ]
+    kl = "" if metrics["kl"] is None else f"; KL to the start {decimals(metrics['kl'])} nats"
+    cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
+    notes = [note, f"Guards, after / before: {', '.join(guards)}{kl}."]
+    notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
     # 79 columns wide, to fit any terminal.
-    return _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), note)
+    return _under_each_other(
+        rows, (22, 6, 6, 7, 15, 7, 10), [*notes, f"The reward is {verdict(metrics['reward_gain'])}."]
+    )
 
 
-def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], note: str) -> str:
-    """Rows of a name on the left and cells on the right of their columns, and a note below."""
+def verdict(gain: Mapping[str, Any]) -> str:
+    """What a gain with its `ci95` shows: "better", "worse", or "not told apart" with the reason."""
+    low, high = gain["ci95"]
+    if low is None:
+        return f"not told apart from before: no interval from {counted(gain['n'], 'pair')}"
+    if low <= 0 <= high:
+        return "not told apart from before: the interval of its gain includes 0"
+    return f"{'better' if low > 0 else 'worse'} than before: the interval of its gain excludes 0"
+
+
+def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], notes: Sequence[str]) -> str:
+    """Rows of a name on the left and cells on the right of their columns, and a paragraph for each note below."""
     lines = [
         " ".join(
             f"{cell:>{width}}" if place else f"{cell:<{width}}"
@@ -80,7 +97,8 @@ def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], note
         )
         for row in rows
     ]
-    return "\n".join([*(line.rstrip() for line in lines), "", *textwrap.wrap(note, terminal_width())])
+    below = [line for note in notes for line in textwrap.wrap(note, terminal_width())]
+    return "\n".join([*(line.rstrip() for line in lines), "", *below])
 
 
 def _interval(gain: Mapping[str, Any], digits: int) -> str:
@@ -104,16 +122,18 @@ def decimals(value: float | None, sign: str = "") -> str:
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
-def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Source, then before and after side by side, with their totals `before_reward` and `after_reward`."""
+def format_pairs(pairs: Mapping[str, Mapping[str, Any]], width: int | None = None) -> str:
+    """Under its title each source, and the greedy outputs before and after side by side, with their rewards."""
     width = width or terminal_width()
     column = (width - 3) // 2
     blocks = []
-    for row in rows:
+    for title, row in pairs.items():
         source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
-        block = textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")
+        block = [f"{title}:", *textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")]
         left, right = (
-            textwrap.wrap(f"{side} ({row[f'{side}_reward']:+.2f}): {row[side] or '(nothing)'}", column)
+            textwrap.wrap(
+                f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}", column
+            )
             for side in ("before", "after")
         )
         height = max(len(left), len(right))
@@ -123,15 +143,21 @@ def format_samples(rows: Sequence[Mapping[str, Any]], width: int | None = None) 
     return "\n\n".join(blocks)
 
 
+def shortened(text: str, most: int = 300) -> str:
+    """`text` on one line; of a long one its two ends, since a cut shows at the end."""
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most // 2]} [...] {line[-most // 2 :]}"
+
+
 def format_evaluation(result: Mapping[str, Any]) -> str:
     """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
-    metrics, notes = result["metrics"], f"{result['n']} outputs"
+    metrics = result["metrics"]
     width = max(22, *(len(name) + 2 for name in metrics))
     if result["before"] is None:
         rows = [["", "mean", "least", "25 %", "median", "75 %", "most"]]
         for name, row in metrics.items():
             rows.append([name, decimals(row.get("after")), *map(decimals, row.get("quartiles") or [])])
-        return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), notes)
+        return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), [f"{result['n']} outputs"])
     rows = [["", "before", "after", "gain", "95% CI", "improved"]]
     for name, row in metrics.items():
         before, after, gain = row.get("before"), row.get("after"), row.get("gain")
@@ -139,5 +165,6 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
         if gain is not None and gain["n"] > 0:
             rows[-1][3:] = [decimals(gain["reward_gain"], "+"), _interval(gain, 3), f"{gain['share_improved']:.0%}"]
     how = _how_made([row["gain"] for row in metrics.values() if row.get("gain")])
-    notes += f"; interval: {how}; improved: share with after above before"
+    notes = [f"{result['n']} outputs; interval: {how}; improved: share with after above before"]
+    notes += [f"{name}: {verdict(row['gain'])}" for name, row in metrics.items() if row.get("gain")]
     return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from trl_rewards_plugin.errors import InputError, check_hub_name, suggestion, wh
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import FORMATS, read_columns, without_missing
+from trl_rewards_plugin.rows import FORMATS, PLACE, read_columns, without_missing
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
+MAX_COUNTED = 10_000
 HOLD_OUT_SHARE = 0.1
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -51,6 +53,18 @@ class RunData:
         prompts = list(self.held_out["prompt"])
         sources = [prompt[len(self.prompt_prefix) :] for prompt in prompts]
         return HeldOut(prompts, sources, further_columns(self.held_out))
+
+    def count_cuts(self, tokenizer: Any, limit: int) -> dict[str, Any]:
+        """How many `prompts`, training and held out, are `cut` to `limit` tokens, and what share of those is `kept`.
+
+        `kept` is the median share of a cut prompt's tokens. Of very many training prompts an even part is counted.
+        """
+        every = math.ceil(len(self.train) / MAX_COUNTED)
+        texts = [*self.train["prompt"][::every], *self.held_out["prompt"]]
+        lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        kept = [limit / length for length in lengths if length > limit]
+        median = statistics.median(kept) if kept else None
+        return {"prompts": len(texts), "cut": len(kept), "limit": limit, "kept": median}
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:
@@ -185,7 +199,7 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, 
         columns = ", ".join(rows.column_names) or "no columns"
         step = suggestion(text_column, rows.column_names, "name the column of texts with text_column")
         raise InputError(f"the column {text_column!r} in {name}", columns, step)
-    numbered = ({text_column: text, "place": place} for place, text in enumerate(rows[text_column]))
+    numbered = ({text_column: text, PLACE: place} for place, text in enumerate(rows[text_column]))
     kept = list(without_missing(numbered, [text_column], missing, name))
     if not kept:
         raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
@@ -194,9 +208,9 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, 
         if not isinstance(text, str) or not (text.strip() or missing == "empty"):
             expected = f"a text in every row of the column {text_column!r} of {name}"
             step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
-            raise InputError(expected, f"{text!r} in row {row['place'] + 1}"[:200], step)
+            raise InputError(expected, f"{text!r} in row {row[PLACE] + 1}"[:200], step)
     if len(kept) < len(rows):
-        rows = rows.select([row["place"] for row in kept])
+        rows = rows.select([row[PLACE] for row in kept])
     if text_column == "prompt" and not prompt_prefix and missing != "empty":
         return rows
     # Added before the old one goes: a table without columns would have no rows either.

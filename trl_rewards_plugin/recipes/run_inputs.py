@@ -6,8 +6,8 @@ Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/conf
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,28 @@ from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
+from trl_rewards_plugin.text import cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
+MUCH_CUT = 0.1
+"""Share of prompts; where more are cut, a run warns."""
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Checked inputs, before any policy is loaded: data, rewards with `.score`, and where to resume from."""
+    """Checked inputs: data, a reward with `.score`, and where to resume from.
+
+    `cuts`, as `RunData.count_cuts` gives them, are known once there is a tokenizer.
+    """
 
     data: RunData
     reward: Any
     checkpoint: Path | None
     held_out_reward: Any = None
+    cuts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def judge(self) -> Any:
@@ -85,7 +92,7 @@ def load_reward(reward: Any) -> Any:
 
 def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:
     """Label -> text, for `console.format_plan`."""
-    data, reward = inputs.data, inputs.reward
+    data, reward, cuts = inputs.data, inputs.reward, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
     plan = {
@@ -93,6 +100,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Reward": reward_formula(describe_reward(reward), aggregation_of(reward) or WEIGHTED_SUM),
         "Prompts": f"{len(data.train)} of {data.train_name}",
         "Held out": data.eval_name,
+        "Cut": cut_prompts(cuts),
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batches on each: {updates} updates",
         "Precision": precision(args),
@@ -101,6 +109,9 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if inputs.held_out_reward is not None:
         judge = inputs.held_out_reward
         plan["Held-out reward"] = reward_formula(describe_reward(judge), aggregation_of(judge) or WEIGHTED_SUM)
+    if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
+        room = "raise max_prompt_length" if cuts["limit"] == args.max_prompt_length else "take a model that reads more"
+        plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {room}, or shorten them"
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 
 

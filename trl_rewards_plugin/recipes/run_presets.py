@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, suggestion
@@ -14,7 +14,8 @@ from trl_rewards_plugin.errors import InputError, suggestion
 class Preset:
     """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`.
 
-    `license` is the model's and `language` that of the texts, as the Hub writes them.
+    `license` is the model's and `language` that of the texts, as the Hub writes them. `countable`: what anyone can
+    count in outputs of this model -> the regular expression that finds it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Preset:
     eval_dataset: str | None = None
     text_column: str = "prompt"
     prompt_prefix: str = ""
+    countable: Mapping[str, str] | None = None
 
 
 # The completions are for `trl-rewards report`; the progress bar has the screen.
@@ -57,6 +59,13 @@ _TINY = Preset(
     ),
     license="cc-by-sa-4.0",
     language="en",
+    # The first is the flaw that the model was taught on purpose: assets/tiny-t5/README.md.
+    countable=MappingProxyType(
+        {
+            "trail off with a stray like, so or well": r"\b(like|so|well)$",
+            "end with . ! or ?": r"[.!?][\"')\]\u201d\u2019]*$",
+        }
+    ),
 )
 
 _ARTICLE = Preset(
@@ -85,6 +94,20 @@ _ARTICLE = Preset(
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in (_TINY, _ARTICLE)})
+
+
+def neutral_settings(model: str) -> dict[str, Any]:
+    """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for.
+
+    Raises:
+        InputError: there is no such model, or it is no encoder-decoder.
+    """
+    from trl_rewards_plugin.ppo.architectures.limits import positions
+    from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model, read_model_config
+
+    check_seq2seq_model(model)
+    room = positions(SimpleNamespace(config=read_model_config(model))).encoder
+    return {**_ARTICLE.config, **({"max_prompt_length": room} if room else {})}
 
 
 def get_preset(name: str) -> Preset:

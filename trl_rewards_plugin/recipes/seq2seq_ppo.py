@@ -21,14 +21,23 @@ from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import decode_prompts
+from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
+from trl_rewards_plugin.ppo.policy.prompts import as_read
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
 from trl_rewards_plugin.recipes.adapters import lora_settings
 from trl_rewards_plugin.recipes.advice import advised
-from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluation, Evaluator, build_metrics, completion_rows
+from trl_rewards_plugin.recipes.before_after import (
+    BEST_OF,
+    Evaluation,
+    Evaluator,
+    build_metrics,
+    completion_rows,
+    count_texts,
+    pairs_by_gain,
+)
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_settings, estimate_minutes, load_reward, plan_lines
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
@@ -42,7 +51,6 @@ from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
 
-SAMPLES_SHOWN = 3
 DRY_RUN_PROMPTS = 4
 
 
@@ -150,8 +158,8 @@ class Seq2SeqPPO:
                 return self._train_and_measure(inputs)
 
     def _train_and_measure(self, inputs: RunInputs) -> RunResult:
+        trainer, inputs = self._trainer(inputs)
         self.echo(console.format_plan(plan_lines(self.model, self.args, inputs)))
-        trainer = self._trainer(inputs)
         if self.overwrite and inputs.checkpoint is None and trainer.is_world_process_zero():
             layout.clear_run(self.folder)
         prompts = len(inputs.data.held_out)
@@ -171,14 +179,15 @@ class Seq2SeqPPO:
         with advised(self.args):
             inputs = self._check(None, dry=True)
             existed = self.folder.exists()
-            trainer = self._trainer(inputs)
+            trainer, inputs = self._trainer(inputs)
             if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()  # the Trainer creates it in its constructor; a dry run leaves nothing
             evaluator = self._evaluator(trainer, inputs)
             shown = inputs.data.train.select(range(min(DRY_RUN_PROMPTS, len(inputs.data.train))))
             prompts = list(shown["prompt"])
             scored = evaluator.sample_and_score(prompts, further_columns(shown))
-            for index, (prompt, text) in enumerate(zip(prompts, scored.texts, strict=True)):
+            read = as_read(prompts, trainer.processing_class, inputs.cuts["limit"])
+            for index, (prompt, text) in enumerate(zip(map(console.shortened, read), scored.texts, strict=True)):
                 parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
                 self.echo(f"prompt: {prompt}\nresponse: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
             time = (
@@ -210,9 +219,10 @@ class Seq2SeqPPO:
         check_held_out_reward(held_out_reward, [reward], self.args)
         return RunInputs(data, reward, checkpoint, held_out_reward)
 
-    def _trainer(self, inputs: RunInputs) -> Seq2SeqPPOTrainer:
+    def _trainer(self, inputs: RunInputs) -> tuple[Seq2SeqPPOTrainer, RunInputs]:
+        """The trainer, and the inputs with what its tokenizer makes of the prompts."""
         set_seed(self.args.seed)
-        return Seq2SeqPPOTrainer(
+        trainer = Seq2SeqPPOTrainer(
             resolve(str(self.model)) if isinstance(self.model, str | Path) else self.model,
             inputs.reward,
             args=self.args,
@@ -222,6 +232,8 @@ class Seq2SeqPPO:
             peft_config=self.peft_config,
             held_out_reward=inputs.held_out_reward,
         )
+        limit = prompt_limit(trainer.policy_model, self.args)
+        return trainer, dataclasses.replace(inputs, cuts=inputs.data.count_cuts(trainer.processing_class, limit))
 
     def _evaluator(
         self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, progress: Callable[[int], Any] = lambda count: None
@@ -230,7 +242,8 @@ class Seq2SeqPPO:
             reference = trainer.reference_logprobs if with_reference else None
             model, tokenizer = trainer.policy_model, trainer.processing_class
             settings |= {"reference": reference, "progress": progress}
-            return decode_prompts(model, tokenizer, prompts, trainer.args, **settings)
+            # With the trainer's own calls no graph is captured a second time.
+            return decode_prompts(model, tokenizer, prompts, trainer.args, calls=trainer.calls, **settings)
 
         def encode(texts: list[str]) -> Any:
             return trainer.processing_class(text_target=texts)["input_ids"]
@@ -253,9 +266,15 @@ class Seq2SeqPPO:
             "episodes": int(episodes[-1]) if episodes else trainer.state.global_step * self.args.rollout_batch_size,
             "seconds": trainer.train_seconds,  # a resumed run includes those up to its checkpoint
             "seed": self.args.seed,
+            "prompt_cuts": inputs.cuts,
         }
         held_out = inputs.data.as_held_out()
-        metrics = build_metrics(before, after, held_out.sources, yardsticks, facts)
+        read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
+        sources = [text.removeprefix(self.prompt_prefix) for text in read]
+        metrics = build_metrics(before, after, sources, yardsticks, facts)
+        preset = get_preset(self.preset) if self.preset else None
+        if preset and preset.countable and preset.model == self.model:
+            metrics["counts"] = count_texts(preset.countable, before.sampled.texts, after.sampled.texts)
         trainer.save_model(str(self.folder))
         if not trainer.is_world_process_zero():
             return RunResult(metrics, self.folder, trainer)
@@ -267,10 +286,11 @@ class Seq2SeqPPO:
         if series := reward_kl_series(metrics, trainer.state.log_history):
             save_reward_kl(series, self.folder / layout.REWARD_KL)
         write_model_card(self.folder)
+        if "counts" in metrics:
+            self.echo(console.format_counts(metrics["counts"], len(rows)) + "\n")
+        self.echo("Greedy outputs to held-out prompts, by gain (reward in brackets):\n")
+        self.echo(console.format_pairs(pairs_by_gain(rows)) + "\n")
         self.echo(console.format_table(metrics))
-        shown = rows[:SAMPLES_SHOWN]
-        self.echo(f"\nHeld-out prompts 1 to {len(shown)}, sampled (reward in brackets):\n")
-        self.echo(console.format_samples(shown))
         self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
         if not self.push_to:
             return RunResult(metrics, self.folder, trainer)

@@ -57,6 +57,8 @@ def report_html(runs: Sequence[Run]) -> str:
         numbers=table.number_rows(runs),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
+        spread=table.seed_spread(runs),
+        pairs=[samples.pairs_of(run) for run in runs],
         samples=[samples.samples_of(run) for run in runs],
         without_outputs=samples.missing_outputs(runs),
         limits=samples,
@@ -80,13 +82,14 @@ def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
     scores = {
         name: np.array([(row[f"before_{name}"], row[f"after_{name}"]) for row in run.held_out], dtype=np.float64).T
         for name in names
-        if not name.startswith("greedy")
+        if not name.startswith("greedy") and f"after_{name}" in columns
     }  # (2, N) each; NaN where a text was not scored
     return {
         name: Markup(draw_distributions(name, before, after, index))
         for name, (before, after) in scores.items()
         # A single component of weight 1 is the reward once more.
-        if name == "reward" or not np.array_equal((before, after), scores["reward"], equal_nan=True)
+        if (name == "reward") is (run.evaluation is None)
+        or not np.array_equal((before, after), scores["reward"], equal_nan=True)
     }
 
 

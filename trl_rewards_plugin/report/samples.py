@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import picked
+from trl_rewards_plugin.recipes.before_after import pairs_by_gain
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_rows
 
@@ -41,17 +42,30 @@ def samples_of(run: Run) -> list[Sample]:
         for step, path in picked([(step_of(path), path) for path in paths], STEPS_SHOWN)
         for row in picked(read_rows(path), ROWS_SHOWN)
     ]
-    for row in picked(run.held_out, HELD_OUT_SHOWN):
-        for side, step in (("before", 0), ("after", run.last_step)):
-            names = [key for key in row if key.startswith(f"{side}_") and not key.startswith(f"{side}_greedy")]
-            scores = {name.removeprefix(f"{side}_"): row[name] for name in names}
-            samples.append(_sample(step, True, row["prompt"], row[side], scores))
     return sorted(samples, key=lambda sample: sample.step)
+
+
+def pairs_of(run: Run) -> dict[str, tuple[str, list[Sample]]]:
+    """Title -> prompt and outputs before and after: best, median and worst gain first, then more, evenly spaced."""
+    first = pairs_by_gain(run.held_out, "")
+    rows = [row for row in run.held_out if not any(row is one for one in first.values())]
+    more = picked(list(enumerate(rows, 1)), HELD_OUT_SHOWN)
+    pairs = {}
+    for title, row in [*first.items(), *((f"Another prompt ({place})", row) for place, row in more)]:
+        sides = [side for side in ("before", "after") if row.get(side) is not None]
+        outputs = [_sample(0, True, row["prompt"], row[side], _scores(row, side)) for side in sides]
+        pairs[title] = (outputs[0].prompt, outputs)
+    return pairs
+
+
+def _scores(row: Mapping[str, Any], side: str) -> dict[str, Any]:
+    names = [key for key in row if key.startswith(f"{side}_") and not key.startswith(f"{side}_greedy")]
+    return {name.removeprefix(f"{side}_"): row[name] for name in names}
 
 
 def missing_outputs(runs: Sequence[Run]) -> list[str]:
     """Names of the runs that kept no outputs of their rollouts."""
-    return [run.name for run in runs if not run.completion_files[ROLLOUTS]]
+    return [run.name for run in runs if not run.completion_files[ROLLOUTS] and run.evaluation is None]
 
 
 def step_of(path: Path) -> int:

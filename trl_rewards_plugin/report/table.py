@@ -1,11 +1,12 @@
 """Runs side by side: their numbers, and the settings in which they differ. Leaves out: drawing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, stdev
 from typing import Any
 
 from trl_rewards_plugin.recipes.console import GUARD_NAMES
 from trl_rewards_plugin.runs.read import Run
-from trl_rewards_plugin.text import DASH, interval, number
+from trl_rewards_plugin.text import DASH, cut_prompts, interval, number
 
 NOT_YET = "not yet"
 UNSET = "default"
@@ -17,7 +18,39 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What was measured -> a cell for each run; empty while no run has finished."""
     measured = [run.metrics for run in runs if run.metrics is not None]
     components, guards = (_distinct(metrics[key] for metrics in measured) for key in ("component_gain", "guard"))
-    return _side_by_side([{} if run.metrics is None else _numbers(run.metrics, components, guards) for run in runs])
+    return _side_by_side(
+        [
+            _evaluated(run.evaluation) if run.evaluation else _numbers(run.metrics, components, guards) if run.metrics
+            else {}
+            for run in runs
+        ]
+    )  # fmt: skip
+
+
+def _evaluated(result: Mapping[str, Any]) -> dict[str, str]:
+    """An evaluation's metrics before and after, with the gain where there is one."""
+    return {
+        name: _change(row.get("before"), row.get("after"))
+        + (f", {_gain({'mean': row['gain']['reward_gain'], **row['gain']})}" if row.get("gain") else "")
+        for name, row in result["metrics"].items()
+    }
+
+
+def seed_spread(runs: Sequence[Run]) -> dict[str, str]:
+    """Number -> mean and standard deviation (N - 1) over runs that differ in their seed alone; else empty."""
+    settings = [{key: value for key, value in run.settings.items() if key not in ("seed", "made_of")} for run in runs]
+    measured = [run.metrics for run in runs if run.metrics is not None]
+    seeds = {metrics["seed"] for metrics in measured}
+    if len(runs) < 2 or len(seeds) < len(runs) or any(one != settings[0] for one in settings):
+        return {}
+    values = {
+        "Reward before": [metrics["before"]["reward"] for metrics in measured],
+        "Reward after": [metrics["after"]["reward"] for metrics in measured],
+        "Gain in reward": [metrics["reward_gain"]["mean"] for metrics in measured],
+        "KL to the reference, nats": [metrics["kl"] for metrics in measured],
+    }
+    known = {name: numbers for name, numbers in values.items() if None not in numbers}
+    return {name: f"{number(mean(these))} \N{PLUS-MINUS SIGN} {number(stdev(these))}" for name, these in known.items()}
 
 
 def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequence[str]) -> dict[str, str]:
@@ -33,6 +66,7 @@ def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequ
         "KL to the reference, nats": number(metrics["kl"]),
         **{f"{name[:1].upper()}{name[1:]}": _change(row["before"], row["after"]) for name, row in guard_rows.items()},
         "Held-out prompts": f"{metrics['reward_gain']['n']:,}",
+        "Length of prompts": cut_prompts(metrics["prompt_cuts"]) if metrics.get("prompt_cuts") else DASH,
         "Responses trained on": f"{metrics['episodes']:,}",
         "Seconds of training": f"{metrics['seconds']:,.0f}",
         "Seed": str(metrics["seed"]),
@@ -71,6 +105,8 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
 def headline(run: Run) -> str:
     """The run in one sentence."""
     metrics = run.metrics
+    if run.evaluation is not None:
+        return f"An evaluation of {run.evaluation['n']:,} outputs of {run.compared[1]}."
     if metrics is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"

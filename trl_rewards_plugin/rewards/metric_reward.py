@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
@@ -98,7 +98,7 @@ class MetricReward(TextReward):
 
             # In memory: two processes, or two rewards, would otherwise share one cache file.
             load = functools.partial(evaluate.load, str(self.metric), keep_in_memory=True)
-            self._module = _Rouge() if self._is_rouge else load()
+            self._module = Rouge() if self._is_rouge else load()
         inputs = self._inputs()
         arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
         result = self._module.compute(**arguments, **self.compute_kwargs)
@@ -154,10 +154,11 @@ def _check_found(name: str) -> None:
         raise InputError(expected, found, what_to_do(error, step)) from error
 
 
-class _Rouge:
+class Rouge:
     """What `evaluate.load("rouge")` computes, without aggregating: a list of F-measures for each type."""
 
-    features = ("predictions", "references")
+    name = "rouge"
+    features = MappingProxyType(dict.fromkeys(("predictions", "references"), SimpleNamespace(dtype="string")))
 
     def compute(
         self,
@@ -176,3 +177,5 @@ class _Rouge:
         several = [one if isinstance(one, list) else [one] for one in references]
         scores = [scorer.score_multi(refs, text) for refs, text in zip(several, predictions, strict=True)]
         return {key: [one[key].fmeasure for one in scores] for key in types}
+
+    _compute = compute

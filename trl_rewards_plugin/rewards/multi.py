@@ -207,6 +207,11 @@ class MultiClassifierReward(Reward):
         """The K weights, as they were given."""
         return list(self._combination.weights)
 
+    @weights.setter
+    def weights(self, weights: Any) -> None:
+        step = f"build it anew: MultiClassifierReward(reward.rewards, weights={weights!r})"
+        raise InputError("weights that stay as they were given, for runs to be comparable", "an assignment", step)
+
     @property
     def classifiers(self) -> list[ClassifierReward]:
         """The classifiers among the rewards, in order."""

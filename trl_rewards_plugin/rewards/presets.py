@@ -2,14 +2,14 @@
 
 `presets.file` is the reward file that the environment variable TRL_REWARDS_FILE names. Importing this module builds
 none: each is built at first access, and then reads its classifiers' configs from the Hub (`tiny` verifies the bundled
-assets' checksums instead). What the presets consist of is in files/preset_table.py.
+assets' checksums instead). What the presets consist of is in ../preset_table.py.
 """
 
 import os
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.files.preset_table import PRESETS
+from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 
 __all__ = ["PRESETS"]

@@ -28,6 +28,10 @@ ROLLOUTS = "completions"
 EVALUATIONS = "eval_completions"
 """Folder of the completions on held-out prompts, one parquet file an evaluation."""
 
+# What `trl-rewards evaluate` leaves in a folder of its own.
+EVALUATION = "evaluation.json"
+OUTPUTS = "outputs.parquet"
+
 # What `trl-rewards report` adds.
 REPORT = "report.html"
 

@@ -6,6 +6,7 @@ Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ _RESTORE = "restore the file from the run, or train again"
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A run, or an evaluation.
 
     Attributes:
         name: What the page calls it; no two runs of a page have the same.
@@ -31,7 +32,8 @@ class Run:
         log: Rows of the trainer's log, oldest first.
         metrics: What `metrics.json` holds; None while it trains.
         settings: What `config.yaml` holds, `made_of` included; empty while it trains.
-        held_out: Rows of `completions.parquet`; none while it trains.
+        held_out: Rows of `completions.parquet`; none while it trains. Of an evaluation its outputs, likewise.
+        evaluation: What `evaluation.json` holds, where this is no run.
     """
 
     name: str
@@ -40,6 +42,14 @@ class Run:
     metrics: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     held_out: Sequence[Mapping[str, Any]] = ()
+    evaluation: Mapping[str, Any] | None = None
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """What "before" and "after" stand for."""
+        if self.evaluation is not None:
+            return str(self.evaluation["before"]), str(self.evaluation["after"])
+        return str(self.settings.get("model", "the starting model")), self.name
 
     @property
     def last_step(self) -> int:
@@ -78,6 +88,11 @@ def read_run(folder: Path, name: str) -> Run:
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
+    if (folder / layout.EVALUATION).is_file():
+        result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
+        rows = read_rows(folder / layout.OUTPUTS)
+        first = next(iter(result["metrics"]), "")
+        return Run(name, folder, (), held_out=[_held_out_row(row, first) for row in rows], evaluation=result)
     log = read_log(folder)
     if not log and not (folder / layout.METRICS).is_file():
         raise InputError(
@@ -95,15 +110,25 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def read_finished_run(folder: Path, *, with_texts: bool = True) -> Run:
-    """The finished run in `folder`, without its log, and without the held-out prompts unless `with_texts`."""
+def _held_out_row(row: Mapping[str, Any], first: str) -> dict[str, Any]:
+    """A row of `outputs.parquet` as `completions.parquet` has it; the `first` metric stands for the reward."""
+    named = {re.sub(r"^(before|after) ", r"\1_", key): value for key, value in row.items()}
+    rewards = {
+        f"{side}_reward": named[f"{side}_{first}"] for side in ("before", "after") if f"{side}_{first}" in named
+    }
+    return {"prompt": "", **rewards, **named}
+
+
+def read_finished_run(folder: Path) -> Run:
+    """The finished run in `folder`, without its log."""
     missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
         step = "give the output_dir of a finished run"
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
-    rows = read_held_out(folder) if with_texts else []
-    return Run(folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), rows)
+    return Run(
+        folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder)
+    )  # fmt: skip
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

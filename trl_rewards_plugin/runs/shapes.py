@@ -21,6 +21,12 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "guard": {"*": {"before": SCORE, "after": SCORE}},
     "reward_at_kl?": {"*": [[_NUMBER, _NUMBER]]},
     **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
+    "prompt_cuts?": {"prompts": (int,), "cut": (int,), "limit": (int,), "kept": SCORE},
+    "counts?": {"*": {"before": _NUMBER, "after": _NUMBER}},
+}
+EVALUATION_SHAPE: Mapping[str, Any] = {
+    **{"after": (str,), "before": _TEXT, "n": (int,)},
+    "metrics": {"*": {"before?": SCORE, "after?": SCORE, "gain?": {"reward_gain": SCORE, "ci95": [SCORE, SCORE]}}},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
     **{f"{name}?": _TEXT for name in ("preset", "model", "reward", "dataset", "eval_dataset", "prompt_prefix")},

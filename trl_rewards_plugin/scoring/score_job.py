@@ -19,44 +19,19 @@ from typing import Any
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, read_rows, without_missing
+from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings
 
 SLICE = 512
 """Rows that a process scores between two writes."""
 
 TOTAL = "total"
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """What `trl-rewards score` does; a field's help is its flag's help."""
-
-    input: str = option(
-        STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv, .tsv or .parquet; - is standard input."
-    )
-    reward: str | None = option(
-        None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
-    )
-    output: str | None = option(
-        None,
-        "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output.",
-    )
-    text_column: str = option("text", "Column of the texts to score.")
-    prompt_column: str | None = option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
-    missing: str = missing_option()
-    input_format: str | None = option(
-        None, "lines, jsonl, csv, tsv or parquet. Unset: as the input's ending says; standard input holds lines."
-    )
-    device: str | None = option(
-        None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
-    )
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import pyarrow.parquet
 import pytest
 import torch
@@ -119,3 +122,40 @@ def test_none_are_printed_where_none_are_asked_for(model, tmp_path, capsys):
 def test_a_number_of_completions_to_print_that_makes_no_sense_is_refused(tmp_path):
     with pytest.raises(InputError, match="num_completions_to_print 0 or more"):
         Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", num_completions_to_print=-1)
+
+
+def logged_to(tmp_path, trackers):
+    args = SimpleNamespace(
+        output_dir=tmp_path, log_completions=True, num_completions_to_print=0, report_to=trackers
+    )  # fmt: skip
+    log = completions.CompletionLog(args, is_main_process=True)
+    conversation = [{"role": "user", "content": "hi"}]
+    log.log_batch({"prompt": [conversation], "completion": ["ho"], "judge": [0.5]}, 3)
+
+
+def test_trackers_get_the_table_that_trls_trainers_write(tmp_path, monkeypatch):
+    seen = []
+    for name, run in (("wandb", None), ("trackio", None)):
+        backend = SimpleNamespace(run=run, Table=lambda dataframe: dataframe, log=seen.append)
+        monkeypatch.setitem(sys.modules, name, backend)
+    logged_to(tmp_path, [])
+    logged_to(tmp_path, ["wandb"])  # no run of it was begun
+    assert seen == []
+    logged_to(tmp_path, ["wandb", "trackio"])
+    sys.modules["wandb"].run = "begun"
+    logged_to(tmp_path, ["wandb"])
+    for table in seen:
+        assert list(table) == ["completions"]
+        assert table["completions"].to_dict("records") == [
+            {"step": 3, "prompt": "user: hi", "completion": "ho", "judge": 0.5}
+        ]
+    assert len(seen) == 2
+
+
+def test_trackio_takes_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    trackio = pytest.importorskip("trackio")
+    trackio.init(project="watch", embed=False)
+    logged_to(tmp_path, ["trackio"])
+    trackio.finish()
+    assert list(tmp_path.rglob("*.parquet"))

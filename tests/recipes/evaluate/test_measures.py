@@ -95,13 +95,13 @@ def test_the_judge_is_the_config_name_of_our_own_only(monkeypatch):
     monkeypatch.setattr(
         evaluate, "load", lambda path, **arguments: asked.append((path, arguments)) or module({"n": 1})
     )
-    names = ["grammaticality", "neutrality", "rouge"]
-    arguments = {"neutrality": {"config_name": "user/model", "label": 1}, "rouge": {"scale": 2}}
+    names = ["grammaticality", "neutrality", "meteor"]
+    arguments = {"neutrality": {"config_name": "user/model", "label": 1}, "meteor": {"scale": 2}}
     load_measures(names, judge="tiny", arguments=arguments, given=ALL)
     assert asked == [
         (measures.OWN["grammaticality"], {"config_name": "tiny"}),
         (measures.OWN["neutrality"], {"config_name": "user/model", "label": 1}),
-        ("rouge", {}),
+        ("meteor", {}),
     ]
 
 

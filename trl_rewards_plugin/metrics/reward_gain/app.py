@@ -5,6 +5,6 @@ from pathlib import Path
 import evaluate
 from evaluate.utils import launch_gradio_widget
 
-# By the script's path and not by a repository's name: a copy under any name works.
-module = evaluate.load(str(Path(__file__).with_name("reward_gain.py")))
-launch_gradio_widget(module)
+# The one script beside this file, so that a copy under any name works as it is.
+(script,) = (path for path in Path(__file__).parent.glob("*.py") if path.name != "app.py")
+launch_gradio_widget(evaluate.load(str(script)))

@@ -20,12 +20,12 @@ class Positions(NamedTuple):
     decoder: int | None
 
 
-def positions(model: PreTrainedModel) -> Positions:
-    """How many tokens each side of a model has positions for, as its config says."""
+def positions(model: Any) -> Positions:
+    """How many tokens each side of a model, or of anything with its `config`, has positions for."""
     return Positions(_positions_of(model, "encoder"), _positions_of(model, "decoder"))
 
 
-def _positions_of(model: PreTrainedModel, side: str) -> int | None:
+def _positions_of(model: Any, side: str) -> int | None:
     config = _config_of(model, side)
     names = (f"max_{side}_position_embeddings", "max_position_embeddings")
     found: list[int] = [value for name in names if (value := getattr(config, name, None)) is not None]
@@ -36,7 +36,7 @@ def _positions_of(model: PreTrainedModel, side: str) -> int | None:
     return found[0] - after_pad - (family.positions_ahead if side == "decoder" else 0)
 
 
-def _config_of(model: PreTrainedModel, side: str) -> Any:
+def _config_of(model: Any, side: str) -> Any:
     """The config of one side, where the two have their own (T5Gemma, BERT2BERT)."""
     own = getattr(model.config, side, None)
     return model.config if own is None else own.get_text_config()

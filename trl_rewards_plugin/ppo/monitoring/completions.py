@@ -4,6 +4,7 @@ Columns: step, prompt, completion, one per reward, what rewards passed to `log_e
 Rollouts go to `completions/completions_00012.parquet`, held-out prompts to `eval_completions/`.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class CompletionLog:
     def __init__(self, args: Seq2SeqPPOConfig, *, is_main_process: bool):
         self.output_dir = Path(str(args.output_dir))
         self.enabled, self.limit = args.log_completions, args.num_completions_to_print
+        self.trackers = [name for name in ("wandb", "trackio") if name in (args.report_to or ())]
         self.is_main_process = is_main_process
         self._parts: list[Table] = []
         self._rollout: Table = {}
@@ -69,6 +71,8 @@ class CompletionLog:
         table = join_tables(gather_object([table]))
         if self.is_main_process and table:
             write_completions(self.output_dir / folder, table, step)
+            for tracker in self.trackers:
+                send_table(tracker, folder, {"step": [step] * len(table["prompt"]), **table})
             if self.limit != 0:
                 print_completions(table, title, self.limit)
 
@@ -90,6 +94,17 @@ def write_completions(folder: Path, table: Table, step: int) -> Path:
     path = folder / completions_name(step)
     write_table(path, {"step": [step] * len(next(iter(table.values()))), **table})
     return path
+
+
+def send_table(tracker: str, name: str, table: Table) -> None:
+    """Logs a table to "wandb" or "trackio" as TRL's trainers do, with conversations as text."""
+    import pandas
+
+    backend = importlib.import_module(tracker)
+    if tracker == "wandb" and backend.run is None:
+        return
+    texts = {column: [*map(prompt_lines, table[column])] for column in ("prompt", "completion")}
+    backend.log({name: backend.Table(dataframe=pandas.DataFrame({**table, **texts}))})
 
 
 def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | None = None) -> None:

@@ -59,6 +59,21 @@ def tokenize_prompts(
     return found.padded(width, int(tokenizer.pad_token_id)), truncated
 
 
+def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
+    """The part of each prompt that the model reads: all of it, or what is left by the cut to `max_length` tokens."""
+    read = []
+    for prompt in prompts:
+        if len(tokenizer(prompt, verbose=False)["input_ids"]) <= max_length:
+            read.append(prompt)
+            continue
+        cut = tokenizer(prompt, truncation=True, max_length=max_length, return_offsets_mapping=tokenizer.is_fast)
+        if tokenizer.is_fast:
+            read.append(prompt[: max(end for _, end in cut["offset_mapping"])])
+        else:  # it does not know where in the text its tokens lie
+            read.append(str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True)))
+    return read
+
+
 @dataclass(frozen=True)
 class PromptCollator:
     """Collates dataset rows for the trainer: prompt tensors, and every column as a list."""

@@ -13,16 +13,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm.auto import tqdm
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
-from trl_rewards_plugin.recipes.console import format_evaluation, format_plan
-from trl_rewards_plugin.recipes.evaluate.evaluation_job import RESULT, EvaluationJob
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.recipes.console import decimals, format_evaluation, format_plan, verdict
+from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, thresholds
 from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
+from trl_rewards_plugin.runs.layout import EVALUATION, OUTPUTS
 from trl_rewards_plugin.runs.writing import write_json, write_table
 from trl_rewards_plugin.terminal import say
 
-PICTURE, OUTPUTS = "distributions.png", "outputs.parquet"
+PICTURE = "distributions.png"
 
 _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
 """Row name -> side ("before", "after") -> values."""
@@ -47,8 +49,29 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
     _write(job, result, rows, sides)
-    say(f"\nNumbers, picture, outputs: {job.folder / RESULT}, {PICTURE}, {OUTPUTS}")
+    say(f"\nNumbers, picture, outputs: {job.folder / EVALUATION}, {PICTURE}, {OUTPUTS}")
     return result
+
+
+def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]:
+    """Why the outputs do not meet `fail_under` and `fail_if_worse`; empty where they do.
+
+    Raises:
+        InputError: a name in `fail_under` that is no row of the table, or the end of several.
+    """
+    rows, reasons = result["metrics"], []
+    for name, least in thresholds(settings).items():
+        meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
+        if len(meant) != 1:
+            found = f"{name!r}, which is {' and '.join(meant) or 'none of them'}"
+            raise InputError(f"a row of the table in fail_under: {', '.join(rows)}", found, "name one in full")
+        mean = rows[meant[0]].get("after")
+        if mean is None or not mean >= least:
+            reasons.append(f"{meant[0]} is {decimals(mean)}, under {least:g}")
+    for name, row in rows.items() if settings.fail_if_worse else ():
+        if row.get("gain") and (row["gain"]["ci95"][1] or 0.0) < 0:
+            reasons.append(f"{name} is {verdict(row['gain'])}")
+    return reasons
 
 
 def _summaries(rows: _Rows) -> dict[str, Any]:
@@ -86,4 +109,4 @@ def _write(job: EvaluationJob, result: Mapping[str, Any], rows: _Rows, sides: Ma
     prompts = {} if held_out is None else {"prompt": held_out.prompts, "source": held_out.sources}
     scores = {f"{side} {name}": found[side].tolist() for name, found in per_text.items() for side in found}
     write_table(job.folder / OUTPUTS, {**prompts, **sides, **scores})
-    write_json(job.folder / RESULT, result)
+    write_json(job.folder / EVALUATION, result)

@@ -15,16 +15,15 @@ from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings, is_outputs_file
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.rows import FORMATS, existing_file, read_columns, without_missing
+from trl_rewards_plugin.rows import PLACE, existing_file, read_columns, without_missing
 from trl_rewards_plugin.runs.environment import versions
-from trl_rewards_plugin.runs.layout import CONFIG, METRICS
+from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.read import read_settings
 
-RESULT = "evaluation.json"
 # As in training: softmax(logits), whatever the checkpoint's own generation config says.
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
 
@@ -42,6 +41,7 @@ class EvaluationJob:
     """
 
     def __init__(self, settings: EvaluationSettings):
+        check_settings(settings)
         self.settings = settings
         folder = Path(settings.model or "")
         is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
@@ -83,13 +83,12 @@ class EvaluationJob:
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not existing.is_dir():
             raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
-        if (self.folder / RESULT).exists() and not settings.overwrite:
+        if (self.folder / EVALUATION).exists() and not settings.overwrite:
             step = "choose another output_dir, or replace the results with overwrite"
-            raise InputError("an output folder without an evaluation", f"{RESULT} in {self.folder}", step)
-        for name in ("rows", "max_new_tokens", "batch_size"):
-            value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+            raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
+        if settings.fail_if_worse and "before" not in self.names:
+            step = "name what to compare with: --compare MODEL_OR_FILE"
+            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
         files = [name for name in self.names.values() if is_outputs_file(name)]
         paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
         if settings.missing == "skip" and paired > 1:
@@ -196,11 +195,6 @@ class EvaluationJob:
         }
 
 
-def is_outputs_file(name: str) -> bool:
-    """Whether `name` is a file of outputs (by its ending) and no model."""
-    return Path(name).suffix.lower() in FORMATS
-
-
 def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
     """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
 
@@ -214,12 +208,12 @@ def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
     if columns and column not in columns:
         step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
         raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    rows = without_missing(({column: text} for text in columns.get(column, [])), [column], missing, name)
-    texts = [row[column] for row in rows]
-    if not texts:
+    numbered = ({column: text, PLACE: place} for place, text in enumerate(columns.get(column, []), 1))
+    rows = list(without_missing(numbered, [column], missing, name))
+    if not rows:
         raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
-    bad = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    bad = next((row for row in rows if not isinstance(row[column], str)), None)
     if bad is not None:
         step = "write the outputs as texts, or name another column"
-        raise InputError(f"a text in every row of {name}", f"{texts[bad]!r} in row {bad + 1}"[:200], step)
-    return texts
+        raise InputError(f"a text in every row of {name}", f"{bad[column]!r} in row {bad[PLACE]}"[:200], step)
+    return [row[column] for row in rows]

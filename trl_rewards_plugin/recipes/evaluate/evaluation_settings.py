@@ -3,11 +3,17 @@
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.assets import is_bundled
+from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.rows import missing_option
+from trl_rewards_plugin.preset_table import ENDINGS, check_preset
+from trl_rewards_plugin.recipes.run_presets import get_preset
+from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,48 @@ class EvaluationSettings:
     seed: int = option(0, "Sampling seed.")
     output_dir: str | None = option(None, "Folder for the results. Unset: evaluations/<model name>.")
     overwrite: bool = option(False, "Replace the results of an earlier evaluation in output_dir.")
+    fail_under: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Exit with code 3 if a metric's mean is below a number: reward=0.5. A metric is named as in the "
+            "table, or by its last word."
+        },
+    )
+    fail_if_worse: bool = option(
+        False, "Exit with code 3 if a metric is worse than before: its gain's interval lies below 0."
+    )
+
+
+def is_outputs_file(name: str) -> bool:
+    """Whether `name` is a file of outputs (by its ending) and no model."""
+    return Path(name).suffix.lower() in FORMATS
+
+
+def check_settings(settings: EvaluationSettings) -> None:
+    """Refuses at once, with nothing loaded, what cannot work whatever the models and texts are."""
+    if settings.preset is not None:
+        get_preset(settings.preset)
+    for name in ("rows", "max_new_tokens", "batch_size"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} of at least 1", str(value), f"leave {name} out for its default")
+    for given in filter(None, (settings.model, settings.compare, settings.dataset)):
+        if is_outputs_file(given) and not is_bundled(given):
+            existing_file(given)
+        elif given is not settings.dataset and not is_bundled(given):
+            check_hub_name(given, "a folder with a model, or the id of one on the Hub")
+    for metric in settings.metrics:
+        if metric.endswith(ENDINGS):
+            check_preset(metric)
+    thresholds(settings)
+
+
+def thresholds(settings: EvaluationSettings) -> dict[str, float]:
+    """Row of the table -> the least mean that it may have, as `fail_under` says."""
+    found = {}
+    for given in settings.fail_under or ():
+        name, _, value = given.rpartition("=")
+        if not name or not re.fullmatch(r"-?\d*\.?\d+", value):
+            raise InputError("fail_under as NAME=NUMBER", repr(given), "for example --fail-under reward=0.5")
+        found[name] = float(value)
+    return found

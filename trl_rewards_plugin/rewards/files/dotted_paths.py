@@ -1,6 +1,8 @@
 """`function:` in reward files: a dotted path <-> what can be imported by it, with short names for our own rewards."""
 
 import pkgutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
@@ -15,11 +17,15 @@ READY_MADE = {
 
 
 def imported(name: str) -> Any:
-    """The function or class of a short name or a dotted path; InputError where nothing can be imported by it."""
+    """The function or class of a short name, a dotted path or "file.py:name"; InputError where there is none."""
+    file, _, attribute = name.rpartition(":")
+    if file.endswith(".py"):
+        sys.path.insert(0, str(Path(file).resolve().parent))  # stays, for the processes that unpickle what is found
+        name = f"{Path(file).stem}:{attribute}"
     try:
         return pkgutil.resolve_name(READY_MADE.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
-        expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name"
+        expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
         step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
         raise InputError(expected, f"{name!r}: {error}", step) from error
 

@@ -25,7 +25,7 @@ An entry names what scores, by one of four keys, and has the arguments of it bes
     metric: what `evaluate.load` takes                                   arguments of `MetricReward`
 
 A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
-looked for beside the file first. A preset (preset_table.py) is such a content under a name.
+looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
 """
 
 import functools
@@ -40,12 +40,12 @@ from huggingface_hub import try_to_load_from_cache
 
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.errors import InputError, did_you_mean, near_path
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
-from trl_rewards_plugin.rewards.files.preset_table import PRESETS
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
@@ -55,7 +55,6 @@ SOURCES = ("model", "asset", "function", "metric")
 FILE_KEYS = ("name", "aggregation", "rewards")
 SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor")
 """Keys that every entry may have beside its own."""
-ENDINGS = (".yaml", ".yml")
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
 
@@ -104,28 +103,24 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
 
 def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    check_preset(preset)
     if Path(preset).suffix.lower() in ENDINGS:
         return _read_preset_file(Path(preset))
     name = os.fspath(preset)
-    if name not in PRESETS:
-        expected = f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml"
-        step = f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file"
-        raise InputError(expected, repr(name), step)
     return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
 
 
 def _read_preset_file(path: Path) -> dict[str, Any]:
     """The content of a reward file, its keys checked and what is null left out."""
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
-    if not path.is_file():
-        near = near_path(path)
-        raise InputError("a reward file", f"no file {path}", f"did you mean '{near}'?" if near else "check the path")
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(form, f"no YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
-        raise InputError(form, f"{str(content)[:200]!r}", _EXAMPLE)
+        keys = content if isinstance(content, dict) and "rewards" not in content else ()
+        near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
+        raise InputError(form, f"{str(content)[:200]!r}", near + _EXAMPLE)
     _check_keys(content, FILE_KEYS, path.name)
     entries = [_checked_entry(entry, path, place) for place, entry in enumerate(content["rewards"])]
     return {**_without_none(content), "rewards": entries}

@@ -1,0 +1,31 @@
+"""The settings of `trl-rewards score`, each with its default and its help."""
+
+from dataclasses import dataclass
+
+from trl_rewards_plugin.options import option
+from trl_rewards_plugin.rows import STDIN, missing_option
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `trl-rewards score` does; a field's help is its flag's help."""
+
+    input: str = option(
+        STDIN, "File of texts: .txt (one per line), .jsonl, .json, .csv, .tsv or .parquet; - is standard input."
+    )
+    reward: str | None = option(
+        None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
+    )
+    output: str | None = option(
+        None,
+        "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output.",
+    )
+    text_column: str = option("text", "Column of the texts to score.")
+    prompt_column: str | None = option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
+    missing: str = missing_option()
+    input_format: str | None = option(
+        None, "lines, jsonl, csv, tsv or parquet. Unset: as the input's ending says; standard input holds lines."
+    )
+    device: str | None = option(
+        None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
+    )
