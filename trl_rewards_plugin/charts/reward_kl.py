@@ -19,8 +19,8 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     names = {"tilted": "tilted", "best_of_n": "best of n"}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
-        rows = np.array([[row[key] for key in keys] for row in log if all(key in row for key in keys)], dtype=np.float64)
-        rows = rows.reshape(-1, 2)
+        found_rows = [[row[key] for key in keys] for row in log if all(key in row for key in keys)]
+        rows = np.array(found_rows, dtype=np.float64).reshape(-1, 2)
         if len(rows := rows[(np.abs(rows) < DRAWABLE).all(1)]):
             path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in rows.T], axis=1)
             return found | {name: path[thinned(path[:, 0], 60)]}
