@@ -54,7 +54,7 @@ class Series:
 
 
 def panels(logs: Sequence[Log]) -> list[Panel]:
-    """Reward, each component, KL, length and entropy, as far as some log holds them."""
+    """Reward, each component, KL, length, entropy and multipliers, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in log for key in row)
     components = [
         Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout", key, f"eval_{key}")
@@ -67,6 +67,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
         Panel("KL to the reference", "nats per response", "objective/kl", "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
         Panel("Entropy", "nats per token", "objective/entropy"),
+        *(Panel(key.replace("/", " "), "of a target", key) for key in keys if key.startswith("multiplier/")),
     ]
     return [panel for panel in known if panel.key in keys]
 

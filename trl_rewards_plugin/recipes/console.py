@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.runs.reward_description import targets_in_words
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -68,7 +69,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         f"interval: {_how_made(gains.values())}"
     )
     # 79 columns wide, to fit any terminal.
-    return _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), note)
+    table = _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), note)
+    return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 
 
 def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], note: str) -> str:

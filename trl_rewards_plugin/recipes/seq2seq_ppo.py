@@ -35,6 +35,7 @@ from trl_rewards_plugin.recipes.run_inputs import (
     estimate_minutes,
     load_reward,
     plan_lines,
+    reached_targets,
 )
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
@@ -254,6 +255,7 @@ class Seq2SeqPPO:
             "seed": self.args.seed,
         }
         held_out = inputs.data.as_held_out()
+        facts |= reached_targets(inputs.reward, after.sampled.means())
         metrics = build_metrics(before, after, held_out.sources, yardsticks, facts)
         trainer.save_model(str(self.folder))
         if not trainer.is_world_process_zero():

@@ -19,6 +19,7 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": SCORE, "after": SCORE}},
+    "targets?": {"*": {"min?": _NUMBER, "max?": _NUMBER, "mean": SCORE, "slack": SCORE}},
     **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {
@@ -54,7 +55,7 @@ ROW_SHAPE: Mapping[str, Any] = {
     **dict.fromkeys(("before_reward", "after_reward"), SCORE),
 }
 LOGGED_NUMBER = _NUMBER
-LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
+LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "multiplier/", "eval_")
 """Beginnings of the log's keys whose values are drawn."""
 
 

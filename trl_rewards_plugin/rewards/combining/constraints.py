@@ -1,0 +1,83 @@
+"""Targets for mean scores beside an objective: learnt multipliers and the weights they make. Pure maths.
+
+    maximise E[objective] subject to E[score] >= min and E[score] <= max of each reward with a target
+
+Moskovitz et al., "Confronting Reward Model Overoptimization with Constrained RLHF" (arXiv 2310.04373). As there, the
+multipliers are bounded and the total is a mixture, so that a target out of reach does not outgrow the KL penalty. Two
+differences: they are clipped, not squashed by a sigmoid, and count scores in standard deviations, whatever the unit.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trl_rewards_plugin.rewards.combining.normalize import merged, used_scale
+from trl_rewards_plugin.rewards.combining.running_statistics import Batch
+
+START, LARGEST = 1.0, 10.0
+RATE = 20.0
+"""By how much a multiplier rises when its target is missed by one standard deviation for the whole of training."""
+
+Targets = Mapping[str, Mapping[str, float]]
+"""Name -> {"min": least, "max": greatest mean score}, one or both."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where the dual ascent stands.
+
+    Attributes:
+        multipliers: Name -> end of the target -> multiplier.
+        stds: Name -> standard deviation of the first batch's scores, the unit of all slack; empty before it.
+        progress: Share of training behind it.
+    """
+
+    multipliers: dict[str, dict[str, float]]
+    stds: dict[str, float] = field(default_factory=dict)
+    progress: float = 0.0
+
+
+def slack(mean: float, end: str, bound: float) -> float:
+    """mean - bound for a "min", bound - mean for a "max": below 0 the target is missed by that much."""
+    return mean - bound if end == "min" else bound - mean
+
+
+def ascended(multiplier: float, slack: float, passed: float) -> float:
+    """A multiplier after a step of dual ascent, by the slack of a batch's mean in standard deviations of the score.
+
+        multiplier <- min(max(multiplier - RATE * passed * slack, 0), LARGEST)
+
+    `passed` is the share of training since the last step, so that short and long runs ascend alike.
+    """
+    return min(max(multiplier - RATE * passed * slack, 0.0), LARGEST)
+
+
+def ascent_after(ascent: Ascent, targets: Targets, batches: Sequence[Batch], progress: float) -> Ascent:
+    """The ascent after one batch of scores, given as the moments of its part in each process."""
+    batch = {name: functools.reduce(merged, [part[name] for part in batches]) for name in targets}
+    stds = ascent.stds or {name: used_scale(moments)[1] for name, moments in batch.items()}
+    # Another training of the same reward begins at 0 again.
+    passed = progress - ascent.progress if progress >= ascent.progress else progress
+    multipliers = {name: dict(ends) for name, ends in ascent.multipliers.items()}
+    for name in (name for name, moments in batch.items() if moments.count):
+        for end, bound in targets[name].items():
+            missing = slack(batch[name].mean, end, bound) / stds[name]
+            multipliers[name][end] = ascended(multipliers[name][end], missing, passed)
+    return Ascent(multipliers, stds, progress)
+
+
+def mixed(weights: Mapping[str, float], targets: Targets, ascent: Ascent) -> tuple[dict[str, float], float]:
+    """The Lagrangian as weights by name and a constant: a text's total is its weighted sum plus the constant.
+
+        total = (objective + sum of multiplier * slack(score, end, bound) / std) / (1 + sum of multipliers)
+
+    `weights` are those of the objective, and 0 for each reward with a target.
+    """
+    whole = 1.0 + sum(sum(ends.values()) for ends in ascent.multipliers.values())
+    mixture, constant = {name: weight / whole for name, weight in weights.items()}, 0.0
+    for name, ends in ascent.multipliers.items():
+        for end, multiplier in ends.items():
+            share = multiplier / ascent.stds[name] / whole
+            constant += share * slack(0.0, end, targets[name][end])
+            mixture[name] += share if end == "min" else -share
+    return mixture, constant
