@@ -8,7 +8,7 @@ from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 from tests.rewards.judges import judge, sentiment
 from tests.rewards.tiny_causal import PROMPTS, prompts, tiny_causal
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.rewards import ClassifierReward, LengthReward, MultiClassifierReward, RewardStateCallback
 
 CLOSE = {"rel": 0, "abs": 1e-5}
 WEIGHTS = [1.0, 0.5, 0.1]
@@ -103,6 +103,22 @@ def test_grpo_logs_the_components_as_metrics_and_columns(model, tmp_path):
     check_components(trainer, scored)
     for table, scores in scored:
         assert list(table["both"]) == pytest.approx(scores.total.tolist(), **CLOSE)
+
+
+@pytest.mark.parametrize(("config", "trainer"), [(GRPOConfig, GRPOTrainer), (RLOOConfig, RLOOTrainer)])
+def test_targets_move_their_multipliers(config, trainer, model, tmp_path):
+    parts = [LengthReward(unit="characters", name="long"), LengthReward(name="words")]
+    reward = MultiClassifierReward(parts, constraints={"words": {"min": 1000}}, name="both")
+    args = config(**settings(tmp_path, num_generations=4))
+    run = trainer(model, reward, args=args, train_dataset=prompts(), callbacks=[RewardStateCallback(reward)])
+    run.train()
+    assert steps(run, "multiplier/words/min") == [1.0, 10.0]
+    assert reward.state_dict()["constraints"]["multipliers"] == {"words": {"min": 10.0}}
+    # A multiplier of 1, and the same weights for both parts but for the unit of words.
+    weights = {name: steps(run, f"weight/{name}")[0] for name in ("long", "words")}
+    assert weights["long"] == pytest.approx(0.5)
+    unit = reward.state_dict()["constraints"]["stds"]["words"]
+    assert weights["words"] == pytest.approx(0.5 / unit)
 
 
 def test_gdpo_takes_the_components_one_by_one(model, tmp_path):
