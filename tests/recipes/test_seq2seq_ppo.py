@@ -117,8 +117,8 @@ def test_a_run_with_targets_trains_for_them_measures_the_objective_and_says_what
     }
     assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")) == result.metrics
     rollouts = [row for row in log if "objective/scores" in row]
-    assert [row["multiplier/words_reward/min"] for row in rollouts] == [1.0, 10.0]
-    assert [row["multiplier/length/max"] for row in rollouts] == [1.0, 0.0]
+    assert [row["multiplier/words_reward/min"] for row in rollouts] == [10.0, 10.0]
+    assert [row["multiplier/length/max"] for row in rollouts] == [0.0, 0.0]
     for row in (row for row in log if "eval_reward" in row):
         assert row["eval_reward"] == pytest.approx(row["eval_rewards/short/mean"])
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")

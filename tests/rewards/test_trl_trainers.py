@@ -112,13 +112,12 @@ def test_targets_move_their_multipliers(config, trainer, model, tmp_path):
     args = config(**settings(tmp_path, num_generations=4))
     run = trainer(model, reward, args=args, train_dataset=prompts(), callbacks=[RewardStateCallback(reward)])
     run.train()
-    assert steps(run, "multiplier/words/min") == [1.0, 10.0]
-    assert reward.state_dict()["constraints"]["multipliers"] == {"words": {"min": 10.0}}
-    # A multiplier of 1, and the same weights for both parts but for the unit of words.
-    weights = {name: steps(run, f"weight/{name}")[0] for name in ("long", "words")}
-    assert weights["long"] == pytest.approx(0.5)
-    unit = reward.state_dict()["constraints"]["stds"]["words"]
-    assert weights["words"] == pytest.approx(0.5 / unit)
+    assert steps(run, "multiplier/words/min") == [10.0, 10.0]
+    state = reward.state_dict()["constraints"]
+    assert state["integrals"] == {"words": {"min": 10.0}}
+    # A multiplier of 10 beside the objective's weight of 1, in the unit of words.
+    assert steps(run, "weight/long") == pytest.approx([1 / 11] * 2)
+    assert steps(run, "weight/words") == pytest.approx([10 / 11 / state["stds"]["words"]] * 2)
 
 
 def test_gdpo_takes_the_components_one_by_one(model, tmp_path):

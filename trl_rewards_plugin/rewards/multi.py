@@ -175,8 +175,8 @@ class MultiClassifierReward(Reward):
             step = "pass another name=, or leave it out"
             raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
-        targets = self._combination.constraints
-        self._ascent = Ascent({name: dict.fromkeys(target, START) for name, target in targets.items()})
+        start = {name: dict.fromkeys(target, START) for name, target in self._combination.constraints.items()}
+        self._ascent = Ascent(start, start)
         self._frozen = 0
         self._lock = ForkSafeLock()
         classifiers = self.classifiers
@@ -262,8 +262,8 @@ class MultiClassifierReward(Reward):
         if self._frozen and purpose is _Purpose.TRAINING:
             purpose = _Purpose.EVALUATION
         schedule = self._combination.weight_schedule
-        training, targets = purpose is _Purpose.TRAINING, self._combination.constraints
-        moves = training and bool(schedule or targets)
+        targets, training = self._combination.constraints, purpose is _Purpose.TRAINING
+        moves = training and (schedule or targets)
         progress = training_progress(columns.get("trainer_state")) if moves else None
         components, inner = self._components(plain, completions, prompts, columns, purpose)
         batches = self._statistics.batches(components) if training else []
@@ -350,13 +350,12 @@ class MultiClassifierReward(Reward):
         """Restores what `state_dict` gave; InputError for that of other components, normalisation or constraints."""
         if not isinstance(state, Mapping) or not set(state) <= {"statistics", "evaluation", "constraints", "rewards"}:
             raise InputError("what state_dict() gave", repr(state), "load the state of this reward")
-        ascent = Ascent(**state.get("constraints", {"multipliers": {}}))
-        targets = self._combination.constraints
-        if {name: {*ends} for name, ends in ascent.multipliers.items()} != {k: {*v} for k, v in targets.items()}:
+        ascent, targets = state.get("constraints", {}), self._combination.constraints
+        if {k: {*v} for k, v in ascent.get("multipliers", {}).items()} != {k: {*v} for k, v in targets.items()}:
             step = "load the state of a reward with the same constraints"
-            raise InputError(f"multipliers of the constraints {targets}", f"{ascent.multipliers}", step)
-        self._ascent = ascent
+            raise InputError(f"multipliers of the constraints {targets}", f"{ascent}", step)
         self._statistics.load_state_dict(state.get("statistics", {}), state.get("evaluation"))
+        self._ascent = Ascent(**ascent) if ascent else self._ascent
         for name, part in self._inner.items():
             part.load_state_dict(state.get("rewards", {}).get(name, {}))
 

@@ -9,6 +9,7 @@ from transformers import TrainerState
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.combining.constraints import (
+    DAMPING,
     LARGEST,
     RATE,
     Ascent,
@@ -41,18 +42,18 @@ def test_slack_is_what_a_mean_has_left_before_it_misses():
 
 
 def test_a_multiplier_rises_by_the_rate_while_its_target_is_missed_and_stays_between_its_bounds():
-    # Missed by a quarter of a standard deviation for a tenth of training, then met by as much.
-    assert ascended(1.0, -0.25, 0.1) == 1.0 + RATE * 0.25 * 0.1
-    assert ascended(1.0, 0.25, 0.1) == 1.0 - RATE * 0.25 * 0.1
-    assert ascended(1.0, 0.0, 0.1) == 1.0
-    assert (ascended(0.1, 5.0, 1.0), ascended(9.9, -5.0, 1.0)) == (0.0, LARGEST)
+    # Missed by a quarter of a standard deviation for a tenth of training (rate 20, damping 2), then met by as much.
+    assert ascended(1.0, -0.25, 0.1) == (1.5, 2.0)
+    assert ascended(1.0, 0.25, 0.1) == (0.5, 0.0)
+    assert ascended(1.0, 0.0, 0.1) == (1.0, 1.0)
+    assert (ascended(0.1, 5.0, 1.0), ascended(9.9, -5.0, 1.0)) == ((0.0, 0.0), (LARGEST, LARGEST))
     # Two steps of half the length are one step.
-    assert ascended(ascended(1.0, -0.1, 0.05), -0.1, 0.05) == pytest.approx(ascended(1.0, -0.1, 0.1))
+    assert ascended(ascended(1.0, -0.1, 0.05)[0], -0.1, 0.05) == pytest.approx(ascended(1.0, -0.1, 0.1))
 
 
 def test_the_weights_of_the_mixture_and_its_constant_give_the_lagrangian():
     targets = {"b": {"min": 2.0, "max": 6.0}}
-    ascent = Ascent({"b": {"min": 3.0, "max": 1.0}}, {"b": 0.5})
+    ascent = Ascent({"b": {"min": 3.0, "max": 1.0}}, {}, {"b": 0.5})
     weights, constant = mixed({"a": 2.0, "b": 0.0}, targets, ascent)
     # whole = 1 + 3 + 1;  2 / 5;  (3 - 1) / 0.5 / 5;  (-3 * 2 + 1 * 6) / 0.5 / 5
     assert weights == pytest.approx({"a": 0.4, "b": 0.8})
@@ -63,29 +64,33 @@ def test_the_weights_of_the_mixture_and_its_constant_give_the_lagrangian():
 
 
 def test_the_ascent_is_that_of_the_scores_of_all_processes():
-    scores, start = torch.tensor([1.0, 2.0, 6.0]), Ascent({"b": {"min": 1.0}}, progress=0.1)
+    one = {"b": {"min": 1.0}}
+    scores, start = torch.tensor([1.0, 2.0, 6.0]), Ascent(one, one, progress=0.1)
     targets = {"b": {"min": 3.5}}
     whole = ascent_after(start, targets, [{"b": moments_of(scores)}], 0.2)
     # Mean 3, variance (4 + 1 + 9) / 3.
     assert whole.stds["b"] == pytest.approx((14 / 3) ** 0.5)
-    assert whole.multipliers["b"]["min"] == pytest.approx(1 + RATE * 0.1 * 0.5 / (14 / 3) ** 0.5)
+    assert whole.integrals["b"]["min"] == pytest.approx(1 + RATE * 0.1 * 0.5 / (14 / 3) ** 0.5)
+    assert whole.multipliers["b"]["min"] == pytest.approx(
+        whole.integrals["b"]["min"] + DAMPING * 0.5 / (14 / 3) ** 0.5
+    )
     parts = [{"b": moments_of(scores[:1])}, {"b": Moments()}, {"b": moments_of(scores[1:])}]
     split = ascent_after(start, targets, parts, 0.2)
     assert split.multipliers["b"]["min"] == pytest.approx(whole.multipliers["b"]["min"])
     # The unit stays that of the first batch; a batch without scores says nothing; training anew begins at 0 again.
     later = ascent_after(whole, targets, [{"b": moments_of(10 * scores)}], 0.2)
-    assert (later.stds, later.multipliers) == (whole.stds, whole.multipliers)
+    assert (later.stds, later.integrals) == (whole.stds, whole.integrals)
     assert ascent_after(whole, targets, [{"b": Moments()}], 0.9).multipliers == whole.multipliers
-    assert ascent_after(whole, targets, [{"b": moments_of(scores)}], 0.1).multipliers["b"]["min"] == pytest.approx(
-        whole.multipliers["b"]["min"] + RATE * 0.1 * 0.5 / whole.stds["b"]
-    )
+    anew = ascent_after(whole, targets, [{"b": moments_of(scores)}], 0.1).integrals["b"]["min"]
+    assert anew == pytest.approx(whole.integrals["b"]["min"] + RATE * 0.1 * 0.5 / whole.stds["b"])
 
 
 @pytest.mark.parametrize(("greatest", "met"), [(3.0, True), (-1.0, False)])
 def test_policy_gradients_end_at_a_target_that_can_be_met_and_at_the_bound_for_one_that_cannot(greatest, met):
     """Actions of 0 to 9 words, the longer the better, a softmax policy, 0.2 x KL to the uniform one."""
     lengths, logits, kl_coef, steps = torch.arange(10.0), torch.zeros(10), 0.2, 400
-    targets, ascent = {"b": {"max": greatest}}, Ascent({"b": {"max": 1.0}})
+    targets, one = {"b": {"max": greatest}}, {"b": {"max": 1.0}}
+    ascent = Ascent(one, one)
     for step in range(steps):
         policy = logits.softmax(0)
         mean = (policy * lengths).sum()
@@ -107,14 +112,18 @@ def test_policy_gradients_end_at_a_target_that_can_be_met_and_at_the_bound_for_o
 def test_training_is_for_the_mixture_and_everything_else_for_the_objective():
     reward, texts = constrained(), ["good", "a good long text", "good good"]
     logged = {}
-    # 1, 4 and 2 words: mean 7/3, variance (16 + 25 + 1) / 9 / 3 = 14/9; no time has passed, so the multiplier is 1.
+    # 1, 4 and 2 words: mean 7/3, variance (16 + 25 + 1) / 9 / 3 = 14/9; no time has passed.
     std = (14 / 9) ** 0.5
+    multiplier = 1 + DAMPING * (1 / 3) / std
     totals = reward(texts, trainer_state=at(0.0), log_metric=logged.__setitem__)
-    assert totals == pytest.approx([(1 + 1 / std) / 2, (1 - 2 / std) / 2, (2 + 0 / std) / 2])
-    assert logged["multiplier/words/max"] == 1.0
-    assert (logged["weight/good"], logged["weight/words"]) == pytest.approx((0.5, -0.5 / std))
+    assert totals == pytest.approx(
+        [(a + multiplier * b / std) / (1 + multiplier) for a, b in ((1, 1), (1, -2), (2, 0))]
+    )
+    assert logged["multiplier/words/max"] == pytest.approx(multiplier)
+    weights = (1 / (1 + multiplier), -multiplier / std / (1 + multiplier))
+    assert (logged["weight/good"], logged["weight/words"]) == pytest.approx(weights)
     reward(texts, trainer_state=at(0.1), log_metric=logged.__setitem__)
-    assert logged["multiplier/words/max"] == pytest.approx(1 + RATE * 0.1 * (1 / 3) / std)
+    assert logged["multiplier/words/max"] == pytest.approx(multiplier + RATE * 0.1 * (1 / 3) / std)
     state, logged = copy.deepcopy(reward.state_dict()), {}
     with reward.frozen():
         assert reward(texts, log_metric=logged.__setitem__) == [1.0, 1.0, 2.0]
