@@ -11,7 +11,7 @@ Leaves out: training; pass the reward as `reward_funcs` to GRPOTrainer, RLOOTrai
 
 import sys
 
-from trl_rewards_plugin import MultiClassifierReward
+from trl_rewards_plugin import CallableReward, MultiClassifierReward
 from trl_rewards_plugin.rewards import LengthReward, SimilarityReward
 
 
@@ -24,7 +24,7 @@ def main(path: str | None = None) -> None:
     judges = MultiClassifierReward.from_preset("tiny").rewards
     small = [LengthReward(min_length=3, max_length=12), SimilarityReward("summary")]
     reward = MultiClassifierReward(
-        [*judges, *small, asks],
+        [*judges, *small, CallableReward(asks, timeout=30, retries=3)],
         weights=[1.0, 0.5, 0.5, 1.0, 0.1],
         name="any",
         clip={"acceptability": (-2.0, 2.0)},

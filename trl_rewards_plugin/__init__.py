@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.best_of_n import BestOfN, best_of_n
     from trl_rewards_plugin.recipes.seq2seq_ppo import RunResult, Seq2SeqPPO
     from trl_rewards_plugin.rewards import (
+        CallableReward,
         ClassifierReward,
         LengthReward,
         MetricReward,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BestOfN",
+    "CallableReward",
     "ClassifierReward",
     "InputError",
     "LengthReward",
@@ -64,8 +66,8 @@ _HOMES = {
     "ppo.trainer": "Seq2SeqPPOTrainer",
     "recipes.best_of_n": "BestOfN best_of_n",
     "recipes.seq2seq_ppo": "RunResult Seq2SeqPPO",
-    "rewards": "ClassifierReward LengthReward MetricReward MultiClassifierReward RemoteReward RepetitionReward "
-    "RewardScores RewardStateCallback SimilarityReward",
+    "rewards": "CallableReward ClassifierReward LengthReward MetricReward "
+    "MultiClassifierReward RemoteReward RepetitionReward RewardScores RewardStateCallback SimilarityReward",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

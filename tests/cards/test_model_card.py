@@ -298,6 +298,11 @@ def test_any_field_may_be_missing(field):
     ("aggregation", "formula", "limit"),
     [
         ("weighted_mean", "(1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind) / 1.5.", "averaged"),
+        (
+            "mean_minus_std",
+            "(1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIGN} kind) / 1.5 less their disagreement.",
+            "judges agree on a mistake",
+        ),
         ("minimum", "the minimum of 1 \N{MULTIPLICATION SIGN} good, 0.5 \N{MULTIPLICATION SIGN} kind.", "the lowest"),
         ("geometric_mean", "(good^1 \N{MULTIPLICATION SIGN} kind^0.5)^(1 / 1.5).", "multiplied"),
     ],
@@ -333,6 +338,16 @@ def test_normalization_clipping_and_schedules_are_in_the_reward_table():
     assert "Evaluations during training" not in render_model_card(FULL)
     card = render_model_card(dataclasses.replace(FULL, rewards=rewards[1:2], evaluation_scales={"short": (1.5, 0.25)}))
     assert "the scale of the first one (short mean 1.500, standard deviation 0.250)" in card
+
+
+def test_targets_are_in_the_objective_and_among_the_results():
+    rewards = [FULL.rewards[0], {"name": "kind", "weight": 0.0, "function": "length", "constraints": {"max": 8.0}}]
+    targets = {"kind": {"max": 8.0, "mean": 8.5, "slack": -0.5}}
+    card = render_model_card(dataclasses.replace(FULL, rewards=rewards, metrics={**FULL.metrics, "targets": targets}))
+    assert "| kind | learnt | `length` |" in card
+    assert "Reward of an output = 1 \N{MULTIPLICATION SIGN} good, with mean kind at most 8.\n" in card
+    assert "\n- kind at most 8: mean 8.500, missed by 0.500\n" in card
+    assert "Targets" not in render_model_card(FULL)
 
 
 def test_a_gain_without_an_interval_says_so():

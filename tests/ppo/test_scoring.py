@@ -30,7 +30,9 @@ def named(name, values):
 def test_the_total_is_the_weighted_sum_and_every_mean_is_logged():
     scored = score([named("a", [1.0, 2.0]), named("b", [4.0, 0.0])], [1.0, 0.5])
     assert scored.total.tolist() == [3.0, 2.0]
-    assert scored.metrics == {"rewards/a/mean": 1.5, "rewards/b/mean": 2.0}
+    # Deviations 0.5 and 2 from the mean, of n - 1.
+    spreads = {"rewards/a/std": math.sqrt(0.5), "rewards/b/std": math.sqrt(8.0)}
+    assert scored.metrics == pytest.approx({"rewards/a/mean": 1.5, "rewards/b/mean": 2.0, **spreads})
 
 
 def test_a_reward_without_an_opinion_is_left_out():
@@ -50,7 +52,8 @@ def test_columns_reach_the_reward_and_what_it_logs_is_kept():
 
 
 def test_a_reward_that_says_nothing_of_a_whole_batch_logs_no_mean():
-    assert score([named("a", [None, None]), named("b", [1.0, 1.0])]).metrics == {"rewards/b/mean": 1.0}
+    metrics = score([named("a", [None, None]), named("b", [1.0, 1.0]), named("c", [2.0, None])]).metrics
+    assert metrics == {"rewards/b/mean": 1.0, "rewards/b/std": 0.0, "rewards/c/mean": 2.0}
 
 
 @pytest.mark.parametrize(

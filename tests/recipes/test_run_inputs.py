@@ -5,7 +5,7 @@ from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.run_inputs import check_trackers, load_reward
+from trl_rewards_plugin.recipes.run_inputs import check_trackers, load_reward, reached_targets
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 # What a rollout shows in a tracker: the curves.
@@ -55,3 +55,26 @@ def test_a_reward_whose_scale_moves_is_refused():
     load_reward(MultiClassifierReward([part]))
     with pytest.raises(InputError, match="scale stays as it is"):
         load_reward(MultiClassifierReward([part], normalization="zscore"))
+
+
+def test_constraints_move_no_scale_and_are_taken_but_within_a_combination():
+    parts = [LengthReward(max_length=9, name="short"), LengthReward()]
+    reward = MultiClassifierReward(parts, constraints={"length": {"min": 2}}, name="inner")
+    assert load_reward(reward) is reward
+    with pytest.raises(InputError, match="constraints within a combination"):
+        load_reward(MultiClassifierReward([reward]))
+
+
+def test_targets_are_reached_by_the_smaller_of_what_both_ends_leave():
+    parts = [LengthReward(max_length=9, name="short"), LengthReward(), LengthReward(unit="characters", name="long")]
+    targets = {"length": {"min": 2, "max": 10}, "long": {"min": 20}}
+    reward = MultiClassifierReward(parts, constraints=targets)
+    assert reached_targets(reward, {"reward": 1.0, "short": 1.0, "length": 9.0, "long": 15.0}) == {
+        "targets": {
+            "length": {"min": 2.0, "max": 10.0, "mean": 9.0, "slack": 1.0},
+            "long": {"min": 20.0, "mean": 15.0, "slack": -5.0},
+        }
+    }
+    unscored = reached_targets(reward, {"length": None, "long": 20.0})["targets"]
+    assert (unscored["length"]["slack"], unscored["long"]["slack"]) == (None, 0.0)
+    assert reached_targets(MultiClassifierReward(parts), {}) == {}

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pyarrow.parquet
@@ -13,7 +14,7 @@ from trl_rewards_plugin.metrics.text_metrics import rouge_l
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes import seq2seq_ppo
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
-from trl_rewards_plugin.rewards import MultiClassifierReward
+from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 
 
 def words_reward(completions, **kwargs):
@@ -105,6 +106,35 @@ def test_plain_callables_and_texts_will_do(make, tmp_path):
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
     assert "dataset" not in config
     assert "trl-rewards train" not in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_run_with_targets_trains_for_them_measures_the_objective_and_says_what_was_missed(make, tmp_path):
+    def short(completions, **kwargs):
+        return [-float(len(text.split())) for text in completions]
+
+    targets = {"words_reward": {"min": 1e4}, "length": {"max": 1e6}}
+    reward = MultiClassifierReward([short, words_reward, LengthReward()], constraints=targets)
+    recipe = make(reward=reward, eval_strategy="steps", eval_steps=1)
+    result = recipe.run()
+    after, log = result.metrics["after"], result.trainer.state.log_history
+    assert after["reward"] == after["short"]
+    assert result.metrics["targets"] == {
+        "words_reward": {"min": 1e4, "mean": after["words_reward"], "slack": after["words_reward"] - 1e4},
+        "length": {"max": 1e6, "mean": after["length"], "slack": 1e6 - after["length"]},
+    }
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")) == result.metrics
+    rollouts = [row for row in log if "objective/scores" in row]
+    assert [row["multiplier/words_reward/min"] for row in rollouts] == [10.0, 10.0]
+    assert [row["multiplier/length/max"] for row in rollouts] == [0.0, 0.0]
+    for row in (row for row in log if "eval_reward" in row):
+        assert row["eval_reward"] == pytest.approx(row["eval_rewards/short/mean"])
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    for text in ("\n".join(recipe.said), card):
+        assert re.search(r"words_reward\W+at least 10000: mean [\d.]+, missed by 99\d\d\.", text.replace("\\", ""))
+        assert re.search(r"length at most 1e\+06: mean [\d.]+, met by 9999\d\d\.", text.replace("\\", ""))
+    assert "1 x short, with mean words_reward at least 10000 and mean length at most 1e+06" in " ".join(
+        recipe.said[0].split()
+    )
 
 
 def test_a_dry_run_scores_four_prompts_and_leaves_nothing(make, tmp_path):

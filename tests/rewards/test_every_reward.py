@@ -36,7 +36,7 @@ MAKERS = {
     "SimilarityReward": lambda: rewards.SimilarityReward("prompt"),
 }
 BASES = {"Reward", "TextReward"}
-ELSEWHERE = {"RemoteReward"}  # beside its server, in tests/serving
+ELSEWHERE = {"RemoteReward", "CallableReward"}  # beside its server, in tests/serving; in test_functions.py
 
 
 @pytest.fixture(params=MAKERS)

@@ -408,3 +408,91 @@ def test_two_partials_of_one_function_are_told_apart_by_their_own_names():
         MultiClassifierReward([double, triple])
     double.__name__, triple.__name__ = "double", "triple"
     assert MultiClassifierReward([double, triple]).component_names() == ["double", "triple"]
+
+
+# --- attempts ---
+
+
+class Flaky:
+    """Fails `times` times, then scores."""
+
+    __name__ = "flaky"
+
+    def __init__(self, times, error=None):
+        self.times, self.error, self.calls = times, error or ConnectionError("gone"), 0
+
+    async def __call__(self, completions, **kwargs):
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return [1.0] * len(completions)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Seconds that were waited between attempts; none pass."""
+    found = []
+
+    async def sleep(seconds):
+        found.append(seconds)
+
+    monkeypatch.setattr(event_loop.asyncio, "sleep", sleep)
+    monkeypatch.setattr(event_loop.random, "uniform", lambda low, high: 0.25 * high)
+    return found
+
+
+def test_an_async_function_is_called_again_after_growing_waits(waits):
+    flaky = Flaky(8)
+    assert MultiClassifierReward([CallableReward(flaky, retries=8)])(["a", "b"]) == [1.0, 1.0]
+    assert flaky.calls == 9
+    # 0.5, doubled, plus a quarter of half a second, 30 at most.
+    assert waits == [0.625, 1.125, 2.125, 4.125, 8.125, 16.125, 30, 30]
+
+
+def test_after_the_last_attempt_the_run_stops_or_there_is_no_score(waits, caplog):
+    with pytest.raises(RuntimeError, match="'flaky' raised ConnectionError: gone"):
+        CallableReward(Flaky(3), retries=2)(["a"])
+    reward = CallableReward(Flaky(3), retries=2, on_failure="none")
+    assert MultiClassifierReward([reward, Scorer()]).score(["a"]).total.tolist() == [7.0]
+    assert "ConnectionError: gone" in caplog.text
+    assert "1 texts get no score" in caplog.text
+
+
+def test_a_refusal_is_final(waits):
+    flaky = Flaky(3, InputError("a", "b", "c"))
+    with pytest.raises(InputError):
+        CallableReward(flaky, retries=2, on_failure="none")(["a"])
+    assert (flaky.calls, waits) == (1, [])
+
+
+def test_an_attempt_that_takes_too_long_has_failed():
+    async def endless(completions):
+        await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="'endless' raised TimeoutError"):
+        CallableReward(endless, timeout=0.01)(["a"])
+
+
+def test_what_a_file_holds_of_an_async_function(tmp_path):
+    reward = CallableReward(async_reward, timeout=9.0, retries=2, on_failure="none")
+    path = f"{__name__}.async_reward"
+    assert reward.entry() == {
+        "name": "async_reward", "timeout": 9.0, "retries": 2, "on_failure": "none", "function": path,
+    }  # fmt: skip
+    MultiClassifierReward([reward]).save_preset(tmp_path / "reward.yaml")
+    part = MultiClassifierReward.from_preset(tmp_path / "reward.yaml").rewards[0]
+    assert (part.timeout, part.retries, part.on_failure) == (9.0, 2, "none")
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "said"),
+    [
+        (async_reward, {"timeout": 0}, "timeout above 0"),
+        (async_reward, {"retries": -1}, "retries of at least 0"),
+        (async_reward, {"on_failure": "zero"}, "on_failure one of stop, none"),
+        (returning([1.0]), {"retries": 1}, "an async function for timeout"),
+    ],
+)
+def test_attempts_that_do_not_fit_are_refused(function, settings, said):
+    with pytest.raises(InputError, match=said):
+        CallableReward(function, **settings)

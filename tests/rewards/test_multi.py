@@ -309,3 +309,18 @@ def test_a_count_of_prompts_that_differs_is_refused():
 def test_prompts_that_a_pair_needs_are_asked_for_by_name():
     with pytest.raises(InputError, match="'faithful'"):
         MultiClassifierReward([ClassifierReward(judge(), label=1, name="faithful", pair="prompt")])(["a"])
+
+
+def test_scores_become_a_table():
+    def total(completions, **kwargs):
+        return [None if text == "" else 2.0 for text in completions]
+
+    def words(completions, **kwargs):
+        return [float(len(text.split())) for text in completions]
+
+    table = MultiClassifierReward([words]).score(["a b", ""]).to_pandas()
+    assert list(table.columns) == ["total", "words"]
+    assert table.to_dict("list") == {"total": [2.0, 0.0], "words": [2.0, 0.0]}
+    table = MultiClassifierReward([words, total]).score(["a b", ""]).to_pandas()
+    assert table["total_total"].tolist() == [4.0, 0.0]
+    assert table["total"].isna().tolist() == [False, True]

@@ -61,6 +61,26 @@ def test_a_resumed_run_continues_from_the_statistics_of_its_checkpoint(tmp_path)
     assert resumed.state_dict() == whole.state_dict()
 
 
+def length(completions, **kwargs):
+    return [float(len(text)) for text in completions]
+
+
+def test_a_resumed_run_continues_from_the_multipliers_of_its_checkpoint_and_evaluates_the_objective(tmp_path):
+    def new():
+        return MultiClassifierReward([length, number], constraints={"number": {"max": 3}}, name="reward")
+
+    evaluating = {"eval_strategy": "steps", "eval_steps": 1}
+    whole, resumed = new(), new()
+    expected = train(tmp_path / "whole", whole, [RewardStateCallback(whole)], **evaluating).scored
+    assert whole.state_dict()["constraints"]["multipliers"]["number"]["max"] != 1.0
+    # "0.0", "100.0", "200.0", "300.0": the objective alone, whatever the multipliers.
+    assert [scores for scores in expected if len(scores) == 4] == [[3.0, 5.0, 5.0, 5.0]] * 4
+    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
+    found = train(tmp_path / "b", resumed, [RewardStateCallback(resumed)], resume=checkpoint, **evaluating).scored
+    assert found == expected[4:]
+    assert resumed.state_dict() == whole.state_dict()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

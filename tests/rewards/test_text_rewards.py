@@ -13,6 +13,11 @@ def words(count):
     return " ".join(["word"] * count)
 
 
+def test_without_a_window_it_is_the_length():
+    assert LengthReward()(["", "two  words", "a b c"]) == [0.0, 2.0, 3.0]
+    assert LengthReward(unit="characters")(["abc "]) == [4.0]
+
+
 def test_length_by_hand():
     window = LengthReward(min_length=4, max_length=10)
     texts = [words(count) for count in (0, 1, 4, 10, 15, 20, 1000)]
@@ -54,7 +59,6 @@ def test_two_of_a_kind_take_different_names():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "one of them given"),
         ({"min_length": -1}, "whole numbers"),
         ({"min_length": 2.5}, "whole numbers"),
         ({"max_length": True}, "whole numbers"),

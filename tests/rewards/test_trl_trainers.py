@@ -8,7 +8,7 @@ from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 from tests.rewards.judges import judge, sentiment
 from tests.rewards.tiny_causal import PROMPTS, prompts, tiny_causal
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.rewards import ClassifierReward, LengthReward, MultiClassifierReward, RewardStateCallback
 
 CLOSE = {"rel": 0, "abs": 1e-5}
 WEIGHTS = [1.0, 0.5, 0.1]
@@ -103,6 +103,21 @@ def test_grpo_logs_the_components_as_metrics_and_columns(model, tmp_path):
     check_components(trainer, scored)
     for table, scores in scored:
         assert list(table["both"]) == pytest.approx(scores.total.tolist(), **CLOSE)
+
+
+@pytest.mark.parametrize(("config", "trainer"), [(GRPOConfig, GRPOTrainer), (RLOOConfig, RLOOTrainer)])
+def test_targets_move_their_multipliers(config, trainer, model, tmp_path):
+    parts = [LengthReward(unit="characters", name="long"), LengthReward(name="words")]
+    reward = MultiClassifierReward(parts, constraints={"words": {"min": 1000}}, name="both")
+    args = config(**settings(tmp_path, num_generations=4))
+    run = trainer(model, reward, args=args, train_dataset=prompts(), callbacks=[RewardStateCallback(reward)])
+    run.train()
+    assert steps(run, "multiplier/words/min") == [10.0, 10.0]
+    state = reward.state_dict()["constraints"]
+    assert state["integrals"] == {"words": {"min": 10.0}}
+    # A multiplier of 10 beside the objective's weight of 1, in the unit of words.
+    assert steps(run, "weight/long") == pytest.approx([1 / 11] * 2)
+    assert steps(run, "weight/words") == pytest.approx([10 / 11 / state["stds"]["words"]] * 2)
 
 
 def test_gdpo_takes_the_components_one_by_one(model, tmp_path):

@@ -2,13 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from trl_rewards_plugin.rewards.combining.combination import AGGREGATIONS
-from trl_rewards_plugin.runs.reward_description import describe_reward, reward_formula, reward_record
+from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
+from trl_rewards_plugin.runs.reward_description import describe_reward, reward_formula, reward_record, targets_in_words
 
 PARTS = [{"name": "a", "weight": 1.0}, {"name": "b", "weight": 0.5}, {"name": "c", "weight": 0.0}]
 FORMULAS = {
     "weighted_sum": "1 x a + 0.5 x b + 0 x c",
     "weighted_mean": "(1 x a + 0.5 x b + 0 x c) / 1.5",
+    "mean_minus_std": "(1 x a + 0.5 x b + 0 x c) / 1.5 less their disagreement",
     "minimum": "the minimum of 1 x a, 0.5 x b",
     "geometric_mean": "(a^1 x b^0.5 x c^0)^(1 / 1.5)",
 }
@@ -17,6 +18,25 @@ FORMULAS = {
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_every_aggregation_has_its_formula(aggregation):
     assert reward_formula(PARTS, aggregation) == FORMULAS[aggregation]
+
+
+def test_targets_stand_beside_the_objective():
+    parts = [PARTS[0], {"name": "b", "weight": 0.0, "constraints": {"min": 0.3, "max": 2.0}}]
+    parts.append({"name": "c", "weight": 0.0, "constraints": {"max": 8.0}})
+    assert reward_formula(parts) == "1 x a, with mean b at least 0.3 and at most 2 and mean c at most 8"
+
+
+def test_what_became_of_targets_in_words():
+    targets = {
+        "a": {"min": 0.3, "mean": 0.352, "slack": 0.052},
+        "b": {"max": 8.0, "mean": 9.1, "slack": -1.1},
+        "c": {"min": 0.0, "mean": None, "slack": None},
+    }
+    assert targets_in_words(targets) == [
+        "a at least 0.3: mean 0.352, met by 0.052",
+        "b at most 8: mean 9.100, missed by 1.100",
+        "c at least 0: missed, nothing was scored",
+    ]
 
 
 def test_another_aggregation_has_none():

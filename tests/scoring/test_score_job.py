@@ -92,6 +92,7 @@ def test_every_format_comes_in_and_goes_out(tmp_path, reward_file, small_slices,
     for name, values in scores.components.items():
         assert [row[name] for row in rows] == pytest.approx(values.tolist(), **CLOSE)
         assert summary.means[name] == pytest.approx(values.mean().item(), **CLOSE)
+        assert summary.stds[name] == pytest.approx(values.std().item(), **CLOSE)
     assert (summary.rows, summary.earlier) == (len(HARD), 0)
     assert sorted(os.listdir(tmp_path)) == sorted([f"in{source}", f"out{ending}"])
 

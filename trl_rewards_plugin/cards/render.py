@@ -17,6 +17,7 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
+from trl_rewards_plugin.runs.reward_description import targets_in_words
 from trl_rewards_plugin.text import counted, cut_prompts, duration, interval, listed, number, one_line
 
 MAX_NEW_TOKENS = 64
@@ -33,6 +34,7 @@ GUARD_NAMES = {
 TRADE_OFFS = {
     "weighted_sum": "The rewards are summed, so a high score on one can make up for a low score on another.",
     "weighted_mean": "The rewards are averaged, so a high score on one can make up for a low score on another.",
+    "mean_minus_std": "Where the judges agree on a mistake, their disagreement does not show it.",
     "minimum": "Only the lowest weighted score of each output counts: where one judge is hard to satisfy, the others "
     "have no influence.",
     "geometric_mean": "The rewards are multiplied, so a high score on one can make up for a low score on another "
@@ -66,6 +68,7 @@ def render_model_card(data: RewardModelCardData) -> str:
         lower=lower,
         higher=higher,
         length_change=_length_change(data),
+        targets=targets_in_words((metrics or {}).get("targets", {})),
     )  # fmt: skip
     text = re.sub(r"(?m)^## .*\n\s*(?=^## |\Z)", "", text)
     return stamped(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")

@@ -12,7 +12,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 # Keys of a described reward that have a column of their own, or mean nothing to a reader.
 _NOT_SETTINGS = (
     "name", "weight", "function", "metric", "label", "score_type", "revision", "pair", "normalization", "clip",
-    "weight_schedule",
+    "weight_schedule", "constraints",
 )  # fmt: skip
 
 
@@ -23,7 +23,8 @@ def rewards_as_table(rewards: Sequence[Mapping[str, Any]]) -> str:
         label = code(part["label"]) if part.get("label") is not None else ""
         score = escape(part.get("score_type") or "") + (" of prompt and output" if part.get("pair") else "")
         adjusted = "; ".join(_adjustments(part))
-        rows.append([escape(part["name"]), f"{part['weight']:g}", _judge(part), label, score, adjusted])
+        weight = "learnt" if part.get("constraints") else f"{part['weight']:g}"
+        rows.append([escape(part["name"]), weight, _judge(part), label, score, adjusted])
     head = ["Reward", "Weight", "Judge", "Label", "Score", "Adjusted"]
     kept = [index for index in range(len(head)) if index < 3 or any(row[index] for row in rows)]
     return table([head[index] for index in kept], [[row[index] for index in kept] for row in rows], {1})
@@ -31,7 +32,7 @@ def rewards_as_table(rewards: Sequence[Mapping[str, Any]]) -> str:
 
 def rewards_as_formula(data: RewardModelCardData) -> str:
     """How the rewards become one number."""
-    named = [{"name": escape(part["name"]), "weight": part["weight"]} for part in data.rewards]
+    named = [{**part, "name": escape(part["name"])} for part in data.rewards]
     adjusted = ", of the adjusted scores" if any(map(_adjustments, data.rewards)) else ""
     return reward_formula(named, data.aggregation, TIMES) + adjusted
 

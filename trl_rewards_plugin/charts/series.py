@@ -56,7 +56,7 @@ class Series:
 
 
 def panels(logs: Sequence[Log]) -> list[Panel]:
-    """Reward, held-out reward, each component, KL, length and entropy, as far as some log holds them."""
+    """Reward, held-out reward, components, KL, length, entropy and multipliers, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in log for key in row)
     components = [
         Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout, unweighted", key, f"eval_{key}")
@@ -70,6 +70,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
         Panel("KL to the reference", "nats per response", KL, "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
         Panel("Entropy", "nats per token", "objective/entropy"),
+        *(Panel(key.replace("/", " "), "of a target", key) for key in keys if key.startswith("multiplier/")),
     ]
     return [panel for panel in known if panel.key in keys]
 

@@ -49,7 +49,11 @@ def main(argv: Sequence[str]) -> int:
     if summary is not None:
         place = f" in {settings.output}" if settings.output else ""
         before = f", {summary.earlier} of them before" if summary.earlier else ""
-        means = (f"{name} {'missing' if mean is None else f'{mean:.4f}'}" for name, mean in summary.means.items())
-        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means: {', '.join(means)}"
+        spreads = {name: "" if std is None else f" ({std:.4f})" for name, std in summary.stds.items()}
+        means = (
+            f"{name} {'missing' if mean is None else f'{mean:.4f}'}{spreads[name]}"
+            for name, mean in summary.means.items()
+        )
+        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means (std): {', '.join(means)}"
         print(line, file=sys.stderr)
     return 0

@@ -111,6 +111,7 @@ def _reward(settings: ServeSettings) -> Any:
     reward = MultiClassifierReward.from_preset(settings.reward)
     for part, row in zip(reward.rewards, reward.describe(), strict=True):
         moving = ["weight_schedule"] if row.get("weight_schedule") else []
+        moving += ["constraints"] if row.get("constraints") else []
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
         within = getattr(part, "function", part)
         moving += ["a combination within"] if isinstance(within, MultiClassifierReward) else []

@@ -25,7 +25,7 @@ class Scored:
 
     Attributes:
         total: (B,) float32, weighted sum over rewards; a reward that returns None for a completion is left out.
-        metrics: means to log: `rewards/<name>/mean` of every reward, as in TRL, and what the rewards logged.
+        metrics: to log: `rewards/<name>/mean` and `/std` (of n - 1) of every reward, as in TRL, and what these logged.
         table: name -> B values: prompt, completion, every reward, and what the rewards passed to `log_extra`.
         by_reward: (B, K) float32 of each reward, NaN where it returned None.
     """
@@ -77,6 +77,8 @@ def score_completions(
     for name, values in scores.items():
         if not values.isnan().all():  # a mean over nothing would poison the log's average
             metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(values).item())
+            if (~values.isnan()).sum() > 1:
+                metrics.setdefault(f"rewards/{name}/std", values[~values.isnan()].std().item())
         table[name] = [None if math.isnan(value) else value for value in values.tolist()]
     for column, entries in logged.items():
         if len(entries) != len(completions):

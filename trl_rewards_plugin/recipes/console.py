@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.runs.reward_description import targets_in_words
 from trl_rewards_plugin.text import counted, cut_prompts, one_line
 
 GUARD_NAMES = {
@@ -73,9 +74,10 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     notes = [note, f"Guards, after / before: {', '.join(guards)}{kl}."]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
     # 79 columns wide, to fit any terminal.
-    return _under_each_other(
+    table = _under_each_other(
         rows, (22, 6, 6, 7, 15, 7, 10), [*notes, f"The reward is {verdict(metrics['reward_gain'])}."]
     )
+    return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 
 
 def verdict(gain: Mapping[str, Any]) -> str:

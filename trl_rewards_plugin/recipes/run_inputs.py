@@ -16,6 +16,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
+from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
@@ -77,10 +78,10 @@ def check_trackers(names: Sequence[str]) -> None:
 def load_reward(reward: Any) -> Any:
     """The reward with `.score`; one with a moving scale or with a component of a reserved name is refused."""
     scorer = as_scorer(reward)
-    if getattr(scorer, "state_dict", dict)():
+    if set(getattr(scorer, "state_dict", dict)()) - {"constraints"}:  # score() leaves constraints out
         raise InputError(
             "a reward whose scale stays as it is, so that before and after can be compared",
-            f"normalization='zscore' in {scorer.name}",
+            f"normalization='zscore', or constraints within a combination, in {scorer.name}",
             "set a fixed mean and scale, or train with Seq2SeqPPOTrainer, which saves the running scale",
         )
     for part in describe_reward(scorer):
@@ -88,6 +89,16 @@ def load_reward(reward: Any) -> Any:
             step = "give the reward another name=..."
             raise InputError(f"a reward not called {', '.join(RESERVED_NAMES)}", repr(part["name"]), step)
     return scorer
+
+
+def reached_targets(reward: Any, means: Mapping[str, float | None]) -> dict[str, Any]:
+    """{"targets": {name: target, "mean" and "slack", below 0 where it is missed}}; empty without constraints."""
+    targets = {}
+    for part in (part for part in describe_reward(reward) if part.get("constraints")):
+        target, mean = part["constraints"], means[part["name"]]
+        least = None if mean is None else min(slack(mean, end, bound) for end, bound in target.items())
+        targets[part["name"]] = {**target, "mean": mean, "slack": least}
+    return {"targets": targets} if targets else {}
 
 
 def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:

@@ -39,7 +39,14 @@ from trl_rewards_plugin.recipes.before_after import (
     pairs_by_gain,
 )
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
-from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_settings, estimate_minutes, load_reward, plan_lines
+from trl_rewards_plugin.recipes.run_inputs import (
+    RunInputs,
+    check_settings,
+    estimate_minutes,
+    load_reward,
+    plan_lines,
+    reached_targets,
+)
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
@@ -271,6 +278,7 @@ class Seq2SeqPPO:
         held_out = inputs.data.as_held_out()
         read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
         sources = [text.removeprefix(self.prompt_prefix) for text in read]
+        facts |= reached_targets(inputs.reward, after.sampled.means())
         metrics = build_metrics(before, after, sources, yardsticks, facts)
         preset = get_preset(self.preset) if self.preset else None
         if preset and preset.countable and preset.model == self.model:

@@ -6,6 +6,7 @@ A new reward that needs no model is a `TextReward` with one method; see text_rew
 import contextlib
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,10 +16,13 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
-from trl_rewards_plugin.rewards.names import check_name
+from trl_rewards_plugin.rewards.names import check_name, total_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
 from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
 
+logger = logging.getLogger(__name__)
+
+ON_FAILURE = ("stop", "none")
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
 
@@ -34,6 +38,13 @@ class RewardScores:
 
     total: Tensor
     components: dict[str, Tensor]
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of N rows: `total` (`total_total` beside a component of that name), and components."""
+        import pandas
+
+        scores = {total_name("total", self.components): self.total, **self.components}
+        return pandas.DataFrame({name: values.numpy() for name, values in scores.items()})
 
 
 class Reward:
@@ -101,6 +112,13 @@ class Reward:
         """Its entry in a reward file: every argument that is not at its default; of what no file can name, a name."""
         return {"name": self.name}
 
+    def _changed(self, of: type | None = None) -> dict[str, Any]:
+        """The arguments, `of` this class or its own, that are not at their default, as YAML values; each is kept as
+        an attribute."""
+        settings = inspect.signature(of or type(self)).parameters.values()
+        given = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
     def describe(self) -> list[dict[str, Any]]:
         """One dict per component, of plain values: the keys of DESCRIBED (None where they do not apply) and `entry()`.
 
@@ -155,9 +173,7 @@ class TextReward(Reward):
         path = path_of(type(self))
         if path is None or not dataclasses.is_dataclass(self):
             return super().entry()
-        settings = [field for field in dataclasses.fields(self) if field.name != "name"]
-        changed = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
-        return {**super().entry(), "function": path, **changed}
+        return {**super().entry(), "function": path, **self._changed()}
 
 
 @contextlib.contextmanager
@@ -169,6 +185,21 @@ def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # exit() in a reward would end training with exit code 0
         raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(texts)}") from error
+
+
+def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
+    """Refuses settings of rewards that may fail: see `CallableReward` and `RemoteReward`."""
+    if on_failure not in ON_FAILURE:
+        raise InputError(f"on_failure one of {', '.join(ON_FAILURE)}", repr(on_failure), "use one of these")
+    if (timeout is not None and timeout <= 0) or retries < 0:
+        found = f"timeout={timeout!r}, retries={retries!r}"
+        raise InputError("timeout above 0, retries of at least 0", found, "leave them out to get the defaults")
+
+
+def no_scores(count: int, why: str) -> Tensor:
+    """NaN (count,), and a warning that says why."""
+    logger.warning("%s; %d texts get no score", why, count)
+    return torch.full((count,), math.nan)
 
 
 def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:

@@ -6,12 +6,14 @@ what a reward keeps between calls (an HTTP client's connections) stays usable.
 
 import asyncio
 import os
+import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 _lock = ForkSafeLock()
@@ -59,6 +61,22 @@ def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[
     finally:
         for future in futures.values():
             future.cancel()
+
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30
+"""Seconds before the second attempt, which double with every further one, and at most."""
+
+
+async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
+    """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
+    for attempt in range(retries + 1):
+        try:
+            async with asyncio.timeout(timeout):
+                return await call()
+        except Exception as error:
+            if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
+                raise
+        await asyncio.sleep(min(FIRST_WAIT * 2**attempt + random.uniform(0, FIRST_WAIT), LONGEST_WAIT))
 
 
 async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -29,8 +29,8 @@ from torch import Tensor
 from transformers import Pipeline
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.rewards.base import Reward, checked_scores, named_failure
-from trl_rewards_plugin.rewards.event_loop import running
+from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, named_failure, no_scores
+from trl_rewards_plugin.rewards.event_loop import attempted, running
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts
@@ -47,14 +47,26 @@ class CallableReward(Reward):
     An async function runs on an event loop in another thread. It is named by its `__name__`, else by its class, unless
     `name` is given. It can be pickled where the function can.
 
+    Args:
+        timeout, retries, on_failure: Of an async function, as of `RemoteReward`: what raised or took more seconds is
+            called again as often, then stops the run or gives None; by default it is waited for, and called once.
+
     Raises:
         InputError: `function` is not callable by keyword, or is a model (a name, a torch module, a pipeline, what has
-            `predict_proba`); when called: a column that it asks for is missing, or what it returned is not one score
-            per completion.
+            `predict_proba`); a setting that does not fit; when called: a column that it asks for is missing, or what
+            it returned is not one score per completion.
         RuntimeError: when called: the function raised; the cause is chained.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        on_failure: str = "stop",
+    ):
         _check_no_model(function)
         if not callable(function):
             expected, found = "a ClassifierReward or a reward function", f"{type(function).__name__} {function!r}"
@@ -68,6 +80,11 @@ class CallableReward(Reward):
             bare = bare.func
         # The object's own class is asked as well: a callable object's coroutine is its __call__.
         self.is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(type(bare).__call__)
+        check_attempts(timeout, retries, on_failure)
+        self.timeout, self.retries, self.on_failure = timeout, retries, on_failure
+        if not self.is_async and (timeout, retries, on_failure) != (None, 0, "stop"):
+            step = "define it with async def; a plain function cannot be interrupted"
+            raise InputError("an async function for timeout, retries, on_failure", f"a plain one, {self.name}", step)
         self._required, self._named, self._takes_all = _parameters(function, self.name)
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
@@ -92,17 +109,23 @@ class CallableReward(Reward):
                 raise InputError(expected, f"only {', '.join(offered)}", step)
         # A column called "self" would collide with a method's own; TRL's protocol knows no such argument.
         wanted = {key: offered[key] for key in offered if key in self._named or (self._takes_all and key != "self")}
-        return functools.partial(self.function, **wanted)
+        call = functools.partial(self.function, **wanted)
+        return functools.partial(attempted, call, self.timeout, self.retries) if self.is_async else call
 
     def result(self, future: Future[Any], texts: list[str]) -> Tensor:
         """The async function's scores (N,) of N texts, waited for."""
-        with named_failure(self.name, texts):
-            returned = future.result()
+        try:
+            with named_failure(self.name, texts):
+                returned = future.result()
+        except RuntimeError as error:
+            if self.on_failure == "stop":
+                raise
+            return no_scores(len(texts), str(error))
         return checked_scores(self.name, returned, texts)
 
     def entry(self) -> dict[str, Any]:
         path = path_of(self.function)
-        return super().entry() | ({} if path is None else {"function": path})
+        return super().entry() if path is None else {**super().entry(), **self._changed(), "function": path}
 
     def __repr__(self) -> str:
         return f"CallableReward({self.name})"

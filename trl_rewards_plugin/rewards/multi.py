@@ -7,7 +7,7 @@ import contextlib
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
+from trl_rewards_plugin.rewards.combining.constraints import START, Ascent, ascent_after, mixed
 from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
 from trl_rewards_plugin.rewards.event_loop import running
@@ -46,8 +47,9 @@ class _Outcome:
     Attributes:
         batches: What its running statistics are to take in; empty where nothing is to be learnt.
         evaluation: The moments by which an evaluation normalised; empty in training and scoring.
-        weights: Name -> weight of every reward with a schedule.
+        weights: Name -> weight of every reward with a schedule; of all in training for constraints.
         passing: Name of each reward with a gate -> (N,) bool, which texts pass it.
+        ascent: Its multipliers after this batch; None without constraints, and outside training.
         inner: Name -> the outcome of each combination within.
     """
 
@@ -56,6 +58,7 @@ class _Outcome:
     evaluation: Batch
     weights: dict[str, float]
     passing: dict[str, Tensor]
+    ascent: Ascent | None
     inner: dict[str, "_Outcome"]
 
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
@@ -82,6 +85,9 @@ class _Outcome:
                 log_metric(f"weight/{within}{name}", weight)
             for name, passing in self.passing.items():
                 log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
+            for name, ends in self.ascent.multipliers.items() if self.ascent else ():
+                for end, multiplier in ends.items():
+                    log_metric(f"multiplier/{within}{name}/{end}", multiplier)
         for name, outcome in self.inner.items():
             outcome.log(columns, f"{within}{name}/")
 
@@ -99,9 +105,9 @@ class MultiClassifierReward(Reward):
 
     A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
     `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
-    `score()` uses the statistics as they are, and the weights without schedule. In a distributed run the statistics
-    are those of all processes, each of which has to make the call; `score()` may be called in one alone. A call that
-    fails changes nothing.
+    `score()` uses the statistics as they are, and the weights without schedule. Both leave constraints out, which are
+    about means: their total is the objective's. In a distributed run the statistics are those of all processes, each
+    of which has to make the call; `score()` may be called in one alone. A call that fails changes nothing.
 
     Args:
         rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
@@ -110,7 +116,8 @@ class MultiClassifierReward(Reward):
         name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
             and `<component>_total` for a single one.
         aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
-            classifiers score_type="probability"). The formulas are in combining/aggregate.py.
+            classifiers score_type="probability"); "mean_minus_std" makes several judges of one question one part of
+            another combination. The formulas are in combining/aggregate.py.
         normalization: "zscore" for every reward: by the mean and standard deviation of its scores so far. Or a dict by
             name, with "zscore" or {"mean": m, "scale": s}, which is (score - m) / s. None leaves scores as they are.
         clip: None or (low, high), to which normalised scores are clipped. For every reward, or a dict by name.
@@ -120,6 +127,11 @@ class MultiClassifierReward(Reward):
             named here, as that gave it, is at least the threshold, for example {"neutrality": {"acceptability": 0.0}}.
             The share of texts that pass is logged as `gate/<name>/passed`.
         floor: By name, what a text behind the gate gets in place of that score, before the weight; 0 if omitted.
+        constraints: By name, {"min": m}, {"max": m} or both: a target for the mean score of that reward, as it gave
+            it. In place of a weight it has a multiplier, which training raises while the target is missed and lowers
+            while it is met: `multiplier/<name>/min` and `/max` in the log, and all `weight/<name>` that follow. The
+            formulas are in combining/constraints.py.
+        disagreement_coef: Of mean_minus_std; 1 if omitted.
 
     Attributes:
         rewards: The K rewards as they were given.
@@ -143,6 +155,8 @@ class MultiClassifierReward(Reward):
         weight_schedule: Mapping[str, Mapping[float, float]] | None = None,
         only_if: Mapping[str, Mapping[str, float]] | None = None,
         floor: Mapping[str, float] | None = None,
+        constraints: Mapping[str, Mapping[str, float]] | None = None,
+        disagreement_coef: float | None = None,
     ):
         if not isinstance(rewards, list | tuple) or not rewards:
             raise InputError("a list of one or more rewards", repr(rewards), "for a single one, pass [reward]")
@@ -154,14 +168,15 @@ class MultiClassifierReward(Reward):
             found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
             step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
             raise InputError("rewards of different names, since each is a column of its own", found, step)
-        self._combination = Combination.checked(
-            names, weights, aggregation, normalization, clip, weight_schedule, only_if, floor
-        )
+        settings = (normalization, clip, weight_schedule, only_if, floor, constraints, disagreement_coef)
+        self._combination = Combination.checked(names, weights, aggregation, *settings)
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:
             step = "pass another name=, or leave it out"
             raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
+        start = {name: dict.fromkeys(target, START) for name, target in self._combination.constraints.items()}
+        self._ascent = Ascent(start, start)
         self._frozen = 0
         self._lock = ForkSafeLock()
         classifiers = self.classifiers
@@ -196,7 +211,8 @@ class MultiClassifierReward(Reward):
             InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
-        write_preset_file(Path(path), {"name": self.name, "aggregation": self.aggregation, "rewards": rows})
+        content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}
+        write_preset_file(Path(path), {**content, "disagreement_coef": self._combination.disagreement_coef})
 
     def _rows(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = zip(entries, self.weights, self.component_names(), strict=True)
@@ -239,6 +255,7 @@ class MultiClassifierReward(Reward):
         self._statistics.learn(found.batches)
         if found.evaluation:
             self._statistics.keep_for_evaluation(found.evaluation)
+        self._ascent = found.ascent or self._ascent
         for name, part in self._inner.items():
             part._learn(found.inner[name])
 
@@ -250,19 +267,25 @@ class MultiClassifierReward(Reward):
         if self._frozen and purpose is _Purpose.TRAINING:
             purpose = _Purpose.EVALUATION
         schedule = self._combination.weight_schedule
-        scheduled = purpose is _Purpose.TRAINING and bool(schedule)
-        progress = training_progress(columns.get("trainer_state")) if scheduled else None
+        targets, training = self._combination.constraints, purpose is _Purpose.TRAINING
+        moves = training and (schedule or targets)
+        progress = training_progress(columns.get("trainer_state")) if moves else None
         components, inner = self._components(plain, completions, prompts, columns, purpose)
-        batches = self._statistics.batches(components) if purpose is _Purpose.TRAINING else []
+        batches = self._statistics.batches(components) if training else []
         moments, evaluation = self._statistics.after(batches), Batch()
         if purpose is _Purpose.EVALUATION:
             moments = evaluation = self._statistics.of_evaluation(components)
-        weights, passing = self._combination.weights_at(progress), self._combination.passing(components)
+        passing = self._combination.passing(components)
+        weights = dict(zip(components, self._combination.weights_at(progress), strict=True))
+        moving, ascent, constant = {name: weights[name] for name in schedule}, None, 0.0
+        if targets and progress is not None:
+            parts = RunningStatistics(list(targets)).batches(components)
+            ascent = ascent_after(self._ascent, targets, parts, progress)
+            weights, constant = mixed(weights, targets, ascent)
+            moving = weights
         raw = torch.stack(list(components.values()), dim=1)
-        total = self._combination.total(raw, moments, weights, passing, plain)
-        by_name = dict(zip(components, weights, strict=True))
-        scheduled_weights = {name: by_name[name] for name in schedule}
-        return _Outcome(RewardScores(total, components), batches, evaluation, scheduled_weights, passing, inner)
+        total = self._combination.total(raw, moments, list(weights.values()), passing, plain) + constant
+        return _Outcome(RewardScores(total, components), batches, evaluation, moving, passing, ascent, inner)
 
     def _components(
         self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], purpose: _Purpose
@@ -315,7 +338,7 @@ class MultiClassifierReward(Reward):
                 self._frozen -= 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The running statistics and, after an evaluation, those that evaluations use, as JSON values.
+        """The running statistics and, after an evaluation, those that evaluations use; multipliers; as JSON values.
 
         Empty where nothing is learnt. `RewardStateCallback` saves them.
         """
@@ -323,15 +346,21 @@ class MultiClassifierReward(Reward):
         state = {
             "statistics": self._statistics.state_dict(),
             "evaluation": self._statistics.evaluation_state_dict(),
+            "constraints": asdict(self._ascent) if self._ascent.multipliers else {},
             "rewards": {k: v for k, v in inner.items() if v},
         }
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` gave; InputError for that of other components or another normalisation."""
-        if not isinstance(state, Mapping) or not set(state) <= {"statistics", "evaluation", "rewards"}:
+        """Restores what `state_dict` gave; InputError for that of other components, normalisation or constraints."""
+        if not isinstance(state, Mapping) or not set(state) <= {"statistics", "evaluation", "constraints", "rewards"}:
             raise InputError("what state_dict() gave", repr(state), "load the state of this reward")
+        ascent, targets = state.get("constraints", {}), self._combination.constraints
+        if {k: {*v} for k, v in ascent.get("multipliers", {}).items()} != {k: {*v} for k, v in targets.items()}:
+            step = "load the state of a reward with the same constraints"
+            raise InputError(f"multipliers of the constraints {targets}", f"{ascent}", step)
         self._statistics.load_state_dict(state.get("statistics", {}), state.get("evaluation"))
+        self._ascent = Ascent(**ascent) if ascent else self._ascent
         for name, part in self._inner.items():
             part.load_state_dict(state.get("rewards", {}).get(name, {}))
 

@@ -7,10 +7,7 @@ MultiClassifierReward([RemoteReward("http://10.0.0.5:8000"), LengthReward(max_le
 Retries, backoff with jitter and the pool of connections are urllib3's. Leaves out: the server (serving/).
 """
 
-import inspect
 import json
-import logging
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,16 +17,12 @@ import urllib3
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.base import Reward, checked_scores
+from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, no_scores
+from trl_rewards_plugin.rewards.event_loop import FIRST_WAIT, LONGEST_WAIT
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
-logger = logging.getLogger(__name__)
-
 TOKEN_VARIABLE = "TRL_REWARDS_TOKEN"
-ON_FAILURE = ("stop", "none")
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-_LONGEST_WAIT = 30
-"""Seconds between two attempts, whatever the server asks for."""
 
 
 class RemoteReward(Reward):
@@ -72,22 +65,17 @@ class RemoteReward(Reward):
         if urllib3.util.parse_url(url).auth:
             step = f"leave the login out; the server's token is read from {TOKEN_VARIABLE}"
             raise InputError("a URL without a login", "one with a login", step)
-        if on_failure not in ON_FAILURE:
-            raise InputError(f"on_failure one of {', '.join(ON_FAILURE)}", repr(on_failure), "use one of these")
-        if timeout <= 0 or retries < 0 or batch_size < 1 or isinstance(columns, str):
-            found = f"timeout={timeout!r}, retries={retries!r}, batch_size={batch_size!r}, columns={columns!r}"
-            step = "leave them out to get the defaults; columns is a list of names"
-            raise InputError("timeout above 0, retries of at least 0, batch_size of at least 1", found, step)
+        check_attempts(timeout, retries, on_failure)
+        if batch_size < 1 or isinstance(columns, str):
+            found = f"batch_size={batch_size!r}, columns={columns!r}"
+            raise InputError("batch_size of at least 1, columns as a list of names", found, "leave them out")
         super().__init__(name)
         self.url, self.columns = url.rstrip("/"), tuple(columns)
         self.timeout, self.retries, self.batch_size, self.on_failure = timeout, retries, batch_size, on_failure
         self._connections: tuple[int, urllib3.PoolManager] | None = None
 
     def entry(self) -> dict[str, Any]:
-        settings = inspect.signature(RemoteReward).parameters.values()
-        changed = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
-        return {**super().entry(), "function": "remote", **plain}
+        return {**super().entry(), "function": "remote", **self._changed(RemoteReward)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connections": None}
@@ -139,8 +127,7 @@ class RemoteReward(Reward):
     def _failed(self, count: int, found: str, cause: Exception | None) -> Tensor:
         message = f"reward {self.name!r}: no scores from {self.url} after {self.retries + 1} attempts ({found})"
         if self.on_failure == "none":
-            logger.warning("%s; %d texts get no score", message, count)
-            return torch.full((count,), math.nan)
+            return no_scores(count, message)
         raise RuntimeError(f'{message}; start the server, or pass on_failure="none"') from cause
 
     def _pool(self) -> urllib3.PoolManager:
@@ -151,10 +138,10 @@ class RemoteReward(Reward):
                 total=self.retries,
                 allowed_methods=None,  # a POST here computes, and changes nothing
                 status_forcelist=_TRY_AGAIN,
-                backoff_factor=0.5,
-                backoff_jitter=0.5,
-                backoff_max=_LONGEST_WAIT,
-                retry_after_max=_LONGEST_WAIT,
+                backoff_factor=FIRST_WAIT,
+                backoff_jitter=FIRST_WAIT,
+                backoff_max=LONGEST_WAIT,
+                retry_after_max=LONGEST_WAIT,
                 raise_on_status=False,
             )
             self._connections = connections = (

@@ -1,4 +1,4 @@
-"""Small rewards in [0, 1] that need no model: a length window, how little a text repeats itself, ROUGE to a reference.
+"""Small rewards that need no model: length or a window of it, how little a text repeats itself, ROUGE to a reference.
 
 Reward files name them `function: length`, `repetition` and `similarity`. Leaves out: similarity by embeddings.
 """
@@ -27,8 +27,9 @@ class LengthReward(TextReward):
                = 1                                            where min_length <= n <= max_length
                = max(0, 1 - (n - max_length) / max_length)    where n > max_length: 0 from twice that on
 
-    Lengths are in "words" (separated by white space) or "characters"; a max_length of None sets no upper end.
-    InputError for no window at all, an end out of range or an unknown unit.
+    Lengths are in "words" (separated by white space) or "characters"; a max_length of None sets no upper end. Without
+    any window it is the length itself, for `constraints={"length": {"max": 25}}` or a gate. InputError for an end out
+    of range or an unknown unit.
     """
 
     min_length: int = 0
@@ -41,14 +42,16 @@ class LengthReward(TextReward):
         _check_choice("unit", self.unit, UNITS)
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
-        if not all(map(_is_count, ends)) or ends == [0]:
-            expected = "min_length and max_length as whole numbers of at least 0, one of them given"
+        if not all(map(_is_count, ends)):
+            expected = "min_length and max_length as whole numbers of at least 0"
             raise InputError(expected, found, "for example LengthReward(min_length=20, max_length=60)")
         if self.max_length is not None and self.max_length < max(self.min_length, 1):
             raise InputError("max_length of at least min_length, and at least 1", found, "are they swapped?")
 
     def score_text(self, text: str) -> float:
         length = len(_units(text, self.unit))
+        if (self.min_length, self.max_length) == (0, None):
+            return float(length)
         if length < self.min_length:
             return length / self.min_length
         if self.max_length is None or length <= self.max_length:

@@ -29,12 +29,17 @@ def aggregation_of(reward: Any) -> str | None:
 
 def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
     """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`."""
+    targets = [f"mean {part['name']} {_target(part['constraints'])}" for part in described if "constraints" in part]
+    if targets:
+        objective = reward_formula([part for part in described if "constraints" not in part], aggregation, times)
+        return f"{objective}, with {' and '.join(targets)}"
     terms = [f"{part['weight']:g} {times} {part['name']}" for part in described]
     if aggregation == WEIGHTED_SUM:
         return " + ".join(terms)
     weights = f"{sum(part['weight'] for part in described):g}"
-    if aggregation == "weighted_mean":
-        return f"({' + '.join(terms)}) / {weights}"
+    if aggregation in ("weighted_mean", "mean_minus_std"):
+        less = " less their disagreement" if aggregation == "mean_minus_std" else ""
+        return f"({' + '.join(terms)}) / {weights}{less}"
     if aggregation == "minimum":
         # A weight of 0 leaves a reward out.
         kept = [term for term, part in zip(terms, described, strict=True) if part["weight"]]
@@ -43,3 +48,20 @@ def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WE
         powers = f" {times} ".join(f"{part['name']}^{part['weight']:g}" for part in described)
         return f"({powers})^(1 / {weights})"
     raise ValueError(f"no formula for the aggregation {aggregation!r}")
+
+
+def _target(bounds: Mapping[str, float]) -> str:
+    words = {"min": "at least", "max": "at most"}
+    return " and ".join(f"{words[end]} {bounds[end]:g}" for end in words if end in bounds)
+
+
+def targets_in_words(targets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`targets` of metrics.json, each as a line: "acceptability at least 0.3: mean 0.352, met by 0.052"."""
+    lines = []
+    for name, found in targets.items():
+        mean, slack = found["mean"], found["slack"]
+        reached = "missed, nothing was scored"
+        if mean is not None:
+            reached = f"mean {mean:.3f}, {'missed' if slack < 0 else 'met'} by {abs(slack):.3f}"
+        lines.append(f"{name} {_target(found)}: {reached}")
+    return lines

@@ -20,6 +20,7 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": SCORE, "after": SCORE}},
     "reward_at_kl?": {"*": [[_NUMBER, _NUMBER]]},
+    "targets?": {"*": {"min?": _NUMBER, "max?": _NUMBER, "mean": SCORE, "slack": SCORE}},
     **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},
     "prompt_cuts?": {"prompts": (int,), "cut": (int,), "limit": (int,), "kept": SCORE},
     "counts?": {"*": {"before": _NUMBER, "after": _NUMBER}},
@@ -62,7 +63,7 @@ ROW_SHAPE: Mapping[str, Any] = {
     **dict.fromkeys(("before_reward", "after_reward"), SCORE),
 }
 LOGGED_NUMBER = _NUMBER
-LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "eval_")
+LOGGED_NUMBERS = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "multiplier/", "eval_")
 """Beginnings of the log's keys whose values are drawn."""
 
 

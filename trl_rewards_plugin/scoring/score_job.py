@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.presets import PRESETS
@@ -38,12 +39,14 @@ TOTAL = "total"
 class ScoreSummary:
     """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included.
 
-    `means`: column -> its mean over all rows that have a score there, the total first.
+    `means`: column -> its mean over all rows that have a score there, the total first; `stds`: its standard deviation
+    (of n - 1), None for fewer than two.
     """
 
     rows: int
     earlier: int
     means: dict[str, float | None]
+    stds: dict[str, float | None]
     seconds: float
 
 
@@ -79,8 +82,7 @@ class _Job:
         self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
-        # Column -> the sum and the number of its scores.
-        self.sums = {name: (0.0, 0) for name in self.columns}
+        self.moments = dict.fromkeys(self.columns, Moments())
         self.count: int | None = None
         if settings.input != STDIN:
             # Reads a file to its end, so that its last row is refused before the first is scored.
@@ -115,8 +117,9 @@ class _Job:
         if not self.first:
             return None
         self.output.finish()
-        means = {name: total / seen if seen else None for name, (total, seen) in self.sums.items()}
-        return ScoreSummary(written, earlier, means, time.monotonic() - began)
+        means = {name: seen.mean if seen.count else None for name, seen in self.moments.items()}
+        stds = {k: math.sqrt(s.m2 / (s.count - 1)) if s.count > 1 else None for k, s in self.moments.items()}
+        return ScoreSummary(written, earlier, means, stds, time.monotonic() - began)
 
     def _rows(self) -> Iterator[Row]:
         settings = self.settings
@@ -193,10 +196,10 @@ class _Job:
         return [{name: _number(values[name][index]) for name in self.columns} for index in range(len(rows))]
 
     def _count(self, row: Row) -> None:
-        for name, (total, seen) in self.sums.items():
+        for name, seen in self.moments.items():
             value = _number(row[name])
             if value is not None:
-                self.sums[name] = total + value, seen + 1
+                self.moments[name] = merged(seen, Moments(1, value))
 
 
 def _reward(settings: ScoreSettings) -> Any:

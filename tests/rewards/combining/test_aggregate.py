@@ -6,10 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.rewards.combining.aggregate import geometric_mean, minimum, weighted_mean, weighted_sum
+from trl_rewards_plugin.rewards.combining.aggregate import (
+    geometric_mean,
+    mean_minus_std,
+    minimum,
+    weighted_mean,
+    weighted_sum,
+)
 
 NAN = math.nan
-ALL = (weighted_sum, weighted_mean, minimum, geometric_mean)
+ALL = (weighted_sum, weighted_mean, mean_minus_std, minimum, geometric_mean)
 
 
 def same(found, expected):
@@ -99,3 +105,16 @@ def test_shapes_that_do_not_fit_are_both_printed(function, scores, weights):
     both = f"aggregation needs scores (N, K) and weights (K,), found scores {scores} and weights {weights}"
     with pytest.raises(ValueError, match=re.escape(both)):
         function(torch.zeros(scores), torch.zeros(weights))
+
+
+def test_the_mean_less_disagreement_by_hand():
+    scores = torch.tensor([[1.0, 3.0], [2.0, 2.0], [NAN, 5.0], [NAN, NAN], [4.0, 0.0]])
+    # mean 2, deviation 1; agreed on 2; one judge alone; nothing; mean 2, deviation 2
+    same(mean_minus_std(scores, torch.ones(2), 0.5), [1.5, 2.0, 5.0, NAN, 1.0])
+    same(mean_minus_std(scores, torch.ones(2)), [1.0, 2.0, 5.0, NAN, 0.0])
+    # Weights 3 and 1: mean (3 + 3) / 4, variance (3 * 0.25 + 2.25) / 4.
+    same(mean_minus_std(scores[:1], torch.tensor([3.0, 1.0]), 2.0), [1.5 - 2 * math.sqrt(0.75)])
+    # Without a coefficient it is the mean.
+    same(
+        mean_minus_std(scores, torch.tensor([3.0, 1.0]), 0.0), weighted_mean(scores, torch.tensor([3.0, 1.0])).tolist()
+    )

@@ -15,7 +15,7 @@ def test_progress_is_the_share_of_steps_done():
 
 @pytest.mark.parametrize("state", [None, object(), SimpleNamespace(global_step=1)])
 def test_a_call_without_trainer_state_is_refused(state):
-    with pytest.raises(InputError, match="trainer_state=, which weight_schedule reads"):
+    with pytest.raises(InputError, match="trainer_state=, which weight_schedule and constraints read"):
         training_progress(state)
 
 

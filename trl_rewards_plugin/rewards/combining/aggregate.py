@@ -5,6 +5,8 @@ the scores; shapes that do not fit raise ValueError. A missing score is NaN (TRL
 and a text without any score has the total NaN.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,19 @@ def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
     return (scores.nan_to_num(nan=0.0) * present).sum(dim=1) / present.sum(dim=1)
 
 
+def mean_minus_std(scores: Tensor, weights: Tensor, disagreement_coef: float = 1.0) -> Tensor:
+    """Several judges of one question, less what they disagree by; weights are not negative.
+
+        total[n] = mean[n] - disagreement_coef * std[n],  both over the judges k, as in `weighted_mean`
+        std[n] = sqrt(sum_k weights[k] * (scores[n, k] - mean[n])^2 / sum_k weights[k])
+
+    Coste et al., "Reward Model Ensembles Help Mitigate Overoptimization" (arXiv 2310.02743), where it is UWO, with the
+    variance in place of the standard deviation, which has the unit of the scores. Their WCO is `minimum`.
+    """
+    mean = weighted_mean(scores, weights)
+    return mean - disagreement_coef * weighted_mean((scores - mean[:, None]).square(), weights).sqrt()
+
+
 def minimum(scores: Tensor, weights: Tensor) -> Tensor:
     """The worst weighted score of each text: no reward can be traded for another, and a weight of 0 leaves one out.
 
@@ -55,6 +70,11 @@ def geometric_mean(scores: Tensor, weights: Tensor) -> Tensor:
     # xlogy(0, 0) is 0: a probability of 0 without weight changes nothing.
     logs = torch.xlogy(present, scores.masked_fill(missing, 1.0)).sum(dim=1)
     return (logs / present.sum(dim=1)).exp()
+
+
+AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
+    one.__name__: one for one in (weighted_sum, weighted_mean, mean_minus_std, minimum, geometric_mean)
+}
 
 
 def _checked(weights: Tensor, scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ where scores come from, and when statistics are learnt.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +15,24 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.rewards.combining.aggregate import geometric_mean, minimum, weighted_mean, weighted_sum
+from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.rewards.combining.combination_settings import (
     ZSCORE,
     by_name,
+    check_coefficient,
     check_gates,
+    check_target,
     checked_clip,
     checked_floor,
     checked_gate,
     checked_normalization,
     checked_schedule,
+    checked_target,
     checked_weights,
 )
 from trl_rewards_plugin.rewards.combining.gate import gated, passes
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
-
-AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    function.__name__: function for function in (weighted_sum, weighted_mean, minimum, geometric_mean)
-}
 
 _SLACK = 1e-6
 """How far float rounding may carry a probability out of [0, 1]."""
@@ -47,8 +46,8 @@ def training_progress(trainer_state: Any) -> float:
     """
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or steps is None:
-        how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which weighs without schedule"
-        raise InputError("trainer_state=, which weight_schedule reads", repr(trainer_state), how)
+        how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which needs none"
+        raise InputError("trainer_state=, which weight_schedule and constraints read", repr(trainer_state), how)
     if steps <= 0:
         how = "call the reward from within training"
         raise InputError("a trainer_state with max_steps above 0", f"max_steps={steps}", how)
@@ -65,6 +64,8 @@ class Combination:
         weight_schedule: Name -> {progress: factor}, in the order of progress.
         only_if: Name -> {gating reward: least raw score}.
         floor: Name -> what a text behind the gate gets in place of its normalised and clipped score; else 0.
+        constraints: Name -> {"min": least, "max": greatest mean score}; its weight is 0.
+        disagreement_coef: Of mean_minus_std; None for 1.
     """
 
     names: tuple[str, ...]
@@ -75,6 +76,8 @@ class Combination:
     weight_schedule: dict[str, dict[float, float]]
     only_if: dict[str, dict[str, float]]
     floor: dict[str, float]
+    constraints: dict[str, dict[str, float]]
+    disagreement_coef: float | None
 
     @classmethod
     def checked(
@@ -87,6 +90,8 @@ class Combination:
         weight_schedule: Any = None,
         only_if: Any = None,
         floor: Any = None,
+        constraints: Any = None,
+        disagreement_coef: Any = None,
     ) -> "Combination":
         """The settings as the user gave them, in one form.
 
@@ -97,18 +102,25 @@ class Combination:
             known = ", ".join(AGGREGATIONS)
             step = f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these"
             raise InputError(f"aggregation one of {known}", repr(aggregation), step)
+        targets = by_name("constraints", constraints, names, checked_target, for_all=False)
         made = cls(
             tuple(names),
-            tuple(checked_weights(weights, names)),
+            tuple(checked_weights(weights, names, targets)),
             aggregation,
             by_name("normalization", normalization, names, checked_normalization),
             by_name("clip", clip, names, checked_clip),
             by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
             by_name("only_if", only_if, names, checked_gate, for_all=False),
             by_name("floor", floor, names, checked_floor, for_all=False),
+            targets,
+            disagreement_coef,
         )
         check_gates(made.only_if, made.floor, names)
-        if aggregation in ("weighted_mean", "geometric_mean") and min(made.weights) < 0:
+        check_coefficient(disagreement_coef, aggregation)
+        for name in targets:
+            weight = made.weights[made.names.index(name)]
+            check_target(name, {"weight": weight, **made.settings(name)}, aggregation)
+        if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(made.weights) < 0:
             step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
             raise InputError(f"weights of at least 0 for {aggregation}", f"{list(made.weights)}", step)
         if aggregation == "geometric_mean" and ZSCORE in made.normalization.values():
@@ -150,7 +162,8 @@ class Combination:
             if name in passing:
                 columns[k] = gated(columns[k], passing[name], self.floor.get(name, 0.0))
         prepared, factors = torch.stack(columns, dim=1), torch.tensor(weights)
-        total = AGGREGATIONS[self.aggregation](prepared, factors)
+        further = () if self.disagreement_coef is None else (self.disagreement_coef,)
+        total = AGGREGATIONS[self.aggregation](prepared, factors, *further)
         # Finite scores can still overflow in a product or a sum; inf - inf would pass for a missing score.
         counts = (factors != 0) | (self.aggregation == "weighted_sum")
         unscored = (prepared.isnan() | ~counts).all(dim=1)
@@ -202,7 +215,7 @@ class Combination:
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a reward file says of this reward beside its weight; only what is set, as YAML values."""
-        settings = ("normalization", "clip", "weight_schedule", "only_if", "floor")
+        settings = ("normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
         given = {key: getattr(self, key) for key in settings}
         found = {key: copy.copy(values[name]) for key, values in given.items() if name in values}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}

@@ -5,7 +5,7 @@ Each `checked_*` takes the setting's name for the message and its value, and rai
 
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
@@ -13,12 +13,14 @@ from trl_rewards_plugin.errors import InputError, did_you_mean
 ZSCORE = "zscore"
 
 
-def checked_weights(weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str]) -> list[float]:
-    """One finite float for each name, not all 0; 1.0 each where `weights` is None. A dict goes by name."""
+def checked_weights(
+    weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str], constrained: Collection[str] = ()
+) -> list[float]:
+    """One finite float for each name, not all 0; 1.0 each, or 0.0 if `constrained`, where none is given."""
     if weights is None:
-        return [1.0] * len(names)
+        weights = {name: 1.0 for name in names if name not in constrained}
     if isinstance(weights, Mapping):
-        weights = _in_order(weights, names)
+        weights = _in_order({**dict.fromkeys(constrained, 0.0), **weights}, names)
     if not isinstance(weights, Sequence):
         step = "for example [1.0, 0.5], or a dict by name"
         raise InputError("weights as a list of numbers, one for each reward", repr(weights), step)
@@ -30,7 +32,8 @@ def checked_weights(weights: Sequence[float] | Mapping[str, float] | None, names
         if not _is_finite(weight):
             raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")
     if not any(found):
-        raise InputError("a weight other than 0, since the total would be 0 for every text", f"{found}", "raise one")
+        step = "raise one; beside constraints, some reward without one is the objective"
+        raise InputError("a weight other than 0, since the total would be 0 for every text", f"{found}", step)
     return [float(weight) for weight in found]
 
 
@@ -117,6 +120,31 @@ def checked_floor(what: str, value: Any) -> float:
     if not _is_finite(value):
         raise InputError(f"{what} as a finite number", repr(value), "leave it out for 0")
     return float(value)
+
+
+def checked_target(what: str, value: Any) -> dict[str, float]:
+    """{"min": least mean score} and, or {"max": greatest} as floats."""
+    ends = value if isinstance(value, Mapping) and all(map(_is_finite, value.values())) else {}
+    if ends and set(ends) <= {"min", "max"} and ends.get("min", -math.inf) <= ends.get("max", math.inf):
+        return {end: float(bound) for end, bound in ends.items()}
+    step = "for example {'acceptability': {'min': 0.9}, 'length': {'max': 25}}"
+    raise InputError(f"{what} as {{'min': m}}, {{'max': m}} or both, with min not above max", repr(value), step)
+
+
+def check_target(name: str, settings: Mapping[str, Any], aggregation: str) -> None:
+    """Refuses a target, of raw scores in a weighted sum, beside what changes either in the reward's other settings."""
+    found = [key for key, value in settings.items() if key != "constraints" and value]
+    if found or aggregation != "weighted_sum":
+        step = "leave that out; what is meant for other rewards goes into a dict by name"
+        found = found or [f"aggregation={aggregation!r}"]
+        raise InputError(f"constraints of {name!r} alone, since its weight is learnt", ", ".join(found), step)
+
+
+def check_coefficient(value: Any, aggregation: str) -> None:
+    """Refuses a disagreement_coef that is no number of at least 0, or that the aggregation does not read."""
+    if value is not None and (aggregation != "mean_minus_std" or not _is_finite(value) or value < 0):
+        expected = "disagreement_coef as a number of at least 0, with aggregation='mean_minus_std'"
+        raise InputError(expected, f"{value!r} with {aggregation!r}", "leave it out")
 
 
 def check_gates(only_if: Mapping[str, Mapping[str, float]], floor: Mapping[str, float], names: Sequence[str]) -> None:

@@ -15,17 +15,22 @@ rewards:
   weight: 0.5
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
   only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
+- function: length                 # without a window: the number of words
+  name: words
+  constraints: {max: 25}           # a target for the mean score, min, max or both, in place of a weight
+- combination: judges.yaml         # a file of several judges as one part, for example aggregation: mean_minus_std
 ```
 
-An entry names what scores, by one of four keys, and has the arguments of it beside it:
+An entry names what scores, by one of five keys, and has the arguments of it beside it:
 
     model: a text classifier (Hub id or folder), asset: a bundled one    arguments of `ClassifierReward`
     function: length, repetition, similarity or remote                   arguments of that reward
     function: package.module.name, a reward function or class of yours   a name; the arguments of the class
     metric: what `evaluate.load` takes                                   arguments of `MetricReward`
+    combination: another reward file                                     a name
 
-A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers and metrics in it are
-looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
+A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers, metrics and files
+in it are looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
 """
 
 import functools
@@ -51,9 +56,9 @@ from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import load_yaml
 
-SOURCES = ("model", "asset", "function", "metric")
-FILE_KEYS = ("name", "aggregation", "rewards")
-SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor")
+SOURCES = ("model", "asset", "function", "metric", "combination")
+FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
+SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
 """Keys that every entry may have beside its own."""
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
@@ -68,6 +73,8 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     content = _preset_content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
     for entry in entries:
+        if "combination" in entry and not allow_code:
+            preset_arguments(entry["combination"], allow_code=False)
         foreign = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
         foreign += ["function"] if _imports_code(entry) or entry.get("function") == "remote" else []
         if foreign and not allow_code:
@@ -76,8 +83,9 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
             found = f"{foreign[0]}: {entry[foreign[0]]}"
             raise InputError(f"rewards of {preset} that run no code of their own", found, step)
     settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
-    weights = [one.get("weight", 1.0) for one in settings]
+    weights = [one.get("weight", 0.0 if "constraints" in one else 1.0) for one in settings]
     aggregation = content.get("aggregation", "weighted_sum")
+    how = {"disagreement_coef": content.get("disagreement_coef")}
 
     def by_name(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         rows = list(zip(names, settings, strict=True))
@@ -87,7 +95,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     places = [f"rewards[{place}]" for place in range(len(entries))]
     # Gates name rewards, whose names are known only later.
     own = {key: value for key, value in by_name(places).items() if key not in ("only_if", "floor")}
-    Combination.checked(places, weights, aggregation, **own)
+    Combination.checked(places, weights, aggregation, **own, **how)
     for place, entry in zip(places, entries, strict=True):
         if _imports_code(entry):
             _check_arguments(entry, f"{preset}, {place}")
@@ -99,7 +107,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
         rewards.append(_maker(entry)(**arguments))
     names = [one.name for one in rewards]
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
-    return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names)
+    return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names) | how
 
 
 def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
@@ -132,7 +140,7 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
-    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_without_none(content), sort_keys=False, allow_unicode=True)
     write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
 
 
@@ -150,7 +158,7 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
             raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
     if not _imports_code(entry):
         _check_arguments(entry, where)
-    for key in ("model", "tokenizer", "metric"):
+    for key in ("model", "tokenizer", "metric", "combination"):
         beside = path.parent / str(entry.get(key) or path.name)
         if key in entry and beside != path and beside.exists():
             entry[key] = str(beside)
@@ -190,7 +198,18 @@ def _maker(entry: Mapping[str, Any]) -> Callable[..., Reward]:
         found = imported(entry["function"])
         is_reward = isinstance(found, type) and issubclass(found, Reward)
         return found if is_reward else functools.partial(CallableReward, found)
+    if "combination" in entry:
+        return _nested
     return MetricReward if "metric" in entry else ClassifierReward
+
+
+def _nested(combination: str, name: str | None = None) -> Reward:
+    """The combination of another reward file, as one part."""
+    arguments = preset_arguments(combination)
+    arguments["name"] = name or arguments["name"]
+    # By its path: multi.py imports this module.
+    made: Reward = imported("trl_rewards_plugin.rewards.multi.MultiClassifierReward")(**arguments)
+    return made
 
 
 def exact_entry(part: Reward) -> dict[str, Any]:
@@ -203,7 +222,7 @@ def exact_entry(part: Reward) -> dict[str, Any]:
         raise InputError(
             f"reward {part.name!r} as something that a file can name",
             "a function that cannot be imported, a loaded module, or a combination",
-            "define the function at the top of a module, give metrics by name, and list rewards singly",
+            "define the function at the top of a module, give metrics by name, and save a combination as its own file",
         )
     named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
     paths = {key: os.path.abspath(entry[key]) for key in named}
