@@ -71,13 +71,13 @@ def page(tmp_path):
 def test_one_run_has_every_chart_with_its_data(page):
     assert [text for _, text in page.of("h1")] == ["Run one"]
     titles = [text for _, text in page.of("figcaption")]
-    curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy", "Reward against KL"]
-    assert titles == [*curves, "reward", "good", "kind"]
+    curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy"]
+    assert titles == [*curves, "reward", "good", "kind", "one"]
     assert len(page.of("svg")) == len(titles)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
-    assert len(page.of("polyline", "mean")) == len(curves)
+    assert len(page.of("polyline", "mean")) == len(curves) + 1  # and reward against KL
     assert len(page.of("polyline", "bars")) == 2 * 3
-    # Evaluated were the reward, one component, KL and length; the last is the end of reward against KL.
+    # Evaluated were the reward, one component, KL and length; the last is reward against KL.
     assert len(page.of("circle", "dot")) == 4 + 1
     assert page.of("title")[0] == ({}, "Run one")
 
@@ -161,7 +161,7 @@ def test_several_runs_share_the_curves(tmp_path, monkeypatch):
     page = read(path)
     assert [text for _, text in page.of("h1")] == ["2 runs compared"]
     assert [attributes["class"] for attributes, _ in page.of("polyline", "mean")][:2] == ["mean s0", "mean s1"]
-    assert len(page.of("figure")) == 7 + 2 * 3
+    assert len(page.of("figure")) == 6 + 2 * 3 + 2
     rows = {text.split("\n")[0] for _, text in page.of("tr")}
     assert "learning_rate1e-052e-05" in rows
     assert "Reward2.000 → 3.0002.000 → 3.000" in rows
@@ -194,7 +194,7 @@ def test_a_single_component_is_drawn_once(tmp_path):
     row = held_out_row()
     rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
     page = read(write_report([write_run(tmp_path, held_out=rows)]))
-    assert [text for _, text in page.of("figcaption")][-2:] == ["Reward against KL", "reward"]
+    assert [text for _, text in page.of("figcaption")][-3:-1] == ["Entropy", "reward"]
 
 
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):
@@ -282,11 +282,10 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
     assert "What the same KL could buy" in text
     assert "tilted" in text
-    # Only the run that has the curves; its path is its evaluation, at 1.25 nats.
-    captions = [caption for _, caption in page.of("figcaption")]
-    assert captions.count("one") == 1
-    assert "two" not in captions
-    assert "1.75 at 1.25 nats" in text
+    # Of the other run its path alone: its evaluation, at 1.25 nats.
+    assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
+    assert text.count("tilted") == 1 + 2  # in the words above, and of two dots
+    assert text.count("1.75 at 1.25 nats") >= 2
     values["reward_at_kl"]["tilted"] = [[0.0]]
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(InputError, match=r"tilted\[0\]|reward_at_kl|metrics.json"):

@@ -10,6 +10,7 @@ from trl_rewards_plugin.charts.picture import new_figure, save_picture
 from trl_rewards_plugin.charts.series import DRAWABLE, KL, SCORES, Log, moving_average, smoothing_window, thinned
 from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
+_COLOURS = {"tilted": 0, "best of n": 1}  # of a page; the run's own path has the next
 LABELS = ("KL to the start (nats per response)", "mean reward")
 
 
@@ -43,8 +44,9 @@ def draw_reward_kl(series: Mapping[str, np.ndarray]) -> str:
     (left, low), (right, high) = (pick(np.concatenate(list(series.values())), axis=0) for pick in (np.min, np.max))
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
-    for index, (name, points) in enumerate(series.items()):
-        chart.add_line(f"mean {series_class(index)}", *points.T)
+    for name, points in series.items():
+        colour = series_class(_COLOURS.get(name, len(_COLOURS)))
+        chart.add_line(f"mean {colour}", *points.T)
         for kl, reward in points:
-            chart.add_dot(f"dot {series_class(index)}", kl, reward, 3, [name, f"{reward:.3g} at {kl:.3g} nats"])
+            chart.add_dot(f"dot {colour}", kl, reward, 3, [name, f"{reward:.3g} at {kl:.3g} nats"])
     return chart.to_svg()
