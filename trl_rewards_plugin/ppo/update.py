@@ -52,7 +52,8 @@ def compute_token_rewards(
     last one's also has the score of the response, or in its place the sum of its normalised rewards.
     """
     mask, scores = rollout.response_mask, rollout.scores
-    if args.normalizes_each_reward and rollout.reward_scores is not None:
+    if args.normalizes_each_reward:
+        assert rollout.reward_scores is not None  # `step`, which has none, refuses
         weights = args.reward_weights or [1.0] * rollout.reward_scores.shape[1]
         totals = normalized_sum(rollout.reward_scores, weights, args.num_generations).to(scores)
         scores = less_eos_penalty(totals, rollout.ended, args.missing_eos_penalty)
