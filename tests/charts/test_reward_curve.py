@@ -68,6 +68,18 @@ def test_components_share_the_axes_of_the_reward_and_the_rest_has_its_own(tmp_pa
     ]
 
 
+def test_multipliers_of_targets_have_a_row_below(tmp_path, figures):
+    rows = [{**one, "multiplier/words/max": 1.5, "multiplier/good/min": 0.5} for one in LOG_ROWS]
+    save_reward_curve(rows, tmp_path / "curve.png")
+    _, *below = figures[0].axes
+    assert [axes.get_title(loc="left") for axes in below[3:]] == [
+        "Multiplier words max (per std)",
+        "Multiplier good min (per std)",
+    ]
+    heights = [axes.get_position().y0 for axes in below]
+    assert heights[0] == heights[2] > heights[3] == heights[4]
+
+
 def test_a_long_run_has_its_trailing_mean_in_bold(tmp_path, figures):
     save_reward_curve([row(step) for step in range(1, 31)], tmp_path / "curve.png")
     thin, bold = figures[0].axes[0].lines

@@ -46,6 +46,9 @@ def test_classifiers_of_an_ensemble_share_their_model():
     parts = reward.score(["the cat"]).components
     assert reward(["the cat"]) == pytest.approx([(parts["good"].item() + parts["bad"].item()) / 2])
     assert labels[0].model is labels[1].model
+    outer = MultiClassifierReward([reward, ClassifierReward(judge(), label="good", name="again")])
+    assert [part.name for part in outer.classifiers] == ["good", "bad", "again"]
+    assert outer.classifiers[2].model is labels[0].model
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,10 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{function: lenght, max_length: 3}", "did you mean 'length'"),
         ("{function: json.dmups}", "package.module.name"),
         ("{function: no_such_package.reward}", "No module named"),
-        ("{function: json.dumps, min_length: 3}", "only the keys function, name, weight"),
+        (
+            "{function: json.dumps, min_length: 3}",
+            "only the keys function, name, timeout, retries, on_failure, weight",
+        ),
         ("{metric: rouge}", "key in my reward.yaml"),
         ("{asset: no-judge, label: b}", "a bundled asset"),
         ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),

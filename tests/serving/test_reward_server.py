@@ -333,12 +333,17 @@ def test_it_is_pickled_without_its_connections(url):
     assert remote(["a"]) == pickle.loads(pickle.dumps(remote))(["a"])
 
 
-@pytest.mark.parametrize("line", ["normalization: zscore", "weight_schedule: {0.0: 0.0, 1.0: 1.0}"])
+@pytest.mark.parametrize(
+    "line", ["normalization: zscore", "weight_schedule: {0.0: 0.0, 1.0: 1.0}", "constraints: {min: 0.5}"]
+)
 def test_a_reward_that_moves_with_requests_or_training_is_not_served(tmp_path, capsys, line):
-    file = tmp_path / "reward.yaml"
-    file.write_text(f"rewards:\n- function: length\n  max_length: 9\n  {line}\n", encoding="utf-8")
-    assert main(["serve", str(file)]) == 2
-    assert line.partition(":")[0] in capsys.readouterr().err
+    file, outer = tmp_path / "reward.yaml", tmp_path / "outer.yaml"
+    objective = "- {function: length, name: objective}"
+    file.write_text(f"rewards:\n{objective}\n- function: length\n  max_length: 9\n  {line}\n", encoding="utf-8")
+    outer.write_text("rewards:\n- combination: reward.yaml\n", encoding="utf-8")
+    for path in (file, outer):
+        assert main(["serve", str(path)]) == 2
+        assert f"{line.partition(':')[0]}" in capsys.readouterr().err
 
 
 def test_a_file_of_strangers_sends_nothing_anywhere(tmp_path):

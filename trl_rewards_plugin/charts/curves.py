@@ -22,13 +22,16 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     """
     found = panels([log_history])
     components = [panel for panel in found if panel.is_component]
-    keys = [panel.key for panel in found if not panel.is_component]
-    below = [key for key in keys if key not in (SCORES, HELD_OUT_REWARD)]
-    above = [SCORES] * 4 + [HELD_OUT_REWARD if HELD_OUT_REWARD in keys else SCORES] * 2  # of six columns
-    rows = [above] + ([[key for key in below for _ in range(6 // len(below))]] if below else [])
-    figure = new_figure(10, 6.5)
+    below = [panel.key for panel in found if not panel.is_component and panel.key not in (SCORES, HELD_OUT_REWARD)]
+    width = min(max(len(below), 1), 3)
+    below += ["."] * (-len(below) % width)
+    held_out = any(panel.key == HELD_OUT_REWARD for panel in found)
+    rows = [[SCORES] * 4 + [HELD_OUT_REWARD if held_out else SCORES] * 2]  # of six columns
+    for start in range(0, len(below), width):
+        rows.append([key for key in below[start : start + width] for _ in range(6 // width)])
+    figure = new_figure(10, max(6.5, 1.3 + 2.6 * len(rows)))
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.2, hspace=0.25)
-    axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, 2][: len(rows)])
+    axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, *[2] * (len(rows) - 1)])
     for panel in found:
         if not panel.is_component:
             _draw(axes[panel.key], series_of(log_history, panel, panel.title, 0))

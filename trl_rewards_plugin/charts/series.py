@@ -70,7 +70,11 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
         Panel("KL to the reference", "nats per response", KL, "eval_kl"),
         Panel("Response length", "tokens", "tokens/responses_len_mean", "eval_length"),
         Panel("Entropy", "nats per token", "objective/entropy"),
-        *(Panel(key.replace("/", " "), "of a target", key) for key in keys if key.startswith("multiplier/")),
+        *(
+            Panel(f"Multiplier {key.partition('/')[2].replace('/', ' ')}", "per std", key)
+            for key in keys
+            if key.startswith("multiplier/")
+        ),
     ]
     return [panel for panel in known if panel.key in keys]
 

@@ -109,21 +109,26 @@ def _reward(settings: ServeSettings) -> Any:
     from trl_rewards_plugin.rewards import MultiClassifierReward
 
     reward = MultiClassifierReward.from_preset(settings.reward)
-    for part, row in zip(reward.rewards, reward.describe(), strict=True):
-        moving = ["weight_schedule"] if row.get("weight_schedule") else []
-        moving += ["constraints"] if row.get("constraints") else []
-        moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
-        within = getattr(part, "function", part)
-        moving += ["a combination within"] if isinstance(within, MultiClassifierReward) else []
-        if moving:
-            raise InputError(
-                "a reward whose scores depend on the texts alone",
-                f"{', '.join(moving)} of {row['name']}",
-                "leave it out here, and combine remote rewards in the trainer",
-            )
+    _check_fixed(reward)
     if settings.device is not None:
         for part in reward.classifiers:
             part.place(settings.device)
     for part in reward.classifiers:
         part.score(["The first client shall not wait for the models."], ["Load."])
     return reward
+
+
+def _check_fixed(reward: Any) -> None:
+    """Refuses what moves with requests or training, in combinations within too."""
+    for part, row in zip(reward.rewards, reward.describe(), strict=True):
+        moving = [key for key in ("weight_schedule", "constraints") if row.get(key)]
+        moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
+        if moving:
+            raise InputError(
+                "a reward whose scores depend on the texts alone",
+                f"{', '.join(moving)} of {row['name']}",
+                "leave it out here, and combine remote rewards in the trainer",
+            )
+        within = getattr(part, "function", part)
+        if hasattr(within, "rewards"):
+            _check_fixed(within)

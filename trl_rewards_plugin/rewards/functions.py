@@ -48,8 +48,8 @@ class CallableReward(Reward):
     `name` is given. It can be pickled where the function can.
 
     Args:
-        timeout, retries, on_failure: Of an async function, as of `RemoteReward`: what raised or took more seconds is
-            called again as often, then stops the run or gives None; by default it is waited for, and called once.
+        timeout, retries, on_failure: Of an async function, as in `RemoteReward`: seconds that one call may take, how
+            often one that failed is repeated, and what follows the last failure. By default none is repeated.
 
     Raises:
         InputError: `function` is not callable by keyword, or is a model (a name, a torch module, a pipeline, what has

@@ -184,7 +184,8 @@ class MultiClassifierReward(Reward):
         for part in classifiers:
             changed = part.name in self._combination.normalization or part.name in self._combination.clip
             # At once what the first call would refuse.
-            if aggregation == "geometric_mean" and part.score_type != "probability" and not changed:
+            single = part in self._parts
+            if aggregation == "geometric_mean" and single and part.score_type != "probability" and not changed:
                 found = f"score_type={part.score_type!r} in reward {part.name!r}"
                 step = "build it with score_type='probability'"
                 raise InputError("probabilities for geometric_mean", found, step)
@@ -230,8 +231,11 @@ class MultiClassifierReward(Reward):
 
     @property
     def classifiers(self) -> list[ClassifierReward]:
-        """The classifiers among the rewards, in order."""
-        return [part for part in self._parts if isinstance(part, ClassifierReward)]
+        """The classifiers among the rewards and in combinations within, in order."""
+        found: list[ClassifierReward] = []
+        for part in self._parts:
+            found += [part] if isinstance(part, ClassifierReward) else getattr(part, "classifiers", [])
+        return found
 
     @property
     def aggregation(self) -> str:

@@ -13,7 +13,7 @@ KEY = "reward_statistics"
 
 
 class RewardStateCallback(TrainerCallback):
-    """Saves and restores running statistics with the checkpoints; evaluations keep one scale and the given weights.
+    """Saves and restores running statistics and multipliers with the checkpoints, and freezes rewards in evaluations.
 
     ```python
     GRPOTrainer(..., reward_funcs=reward, callbacks=[RewardStateCallback(reward)])

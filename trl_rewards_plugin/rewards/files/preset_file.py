@@ -1,7 +1,7 @@
 """Reward files: the YAML form of a `MultiClassifierReward`.
 
 ```yaml
-aggregation: weighted_sum          # or weighted_mean, minimum, geometric_mean
+aggregation: weighted_sum          # or weighted_mean, mean_minus_std, minimum, geometric_mean
 rewards:
 - model: textattack/roberta-base-CoLA
   label: LABEL_1
