@@ -87,7 +87,7 @@ def _check(settings: ServeSettings) -> None:
 def _reward(settings: ServeSettings) -> Any:
     from trl_rewards_plugin.rewards import MultiClassifierReward
 
-    reward = MultiClassifierReward.from_preset(settings.reward)
+    reward = MultiClassifierReward.from_preset(str(settings.reward))
     for part, row in zip(reward.rewards, reward.describe(), strict=True):
         moving = ["weight_schedule"] if row.get("weight_schedule") else []
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
