@@ -119,7 +119,7 @@ def test_a_column_that_no_table_can_hold_is_refused(tmp_path, rows, found):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("in.csv", "'in.jsonl'"), ("im.jsonl", "'in.jsonl'"), ("else.txt", "check the path")]
+    ("name", "step"), [("in.csv", "in.jsonl'?"), ("im.jsonl", "in.jsonl'?"), ("else.txt", "check the path")]
 )
 def test_a_missing_file_is_refused_with_a_near_name(tmp_path, name, step):
     (tmp_path / "in.jsonl").write_text("")

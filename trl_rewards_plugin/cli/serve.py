@@ -108,7 +108,7 @@ def _bind(settings: ServeSettings) -> socket.socket:
 def _reward(settings: ServeSettings) -> Any:
     from trl_rewards_plugin.rewards import MultiClassifierReward
 
-    reward = MultiClassifierReward.from_preset(settings.reward)
+    reward = MultiClassifierReward.from_preset(str(settings.reward))
     _check_fixed(reward)
     if settings.device is not None:
         for part in reward.classifiers:

@@ -124,11 +124,7 @@ def check_quickly(argv: Sequence[str]) -> None:
     for name in (*names, *(f"no_{name}" for name in names)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     values = {key: value[-1] for key, value in vars(parser.parse(argv)).items() if value}
-    for key, check in (
-        ("config", lambda path: read_config(Path(path))),
-        ("preset", get_preset),
-        ("reward", check_preset),
-    ):
+    for key, check in (("config", read_config), ("preset", get_preset), ("reward", check_preset)):
         if key in values:
             check(values[key])
     for key in ("dataset", "eval_dataset", "model"):
