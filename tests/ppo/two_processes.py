@@ -94,7 +94,11 @@ def weights(trainer: Seq2SeqPPOTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer._wrapped.state_dict().items()}
 
 
-def one_update(folder: Path, processes: int) -> dict[str, Any]:
+WHITENED = {"whiten_rewards": True, "adaptive_kl": True}
+RANKED: dict[str, dict[str, Any]] = {name: {"objective": name, "num_generations": 4} for name in ("raft", "dpo")}
+
+
+def one_update(folder: Path, processes: int, **settings) -> dict[str, Any]:
     """An update on the stored rollout: one optimizer step, over micro-batches of 2, with everything whitened."""
     trainer = make_trainer(
         folder,
@@ -104,10 +108,9 @@ def one_update(folder: Path, processes: int) -> dict[str, Any]:
         num_ppo_epochs=1,
         num_mini_batches=1,
         max_steps=1,
-        whiten_rewards=True,
-        adaptive_kl=True,
         optim="sgd",  # Adam would divide gradients of 1e-9 by themselves
         learning_rate=0.1,
+        **(settings or WHITENED),
     )
     trainer.stored = Rollout(**torch.load(folder / "rollout.pt"))
     trainer.train()
@@ -197,6 +200,7 @@ def main() -> None:
     found = {
         "processes": processes,
         "update": one_update(folder, processes),
+        "ranked": {name: one_update(folder, processes, **settings) for name, settings in RANKED.items()},
         "sample": sample(folder, processes),
         "run": full_run(folder, "run", processes),
         "refusals": refusals(folder, processes),

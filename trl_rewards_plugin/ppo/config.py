@@ -17,8 +17,9 @@ from transformers import TrainingArguments
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings
+from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, check_unused
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
@@ -60,7 +61,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = option(False, "Off, because the Trainer's default hides a loss that is NaN.")
     dataloader_drop_last: bool = option(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
-    # PPO, with TRL's names.
+    # What is learnt; then PPO, with TRL's names.
+    objective: str = option(
+        "ppo",
+        ", ".join(f"{name} ({objective.summary})" for name, objective in OBJECTIVES.items())
+        + "; where each ends: ppo/maths/objectives.py.",
+        choices=list(OBJECTIVES),
+    )
     total_episodes: CountOrNone = option(
         None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
@@ -71,7 +78,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
     missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegative = option(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
+    kl_coef: NotNegative = option(
+        None,
+        "Weight of the KL penalty, in the token rewards (by which raft ranks) or in the loss. "
+        "Unset: 0.05, and 0 for dpo, where beta is the weight.",
+    )
     kl_estimator: str = option(
         "k1",
         "k1 leads to the KL-regularised optimum; k3 (never negative), in the reward, does not; see kl.py.",
@@ -88,13 +99,23 @@ class Seq2SeqPPOConfig(TrainingArguments):
     whiten_rewards: bool = option(False, "Scale token rewards to variance 1, mean kept.")
 
     # Ours.
+    beta: Positive = option(0.1, "Weight of the KL to the reference in dpo, TRL's name and default.")
+    dpo_labels: str = option(
+        "bradley_terry",
+        "Which response dpo prefers: the best with probability sigmoid(difference of the scores), which leads to the "
+        "KL-regularised optimum at beta, or always (hard), as TRL, which leads to the best response alone.",
+        choices=list(LABELS),
+    )
     advantage_estimator: str = option(
         "gae",
         ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Count = option(1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2.")
+    num_generations: Count = option(
+        1,
+        f"Responses to each prompt of a rollout; {COMPARING} compare at least 2, {RANKING} rank them.",
+    )
     whiten_advantages: bool | None = option(
         None,
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
@@ -177,10 +198,12 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
             self.bf16 = self.bf16_by_itself = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.kl_coef is None and self.objective in OBJECTIVES:
+            self.kl_coef = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
         if self.whiten_advantages is None:
-            self.whiten_advantages = ESTIMATORS[self.advantage_estimator].whitens_by_default
+            self.whiten_advantages = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
         check_prepared(self)
         self._check_together()
@@ -191,9 +214,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
         check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
 
     def _check_together(self) -> None:
-        """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
+        """Refuses numbers that do not fit together, and what the objective or advantage estimator would ignore."""
+        check_unused(self, Seq2SeqPPOConfig, OBJECTIVES[self.objective].unused, f"objective={self.objective!r}")
         batch, local = self.per_device_train_batch_size, self.local_batch_size
         compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
+        units, of_units = (local // generations, "prompts") if self.ranks else (local, "episodes")
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
         no_critic = f"unset: {self.advantage_estimator} has no critic"
@@ -212,6 +237,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
             ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("num_generations", generations >= 2 or not self.ranks, f"at least 2 for {RANKING}, which rank them"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
             (
                 "kl_estimator",
@@ -230,18 +256,23 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "vf_coef=0",
                 "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
             )
-        if local % self.num_mini_batches:
+        if units % self.num_mini_batches:
             raise InputError(
                 "num_mini_batches that divides this process's rollout "
                 "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {local} episodes",
-                f"choose num_mini_batches among the divisors of {local}",
+                f"num_mini_batches={self.num_mini_batches} for {units} {of_units}",
+                f"choose num_mini_batches among the divisors of {units}",
             )
 
     @property
+    def ranks(self) -> bool:
+        """Whether the objective ranks a prompt's responses, instead of estimating advantages."""
+        return OBJECTIVES[self.objective].mark is not None
+
+    @property
     def has_critic(self) -> bool:
-        """Whether the advantage estimator needs values."""
-        return ESTIMATORS[self.advantage_estimator].needs_critic
+        """Whether advantages are estimated, by an estimator that needs values."""
+        return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
 
     @property
     def frozen_encoder(self) -> bool:

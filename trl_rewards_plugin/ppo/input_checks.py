@@ -205,8 +205,9 @@ def _instead_of(dataset: Any, role: str) -> str:
 def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
     """Refuses a separate critic that is not an encoder-decoder, or that the advantage estimator would not use."""
     if not args.has_critic:
-        expected = f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic"
-        step = "leave value_model out, or set advantage_estimator='gae'"
+        setting = "objective" if args.ranks else "advantage_estimator"
+        expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
+        step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
         raise InputError(expected, f"a {type(value_model).__name__}", step)
     if args.detach_value_head:
         expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"

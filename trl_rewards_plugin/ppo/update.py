@@ -1,4 +1,4 @@
-"""What one rollout teaches: token rewards, advantages, then epochs of clipped updates.
+"""What one rollout teaches: token rewards, advantages or ranks, then epochs of updates.
 
 Leaves out: collecting the rollout, and the last optimizer step, which the Trainer takes.
 """
@@ -22,6 +22,7 @@ from trl_rewards_plugin.ppo.maths.estimators import estimate_advantages
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
@@ -60,8 +61,15 @@ def compute_token_rewards(
 def compute_advantages(
     rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
 ) -> UpdateBatch:
-    """The rollout with advantages and returns by the config's estimator, from token rewards (B, T)."""
+    """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
+
+    Where the objective ranks the responses, both are its marks: 1 or -1 on the tokens of a response that is learnt
+    from, 0 on the others.
+    """
     mask = rollout.response_mask
+    if mark := OBJECTIVES[args.objective].mark:
+        advantages = torch.where(mask, mark(rewards.sum(1), args.num_generations).unsqueeze(1), 0.0)
+        return UpdateBatch(**rollout.tensors(), advantages=advantages, returns=advantages)
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
         rewards,
@@ -98,7 +106,7 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     unread: list[Tensor] = []
     history: list[dict[str, float]] = []
     stopped = False
-    for rows in _mini_batches(len(batch), args):
+    for rows in _mini_batches(_learnt_together(batch, args), args):
         if found is not None:
             take_step(found)
         names, found = _accumulate_mini_batch(model, batch, rows, penalty, context)
@@ -124,10 +132,18 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     return means
 
 
-def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
-    """Row numbers of every mini-batch of every epoch, shuffled anew for each epoch."""
+def _learnt_together(batch: UpdateBatch, args: Seq2SeqPPOConfig) -> Tensor:
+    """(U, M) numbers of the rows that are learnt from, on the CPU; the M of one line stay in one mini-batch."""
+    objective = OBJECTIVES[args.objective]
+    rows = torch.arange(len(batch)) if objective.mark is None else batch.advantages[:, 0].cpu().nonzero()
+    return rows.view(-1, objective.responses_per_prompt)
+
+
+def _mini_batches(units: Tensor, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
+    """Row numbers of every mini-batch of every epoch, the lines of `units` (U, M) shuffled anew for each epoch."""
     for _ in range(args.num_ppo_epochs):
-        yield from torch.randperm(size).tensor_split(min(args.num_mini_batches, size))
+        for part in torch.randperm(len(units)).tensor_split(min(args.num_mini_batches, len(units))):
+            yield units[part].flatten()
 
 
 def _accumulate_mini_batch(
@@ -143,18 +159,20 @@ def _accumulate_mini_batch(
     """
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
-    tokens = torch.full((), float(response_lengths.sum()), device=batch.scores.device)
-    tokens = framework.reduce(tokens).clamp(min=1)
-    # Rows of like length together: each micro-batch is cut to its own longest prompt.
+    counts = torch.tensor([float(response_lengths.sum()), len(rows)], device=batch.scores.device)
+    tokens, responses = framework.reduce(counts).clamp(min=1).unbind()
+    # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs of one prompt stay pairs.
     rows = rows[prompt_lengths.argsort(stable=True)]
 
-    def accumulate(tokens: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
-        return accumulate_micro_batch(model, UpdateBatch(**part), tokens, kl_coef, context)
+    def accumulate(tokens: Tensor, responses: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
+        return accumulate_micro_batch(model, UpdateBatch(**part), tokens, responses, kl_coef, context)
 
-    chunks = rows.split(context.args.micro_batch_size)
+    size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
+    chunks = rows.split(size - size % together)
     sums = None
     for number, chunk in enumerate(chunks):
-        inputs = {**batch.select(chunk, context.calls.widths).tensors(), "tokens": tokens, "kl_coef": kl_coef}
+        numbers = {"tokens": tokens, "responses": responses, "kl_coef": kl_coef}
+        inputs = batch.select(chunk, context.calls.widths).tensors() | numbers
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
@@ -178,7 +196,12 @@ def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> lis
 
 
 def accumulate_micro_batch(
-    model: nn.Module, batch: UpdateBatch, tokens: Tensor, kl_coef: Tensor, context: UpdateContext
+    model: nn.Module,
+    batch: UpdateBatch,
+    tokens: Tensor,
+    responses: Tensor,
+    kl_coef: Tensor,
+    context: UpdateContext,
 ) -> dict[str, Tensor]:
     """Forward pass, loss and backward pass of one micro-batch: the work that can be captured as a CUDA graph.
 
@@ -187,6 +210,7 @@ def accumulate_micro_batch(
     Args:
         batch: all rows of it.
         tokens: 0-d, real tokens of the mini-batch on all processes, by which the loss is divided.
+        responses: 0-d, its rows on all processes.
         kl_coef: 0-d, weight of the KL penalty in the loss.
 
     Returns:
@@ -197,26 +221,41 @@ def accumulate_micro_batch(
         output = cast_together(
             model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only
         )
-    sums = ppo_losses(output, batch, kl_coef, context.args)
+    sums = ppo_losses(output, batch, kl_coef, context.args, tokens / responses)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
     framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)
     return {name: value.detach() for name, value in sums.items()}
 
 
-def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: Seq2SeqPPOConfig) -> dict[str, Tensor]:
-    """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise."""
+def ppo_losses(
+    output: PolicyOutput,
+    batch: UpdateBatch,
+    kl_coef: Tensor,
+    args: Seq2SeqPPOConfig,
+    mean_length: Tensor | float = 1.0,
+) -> dict[str, Tensor]:
+    """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise.
+
+    Args:
+        mean_length: tokens per response of the mini-batch: what is summed over pairs is scaled by those of a pair.
+    """
     mask = batch.response_mask
     # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.
     logprobs, old_logprobs, ref_logprobs = (
         torch.where(mask, values, torch.zeros_like(values))
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
-    pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange)
-    loss = masked_sum(pg_losses, mask)
+    if args.objective == "raft":
+        loss, own = -logprobs.sum(), {}
+    elif args.objective == "dpo":
+        loss, own = _pair_losses(logprobs - ref_logprobs, batch, args, 2 * mean_length)
+    else:
+        pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange)
+        loss, own = masked_sum(pg_losses, mask), {"policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask)}
     sums = {
+        **own,
         "loss/policy_avg": loss,
         "policy/approxkl_avg": masked_sum(approximate_kl(logprobs, old_logprobs), mask),
-        "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
         "policy/entropy_avg": masked_sum(output.entropies, mask),
         "val/ratio": masked_sum(torch.exp(logprobs - old_logprobs), mask),
         "val/sampling_gap": masked_sum((logprobs - batch.sampled_logprobs).abs(), mask),
@@ -230,3 +269,14 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         sums["val/clipfrac_avg"] = masked_sum(vf_clipped.float(), mask)
         loss = loss + args.vf_coef * sums["loss/value_avg"]
     return {**sums, "loss/total_avg": loss}
+
+
+def _pair_losses(
+    log_ratios: Tensor, batch: UpdateBatch, args: Seq2SeqPPOConfig, scale: Tensor | float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DPO's loss and TRL's statistics of it as sums over pairs times `scale`; log-ratios (B, T) to the reference."""
+    marks = batch.advantages[:, 0]  # 1 for the best, -1 for the worst; every response has a first token
+    margins, gaps = ((marks * values).view(-1, 2).sum(1) for values in (args.beta * log_ratios.sum(1), batch.scores))
+    loss = preference_loss(margins, gaps, args.dpo_labels).sum() * scale
+    found = {"rewards/margins": margins, "rewards/accuracies": (margins > 0).float()}
+    return loss, {name: values.sum() * scale for name, values in found.items()}

@@ -76,6 +76,8 @@ WAYS = {
         "use_kl_loss": True,
         "kl_estimator": "k3",
     },
+    "raft": {"objective": "raft", "num_generations": 2, "total_episodes": 16},
+    "dpo": {"objective": "dpo", "num_generations": 2, "freeze_encoder": True, "total_episodes": 16},
     "a KL stop": {"early_stop_kl": 1e-4},
     "critic warm-up, frozen encoder": {"critic_warmup_steps": 1, "freeze_encoder": True},
     "evaluation, best model": {
