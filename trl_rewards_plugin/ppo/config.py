@@ -106,6 +106,14 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "KL-regularised optimum at beta, or always (hard), as TRL, which leads to the best response alone.",
         choices=list(LABELS),
     )
+    sft_coef: NotNegative = option(
+        0.0,
+        "Weight of the language-model term added to the loss: the cross-entropy of a prompt's reference text, in nats "
+        "per token (PPO-ptx, arXiv 2203.02155). 0: none.",
+    )
+    sft_column: str = option(
+        "reference", "Column of the training data with the texts of sft_coef; cut after response_length tokens."
+    )
     advantage_estimator: str = option(
         "gae",
         ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
@@ -216,6 +224,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def _check_together(self) -> None:
         """Refuses numbers that do not fit together, and what the objective or advantage estimator would ignore."""
         check_unused(self, Seq2SeqPPOConfig, OBJECTIVES[self.objective].unused, f"objective={self.objective!r}")
+        check_unused(self, Seq2SeqPPOConfig, () if self.sft_coef else ("sft_column",), "sft_coef=0")
         batch, local = self.per_device_train_batch_size, self.local_batch_size
         compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
         units, of_units = (local // generations, "prompts") if self.ranks else (local, "episodes")

@@ -32,6 +32,7 @@ class Rollout:
         values: (B, T) before the update.
         scores: (B,) total reward of each response, any penalty for a missing EOS included.
         encoder_states: (B, S, H) of the policy's encoder where that is frozen; else None.
+        target_ids, target_mask: (B, L) the prompts' reference texts where they are learnt from; else None.
     """
 
     prompt_ids: Tensor
@@ -46,6 +47,8 @@ class Rollout:
     values: Tensor
     scores: Tensor
     encoder_states: Tensor | None = None
+    target_ids: Tensor | None = None
+    target_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -67,9 +70,10 @@ class Rollout:
         response = round_up(response, widths.response, self.response_ids.shape[1])
         there = rows.to(self.prompt_ids.device, non_blocking=True)
         picked = {name: value[there] for name, value in self.tensors().items()}
+        ends = {"prompt": prompt, "encoder": prompt, "target": None}
         for name, value in picked.items():
             if value.dim() >= 2:
-                picked[name] = value[:, : prompt if name.startswith(("prompt", "encoder")) else response]
+                picked[name] = value[:, : ends.get(name.partition("_")[0], response)]
         return type(self)(**picked)
 
     def tensors(self) -> dict[str, Tensor]:

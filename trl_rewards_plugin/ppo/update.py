@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import masked_sum, masked_whiten
 from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
@@ -160,25 +162,59 @@ def _accumulate_mini_batch(
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     counts = torch.tensor([float(response_lengths.sum()), len(rows)], device=batch.scores.device)
-    tokens, responses = framework.reduce(counts).clamp(min=1).unbind()
+    counts = framework.reduce(counts).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs of one prompt stay pairs.
     rows = rows[prompt_lengths.argsort(stable=True)]
+    sft_loss = None
+    if context.args.sft_coef and not context.critic_only:
+        sft_loss = _accumulate_references(model, batch, rows, context)
 
-    def accumulate(tokens: Tensor, responses: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
-        return accumulate_micro_batch(model, UpdateBatch(**part), tokens, responses, kl_coef, context)
+    def accumulate(counts: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
+        return accumulate_micro_batch(model, UpdateBatch(**part), counts, kl_coef, context)
 
     size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
     chunks = rows.split(size - size % together)
     sums = None
     for number, chunk in enumerate(chunks):
-        numbers = {"tokens": tokens, "responses": responses, "kl_coef": kl_coef}
-        inputs = batch.select(chunk, context.calls.widths).tensors() | numbers
+        inputs = {**batch.select(chunk, context.calls.widths).tensors(), "counts": counts, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
-    totals = framework.reduce(torch.stack(list(sums.values()))) / tokens
-    return tuple(sums), torch.cat([totals, gradient_norm(model, framework.reduce).to(totals).view(1)])
+    totals = framework.reduce(torch.stack(list(sums.values()))) / counts[0]
+    means = dict(zip(sums, totals.unbind(), strict=True))
+    if sft_loss is not None:
+        means["loss/sft_avg"] = sft_loss
+        means["loss/total_avg"] = means["loss/total_avg"] + context.args.sft_coef * sft_loss
+    return tuple(means), torch.stack([*means.values(), gradient_norm(model, framework.reduce).to(totals)])
+
+
+def _accumulate_references(model: nn.Module, batch: UpdateBatch, rows: Tensor, context: UpdateContext) -> Tensor:
+    """Accumulates the gradient of a mini-batch's language-model term; returns its loss on all processes, 0-d.
+
+        loss = -sum over tokens of log policy(reference text | prompt) / number of tokens,    times sft_coef
+    Source: PPO-ptx, Ouyang et al. (arXiv 2203.02155), equation 2. Their texts are drawn from pretraining data, ours
+    are those of the rollout's prompts, each counted once per response to its prompt in the mini-batch.
+    """
+    framework, args = context.framework, context.args
+    assert batch.target_mask is not None  # collected wherever sft_coef is not 0
+    tokens = framework.reduce(batch.target_mask[rows.to(batch.scores.device)].sum().float())
+
+    def accumulate(tokens: Tensor, target_ids: Tensor, target_mask: Tensor, **prompts: Any) -> dict[str, Tensor]:
+        with framework.autocast():
+            output = cast_together(model, EncodedPrompts(**prompts), target_ids, context.rules.of_any_text())
+        loss = -masked_sum(output.logprobs, target_mask)
+        framework.backward(args.sft_coef * loss / tokens * framework.world_size)
+        return {"loss": loss.detach()}
+
+    total = torch.zeros_like(tokens)
+    with framework.no_sync():
+        for chunk in rows.split(args.micro_batch_size):
+            part = batch.select(chunk, context.calls.widths)
+            texts = {"target_ids": part.target_ids, "target_mask": part.target_mask, "tokens": tokens}
+            inputs = {**vars(part.prompts), **texts}
+            total += context.calls("the language-model term", accumulate, inputs, model, context.rules)["loss"]
+    return framework.reduce(total) / tokens
 
 
 def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> list[dict[str, float]]:
@@ -196,12 +232,7 @@ def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> lis
 
 
 def accumulate_micro_batch(
-    model: nn.Module,
-    batch: UpdateBatch,
-    tokens: Tensor,
-    responses: Tensor,
-    kl_coef: Tensor,
-    context: UpdateContext,
+    model: nn.Module, batch: UpdateBatch, counts: Tensor, kl_coef: Tensor, context: UpdateContext
 ) -> dict[str, Tensor]:
     """Forward pass, loss and backward pass of one micro-batch: the work that can be captured as a CUDA graph.
 
@@ -209,14 +240,13 @@ def accumulate_micro_batch(
 
     Args:
         batch: all rows of it.
-        tokens: 0-d, real tokens of the mini-batch on all processes, by which the loss is divided.
-        responses: 0-d, its rows on all processes.
+        counts: (2,) real tokens of the mini-batch on all processes, by which the loss is divided, and responses.
         kl_coef: 0-d, weight of the KL penalty in the loss.
 
     Returns:
         Sums over tokens of the statistics, 0-d each.
     """
-    framework = context.framework
+    framework, (tokens, responses) = context.framework, counts.unbind()
     with framework.autocast():
         output = cast_together(
             model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only
@@ -245,8 +275,9 @@ def ppo_losses(
         torch.where(mask, values, torch.zeros_like(values))
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
+    own: dict[str, Tensor] = {}
     if args.objective == "raft":
-        loss, own = -logprobs.sum(), {}
+        loss = -logprobs.sum()
     elif args.objective == "dpo":
         loss, own = _pair_losses(logprobs - ref_logprobs, batch, args, 2 * mean_length)
     else:

@@ -17,10 +17,9 @@ LABELS = ("bradley_terry", "hard")
 
 
 def mark_best(totals: Tensor, num_generations: int) -> Tensor:
-    """(B,) 1 at the largest total of each prompt, else 0; of equal ones the first, which of samples is a random one.
+    """(B,) 1 at each prompt's largest total (B,), responses to one prompt side by side, else 0.
 
-    Args:
-        totals: (B,), the `num_generations` responses to one prompt side by side.
+    Of equal totals it is the first, which among independent samples is a random one.
     """
     groups = totals.view(-1, num_generations)
     return torch.zeros_like(groups).scatter_(1, groups.argmax(1, keepdim=True), 1.0).flatten()
