@@ -60,6 +60,8 @@ class StoredRollout(Seq2SeqPPOTrainer):
     def collect(self, inputs: dict[str, Any]) -> Rollout:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         part = self.stored.select(torch.arange(len(self.stored)).chunk(processes)[process])
+        if self.args.sft_coef:
+            part = dataclasses.replace(part, target_ids=part.response_ids, target_mask=part.response_mask)
         reduce = self.framework(self.model_wrapped).reduce
         _, rewards = compute_token_rewards(part, self.args, self.kl_coef, reduce)
         targets = compute_advantages(part, rewards, self.args, reduce)
@@ -95,7 +97,10 @@ def weights(trainer: Seq2SeqPPOTrainer) -> dict[str, torch.Tensor]:
 
 
 WHITENED = {"whiten_rewards": True, "adaptive_kl": True}
-RANKED: dict[str, dict[str, Any]] = {name: {"objective": name, "num_generations": 4} for name in ("raft", "dpo")}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    **{name: {"objective": name, "num_generations": 4} for name in ("raft", "dpo")},
+    "ppo and references": {"sft_coef": 0.5, "sft_column": "prompt"},
+}
 
 
 def one_update(folder: Path, processes: int, **settings) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def main() -> None:
     found = {
         "processes": processes,
         "update": one_update(folder, processes),
-        "ranked": {name: one_update(folder, processes, **settings) for name, settings in RANKED.items()},
+        "objectives": {name: one_update(folder, processes, **settings) for name, settings in OBJECTIVES.items()},
         "sample": sample(folder, processes),
         "run": full_run(folder, "run", processes),
         "refusals": refusals(folder, processes),

@@ -35,6 +35,7 @@ Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
+NEED_SEVERAL = f"{COMPARING}, and for {RANKING}"
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
 
 
@@ -120,10 +121,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Count = option(
-        1,
-        f"Responses to each prompt of a rollout; {COMPARING} compare at least 2, {RANKING} rank them.",
-    )
+    num_generations: Count = option(1, f"Responses to each prompt of a rollout; at least 2 for {NEED_SEVERAL}.")
     whiten_advantages: bool | None = option(
         None,
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
@@ -245,8 +243,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "of which at least one is not 0",
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
-            ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
-            ("num_generations", generations >= 2 or not self.ranks, f"at least 2 for {RANKING}, which rank them"),
+            ("num_generations", generations >= 2 or not (compares or self.ranks), f"at least 2 for {NEED_SEVERAL}"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
             (
                 "kl_estimator",

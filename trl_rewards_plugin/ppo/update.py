@@ -163,8 +163,9 @@ def _accumulate_mini_batch(
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     counts = torch.tensor([float(response_lengths.sum()), len(rows)], device=batch.scores.device)
     counts = framework.reduce(counts).clamp(min=1)
-    # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs of one prompt stay pairs.
-    rows = rows[prompt_lengths.argsort(stable=True)]
+    # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs stay pairs.
+    size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
+    rows = rows.view(-1, together)[prompt_lengths.view(-1, together)[:, 0].argsort(stable=True)].flatten()
     sft_loss = None
     if context.args.sft_coef and not context.critic_only:
         sft_loss = _accumulate_references(model, batch, rows, context)
@@ -172,7 +173,6 @@ def _accumulate_mini_batch(
     def accumulate(counts: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
         return accumulate_micro_batch(model, UpdateBatch(**part), counts, kl_coef, context)
 
-    size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
     chunks = rows.split(size - size % together)
     sums = None
     for number, chunk in enumerate(chunks):
