@@ -65,11 +65,13 @@ def test_an_update_on_a_stored_rollout_is_that_of_one_process(folder, ranks):
 def test_an_update_by_another_objective_is_that_of_one_process(folder, ranks, objective):
     one = one_update(folder, 1, **OBJECTIVES[objective])
     start = load_file(folder / "model" / "model.safetensors")
-    assert (one["weights"]["policy.lm_head.weight"] - start["lm_head.weight"]).abs().max() > 1e-3
+    assert (
+        one["weights"]["policy.lm_head.weight"] - start["lm_head.weight"]
+    ).abs().max() > 1e-3  # there was something to learn
     for part in (rank["objectives"][objective] for rank in ranks):
         assert_equal(one["weights"], part["weights"], 1e-5)
         for name in ("loss/policy_avg", "loss/total_avg"):
-            assert part["logged"][name] == pytest.approx(one["logged"][name], rel=1e-5), name
+            assert part["logged"][name] == pytest.approx(one["logged"][name], rel=1e-5, abs=1e-6), name
 
 
 def test_the_processes_draw_different_responses_from_the_same_distribution(folder, ranks):

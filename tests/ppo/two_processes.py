@@ -98,7 +98,8 @@ def weights(trainer: Seq2SeqPPOTrainer) -> dict[str, torch.Tensor]:
 
 WHITENED = {"whiten_rewards": True, "adaptive_kl": True}
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    **{name: {"objective": name, "num_generations": 4} for name in ("raft", "dpo")},
+    "raft": {"objective": "raft", "num_generations": 4},
+    "dpo": {"objective": "dpo", "num_generations": 4, "beta": 2.0},
     "ppo and references": {"sft_coef": 0.5, "sft_column": "prompt"},
 }
 

@@ -105,7 +105,7 @@ def test_a_setting_that_an_objective_does_not_use_is_refused(name, setting):
 
 @pytest.mark.parametrize("name", RANKED)
 def test_a_ranking_objective_needs_responses_to_rank_and_whole_prompts_in_a_mini_batch(name):
-    with pytest.raises(InputError, match="num_generations at least 2 for .*raft and dpo"):
+    with pytest.raises(InputError, match=r"num_generations at least 2 for .*raft and dpo"):
         config(objective=name)
     config(objective=name, num_generations=4, per_device_train_batch_size=8, num_mini_batches=2)
     with pytest.raises(InputError, match=r"num_mini_batches=4 for 2 prompts"):
