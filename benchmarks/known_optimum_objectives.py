@@ -33,7 +33,7 @@ def best_of_n(reference: Tensor, rewards: Tensor, beta: float = BETA) -> Tensor:
 
 
 OBJECTIVES = {
-    "dpo": (optimum, {**SMALL, "objective": "dpo", "beta": BETA, "max_steps": 60}),
+    "dpo": (optimum, {**SMALL, "objective": "dpo", "beta": BETA, "max_steps": 100}),
     "raft": (optimum, {**SMALL, "objective": "raft", "kl_coef": BETA, "max_steps": 100}),
     "raft, one rollout": (
         best_of_n,

@@ -36,11 +36,15 @@ RUNS = {
     "negative_kl": ({"folder": str(asset_path("tiny-t5")), "most": 4}, r"the policy itself +\+0\.00 "),
     "online_dpo": (TRL, r"objective/scores: .* -> "),
     "own_judge": ({"max_steps": 2, "use_cpu": True}, r"labels cut, whole; accuracy 0\.\d+ on \d+ rows"),
+    "ranked_samples": (
+        {"per_device_train_batch_size": 8, "num_ppo_epochs": 1, "response_length": 6, "max_steps": 2, "use_cpu": True},
+        r"raft: .*\ndpo: .*\nppo with references: mean reward .*, KL .*, cross-entropy \d.\d\d -> ",
+    ),
     "rloo": (TRL, r"rewards/brevity/mean: .* -> "),
     "seq2seq_ppo": ({**SMALL, "max_steps": 2, "use_cpu": True}, r"mean reward of a rollout: [+-]\d.* at last"),
     "trl_ppo": ({"total_episodes": 16, "per_device_train_batch_size": 8, "use_cpu": True}, r"scores: .* -> "),
 }
-SLOW = {"grpo", "rloo", "online_dpo", "trl_ppo", "lora", "own_judge", "negative_kl"}
+SLOW = {"grpo", "rloo", "ranked_samples", "online_dpo", "trl_ppo", "lora", "own_judge", "negative_kl"}
 
 
 @pytest.fixture
