@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,37 +172,49 @@ class Distance(TrainerCallback):
 
 
 def train(estimator: str, penalty: str, tokens: int, seed: int) -> dict:
-    """One run; the distances before training and after every rollout."""
+    """One run by an estimator; the distances before training and after every rollout."""
+    settings = {
+        "advantage_estimator": estimator,
+        "learning_rate": ESTIMATORS[estimator],
+        **PENALTIES[penalty],
+        "kl_coef": BETA,
+        "num_generations": 8,
+        "per_device_train_batch_size": RESPONSES,
+        "num_ppo_epochs": EPOCHS,
+        "max_steps": ROLLOUTS[tokens],
+    }
+    return {"estimator": estimator, "penalty": penalty, **train_towards(optimum, settings, tokens, seed)}
+
+
+def train_towards(end: Callable[[Tensor, Tensor, float], Tensor], settings: dict, tokens: int, seed: int) -> dict:
+    """One run with these settings; the distances before training and after every rollout to where it should end.
+
+    Args:
+        end: log reference (PROMPTS, answers), rewards, BETA -> the distribution (PROMPTS, answers).
+    """
     problem = make_problem(tokens, seed)
     model, tokenizer = make_model(seed)
     with tempfile.TemporaryDirectory() as folder:
         args = Seq2SeqPPOConfig(
             output_dir=folder,
-            advantage_estimator=estimator,
-            learning_rate=ESTIMATORS[estimator],
-            **PENALTIES[penalty],
-            kl_coef=BETA,
-            num_generations=8,
-            per_device_train_batch_size=RESPONSES,
             num_mini_batches=1,
-            num_ppo_epochs=EPOCHS,
             response_length=tokens,
             max_unended_share=None,  # EOS is no word: every answer has as many tokens as it may
             suppress_tokens=list(range(len(SPECIAL) + PROMPTS)),
-            max_steps=ROLLOUTS[tokens],
             seed=seed,
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
             use_cpu=True,
+            **settings,
         )
         rows = [{"prompt": f"p{row}"} for row in range(PROMPTS)] * (args.prompts_per_rollout // PROMPTS)
         trainer = Seq2SeqPPOTrainer(
             model, problem, args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
         reference = answer_logprobs(model, tokenizer, trainer.rules, tokens)
-        best = optimum(reference, problem.rewards, BETA)
+        best = end(reference, problem.rewards, BETA)
 
         def measure() -> float:
             return total_variation(answer_logprobs(model, tokenizer, trainer.rules, tokens).exp(), best)
@@ -212,8 +225,6 @@ def train(estimator: str, penalty: str, tokens: int, seed: int) -> dict:
         before = measure()
         trainer.train()
     return {
-        "estimator": estimator,
-        "penalty": penalty,
         "tokens": tokens,
         "seed": seed,
         "before": before,

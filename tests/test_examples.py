@@ -40,6 +40,10 @@ RUNS = {
         {"prompts": 16, "n": 4, "max_steps": 2, "use_cpu": True},
         r"1\d pairs, \d ties: mean reward [+-]\d\.\d\d -> [+-]\d",
     ),
+    "ranked_samples": (
+        {"per_device_train_batch_size": 8, "num_ppo_epochs": 1, "response_length": 6, "max_steps": 2, "use_cpu": True},
+        r"raft: .*\ndpo: .*\nppo with references: mean reward .*, KL .*, cross-entropy \d.\d\d -> ",
+    ),
     "rloo": (TRL, r"rewards/brevity/mean: .* -> "),
     "seq2seq_ppo": ({**SMALL, "max_steps": 2, "use_cpu": True}, r"mean reward of a rollout: [+-]\d.* at last"),
     "targets": (
@@ -48,7 +52,10 @@ RUNS = {
     ),
     "trl_ppo": ({"total_episodes": 16, "per_device_train_batch_size": 8, "use_cpu": True}, r"scores: .* -> "),
 }
-SLOW = {"targets", "grpo", "preference_pairs", "rloo", "online_dpo", "trl_ppo", "lora", "own_judge", "negative_kl"}
+SLOW = {
+    "targets", "grpo", "preference_pairs", "ranked_samples", "rloo", "online_dpo", "trl_ppo", "lora", "own_judge",
+    "negative_kl",
+}  # fmt: skip
 
 
 @pytest.fixture

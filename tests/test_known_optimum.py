@@ -73,6 +73,26 @@ def test_the_exact_kl_needs_half_of_k1_s_rollouts(script, estimator):
     assert full <= k1 / 2, curves
 
 
+def test_the_best_of_n_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import known_optimum_objectives as script
+
+    # The worst of two, likely 3 to 1, is the best of 4 samples only where all are it: (3/4)^4.
+    best = script.best_of_n(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(best, torch.tensor([[0.75**4, 1 - 0.75**4]]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["dpo", "raft", "raft, one rollout"])
+def test_every_objective_that_ranks_reaches_its_end_with_three_seeds(monkeypatch, objective):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import known_optimum_objectives as script
+
+    runs = script.main([objective], [0, 1, 2])
+    assert min(run["before"] for run in runs) > 5 * REACHED
+    assert max(run["after"] for run in runs) < REACHED
+
+
 @pytest.mark.slow
 def test_every_estimator_reaches_the_optimum_with_three_seeds(tmp_path):
     # Two processes side by side; one thread each, so that their sums have one order.

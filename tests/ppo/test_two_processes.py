@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.ppo.two_processes import ROLLOUT, SAMPLES, one_update, sample, store_rollout
+from tests.ppo.two_processes import OBJECTIVES, ROLLOUT, SAMPLES, one_update, sample, store_rollout
 from tests.tiny_models import tiny_t5
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,19 @@ def test_an_update_on_a_stored_rollout_is_that_of_one_process(folder, ranks):
         for name, value in one["logged"].items():
             assert part["logged"][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
     assert_equal(two[0]["weights"], two[1]["weights"])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_update_by_another_objective_is_that_of_one_process(folder, ranks, objective):
+    one = one_update(folder, 1, **OBJECTIVES[objective])
+    start = load_file(folder / "model" / "model.safetensors")
+    assert (
+        one["weights"]["policy.lm_head.weight"] - start["lm_head.weight"]
+    ).abs().max() > 1e-3  # there was something to learn
+    for part in (rank["objectives"][objective] for rank in ranks):
+        assert_equal(one["weights"], part["weights"], 1e-5)
+        for name in ("loss/policy_avg", "loss/total_avg"):
+            assert part["logged"][name] == pytest.approx(one["logged"][name], rel=1e-5, abs=1e-6), name
 
 
 def test_the_processes_draw_different_responses_from_the_same_distribution(folder, ranks):

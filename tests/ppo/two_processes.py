@@ -60,6 +60,8 @@ class StoredRollout(Seq2SeqPPOTrainer):
     def collect(self, inputs: dict[str, Any]) -> Rollout:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         part = self.stored.select(torch.arange(len(self.stored)).chunk(processes)[process])
+        if self.args.sft_coef:
+            part = dataclasses.replace(part, target_ids=part.response_ids, target_mask=part.response_mask)
         reduce = self.framework(self.model_wrapped).reduce
         _, rewards = compute_token_rewards(part, self.args, self.kl_coef, reduce)
         targets = compute_advantages(part, rewards, self.args, reduce)
@@ -94,7 +96,15 @@ def weights(trainer: Seq2SeqPPOTrainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer._wrapped.state_dict().items()}
 
 
-def one_update(folder: Path, processes: int) -> dict[str, Any]:
+WHITENED = {"whiten_rewards": True, "adaptive_kl": True}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "raft": {"objective": "raft", "num_generations": 4},
+    "dpo": {"objective": "dpo", "num_generations": 4, "beta": 2.0},
+    "ppo and references": {"sft_coef": 0.5, "sft_column": "prompt"},
+}
+
+
+def one_update(folder: Path, processes: int, **settings) -> dict[str, Any]:
     """An update on the stored rollout: one optimizer step, over micro-batches of 2, with everything whitened."""
     trainer = make_trainer(
         folder,
@@ -104,10 +114,9 @@ def one_update(folder: Path, processes: int) -> dict[str, Any]:
         num_ppo_epochs=1,
         num_mini_batches=1,
         max_steps=1,
-        whiten_rewards=True,
-        adaptive_kl=True,
         optim="sgd",  # Adam would divide gradients of 1e-9 by themselves
         learning_rate=0.1,
+        **(settings or WHITENED),
     )
     trainer.stored = Rollout(**torch.load(folder / "rollout.pt"))
     trainer.train()
@@ -197,6 +206,7 @@ def main() -> None:
     found = {
         "processes": processes,
         "update": one_update(folder, processes),
+        "objectives": {name: one_update(folder, processes, **settings) for name, settings in OBJECTIVES.items()},
         "sample": sample(folder, processes),
         "run": full_run(folder, "run", processes),
         "refusals": refusals(folder, processes),

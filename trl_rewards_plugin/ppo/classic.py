@@ -174,6 +174,9 @@ class ClassicLoop(RolloutTrainer):
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
+        if self.args.sft_coef:
+            step = "leave sft_coef out, or call train()"
+            raise InputError("step with sft_coef=0, as it gets no reference texts", str(self.args.sft_coef), step)
         refuse_sharding(self.accelerator)
         if self.args.normalizes_each_reward:
             step = "call train(), or leave multi_objective_aggregation out"

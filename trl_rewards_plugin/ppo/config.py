@@ -17,9 +17,10 @@ from transformers import TrainingArguments
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings
+from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, check_unused
 from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
 from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
+from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
@@ -36,6 +37,7 @@ Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
 SCALING = names_of(lambda estimator: estimator.scales)
+NEED_SEVERAL = f"{COMPARING}, and for {RANKING}"
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
 
 
@@ -62,7 +64,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
     logging_nan_inf_filter: bool = option(False, "Off, because the Trainer's default hides a loss that is NaN.")
     dataloader_drop_last: bool = option(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
-    # PPO, with TRL's names.
+    # What is learnt; then PPO, with TRL's names.
+    objective: str = option(
+        "ppo",
+        ", ".join(f"{name} ({objective.summary})" for name, objective in OBJECTIVES.items())
+        + "; where each ends: ppo/maths/objectives.py.",
+        choices=list(OBJECTIVES),
+    )
     total_episodes: CountOrNone = option(
         None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
@@ -73,7 +81,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
     )
     missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegative = option(0.05, "Weight of the KL penalty, in the token rewards or in the loss.")
+    kl_coef: NotNegative = option(
+        None,
+        "Weight of the KL penalty, in the token rewards (by which raft ranks) or in the loss. "
+        "Unset: 0.05, and 0 for dpo, where beta is the weight.",
+    )
     kl_estimator: str = option(
         "k1",
         ", ".join(f"{name} ({estimator.summary})" for name, estimator in KL_ESTIMATORS.items()) + "; see maths/kl.py.",
@@ -106,13 +118,28 @@ class Seq2SeqPPOConfig(TrainingArguments):
     entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
 
     # Ours.
+    beta: Positive = option(0.1, "Weight of the KL to the reference in dpo, TRL's name and default.")
+    dpo_labels: str = option(
+        "bradley_terry",
+        "Which response dpo prefers: the best with probability sigmoid(difference of the scores), which leads to the "
+        "KL-regularised optimum at beta, or always (hard), as TRL, which leads to the best response alone.",
+        choices=list(LABELS),
+    )
+    sft_coef: NotNegative = option(
+        0.0,
+        "Weight of the language-model term added to the loss: the cross-entropy of a prompt's reference text, in nats "
+        "per token (PPO-ptx, arXiv 2203.02155). 0: none.",
+    )
+    sft_column: str = option(
+        "reference", "Column of the training data with the texts of sft_coef; cut after response_length tokens."
+    )
     advantage_estimator: str = option(
         "gae",
         ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Count = option(1, f"Responses to each prompt of a rollout; {COMPARING} compare at least 2.")
+    num_generations: Count = option(1, f"Responses to each prompt of a rollout; at least 2 for {NEED_SEVERAL}.")
     whiten_advantages: bool | None = option(
         None,
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
@@ -195,10 +222,12 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
             self.bf16 = self.bf16_by_itself = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        if self.kl_coef is None and self.objective in OBJECTIVES:
+            self.kl_coef = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
         if self.whiten_advantages is None:
-            self.whiten_advantages = ESTIMATORS[self.advantage_estimator].whitens_by_default
+            self.whiten_advantages = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
         check_prepared(self)
         self._check_together()
@@ -209,11 +238,14 @@ class Seq2SeqPPOConfig(TrainingArguments):
         check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
 
     def _check_together(self) -> None:
-        """Refuses numbers that do not fit together, and what the advantage estimator would ignore."""
+        """Refuses numbers that do not fit together, and what the objective or advantage estimator would ignore."""
+        check_unused(self, Seq2SeqPPOConfig, OBJECTIVES[self.objective].unused, f"objective={self.objective!r}")
+        check_unused(self, Seq2SeqPPOConfig, () if self.sft_coef else ("sft_column",), "sft_coef=0")
         batch, local = self.per_device_train_batch_size, self.local_batch_size
         scales = ESTIMATORS[self.advantage_estimator].scales
         fixed_scale = not scales or self.normalizes_each_reward
         compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
+        units, of_units = (local // generations, "prompts") if self.ranks else (local, "episodes")
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
         no_critic = f"unset: {self.advantage_estimator} has no critic"
@@ -231,7 +263,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "of which at least one is not 0",
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
-            ("num_generations", generations >= 2 or not compares, f"at least 2 for {COMPARING}"),
+            ("num_generations", generations >= 2 or not (compares or self.ranks), f"at least 2 for {NEED_SEVERAL}"),
             ("scale_rewards", self.scale_rewards == "group" or not fixed_scale, f"'group', as {SCALING} alone scales"),
             ("multi_objective_aggregation", scales or not self.normalizes_each_reward, f"for {SCALING} alone"),
             ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
@@ -239,6 +271,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "kl_estimator",
                 KL_ESTIMATORS[self.kl_estimator].in_loss or not self.use_kl_loss,
                 "'k3' or 'full' with use_kl_loss: the gradient of k1 is 0 on average and would teach nothing there",
+            ),
+            (
+                "kl_estimator",
+                not self.ranks or self.use_kl_loss or self.kl_estimator != "full",
+                f"'k1' or 'k3' in the rewards by which {self.objective} ranks; 'full' has a gradient of its own",
             ),
             *(
                 (name, self.has_critic or not getattr(self, name), no_critic)
@@ -252,18 +289,23 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "vf_coef=0",
                 "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
             )
-        if local % self.num_mini_batches:
+        if units % self.num_mini_batches:
             raise InputError(
                 "num_mini_batches that divides this process's rollout "
                 "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {local} episodes",
-                f"choose num_mini_batches among the divisors of {local}",
+                f"num_mini_batches={self.num_mini_batches} for {units} {of_units}",
+                f"choose num_mini_batches among the divisors of {units}",
             )
 
     @property
+    def ranks(self) -> bool:
+        """Whether the objective ranks a prompt's responses, instead of estimating advantages."""
+        return OBJECTIVES[self.objective].mark is not None
+
+    @property
     def has_critic(self) -> bool:
-        """Whether the advantage estimator needs values."""
-        return ESTIMATORS[self.advantage_estimator].needs_critic
+        """Whether advantages are estimated, by an estimator that needs values."""
+        return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
 
     @property
     def normalizes_each_reward(self) -> bool:

@@ -1,6 +1,6 @@
 """Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
@@ -62,6 +62,13 @@ def check(config: Any, name: str, holds: bool, expected: str) -> None:
     """Refuses one setting unless its rule holds."""
     if not holds:
         raise InputError(f"{name} {expected}", f"{name}={getattr(config, name)!r}", f"change {name}")
+
+
+def check_unused(config: Any, owner: type, names: Iterable[str], by: str) -> None:
+    """Refuses settings that would be ignored; left at the owner's default, or off where that is unset, they pass."""
+    for name in names:
+        value, default = getattr(config, name), getattr(owner, name)
+        check(config, name, value == default or (default is None and not value), f"left out: {by} does not use it")
 
 
 def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tuple[Any, ...]] = {}) -> None:

@@ -33,6 +33,8 @@ def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dat
     check_launch(args.world_size)
     if train_dataset is not None:
         check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
+        if args.sft_coef:
+            check_references(train_dataset, args.sft_column)
     if eval_dataset is not None:
         check_dataset(eval_dataset, "eval_dataset")
     check_seq2seq_model(model)
@@ -220,6 +222,18 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             raise InputError(expected, f"{prompt!r} in row {row}", step)
 
 
+def check_references(dataset: Dataset, column: str) -> None:
+    """Refuses a dataset without a reference text in each row, which `sft_coef` learns from."""
+    expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
+    if column not in dataset.column_names:
+        step = "name its column by sft_column, or leave sft_coef out"
+        raise InputError(expected, f"the columns {dataset.column_names}", step)
+    for row, text in enumerate(dataset[column]):
+        if not isinstance(text, str) or not text.strip():
+            step = f"drop such rows: dataset.filter(lambda row: row[{column!r}])"
+            raise InputError(f"{expected}, none of them empty", f"{text!r} in row {row}", step)
+
+
 def _instead_of(dataset: Any, role: str) -> str:
     """What to pass for something that is no `Dataset`."""
     if isinstance(dataset, Mapping):
@@ -235,8 +249,9 @@ def _instead_of(dataset: Any, role: str) -> str:
 def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
     """Refuses a separate critic that is not an encoder-decoder, or that the advantage estimator would not use."""
     if not args.has_critic:
-        expected = f"no value_model with advantage_estimator={args.advantage_estimator!r}, which has no critic"
-        step = "leave value_model out, or set advantage_estimator='gae'"
+        setting = "objective" if args.ranks else "advantage_estimator"
+        expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
+        step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
         raise InputError(expected, f"a {type(value_model).__name__}", step)
     if args.detach_value_head:
         expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"

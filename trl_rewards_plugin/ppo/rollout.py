@@ -35,6 +35,7 @@ class Rollout:
         exact_kl: (B, T) before the update, of each token's whole distribution to the reference's, in nats; or None.
         reward_scores: (B, K) of each reward, NaN where it gave none; None where only their sum is known or needed.
         anchor_features: (B, T, H) for the exact KL in the loss (see `Anchor`), or None.
+        target_ids, target_mask: (B, L) the prompts' reference texts where they are learnt from; else None.
     """
 
     prompt_ids: Tensor
@@ -52,6 +53,8 @@ class Rollout:
     exact_kl: Tensor | None = None
     anchor_features: Tensor | None = None
     reward_scores: Tensor | None = None
+    target_ids: Tensor | None = None
+    target_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -73,9 +76,10 @@ class Rollout:
         response = round_up(response, widths.response, self.response_ids.shape[1])
         there = rows.to(self.prompt_ids.device, non_blocking=True)
         picked = {name: value[there] for name, value in self.tensors().items()}
+        ends = {"prompt": prompt, "encoder": prompt, "target": None}
         for name, value in picked.items():
             if value.dim() >= 2:
-                picked[name] = value[:, : prompt if name.startswith(("prompt", "encoder")) else response]
+                picked[name] = value[:, : ends.get(name.partition("_")[0], response)]
         return type(self)(**picked)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
-from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted
+from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
@@ -197,7 +197,16 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             scored = self._score(columns, responses)  # rewards say themselves where their memory runs out
             with enough_memory(self.args, "the old policy and the reference"):
                 rollout = self.record(prompts, responses, scored.total.to(self.args.device))
-        return replace(rollout, reward_scores=scored.by_reward) if self.args.normalizes_each_reward else rollout
+        if self.args.normalizes_each_reward:
+            rollout = replace(rollout, reward_scores=scored.by_reward)
+        return self._with_references(rollout, columns) if self.args.sft_coef else rollout
+
+    def _with_references(self, rollout: Rollout, columns: dict[str, list[Any]]) -> Rollout:
+        """The rollout with the reference texts of its prompts, for the language-model term."""
+        texts, length = columns[self.args.sft_column], self.args.response_length
+        found = tokenize_references(texts, self.processing_class, self.rules, length, self.calls.widths.response)
+        ids, mask = (tensor.to(rollout.scores.device) for tensor in found)
+        return replace(rollout, target_ids=ids, target_mask=mask)
 
     def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Scored:
         """Rewards of responses, the total less the penalty for a missing EOS."""

@@ -1,4 +1,4 @@
-"""What one rollout teaches: token rewards, advantages, then epochs of clipped updates.
+"""What one rollout teaches: token rewards, advantages or ranks, then epochs of updates.
 
 Leaves out: collecting the rollout, and the last optimizer step, which the Trainer takes.
 """
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, estimate_advanta
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import masked_moments, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
+from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -68,8 +71,18 @@ def compute_token_rewards(
 def compute_advantages(
     rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
 ) -> UpdateBatch:
-    """The rollout with advantages and returns by the config's estimator, from token rewards (B, T)."""
+    """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
+
+    Where the objective ranks the responses, both are its marks: 1 or -1 on the tokens of a response that is learnt
+    from, 0 on the others.
+    """
     mask, compares = rollout.response_mask, ESTIMATORS[args.advantage_estimator].compares_responses
+    known = replace(rollout, reward_scores=None).tensors()
+    if mark := OBJECTIVES[args.objective].mark:
+        advantages = torch.where(mask, mark(rewards.sum(1), args.num_generations).unsqueeze(1), 0.0)
+        return UpdateBatch(
+            **known, advantages=advantages, returns=advantages, reward_scale=torch.ones_like(rollout.scores)
+        )
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
         rewards,
@@ -86,7 +99,6 @@ def compute_advantages(
         advantages = masked_whiten(advantages, mask, reduce=reduce)
     ours, theirs = (masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain))
     scale = (ours / theirs.clamp(min=1e-8)).to(rollout.scores).expand_as(rollout.scores)
-    known = replace(rollout, reward_scores=None).tensors()
     return UpdateBatch(**known, advantages=advantages, returns=returns, reward_scale=scale)
 
 
@@ -114,7 +126,7 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     unread: list[Tensor] = []
     history: list[dict[str, float]] = []
     stopped = False
-    for rows in _mini_batches(len(batch), args):
+    for rows in _mini_batches(_learnt_together(batch, args), args):
         if found is not None:
             take_step(found)
         names, found = _accumulate_mini_batch(model, batch, rows, penalty, context)
@@ -140,10 +152,18 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     return means
 
 
-def _mini_batches(size: int, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
-    """Row numbers of every mini-batch of every epoch, shuffled anew for each epoch."""
+def _learnt_together(batch: UpdateBatch, args: Seq2SeqPPOConfig) -> Tensor:
+    """(U, M) numbers of the rows that are learnt from, on the CPU; the M of one line stay in one mini-batch."""
+    objective = OBJECTIVES[args.objective]
+    rows = torch.arange(len(batch)) if objective.mark is None else batch.advantages[:, 0].cpu().nonzero()
+    return rows.view(-1, objective.responses_per_prompt)
+
+
+def _mini_batches(units: Tensor, args: Seq2SeqPPOConfig) -> Iterator[Tensor]:
+    """Row numbers of every mini-batch of every epoch, the lines of `units` (U, M) shuffled anew for each epoch."""
     for _ in range(args.num_ppo_epochs):
-        yield from torch.randperm(size).tensor_split(min(args.num_mini_batches, size))
+        for part in torch.randperm(len(units)).tensor_split(min(args.num_mini_batches, len(units))):
+            yield units[part].flatten()
 
 
 def _accumulate_mini_batch(
@@ -159,28 +179,64 @@ def _accumulate_mini_batch(
     """
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
-    tokens = torch.full((), float(response_lengths.sum()), device=batch.scores.device)
-    tokens = framework.reduce(tokens).clamp(min=1)
-    responses = framework.reduce(torch.full_like(tokens, len(rows)))
-    # Rows of like length together: each micro-batch is cut to its own longest prompt.
-    rows = rows[prompt_lengths.argsort(stable=True)]
+    lengths = (float(response_lengths.sum()), len(rows))  # filled in, so that no GPU is waited for
+    counts = torch.stack([torch.full((), float(number), device=batch.scores.device) for number in lengths])
+    tokens, responses = (counts := framework.reduce(counts).clamp(min=1)).unbind()
+    # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs stay pairs.
+    size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
+    rows = rows.view(-1, together)[prompt_lengths.view(-1, together)[:, 0].argsort(stable=True)].flatten()
+    sft_loss = None
+    if context.args.sft_coef and not context.critic_only:
+        sft_loss = _accumulate_references(model, batch, rows, context)
 
-    def accumulate(tokens: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
-        return accumulate_micro_batch(model, UpdateBatch(**part), tokens, kl_coef, context)
+    def accumulate(counts: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
+        return accumulate_micro_batch(model, UpdateBatch(**part), counts, kl_coef, context)
 
-    chunks = rows.split(context.args.micro_batch_size)
+    chunks = rows.split(max(size - size % together, together))
     sums = None
     for number, chunk in enumerate(chunks):
         part = batch.select(chunk, context.calls.widths)
         if context.args.loss_type == "grpo":  # 1 / responses, split over their tokens; the sum is divided by `tokens`
             part = replace(part, loss_weight=tokens / responses / part.response_mask.sum(1).clamp(min=1))
-        inputs = {**part.tensors(), "tokens": tokens, "kl_coef": kl_coef}
+        inputs = {**part.tensors(), "counts": counts, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
         sums = found if sums is None else {name: sums[name] + value for name, value in found.items()}
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
-    totals = framework.reduce(torch.stack(list(sums.values()))) / tokens
-    return tuple(sums), torch.cat([totals, gradient_norm(model, framework.reduce).to(totals).view(1)])
+    totals = framework.reduce(torch.stack(list(sums.values()))) / counts[0]
+    means = dict(zip(sums, totals.unbind(), strict=True))
+    if sft_loss is not None:
+        means["loss/sft_avg"] = sft_loss
+        means["loss/total_avg"] = means["loss/total_avg"] + context.args.sft_coef * sft_loss
+    return tuple(means), torch.stack([*means.values(), gradient_norm(model, framework.reduce).to(totals)])
+
+
+def _accumulate_references(model: nn.Module, batch: UpdateBatch, rows: Tensor, context: UpdateContext) -> Tensor:
+    """Accumulates the gradient of a mini-batch's language-model term; returns its loss on all processes, 0-d.
+
+        loss = -sum over tokens of log policy(reference text | prompt) / number of tokens,    times sft_coef
+    Source: PPO-ptx, Ouyang et al. (arXiv 2203.02155), equation 2. Their texts are drawn from pretraining data, ours
+    are those of the rollout's prompts, each counted once per response to its prompt in the mini-batch.
+    """
+    framework, args = context.framework, context.args
+    assert batch.target_mask is not None  # collected wherever sft_coef is not 0
+    tokens = framework.reduce(batch.target_mask[rows.to(batch.scores.device)].sum().float())
+
+    def accumulate(tokens: Tensor, target_ids: Tensor, target_mask: Tensor, **prompts: Any) -> dict[str, Tensor]:
+        with framework.autocast():
+            output = cast_together(model, EncodedPrompts(**prompts), target_ids, context.rules.of_any_text())
+        loss = -masked_sum(output.logprobs, target_mask)
+        framework.backward(args.sft_coef * loss / tokens * framework.world_size)
+        return {"loss": loss.detach()}
+
+    total = torch.zeros_like(tokens)
+    with framework.no_sync():
+        for chunk in rows.split(args.micro_batch_size):
+            part = batch.select(chunk, context.calls.widths)
+            texts = {"target_ids": part.target_ids, "target_mask": part.target_mask, "tokens": tokens}
+            inputs = {**vars(part.prompts), **texts}
+            total += context.calls("the language-model term", accumulate, inputs, model, context.rules)["loss"]
+    return framework.reduce(total) / tokens
 
 
 def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> list[dict[str, float]]:
@@ -198,7 +254,7 @@ def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> lis
 
 
 def accumulate_micro_batch(
-    model: nn.Module, batch: UpdateBatch, tokens: Tensor, kl_coef: Tensor, context: UpdateContext
+    model: nn.Module, batch: UpdateBatch, counts: Tensor, kl_coef: Tensor, context: UpdateContext
 ) -> dict[str, Tensor]:
     """Forward pass, loss and backward pass of one micro-batch: the work that can be captured as a CUDA graph.
 
@@ -206,26 +262,36 @@ def accumulate_micro_batch(
 
     Args:
         batch: all rows of it.
-        tokens: 0-d, real tokens of the mini-batch on all processes, by which the loss is divided.
+        counts: (2,) real tokens of the mini-batch on all processes, by which the loss is divided, and responses.
         kl_coef: 0-d, weight of the KL penalty in the loss.
 
     Returns:
         Sums over tokens of the statistics, 0-d each.
     """
-    framework, features = context.framework, batch.anchor_features
+    (tokens, responses), framework, features = counts.unbind(), context.framework, batch.anchor_features
     anchor = None if features is None or context.anchor_head is None else Anchor(context.anchor_head, features)
     with framework.autocast():
         output = cast_together(
             model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only, anchor=anchor
         )
-    sums = ppo_losses(output, batch, kl_coef, context.args)
+    sums = ppo_losses(output, batch, kl_coef, context.args, tokens / responses)
     # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
     framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)
     return {name: value.detach() for name, value in sums.items()}
 
 
-def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: Seq2SeqPPOConfig) -> dict[str, Tensor]:
-    """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise."""
+def ppo_losses(
+    output: PolicyOutput,
+    batch: UpdateBatch,
+    kl_coef: Tensor,
+    args: Seq2SeqPPOConfig,
+    mean_length: Tensor | float = 1.0,
+) -> dict[str, Tensor]:
+    """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise.
+
+    Args:
+        mean_length: tokens per response of the mini-batch: what is summed over pairs is scaled by those of a pair.
+    """
     mask = batch.response_mask
     # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.
     logprobs, old_logprobs, ref_logprobs = (
@@ -233,12 +299,20 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
     weight = 1.0 if batch.loss_weight is None else batch.loss_weight.unsqueeze(1)
-    pg_losses, pg_clipped = policy_loss(logprobs, old_logprobs, batch.advantages, args.cliprange, args.cliprange_high)
-    loss = masked_sum(pg_losses * weight, mask)
+    own: dict[str, Tensor] = {}
+    if args.objective == "raft":
+        loss = -logprobs.sum()
+    elif args.objective == "dpo":
+        loss, own = _pair_losses(logprobs - ref_logprobs, batch, args, 2 * mean_length)
+    else:
+        pg_losses, pg_clipped = policy_loss(
+            logprobs, old_logprobs, batch.advantages, args.cliprange, args.cliprange_high
+        )
+        loss, own = masked_sum(pg_losses * weight, mask), {"policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask)}
     sums = {
+        **own,
         "loss/policy_avg": loss,
         "policy/approxkl_avg": masked_sum(approximate_kl(logprobs, old_logprobs), mask),
-        "policy/clipfrac_avg": masked_sum(pg_clipped.float(), mask),
         "policy/entropy_avg": masked_sum(output.entropies, mask),
         "val/ratio": masked_sum(torch.exp(logprobs - old_logprobs), mask),
         "val/sampling_gap": masked_sum((logprobs - batch.sampled_logprobs).abs(), mask),
@@ -257,3 +331,14 @@ def ppo_losses(output: PolicyOutput, batch: UpdateBatch, kl_coef: Tensor, args: 
         sums["val/clipfrac_avg"] = masked_sum(vf_clipped.float(), mask)
         loss = loss + args.vf_coef * sums["loss/value_avg"]
     return {**sums, "loss/total_avg": loss}
+
+
+def _pair_losses(
+    log_ratios: Tensor, batch: UpdateBatch, args: Seq2SeqPPOConfig, scale: Tensor | float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DPO's loss and TRL's statistics of it as sums over pairs times `scale`; log-ratios (B, T) to the reference."""
+    marks = batch.advantages[:, 0]  # 1 for the best, -1 for the worst; every response has a first token
+    margins, gaps = ((marks * values).view(-1, 2).sum(1) for values in (args.beta * log_ratios.sum(1), batch.scores))
+    loss = preference_loss(margins, gaps, args.dpo_labels).sum() * scale
+    found = {"rewards/margins": margins, "rewards/accuracies": (margins > 0).float()}
+    return loss, {name: values.sum() * scale for name, values in found.items()}

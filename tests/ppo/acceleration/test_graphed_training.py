@@ -83,6 +83,8 @@ WAYS = {
     },
     "the exact KL": {"kl_estimator": "full", "kl_coef": 0.5},
     "the exact KL in the loss": {"kl_estimator": "full", "use_kl_loss": True, "kl_coef": 0.5},
+    "raft": {"objective": "raft", "num_generations": 2, "total_episodes": 16},
+    "dpo": {"objective": "dpo", "num_generations": 2, "freeze_encoder": True, "total_episodes": 16},
     "a KL stop": {"early_stop_kl": 1e-4},
     "critic warm-up, frozen encoder": {"critic_warmup_steps": 1, "freeze_encoder": True},
     "evaluation, best model": {

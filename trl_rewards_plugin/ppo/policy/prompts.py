@@ -1,4 +1,4 @@
-"""Rows of a dataset to encoder inputs, padded on the right.
+"""Rows of a dataset to encoder inputs, and reference texts to responses; padded on the right.
 
 Leaves out: loading datasets (recipes/data.py).
 """
@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 Prompt = str | list[dict[str, str]]
 
@@ -72,6 +76,25 @@ def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: 
         else:  # it does not know where in the text its tokens lie
             read.append(str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True)))
     return read
+
+
+def tokenize_references(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, rules: TokenRules, max_length: int, multiple: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Texts as responses that the policy might have given: ids and mask (B, L), padded on the right.
+
+    What the decoder starts with is left out, and all behind the first EOS; texts of more than `max_length` tokens are
+    cut and have no EOS. L is a multiple of `multiple`, or `max_length`.
+    """
+    rows = []
+    for ids in tokenizer(text_target=texts, verbose=False)["input_ids"]:
+        start = next((s for s in (rules.prefix, rules.forced_ids) if s and tuple(ids[: len(s)]) == s), ())
+        rows.append(torch.tensor(ids[len(start) :][:max_length]))
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=rules.pad_id)
+    padded = pad(padded, (0, round_up(padded.shape[1], multiple, max_length) - padded.shape[1]), value=rules.pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    given = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
+    return padded, first_eos_mask(padded, rules.eos_ids) & given
 
 
 @dataclass(frozen=True)

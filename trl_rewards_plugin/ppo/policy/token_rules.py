@@ -48,6 +48,10 @@ class TokenRules:
         """Ids that no step allows."""
         return tuple(sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids))))
 
+    def of_any_text(self) -> "TokenRules":
+        """The rules under which log-probabilities are the model's own: no temperature, and every token allowed."""
+        return TokenRules(self.start_id, self.eos_ids, pad_id=self.eos_ids[0], forced_ids=self.forced_ids)
+
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
