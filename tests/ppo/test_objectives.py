@@ -65,7 +65,7 @@ def stored():
     prompts, everything = EncodedPrompts(prompt_ids, prompt_mask), TokenRules(0, (1,), pad_id=1)  # pad is allowed too
     with torch.no_grad():
         (logprobs, entropies, _), (ref_logprobs, _, _) = (
-            score_responses(model, prompts, ids, everything) for model in (policy, reference)
+            score_responses(model, prompts, ids, everything)[0] for model in (policy, reference)
         )
     rollout = Rollout(
         prompt_ids=prompt_ids, prompt_mask=prompt_mask, response_ids=ids, response_mask=mask,
