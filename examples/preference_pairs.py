@@ -3,9 +3,9 @@
     python examples/preference_pairs.py
 
 Eight answers of the bundled tiny T5 to each of 64 prompts; the best and the worst by the reward become `chosen` and
-`rejected`, prompts whose samples tie are left out. `ORPOTrainer` takes the same rows. Prints the trainer's log, and in the end how
-many pairs and ties there were and the mean reward of one sampled answer to each of 64 held-out prompts, before and
-after. After ten steps the log has, among others:
+`rejected`, prompts whose samples tie are left out. `ORPOTrainer` takes the same rows. Prints the trainer's log, and in
+the end how many pairs and ties there were and the mean reward of one sampled answer to each of 64 held-out prompts,
+before and after. After ten steps the log has, among others:
 
     'rewards/accuracies': '0.9438', 'rewards/margins': '0.8749'
 """
