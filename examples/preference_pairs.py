@@ -2,11 +2,12 @@
 
     python examples/preference_pairs.py
 
-Sixteen answers of the bundled tiny T5 to each of 128 prompts; the best and the worst by the reward become `chosen` and
-`rejected`, prompts whose samples tie are left out. `ORPOTrainer` takes the same rows. Prints the reward of one sampled
-answer to each of 96 held-out prompts, before and after:
+Eight answers of the bundled tiny T5 to each of 64 prompts; the best and the worst by the reward become `chosen` and
+`rejected`, prompts whose samples tie are left out. `ORPOTrainer` takes the same rows. Prints the trainer's log, and in
+the end how many pairs and ties there were and the mean reward of one sampled answer to each of 64 held-out prompts,
+before and after. After ten steps the log has, among others:
 
-    128 pairs, 0 ties: mean reward -0.43 -> -0.20
+    'rewards/accuracies': '0.9438', 'rewards/margins': '0.8749'
 """
 
 import os
@@ -21,7 +22,7 @@ from trl_rewards_plugin import best_of_n
 from trl_rewards_plugin.assets import asset_path
 
 
-def main(prompts: int = 128, n: int = 16, output_dir: str = "runs/preference_pairs", **settings) -> CPOTrainer:
+def main(prompts: int = 64, n: int = 8, output_dir: str = "runs/preference_pairs", **settings) -> CPOTrainer:
     """Trains, and prints the mean reward of plain samples before and after."""
     folder, tokenizer = str(asset_path("tiny-t5")), AutoTokenizer.from_pretrained(asset_path("tiny-t5"))
     texts = {
@@ -33,7 +34,7 @@ def main(prompts: int = 128, n: int = 16, output_dir: str = "runs/preference_pai
     defaults = {
         "num_train_epochs": 4, "per_device_train_batch_size": 16, "learning_rate": 3e-4, "beta": 0.1,
         "max_length": 128, "max_completion_length": 53, "save_strategy": "no", "report_to": "none",
-        "disable_tqdm": True,
+        "disable_tqdm": True, "bf16": False, "dataloader_pin_memory": False,
     }  # fmt: skip
     trainer = CPOTrainer(
         AutoModelForSeq2SeqLM.from_pretrained(folder),
