@@ -2,12 +2,12 @@
 
     python examples/ranked_samples.py
 
-Each trains the bundled tiny T5 for a few rollouts; the reference text of a prompt is its own first sentence, so that
-the last one learns to be grammatical without leaving what it was asked. A minute on two CPU cores; prints:
+Each trains the bundled tiny T5 for eight rollouts; the reference text of a prompt is its own first sentence, so that
+the last one learns to be grammatical without leaving what it was asked. A minute on two CPU cores; prints at the end:
 
-    raft: mean reward -0.10 -> +0.12, KL 0.30
-    dpo: mean reward -0.10 -> +0.12, KL 0.30
-    ppo with references: mean reward -0.10 -> +0.12, KL 0.30, cross-entropy 3.20 -> 2.90
+    raft: mean reward -0.20 -> +0.62, KL 1.30
+    dpo: mean reward +0.06 -> +0.63, KL 1.27
+    ppo with references: mean reward +0.14 -> +0.48, KL 1.93, cross-entropy 0.73 -> 0.42
 """
 
 from datasets import load_dataset
@@ -28,7 +28,7 @@ def main(output_dir: str = "runs/ranked", **settings) -> None:
     prompts = prompts.map(lambda row: {"reference": row["prompt"].split(". ")[0]})
     defaults = {
         "max_steps": 8, "per_device_train_batch_size": 32, "num_ppo_epochs": 2, "num_mini_batches": 2,
-        "learning_rate": 5e-4, "response_length": 24, "report_to": "none", "save_strategy": "no",
+        "learning_rate": 2e-4, "response_length": 24, "report_to": "none", "save_strategy": "no",
     }  # fmt: skip
     lines = []
     for name, own in OBJECTIVES.items():
