@@ -118,7 +118,7 @@ def make_texts(
 
 
 def lower(answers: torch.Tensor, spoilt: Mapping[int, int]) -> torch.Tensor:
-    """(texts, 2) `answers`, those of the spoilt copies of good texts lowered to at least BELOW under the originals'."""
+    """(texts, 2) `answers`, those of spoilt copies of good texts lowered to BELOW or more under the originals'."""
     margins = answers[:, 1] - answers[:, 0]
     copies, originals = torch.tensor(list(spoilt)), torch.tensor(list(spoilt.values()))
     copies, originals = (rows[margins[originals] > 0] for rows in (copies, originals))
