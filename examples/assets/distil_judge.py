@@ -7,7 +7,8 @@
 
 The texts: the rows of `--train`, both sentences of the training pairs, the documents' training sentences, and
 `--copies` of each in which words are exchanged for their likes or, with a teacher of two labels (bad,good), which
-are spoilt. The rows' and pairs' own labels are mixed in. The teacher's answers are kept beside `--out` until the
+are spoilt; the copy of a good text is taught to lie at least BELOW under it, whatever the teacher overlooks. The rows'
+and pairs' own labels are mixed in. The teacher's answers are kept beside `--out` until the
 end, and a killed run resumes when it is started again. The judge is calibrated on dev, measured, and saved with
 weights in float16, a README that says how good it is and how it was made, and checksums. Leaves out: training the
 teacher; choosing the best epoch.
@@ -17,7 +18,7 @@ import argparse
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,11 +42,13 @@ from vocabulary import cut_vocabulary
 from trl_rewards_plugin.assets import write_checksums
 from trl_rewards_plugin.errors import InputError
 
+BATCH = 128
 MOST_PIECES = 64  # word pieces of a text in training
 POSITIONS = 128  # word pieces of a text that the saved judge can read
 GOLD = 0.15  # weight of the rows' own labels beside the teacher's logits
 LIKES = 12  # nearest neighbours that a word is exchanged for
 EXCHANGED = 0.25  # share of a text's words
+BELOW = 1.5  # nats, the least by which spoiling lowers good's logit less bad's
 ASKED_AT_ONCE = 2048  # texts that the teacher answers between two savings
 
 
@@ -89,23 +92,38 @@ def gold_rows(args: argparse.Namespace, labels: Sequence[str]) -> list[tuple[str
     return rows + [row for good, bad in pairs for row in ((good, 1), (bad, 0))]
 
 
-def make_texts(gold: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes) -> list[str]:
-    """All texts to ask the teacher about: `gold` first, then the documents' sentences, then copies of both."""
+def make_texts(
+    gold: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes
+) -> tuple[list[str], dict[int, int]]:
+    """All texts to ask the teacher about: `gold` first, then the documents' sentences, then copies of both.
+
+    Also the row of each spoilt copy -> the row of its original.
+    """
     rng = random.Random(args.seed)
     documents = [document for path in args.documents for document in split_documents(read_documents(path))[0]]
     real = [*gold, *sentences(documents, least_words=LEAST_WORDS, most_words=MOST_WORDS)]
     words = [word for text in real for word in text.split()]
-    texts = list(real)
+    texts, spoilt = list(real), {}
     for _ in range(args.copies):
-        for text in real:
+        for row, text in enumerate(real):
             if spoil and rng.random() < 0.5:
+                spoilt[len(texts)] = row
                 texts.append(corrupt(text, rng, words))
             elif not spoil and rng.random() < 0.5:
                 left, right = text.split(), rng.choice(real).split()
                 texts.append(" ".join(left[: len(left) // 2 + 1] + right[len(right) // 2 :]))
             else:
                 texts.append(likes.exchange(text, rng))
-    return texts
+    return texts, spoilt
+
+
+def lower(answers: torch.Tensor, spoilt: Mapping[int, int]) -> torch.Tensor:
+    """(texts, 2) `answers`, those of spoilt copies of good texts lowered to BELOW or more under the originals'."""
+    margins = answers[:, 1] - answers[:, 0]
+    copies, originals = torch.tensor(list(spoilt)), torch.tensor(list(spoilt.values()))
+    copies, originals = (rows[margins[originals] > 0] for rows in (copies, originals))
+    margins[copies] = margins[copies].minimum(margins[originals] - BELOW)
+    return torch.stack([-margins, margins], 1) / 2
 
 
 def ask_teacher(folder: str, texts: Sequence[str], bf16: bool, answers: Path) -> torch.Tensor:
@@ -206,7 +224,7 @@ def main() -> None:
     id2label = AutoConfig.from_pretrained(args.teacher).id2label
     gold = gold_rows(args, list(id2label.values()))
     model, tokenizer = load_encoder(args, id2label, [text for text, _ in gold])
-    texts = make_texts(
+    texts, spoilt = make_texts(
         [text for text, _ in gold], args, len(id2label) == 2, Likes(model, tokenizer, [text for text, _ in gold])
     )
     tokenizer = cut_vocabulary(tokenizer, model, texts, args.pieces, POSITIONS)
@@ -214,13 +232,16 @@ def main() -> None:
     print(f"{len(gold)} labelled of {len(texts)} texts, {model.num_parameters()} parameters", flush=True)
     kept, checkpoint = (args.out.with_name(f"{args.out.name}.{kind}") for kind in ("answers", "checkpoint"))
     asked = [plain(text) for text in texts] if args.tweets else texts
-    answers = ask_teacher(args.teacher, asked, args.bf16, kept)
+    once = {text: row for row, text in enumerate(dict.fromkeys(asked))}
+    answers = ask_teacher(args.teacher, list(once), args.bf16, kept)[[once[text] for text in asked]]
+    if spoilt:
+        answers = lower(answers, spoilt)
     dev = read_rows(args.dev, list(id2label.values()))
 
     def report() -> str:
         return json.dumps(measure(model, tokenizer, dev))
 
-    how = Fit(args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
+    how = Fit(BATCH, args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     true = torch.tensor([label for _, label in gold])
     log = distil(model, tokenizer, texts, answers, true, how, report)
     finish(model, tokenizer, log, args)
@@ -243,11 +264,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tweets", action="store_true", help="ask the teacher without the signs that only tweets have"
     )
-    parser.add_argument("--copies", type=int, default=2, help="altered copies of each text (%(default)s)")
+    parser.add_argument("--copies", type=int, default=1, help="altered copies of each text (%(default)s)")
     parser.add_argument("--layers", type=int, help="keep the first so many layers (default: all)")
     parser.add_argument("--pieces", type=int, default=8000, help="word pieces to keep (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over all texts (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1.5e-4, help="highest one (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over all texts (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="highest one (%(default)s)")
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, of the teacher too")
     parser.add_argument("--seed", type=int, default=0, help="of texts, head, order and dropout (%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a tiny random encoder, to test the script in seconds")

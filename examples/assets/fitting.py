@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-BATCH = 32
 BUCKET = 20  # batches that are sorted by length together
 WARM_UP = 0.06  # share of all steps
 REPORTED_STEPS = 25
@@ -24,8 +23,9 @@ CHECKPOINT_SECONDS = 180
 
 @dataclass(frozen=True)
 class Fit:
-    """How to fit: passes over the texts, highest learning rate, seed of order and dropout, precision, checkpoint."""
+    """How to fit: texts of a step, passes over all, highest learning rate, seed of order and dropout, precision."""
 
+    batch: int
     epochs: int
     learning_rate: float
     seed: int
@@ -38,14 +38,14 @@ def precision(bf16: bool) -> AbstractContextManager:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
 
 
-def length_batches(lengths: Sequence[int], rng: random.Random) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], batch: int, rng: random.Random) -> list[list[int]]:
     """Every row once, in shuffled batches of rows of like lengths."""
     rows = list(range(len(lengths)))
     rng.shuffle(rows)
     batches = []
-    for start in range(0, len(rows), BATCH * BUCKET):
-        bucket = sorted(rows[start : start + BATCH * BUCKET], key=lambda row: lengths[row])
-        batches += [bucket[at : at + BATCH] for at in range(0, len(bucket), BATCH)]
+    for start in range(0, len(rows), batch * BUCKET):
+        bucket = sorted(rows[start : start + batch * BUCKET], key=lambda row: lengths[row])
+        batches += [bucket[at : at + batch] for at in range(0, len(bucket), batch)]
     rng.shuffle(batches)
     return batches
 
@@ -80,7 +80,7 @@ def fit(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=0.01, fused=True)
-    epochs = [length_batches(lengths, random.Random(f"{how.seed} {epoch}")) for epoch in range(how.epochs)]
+    epochs = [length_batches(lengths, how.batch, random.Random(f"{how.seed} {epoch}")) for epoch in range(how.epochs)]
     steps = [rows for epoch in epochs for rows in epoch]
     scheduler = get_linear_schedule_with_warmup(optimizer, int(WARM_UP * len(steps)), len(steps))
     torch.manual_seed(how.seed)

@@ -30,6 +30,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from trl_rewards_plugin.assets import write_checksums
 from trl_rewards_plugin.errors import InputError
 
+BATCH = 32
 MOST_PIECES = 64  # word pieces of a text in training
 
 Row = tuple[str, int]
@@ -78,7 +79,7 @@ def main() -> None:
         return json.dumps(measure(model, tokenizer, dev))
 
     checkpoint = args.out.with_name(f"{args.out.name}.checkpoint")
-    how = Fit(args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
+    how = Fit(BATCH, args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     log = fit(model, [len(text) for text, _ in rows], loss, how, report)
     log.append(f"all figures: {json.dumps(measure(model, tokenizer, dev, held_out, pairs))}")
     print(*log[-2:], sep="\n", flush=True)

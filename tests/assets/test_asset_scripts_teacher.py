@@ -136,7 +136,6 @@ def test_a_killed_fit_resumes_to_the_same_weights(scripts, tmp_path, monkeypatch
     import fitting
 
     monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", -1)
-    monkeypatch.setattr(fitting, "BATCH", 2)
     ids = torch.randint(32, (6, 5), generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
 
@@ -149,7 +148,7 @@ def test_a_killed_fit_resumes_to_the_same_weights(scripts, tmp_path, monkeypatch
                 raise KeyboardInterrupt
             return model(input_ids=ids[rows], labels=labels[rows]).loss
 
-        how = fitting.Fit(epochs=2, learning_rate=1e-2, seed=0, bf16=False, checkpoint=checkpoint)
+        how = fitting.Fit(batch=2, epochs=2, learning_rate=1e-2, seed=0, bf16=False, checkpoint=checkpoint)
         return model, fitting.fit(model, [5] * 6, loss, how, lambda: "as good as before")
 
     whole, _ = train(tmp_path / "whole")
@@ -165,15 +164,15 @@ def test_a_killed_fit_resumes_to_the_same_weights(scripts, tmp_path, monkeypatch
 
 
 def test_batches_hold_every_row_once_and_like_lengths(scripts):
-    from fitting import BATCH, length_batches
+    from fitting import length_batches
 
     lengths = list(range(100))
     random.Random(1).shuffle(lengths)
-    batches = length_batches(lengths, random.Random(0))
+    batches = length_batches(lengths, 32, random.Random(0))
     assert sorted(row for batch in batches for row in batch) == list(range(100))
-    assert sorted(map(len, batches)) == [4, BATCH, BATCH, BATCH]
+    assert sorted(map(len, batches)) == [4, 32, 32, 32]
     for batch in batches:
-        assert max(lengths[row] for row in batch) - min(lengths[row] for row in batch) < BATCH
+        assert max(lengths[row] for row in batch) - min(lengths[row] for row in batch) < 32
 
 
 def test_calibration_error_by_hand(scripts):
@@ -238,6 +237,16 @@ def test_the_teacher_answers_once_and_only_about_these_texts(scripts, teacher, t
     torch.testing.assert_close(first, again)
     with pytest.raises(InputError, match="to other texts"):
         distil_judge.ask_teacher(str(teacher), BAD, False, tmp_path / "answers")
+
+
+def test_a_spoilt_copy_of_a_good_text_is_lowered_below_its_original(scripts):
+    from distil_judge import BELOW, lower
+
+    # Margins 2 (good), -2 (bad); copies of the good one with margins 1.9 and -3, one of the bad one with 1.
+    answers = torch.tensor([[-1.0, 1.0], [1.0, -1.0], [-0.95, 0.95], [1.5, -1.5], [-0.5, 0.5]])
+    lowered = lower(answers, {2: 0, 3: 0, 4: 1})
+    torch.testing.assert_close(lowered[:, 1] - lowered[:, 0], torch.tensor([2.0, -2.0, 2.0 - BELOW, -3.0, 1.0]))
+    torch.testing.assert_close(lowered.sum(1), torch.zeros(5))
 
 
 def test_mpnet_is_joined_from_its_packages_and_checked(scripts, tmp_path, monkeypatch):
