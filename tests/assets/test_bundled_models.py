@@ -49,7 +49,7 @@ def test_most_greedy_outputs_of_the_starting_model_are_a_sentence_of_their_sourc
 
 
 def test_the_acceptability_judge_prefers_a_sentence_to_its_corrupted_copy():
-    """Measured on these 214 pairs: 89 %, standard error 2 points; its README has larger measurements."""
+    """Measured on these 214 pairs: 85 %, standard error 2.5 points; its README has larger measurements."""
     rng = random.Random(0)
     real = [sentence for prompt in prompts("heldout") for sentence in split_sentences(prompt)]
     spoilt = []
@@ -65,7 +65,9 @@ def test_the_acceptability_judge_prefers_a_sentence_to_its_corrupted_copy():
         spoilt.append(" ".join(words))
     judge = MultiClassifierReward.from_preset("tiny").component("acceptability")
     above = judge.score(real).total > judge.score(spoilt).total
-    assert above.float().mean() >= 0.85
+    assert above.float().mean() >= 0.8
+    # A judge that calls every copy bad, and the real ones too, would rank as well.
+    assert (judge.score(real).total > 0).float().mean() >= 0.85
 
 
 def test_the_neutrality_judge_tells_a_report_from_praise_and_blame():

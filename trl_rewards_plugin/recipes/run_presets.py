@@ -43,7 +43,7 @@ _TINY = Preset(
     config=MappingProxyType(
         _IN_EVERY_RUN
         | {
-            "num_train_epochs": 6.0,
+            "num_train_epochs": 2.4,  # 12 rollouts
             "per_device_train_batch_size": 64,
             "per_device_eval_batch_size": 96,
             "num_ppo_epochs": 2,
