@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.recipes.before_after import (
     Evaluation,
     Evaluator,
@@ -17,7 +18,6 @@ from trl_rewards_plugin.recipes.before_after import (
     count_texts,
     gain,
     mean_scored,
-    pairs_by_gain,
     split_sentences,
     spread_scored,
 )

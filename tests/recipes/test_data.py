@@ -141,7 +141,7 @@ def refusals(folder):
     write(folder, "odd.xlsx", "x")
     named = str(folder)
     return [
-        (f"{named}/trein.jsonl", {}, "no such file", "did you mean 'train.jsonl'?"),
+        (f"{named}/trein.jsonl", {}, "no such file", "did you mean 'FOLDER/train.jsonl'?"),
         (f"{named}/nothing/x.csv", {}, "no such file", "check the path"),
         (f"{named}/empty.jsonl", {}, "an empty file", "rows"),
         (f"{named}/blank.txt", {}, "an empty data set", "rows"),
@@ -165,4 +165,4 @@ def test_bad_data_is_refused_with_a_next_step(tmp_path, index):
     with pytest.raises(InputError) as caught:
         load_run_data(dataset, **settings)
     assert found in caught.value.found
-    assert step in caught.value.next_step
+    assert step.replace("FOLDER", str(tmp_path)) in caught.value.next_step

@@ -305,7 +305,7 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
 
 def test_a_near_file_name_is_suggested(tmp_path, reward_file):
     write(tmp_path / "in.jsonl", TEXTS)
-    with pytest.raises(InputError, match=r"did you mean 'in\.jsonl'"):
+    with pytest.raises(InputError, match=r"did you mean '.*/in\.jsonl'"):
         run(tmp_path / "in.csv", reward_file, tmp_path / "out.jsonl")
 
 

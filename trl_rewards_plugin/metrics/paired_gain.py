@@ -1,11 +1,11 @@
-"""Paired scores -> mean gain, its interval, share improved. Pure.
+"""Paired scores -> mean gain, its interval, share improved, and the pairs to look at. Pure.
 
 What the module `reward_gain` computes, and the recipes claim. Leaves out: where scores come from.
 """
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -125,3 +125,22 @@ def as_scores(values: Any, what: str) -> list[float | None]:
 def _plain(values: Any) -> Any:
     """A tensor's or an array's numbers as Python's own; anything else as it is."""
     return values.tolist() if callable(getattr(values, "tolist", None)) else values
+
+
+def pairs_by_gain(rows: Sequence[Mapping[str, Any]], kind: str = "_greedy") -> dict[str, Mapping[str, Any]]:
+    """Title -> row of completions.parquet, by the gain of its greedy outputs: the two best, the median, and the worst.
+
+    The worst one only if it got worse. With `kind=""` by the gain of the sampled outputs.
+    """
+    keys = (f"after{kind}_reward", f"before{kind}_reward")
+    sides = [[row.get(key) for row in rows] for key in keys]
+    gains = dict(enumerate(np.subtract(*np.array(sides, dtype=np.float64))))
+    order = sorted((place for place, gain in gains.items() if not np.isnan(gain)), key=lambda place: -gains[place])
+    if not order:
+        return {}
+    chosen = {order[0]: "Best gain", order[len(order) // 2]: "Median gain"}
+    if gains[order[-1]] < 0:
+        chosen[order[-1]] = "Got worse most"
+    if len(order) > 1:
+        chosen.setdefault(order[1], "Second best gain")
+    return {f"{chosen[place]} ({gains[place]:+.2f})": rows[place] for place in order if place in chosen}

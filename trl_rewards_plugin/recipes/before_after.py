@@ -249,25 +249,6 @@ def count_texts(patterns: Mapping[str, str], before: Sequence[str], after: Seque
     return {what: {"before": share(form, before), "after": share(form, after)} for what, form in patterns.items()}
 
 
-def pairs_by_gain(rows: Sequence[Mapping[str, Any]], kind: str = "_greedy") -> dict[str, Mapping[str, Any]]:
-    """Title -> row of `completion_rows`, by the gain of its greedy outputs: the two best, the median, and the worst.
-
-    The worst one only if it got worse. With `kind=""` by the gain of the sampled outputs.
-    """
-    keys = (f"after{kind}_reward", f"before{kind}_reward")
-    sides = [[row.get(key) for row in rows] for key in keys]
-    gains = dict(enumerate(np.subtract(*np.array(sides, dtype=np.float64))))
-    order = sorted((place for place, gain in gains.items() if not np.isnan(gain)), key=lambda place: -gains[place])
-    if not order:
-        return {}
-    chosen = {order[0]: "Best gain", order[len(order) // 2]: "Median gain"}
-    if gains[order[-1]] < 0:
-        chosen[order[-1]] = "Got worse most"
-    if len(order) > 1:
-        chosen.setdefault(order[1], "Second best gain")
-    return {f"{chosen[place]} ({gains[place]:+.2f})": rows[place] for place in order if place in chosen}
-
-
 def mean_scored(values: np.ndarray) -> float | None:
     """Mean of (N,) without its NaNs, which stand for texts that were not scored; None if nothing is left."""
     scored = values[~np.isnan(values)]

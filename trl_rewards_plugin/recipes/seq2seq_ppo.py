@@ -20,6 +20,7 @@ from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, suggestion
 from trl_rewards_plugin.hub.upload import check_access
+from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
@@ -36,7 +37,6 @@ from trl_rewards_plugin.recipes.before_after import (
     build_metrics,
     completion_rows,
     count_texts,
-    pairs_by_gain,
 )
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import (

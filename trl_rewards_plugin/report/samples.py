@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import picked
-from trl_rewards_plugin.recipes.before_after import pairs_by_gain
+from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_rows
 
