@@ -30,7 +30,7 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     for start in range(0, len(below), width):
         rows.append([key for key in below[start : start + width] for _ in range(6 // width)])
     figure = new_figure(10, max(6.5, 1.3 + 2.6 * len(rows)))
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.2, hspace=0.25)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.6, hspace=0.25)
     axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, *[2] * (len(rows) - 1)])
     for panel in found:
         if not panel.is_component:
