@@ -480,6 +480,18 @@ def test_a_run_folder_has_all_that_its_card_needs(tmp_path):
     assert str(tmp_path) not in card
 
 
+@pytest.mark.parametrize(
+    ("objective", "name", "paper"),
+    [("ppo", "PPO", "1707.06347"), ("raft", "RAFT", "2304.06767"), ("dpo", "DPO (online)", "2305.18290")],
+)
+def test_a_card_names_the_objective_of_the_run(tmp_path, objective, name, paper):
+    write_run(tmp_path, objective=objective)
+    card = generate_model_card(tmp_path)
+    assert f"fine-tuned with {name} (`trl_rewards_plugin`)" in card
+    assert f"https://arxiv.org/abs/{paper}" in card
+    assert objective in front_matter(card)["tags"]
+
+
 def test_the_aggregation_is_read_from_the_run_folder(tmp_path):
     write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))

@@ -6,6 +6,19 @@ from typing import Any
 
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
 
+# Algorithm, as a card calls it -> its paper.
+OUR_PAPERS: Mapping[str, Mapping[str, str]] = {
+    "PPO": {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"},
+    "RAFT": {"title": "RAFT: Reward rAnked FineTuning for Generative Foundation Model Alignment", "id": "2304.06767"},
+    "DPO (online)": {"title": "Direct Preference Optimization", "id": "2305.18290"},
+}
+_BY_OBJECTIVE = {"raft": "RAFT", "dpo": "DPO (online)"}
+
+
+def our_algorithm(objective: str | None) -> str:
+    """What a card calls the objective of a run; PPO where a run does not say."""
+    return _BY_OBJECTIVE.get(objective or "", "PPO")
+
 
 @dataclass(frozen=True)
 class RewardModelCardData:
@@ -17,7 +30,7 @@ class RewardModelCardData:
         encoder_decoder: False for a decoder, which continues its prompt.
         chat: Whether the tokenizer has a chat template and the prompts are conversations.
         adapter: Whether the folder holds a PEFT adapter, not a full model.
-        algorithm: Such as "PPO", "GRPO" or "DPO".
+        algorithm: Such as "PPO", "GRPO" or "DPO"; ours are the keys of `OUR_PAPERS`.
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
         held_out_rewards: Likewise, what judged the outputs without being trained on: `held_out_reward` in `metrics`.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.card_data import RewardModelCardData, our_algorithm
 from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE, REWARD_KL
 from trl_rewards_plugin.runs.public_names import public_value
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
@@ -47,6 +47,7 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
     return RewardModelCardData(
         model_name=made_of.get("push_to") or run.name,
         base_model=named["model"],
+        algorithm=our_algorithm(config.get("objective")),
         adapter=(folder / "adapter_config.json").is_file(),
         dataset=named["dataset"],
         prompts=[row["prompt"] for row in rows[:PROMPTS_SHOWN] if row.get("prompt")],

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.card_data import RewardModelCardData, our_algorithm
 from trl_rewards_plugin.cards.from_run import picked, public_settings
 from trl_rewards_plugin.runs import environment as facts
 from trl_rewards_plugin.runs.public_names import public_name, public_part
@@ -46,8 +46,8 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         encoder_decoder=bool(getattr(config, "is_encoder_decoder", True)),
         chat=bool(getattr(tokenizer, "chat_template", None)) and is_chat,
         adapter=hasattr(model, "peft_config"),
-        # TRL's trainers name their algorithm and its paper; ours is PPO.
-        algorithm=getattr(trainer, "_name", None) or "PPO",
+        # TRL's trainers name their algorithm and its paper.
+        algorithm=getattr(trainer, "_name", None) or our_algorithm(getattr(args, "objective", None)),
         paper=getattr(trainer, "_paper", None) or {},
         rewards=rewards,
         aggregation=aggregation,

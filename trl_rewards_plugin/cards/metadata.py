@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tags(data: RewardModelCardData) -> list[str]:
-    tags = ["trl", data.algorithm.lower(), "reinforcement-learning"]
+    tags = ["trl", data.algorithm.split()[0].lower(), "reinforcement-learning"]
     tags += ["seq2seq"] if data.encoder_decoder else []
     if any(part.get("model") for part in data.rewards):
         tags.append("classifier-reward")

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trl_rewards_plugin.cards import metadata
-from trl_rewards_plugin.cards.card_data import RewardModelCardData
+from trl_rewards_plugin.cards.card_data import OUR_PAPERS, RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
 from trl_rewards_plugin.hub.stamp import stamped
@@ -22,7 +22,6 @@ from trl_rewards_plugin.text import counted, cut_prompts, duration, interval, li
 
 MAX_NEW_TOKENS = 64
 PROMPT_LENGTH = 500
-PPO_PAPER = {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"}
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L F1 against the source",
     "output_length": "Length in words",
@@ -50,11 +49,12 @@ def render_model_card(data: RewardModelCardData) -> str:
     """Markdown with YAML front matter; the same data give the same text."""
     metrics = data.metrics
     lower, higher = _wrong_moves(data)
-    paper = data.paper or (PPO_PAPER if data.algorithm == "PPO" else {})
+    paper = data.paper or OUR_PAPERS.get(data.algorithm, {})
     text = _environment().get_template("model_card.md.jinja").render(
         data=data,
         metrics={"kl": None, **metrics} if metrics else None,
         front_matter=_Markdown(metadata.front_matter(data)),
+        ours=data.algorithm in OUR_PAPERS,
         title=data.model_name.rpartition("/")[2] or data.model_name,
         has_judges=any(part.get("model") for part in data.rewards),
         max_new_tokens=data.max_new_tokens or MAX_NEW_TOKENS,
