@@ -26,6 +26,12 @@ def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
     assert reward_kl_series({}, []) == {}
 
 
+def test_totals_that_move_with_multipliers_are_not_drawn_beside_curves_of_the_reward():
+    rows = [{**row, "multiplier/words/max": 1.0} for row in ROLLOUTS]
+    assert list(reward_kl_series(METRICS, rows)) == ["tilted", "best of n"]
+    assert list(reward_kl_series(METRICS, [*rows, *EVALUATIONS]))[2] == "this run"
+
+
 def test_what_cannot_be_drawn_is_left_out():
     rows = [*ROLLOUTS, {"objective/kl": float("nan"), "objective/scores": 1.0}]
     rows += [{"objective/kl": 1.0, "objective/scores": 1e305}]

@@ -109,8 +109,23 @@ def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
     rows = {"tiny reward": {"after": None, "gain": unclear}, "length": {"after": 1.0, "gain": worse}}
     told = compare.failed({"metrics": rows}, settings)
     assert told == ["tiny reward is -, under 0.5", "length is worse than before: the interval of its gain excludes 0"]
-    rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None]}}
+    rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None], "reward_gain": -1.0}}
     assert len(compare.failed({"metrics": rows}, settings)) == 1
+
+
+def test_worse_in_every_pair_by_the_same_and_worse_by_rising_fail_and_so_does_what_cannot_be_compared():
+    equal = {"n": 40, "ci95": [None, None], "reward_gain": -1.0}
+    risen, fallen = ({"n": 9, "ci95": ends} for ends in ([0.1, 0.2], [-0.2, -0.1]))
+    settings = compare.EvaluationSettings(fail_if_worse=True, lower_is_better=["toxicity", "perplexity"])
+    rows = {"exact_match": {"gain": equal}, "toxicity": {"gain": risen}, "a perplexity": {"gain": fallen}}
+    assert compare.failed({"metrics": rows}, settings) == [
+        "exact_match is worse than before: in every pair by the same",
+        "toxicity is worse (higher) than before: the interval of its gain excludes 0",
+    ]
+    with pytest.raises(InputError, match="a row of the table in lower_is_better: exact_match"):
+        compare.failed({"metrics": {"exact_match": {"gain": equal}}}, settings)
+    (reason,) = compare.failed({"metrics": {"bleu": {"after": 0.3}}}, compare.EvaluationSettings(fail_if_worse=True))
+    assert "none can be found worse" in reason
 
 
 def test_a_row_is_named_as_it_stands_in_the_file_where_others_are_skipped(tmp_path):

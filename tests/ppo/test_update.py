@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,19 @@ def test_targets_by_hand():
     assert torch.allclose(targets.rewards, torch.tensor([[-0.05, 2.025], [-1.05, 0.0]]))
     assert torch.allclose(targets.returns, torch.tensor([[1.975, 2.025], [-1.05, 0.0]]))
     assert torch.allclose(targets.advantages, torch.tensor([[1.475, 1.025], [-1.05, 0.0]]))
+
+
+def test_a_unit_of_reward_is_that_of_the_group_where_grpo_scales_by_group():
+    """Totals 0 and 1, and 0 and 100: each group's advantages are its own units."""
+    data = rollout()
+    four = Rollout(**{name: torch.cat([tensor, tensor]) for name, tensor in data.tensors().items()})
+    four = replace(four, scores=torch.tensor([0.0, 1.0, 0.0, 100.0]), response_mask=torch.tensor([[True, False]] * 4))
+    args = config(advantage_estimator="grpo", num_generations=2, lam=0.95, per_device_train_batch_size=4)
+    _, rewards = compute_token_rewards(four, args, 0.0)
+    batch = compute_advantages(four, rewards, args)
+    # (total - mean) / std = 0.5 / 0.7071, beside total less the other's = 1; likewise 50 / 70.71 and 100.
+    expected = torch.tensor([0.7071, 0.7071, 0.007071, 0.007071])
+    torch.testing.assert_close(batch.reward_scale, expected, rtol=1e-3, atol=0)
 
 
 def test_whitening_moves_the_advantages_and_not_the_returns():

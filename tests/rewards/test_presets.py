@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -207,8 +208,27 @@ def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
     reward = MultiClassifierReward.from_preset(path)
     assert reward(completions=["A", "a"]) == [1.0, 0.0]
     assert pickle.loads(pickle.dumps(reward))(completions=["A"]) == [1.0]
-    with pytest.raises(InputError, match=r"or file\.py:name"):
+    with pytest.raises(InputError, match=r"the file of no\.py:name"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'no.py:loud'}]"))
+    with pytest.raises(InputError, match=r"or file\.py:name"):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'my_own_rewards.py:quiet'}]"))
+    # What is saved is found again from elsewhere, by a process that knows nothing of this folder.
+    reward.save_preset(tmp_path / "saved.yaml")
+    code = "from trl_rewards_plugin import MultiClassifierReward as M; print(M.from_preset('saved.yaml')(['A', 'a']))"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(tmp_path / "saved.yaml", elsewhere)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[1.0, 0.0]\n"
+    # Another file of that name would give the functions of the first.
+    shutil.copy(tmp_path / "my_own_rewards.py", elsewhere)
+    with pytest.raises(InputError, match=r"give my_own_rewards\.py another name"):
+        MultiClassifierReward.from_preset(
+            reward_file(tmp_path, "rewards: [{function: 'elsewhere/my_own_rewards.py:loud'}]")
+        )
 
 
 def test_weights_are_not_assigned(tmp_path):

@@ -106,8 +106,13 @@ def _trusted(function: Callable[..., str]) -> Callable[..., _Markdown]:
 def _wrong_moves(data: RewardModelCardData) -> tuple[list[str], list[str]]:
     """Components that fell, and penalties that rose, each with the change of its mean."""
     gains: Mapping[str, Any] = data.metrics["component_gain"] if data.metrics else {}
-    penalties = {part["name"] for part in data.rewards if part["weight"] < 0}
-    moves = {name: gain["mean"] for name, gain in gains.items() if gain["mean"] is not None}
+    ends = {part["name"]: set(part.get("constraints") or ()) for part in data.rewards}
+    penalties = {part["name"] for part in data.rewards if part["weight"] < 0 or ends[part["name"]] == {"max"}}
+    moves = {
+        name: gain["mean"]
+        for name, gain in gains.items()
+        if gain["mean"] is not None and ends.get(name) != {"min", "max"}
+    }
     shown = {name: f"{name} ({number(mean, '+.3f')})" for name, mean in moves.items()}
     lower = [shown[name] for name, mean in moves.items() if name not in penalties and round(mean, 3) < 0]
     higher = [shown[name] for name, mean in moves.items() if name in penalties and round(mean, 3) > 0]

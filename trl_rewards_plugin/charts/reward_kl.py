@@ -20,7 +20,10 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     names = {"tilted": "tilted", "best_of_n": "best of n"}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
-        found_rows = [[row[key] for key in keys] for row in log if all(key in row for key in keys)]
+        known = [row for row in log if all(key in row for key in keys)]
+        if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):
+            continue  # the total of a rollout moves with them, the reward of the curves does not
+        found_rows = [[row[key] for key in keys] for row in known]
         rows = np.array(found_rows, dtype=np.float64).reshape(-1, 2)
         if len(rows := rows[(np.abs(rows) < DRAWABLE).all(1)]):
             path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in rows.T], axis=1)

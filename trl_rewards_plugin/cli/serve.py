@@ -71,7 +71,6 @@ def main(argv: Sequence[str]) -> int:
     )
     config = uvicorn.Config(application, settings.host, settings.port, log_level="info", access_log=False)
     server = uvicorn.Server(config)
-    address.listen(config.backlog)
     host, port = address.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"trl-rewards: running on http://{shown}:{port} (Ctrl-C stops it)", file=sys.stderr)
@@ -91,11 +90,12 @@ def _check(settings: ServeSettings) -> None:
 
 
 def _bind(settings: ServeSettings) -> socket.socket:
-    # Taken before the models load, so that a port in use shows at once; clients are refused until the server listens.
+    # Taken before the models load, so that a port in use shows at once; clients that come early wait.
     address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         address.bind((settings.host, settings.port))
+        address.listen()
     except OSError as error:
         address.close()
         step = "stop what listens there, or choose another --host or --port"

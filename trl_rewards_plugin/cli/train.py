@@ -165,7 +165,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
         raise InputError(expected, f"{first.config} of a run that was given Python objects instead", f"add {step}")
     preset = get_preset(first.preset or "tiny")
     own_model = first.preset is None and first.model not in (None, preset.model)
-    config = neutral_settings(resolve(first.model)) if own_model else preset.config
+    config = neutral_settings(resolve(first.model)) if own_model else preset.settings_for(first.objective)
     seed = preset.config["seed"] if first.seed is None else first.seed
     # The Trainer turns its progress bar off, and prints dictionaries, when the log is as quiet as ours.
     settings = {"disable_tqdm": False, **config, "output_dir": default_output_dir(preset.name, seed)}

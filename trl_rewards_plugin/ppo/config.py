@@ -108,7 +108,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     )
     multi_objective_aggregation: str = option(
         "sum_then_normalize",
-        "normalize_then_sum (GDPO): each reward in its group's deviations, and so is kl_coef; then by batch.",
+        "normalize_then_sum (GDPO): each reward in its group's deviations, in which kl_coef and missing_eos_penalty "
+        "count, too; then by batch.",
         choices=["sum_then_normalize", "normalize_then_sum"],
     )
     loss_type: str = option(
@@ -276,6 +277,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "kl_estimator",
                 not self.ranks or self.use_kl_loss or self.kl_estimator != "full",
                 f"'k1' or 'k3' in the rewards by which {self.objective} ranks; 'full' has a gradient of its own",
+            ),
+            (
+                "whiten_rewards",
+                not self.whiten_rewards or self.kl_estimator != "full",
+                "off with kl_estimator='full', half of which is in the rewards and half in the loss",
             ),
             *(
                 (name, self.has_critic or not getattr(self, name), no_critic)

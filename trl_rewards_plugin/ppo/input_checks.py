@@ -132,16 +132,21 @@ def check_devices(n_gpu: int) -> None:
         raise InputError("one GPU per process", f"{n_gpu} visible GPUs and no launcher", step)
 
 
-def check_reward_funcs(reward_funcs: Any, weights: Sequence[float] | None) -> list[Callable[..., Any]]:
+def check_reward_funcs(
+    reward_funcs: Any, weights: Sequence[float] | None, one_by_one: bool = False
+) -> list[Callable[..., Any]]:
     """The rewards as a list, after their types, names and weights are checked.
 
     Raises:
         InputError: no reward, a model id or module in place of a callable, an async function, two of one name, or a
-            wrong count of weights.
+            wrong count of weights; or one alone where they are normalised one by one.
     """
     rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     if not rewards:
         raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")
+    if one_by_one and len(rewards) == 1:
+        step = "pass the parts of a combination: [reward.component(name) for name in reward.component_names()]"
+        raise InputError("several rewards for multi_objective_aggregation='normalize_then_sum'", "one", step)
     for reward in rewards:
         is_model = isinstance(reward, str | os.PathLike | nn.Module | Pipeline) or hasattr(reward, "predict_proba")
         if is_model or not callable(reward):

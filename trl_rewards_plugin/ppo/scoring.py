@@ -45,12 +45,16 @@ def score_completions(
     completion_ids: Sequence[list[int]],
     columns: dict[str, list[Any]],
     trainer_state: Any,
+    may_be_missing: bool = False,
 ) -> Scored:
     """Scores B >= 1 completions by K rewards.
 
     Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
     where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
     column.
+
+    Args:
+        may_be_missing: totals are NaN where no reward gave a score, which is an error otherwise.
 
     Raises:
         RewardError: names the reward, the steps done, and the prompt and completion that it was about.
@@ -85,10 +89,10 @@ def score_completions(
             raise RewardError(f"log_extra({column!r}) got {len(entries)} values for {len(completions)} completions")
     stacked = torch.stack(list(scores.values()), dim=1)
     unscored = stacked.isnan().all(dim=1)
-    if unscored.any():
+    if unscored.any() and not may_be_missing:
         raise RewardError(f"no reward gave a score{place(int(unscored.nonzero()[0]))}: all returned None or NaN")
     # `reward_weights`; the weights inside of a combined reward are its own matter (rewards/combining/).
-    total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1)
+    total = torch.nansum(stacked * torch.tensor(list(weights)), dim=1).masked_fill(unscored, math.nan)
     return Scored(total, metrics, {**table, **logged}, stacked)
 
 
@@ -100,7 +104,8 @@ def as_completions(texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Any]
 
 def with_held_out(scored: Scored, judged: Scored) -> Scored:
     """`scored`, and beside it what a held-out reward gave the same completions: its mean, its parts, its columns."""
-    metrics = {"held_out_reward": judged.total.mean().item()}
+    scored_ones = judged.total[~judged.total.isnan()]
+    metrics = {"held_out_reward": scored_ones.mean().item()} if len(scored_ones) else {}
     metrics |= {f"held_out_{name}": value for name, value in judged.metrics.items()}
     _prompt, _completion, (_name, total), *parts = judged.table.items()
     columns = {"held_out_reward": total, **{f"held_out_{name}": values for name, values in parts}}

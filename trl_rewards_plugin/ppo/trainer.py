@@ -97,7 +97,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     ):
         args = args or Seq2SeqPPOConfig(output_dir="trainer_output")
         model, value_model = resolve(model), resolve(value_model)
-        self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights)
+        self.reward_funcs = check_reward_funcs(reward_funcs, args.reward_weights, args.normalizes_each_reward)
         self.reward_weights = args.reward_weights or [1.0] * len(self.reward_funcs)
         self.held_out_rewards = check_held_out_reward(held_out_reward, self.reward_funcs, args)
         check_inputs(model, value_model, args, train_dataset, eval_dataset)
@@ -223,7 +223,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         shared: dict[str, Any] = {"completion_ids": ids, "columns": columns, "trainer_state": self.state}
         scored = score_completions(self.reward_funcs, self.reward_weights, columns["prompt"], texts, **shared)
         for reward in held_out:
-            scored = with_held_out(scored, score_completions([reward], [1.0], columns["prompt"], texts, **shared))
+            judged = score_completions([reward], [1.0], columns["prompt"], texts, **shared, may_be_missing=True)
+            scored = with_held_out(scored, judged)
         return replace(scored, total=less_eos_penalty(scored.total, ended, self.args.missing_eos_penalty))
 
     @torch.no_grad()
@@ -287,7 +288,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
                 own = prompts.select(slice(None, None, copies))
                 prompts = encode_prompts(reference, own, self.calls).repeat(copies)
             sliced = self._reference_sliced
-            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, sliced)
+            return reference_scores(
+                self.calls, reference, prompts, response_ids, self.rules, sliced, self.exact_kl is not None
+            )
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
@@ -384,7 +387,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self.log(metrics)
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
-        if held_out and eval_dataset is None:
+        if held_out and eval_dataset is None and metric_key_prefix == "eval":
             alarms, prompts = find_held_out_alarm(self.state.log_history, table), table.get("prompt", ["?"])
             self.run_log.alarms.raise_alarms(alarms, self.state.global_step, lambda row: quoted(prompts[row]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -97,7 +97,13 @@ def compute_advantages(
     plain = leave_one_out(rewards.sum(1), args.num_generations).unsqueeze(1) * mask if compares else advantages
     if args.whiten_advantages:
         advantages = masked_whiten(advantages, mask, reduce=reduce)
-    ours, theirs = (masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain))
+    by_group = ESTIMATORS[args.advantage_estimator].scales and args.scale_rewards == "group"
+    if by_group and not args.normalizes_each_reward:  # each group has a unit of its own
+        size = args.num_generations
+        norms = ((values * mask).reshape(-1, size * mask.shape[1]).norm(dim=1) for values in (advantages, plain))
+        ours, theirs = (norm.repeat_interleave(size) for norm in norms)
+    else:
+        ours, theirs = (masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain))
     scale = (ours / theirs.clamp(min=1e-8)).to(rollout.scores).expand_as(rollout.scores)
     return UpdateBatch(**known, advantages=advantages, returns=returns, reward_scale=scale)
 
@@ -205,6 +211,8 @@ def _accumulate_mini_batch(
     assert sums is not None  # tensor_split of a rollout with at least num_mini_batches rows leaves no empty one
     totals = framework.reduce(torch.stack(list(sums.values()))) / counts[0]
     means = dict(zip(sums, totals.unbind(), strict=True))
+    # A mini-batch whose responses are all left out has moved no probability.
+    means["val/ratio"] = torch.where(totals.any(), means["val/ratio"], torch.ones_like(counts[0]))
     if sft_loss is not None:
         means["loss/sft_avg"] = sft_loss
         means["loss/total_avg"] = means["loss/total_avg"] + context.args.sft_coef * sft_loss
@@ -220,7 +228,7 @@ def _accumulate_references(model: nn.Module, batch: UpdateBatch, rows: Tensor, c
     """
     framework, args = context.framework, context.args
     assert batch.target_mask is not None  # collected wherever sft_coef is not 0
-    tokens = framework.reduce(batch.target_mask[rows.to(batch.scores.device)].sum().float())
+    tokens = framework.reduce(batch.target_mask[rows.to(batch.scores.device, non_blocking=True)].sum().float())
 
     def accumulate(tokens: Tensor, target_ids: Tensor, target_mask: Tensor, **prompts: Any) -> dict[str, Tensor]:
         with framework.autocast():

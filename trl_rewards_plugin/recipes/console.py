@@ -80,14 +80,27 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 
 
-def verdict(gain: Mapping[str, Any]) -> str:
-    """What a gain with its `ci95` shows: "better", "worse", or "not told apart" with the reason."""
+def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")) -> str:
+    """What a gain with its `ci95` shows: the first of `words`, the second, or "not told apart" with the reason."""
+    moved = direction(gain)
+    if moved:
+        how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "in every pair by the same"
+        return f"{words[0] if moved > 0 else words[1]} than before: {how}"
+    if gain["ci95"][0] is None:
+        return f"not told apart from before: no interval from {counted(gain['n'], 'pair')}"
+    return "not told apart from before: the interval of its gain includes 0"
+
+
+def direction(gain: Mapping[str, Any]) -> int:
+    """1 or -1 where the mean has risen or fallen beyond the interval of the gain, else 0.
+
+    Pairs that all moved by the same amount have no interval, and leave no doubt.
+    """
     low, high = gain["ci95"]
     if low is None:
-        return f"not told apart from before: no interval from {counted(gain['n'], 'pair')}"
-    if low <= 0 <= high:
-        return "not told apart from before: the interval of its gain includes 0"
-    return f"{'better' if low > 0 else 'worse'} than before: the interval of its gain excludes 0"
+        mean = gain.get("reward_gain", gain.get("mean"))
+        low = high = mean if gain["n"] >= MIN_PAIRS and mean is not None else 0.0
+    return (low > 0) - (high < 0)
 
 
 def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], notes: Sequence[str]) -> str:
@@ -168,5 +181,6 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
             rows[-1][3:] = [decimals(gain["reward_gain"], "+"), _interval(gain, 3), f"{gain['share_improved']:.0%}"]
     how = _how_made([row["gain"] for row in metrics.values() if row.get("gain")])
     notes = [f"{result['n']} outputs; interval: {how}; improved: share with after above before"]
-    notes += [f"{name}: {verdict(row['gain'])}" for name, row in metrics.items() if row.get("gain")]
+    gains = {name: row["gain"] for name, row in metrics.items() if row.get("gain")}
+    notes += [f"{name}: {verdict(gain, ('higher', 'lower'))}" for name, gain in gains.items()]
     return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes)

@@ -30,6 +30,15 @@ class Preset:
     prompt_prefix: str = ""
     countable: Mapping[str, str] | None = None
 
+    def settings_for(self, objective: str | None) -> Mapping[str, Any]:
+        """`config` without what `objective` does not use, so that it need not be unset by whoever asks for it."""
+        if objective is None:
+            return self.config
+        from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES
+
+        unused = OBJECTIVES[objective].unused if objective in OBJECTIVES else ()
+        return {key: value for key, value in self.config.items() if key not in unused}
+
 
 # The completions are for `trl-rewards report`; the progress bar has the screen.
 _IN_EVERY_RUN = {"log_completions": True, "num_completions_to_print": 0, "seed": 0}

@@ -139,7 +139,7 @@ class Seq2SeqPPO:
             found = f"args and {', '.join(fields)}"
             raise InputError("either args or single settings", found, "put the settings into args")
         if "args" not in given:
-            settings = {**preset.config, **fields}
+            settings = {**preset.settings_for(fields.get("objective")), **fields}
             settings.setdefault("output_dir", default_output_dir(name, settings.get("seed")))
             given["args"] = Seq2SeqPPOConfig(**settings)
         arguments = {key: getattr(preset, key) for key in own if hasattr(preset, key)}

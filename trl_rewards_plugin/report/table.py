@@ -23,7 +23,8 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
             _evaluated(run.evaluation) if run.evaluation else _numbers(run.metrics, components, guards) if run.metrics
             else {}
             for run in runs
-        ]
+        ],
+        DASH,
     )  # fmt: skip
 
 
@@ -75,14 +76,15 @@ def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequ
 
 def setting_rows(runs: Sequence[Run], *, differing: bool) -> dict[str, list[str]]:
     """Setting -> a cell for each run; `differing`: only those in which finished runs differ."""
-    rows = _side_by_side([_flat(run.settings) for run in runs])
+    rows = _side_by_side([_flat(run.settings) for run in runs], UNSET)
     return {key: cells for key, cells in rows.items() if not differing or len({*cells} - {NOT_YET}) > 1}
 
 
-def _side_by_side(columns: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Every label of some column -> its cells; a run without any has not finished."""
+def _side_by_side(columns: Sequence[Mapping[str, str]], missing: str) -> dict[str, list[str]]:
+    """Label of any column -> its cells, `missing` where a column has none; a run without any has not finished."""
     return {
-        label: [column.get(label, UNSET) if column else NOT_YET for column in columns] for label in _distinct(columns)
+        label: [column.get(label, missing) if column else NOT_YET for column in columns]
+        for label in _distinct(columns)
     }
 
 
@@ -94,7 +96,11 @@ def _distinct(keys: Iterable[Iterable[str]]) -> list[str]:
 def why_not_comparable(runs: Sequence[Run]) -> str | None:
     """Why gains of these runs say nothing about each other; None where they do."""
     finished = [run for run in runs if run.metrics is not None]
-    rewards = {str(run.settings.get("made_of", {}).get("rewards", run.settings.get("reward"))) for run in finished}
+    made_of = [run.settings.get("made_of", {}) for run in finished]
+    rewards = {
+        str([made.get("rewards", run.settings.get("reward")), made.get("aggregation"), made.get("disagreement_coef")])
+        for run, made in zip(finished, made_of, strict=True)
+    }
     if len(rewards) > 1:
         return "These runs have different rewards: their rewards and gains have no common scale."
     if len({tuple(row.get("prompt") for row in run.held_out) for run in finished}) > 1:

@@ -281,14 +281,16 @@ class MultiClassifierReward(Reward):
             moments = evaluation = self._statistics.of_evaluation(components)
         passing = self._combination.passing(components)
         weights = dict(zip(components, self._combination.weights_at(progress), strict=True))
-        moving, ascent, constant = {name: weights[name] for name in schedule}, None, 0.0
+        moving, ascent, constants = {name: weights[name] for name in schedule}, None, dict[str, float]()
         if targets and progress is not None:
             parts = RunningStatistics(list(targets)).batches(components)
             ascent = ascent_after(self._ascent, targets, parts, progress)
-            weights, constant = mixed(weights, targets, ascent)
+            weights, constants = mixed(weights, targets, ascent)
             moving = weights
         raw = torch.stack(list(components.values()), dim=1)
-        total = self._combination.total(raw, moments, list(weights.values()), passing, plain) + constant
+        total = self._combination.total(raw, moments, list(weights.values()), passing, plain)
+        for name, constant in constants.items():
+            total = total + constant * ~components[name].isnan()
         return _Outcome(RewardScores(total, components), batches, evaluation, moving, passing, ascent, inner)
 
     def _components(

@@ -88,7 +88,8 @@ def read_run(folder: Path, name: str) -> Run:
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         step = suggestion(folder.name, near, "give the output_dir of a run")
         raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
-    if (folder / layout.EVALUATION).is_file():
+    is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
+    if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
         rows = read_rows(folder / layout.OUTPUTS)
         first = next(iter(result["metrics"]), "")

@@ -38,6 +38,7 @@ SETTINGS_SHAPE: Mapping[str, Any] = {
         **{key: [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}] for key in ("rewards?", "held_out_rewards?")},
         **{f"{name}?": _TEXT for name in ("aggregation", "push_to", "held_out", "hardware", "precision")},
         **{f"{name}?": _TEXT for name in ("license", "commit")},
+        "disagreement_coef?": _NUMBER,
         "train_rows?": (int, NoneType),
         "epoch_rewards?": [SCORE],
         "energy?": {"*": _NUMBER},

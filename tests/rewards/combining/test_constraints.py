@@ -54,13 +54,13 @@ def test_a_multiplier_rises_by_the_rate_while_its_target_is_missed_and_stays_bet
 def test_the_weights_of_the_mixture_and_its_constant_give_the_lagrangian():
     targets = {"b": {"min": 2.0, "max": 6.0}}
     ascent = Ascent({"b": {"min": 3.0, "max": 1.0}}, {}, {"b": 0.5})
-    weights, constant = mixed({"a": 2.0, "b": 0.0}, targets, ascent)
+    weights, constants = mixed({"a": 2.0, "b": 0.0}, targets, ascent)
     # whole = 1 + 3 + 1;  2 / 5;  (3 - 1) / 0.5 / 5;  (-3 * 2 + 1 * 6) / 0.5 / 5
     assert weights == pytest.approx({"a": 0.4, "b": 0.8})
-    assert constant == pytest.approx(0.0)
+    assert constants == {"b": pytest.approx(0.0)}
     for a, b in ((1.0, 2.5), (-4.0, 7.0)):
         lagrangian = (2 * a + 3 * (b - 2) / 0.5 + 1 * (6 - b) / 0.5) / 5
-        assert weights["a"] * a + weights["b"] * b + constant == pytest.approx(lagrangian)
+        assert weights["a"] * a + weights["b"] * b + constants["b"] == pytest.approx(lagrangian)
 
 
 def test_the_ascent_is_that_of_the_scores_of_all_processes():
@@ -96,8 +96,8 @@ def test_policy_gradients_end_at_a_target_that_can_be_met_and_at_the_bound_for_o
         mean = (policy * lengths).sum()
         squares = 64 * (policy * (lengths - mean).square()).sum()
         ascent = ascent_after(ascent, targets, [{"b": Moments(64, mean.item(), squares.item())}], step / steps)
-        weights, constant = mixed({"a": 1.0, "b": 0.0}, targets, ascent)
-        total = weights["a"] * lengths / 3 + weights["b"] * lengths + constant - kl_coef * policy.log()
+        weights, constants = mixed({"a": 1.0, "b": 0.0}, targets, ascent)
+        total = weights["a"] * lengths / 3 + weights["b"] * lengths + constants["b"] - kl_coef * policy.log()
         logits += 5 * policy * (total - (policy * total).sum())  # the exact gradient of the mean total
     if met:
         assert mean.item() == pytest.approx(greatest, rel=1e-3)

@@ -91,7 +91,7 @@ OBJECTIVES = {
         "a prompt's best response against its worst, arXiv 2305.18290",
         mark_best_and_worst,
         responses_per_prompt=2,
-        unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl"),
+        unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl", "kl_target", "kl_horizon"),
     ),
 }
 RANKING = " and ".join(name for name, objective in OBJECTIVES.items() if objective.mark is not None)

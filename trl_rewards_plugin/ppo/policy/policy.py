@@ -128,7 +128,8 @@ class PolicyWithValueHead(nn.Module):
         with torch.no_grad() if critic_only else nullcontext():
             found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
         (logprobs, entropies, kl), hidden, features = found
-        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, features)
+        kept = None if anchor is None else features
+        return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, kept)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
@@ -209,8 +210,7 @@ def policy_scores(
     def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Tensors:
         anchor = reference and reference._replace(features=ref_features)
         output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules, anchor=anchor)
-        kept = output if anchor else output._replace(features=None)
-        return {name: value for name, value in kept._asdict().items() if value is not None}
+        return {name: value for name, value in output._asdict().items() if value is not None}
 
     inputs = {**vars(prompts), "response_ids": response_ids, "ref_features": reference and reference.features}
     return PolicyOutput(**calls("scores of the policy", score, inputs, wrapped, rules))
@@ -224,12 +224,13 @@ def reference_scores(
     response_ids: Tensor,
     rules: TokenRules,
     sliced: bool,
+    with_features: bool,
 ) -> Tensors:
-    """Likewise the reference's `logprobs` (B, T) and, where sliced, `features`; the arguments: `score_responses`."""
+    """Likewise the reference's `logprobs` (B, T) and, if asked for, `features`; the arguments: `score_responses`."""
 
     def score(response_ids: Tensor, **prompt: Any) -> Tensors:
         scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        return {"logprobs": scores.logprobs, **({} if features is None else {"features": features})}
+        return {"logprobs": scores.logprobs, **({"features": features} if with_features else {})}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
-    return calls("scores of the reference", score, inputs, reference, rules)
+    return calls("scores of the reference", score, inputs, reference, (rules, with_features))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -89,6 +90,10 @@ def tokenize_references(
     rows = []
     for ids in tokenizer(text_target=texts, verbose=False)["input_ids"]:
         start = next((s for s in (rules.prefix, rules.forced_ids) if s and tuple(ids[: len(s)]) == s), ())
+        if rules.forced_ids and not start:  # else the policy would learn to write another language's code
+            expected = f"reference texts that begin with the tokens {list(rules.forced_ids)}, as responses do"
+            step = "set the tokenizer's target language (tgt_lang)"
+            raise InputError(expected, f"{ids[: len(rules.forced_ids)]}", step)
         rows.append(torch.tensor(ids[len(start) :][:max_length]))
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=rules.pad_id)
     padded = pad(padded, (0, round_up(padded.shape[1], multiple, max_length) - padded.shape[1]), value=rules.pad_id)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
-from trl_rewards_plugin.recipes.console import decimals, format_evaluation, format_plan, verdict
+from trl_rewards_plugin.recipes.console import decimals, direction, format_evaluation, format_plan, verdict
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, thresholds
 from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
@@ -57,21 +57,32 @@ def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]
     """Why the outputs do not meet `fail_under` and `fail_if_worse`; empty where they do.
 
     Raises:
-        InputError: a name in `fail_under` that is no row of the table, or the end of several.
+        InputError: a name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several.
     """
     rows, reasons = result["metrics"], []
     for name, least in thresholds(settings).items():
-        meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
-        if len(meant) != 1:
-            found = f"{name!r}, which is {' and '.join(meant) or 'none of them'}"
-            raise InputError(f"a row of the table in fail_under: {', '.join(rows)}", found, "name one in full")
-        mean = rows[meant[0]].get("after")
+        meant = _row(name, rows, "fail_under")
+        mean = rows[meant].get("after")
         if mean is None or not mean >= least:
-            reasons.append(f"{meant[0]} is {decimals(mean)}, under {least:g}")
-    for name, row in rows.items() if settings.fail_if_worse else ():
-        if row.get("gain") and (row["gain"]["ci95"][1] or 0.0) < 0:
-            reasons.append(f"{name} is {verdict(row['gain'])}")
+            reasons.append(f"{meant} is {decimals(mean)}, under {least:g}")
+    if settings.fail_if_worse:
+        lower_is_better = [_row(name, rows, "lower_is_better") for name in settings.lower_is_better or ()]
+        paired = {name: row["gain"] for name, row in rows.items() if row.get("gain")}
+        if not paired:
+            reasons.append("no metric has a number for each output, before and after: none can be found worse")
+        for name, gain in paired.items():
+            if direction(gain) == (1 if name in lower_is_better else -1):
+                reasons.append(f"{name} is {verdict(gain, ('worse (higher)', 'worse'))}")
     return reasons
+
+
+def _row(name: str, rows: Mapping[str, Any], setting: str) -> str:
+    """The one row of the table called `name`, or ending in it."""
+    meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
+    if len(meant) != 1:
+        found = f"{name!r}, which is {' and '.join(meant) or 'none of them'}"
+        raise InputError(f"a row of the table in {setting}: {', '.join(rows)}", found, "name one in full")
+    return meant[0]
 
 
 def _summaries(rows: _Rows) -> dict[str, Any]:

@@ -84,6 +84,9 @@ class EvaluationSettings:
     fail_if_worse: bool = option(
         False, "Exit with code 3 if a metric is worse than before: its gain's interval lies below 0."
     )
+    lower_is_better: list[str] | None = field(
+        default=None, metadata={"help": "Metrics that get worse by rising, for fail_if_worse: toxicity, perplexity."}
+    )
 
 
 def is_outputs_file(name: str) -> bool:

@@ -68,18 +68,19 @@ def ascent_after(ascent: Ascent, targets: Ends, batches: Sequence[Batch], progre
     return Ascent(multipliers, integrals, stds, progress)
 
 
-def mixed(weights: Mapping[str, float], targets: Ends, ascent: Ascent) -> tuple[dict[str, float], float]:
-    """The Lagrangian as weights by name and a constant: a text's total is its weighted sum plus the constant.
+def mixed(weights: Mapping[str, float], targets: Ends, ascent: Ascent) -> tuple[dict[str, float], dict[str, float]]:
+    """The Lagrangian as weights and constants by name: a text's total is the sum of weight * score + constant.
 
         total = (objective + sum of multiplier * slack(score, end, bound) / std) / (1 + sum of multipliers)
 
-    `weights` are those of the objective, and 0 for each reward with a target.
+    `weights` are those of the objective, and 0 for each reward with a target. A score that is missing takes its
+    constant with it: else a text that a judge cannot score would be one that meets the target.
     """
     whole = 1.0 + sum(sum(ends.values()) for ends in ascent.multipliers.values())
-    mixture, constant = {name: weight / whole for name, weight in weights.items()}, 0.0
+    mixture, constants = {name: weight / whole for name, weight in weights.items()}, dict.fromkeys(targets, 0.0)
     for name, ends in ascent.multipliers.items():
         for end, multiplier in ends.items():
             share = multiplier / ascent.stds[name] / whole
-            constant += share * slack(0.0, end, targets[name][end])
+            constants[name] += share * slack(0.0, end, targets[name][end])
             mixture[name] += share if end == "min" else -share
-    return mixture, constant
+    return mixture, constants

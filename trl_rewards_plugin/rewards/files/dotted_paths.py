@@ -1,5 +1,6 @@
 """`function:` in reward files: a dotted path <-> what can be imported by it, with short names for our own rewards."""
 
+import importlib
 import pkgutil
 import sys
 from pathlib import Path
@@ -14,20 +15,39 @@ READY_MADE = {
     "remote": "trl_rewards_plugin.rewards.remote_reward.RemoteReward",
 }
 """Short name -> dotted path."""
+_files: dict[str, str] = {}
+"""Module that was imported as a file -> the file."""
 
 
 def imported(name: str) -> Any:
     """The function or class of a short name, a dotted path or "file.py:name"; InputError where there is none."""
     file, _, attribute = name.rpartition(":")
     if file.endswith(".py"):
-        sys.path.insert(0, str(Path(file).resolve().parent))  # stays, for the processes that unpickle what is found
-        name = f"{Path(file).stem}:{attribute}"
+        name = f"{_import_file(Path(file).resolve())}:{attribute}"
     try:
         return pkgutil.resolve_name(READY_MADE.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
         expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
         step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
         raise InputError(expected, f"{name!r}: {error}", step) from error
+
+
+def _import_file(file: Path) -> str:
+    """The name under which `file` is a module now, and in processes that unpickle what is found in it."""
+    expected = f"the file of {file.name}:name"
+    if not file.is_file():
+        raise InputError(expected, f"no file {file}", "give file.py:name, relative to the reward file, or in full")
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    try:
+        module = importlib.import_module(file.stem)
+    except ImportError as error:
+        raise InputError(expected, f"{error}", "correct the file") from error
+    if Path(module.__file__ or "").resolve() != file:
+        found = f"another module called {file.stem!r}: {module.__file__ or 'a built-in one'}"
+        raise InputError(expected, found, f"give {file.name} another name")
+    _files[file.stem] = str(file)
+    return file.stem
 
 
 def path_of(thing: Any) -> str | None:
@@ -38,4 +58,6 @@ def path_of(thing: Any) -> str | None:
             return None
     except (ImportError, AttributeError, ValueError):
         return None
+    if file := _files.get(thing.__module__):
+        return f"{file}:{thing.__qualname__}"
     return next((name for name, own in READY_MADE.items() if own == path), path)
