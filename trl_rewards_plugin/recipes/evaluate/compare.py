@@ -63,7 +63,7 @@ def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]
     for name, least in thresholds(settings).items():
         meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
         if len(meant) != 1:
-            found = f"{name!r}, which is {' and '.join(meant) or 'none of them'}"
+            found = f"{name!r}, which is {' and '.join(meant) or 'not one of them'}"
             raise InputError(f"a row of the table in fail_under: {', '.join(rows)}", found, "name one in full")
         mean = rows[meant[0]].get("after")
         if mean is None or not mean >= least:
