@@ -23,7 +23,9 @@ def number(value: float | None, form: str = ".3f") -> str:
 def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:
     """ "+0.1 to +0.3"; says so where there is none."""
     low, high = ends
-    return "none: too few prompts, or all alike" if low is None else f"{number(low, form)} to {number(high, form)}"
+    return (
+        "none: too few prompts, or all gains equal" if low is None else f"{number(low, form)} to {number(high, form)}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -354,8 +354,8 @@ def test_a_gain_without_an_interval_says_so():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["reward_gain"]["ci95"] = [None, None]
     card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
-    assert "a gain of **+1.00** (95% CI none: too few prompts, or all alike)" in card
-    assert "| +1.000 | none: too few prompts, or all alike |" in card
+    assert "a gain of **+1.00** (95% CI none: too few prompts, or all gains equal)" in card
+    assert "| +1.000 | none: too few prompts, or all gains equal |" in card
     assert "The interval of the gain includes 0" not in card
 
 

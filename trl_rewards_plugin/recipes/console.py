@@ -18,7 +18,7 @@ GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
     "output_length": "words per output",
     "distinct": "distinct outputs",
-    "not_whole_input": "not the whole input",
+    "not_whole_input": "outputs that differ from the input",
 }
 MAX_WIDTH = 110
 _YARDSTICKS = ("sources", "best_of_16")
@@ -84,9 +84,9 @@ def verdict(gain: Mapping[str, Any]) -> str:
     """What a gain with its `ci95` shows: "better", "worse", or "not told apart" with the reason."""
     low, high = gain["ci95"]
     if low is None:
-        return f"not told apart from before: no interval from {counted(gain['n'], 'pair')}"
+        return f"not distinguishable from before: no interval from {counted(gain['n'], 'pair')}"
     if low <= 0 <= high:
-        return "not told apart from before: the interval of its gain includes 0"
+        return "not distinguishable from before: the interval of its gain includes 0"
     return f"{'better' if low > 0 else 'worse'} than before: the interval of its gain excludes 0"
 
 
@@ -115,7 +115,7 @@ def _change(before: float | None, after: float | None) -> str:
 def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
     """What the intervals of gains are and, where one is missing, why."""
     missing = any(gain["ci95"][0] is None for gain in gains)
-    why = f" (none: fewer than {MIN_PAIRS} pairs, or gains that are all alike)" if missing else ""
+    why = f" (none: fewer than {MIN_PAIRS} pairs, or all gains equal)" if missing else ""
     return f"paired bootstrap over prompts{why}"
 
 
