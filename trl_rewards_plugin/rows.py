@@ -221,4 +221,4 @@ def _parquet_rows(source: str) -> Iterator[Row]:
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"a whole parquet file {source}", found, "write the file again") from error
+        raise InputError(f"a complete parquet file {source}", found, "write the file again") from error

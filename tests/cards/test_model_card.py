@@ -645,4 +645,4 @@ def test_counted_things_and_cut_prompts_stand_in_the_card():
     card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
     assert "- 25% \N{RIGHTWARDS ARROW} 75% of the sampled outputs end in a full stop." in card
     limits = card.split("## Limitations")[1]
-    assert "- 9 of 10 prompts (90%) are cut to 8 tokens; of a cut prompt the model reads 50% (median)." in limits
+    assert "- 9 of 10 prompts (90%) are cut to 8 tokens; the model reads 50% of a cut prompt (median)." in limits

@@ -85,7 +85,7 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
     [
         (["run"], "trl-rewards push RUN user/name"),
         ([], "trl-rewards push RUN user/name"),
-        (["me/model", "run"], "is no folder"),
+        (["me/model", "run"], "is not a folder"),
         ([".", "me/model", "--privat"], "did you mean --private?"),
         ([".", "me/model"], "no config.json in ."),
         (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),

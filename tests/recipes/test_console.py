@@ -28,7 +28,7 @@ def test_cut_prompts_are_told_below_the_table():
     metrics = make_metrics()
     assert "cut to" not in report.format_table(metrics)
     metrics["prompt_cuts"] = {"prompts": 1000, "cut": 930, "limit": 128, "kept": 0.23}
-    told = "930 of 1,000 prompts (93%) are cut to 128 tokens; of a cut prompt the model reads 23% (median)."
+    told = "930 of 1,000 prompts (93%) are cut to 128 tokens; the model reads 23% of a cut prompt (median)."
     assert told in " ".join(report.format_table(metrics).split())
 
 

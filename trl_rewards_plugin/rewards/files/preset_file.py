@@ -247,5 +247,5 @@ def _commit(model_id: str, revision: str | None) -> str:
         path = try_to_load_from_cache(model_id, name, revision=revision)
         if isinstance(path, str):
             return os.path.basename(os.path.dirname(path))
-    expected = f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated"
+    expected = f"{model_id} in the cache of the Hub, which records the commit that makes a run repeatable"
     raise InputError(expected, "no such entry", "pass revision= a commit, and rebuild the reward")
