@@ -64,7 +64,7 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
         (lambda folder: write_model(folder, weights=()), "weights as safetensors"),
         (lambda folder: write_model(folder, weights=("value_head.safetensors",)), "weights as safetensors"),
         (lambda folder: (write_model(folder) / "config.json").write_text("{"), "JSON in config.json"),
-        (lambda folder: (write_model(folder) / "model.safetensors").write_bytes(b"12345678cut"), "whole weights"),
+        (lambda folder: (write_model(folder) / "model.safetensors").write_bytes(b"12345678cut"), "complete weights"),
         (
             lambda folder: (write_model(folder) / "model.safetensors.index.json").write_text(
                 json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
