@@ -53,7 +53,7 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
     for number, row in enumerate(rows, 1):
         gaps = [column for column in columns if row.get(column) is None]
         if gaps and missing == "error":
-            step = "mend that row, or say --missing skip (leave such rows out) or --missing empty (read them as '')"
+            step = "fix that row, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
             raise InputError(f"a text in column {gaps[0]!r} of {source}", f"None in row {number}", step)
         if not gaps:
             yield row
@@ -153,11 +153,11 @@ def _json_rows(lines: IO[str], shown: str) -> Iterator[Row]:
                 where, found = number + error.lineno - 1, f"{error.msg} at column {error.colno}"
             elif isinstance(error, RecursionError):
                 found = "lists or objects nested too deeply"
-            raise InputError(f"JSON in line {where} of {shown}", found, "mend that line") from error
+            raise InputError(f"JSON in line {where} of {shown}", found, "fix that line") from error
         for row in value if is_list else [value]:
             if not isinstance(row, dict):
                 found = f"{type(row).__name__} in line {number}"
-                raise InputError(f"a JSON object a line in {shown}", found, 'write {"text": ...} on each line')
+                raise InputError(f"one JSON object per line in {shown}", found, 'write {"text": ...} on each line')
             yield row
 
 
@@ -174,15 +174,15 @@ def _cell_rows(lines: Iterable[str], shown: str, form: str, text_column: str) ->
                 continue
             if len(fields) != len(header):
                 found = f"{len(fields)} in line {reader.line_num}"
-                raise InputError(f"{len(header)} fields a row in {shown}", found, "quote fields with commas")
+                raise InputError(f"{len(header)} fields per row in {shown}", found, "quote fields with commas")
             yield {name: text or None for name, text in zip(header, fields, strict=True)}
     except csv.Error as error:
-        raise InputError(f"{form.upper()} in {shown}", f"{error}, line {reader.line_num}", "mend that line") from error
+        raise InputError(f"{form.upper()} in {shown}", f"{error}, line {reader.line_num}", "fix that line") from error
 
 
 def _check_header(header: list[str], shown: str, form: str, text_column: str) -> None:
     if len(set(header)) < len(header):
-        raise InputError(f"columns of different names in {shown}", ", ".join(header), "rename one")
+        raise InputError(f"columns with different names in {shown}", ", ".join(header), "rename one")
     if len(header) > 1 or text_column in header:
         return
     # One column alone, which is not the one of the texts: the file is likely to have another separator.
@@ -221,4 +221,4 @@ def _parquet_rows(source: str) -> Iterator[Row]:
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"a whole parquet file {source}", found, "write the file again") from error
+        raise InputError(f"a complete parquet file {source}", found, "write the file again") from error

@@ -23,7 +23,9 @@ def number(value: float | None, form: str = ".3f") -> str:
 def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:
     """ "+0.1 to +0.3"; says so where there is none."""
     low, high = ends
-    return "none: too few prompts, or all alike" if low is None else f"{number(low, form)} to {number(high, form)}"
+    return (
+        "none: too few prompts, or all gains equal" if low is None else f"{number(low, form)} to {number(high, form)}"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -44,12 +46,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def cut_prompts(cuts: Mapping[str, Any]) -> str:
-    """ "930 of 1,000 prompts (93 %) are cut to 128 tokens; of a cut prompt the model reads 23 % (median)"."""
+    """ "930 of 1,000 prompts (93 %) are cut to 128 tokens; the model reads 23 % of a cut prompt (median)"."""
     if not cuts["cut"]:
         return f"none of {counted(cuts['prompts'], 'prompt')} is longer than {cuts['limit']} tokens"
     share = f"{cuts['cut']:,} of {counted(cuts['prompts'], 'prompt')} ({cuts['cut'] / max(cuts['prompts'], 1):.0%})"
     return (
-        f"{share} are cut to {cuts['limit']} tokens; of a cut prompt the model reads {cuts['kept'] or 0:.0%} (median)"
+        f"{share} are cut to {cuts['limit']} tokens; the model reads {cuts['kept'] or 0:.0%} of a cut prompt (median)"
     )
 
 

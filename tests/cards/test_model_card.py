@@ -354,8 +354,8 @@ def test_a_gain_without_an_interval_says_so():
     metrics = json.loads(json.dumps(make_metrics()))
     metrics["reward_gain"]["ci95"] = [None, None]
     card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
-    assert "a gain of **+1.00** (95% CI none: too few prompts, or all alike)" in card
-    assert "| +1.000 | none: too few prompts, or all alike |" in card
+    assert "a gain of **+1.00** (95% CI none: too few prompts, or all gains equal)" in card
+    assert "| +1.000 | none: too few prompts, or all gains equal |" in card
     assert "The interval of the gain includes 0" not in card
 
 
@@ -660,4 +660,4 @@ def test_counted_things_and_cut_prompts_stand_in_the_card():
     card = render_model_card(dataclasses.replace(FULL, metrics=metrics))
     assert "- 25% \N{RIGHTWARDS ARROW} 75% of the sampled outputs end in a full stop." in card
     limits = card.split("## Limitations")[1]
-    assert "- 9 of 10 prompts (90%) are cut to 8 tokens; of a cut prompt the model reads 50% (median)." in limits
+    assert "- 9 of 10 prompts (90%) are cut to 8 tokens; the model reads 50% of a cut prompt (median)." in limits

@@ -53,6 +53,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert "give the output_dir of a finished run" in capsys.readouterr().err
     assert main(["card", str(tmp_path / "run")]) == 2
-    assert f"{tmp_path / 'run'}, which is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'run'}, which is not a folder" in capsys.readouterr().err
     assert main(["card"]) == 2
     assert "RUN" in capsys.readouterr().err

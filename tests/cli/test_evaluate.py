@@ -96,11 +96,11 @@ def test_rouge_needs_no_hub_and_a_bar_that_is_missed_is_an_exit_code(pairs, tmp_
     assert cli.main([*argv, "--fail_under", "rougeL=0.5", "--fail_if_worse"]) == 0
     # The means of three outputs, as by hand above: 0.508.
     assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx(0.508, abs=1e-3)
-    assert "rougeL: not told apart from before: no interval from 3 pairs" in capsys.readouterr().out
+    assert "rougeL: not distinguishable from before: no interval from 3 pairs" in capsys.readouterr().out
     assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rouge1=0"]) == 3
     assert "trl-rewards: failed: rougeL is 0.508, under 0.6" in capsys.readouterr().err
     assert cli.main([*argv, "--fail-under", "rouge=0.6"]) == 2
-    assert "'rouge', which is none of them" in capsys.readouterr().err
+    assert "'rouge', which is not one of them" in capsys.readouterr().err
 
 
 def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
@@ -297,8 +297,8 @@ def test_help_says_every_option(capsys):
         (["--output_colum", "x"], "--output_colum", "did you mean --output_column?"),
         (["--output_column", "outptu"], "output", "did you mean 'output'?"),
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
-        (["--compare", "EMPTY.txt"], "an empty file", "one output a row"),
-        (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "mend that line"),
+        (["--compare", "EMPTY.txt"], "an empty file", "one output per row"),
+        (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "fix that line"),
         (["--compare", "HOLES.jsonl"], "None in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),

@@ -68,7 +68,7 @@ def test_dry_run_finds_the_token_of_this_login_whatever_its_format(hub, run, cap
         (409, 1, "was changed by someone else"),
         (429, 1, "too many requests"),
         (500, 1, "run the same again"),
-        ("drop", 1, "cannot be reached, or the connection broke off"),
+        ("drop", 1, "cannot be reached, or the connection was lost"),
     ],
 )
 def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, message):
@@ -85,7 +85,7 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
     [
         (["run"], "trl-rewards push RUN user/name"),
         ([], "trl-rewards push RUN user/name"),
-        (["me/model", "run"], "is no folder"),
+        (["me/model", "run"], "is not a folder"),
         ([".", "me/model", "--privat"], "did you mean --private?"),
         ([".", "me/model"], "no config.json in ."),
         (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),

@@ -64,7 +64,7 @@ def test_a_model_is_uploaded_and_state_data_and_notes_stay_local(tmp_path):
         (lambda folder: write_model(folder, weights=()), "weights as safetensors"),
         (lambda folder: write_model(folder, weights=("value_head.safetensors",)), "weights as safetensors"),
         (lambda folder: (write_model(folder) / "config.json").write_text("{"), "JSON in config.json"),
-        (lambda folder: (write_model(folder) / "model.safetensors").write_bytes(b"12345678cut"), "whole weights"),
+        (lambda folder: (write_model(folder) / "model.safetensors").write_bytes(b"12345678cut"), "complete weights"),
         (
             lambda folder: (write_model(folder) / "model.safetensors.index.json").write_text(
                 json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
@@ -206,7 +206,7 @@ def test_a_linked_folder_stays_local(tmp_path, outside):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (os.mkfifo, r"merges\.txt, which is no regular file"),
+        (os.mkfifo, r"merges\.txt, which is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), r"merges\.txt, a link to /dev/zero"),
         (lambda path: path.symlink_to(path.name), "a link to nothing"),
         (lambda path: path.symlink_to("missing"), "a link to nothing"),
@@ -271,7 +271,7 @@ def test_sizes(size, told):
 def test_a_link_to_a_folder_is_refused_by_name(tmp_path):
     folder = write_model(tmp_path / "run")
     (folder / "vocab.txt").symlink_to(".")
-    with pytest.raises(InputError, match=r"vocab\.txt, which is no regular file"):
+    with pytest.raises(InputError, match=r"vocab\.txt, which is not a regular file"):
         files.select_model(folder)
 
 

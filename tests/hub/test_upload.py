@@ -373,7 +373,7 @@ def test_a_transient_failure_is_retried(hub, api, run, step, what):
         (500, UploadError, "run the same again"),
         (503, UploadError, "run the same again"),
         (418, UploadError, "refuses the request"),
-        ("drop", UploadError, "cannot be reached, or the connection broke off"),
+        ("drop", UploadError, "cannot be reached, or the connection was lost"),
     ],
 )
 def test_a_lasting_failure_is_reported_and_the_repository_is_unchanged(hub, api, run, step, what, error, message):
@@ -394,7 +394,7 @@ def test_a_lasting_failure_is_reported_and_the_repository_is_unchanged(hub, api,
 def test_a_stalled_hub_times_out(hub, api, run, step, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     hub.fail(step, "stall")
-    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
+    with pytest.raises(UploadError, match="cannot be reached, or the connection was lost"):
         push_to_hub(run, "me/model", api=api)
     assert hub.files("me/model") == {} if ("model", "me/model") in hub.repos else True
 
@@ -404,7 +404,7 @@ def test_a_hub_that_says_nothing_is_left_soon(hub, api, run, step, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.05)
     monkeypatch.setattr(remote, "SILENCE", 0.01)
     hub.fail(step, "stall")
-    with pytest.raises(UploadError, match="cannot be reached, or the connection broke off"):
+    with pytest.raises(UploadError, match="cannot be reached, or the connection was lost"):
         push_to_hub(run, "me/model", api=api)
     assert len(hub.waits) == 1
 

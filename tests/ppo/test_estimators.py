@@ -119,7 +119,7 @@ def test_every_reward_reaches_the_advantages_by_itself(folders, tmp_path):
     assert rollout.response_ids.shape == (16, 1)
     torch.testing.assert_close(rollout.reward_scores.sum(1), rollout.scores)
     assert "frac_reward_zero_std" in trainer.state.log_history[0]
-    with pytest.raises(InputError, match="one score a response"):
+    with pytest.raises(InputError, match="one score per response"):
         trainer.step([torch.tensor([5, 1])], [torch.tensor([5, 1])], [0.0])
 
 

@@ -85,6 +85,8 @@ def test_texts_become_responses_without_what_the_decoder_starts_with(folders):
     assert cut.tolist() == [words[0][1:2], words[1][1:2]]  # no EOS behind a text that was cut
     assert mask.all()
     assert tokenize_references(["snow"], tokenizer, forced, 40, multiple=16)[0].shape == (1, 16)
+    with pytest.raises(InputError, match="target language"):
+        tokenize_references(["snow"], tokenizer, TokenRules(eos, (eos,), pad, forced_ids=(pad,)), 40)
 
 
 def test_micro_batches_and_accumulation_change_nothing(folders, tmp_path):

@@ -54,6 +54,7 @@ def refused(call):
         (lambda: config(generation_kwargs={"temperature": 0.5}), "temperature as a field", "0.5", "(temperature=...)"),
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
+        (lambda: config(kl_estimator="full", whiten_rewards=True), "off with kl_estimator='full'", "True", "whiten"),
         (lambda: config(kl_estimator="k2"), "one of k1, k3, full", "kl_estimator='k2'", "change kl_estimator"),
         (
             lambda: config(advantage_estimator="ppo"),

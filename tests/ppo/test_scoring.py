@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trl_rewards_plugin.ppo.scoring import RewardError, score_completions
+from trl_rewards_plugin.ppo.scoring import RewardError, score_completions, with_held_out
 
 
 def score(rewards, weights=None, completions=("ab", "c"), prompts=("p", "q"), state=None, **columns):
@@ -39,6 +39,17 @@ def test_a_reward_without_an_opinion_is_left_out():
     scored = score([named("a", [1.0, None]), named("b", [math.nan, 3.0])])
     assert scored.total.tolist() == [1.0, 3.0]
     torch.testing.assert_close(scored.by_reward, torch.tensor([[1.0, math.nan], [math.nan, 3.0]]), equal_nan=True)
+
+
+def test_a_held_out_reward_may_leave_texts_unscored():
+    arguments = {"completion_ids": [[1], [2]], "columns": {}, "trainer_state": None, "may_be_missing": True}
+    silent = [named("a", [None, 4.0]), named("b", [None, None])]
+    some, none = (score_completions([one], [1.0], ["p", "q"], ["ab", "c"], **arguments) for one in silent)
+    assert math.isnan(some.total[0])
+    both = with_held_out(score([named("a", [1.0, 2.0])]), some)
+    assert both.metrics["held_out_reward"] == 4.0
+    assert both.table["held_out_reward"] == [None, 4.0]
+    assert "held_out_reward" not in with_held_out(score([named("a", [1.0, 2.0])]), none).metrics
 
 
 def test_columns_reach_the_reward_and_what_it_logs_is_kept():

@@ -13,7 +13,7 @@ def test_table_shows_every_number():
     assert "words per output x 0.75" in text
     assert "KL to the start 1.500 nats" in text
     assert "2 held-out prompts" in text
-    assert text.endswith("The reward is not told apart from before: the interval of its gain includes 0.")
+    assert text.endswith("The reward is not distinguishable from before: the interval of its gain includes 0.")
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_cut_prompts_are_told_below_the_table():
     metrics = make_metrics()
     assert "cut to" not in report.format_table(metrics)
     metrics["prompt_cuts"] = {"prompts": 1000, "cut": 930, "limit": 128, "kept": 0.23}
-    told = "930 of 1,000 prompts (93%) are cut to 128 tokens; of a cut prompt the model reads 23% (median)."
+    told = "930 of 1,000 prompts (93%) are cut to 128 tokens; the model reads 23% of a cut prompt (median)."
     assert told in " ".join(report.format_table(metrics).split())
 
 
@@ -53,7 +53,7 @@ def test_the_table_says_why_a_gain_has_no_interval():
     assert "fewer than" not in report.format_table(make_metrics())
     metrics = make_metrics()
     metrics["reward_gain"]["ci95"] = [None, None]
-    assert "none: fewer than 5 pairs, or gains that are all alike" in report.format_table(metrics).replace("\n", " ")
+    assert "none: fewer than 5 pairs, or all gains equal" in report.format_table(metrics).replace("\n", " ")
 
 
 def test_large_numbers_stay_apart():

@@ -35,3 +35,10 @@ def test_an_unknown_preset_is_refused():
     assert caught.value.next_step == "did you mean 'article'?"
     with pytest.raises(InputError, match="tiny, article"):
         get_preset("zzz")
+
+
+@pytest.mark.parametrize("objective", ["raft", "dpo"])
+def test_a_preset_leaves_out_what_another_objective_does_not_use(objective, tmp_path):
+    recipe = Seq2SeqPPO.from_preset("tiny", objective=objective, num_generations=2, output_dir=str(tmp_path))
+    assert recipe.args.objective == objective
+    assert recipe.args.critic_learning_rate is None

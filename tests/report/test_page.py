@@ -171,7 +171,7 @@ def test_equal_runs_differ_in_no_setting(tmp_path):
     page = read(
         write_report([write_run(tmp_path / "one"), write_run(tmp_path / "two")], tmp_path / "new" / "page.html")
     )
-    assert "None that the runs' config.yaml shows." in [text for _, text in page.of("p")]
+    assert "None, according to the runs' config.yaml." in [text for _, text in page.of("p")]
 
 
 def test_gains_on_different_prompts_are_warned_of(tmp_path):

@@ -99,7 +99,7 @@ def test_eight_threads_share_one_module():
         (
             MetricReward(Lengths(keep_in_memory=True), "mean", references="target"),
             {"target": ["a"]},
-            "compares with none",
+            "uses none",
         ),
         (
             MetricReward(ExactMatch(keep_in_memory=True), "parts", references="target"),

@@ -24,7 +24,7 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
         find_checkpoint(tmp_path, str(tmp_path / "checkpoint-12"))
     with pytest.raises(InputError, match=r"another of checkpoint-12, checkpoint-2, checkpoint-10"):
         find_checkpoint(tmp_path, "nowhere")
-    with pytest.raises(InputError, match="a whole checkpoint"):
+    with pytest.raises(InputError, match="a complete checkpoint"):
         find_checkpoint(tmp_path / "empty", True)
     with pytest.raises(InputError, match="check the path"):
         find_checkpoint(tmp_path / "empty", "nowhere")

@@ -136,5 +136,5 @@ def test_an_unfinished_run_is_no_finished_one(tmp_path):
     write_log(tmp_path)
     with pytest.raises(InputError, match=r"without config.yaml, metrics.json, completions.parquet\n.*a finished run"):
         read_finished_run(tmp_path)
-    with pytest.raises(InputError, match="which is no folder"):
+    with pytest.raises(InputError, match="which is not a folder"):
         read_finished_run(tmp_path / "missing")

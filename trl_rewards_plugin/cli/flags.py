@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing two screens of usage."""
-        raise InputError("values that fit their flags", message, f"see {self.prog} --help")
+        raise InputError("valid values for the flags", message, f"see {self.prog} --help")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """The values in `argv`, or their defaults; an unknown flag or a value that does not fit is refused."""

@@ -55,7 +55,7 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
         raise InputError("a run folder and a repository", " ".join(arguments.names) or "nothing", step)
     folder, repo_id = arguments.names
     if not Path(folder).is_dir():
-        raise InputError("a run folder", f"{folder!r}, which is no folder", "give the output_dir of a run first")
+        raise InputError("a run folder", f"{folder!r}, which is not a folder", "give the output_dir of a run first")
     return Path(folder), repo_id
 
 

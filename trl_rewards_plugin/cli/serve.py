@@ -26,12 +26,17 @@ class ServeSettings:
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is reachable from other machines: set a token.")
     port: int = option(8000, "Port to listen on; 0 picks a free one.")
     token_env: str = option(
-        "TRL_REWARDS_TOKEN", "Environment variable with the bearer token that clients must send; unset: none."
+        "TRL_REWARDS_TOKEN",
+        "Environment variable with the bearer token that clients must send; if it is unset, no token is required.",
     )
     max_body_mb: int = option(16, "Largest request in MiB; a larger one gets 413.")
-    max_waiting_texts: int = option(65_536, "Texts that may wait; further requests get 503 and Retry-After.")
-    batch_texts: int = option(1024, "Texts of several clients that are scored in one call, at most.")
-    device: str | None = option(None, "Where the classifiers run, for example cpu or cuda:1. Unset: its own choice.")
+    max_waiting_texts: int = option(
+        65_536, "Most texts that may be waiting; further requests get 503 and Retry-After."
+    )
+    batch_texts: int = option(1024, "Most texts, from all clients together, that are scored in one call.")
+    device: str | None = option(
+        None, "Where the classifiers run, for example cpu or cuda:1. Unset: chosen automatically."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,7 +103,7 @@ def _bind(settings: ServeSettings) -> socket.socket:
         address.listen()
     except OSError as error:
         address.close()
-        step = "stop what listens there, or choose another --host or --port"
+        step = "stop whatever is listening there, or choose another --host or --port"
         raise InputError(
             f"an address to listen on: {settings.host}:{settings.port}", error.strerror or str(error), step
         ) from error

@@ -54,7 +54,7 @@ class TrainArguments:
     preset: str | None = option(
         None,
         "Named run: 'tiny' (bundled models, offline) or 'article' (FLAN-T5-small, from the Hub). "
-        "The options below replace parts of it. Unset: tiny, but where --model is given with the article's settings "
+        "The options below replace parts of it. Unset: tiny; with --model, the article's settings instead, "
         "and prompts as long as the model has positions for.",
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
@@ -64,7 +64,8 @@ class TrainArguments:
         "metrics that it names are run. Unset: the preset's.",
     )
     held_out_reward: str | None = option(
-        None, "A second reward, likewise, that training never sees: measured in every evaluation, before and after."
+        None,
+        "A second reward, given the same way, that training never sees; every evaluation measures it.",
     )
     dataset: str | None = option(
         None,
@@ -73,8 +74,8 @@ class TrainArguments:
     )
     eval_dataset: str | None = option(
         None,
-        "Held-out prompts, likewise. Unset: the preset's if its dataset is used too; otherwise the validation or test "
-        "split (first 100 rows), or a tenth of the rows. The plan says which.",
+        "Held-out prompts, given the same way. Unset: the preset's if its dataset is used too; otherwise the "
+        "validation or test split (first 100 rows), or a tenth of the rows. The plan says which.",
     )
     text_column: str | None = option(None, "Column of the texts. Unset: the preset's.")
     prompt_prefix: str | None = option(None, "Prepended to every text. Unset: the preset's.")

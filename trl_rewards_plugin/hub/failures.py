@@ -66,7 +66,7 @@ def not_allowed(repo_id: str, found: str) -> InputError:
 
 def not_reached() -> UploadError:
     """A connection failed."""
-    return UploadError("the Hub cannot be reached, or the connection broke off", _RETRY)
+    return UploadError("the Hub cannot be reached, or the connection was lost", _RETRY)
 
 
 def too_many_requests(seconds: float) -> UploadError:

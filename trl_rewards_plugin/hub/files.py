@@ -143,7 +143,7 @@ def _check_safetensors(file: UploadFile) -> None:
         with safe_open(file.content, framework="np"):
             pass
     except SafetensorError as error:
-        raise InputError(f"whole weights in {file.name}", str(error), "save the model again") from error
+        raise InputError(f"complete weights in {file.name}", str(error), "save the model again") from error
 
 
 def _json_in(file: UploadFile) -> dict[str, Any]:

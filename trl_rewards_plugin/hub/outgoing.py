@@ -55,7 +55,7 @@ class UploadFile:
         if not isinstance(self.content, Path) or not self.version:
             return
         if not self.content.is_file() or _version(self.content) != self.version:
-            step = "wait until nothing writes there any more, then push again"
+            step = "wait until nothing is writing there, then push again"
             raise InputError(f"{self.name} as it was checked", "a file that was changed meanwhile", step)
 
     def has_digest(self, digest: str) -> bool:
@@ -84,7 +84,7 @@ def read_file(folder: Path, name: str) -> UploadFile:
         if not any(place.is_relative_to(home) for home in _homes(folder)):
             raise InputError(f"files of {folder} only", f"{name}, a link to {place}", step)
         if not stat.S_ISREG(status.st_mode):
-            raise InputError("files of a model", f"{name}, which is no regular file", step)
+            raise InputError("files of a model", f"{name}, which is not a regular file", step)
         if path.suffix == ".safetensors":
             return UploadFile(name, place, _version(place))
         if status.st_size > LARGEST:

@@ -79,7 +79,7 @@ def _parquet_texts(file: UploadFile) -> Iterator[bytes]:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         found = (str(error) or type(error).__name__).splitlines()[0]
         step = "write the file again, or leave it out"
-        raise InputError(f"a whole parquet file {file.name}", found, step) from error
+        raise InputError(f"a complete parquet file {file.name}", found, step) from error
 
 
 def _texts(value: Any) -> Iterator[bytes]:
@@ -107,5 +107,5 @@ def _picture_texts(file: UploadFile) -> Iterator[bytes]:
             picture.load()
             notes = dict(picture.info)
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"a whole picture {file.name}", str(error), "draw it again, or remove it") from error
+        raise InputError(f"a complete picture {file.name}", str(error), "draw it again, or remove it") from error
     yield from _texts(notes)

@@ -180,7 +180,7 @@ class ClassicLoop(RolloutTrainer):
         refuse_sharding(self.accelerator)
         if self.args.normalizes_each_reward:
             step = "call train(), or leave multi_objective_aggregation out"
-            raise InputError("sum_then_normalize, as step() gets one score a response", "normalize_then_sum", step)
+            raise InputError("sum_then_normalize, as step() gets one score per response", "normalize_then_sum", step)
         began, size = time.perf_counter(), self.args.micro_batch_size
         prompts, own, numbers = self._checked_rows(queries, responses, scores)
         self.prepare_steps()
@@ -212,7 +212,7 @@ class ClassicLoop(RolloutTrainer):
         counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
         if len(set(counts.values())) > 1 or not len(queries):
             step = "pass one of each per row"
-            raise InputError("as many queries, responses and scores, at least one", str(counts), step)
+            raise InputError("equal numbers of queries, responses and scores, at least one", str(counts), step)
         check_tensors("queries", queries)
         copies = self.args.num_generations
         groups = f"responses in groups of num_generations={copies}, one prompt's side by side"
@@ -266,8 +266,8 @@ class ClassicLoop(RolloutTrainer):
             return
         if self.state.global_step > 0:
             raise InputError(
-                "step() in a trainer whose steps are all its own",
-                "step() after train(), whose schedule has come to its end",
+                "step() in a trainer that has not run train()",
+                "step() after train(), whose schedule has ended",
                 "make a new trainer with model=trainer.policy_model",
             )
         constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")

@@ -56,7 +56,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     learning_rate: float = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
     adam_epsilon: float = option(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
     logging_steps: float = option(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
-    bf16: bool | None = option(None, "bfloat16 autocast. Unset: on where the GPU has it in hardware, else float32.")
+    bf16: bool | None = option(None, "bfloat16 autocast. Unset: on if the GPU supports it in hardware, else float32.")
     dataloader_pin_memory: bool = option(
         False, "Off: prompts are a few kilobytes, and the Trainer warns without a GPU."
     )
@@ -68,7 +68,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     objective: str = option(
         "ppo",
         ", ".join(f"{name} ({objective.summary})" for name, objective in OBJECTIVES.items())
-        + "; where each ends: ppo/maths/objectives.py.",
+        + "; what each converges to: ppo/maths/objectives.py.",
         choices=list(OBJECTIVES),
     )
     total_episodes: CountOrNone = option(
@@ -78,7 +78,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     num_mini_batches: Count = option(1, "Optimizer steps in one pass over a rollout.")
     response_length: Count = option(53, "Maximum tokens of a response, EOS included.")
     temperature: Positive = option(
-        1.0, "Sampling temperature; 1.0, so that sampling from the saved model is the trained policy."
+        1.0, "Sampling temperature; 1.0, so that sampling from the saved model reproduces the trained policy."
     )
     missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
     kl_coef: NotNegative = option(
@@ -104,7 +104,9 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     # With the names of TRL's GRPOConfig.
     scale_rewards: str = option(
-        "group", "Whose standard deviation grpo divides by.", choices=["group", "batch", "none"]
+        "group",
+        "Which standard deviation grpo divides by: the group's, the batch's or none.",
+        choices=["group", "batch", "none"],
     )
     multi_objective_aggregation: str = option(
         "sum_then_normalize",
@@ -113,7 +115,9 @@ class Seq2SeqPPOConfig(TrainingArguments):
         choices=["sum_then_normalize", "normalize_then_sum"],
     )
     loss_type: str = option(
-        "dapo", "Policy and KL loss: mean over tokens (dapo), or of responses' means (grpo).", choices=["dapo", "grpo"]
+        "dapo",
+        "Policy and KL loss: mean over tokens (dapo), or mean of per-response means (grpo).",
+        choices=["dapo", "grpo"],
     )
     mask_truncated_completions: bool = option(False, "Responses without EOS count in the baseline, not in the loss.")
     entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
@@ -123,7 +127,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     dpo_labels: str = option(
         "bradley_terry",
         "Which response dpo prefers: the best with probability sigmoid(difference of the scores), which leads to the "
-        "KL-regularised optimum at beta, or always (hard), as TRL, which leads to the best response alone.",
+        "KL-regularised optimum at beta, or always (hard), as in TRL, which leads to the best response alone.",
         choices=list(LABELS),
     )
     sft_coef: NotNegative = option(
@@ -132,7 +136,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "per token (PPO-ptx, arXiv 2203.02155). 0: none.",
     )
     sft_column: str = option(
-        "reference", "Column of the training data with the texts of sft_coef; cut after response_length tokens."
+        "reference",
+        "Column of the training data with the reference texts for sft_coef; truncated to response_length tokens.",
     )
     advantage_estimator: str = option(
         "gae",
@@ -151,13 +156,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
         "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
         "Unset: learning_rate.",
     )
-    detach_value_head: bool = option(False, "The value loss trains the value head alone and not the policy.")
+    detach_value_head: bool = option(False, "Let the value loss train only the value head, not the policy.")
     critic_warmup_steps: CountOrZero = option(
         0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
     freeze_encoder: bool = option(
         False,
-        "Train the decoder alone, with its cross-attention. The encoder's states of a prompt are then "
+        "Train the decoder alone, with its cross-attention. A prompt's encoder states are then "
         "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
     num_layers_unfrozen: CountZeroOrNone = option(
@@ -180,7 +185,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     top_k: int | None = option(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
     top_p: float | None = option(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
     generation_kwargs: dict[str, Any] | str | None = option(
-        None, "Further settings of rollouts; only neutral values can be scored exactly."
+        None, "Further generation settings for rollouts; only neutral values can be scored exactly."
     )
     max_kl: PositiveOrNone = option(
         50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
@@ -195,18 +200,18 @@ class Seq2SeqPPOConfig(TrainingArguments):
         None, "Alarms that stop the run instead of warning. Non-finite numbers always stop it.", choices=list(ALARMS)
     )
     cuda_graphs: bool | None = option(
-        None, "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever it can be done."
+        None, "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever possible."
     )
     log_completions: bool = option(
         False,
-        "At every log print completions with their scores, and write them to completions/ and "
+        "At every log, print completions with their scores and write them to completions/ and "
         "eval_completions/ in the output folder, one parquet file per step.",
     )
     num_completions_to_print: CountZeroOrNone = option(
         5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
     eval_generation_kwargs: dict[str, Any] | str | None = option(
-        None, "Settings of `generate` during evaluation, any of them. Unset: sample as in training."
+        None, "Settings for `generate` during evaluation; all are allowed. Unset: sample as in training."
     )
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [
@@ -217,7 +222,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.fp16:
-            step = "leave fp16 out: T5 overflows in it; bf16 is switched on by itself where the GPU has it"
+            step = "leave fp16 out: T5 overflows in it; bf16 is switched on automatically if the GPU supports it"
             raise InputError("float32 or bf16", "fp16=True", step)
         self.bf16_by_itself = False
         if self.bf16 is None:

@@ -58,7 +58,7 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
         if bare.dtype == torch.float16:
             raise InputError("a model in float32", "one in float16", "call model.float() first; T5 overflows in fp16")
         if not bare.can_generate():
-            raise InputError("a model that generates text", type(bare).__name__, "load it by AutoModelForSeq2SeqLM")
+            raise InputError("a model that generates text", type(bare).__name__, "load it with AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__
         reads_text = bare.main_input_name == "input_ids"
     found, step = f"{shown}, which is not one", f"pass one, {EXAMPLES}"
@@ -99,7 +99,7 @@ def read_model_config(name: str) -> Any:
 def check_reference(ref_model: Any, policy: nn.Module) -> None:
     """Refuses a reference that is not a loaded encoder-decoder, or is the policy itself."""
     if isinstance(ref_model, str | os.PathLike):
-        step = "load it by AutoModelForSeq2SeqLM.from_pretrained"
+        step = "load it with AutoModelForSeq2SeqLM.from_pretrained"
         raise InputError("a loaded ref_model", repr(str(ref_model)), step)
     check_seq2seq_model(ref_model)
     if bare_model(ref_model) is bare_model(policy):
@@ -113,7 +113,7 @@ def check_no_shared_weights(model: nn.Module, role: str, policy: nn.Module) -> N
     shared = [name for name, parameter in model.named_parameters() if parameter.data_ptr() in own]
     if shared:
         found = f"one that shares {shared[0]} and {len(shared) - 1} others with the policy"
-        step = "pass copy.deepcopy(model), or load it again by from_pretrained"
+        step = "pass copy.deepcopy(model), or load it again with from_pretrained"
         raise InputError(f"a {role} with weights of its own", found, step)
 
 
@@ -167,7 +167,7 @@ def check_reward_funcs(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         step = "give one of them another __name__ (or name=..., for a ClassifierReward)"
-        raise InputError("rewards of different names", f"two named {twice[0]!r}", step)
+        raise InputError("rewards with different names", f"two named {twice[0]!r}", step)
     if weights is not None and len(weights) != len(rewards):
         expected = f"{len(rewards)} reward_weights, one per reward ({', '.join(names)})"
         raise InputError(expected, f"{len(weights)}: {list(weights)}", "pass one weight for each reward, or none")
@@ -231,7 +231,7 @@ def check_references(dataset: Dataset, column: str) -> None:
     """Refuses a dataset without a reference text in each row, which `sft_coef` learns from."""
     expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
     if column not in dataset.column_names:
-        step = "name its column by sft_column, or leave sft_coef out"
+        step = "name its column with sft_column, or leave sft_coef out"
         raise InputError(expected, f"the columns {dataset.column_names}", step)
     for row, text in enumerate(dataset[column]):
         if not isinstance(text, str) or not text.strip():

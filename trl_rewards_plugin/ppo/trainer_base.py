@@ -48,7 +48,7 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         if self._trainer_loads and not self._has_learned and self.is_world_process_zero():
             _logger.warning(
                 "the weights are sharded: the saved model is not compared with the trained one%s",
-                ", nor is each part that learns checked for a gradient" if self.is_deepspeed_enabled else "",
+                ", nor is each trained part checked for a gradient" if self.is_deepspeed_enabled else "",
             )
         self._has_learned = True
 

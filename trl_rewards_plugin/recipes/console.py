@@ -18,7 +18,7 @@ GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
     "output_length": "words per output",
     "distinct": "distinct outputs",
-    "not_whole_input": "not the whole input",
+    "not_whole_input": "outputs that differ from the input",
 }
 MAX_WIDTH = 110
 _YARDSTICKS = ("sources", "best_of_16")
@@ -81,14 +81,14 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")) -> str:
-    """What a gain with its `ci95` shows: the first of `words`, the second, or "not told apart" with the reason."""
+    """What a gain with its `ci95` shows: the first of `words`, the second, or "not distinguishable" with the reason."""
     moved = direction(gain)
     if moved:
         how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "in every pair by the same"
         return f"{words[0] if moved > 0 else words[1]} than before: {how}"
     if gain["ci95"][0] is None:
-        return f"not told apart from before: no interval from {counted(gain['n'], 'pair')}"
-    return "not told apart from before: the interval of its gain includes 0"
+        return f"not distinguishable from before: no interval from {counted(gain['n'], 'pair')}"
+    return "not distinguishable from before: the interval of its gain includes 0"
 
 
 def direction(gain: Mapping[str, Any]) -> int:
@@ -128,7 +128,7 @@ def _change(before: float | None, after: float | None) -> str:
 def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
     """What the intervals of gains are and, where one is missing, why."""
     missing = any(gain["ci95"][0] is None for gain in gains)
-    why = f" (none: fewer than {MIN_PAIRS} pairs, or gains that are all alike)" if missing else ""
+    why = f" (none: fewer than {MIN_PAIRS} pairs, or all gains equal)" if missing else ""
     return f"paired bootstrap over prompts{why}"
 
 

@@ -167,12 +167,12 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
         # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
         columns = {text_column: [text for text in columns[text_column] if text.strip()]}
     if not columns:
-        raise InputError(f"rows in {name}", "an empty file, or a header alone", "give a data set with rows")
+        raise InputError(f"rows in {name}", "an empty file, or only a header", "give a data set with rows")
     try:
         return Dataset.from_dict(columns)
     except (ArrowException, UnicodeEncodeError) as error:
         expected, reason = f"values of one type in each column of {name}", str(error).splitlines()[0]
-        raise InputError(expected, reason, "mend or remove that column") from error
+        raise InputError(expected, reason, "fix or remove that column") from error
 
 
 def _load_from_hub(name: str) -> dict[str, Dataset]:

@@ -296,7 +296,7 @@ class Seq2SeqPPO:
         write_model_card(self.folder)
         if "counts" in metrics:
             self.echo(console.format_counts(metrics["counts"], len(rows)) + "\n")
-        self.echo("Greedy outputs to held-out prompts, by gain (reward in brackets):\n")
+        self.echo("Greedy outputs for held-out prompts, by gain (reward in brackets):\n")
         self.echo(console.format_pairs(pairs_by_gain(rows)) + "\n")
         self.echo(console.format_table(metrics))
         self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")

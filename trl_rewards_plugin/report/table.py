@@ -104,7 +104,7 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
     if len(rewards) > 1:
         return "These runs have different rewards: their rewards and gains have no common scale."
     if len({tuple(row.get("prompt") for row in run.held_out) for run in finished}) > 1:
-        return "These runs were measured on different held-out prompts: part of what differs is the prompts."
+        return "These runs were measured on different held-out prompts: part of the difference comes from the prompts."
     return None
 
 

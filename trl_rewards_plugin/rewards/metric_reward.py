@@ -118,7 +118,7 @@ class MetricReward(TextReward):
         features = features[0] if isinstance(features, list) else features
         compares = "references" in features
         if compares != (self.references is not None):
-            expected, step = f"no references for metric {self._shown()}, which compares with none", "leave them out"
+            expected, step = f"no references for metric {self._shown()}, which uses none", "leave them out"
             if compares:
                 expected = f"references= as the column that metric {self._shown()} compares with"
                 step = "name the column of the data set, or 'prompt'"

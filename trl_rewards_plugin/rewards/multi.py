@@ -167,13 +167,13 @@ class MultiClassifierReward(Reward):
         if repeated:
             found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
             step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
-            raise InputError("rewards of different names, since each is a column of its own", found, step)
+            raise InputError("rewards with different names, since each gets its own column", found, step)
         settings = (normalization, clip, weight_schedule, only_if, floor, constraints, disagreement_coef)
         self._combination = Combination.checked(names, weights, aggregation, *settings)
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:
             step = "pass another name=, or leave it out"
-            raise InputError("a name that no component has, since trainers log the total by it", repr(name), step)
+            raise InputError("a name that no component has, since trainers log the total under it", repr(name), step)
         self._statistics = RunningStatistics(self._combination.learnt)
         start = {name: dict.fromkeys(target, START) for name, target in self._combination.constraints.items()}
         self._ascent = Ascent(start, start)
@@ -226,7 +226,7 @@ class MultiClassifierReward(Reward):
 
     @weights.setter
     def weights(self, weights: Any) -> None:
-        step = f"build it anew: MultiClassifierReward(reward.rewards, weights={weights!r})"
+        step = f"rebuild it: MultiClassifierReward(reward.rewards, weights={weights!r})"
         raise InputError("weights that stay as they were given, for runs to be comparable", "an assignment", step)
 
     @property

@@ -40,13 +40,13 @@ class RewardStateCallback(TrainerCallback):
                 raise InputError("MultiClassifierRewards", type(reward).__name__, step)
         self.rewards = {reward.name: reward for reward in rewards}
         if len(self.rewards) != len(rewards):
-            raise InputError("rewards of different names", ", ".join(r.name for r in rewards), "pass name= to them")
+            raise InputError("rewards with different names", ", ".join(r.name for r in rewards), "pass name= to them")
         self._evaluation = contextlib.ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         saved = state.stateful_callbacks.get(KEY)
         if saved is None and state.global_step > 0:
-            step = "resume a run that had this callback, or leave it out to start the statistics anew"
+            step = "resume a run that had this callback, or leave it out to restart the statistics"
             found = f"none in that of step {state.global_step}"
             raise InputError("a checkpoint with the rewards' running statistics", found, step)
         if saved is not None:

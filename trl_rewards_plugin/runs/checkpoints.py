@@ -193,9 +193,11 @@ def find_checkpoint(
     others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
     others = [name for name in others if name != folder.name]
     step = (
-        f"resume from another of {', '.join(others)}, or from True, the last whole one" if others else "check the path"
+        f"resume from another of {', '.join(others)}, or from True, the last complete one"
+        if others
+        else "check the path"
     )
-    raise InputError("a whole checkpoint of this trainer", f"{folder}: {wrong}", step)
+    raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
 
 
 def _last_whole(output_dir: Path, quiet: bool) -> Path:
@@ -208,9 +210,9 @@ def _last_whole(output_dir: Path, quiet: bool) -> Path:
             return folder
         found.append(f"{folder.name}: {wrong}")
         if not quiet:
-            _logger.warning("%s is damaged and passed over: %s", folder, wrong)
+            _logger.warning("%s is damaged and was skipped: %s", folder, wrong)
     raise InputError(
-        "a whole checkpoint to resume from in output_dir",
+        "a complete checkpoint to resume from in output_dir",
         "; ".join([f"none in {output_dir}", *found]),
         "train without resume_from_checkpoint, or check output_dir",
     )

@@ -87,7 +87,7 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         step = suggestion(folder.name, near, "give the output_dir of a run")
-        raise InputError("a run folder", f"{str(folder)!r}, which is no folder", step)
+        raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
     is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
@@ -124,7 +124,7 @@ def read_finished_run(folder: Path) -> Run:
     """The finished run in `folder`, without its log."""
     missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
-        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is no folder"
+        found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is not a folder"
         step = "give the output_dir of a finished run"
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
     return Run(

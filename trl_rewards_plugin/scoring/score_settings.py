@@ -24,7 +24,7 @@ class ScoreSettings:
     prompt_column: str | None = option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
     missing: str = missing_option()
     input_format: str | None = option(
-        None, "lines, jsonl, csv, tsv or parquet. Unset: as the input's ending says; standard input holds lines."
+        None, "lines, jsonl, csv, tsv or parquet. Unset: by the input's extension; standard input is read as lines."
     )
     device: str | None = option(
         None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."

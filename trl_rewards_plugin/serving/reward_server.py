@@ -151,7 +151,7 @@ class _Server:
                     limit = f"a request of at most {self.max_body_bytes:,} bytes"
                     raise _Refused(413, limit, "a larger one", "send fewer texts at a time")
         except ClientDisconnect as error:
-            raise _Refused(400, "a whole request", "a connection that broke off", "send it again") from error
+            raise _Refused(400, "a complete request", "a connection that was lost", "send it again") from error
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:

@@ -110,7 +110,7 @@ def test_weights_that_moved_are_noticed_and_captured_again(caplog):
     assert_same(train(maker, shapes=(4,), between=move), train(None, shapes=(4,)))
     assert len(maker.graphs) == 2
     assert [record.message for record in caplog.records] == [
-        "learn: the weights of the model have moved, its graph is captured again"
+        "learn: the weights of the model have moved; its graph is captured again"
     ]
 
 

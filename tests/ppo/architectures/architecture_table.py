@@ -191,7 +191,7 @@ def _random_experts(model: PreTrainedModel) -> None:
 
 PROBES: dict[str, tuple[Callable[[PreTrainedModel], None], dict]] = {
     "no target language (`forced_bos_token_id` unset): the policy would have to guess it": (_no_language, {}),
-    "prompts that reach its block-sparse attention, which is another one in training": (
+    "prompts that reach its block-sparse attention, which differs in training": (
         lambda model: None,
         {"max_prompt_length": 2**20},
     ),

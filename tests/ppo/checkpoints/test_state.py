@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(folder, cap
     harm(folder / "checkpoint-3" / name)
     assert find_checkpoint(folder, True).name == "checkpoint-2"
     assert len(caplog.records) == 1
-    assert "checkpoint-3 is damaged and passed over" in caplog.text
+    assert "checkpoint-3 is damaged and was skipped" in caplog.text
     with pytest.raises(InputError, match=words) as refused:
         find_checkpoint(folder, folder / "checkpoint-3")
     assert "checkpoint-3" in refused.value.found

@@ -51,7 +51,7 @@ def test_a_merged_adapter_leaves_a_frozen_model_which_is_refused(model, folder, 
 
 
 def test_a_frozen_model_is_refused(model, folder, tmp_path):
-    with pytest.raises(InputError, match="a policy with weights that may learn"):
+    with pytest.raises(InputError, match="a policy with trainable weights"):
         make(model.requires_grad_(False), folder, tmp_path)
 
 

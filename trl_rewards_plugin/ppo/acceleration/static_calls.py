@@ -157,7 +157,7 @@ class StaticCalls:
         """
         key, places = (name, known, id(model), _modes(model)), _places(model)
         if key in self._kept and self._kept[key][0] != places:
-            _logger.warning("%s: the weights of the model have moved, its graph is captured again", name)
+            _logger.warning("%s: the weights of the model have moved; its graph is captured again", name)
             self._drop(key)
         if key not in self._kept:
             of_name = [other for other in self._kept if other[0] == name]

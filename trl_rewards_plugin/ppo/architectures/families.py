@@ -69,8 +69,8 @@ def _check_block_sparse(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
     limit = (5 + 2 * config.num_random_blocks) * config.block_size  # shorter batches are attended to in full
     if args.max_prompt_length > limit:
         raise InputError(
-            f"prompts of at most {limit} tokens for {name} with block-sparse attention, which is another one in "
-            "training than in generation",
+            f"prompts of at most {limit} tokens for {name} with block-sparse attention, which differs "
+            "between training and generation",
             f"max_prompt_length={args.max_prompt_length}",
             "lower max_prompt_length, or load the model with attention_type='original_full'",
         )
@@ -116,7 +116,7 @@ def _route_each_token_alone(part: PreTrainedModel) -> None:
 def _check_experts(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
     if config.second_expert_policy != "all":
         raise InputError(
-            "experts that the input alone decides (second_expert_policy='all')",
+            "experts chosen by the input alone (second_expert_policy='all')",
             f"second_expert_policy={config.second_expert_policy!r}, which draws them at random in every pass",
             "load the model with second_expert_policy='all'",
         )
@@ -137,7 +137,7 @@ def _check_pad(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
         raise InputError(
             f"pad_token_id=0 for {name}, whose key-value cache counts positions from it",
             f"pad_token_id={config.pad_token_id}",
-            "use a vocabulary whose token 0 is the pad, as the published ones",
+            "use a vocabulary whose token 0 is the pad, as in the published ones",
         )
 
 

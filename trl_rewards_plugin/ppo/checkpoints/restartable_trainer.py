@@ -91,7 +91,9 @@ class RestartableTrainer(Trainer):
                     best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
                     folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
             elif self.args.should_save and (found := folders.checkpoints(output_dir)):
-                _logger.warning("%s holds %s of an earlier run, and this starts afresh", output_dir, found[-1].name)
+                _logger.warning(
+                    "%s holds %s of an earlier run, and this run starts afresh", output_dir, found[-1].name
+                )
             self._resumed_from = folder
             saved.reward_states(self.reward_funcs)  # refused now rather than at the first save
             self._began = time.perf_counter()

@@ -24,8 +24,8 @@ _DECODES = (
     "evaluation decodes texts and scores them",
     "leave it out; per_device_eval_batch_size and eval_generation_kwargs are what evaluation reads",
 )
-_COUNTS = ("its count is of another task's inputs", "read tokens/queries_len_mean in the log")
-_BY_LENGTH = "mini-batches hold prompts of like length already"
+_COUNTS = ("it counts the inputs of another task", "read tokens/queries_len_mean in the log")
+_BY_LENGTH = "mini-batches already hold prompts of similar length"
 _REFUSED = {
     "auto_find_batch_size": Refused(
         _OFF,
@@ -63,7 +63,7 @@ _REFUSED = {
         (None, False, {}), "the wrapped policy would not get it", "leave it out; see cuda_graphs"
     ),
     "neftune_noise_alpha": Refused(
-        (None,), "noise in the embeddings would make the sampled policy another than the scored one"
+        (None,), "noise in the embeddings would make the sampled policy differ from the scored one"
     ),
     "parallelism_config": Refused((None,), "rollouts are split over processes by rows", "use DDP, FSDP2 or DeepSpeed"),
     "remove_unused_columns": Refused(_OFF, "rewards are given the columns of the dataset"),

@@ -46,7 +46,7 @@ def check_adapter(peft_config: Any) -> None:
         reason = "its virtual tokens lie outside of the encoder-decoder that samples and scores"
     if reason is not None:
         raise InputError(
-            "an adapter inside of the model's own layers, such as LoRA or IA3",
+            "an adapter inside the model's own layers, such as LoRA or IA3",
             f"{type(peft_config).__name__} ({kind}): {reason}",
             "pass peft.LoraConfig(task_type='SEQ_2_SEQ_LM', ...)",
         )

@@ -26,9 +26,9 @@ def check_something_learns(policy: nn.Module) -> None:
         return
     step = "call model.requires_grad_(True), also after merge_and_unload()"
     if hasattr(policy, "peft_config"):
-        step = "load the adapter by PeftModel.from_pretrained(model, folder, is_trainable=True)"
+        step = "load the adapter with PeftModel.from_pretrained(model, folder, is_trainable=True)"
     count = sum(parameter.numel() for parameter in policy.parameters())
-    raise InputError("a policy with weights that may learn", f"all {count:,} of its weights are frozen", step)
+    raise InputError("a policy with trainable weights", f"all {count:,} of its weights are frozen", step)
 
 
 def trainable_names(policy: nn.Module) -> set[str]:
@@ -41,7 +41,7 @@ def check_adapter_not_frozen(policy: nn.Module, learning_before: Iterable[str]) 
     lost = sorted(set(learning_before) - trainable_names(policy))
     if lost and hasattr(policy, "peft_config"):
         raise InputError(
-            "an adapter in the parts that freeze_encoder and num_layers_unfrozen leave to learn",
+            "an adapter in the parts that freeze_encoder and num_layers_unfrozen leave trainable",
             f"{lost[0]} and {len(lost) - 1} others in frozen parts",
             "restrict it, for example target_modules=r'.*decoder.*\\.(q|v)', or leave the setting out",
         )
@@ -88,7 +88,7 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
     of_policy = [name for parameter, name in missing.items() if parameter not in critic]
     if of_policy:
         raise InputError(
-            "an optimizer of all weights of the policy that may learn",
+            "an optimizer over all trainable weights of the policy",
             f"one without {of_policy[0]} and {len(of_policy) - 1} others",
             "wrap the model in its adapter first and pass model.parameters(); or freeze what should not learn",
         )
@@ -142,6 +142,6 @@ def check_gradients_arrive(wrapped: PolicyWithValueHead) -> bool:
         raise InputError(
             f"a gradient in every part that should learn: {', '.join(reached)}",
             f"none in: {', '.join(unreached)}",
-            "freeze it by requires_grad_(False), or look for detach() or no_grad() in the model's forward",
+            "freeze it with requires_grad_(False), or look for detach() or no_grad() in the model's forward",
         )
     return True

@@ -80,7 +80,7 @@ def _row(name: str, rows: Mapping[str, Any], setting: str) -> str:
     """The one row of the table called `name`, or ending in it."""
     meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
     if len(meant) != 1:
-        found = f"{name!r}, which is {' and '.join(meant) or 'none of them'}"
+        found = f"{name!r}, which is {' and '.join(meant) or 'not one of them'}"
         raise InputError(f"a row of the table in {setting}: {', '.join(rows)}", found, "name one in full")
     return meant[0]
 

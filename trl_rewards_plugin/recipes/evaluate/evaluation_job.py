@@ -92,7 +92,7 @@ class EvaluationJob:
         files = [name for name in self.names.values() if is_outputs_file(name)]
         paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
         if settings.missing == "skip" and paired > 1:
-            step = "mend those rows, or read them as '' with --missing empty"
+            step = "fix those rows, or read them as '' with --missing empty"
             raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
         for model in self.names.values():
             if model not in files:
@@ -122,7 +122,7 @@ class EvaluationJob:
             counts[self.data_name or "prompts"] = len(self.held_out.prompts)
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count} in {name}" for name, count in counts.items())
-            raise InputError("as many outputs on both sides as prompts", found, "give files of the same prompts")
+            raise InputError("as many outputs as prompts on both sides", found, "give files of the same prompts")
         column = self.settings.reference_column
         known = list(self.held_out.columns) if self.held_out else []
         if column is not None and column not in known:
@@ -211,7 +211,7 @@ def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
     numbered = ({column: text, PLACE: place} for place, text in enumerate(columns.get(column, []), 1))
     rows = list(without_missing(numbered, [column], missing, name))
     if not rows:
-        raise InputError(f"outputs in {name}", "an empty file", "give a file with one output a row")
+        raise InputError(f"outputs in {name}", "an empty file", "give a file with one output per row")
     bad = next((row for row in rows if not isinstance(row[column], str)), None)
     if bad is not None:
         step = "write the outputs as texts, or name another column"

@@ -23,12 +23,12 @@ class EvaluationSettings:
     model: str | None = option(
         None,
         "What to evaluate: a model's Hub id or folder, or a file of outputs (.jsonl, .json, .csv, .tsv, .parquet, or "
-        ".txt with one output a line). Unset: the preset's model.",
+        ".txt with one output per line). Unset: the preset's model.",
     )
     compare: str | None = option(
         None,
-        "What to compare with, likewise: the gain is model minus this one. Unset: for a run folder, the model that "
-        "the run started from, otherwise nothing; 'none': nothing.",
+        "What to compare with, given the same way: the gain is model minus this one. Unset: for a run folder, the "
+        "model that the run started from, otherwise nothing; 'none': nothing.",
     )
     dataset: str | None = option(
         None,

@@ -27,7 +27,7 @@ def checked_weights(
     found = list(weights)
     if len(found) != len(names):
         expected = f"{len(names)} weights, one for each reward"
-        raise InputError(expected, f"{len(found)}: {found}", "give one weight a reward")
+        raise InputError(expected, f"{len(found)}: {found}", "give one weight per reward")
     for weight in found:
         if not _is_finite(weight):
             raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")

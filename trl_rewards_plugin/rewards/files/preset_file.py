@@ -124,7 +124,7 @@ def _read_preset_file(path: Path) -> dict[str, Any]:
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"no YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
+        raise InputError(form, f"invalid YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
@@ -247,5 +247,5 @@ def _commit(model_id: str, revision: str | None) -> str:
         path = try_to_load_from_cache(model_id, name, revision=revision)
         if isinstance(path, str):
             return os.path.basename(os.path.dirname(path))
-    expected = f"{model_id} in the cache of the Hub, where the commit stands with which a run can be repeated"
-    raise InputError(expected, "no such entry", "pass revision= a commit, and build the reward anew")
+    expected = f"{model_id} in the cache of the Hub, which records the commit that makes a run repeatable"
+    raise InputError(expected, "no such entry", "pass revision= a commit, and rebuild the reward")

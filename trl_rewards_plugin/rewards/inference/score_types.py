@@ -21,7 +21,7 @@ def check_score_type(score_type: str, config: Any) -> None:
         raise InputError(f"score_type one of {', '.join(SCORE_TYPES)}", repr(score_type), "use one of these")
     if score_type != "logit" and config.problem_type == "regression":
         expected = f"a classification model for score_type={score_type!r}"
-        found = "a regression model (problem_type 'regression'), whose output is no log-odds"
+        found = "a regression model (problem_type 'regression'), whose output is not log-odds"
         raise InputError(expected, found, "use score_type='logit', its raw output")
 
 
