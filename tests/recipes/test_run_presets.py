@@ -5,6 +5,7 @@ import pytest
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 from trl_rewards_plugin.rewards.presets import PRESETS as REWARDS
 
 

@@ -325,9 +325,11 @@ def test_a_port_in_use_and_an_unknown_host_are_refused_before_any_model_loads(ca
         port = str(taken.getsockname()[1])
         assert main(["serve", "tiny", "--port", port]) == 2
     assert f"an address to listen on: 127.0.0.1:{port}" in capsys.readouterr().err
-    with _bind(ServeSettings(port=0)) as first:  # while its models load
-        with pytest.raises(InputError, match="an address to listen on"):
-            _bind(ServeSettings(port=first.getsockname()[1]))
+    with (
+        _bind(ServeSettings(port=0)) as first,  # while its models load
+        pytest.raises(InputError, match="an address to listen on"),
+    ):
+        _bind(ServeSettings(port=first.getsockname()[1]))
     assert main(["serve", "tiny", "--host", "no-such-host.invalid", "--port", "0"]) == 2
     assert "an address to listen on: no-such-host.invalid:0" in capsys.readouterr().err
 

@@ -81,7 +81,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 
 def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")) -> str:
-    """What a gain with its `ci95` shows: the first of `words`, the second, or "not distinguishable" with the reason."""
+    """What a gain with its `ci95` shows, in one of `words`, or "not distinguishable" with the reason."""
     moved = direction(gain)
     if moved:
         how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "in every pair by the same"
@@ -100,7 +100,7 @@ def direction(gain: Mapping[str, Any]) -> int:
     if low is None:
         mean = gain.get("reward_gain", gain.get("mean"))
         low = high = mean if gain["n"] >= MIN_PAIRS and mean is not None else 0.0
-    return (low > 0) - (high < 0)
+    return int(low > 0) - int(high < 0)
 
 
 def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], notes: Sequence[str]) -> str:
