@@ -230,7 +230,10 @@ def reference_scores(
 
     def score(response_ids: Tensor, **prompt: Any) -> Tensors:
         scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        found: dict[str, Tensor | None] = {"logprobs": scores.logprobs, "features": features if with_features else None}
+        found: dict[str, Tensor | None] = {
+            "logprobs": scores.logprobs,
+            "features": features if with_features else None,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
