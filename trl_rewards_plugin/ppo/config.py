@@ -248,13 +248,10 @@ class Seq2SeqPPOConfig(TrainingArguments):
         check_unused(self, Seq2SeqPPOConfig, OBJECTIVES[self.objective].unused, f"objective={self.objective!r}")
         check_unused(self, Seq2SeqPPOConfig, () if self.sft_coef else ("sft_column",), "sft_coef=0")
         batch, local = self.per_device_train_batch_size, self.local_batch_size
-        scales = ESTIMATORS[self.advantage_estimator].scales
-        fixed_scale = not scales or self.normalizes_each_reward
-        compares, generations = ESTIMATORS[self.advantage_estimator].compares_responses, self.num_generations
+        generations = self.num_generations
         units, of_units = (local // generations, "prompts") if self.ranks else (local, "episodes")
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
-        no_critic = f"unset: {self.advantage_estimator} has no critic"
         for name, holds, expected in (
             ("per_device_train_batch_size", batch >= 1, "at least 1"),
             ("learning_rate", 0 <= self.learning_rate < math.inf, "0 or more"),
@@ -269,6 +266,24 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 "of which at least one is not 0",
             ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
+        ):
+            check(self, name, holds, expected)
+        self._check_estimator()
+        if units % self.num_mini_batches:
+            raise InputError(
+                "num_mini_batches that divides this process's rollout "
+                "(per_device_train_batch_size x gradient_accumulation_steps)",
+                f"num_mini_batches={self.num_mini_batches} for {units} {of_units}",
+                f"choose num_mini_batches among the divisors of {units}",
+            )
+
+    def _check_estimator(self) -> None:
+        """Refuses what the estimators of advantages and of the KL cannot do."""
+        estimator = ESTIMATORS[self.advantage_estimator]
+        scales, compares, generations = estimator.scales, estimator.compares_responses, self.num_generations
+        fixed_scale = not scales or self.normalizes_each_reward
+        no_critic = f"unset: {self.advantage_estimator} has no critic"
+        for name, holds, expected in (
             ("num_generations", generations >= 2 or not (compares or self.ranks), f"at least 2 for {NEED_SEVERAL}"),
             ("scale_rewards", self.scale_rewards == "group" or not fixed_scale, f"'group', as {SCALING} alone scales"),
             ("multi_objective_aggregation", scales or not self.normalizes_each_reward, f"for {SCALING} alone"),
@@ -299,13 +314,6 @@ class Seq2SeqPPOConfig(TrainingArguments):
                 f"vf_coef above 0 with advantage_estimator={self.advantage_estimator!r}, whose critic learns by it",
                 "vf_coef=0",
                 "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
-            )
-        if units % self.num_mini_batches:
-            raise InputError(
-                "num_mini_batches that divides this process's rollout "
-                "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {units} {of_units}",
-                f"choose num_mini_batches among the divisors of {units}",
             )
 
     @property
