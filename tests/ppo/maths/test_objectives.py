@@ -92,7 +92,8 @@ OTHER_VALUES = {
     "advantage_estimator": "rloo", "gamma": 0.9, "lam": 1.0, "whiten_rewards": True, "whiten_advantages": True,
     "cliprange": 0.1, "cliprange_value": 0.1, "vf_coef": 0.0, "critic_learning_rate": 1e-3, "detach_value_head": True,
     "critic_warmup_steps": 1, "beta": 0.5, "dpo_labels": "hard", "kl_coef": 0.05, "use_kl_loss": True,
-    "adaptive_kl": True, "kl_target": 1.0, "kl_horizon": 999, "kl_estimator": "k3", "cliprange_high": 0.3, "loss_type": "grpo", "scale_rewards": "batch",
+    "adaptive_kl": True, "kl_target": 1.0, "kl_horizon": 999, "kl_estimator": "k3",
+    "cliprange_high": 0.3, "loss_type": "grpo", "scale_rewards": "batch",
     "mask_truncated_completions": True, "multi_objective_aggregation": "normalize_then_sum",
 }  # fmt: skip
 
