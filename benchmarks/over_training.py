@@ -29,7 +29,7 @@ ROWS = 10
 def train(second: str, times: float, eval_steps: int, seed: int, output: str) -> list[dict[str, Any]]:
     """The log of the bundled job, `times` as long, measured before the first rollout and after every `eval_steps`."""
     recipe = Seq2SeqPPO.from_preset(
-        "tiny", held_out_reward=second, num_train_epochs=6.0 * times, seed=seed, output_dir=output, eval_on_start=True,
+        "tiny", held_out_reward=second, num_train_epochs=2.4 * times, seed=seed, output_dir=output, eval_on_start=True,
         eval_strategy="steps", eval_steps=eval_steps, overwrite=True, disable_tqdm=True,
     )  # fmt: skip
     return recipe.run().trainer.state.log_history

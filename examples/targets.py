@@ -2,7 +2,7 @@
 
     python examples/targets.py
 
-prints what held-out prompts got, for example (30 rollouts are too few for the second target):
+prints what held-out prompts got, in this form (numbers of an earlier version with earlier judges):
 
     neutrality: 0.37 before, 0.43 after
     acceptability at least 0.3: mean 0.356, met by 0.056
