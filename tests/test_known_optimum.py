@@ -62,7 +62,7 @@ def test_rollouts_to_a_distance_are_those_until_a_curve_is_first_within_it(scrip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["rloo", "grpo", "gae"])
+@pytest.mark.parametrize("estimator", ["rloo"])  # gae and grpo: benchmarks/README.md
 def test_the_exact_kl_needs_half_of_k1_s_rollouts(script, estimator):
     """To within 0.03 of the optimum; see benchmarks/README.md for the other distances, and for reinforce."""
     curves = {
