@@ -104,7 +104,7 @@ def test_a_full_run_leaves_one_set_of_files_and_one_log(folder, ranks):
     episodes = [row["episode"] for row in runs[0]["log"] if "episode" in row]
     assert episodes == [ROLLOUT * step for step in (1, 2, 3, 4, 5)]
     printed = (folder / "output.txt").read_text()
-    assert printed.count("'train_runtime'") == 3  # each of the three finished trainings once, not by each process
+    assert printed.count("'train_runtime'") == 6  # each of the six finished trainings once, not by each process
 
 
 def test_two_processes_resume_bit_for_bit(ranks):
