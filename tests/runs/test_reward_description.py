@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.runs.reward_description import describe_reward, reward_formula, reward_record, targets_in_words
 
@@ -52,6 +53,16 @@ def test_a_reward_is_recorded_with_its_aggregation_and_without_folders_of_this_m
     assert reward_record(reward) == {"rewards": recorded, "aggregation": "minimum"}
     reward.aggregation = "weighted_sum"
     assert reward_record(reward)["aggregation"] is None
+
+
+def test_the_record_of_judges_of_one_question_has_the_price_of_their_disagreement():
+    judges = [LengthReward(name="one", max_length=3), LengthReward(name="two", max_length=5)]
+    found = [
+        reward_record(MultiClassifierReward(judges, aggregation="mean_minus_std", **how))
+        for how in ({}, {"disagreement_coef": 0.5})
+    ]
+    assert [record["aggregation"] for record in found] == ["mean_minus_std"] * 2
+    assert [record.get("disagreement_coef") for record in found] == [None, 0.5]
 
 
 def test_a_reward_that_does_not_describe_itself_has_a_name_and_a_weight():

@@ -213,7 +213,7 @@ class MultiClassifierReward(Reward):
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
         content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}
-        write_preset_file(Path(path), {**content, "disagreement_coef": self._combination.disagreement_coef})
+        write_preset_file(Path(path), {**content, "disagreement_coef": self.disagreement_coef})
 
     def _rows(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = zip(entries, self.weights, self.component_names(), strict=True)
@@ -241,6 +241,11 @@ class MultiClassifierReward(Reward):
     def aggregation(self) -> str:
         """How the weighted scores become one number."""
         return self._combination.aggregation
+
+    @property
+    def disagreement_coef(self) -> float | None:
+        """Of the aggregation mean_minus_std; None for its default, 1."""
+        return self._combination.disagreement_coef
 
     @property
     def _inner(self) -> "dict[str, MultiClassifierReward]":

@@ -18,10 +18,9 @@ def describe_reward(reward: Any) -> list[dict[str, Any]]:
 def reward_record(reward: Any) -> dict[str, Any]:
     """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
     rewards = [public_part(part) for part in describe_reward(reward)]
-    record = {"rewards": rewards, "aggregation": aggregation_of(reward)}
-    if record["aggregation"] == "mean_minus_std":
-        record["disagreement_coef"] = reward.disagreement_coef
-    return record
+    coefficient = getattr(reward, "disagreement_coef", None)
+    further = {} if coefficient is None else {"disagreement_coef": coefficient}
+    return {"rewards": rewards, "aggregation": aggregation_of(reward), **further}
 
 
 def aggregation_of(reward: Any) -> str | None:
