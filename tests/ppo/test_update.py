@@ -57,7 +57,8 @@ def test_a_unit_of_reward_is_that_of_the_group_where_grpo_scales_by_group():
     data = rollout()
     four = Rollout(**{name: torch.cat([tensor, tensor]) for name, tensor in data.tensors().items()})
     four = replace(four, scores=torch.tensor([0.0, 1.0, 0.0, 100.0]), response_mask=torch.tensor([[True, False]] * 4))
-    args = config(advantage_estimator="grpo", num_generations=2, lam=0.95, per_device_train_batch_size=4)
+    four = replace(four, exact_kl=torch.zeros(4, 2))
+    args = config(advantage_estimator="grpo", num_generations=2, per_device_train_batch_size=4, kl_estimator="full")
     _, rewards = compute_token_rewards(four, args, 0.0)
     batch = compute_advantages(four, rewards, args)
     # (total - mean) / std = 0.5 / 0.7071, beside total less the other's = 1; likewise 50 / 70.71 and 100.
@@ -118,7 +119,7 @@ def test_what_stands_on_padding_changes_neither_losses_nor_gradients(padding, wh
         mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
         batch = SimpleNamespace(
             response_mask=mask, logprobs=parts["old"], ref_logprobs=parts["reference"], sampled_logprobs=parts["old"],
-            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros, loss_weight=None,
+            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros, loss_weight=None, reward_scale=None,
         )  # fmt: skip
         args = config(use_kl_loss=True, kl_estimator="k3", advantage_estimator="grpo", num_generations=2)
         found = ppo_losses(PolicyOutput(logprobs, zeros, zeros), batch, torch.tensor(0.5), args)

@@ -95,13 +95,14 @@ class UpdateBatch(Rollout):
     Attributes:
         advantages: (B, T), 0 where the response mask is False.
         returns: (B, T), likewise.
-        reward_scale: (B,) what a unit of reward has become in the advantages.
+        reward_scale: (B,) what a unit of reward has become in the advantages, where the loss completes a penalty in
+            the rewards; else None.
         loss_weight: (B,) of every token of a response in the loss; None for 1.
     """
 
     advantages: Tensor
     returns: Tensor
-    reward_scale: Tensor
+    reward_scale: Tensor | None = None
     loss_weight: Tensor | None = None
 
 

@@ -76,13 +76,11 @@ def compute_advantages(
     Where the objective ranks the responses, both are its marks: 1 or -1 on the tokens of a response that is learnt
     from, 0 on the others.
     """
-    mask, compares = rollout.response_mask, ESTIMATORS[args.advantage_estimator].compares_responses
+    mask = rollout.response_mask
     known = replace(rollout, reward_scores=None).tensors()
     if mark := OBJECTIVES[args.objective].mark:
         advantages = torch.where(mask, mark(rewards.sum(1), args.num_generations).unsqueeze(1), 0.0)
-        return UpdateBatch(
-            **known, advantages=advantages, returns=advantages, reward_scale=torch.ones_like(rollout.scores)
-        )
+        return UpdateBatch(**known, advantages=advantages, returns=advantages)
     advantages, returns = estimate_advantages(
         args.advantage_estimator,
         rewards,
@@ -94,18 +92,26 @@ def compute_advantages(
         scale_rewards="batch" if args.normalizes_each_reward else args.scale_rewards,
         reduce=reduce,
     )
-    plain = leave_one_out(rewards.sum(1), args.num_generations).unsqueeze(1) * mask if compares else advantages
-    if args.whiten_advantages:
-        advantages = masked_whiten(advantages, mask, reduce=reduce)
+    found = masked_whiten(advantages, mask, reduce=reduce) if args.whiten_advantages else advantages
+    scale = None
+    if rollout.exact_kl is not None and not args.use_kl_loss:
+        compares, size = ESTIMATORS[args.advantage_estimator].compares_responses, args.num_generations
+        plain = leave_one_out(rewards.sum(1), size).unsqueeze(1) * mask if compares else advantages
+        scale = _reward_scale(found, plain, mask, args, reduce).to(rollout.scores).expand_as(rollout.scores)
+    return UpdateBatch(**known, advantages=found, returns=returns, reward_scale=scale)
+
+
+def _reward_scale(advantages: Tensor, plain: Tensor, mask: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce) -> Tensor:
+    """What a unit of reward has become in `advantages` (B, T), next to `plain` ones: 0-d, or (B,) by group."""
     by_group = ESTIMATORS[args.advantage_estimator].scales and args.scale_rewards == "group"
     if by_group and not args.normalizes_each_reward:  # each group has a unit of its own
         size = args.num_generations
-        norms = ((values * mask).reshape(-1, size * mask.shape[1]).norm(dim=1) for values in (advantages, plain))
-        ours, theirs = (norm.repeat_interleave(size) for norm in norms)
+        groups = ((values * mask).reshape(-1, size * mask.shape[1]) for values in (advantages, plain))
+        ours, theirs = (torch.linalg.vector_norm(each, dim=1).repeat_interleave(size) for each in groups)
     else:
         ours, theirs = (masked_moments(values, mask, reduce)[2].sqrt() for values in (advantages, plain))
-    scale = (ours / theirs.clamp(min=1e-8)).to(rollout.scores).expand_as(rollout.scores)
-    return UpdateBatch(**known, advantages=advantages, returns=returns, reward_scale=scale)
+    scale: Tensor = ours / theirs.clamp(min=1e-8)
+    return scale
 
 
 def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: UpdateContext) -> dict[str, float]:
@@ -328,7 +334,7 @@ def ppo_losses(
     if args.use_kl_loss or output.kl is not None:
         kl = token_kl(logprobs, ref_logprobs, args.kl_estimator) if output.kl is None else output.kl
         sums["loss/kl_avg"] = masked_sum(kl, mask)
-        if not args.use_kl_loss:  # it completes a penalty that has become advantages
+        if batch.reward_scale is not None:  # it completes a penalty that has become advantages
             kl = kl * batch.reward_scale.unsqueeze(1)
         loss = loss + kl_coef * masked_sum(kl * weight, mask)
     if args.entropy_coef:
