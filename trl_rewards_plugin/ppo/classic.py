@@ -291,12 +291,10 @@ class ClassicLoop(RolloutTrainer):
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}
+        self.log({**stats, **own})  # before the table: it is what opens a tracker
         if "query" in batch and "response" in batch:
             table = {"prompt": batch["query"], "completion": batch["response"], "reward": values}
-            self.log({**stats, **own})  # first: it is what opens a tracker
             self.run_log.completions.log_batch(table, self.state.global_step)
-        else:
-            self.log({**stats, **own})
 
 
 def refuse_sharding(accelerator: Accelerator) -> None:

@@ -74,18 +74,16 @@ class EvaluationSettings:
     seed: int = option(0, "Sampling seed.")
     output_dir: str | None = option(None, "Folder for the results. Unset: evaluations/<model name>.")
     overwrite: bool = option(False, "Replace the results of an earlier evaluation in output_dir.")
-    fail_under: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Exit with code 3 if a metric's mean is below a number: reward=0.5. A metric is named as in the "
-            "table, or by its last word."
-        },
+    fail_under: list[str] | None = option(
+        None,
+        "Exit with code 3 if a metric's mean is below a number: reward=0.5. A metric is named as in the table, or by "
+        "its last word.",
     )
     fail_if_worse: bool = option(
         False, "Exit with code 3 if a metric is worse than before: its gain's interval lies below 0."
     )
-    lower_is_better: list[str] | None = field(
-        default=None, metadata={"help": "Metrics that get worse by rising, for fail_if_worse: toxicity, perplexity."}
+    lower_is_better: list[str] | None = option(
+        None, "Metrics that get worse by rising, for fail_if_worse: toxicity, perplexity."
     )
 
 
