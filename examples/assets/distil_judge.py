@@ -7,11 +7,12 @@
 
 The texts: the rows of `--train`, both sentences of the training pairs, the documents' training sentences, and
 `--copies` of each in which words are exchanged for their likes or, with a teacher of two labels (bad,good), which
-are spoilt; the copy of a good text is taught to lie at least BELOW under it, whatever the teacher overlooks. The rows'
-and pairs' own labels are mixed in. The teacher's answers are kept beside `--out` until the
-end, and a killed run resumes when it is started again. The judge is calibrated on dev, measured, and saved with
-weights in float16, a README that says how good it is and how it was made, and checksums. Leaves out: training the
-teacher; choosing the best epoch.
+are spoilt; the copy of a good text is taught to lie at least BELOW under it, whatever the teacher overlooks. The
+rows' and pairs' own labels are mixed in. `--more-epochs` adds passes over the rows, pairs and sentences, `--row-
+copies` of each row with words exchanged, and copies of the sentences that are spoilt anew each time. The teacher's
+answers are kept beside `--out` until the end, and a killed run resumes when it is started again. The judge is
+calibrated on dev, measured, and saved with weights in float16, a README that says how good it is and how it was
+made, and checksums. Leaves out: training the teacher; choosing the best epoch.
 """
 
 import argparse
@@ -49,6 +50,7 @@ GOLD = 0.15  # weight of the rows' own labels beside the teacher's logits
 LIKES = 12  # nearest neighbours that a word is exchanged for
 EXCHANGED = 0.25  # share of a text's words
 BELOW = 1.5  # nats, the least by which spoiling lowers good's logit less bad's
+FAR_BELOW = 3.0  # likewise where copies are made anew, which the teacher is not asked about
 ASKED_AT_ONCE = 2048  # texts that the teacher answers between two savings
 
 
@@ -92,6 +94,12 @@ def gold_rows(args: argparse.Namespace, labels: Sequence[str]) -> list[tuple[str
     return rows + [row for good, bad in pairs for row in ((good, 1), (bad, 0))]
 
 
+def document_sentences(args: argparse.Namespace) -> list[str]:
+    """Sentences of the documents that no measurement sees."""
+    documents = [document for path in args.documents for document in split_documents(read_documents(path))[0]]
+    return list(sentences(documents, least_words=LEAST_WORDS, most_words=MOST_WORDS))
+
+
 def make_texts(
     gold: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes
 ) -> tuple[list[str], dict[int, int]]:
@@ -100,8 +108,7 @@ def make_texts(
     Also the row of each spoilt copy -> the row of its original.
     """
     rng = random.Random(args.seed)
-    documents = [document for path in args.documents for document in split_documents(read_documents(path))[0]]
-    real = [*gold, *sentences(documents, least_words=LEAST_WORDS, most_words=MOST_WORDS)]
+    real = [*gold, *document_sentences(args)]
     words = [word for text in real for word in text.split()]
     texts, spoilt = list(real), {}
     for _ in range(args.copies):
@@ -126,8 +133,18 @@ def lower(answers: torch.Tensor, spoilt: Mapping[int, int]) -> torch.Tensor:
     return torch.stack([-margins, margins], 1) / 2
 
 
+def as_asked(texts: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """Texts as the teacher reads them, with `--tweets` without the signs that only tweets have."""
+    return [plain(text) if args.tweets else text for text in texts]
+
+
 def ask_teacher(folder: str, texts: Sequence[str], bf16: bool, answers: Path) -> torch.Tensor:
-    """(texts, labels) the teacher's logits, less their mean over the labels; `answers` keeps what has come."""
+    """(texts, labels) the teacher's logits, less their mean over the labels; `answers` keeps what has come.
+
+    Equal texts are asked about once.
+    """
+    once = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    places, texts = [once[text] for text in texts], list(once)
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     known = torch.empty(0)
     if answers.exists():
@@ -143,7 +160,7 @@ def ask_teacher(folder: str, texts: Sequence[str], bf16: bool, answers: Path) ->
         known = torch.cat([known.view(-1, fresh.shape[1]), fresh])
         torch.save({"texts": digest, "answers": known}, answers)
         print(f"the teacher answered {len(known)} of {len(texts)} texts", flush=True)
-    return known - known.mean(1, keepdim=True)
+    return (known - known.mean(1, keepdim=True))[places]
 
 
 def load_encoder(args: argparse.Namespace, id2label: dict[int, str], texts: Sequence[str]) -> tuple:
@@ -166,6 +183,7 @@ def distil(
     gold: torch.Tensor,
     how: Fit,
     report: Callable[[], str],
+    spoiled: range = range(0),
 ) -> list[str]:
     """Fits `model`, in place, to the squared distance from `answers` and GOLD times the cross-entropy of `gold`.
 
@@ -174,15 +192,26 @@ def distil(
     Args:
         answers: (texts, labels) the teacher's logits, less their mean over the labels.
         gold: label indices of the first texts; the others have none.
+        spoiled: of these texts, where the teacher calls them good, each batch has spoilt copies too: what lies less
+            than FAR_BELOW under the original's answer adds its squared distance.
     """
+    words = [word for row in spoiled for word in texts[row].split()]
+    margins = answers[:, -1] - answers[:, 0]
 
     def loss(batch: list[int]) -> torch.Tensor:
+        rng = random.Random(int(torch.randint(2**31, ())) if spoiled else 0)  # torch's state is in the checkpoint
+        good = [row for row in batch if row in spoiled and margins[row] > 0]
+        copies = [corrupt(texts[row], rng, words) for row in good]
         inputs = tokenizer(
-            [texts[row] for row in batch], padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt"
-        )
-        scores = model(**inputs).logits.float()
+            [texts[row] for row in batch] + copies,
+            padding=True, truncation=True, max_length=MOST_PIECES, return_tensors="pt",
+        )  # fmt: skip
+        scores, copied = model(**inputs).logits.float().split([len(batch), len(copies)])
         rows = torch.tensor(batch)
         distance = (scores - answers[rows]).square().sum(1).mean()
+        if good:
+            above = (copied[:, -1] - copied[:, 0] - (margins[good] - FAR_BELOW)).relu()
+            distance = distance + above.square().sum() / 2 / len(batch)
         labelled = rows < len(gold)
         if not labelled.any():
             return distance
@@ -224,16 +253,13 @@ def main() -> None:
     id2label = AutoConfig.from_pretrained(args.teacher).id2label
     gold = gold_rows(args, list(id2label.values()))
     model, tokenizer = load_encoder(args, id2label, [text for text, _ in gold])
-    texts, spoilt = make_texts(
-        [text for text, _ in gold], args, len(id2label) == 2, Likes(model, tokenizer, [text for text, _ in gold])
-    )
+    likes = Likes(model, tokenizer, [text for text, _ in gold])
+    texts, spoilt = make_texts([text for text, _ in gold], args, len(id2label) == 2, likes)
     tokenizer = cut_vocabulary(tokenizer, model, texts, args.pieces, POSITIONS)
     model.base_model.embeddings.word_embeddings.requires_grad_(False)
     print(f"{len(gold)} labelled of {len(texts)} texts, {model.num_parameters()} parameters", flush=True)
     kept, checkpoint = (args.out.with_name(f"{args.out.name}.{kind}") for kind in ("answers", "checkpoint"))
-    asked = [plain(text) for text in texts] if args.tweets else texts
-    once = {text: row for row, text in enumerate(dict.fromkeys(asked))}
-    answers = ask_teacher(args.teacher, list(once), args.bf16, kept)[[once[text] for text in asked]]
+    answers = ask_teacher(args.teacher, as_asked(texts, args), args.bf16, kept)
     if spoilt:
         answers = lower(answers, spoilt)
     dev = read_rows(args.dev, list(id2label.values()))
@@ -244,9 +270,33 @@ def main() -> None:
     how = Fit(BATCH, args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     true = torch.tensor([label for _, label in gold])
     log = distil(model, tokenizer, texts, answers, true, how, report)
+    if args.more_epochs:
+        log += distil_more(model, tokenizer, gold, likes, args, report)
     finish(model, tokenizer, log, args)
-    kept.unlink()
-    checkpoint.unlink()
+    for path in args.out.parent.glob(f"{args.out.name}.*"):
+        if path.suffix in (".answers", ".checkpoint"):
+            path.unlink()
+
+
+def distil_more(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    gold: Sequence[tuple[str, int]],
+    likes: Likes,
+    args: argparse.Namespace,
+    report: Callable[[], str],
+) -> list[str]:
+    """`--more-epochs` over the gold and the documents' sentences, copies of the rows, and copies spoilt anew."""
+    rng = random.Random(args.seed + 1)
+    real = [text for text, _ in gold] + document_sentences(args)
+    rows = [text for text, _ in read_rows(args.train, list(model.config.id2label.values()))]
+    texts = real + [likes.exchange(text, rng) for _ in range(args.row_copies) for text in rows]
+    kept, checkpoint = (args.out.with_name(f"{args.out.name}.more.{kind}") for kind in ("answers", "checkpoint"))
+    answers = ask_teacher(args.teacher, as_asked(texts, args), args.bf16, kept)
+    how = Fit(BATCH, args.more_epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
+    true = torch.tensor([label for _, label in gold])
+    of_documents = range(len(gold), len(real)) if len(model.config.id2label) == 2 else range(0)
+    return distil(model, tokenizer, texts, answers, true, how, report, of_documents)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -268,6 +318,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="keep the first so many layers (default: all)")
     parser.add_argument("--pieces", type=int, default=8000, help="word pieces to keep (%(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="passes over all texts (%(default)s)")
+    parser.add_argument("--more-epochs", type=int, default=0, help="passes with copies of rows (%(default)s)")
+    parser.add_argument("--row-copies", type=int, default=4, help="copies of each row in those (%(default)s)")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="highest one (%(default)s)")
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, of the teacher too")
     parser.add_argument("--seed", type=int, default=0, help="of texts, head, order and dropout (%(default)s)")

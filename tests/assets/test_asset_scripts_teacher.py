@@ -76,7 +76,7 @@ def test_a_student_is_saved_calibrated_and_described(teacher, data, tmp_path):
         "300",
     ]
     arguments += ["--documents", data / "documents.jsonl", "--sources", data / "sources.md", "--epochs", "1"]
-    done = run("distil_judge.py", *arguments, "--layers", "1", "--out", out)
+    done = run("distil_judge.py", *arguments, "--layers", "1", "--more-epochs", "1", "--out", out)
     assert done.returncode == 0, done.stderr
     verify_checksums(out)
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(out), AutoTokenizer.from_pretrained(out)
@@ -224,6 +224,35 @@ def test_a_word_is_exchanged_for_one_whose_embedding_is_near(scripts):
     assert likes.of("walk")[0] == "run"
     likes.near["cat"] = ["dog"]
     assert likes.exchange("Cat 12!", random.Random(0)) == "Dog 12!"
+
+
+def test_copies_spoilt_anew_are_pushed_below_good_originals_only(scripts, tmp_path):
+    import distil_judge
+    from fitting import Fit
+
+    class Words:
+        """A tokenizer of words by their length."""
+
+        def __call__(self, texts, **_):
+            rows = [[len(word) % 32 for word in text.split()] or [0] for text in texts]
+            width = max(map(len, rows))
+            return {"input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows])}
+
+    def fitted(spoiled, margin):
+        answers = torch.tensor([[-margin, margin]] * len(GOOD)) / 2
+        how = Fit(
+            batch=3, epochs=1, learning_rate=1e-2, seed=0, bf16=False, checkpoint=tmp_path / f"{spoiled}{margin}"
+        )
+        model = tiny_judge()
+        for module in model.modules():  # what copies are made of is drawn from torch's state, and so is dropout
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        distil_judge.distil(model, Words(), GOOD, answers, torch.tensor([]).long(), how, lambda: "", spoiled)
+        return model.classifier.weight.detach()
+
+    everything = range(len(GOOD))
+    assert torch.equal(fitted(range(0), -2.0), fitted(everything, -2.0))  # copies of bad texts are not asked for
+    assert not torch.equal(fitted(range(0), 2.0), fitted(everything, 2.0))
 
 
 def test_the_teacher_answers_once_and_only_about_these_texts(scripts, teacher, tmp_path, monkeypatch):
