@@ -8,10 +8,10 @@
 The texts: the rows of `--train`, both sentences of the training pairs, the documents' training sentences, and
 `--copies` of each in which words are exchanged for their likes or, with a teacher of two labels (bad,good), which
 are spoilt; the copy of a good text is taught to lie at least BELOW under it, whatever the teacher overlooks. The
-rows' and pairs' own labels are mixed in. `--more-epochs` adds passes over the rows, pairs and sentences, `--row-
-copies` of each row with words exchanged, and copies of the sentences that are spoilt anew each time. The teacher's
-answers are kept beside `--out` until the end, and a killed run resumes when it is started again. The judge is
-calibrated on dev, measured, and saved with weights in float16, a README that says how good it is and how it was
+rows' and pairs' own labels are mixed in. `--more-epochs` adds passes over the rows, pairs and sentences,
+`--row-copies` of each row with words exchanged, and copies of the sentences that are spoilt anew each time. The
+teacher's answers are kept beside `--out` until the end, and a killed run resumes when it is started again. The judge
+is calibrated on dev, measured, and saved with weights in float16, a README that says how good it is and how it was
 made, and checksums. Leaves out: training the teacher; choosing the best epoch.
 """
 

