@@ -101,14 +101,13 @@ def document_sentences(args: argparse.Namespace) -> list[str]:
 
 
 def make_texts(
-    gold: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes
+    real: Sequence[str], args: argparse.Namespace, spoil: bool, likes: Likes
 ) -> tuple[list[str], dict[int, int]]:
-    """All texts to ask the teacher about: `gold` first, then the documents' sentences, then copies of both.
+    """The texts of `--epochs`: `real` ones first, then their copies.
 
     Also the row of each spoilt copy -> the row of its original.
     """
     rng = random.Random(args.seed)
-    real = [*gold, *document_sentences(args)]
     words = [word for text in real for word in text.split()]
     texts, spoilt = list(real), {}
     for _ in range(args.copies):
@@ -122,6 +121,13 @@ def make_texts(
             else:
                 texts.append(likes.exchange(text, rng))
     return texts, spoilt
+
+
+def more_texts(real: Sequence[str], labels: Sequence[str], likes: Likes, args: argparse.Namespace) -> list[str]:
+    """The texts of `--more-epochs`: `real` ones first, then `--row-copies` of each row of --train."""
+    rng = random.Random(args.seed + 1)
+    rows = read_rows(args.train, labels)
+    return [*real, *(likes.exchange(text, rng) for _ in range(args.row_copies) for text, _ in rows)]
 
 
 def lower(answers: torch.Tensor, spoilt: Mapping[int, int]) -> torch.Tensor:
@@ -251,18 +257,23 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     id2label = AutoConfig.from_pretrained(args.teacher).id2label
-    gold = gold_rows(args, list(id2label.values()))
+    labels = list(id2label.values())
+    spoil = len(labels) == 2
+    gold = gold_rows(args, labels)
+    real = [text for text, _ in gold] + document_sentences(args)
     model, tokenizer = load_encoder(args, id2label, [text for text, _ in gold])
     likes = Likes(model, tokenizer, [text for text, _ in gold])
-    texts, spoilt = make_texts([text for text, _ in gold], args, len(id2label) == 2, likes)
+    texts, spoilt = make_texts(real, args, spoil, likes)
+    more = more_texts(real, labels, likes, args) if args.more_epochs else []
     tokenizer = cut_vocabulary(tokenizer, model, texts, args.pieces, POSITIONS)
     model.base_model.embeddings.word_embeddings.requires_grad_(False)
     print(f"{len(gold)} labelled of {len(texts)} texts, {model.num_parameters()} parameters", flush=True)
     kept, checkpoint = (args.out.with_name(f"{args.out.name}.{kind}") for kind in ("answers", "checkpoint"))
-    answers = ask_teacher(args.teacher, as_asked(texts, args), args.bf16, kept)
+    asked = ask_teacher(args.teacher, as_asked([*texts, *more], args), args.bf16, kept)
+    answers, more_answers = asked.split([len(texts), len(more)])
     if spoilt:
         answers = lower(answers, spoilt)
-    dev = read_rows(args.dev, list(id2label.values()))
+    dev = read_rows(args.dev, labels)
 
     def report() -> str:
         return json.dumps(measure(model, tokenizer, dev))
@@ -270,33 +281,15 @@ def main() -> None:
     how = Fit(BATCH, args.epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
     true = torch.tensor([label for _, label in gold])
     log = distil(model, tokenizer, texts, answers, true, how, report)
-    if args.more_epochs:
-        log += distil_more(model, tokenizer, gold, likes, args, report)
+    if more:
+        more_checkpoint = args.out.with_name(f"{args.out.name}.more.checkpoint")
+        how = Fit(BATCH, args.more_epochs, args.learning_rate, args.seed, args.bf16, more_checkpoint)
+        documents = range(len(gold), len(real) if spoil else len(gold))
+        log += distil(model, tokenizer, more, more_answers, true, how, report, documents)
     finish(model, tokenizer, log, args)
     for path in args.out.parent.glob(f"{args.out.name}.*"):
         if path.suffix in (".answers", ".checkpoint"):
             path.unlink()
-
-
-def distil_more(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    gold: Sequence[tuple[str, int]],
-    likes: Likes,
-    args: argparse.Namespace,
-    report: Callable[[], str],
-) -> list[str]:
-    """`--more-epochs` over the gold and the documents' sentences, copies of the rows, and copies spoilt anew."""
-    rng = random.Random(args.seed + 1)
-    real = [text for text, _ in gold] + document_sentences(args)
-    rows = [text for text, _ in read_rows(args.train, list(model.config.id2label.values()))]
-    texts = real + [likes.exchange(text, rng) for _ in range(args.row_copies) for text in rows]
-    kept, checkpoint = (args.out.with_name(f"{args.out.name}.more.{kind}") for kind in ("answers", "checkpoint"))
-    answers = ask_teacher(args.teacher, as_asked(texts, args), args.bf16, kept)
-    how = Fit(BATCH, args.more_epochs, args.learning_rate, args.seed, args.bf16, checkpoint)
-    true = torch.tensor([label for _, label in gold])
-    of_documents = range(len(gold), len(real)) if len(model.config.id2label) == 2 else range(0)
-    return distil(model, tokenizer, texts, answers, true, how, report, of_documents)
 
 
 def parse_arguments() -> argparse.Namespace:
