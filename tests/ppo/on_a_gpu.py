@@ -49,7 +49,7 @@ def measured(folder: Path, family: str, device: str, rollout: Rollout | None = N
     torch.manual_seed(0)
     found = {
         "answers": answers.ids.tolist(),
-        "logprobs": answers.seen.logprobs.tolist(),
+        "logprobs": answers.logprobs.tolist(),
         "update": trainer.update(dataclasses.replace(rollout, **moved), trainer.model),
         "weights": [float(weight.detach().double().sum()) for weight in trainer.model.parameters()],
     }

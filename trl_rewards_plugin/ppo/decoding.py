@@ -27,19 +27,12 @@ Reference = Callable[[EncodedPrompts, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoded:
-    """Texts of N = prompts x samples responses, the samples of one prompt side by side.
+    """Texts of N = prompts x samples responses, the samples of one prompt side by side."""
 
-    Attributes:
-        texts: N texts, special tokens left out.
-        ids: N lists of the token ids that were drawn, EOS included where there is one.
-        ended: (N,) bool, True where the response has its EOS.
-        log_ratio: (N,) log pi(response) - log ref(response), in nats; None where no reference was given.
-    """
-
-    texts: list[str]
-    ids: list[list[int]]
-    ended: Tensor
-    log_ratio: Tensor | None
+    texts: list[str]  # special tokens left out
+    ids: list[list[int]]  # the token ids that were drawn, EOS included where there is one
+    ended: Tensor  # (N,) bool, True where the response has its EOS
+    log_ratio: Tensor | None  # (N,) log pi(response) - log ref(response), in nats; None without a reference
 
     @property
     def lengths(self) -> Tensor:
@@ -130,8 +123,8 @@ def _policy_logprobs(
     core: PreTrainedModel, prompts: EncodedPrompts, responses: Responses, rules: TokenRules
 ) -> Tensor:
     """Log-probabilities (B, T) of sampled responses, to be compared with teacher-forced ones of a reference."""
-    if sampled_as_scored(core) and responses.seen is not None:
-        return responses.seen.logprobs
+    if sampled_as_scored(core) and responses.logprobs is not None:
+        return responses.logprobs
     return score_responses(core, prompts, responses.ids, rules, sliced=head_is_whole(core, rules))[0].logprobs
 
 

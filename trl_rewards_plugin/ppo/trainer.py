@@ -246,7 +246,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             response_ids=responses.ids,
             response_mask=responses.mask,
             ended=responses.ended,
-            sampled_logprobs=output.logprobs if responses.seen is None else responses.seen.logprobs,
+            sampled_logprobs=output.logprobs if responses.logprobs is None else responses.logprobs,
             logprobs=output.logprobs,
             ref_logprobs=found["logprobs"],
             entropies=output.entropies,
@@ -259,12 +259,11 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     def _old_policy(self, prompts: EncodedPrompts, responses: Responses, reference: Anchor | None) -> PolicyOutput:
         """The policy's scores of responses before the update: the sampler's own where those are exact."""
-        wrapped, seen = self._wrapped, responses.seen
+        wrapped, logprobs, entropies, hidden = self._wrapped, responses.logprobs, responses.entropies, responses.hidden
         enough = reference is None and sampled_as_scored(wrapped.core)
-        if seen is None or seen.hidden is None or seen.entropies is None or not enough:
+        if logprobs is None or entropies is None or hidden is None or not enough:
             return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules, reference)
-        values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
-        return PolicyOutput(seen.logprobs, seen.entropies, values)
+        return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
         """Log-probabilities (B, T) of responses under the frozen reference.

@@ -193,7 +193,7 @@ def _accumulate_mini_batch(
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     lengths = (float(response_lengths.sum()), len(rows))  # filled in, so that no GPU is waited for
     counts = torch.stack([torch.full((), float(number), device=batch.scores.device) for number in lengths])
-    tokens, responses = (counts := framework.reduce(counts).clamp(min=1)).unbind()
+    counts = framework.reduce(counts).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs stay pairs.
     size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
     rows = rows.view(-1, together)[prompt_lengths.view(-1, together)[:, 0].argsort(stable=True)].flatten()
@@ -208,8 +208,6 @@ def _accumulate_mini_batch(
     sums = None
     for number, chunk in enumerate(chunks):
         part = batch.select(chunk, context.calls.widths)
-        if context.args.loss_type == "grpo":  # 1 / responses, split over their tokens; the sum is divided by `tokens`
-            part = replace(part, loss_weight=tokens / responses / part.response_mask.sum(1).clamp(min=1))
         inputs = {**part.tensors(), "counts": counts, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
@@ -304,7 +302,8 @@ def ppo_losses(
     """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise.
 
     Args:
-        mean_length: tokens per response of the mini-batch: what is summed over pairs is scaled by those of a pair.
+        mean_length: tokens per response of the mini-batch: sums over pairs are scaled by those of a pair, and each
+            response's by the mean length over its own where responses count alike (`loss_type="grpo"`).
     """
     mask = batch.response_mask
     # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.
@@ -312,7 +311,7 @@ def ppo_losses(
         torch.where(mask, values, torch.zeros_like(values))
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
-    weight = 1.0 if batch.loss_weight is None else batch.loss_weight.unsqueeze(1)
+    weight = mean_length / mask.sum(1, keepdim=True).clamp(min=1) if args.loss_type == "grpo" else 1.0
     own: dict[str, Tensor] = {}
     if args.objective == "raft":
         loss = -logprobs.sum()

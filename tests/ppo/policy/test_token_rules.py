@@ -63,7 +63,7 @@ def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_no
         plain = model(input_ids=prompt, decoder_input_ids=torch.tensor([[2, 7]])).logits[0, -1]
     plain[[1, 2]] = -torch.inf
     first = plain.log_softmax(-1)[responses.ids[0, 0]]
-    assert responses.seen.logprobs[0, 0].item() == pytest.approx(first.item(), abs=1e-5)
+    assert responses.logprobs[0, 0].item() == pytest.approx(first.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mbart", "m2m_100", "nllb-moe", "seamless_m4t"])

@@ -15,26 +15,19 @@ from trl_rewards_plugin.ppo.maths.advantages import gae, group_relative, leave_o
 
 @dataclass(frozen=True)
 class Estimator:
-    """One line of the table.
+    """One line of the table. `function`, of advantages.py, is called with
 
-    Attributes:
-        function: of `advantages.py`, called with what the next two attributes say:
-            rewards (B, T), values (B, T), mask (B, T), gamma, lam -> advantages and returns, with a critic;
-            totals (B,), num_generations -> (B,), where it compares responses;
-            rewards (B, T), mask (B, T), gamma -> (B, T), otherwise.
-        summary: for `--help`.
-        needs_critic: whether it reads values.
-        compares_responses: whether it judges whole responses against the others to the same prompt.
-        whitens_by_default: `whiten_advantages` where that is unset.
-        scales: whether it takes `scale_rewards` and `reduce`, too.
+    rewards (B, T), values (B, T), mask (B, T), gamma, lam -> advantages and returns, where it needs a critic;
+    totals (B,), num_generations -> (B,), where it compares responses;
+    rewards (B, T), mask (B, T), gamma -> (B, T), otherwise.
     """
 
     function: Callable[..., Any]
-    summary: str
-    needs_critic: bool = False
-    compares_responses: bool = False
-    whitens_by_default: bool = False
-    scales: bool = False
+    summary: str  # for `--help`
+    needs_critic: bool = False  # it reads values
+    compares_responses: bool = False  # it judges whole responses against the others to the same prompt
+    whitens_by_default: bool = False  # `whiten_advantages` where that is unset
+    scales: bool = False  # it takes `scale_rewards` and `reduce`, too
 
 
 ESTIMATORS = {

@@ -62,18 +62,14 @@ def preference_loss(margins: Tensor, gaps: Tensor, labels: str) -> Tensor:
 class Objective:
     """One line of the table.
 
-    Attributes:
-        summary: for `--help`.
-        mark: totals (B,), num_generations -> (B,), not 0 where a response is learnt from, in place of advantages; None
-            for an objective that learns from all of them.
-        responses_per_prompt: how many responses to a prompt are learnt from, together in one mini-batch.
-        unused: settings that it does not read, refused where they are not at their default.
+    In place of advantages an objective that ranks has marks: of totals (B,) and num_generations `mark` makes numbers
+    (B,) that are not 0 where a response is learnt from.
     """
 
-    summary: str
-    mark: Callable[[Tensor, int], Tensor] | None = None
-    responses_per_prompt: int = 1
-    unused: tuple[str, ...] = ()
+    summary: str  # for `--help`
+    mark: Callable[[Tensor, int], Tensor] | None = None  # None: all responses are learnt from
+    responses_per_prompt: int = 1  # that are learnt from, together in one mini-batch
+    unused: tuple[str, ...] = ()  # settings that it does not read, refused where they are not at their default
 
 
 _ADVANTAGES = (

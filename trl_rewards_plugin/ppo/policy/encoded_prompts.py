@@ -10,17 +10,11 @@ from torch.nn.functional import pad
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """B prompts, padded on the right.
+    """B prompts, padded on the right."""
 
-    Attributes:
-        ids: (B, S) prompt token ids.
-        mask: (B, S) bool, True on real tokens.
-        states: (B, S, H) the encoder's last hidden states, or None before the encoder has run.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    states: Tensor | None = None
+    ids: Tensor  # (B, S) prompt token ids
+    mask: Tensor  # (B, S) bool, True on real tokens
+    states: Tensor | None = None  # (B, S, H) the encoder's last hidden states, None before it has run
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -20,21 +20,13 @@ from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
 
 class PolicyOutput(NamedTuple):
-    """Scores of given responses; all but the last are (B, T) float32.
+    """Scores of given responses; all but the last are (B, T) float32."""
 
-    Attributes:
-        logprobs: of each response token, in nats.
-        entropies: of the distribution that each token was drawn from, in nats.
-        values: of the state before each token.
-        kl: of that distribution to an anchor's, in nats; None without one.
-        features: (B, T, H) what the output matrix is given; None where logits are not computed in slices.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    values: Tensor
-    kl: Tensor | None = None
-    features: Tensor | None = None
+    logprobs: Tensor  # of each response token, in nats
+    entropies: Tensor  # of the distribution that each token was drawn from, in nats
+    values: Tensor  # of the state before each token
+    kl: Tensor | None = None  # of that distribution to an anchor's, in nats; None without one
+    features: Tensor | None = None  # (B, T, H) what the output matrix is given; None without an anchor
 
 
 class PolicyWithValueHead(nn.Module):
