@@ -18,7 +18,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, check_unused
-from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+from trl_rewards_plugin.ppo.maths.advantages import ESTIMATORS, names_of
 from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
 from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 

@@ -4,7 +4,7 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,11 +18,16 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.maths.advantages import leave_one_out, normalized_sum, token_rewards
-from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, estimate_advantages
+from trl_rewards_plugin.ppo.maths.advantages import (
+    ESTIMATORS,
+    estimate_advantages,
+    leave_one_out,
+    normalized_sum,
+    token_rewards,
+)
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.maths.masking import masked_moments, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_moments, masked_sum, masked_whiten
 from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
@@ -30,8 +35,6 @@ from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty
-
-Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class UpdateContext:
 
 
 def compute_token_rewards(
-    rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Reduce = lambda sums: sums
+    rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Reduce = alone
 ) -> tuple[Tensor, Tensor]:
     """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
 
@@ -69,7 +72,7 @@ def compute_token_rewards(
 
 
 def compute_advantages(
-    rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
+    rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = alone
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
 

@@ -26,7 +26,7 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import (
 )
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 

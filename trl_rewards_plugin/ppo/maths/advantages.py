@@ -1,14 +1,18 @@
-"""From a score per response to an advantage per token: token rewards and the estimators. Pure functions.
+"""From a score per response to an advantage per token: token rewards, the estimators, and the table of estimators.
 
-Leaves out: which estimator has which needs (estimators.py), and whitening (masking.py).
+Config choices, checks, help and messages are made from the table: a new estimator is a pure function and a line there.
+Leaves out: whitening (masking.py).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.maths.masking import check_same_shape, masked_moments
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, check_same_shape, masked_moments
+from trl_rewards_plugin.text import listed
 
 
 def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
@@ -103,11 +107,7 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
 
 
 def group_relative(
-    totals: Tensor,
-    num_generations: int,
-    scale_rewards: str = "group",
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    epsilon: float = 1e-4,
+    totals: Tensor, num_generations: int, scale_rewards: str = "group", reduce: Reduce = alone, epsilon: float = 1e-4
 ) -> Tensor:
     """GRPO: each response against its group's mean, in units of the group's standard deviation.
 
@@ -119,7 +119,6 @@ def group_relative(
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
         scale_rewards: whose deviation: "group", "batch" (arXiv 2508.08221), or "none" (Dr. GRPO, arXiv 2503.20783).
-        reduce: adds a tensor over processes; the identity on one process.
 
     Returns:
         (B,); 0 where a whole group has one total.
@@ -167,3 +166,62 @@ def _groups(totals: Tensor, num_generations: int) -> Tensor:
         )
     groups = totals.view(-1, num_generations)
     return groups - groups[:, :1]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One line of the table."""
+
+    # rewards (B, T), values (B, T), mask (B, T), gamma, lam -> advantages and returns, where it needs a critic;
+    # totals (B,), num_generations -> (B,), where it compares responses;
+    # rewards (B, T), mask (B, T), gamma -> (B, T), otherwise.
+    function: Callable[..., Any]
+    summary: str  # for `--help`
+    needs_critic: bool = False  # it reads values
+    compares_responses: bool = False  # it judges whole responses against the others to the same prompt
+    whitens_by_default: bool = False  # `whiten_advantages` where that is unset
+    scales: bool = False  # it takes `scale_rewards` and `reduce`, too
+
+
+ESTIMATORS = {
+    "gae": Estimator(gae, "PPO's, with a critic", needs_critic=True, whitens_by_default=True),
+    "rloo": Estimator(leave_one_out, "against the mean of the prompt's other responses", compares_responses=True),
+    "grpo": Estimator(group_relative, "against the prompt's responses, scaled", compares_responses=True, scales=True),
+    "reinforce": Estimator(reward_to_go, "reward to go, without a critic", whitens_by_default=True),
+}
+
+
+def estimate_advantages(
+    name: str,
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    num_generations: int,
+    **scaling: Any,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns (B, T) by the named estimator; without a critic the returns are the advantages.
+
+    Args:
+        rewards, values: (B, T).
+        mask: (B, T), True on a prefix of every row.
+        num_generations: responses per prompt, side by side.
+        scaling: `scale_rewards` and `reduce`, for those that scale.
+    """
+    estimator = ESTIMATORS[name]
+    if estimator.needs_critic:
+        advantages, returns = estimator.function(rewards, values, mask, gamma=gamma, lam=lam)
+        return advantages, returns
+    if estimator.compares_responses:
+        per_response = estimator.function(rewards.sum(1), num_generations, **(scaling if estimator.scales else {}))
+        advantages = torch.where(mask, per_response.unsqueeze(1), torch.zeros_like(rewards))
+    else:
+        advantages = estimator.function(rewards, mask, gamma=gamma)
+    return advantages, advantages
+
+
+def names_of(condition: Callable[[Estimator], bool]) -> str:
+    """The estimators that meet a condition, as a list for people: "rloo and grpo"."""
+    return listed([name for name, estimator in ESTIMATORS.items() if condition(estimator)])

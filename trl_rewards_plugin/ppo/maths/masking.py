@@ -4,11 +4,26 @@ Leaves out: which tokens may be sampled (token_rules.py).
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
+
+
+def alone(sums: Tensor) -> Tensor:
+    """`Reduce` of a process that works alone."""
+    return sums
+
+
+@lru_cache(maxsize=256)
+def known_ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Token ids that are known beforehand (N,), int64: made once per device and kept, so not to be written to.
+
+    A tensor made from Python numbers is copied to a GPU, and the copy waits for all work that is queued there.
+    """
+    return torch.tensor(ids, dtype=torch.long, device=device)
 
 
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
@@ -65,9 +80,7 @@ def as_precise(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).to(precise)
 
 
-def masked_moments(
-    values: Tensor, mask: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> tuple[Tensor, Tensor, Tensor]:
+def masked_moments(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> tuple[Tensor, Tensor, Tensor]:
     """Count, mean and sum of squared deviations from it, over the masked tokens of all processes; 0-d each.
 
     In two passes: a mean of squares less the square of the mean loses everything where values lie far from 0.
@@ -75,7 +88,6 @@ def masked_moments(
     Args:
         values: (B, T).
         mask: (B, T) bool.
-        reduce: adds a tensor over processes; the identity on one process.
     """
     numbers = as_precise(values, mask)
     count, total = reduce(torch.stack([mask.sum().to(numbers.dtype), numbers.sum()]))
@@ -85,12 +97,7 @@ def masked_moments(
 
 
 def masked_whiten(
-    values: Tensor,
-    mask: Tensor,
-    *,
-    shift_mean: bool = True,
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    epsilon: float = 1e-8,
+    values: Tensor, mask: Tensor, *, shift_mean: bool = True, reduce: Reduce = alone, epsilon: float = 1e-8
 ) -> Tensor:
     """Scales to variance 1, and shifts to mean 0, over the masked tokens of all processes.
 
@@ -102,7 +109,6 @@ def masked_whiten(
     Args:
         values: (B, T).
         mask: (B, T) bool.
-        reduce: adds a tensor over processes; the identity on one process.
 
     Returns:
         (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.

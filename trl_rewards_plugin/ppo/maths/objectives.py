@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
+from trl_rewards_plugin.text import listed
 
 LABELS = ("bradley_terry", "hard")
 
@@ -90,4 +91,4 @@ OBJECTIVES = {
         unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl", "kl_target", "kl_horizon"),
     ),
 }
-RANKING = " and ".join(name for name, objective in OBJECTIVES.items() if objective.mark is not None)
+RANKING = listed([name for name, objective in OBJECTIVES.items() if objective.mark is not None])

@@ -17,9 +17,8 @@ from trl_rewards_plugin.ppo.acceleration.static_sampling import LOOK_EVERY, samp
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, known_ids
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens, entropies
 

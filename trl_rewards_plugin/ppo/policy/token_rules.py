@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import known_ids
 
 
 @dataclass(frozen=True)
