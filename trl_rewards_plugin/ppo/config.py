@@ -337,6 +337,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
         return self.freeze_encoder or self.num_layers_unfrozen is not None
 
     @property
+    def checkpoints_activations(self) -> bool:
+        """Whether gradient checkpointing is on, by the Trainer's name since transformers 5.23 or the one before."""
+        return any(getattr(self, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
+
+    @property
     def prompts_per_rollout(self) -> int:
         """Prompts of a rollout on all processes; each gets `num_generations` responses."""
         return self.batch_size // self.num_generations

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors
+from trl_rewards_plugin.ppo.acceleration.static_calls import Inputs, StaticCalls, Tensors
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.maths.masking import known_ids
 from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
@@ -199,10 +199,10 @@ def policy_scores(
 ) -> PolicyOutput:
     """What a rollout records: the policy's scores of responses (B, T); features only where there is a reference."""
 
-    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Tensors:
+    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Inputs:
         anchor = reference and reference._replace(features=ref_features)
         output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules, anchor=anchor)
-        return {name: value for name, value in output._asdict().items() if value is not None}
+        return output._asdict()
 
     inputs = {**vars(prompts), "response_ids": response_ids, "ref_features": reference and reference.features}
     return PolicyOutput(**calls("scores of the policy", score, inputs, wrapped, rules))
@@ -220,13 +220,9 @@ def reference_scores(
 ) -> Tensors:
     """Likewise the reference's `logprobs` (B, T) and, if asked for, `features`; the arguments: `score_responses`."""
 
-    def score(response_ids: Tensor, **prompt: Any) -> Tensors:
+    def score(response_ids: Tensor, **prompt: Any) -> Inputs:
         scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        found: dict[str, Tensor | None] = {
-            "logprobs": scores.logprobs,
-            "features": features if with_features else None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return {"logprobs": scores.logprobs, "features": features if with_features else None}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
     return calls("scores of the reference", score, inputs, reference, (rules, with_features))

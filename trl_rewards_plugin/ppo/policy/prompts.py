@@ -3,12 +3,12 @@
 Leaves out: loading datasets (recipes/data.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
@@ -79,6 +79,13 @@ def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: 
     return read
 
 
+def padded_rows(rows: Sequence[Tensor], pad_id: int) -> EncodedPrompts:
+    """Rows of token ids, of prompts or responses, padded on the right."""
+    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad_id)
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    return EncodedPrompts(ids, torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1))
+
+
 def tokenize_references(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, rules: TokenRules, max_length: int, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -95,11 +102,9 @@ def tokenize_references(
             step = "set the tokenizer's target language (tgt_lang)"
             raise InputError(expected, f"{ids[: len(rules.forced_ids)]}", step)
         rows.append(torch.tensor(ids[len(start) :][:max_length]))
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=rules.pad_id)
-    padded = pad(padded, (0, round_up(padded.shape[1], multiple, max_length) - padded.shape[1]), value=rules.pad_id)
-    lengths = torch.tensor([len(row) for row in rows])
-    given = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
-    return padded, first_eos_mask(padded, rules.eos_ids) & given
+    found = padded_rows(rows, rules.pad_id)
+    found = found.padded(round_up(found.ids.shape[1], multiple, max_length), rules.pad_id)
+    return found.ids, first_eos_mask(found.ids, rules.eos_ids) & found.mask
 
 
 @dataclass(frozen=True)
