@@ -12,6 +12,8 @@ from pathlib import Path
 
 _FILE_ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
 _LONGEST = 2_000
+# Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
+_TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -57,6 +59,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     while current is not None:
         yield current
         current = current.__cause__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator's memory, or the CPU's, was too small; not all say so by their type."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name, as torch is not loaded for this
+    return bool(kinds & {"OutOfMemoryError", "MemoryError"}) or any(text in str(error) for text in _TOO_SMALL)
 
 
 def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:

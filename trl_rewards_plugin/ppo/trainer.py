@@ -142,7 +142,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         """State of one training run; what a checkpoint holds of it is loaded over this."""
         self.kl_coef = self.args.kl_coef
         self._parts: list[Rollout] = []
-        self.run_log = RunLog(self.args, self.processing_class.decode, is_main_process=self.is_world_process_zero())
+        self.run_log = RunLog(self.args, self.processing_class.decode)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from trl_rewards_plugin.atomic import is_full_disk
-from trl_rewards_plugin.errors import InputError, causes
-from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, is_out_of_memory, memory_advice
+from trl_rewards_plugin.errors import InputError, causes, is_out_of_memory
+from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, memory_advice
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_out_of_memory
 from trl_rewards_plugin.rewards.base import Reward, named_failure
-from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.inference.shared_classifier import OFFLOADS, SharedClassifier, position_limit
@@ -156,7 +155,7 @@ class ClassifierReward(Reward):
         except OSError:  # of loading, which names the model itself
             raise
         except Exception as error:
-            if devices.is_out_of_memory(error):  # stays what it is: trainers and launchers know it
+            if is_out_of_memory(error):  # stays what it is: trainers and launchers know it
                 error.add_note(f"reward {self.name!r}: {called_on(texts)}")
                 raise
             with named_failure(self.name, texts):

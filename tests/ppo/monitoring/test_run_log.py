@@ -8,7 +8,7 @@ from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 
 
 def run_log():
-    return RunLog(Seq2SeqPPOConfig(output_dir="unused", report_to="none"), str, is_main_process=True)
+    return RunLog(Seq2SeqPPOConfig(output_dir="unused", report_to="none"), str)
 
 
 def restore(into, log, **change):

@@ -107,14 +107,11 @@ def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[
 class AlarmMonitor:
     """Watches a run: warns the 1st, 10th, 100th ... time that an alarm is raised, or stops at the first.
 
-    Args:
-        limits: the config.
-        decode: the tokenizer's.
-        is_main_process: the one that warns; all of them stop.
+    The main process warns, and all of them stop. `decode` is the tokenizer's.
     """
 
-    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool = True):
-        self.limits, self.decode, self.is_main_process = limits, decode, is_main_process
+    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any]):
+        self.limits, self.decode = limits, decode
         self.times: Counter[str] = Counter()
 
     @contextmanager
@@ -145,6 +142,6 @@ class AlarmMonitor:
                 raise AlarmError(f"{message} {why}")
             self.times[alarm.name] += 1
             times = self.times[alarm.name]
-            if self.is_main_process and math.log10(times).is_integer():
+            if self.limits.process_index == 0 and math.log10(times).is_integer():
                 counted = "Times so far: %d. The run continues; stop_on=['%s'] would stop it"
                 logger.warning(f"%s {counted}", message, times, alarm.name)

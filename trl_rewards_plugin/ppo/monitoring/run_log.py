@@ -24,9 +24,9 @@ class RunLog:
         total_loss: the sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
     """
 
-    def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
-        self.completions = CompletionLog(args, is_main_process=is_main_process)
-        self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
+    def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any]):
+        self.completions = CompletionLog(args)
+        self.alarms = AlarmMonitor(args, decode)
         self.episodes = 0
         self.total_loss: float | None = 0.0
         self._metrics: dict[str, list[float]] = defaultdict(list)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.errors import is_out_of_memory
 from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.batching import CPU_TOKEN_BUDGET, TOKEN_BUDGET, token_batches
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, padded
@@ -81,7 +82,7 @@ class BatchedForward:
                 logits: Tensor = model(**there).logits
                 return logits
         except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             texts, tokens = inputs["input_ids"].shape
             if texts == 1:
