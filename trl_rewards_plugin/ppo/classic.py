@@ -26,8 +26,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config_rules import check_sampling_settings
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.prompts import padded_rows, prompt_text
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, padded_rows, prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty

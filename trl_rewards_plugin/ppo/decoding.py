@@ -14,10 +14,9 @@ from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
 from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
-from trl_rewards_plugin.ppo.policy.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, Prompt, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 

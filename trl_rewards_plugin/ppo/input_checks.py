@@ -148,15 +148,14 @@ def check_reward_funcs(
         step = "pass the parts of a combination: [reward.component(name) for name in reward.component_names()]"
         raise InputError("several rewards for multi_objective_aggregation='normalize_then_sum'", "one", step)
     for reward in rewards:
-        is_model = isinstance(reward, str | os.PathLike | nn.Module | Pipeline) or hasattr(reward, "predict_proba")
-        if is_model or not callable(reward):
+        step: str | None = None
+        if hasattr(reward, "predict_proba"):
+            step = "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
+        elif isinstance(reward, Pipeline):
+            step = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
+        elif isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
             step = "wrap it: ClassifierReward(model, label=...)"
-            if hasattr(reward, "predict_proba"):
-                step = (
-                    "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
-                )
-            elif isinstance(reward, Pipeline):
-                step = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
+        if step is not None:
             found = f"{type(reward).__name__} {str(reward)[:80]!r}"
             raise InputError("reward callables in TRL's protocol", found, step)
         if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths, round_up
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,12 +45,11 @@ from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgre
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
-from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted, tokenize_references
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
@@ -265,18 +264,15 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules, reference)
         return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
-    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
-        """Log-probabilities (B, T) of responses under the frozen reference.
-
-        Args:
-            prompts: B prompts; states are the policy's, used where the reference has the same encoder.
-            response_ids: (B, T).
-            copies: this many rows side by side have one prompt, which is then encoded once.
-        """
-        return self._reference_scores(prompts, response_ids, copies)["logprobs"]
+    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor) -> Tensor:
+        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference."""
+        return self._reference_scores(prompts, response_ids, copies=1)["logprobs"]
 
     def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
-        """What `reference_scores` gives."""
+        """What `reference_scores` gives; `copies` rows side by side have one prompt, which is encoded once.
+
+        States of the prompts are the policy's, used where the reference has the same encoder.
+        """
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)

@@ -29,9 +29,9 @@ from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_moments, masked_sum, masked_whiten
 from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty

@@ -8,8 +8,8 @@ from tests.pretend_graph import PretendGraphs, RunEagerly
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import score_responses
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 

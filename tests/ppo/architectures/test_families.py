@@ -39,8 +39,8 @@ from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture, positions
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import decoder_width, teacher_forced
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores

@@ -8,9 +8,8 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import sampling
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, teacher_forced
-from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores

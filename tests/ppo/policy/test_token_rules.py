@@ -5,7 +5,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.architectures.registry import ARCHITECTURES, LANGUAGE
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
-# Larger than the number of tokens in any batch.
-_NO_LIMIT = 2**62
+_NO_LIMIT = 2**62  # larger than the number of tokens in any batch
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.ppo.acceleration import seam
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 def decoder_width(model: PreTrainedModel) -> int:

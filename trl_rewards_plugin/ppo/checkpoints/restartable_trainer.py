@@ -158,13 +158,12 @@ class RestartableTrainer(Trainer):
         output_dir = Path(self._get_output_dir(trial))
         name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
-        log = self.run_log.state()
         state = RunState(
             self.kl_coef,
             seconds=self.train_seconds,
             rewards=gather_object([saved.reward_states(self.reward_funcs)]),
             evaluation_rewards=gather_object([self._evaluation_states]),
-            **{**log, "metrics": gather_object([log["metrics"]])},
+            **self.run_log.state(),
         )
         self._checkpointing = True
         try:

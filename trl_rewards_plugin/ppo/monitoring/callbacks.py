@@ -79,9 +79,7 @@ class TrainingCurvesCallback(TrainerCallback):
         if state.is_world_process_zero:
             save_reward_curve(state.log_history, Path(args.output_dir) / REWARD_CURVE)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Draws the whole run."""
-        self.on_save(args, state, control, **kwargs)
+    on_train_end = on_save
 
 
 class LogFileCallback(TrainerCallback):

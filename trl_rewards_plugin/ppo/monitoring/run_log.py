@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
@@ -59,13 +60,13 @@ class RunLog:
         return total / count if count else None
 
     def state(self) -> dict[str, Any]:
-        """The fields of `RunState` that are the log's, with this process's metrics alone."""
+        """The fields of `RunState` that are the log's."""
         return {
             "episodes": self.episodes,
             "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
-            "metrics": {name: list(values) for name, values in self._metrics.items()},
+            "metrics": gather_object([{name: list(values) for name, values in self._metrics.items()}]),
         }
 
     def restore(self, state: RunState, metrics: Mapping[str, list[float]]) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from trl_rewards_plugin.ppo.acceleration.static_calls import Inputs, StaticCalls, Tensors
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
 from trl_rewards_plugin.ppo.maths.masking import known_ids
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead, decoder_features, score_in_slices
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 

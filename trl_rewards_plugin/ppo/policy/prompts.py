@@ -1,23 +1,61 @@
-"""Rows of a dataset to encoder inputs, and reference texts to responses; padded on the right.
+"""Rows of a dataset to encoder inputs, these with the encoder's states, and reference texts to responses.
 
-Leaves out: loading datasets (recipes/data.py).
+All are padded on the right. Leaves out: loading datasets (recipes/data.py).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.text import one_line
 
 Prompt = str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """B prompts, padded on the right."""
+
+    ids: Tensor  # (B, S) prompt token ids
+    mask: Tensor  # (B, S) bool, True on real tokens
+    states: Tensor | None = None  # (B, S, H) the encoder's last hidden states, None before it has run
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def with_states(self, states: Tensor | None) -> "EncodedPrompts":
+        """The same prompts with these encoder states (B, S, H)."""
+        return replace(self, states=states)
+
+    def repeat(self, copies: int) -> "EncodedPrompts":
+        """Each prompt `copies` times, side by side."""
+        return self._each(lambda tensor: tensor.repeat_interleave(copies, 0))
+
+    def select(self, rows: Tensor | slice) -> "EncodedPrompts":
+        """Some of the rows: indices (B'), a bool mask (B) or a slice."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def padded(self, width: int, pad_id: int) -> "EncodedPrompts":
+        """The same prompts with that many columns, before the encoder has run."""
+        more = (0, width - self.ids.shape[1])
+        return EncodedPrompts(pad(self.ids, more, value=pad_id), pad(self.mask, more, value=False))
+
+    def to(self, device: torch.device) -> "EncodedPrompts":
+        """The same prompts on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, work: Callable[[Tensor], Tensor]) -> "EncodedPrompts":
+        states = None if self.states is None else work(self.states)
+        return EncodedPrompts(work(self.ids), work(self.mask), states)
 
 
 def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -34,10 +72,9 @@ def prompt_lines(prompt: Prompt) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def quoted(prompt: Prompt, most: int = 120) -> str:
+def quoted(prompt: Prompt) -> str:
     """The start of a prompt in quotes and on one line, for messages."""
-    text = " ".join(prompt_lines(prompt).split())
-    return repr(text if len(text) <= most else f"{text[:most]} ...")
+    return repr(one_line(prompt_lines(prompt), 124))
 
 
 def tokenize_prompts(

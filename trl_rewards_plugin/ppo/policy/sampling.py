@@ -18,7 +18,7 @@ from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, known_ids
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens, entropies
 
