@@ -94,10 +94,7 @@ def locate_non_finite(
 ) -> Iterator[None]:
     """Adds the step and a prompt to errors about non-finite numbers that are raised within.
 
-    Args:
-        step: the running step, counted from 1.
-        prompt_of: row of the rollout -> its prompt, shown.
-        suspect: the row to name where the error names none.
+    Steps count from 1; `prompt_of` shows the prompt of a row of the rollout, `suspect()` where the error names none.
     """
     try:
         yield

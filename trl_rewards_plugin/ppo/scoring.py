@@ -46,10 +46,7 @@ def score_completions(
 
     Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
     where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
-    column.
-
-    Args:
-        may_be_missing: totals are NaN where no reward gave a score, which is an error otherwise.
+    column. Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error.
 
     Raises:
         RewardError: names the reward, the steps done, and the prompt and completion that it was about.

@@ -174,13 +174,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses to each prompt, scores them, and records what the update will need.
+        """Samples `num_generations` responses to each prompt, side by side, scores them, and records the old policy.
 
-        Args:
-            inputs: a batch of `PromptCollator`.
-
-        Returns:
-            The responses to one prompt side by side.
+        The prompts, and further columns for the rewards, are a batch of `PromptCollator`.
         """
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
@@ -230,9 +226,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
         """What the update will need of scored responses: the old policy, its values and the reference.
 
-        Args:
-            prompts: B, with the states of the policy's encoder.
-            scores: (B,).
+        The B prompts have the states of the policy's encoder; the scores are (B,).
         """
         self._wrapped.eval()
         with self.accelerator.autocast():
@@ -288,14 +282,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
-        """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
+        """Learns from this process's part of a rollout: all optimizer steps but the last, which the Trainer takes.
 
-        Args:
-            rollout: this process's part.
-            model: the prepared model; the trainer's own if left out.
-
-        Returns:
-            The statistics that are logged, under TRL's names.
+        Returns the statistics that are logged, under TRL's names. `model` is prepared, the trainer's own if left out.
         """
         model = model if model is not None else self.model_wrapped
         model.train()  # gradient checkpointing needs it; dropout is off in either mode

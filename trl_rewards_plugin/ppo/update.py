@@ -121,10 +121,8 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     """`num_ppo_epochs` passes over a rollout in shuffled mini-batches.
 
     Every optimizer step but the last is taken here; the gradients of the last are left for the Trainer. Where
-    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
-
-    Args:
-        kl_coef: weight of the KL penalty in the loss, where `use_kl_loss` puts it there.
+    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind. `kl_coef` weighs the KL
+    penalty in the loss.
 
     Returns:
         Means over mini-batches of the losses and diagnostics, under TRL's names. `val/ratio_first` and
@@ -187,10 +185,8 @@ def _accumulate_mini_batch(
     """Accumulates the gradient of one mini-batch over micro-batches that fit in memory.
 
     The loss is a sum over tokens divided by the mini-batch's token count over all processes, so neither the split
-    into micro-batches nor into processes changes it.
-
-    Returns:
-        The names of its statistics; on the device their means over tokens and, last, the norm of the gradients.
+    into micro-batches nor into processes changes it. Returns the names of its statistics, and on the device their
+    means over tokens and, last, the norm of the gradients.
     """
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()

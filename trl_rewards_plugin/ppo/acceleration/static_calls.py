@@ -70,17 +70,13 @@ class StaticCalls:
             another order may do, which is far less than what a wrong graph does.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
-
-    Attributes:
-        widths: what prompts and responses are to be padded to.
-        eager: names of what turned out not to run by graphs.
     """
 
     def __init__(self, maker: CudaGraphs | None = None, tolerance: float = 1e-3, most: int = 64, fixed: bool = False):
         self.maker, self.tolerance, self._most = maker, tolerance, most
         self.fixed = fixed or maker is not None
-        self.widths = FEW if self.fixed else FREE
-        self.eager: set[str] = set()
+        self.widths = FEW if self.fixed else FREE  # what prompts and responses are to be padded to
+        self.eager: set[str] = set()  # names of what turned out not to run by graphs
         self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Any]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
@@ -206,18 +202,13 @@ class StaticCalls:
 
 
 class _Call(Work):
-    """A function of tensors with its buffers.
-
-    Attributes:
-        outputs: name -> buffer that a run writes.
-        learns: the parameters that its backward pass gives a gradient.
-    """
+    """A function of tensors with its buffers."""
 
     def __init__(self, calls: StaticCalls, function: Function, inputs: Inputs, model: nn.Module):
         self._calls, self._function, self._model = calls, function, model
         self._inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
-        self.outputs: Tensors = {}
-        self.learns: list[nn.Parameter] = []
+        self.outputs: Tensors = {}  # name -> buffer that a run writes
+        self.learns: list[nn.Parameter] = []  # what its backward pass gives a gradient
 
     def fill(self, inputs: Inputs) -> None:
         """Takes in new inputs of the same shapes."""

@@ -99,12 +99,9 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
 
 
 def check_same_start(rollout: Rollout, dtype: torch.dtype, reduce: Reduce = alone) -> None:
-    """Refuses to update a policy whose reference is not the model that the run starts from.
+    """Refuses to update a policy whose reference is not the model that the run starts from, on all processes.
 
-    Args:
-        rollout: this process's part, of real prompts, before the first update.
-        dtype: in which the models compute.
-        reduce: so that all processes stop.
+    The rollout is this process's part of the first one, and the models compute in `dtype`.
     """
     mask = rollout.response_mask
     distance = masked_sum((rollout.logprobs - rollout.ref_logprobs).abs(), mask)

@@ -61,10 +61,7 @@ def find_alarms(
 ) -> list[Alarm]:
     """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none.
 
-    Args:
-        rollout: this process's part.
-        stats: `rollout_statistics` over all processes.
-        gather: joins lists over processes.
+    The rollout is this process's part, `stats` are of all, and `gather` joins lists over them.
     """
     mask, length = rollout.response_mask, limits.response_length
     texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})

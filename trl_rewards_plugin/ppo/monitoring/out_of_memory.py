@@ -26,14 +26,7 @@ def memory_advice(args: Any) -> str:
 
 @contextmanager
 def enough_memory(args: Any, work: str) -> Iterator[None]:
-    """Within it an error of too little memory names the settings that help.
-
-    Args:
-        work: what needs the memory, in words.
-
-    Raises:
-        TooLittleMemoryError: from the error that it explains.
-    """
+    """Within it an error of too little memory for `work` becomes a TooLittleMemoryError: the settings that help."""
     try:
         yield
     except Exception as error:

@@ -18,17 +18,13 @@ from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
 
 
 class RunLog:
-    """The log of one training run; `decode` is the tokenizer's, and the main process prints and writes.
-
-    Attributes:
-        episodes: responses trained on so far, on all processes.
-        total_loss: the sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
-    """
+    """The log of one training run; `decode` is the tokenizer's, and the main process prints and writes."""
 
     def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any]):
         self.completions = CompletionLog(args)
         self.alarms = AlarmMonitor(args, decode)
-        self.episodes = 0
+        self.episodes = 0  # responses trained on so far, on all processes
+        # The sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
         self.total_loss: float | None = 0.0
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores

@@ -45,12 +45,8 @@ class TokenRules:
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
-        Args:
-            logits: (B, T, V) of the steps first_step ... first_step + T - 1; float32 ones may be overwritten, which
-                spares two passes over the vocabulary.
-
-        Returns:
-            (B, T, V).
+        Both are (B, T, V), of the steps first_step ... first_step + T - 1. Logits in float32 may be overwritten, which
+        spares two passes over the vocabulary.
         """
         weights = logits.float()
         if self.temperature != 1.0:
