@@ -32,7 +32,11 @@ CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
 CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
 Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
 Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
-Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))]
+Weights = Annotated[
+    list[float] | None,
+    Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights))),
+    Rule("of which at least one is not 0", any),
+]
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
@@ -260,11 +264,6 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
             ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
             ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
-            (
-                "reward_weights",
-                self.reward_weights is None or any(self.reward_weights),
-                "of which at least one is not 0",
-            ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
         ):
             check(self, name, holds, expected)
