@@ -74,14 +74,7 @@ def reward_to_go(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Ten
 
         advantage[t] = reward[t] + gamma * advantage[t + 1]
     Source: Williams, "Simple statistical gradient-following algorithms" (1992); whitened over the batch it is
-    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0.
-
-    Args:
-        rewards: (B, T).
-        response_mask: (B, T), True on a prefix of every row.
-
-    Returns:
-        (B, T), 0 where the mask is False.
+    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0, and has its shapes.
     """
     advantages, _ = gae(rewards, torch.zeros_like(rewards), response_mask, gamma=gamma, lam=1.0)
     return advantages
@@ -135,16 +128,11 @@ def group_relative(
 
 
 def normalized_sum(scores: Tensor, weights: Sequence[float], num_generations: int, epsilon: float = 1e-4) -> Tensor:
-    """GDPO: every reward is normalised before they are added up.
+    """GDPO: every reward is normalised before they are added up, to totals (B,).
 
         total[i] = sum over k of weight[k] (score[i, k] - mean of the group) / (std of the group + epsilon)
     Source: arXiv 2601.05242, with TRL's numbers, which then scales the totals by the batch as `group_relative` does.
-
-    Args:
-        scores: (B, K), NaN where a reward gave none; groups as above.
-
-    Returns:
-        (B,).
+    The scores are (B, K), NaN where a reward gave none, in groups as above.
     """
     groups = scores.view(-1, num_generations, scores.shape[1])
     centred = groups - groups.nanmean(dim=1, keepdim=True)
@@ -204,11 +192,8 @@ def estimate_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns (B, T) by the named estimator; without a critic the returns are the advantages.
 
-    Args:
-        rewards, values: (B, T).
-        mask: (B, T), True on a prefix of every row.
-        num_generations: responses per prompt, side by side.
-        scaling: `scale_rewards` and `reduce`, for those that scale.
+    All tensors are (B, T), the mask True on a prefix of every row; the `num_generations` responses to one prompt lie
+    side by side. `scaling` is `scale_rewards` and `reduce`, for those that scale.
     """
     estimator = ESTIMATORS[name]
     if estimator.needs_critic:

@@ -27,17 +27,10 @@ def known_ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
-    """True up to and including the first EOS of each row; all True in a row without one.
+    """The `response_mask` (B, T) of token ids (B, T): True up to and including the first EOS, all True without one.
 
     The decoder's start token must already be gone: BART starts with its EOS, T5 with its pad, so neither can be
-    told from its position in the row once it is kept.
-
-    Args:
-        response_ids: (B, T) token ids without the decoder start.
-        eos_token_ids: every id that ends a response.
-
-    Returns:
-        (B, T) bool, the `response_mask`.
+    told from its position in the row once it is kept. `eos_token_ids` are all that end a response.
     """
     is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
     eos_before = is_eos.long().cumsum(dim=1) - is_eos.long()
@@ -81,13 +74,10 @@ def as_precise(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_moments(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and sum of squared deviations from it, over the masked tokens of all processes; 0-d each.
+    """Count, mean and sum of squared deviations from it, 0-d each, of values (B, T) where the mask (B, T) is True.
 
-    In two passes: a mean of squares less the square of the mean loses everything where values lie far from 0.
-
-    Args:
-        values: (B, T).
-        mask: (B, T) bool.
+    Over all processes, in two passes: a mean of squares less the square of the mean loses everything where values lie
+    far from 0.
     """
     numbers = as_precise(values, mask)
     count, total = reduce(torch.stack([mask.sum().to(numbers.dtype), numbers.sum()]))
@@ -99,19 +89,13 @@ def masked_moments(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> tupl
 def masked_whiten(
     values: Tensor, mask: Tensor, *, shift_mean: bool = True, reduce: Reduce = alone, epsilon: float = 1e-8
 ) -> Tensor:
-    """Scales to variance 1, and shifts to mean 0, over the masked tokens of all processes.
+    """Scales values (B, T) to variance 1, and shifts to mean 0, over the tokens of all processes that the mask names.
 
         whitened = (values - mean) / sqrt(variance + epsilon)   [+ mean, if not shift_mean]
 
     The variance is the unbiased one (n - 1), as in TRL. Rewards are whitened without the shift and advantages
     with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not matter.
-
-    Args:
-        values: (B, T).
-        mask: (B, T) bool.
-
-    Returns:
-        (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.
+    0 where the mask is False; with fewer than two tokens there is no variance and only the shift.
     """
     numbers = as_precise(values, mask)
     count, mean, squares = masked_moments(values, mask, reduce)
