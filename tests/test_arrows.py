@@ -13,7 +13,7 @@ GROUND = {"text", "options", "errors", "atomic", "assets", "rows", "terminal", "
 # Room, or module at the top -> what it may import beside itself. Later ones stand above earlier ones.
 MAY_IMPORT = {
     "text": set(),
-    "errors": set(),
+    "errors": {"text"},
     "atomic": {"errors"},
     "assets": {"errors"},
     "options": set(),

@@ -70,18 +70,10 @@ def push_to_hub(
         raise InputError("either create_pr or revision", f"create_pr and revision={revision!r}", step)
     api = HfApi(token=token) if api is None else api
     repo_id = full_name(api, repo_id)
-    plan = plan_push(
-        folder, repo_id, revision=revision, include_completions=include_completions, token=getattr(api, "token", None)
-    )
-    return upload(
-        api,
-        plan,
-        private=private,
-        create_pr=create_pr,
-        overwrite_card=overwrite_card,
-        commit_message=commit_message,
-        echo=echo,
-    )
+    what: dict[str, Any] = {"revision": revision, "include_completions": include_completions}
+    plan = plan_push(folder, repo_id, token=getattr(api, "token", None), **what)
+    how: dict[str, Any] = {"create_pr": create_pr, "overwrite_card": overwrite_card, "commit_message": commit_message}
+    return upload(api, plan, private=private, echo=echo, **how)
 
 
 def plan_push(

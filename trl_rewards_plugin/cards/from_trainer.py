@@ -11,9 +11,8 @@ from typing import Any
 from trl_rewards_plugin.cards.card_data import RewardModelCardData, our_algorithm
 from trl_rewards_plugin.cards.from_run import picked, public_settings
 from trl_rewards_plugin.runs import environment as facts
-from trl_rewards_plugin.runs.public_names import public_name, public_part
 from trl_rewards_plugin.runs.record import chosen_fields
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, public_parts
 from trl_rewards_plugin.text import is_hub_id
 
 LOG_ROWS = 8
@@ -82,22 +81,13 @@ def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
     weights = getattr(trainer, "reward_weights", None)
     weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
     if weights == [1.0]:
-        return _parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
+        return public_parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
     described = []
     for function, weight in zip(functions, weights, strict=True):
         is_sum = getattr(function, "aggregation", WEIGHTED_SUM) == WEIGHTED_SUM
-        parts = _parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
+        parts = public_parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
         described += [part | {"weight": part["weight"] * weight} for part in parts]
     return described, WEIGHTED_SUM
-
-
-def _parts(function: Any) -> list[dict[str, Any]]:
-    if hasattr(function, "describe"):
-        return [public_part(part) for part in function.describe()]
-    model = getattr(getattr(function, "config", None), "_name_or_path", None)
-    if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
-        return [{"name": public_name(model), "weight": 1.0, "model": public_name(model), "pair": "prompt"}]
-    return [{"name": getattr(function, "__name__", type(function).__name__), "weight": 1.0}]
 
 
 def _evaluation_scales(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -119,7 +109,5 @@ def _dataset_name(dataset: Any) -> str | None:
 
 def _log(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = [row for row in history if "step" in row and row.keys() & LOGGED.keys()]
-    return [
-        {"step": row["step"], **{heading: row[key] for key, heading in LOGGED.items() if key in row}}
-        for row in picked(rows, LOG_ROWS)
-    ]
+    shown = picked(rows, LOG_ROWS)
+    return [{"step": row["step"]} | {name: row[key] for key, name in LOGGED.items() if key in row} for row in shown]

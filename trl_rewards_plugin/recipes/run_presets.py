@@ -7,27 +7,24 @@ from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import check_choice
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`.
-
-    `license` is the model's and `language` that of the texts, as the Hub writes them. `countable`: what anyone can
-    count in outputs of this model -> the regular expression that finds it.
-    """
+    """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`."""
 
     name: str
     model: str
     reward: str
     dataset: str
     config: Mapping[str, Any]
-    license: str
-    language: str
+    license: str  # of the model, as the Hub writes it
+    language: str  # of the texts, likewise
     eval_dataset: str | None = None
     text_column: str = "prompt"
     prompt_prefix: str = ""
+    # What anyone can count in outputs of this model -> the regular expression that finds it.
     countable: Mapping[str, str] | None = None
 
     def settings_for(self, objective: str | None) -> Mapping[str, Any]:
@@ -108,8 +105,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 def neutral_settings(model: str) -> dict[str, Any]:
     """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for.
 
-    Raises:
-        InputError: there is no such model, or it is no encoder-decoder.
+    InputError where there is no such model, or it is no encoder-decoder.
     """
     from trl_rewards_plugin.ppo.architectures.limits import positions
     from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model, read_model_config
@@ -121,7 +117,5 @@ def neutral_settings(model: str) -> dict[str, Any]:
 
 def get_preset(name: str) -> Preset:
     """The preset called `name`; an unknown one is refused."""
-    if name not in PRESETS:
-        step = suggestion(name, PRESETS, "use one of these, or give model, reward and dataset")
-        raise InputError(f"a preset, one of {', '.join(PRESETS)}", repr(name), step)
+    check_choice("preset", name, PRESETS, "use one of these, or give model, reward and dataset")
     return PRESETS[name]

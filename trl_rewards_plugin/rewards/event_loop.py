@@ -42,8 +42,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
     """Starts all `calls` at once on the background loop; gives a future a name. On exit what still runs is cancelled.
 
-    Raises:
-        RuntimeError: called from the background loop itself, which would wait for itself.
+    RuntimeError where it is called from the background loop itself, which would wait for itself.
     """
     if not calls:
         yield {}

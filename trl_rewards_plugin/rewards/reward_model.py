@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.texts import shortened
 
 PARTS = ("response", "text")
@@ -63,8 +63,7 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
-        if part not in PARTS:
-            raise InputError(f"part one of {', '.join(PARTS)}", repr(part), "use one of these")
+        check_choice("part", part, PARTS)
         given = (prompts is not None) + bool(response_template)
         if part == "response" and given != 1:
             expected = "prompts= or response_template=, one of them, to tell the response from the query"

@@ -37,27 +37,21 @@ TOTAL = "total"
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included.
-
-    `means`: column -> its mean over all rows that have a score there, the total first; `stds`: its standard deviation
-    (of n - 1), None for fewer than two.
-    """
+    """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included."""
 
     rows: int
     earlier: int
-    means: dict[str, float | None]
-    stds: dict[str, float | None]
+    means: dict[str, float | None]  # of each column over all rows that have a score there, the total first
+    stds: dict[str, float | None]  # of n - 1; None for fewer than two
     seconds: float
 
 
 def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     """Scores as `settings` say; None in every process of a launcher but the first.
 
-    Each row comes out as it came in, with the further columns `total` and one a component.
-
-    Raises:
-        InputError: settings or rows that do not fit, or an output of another job or another writer. Where the input is
-            a file, all before a model is loaded or anything is written.
+    Each row comes out as it came in, with the further columns `total` and one a component. Refused are settings or
+    rows that do not fit, and an output of another job or another writer: where the input is a file, all before a model
+    is loaded or anything is written.
     """
     job = _Job(settings)
     lock = settings.output is not None and job.first
@@ -150,11 +144,9 @@ class _Job:
         for earlier, old in enumerate(self.output.existing([*self.columns_read, *self.columns]), 1):
             new = next(rows, None)
             if new is None or not self._same(old, new):
-                raise InputError(
-                    f"in {self.settings.output} the scores of this input's first rows by this reward",
-                    f"another text or other columns in its row {earlier}",
-                    "choose another --output, or delete that file",
-                )
+                expected = f"in {self.settings.output} the scores of this input's first rows by this reward"
+                step = "choose another --output, or delete that file"
+                raise InputError(expected, f"another text or other columns in its row {earlier}", step)
             try:
                 if earlier == 1:
                     self._check_reward(old, new)
@@ -176,11 +168,9 @@ class _Job:
             before, now = _number(old[name]), fresh[name]
             # Another device or dtype moves the last digits.
             if (before is None) != (now is None) or abs((before or 0.0) - (now or 0.0)) > 0.02 * (1 + abs(now or 0.0)):
-                raise InputError(
-                    f"in {self.settings.output} the scores by this reward",
-                    f"{name} {before} for its first row, where this reward gives {now}",
-                    "choose another --output, or delete that file",
-                )
+                found = f"{name} {before} for its first row, where this reward gives {now}"
+                step = "choose another --output, or delete that file"
+                raise InputError(f"in {self.settings.output} the scores by this reward", found, step)
 
     def _score(self, rows: Sequence[Row]) -> list[Row]:
         """The further columns of each row."""

@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, is_out_of_memory
 
 
 class TooLittleMemoryError(torch.OutOfMemoryError):
     """Memory ran out; what it was needed for, torch's message, and the settings that help."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """On an accelerator, or on the CPU, where torch says so only in the message."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def memory_advice(args: Any) -> str:

@@ -33,8 +33,7 @@ _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     """Checks, generates, measures, prints a table, writes JSON, picture and outputs; returns what the JSON holds.
 
-    Raises:
-        InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
+    What cannot work is refused before any model is loaded, but for what only a metric can tell.
     """
     job = EvaluationJob(settings)
     say(format_plan(job.plan()) + "\n")
@@ -56,8 +55,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
 def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]:
     """Why the outputs do not meet `fail_under` and `fail_if_worse`; empty where they do.
 
-    Raises:
-        InputError: a name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several.
+    A name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several, is refused.
     """
     rows, reasons = result["metrics"], []
     for name, least in thresholds(settings).items():

@@ -38,16 +38,11 @@ Values: TypeAlias = float | np.ndarray
 def load_measures(
     names: Sequence[str], *, judge: str | None, arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
 ) -> list[Measure]:
-    """The metrics called `names`, loaded: ours, reward presets and files, and what `evaluate.load` takes.
+    """The metrics called `names`, loaded: ours (config name `judge`), reward presets and files, any `evaluate` module.
 
-    Args:
-        judge: Config name of our metrics.
-        arguments: Metric's name -> arguments of `evaluate.load` and `compute`.
-        given: Which of "predictions", "references", "sources" there are.
-
-    Raises:
-        InputError: no such metric, one that is not for texts, one that needs what is not given, or arguments for a
-            metric that is not asked for.
+    `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
+    "references", "sources" there are. InputError for no such metric, one that is not for texts or needs what is not
+    given, or arguments for a metric that is not asked for.
     """
     for name in arguments:
         if name not in names:
@@ -101,10 +96,8 @@ class ModuleMeasure:
     """An evaluate module over texts.
 
     Numbers of its result are rows; a list of N numbers is a row as well, with its mean. A module that can leave its
-    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to.
-
-    Raises:
-        InputError: the module is not for texts, needs what is not given, or does not take one of the arguments.
+    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to. One that is not for texts, needs what is not
+    given, or does not take one of the arguments is refused.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):

@@ -50,6 +50,7 @@ from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
@@ -58,7 +59,7 @@ from trl_rewards_plugin.yaml_text import load_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
-SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
+SETTINGS = ("weight", *FORMS)
 """Keys that every entry may have beside its own."""
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
@@ -70,7 +71,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
     that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
     """
-    content = _preset_content(preset)
+    content = _content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
     for entry in entries:
         if "combination" in entry and not allow_code:
@@ -110,16 +111,12 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names) | how
 
 
-def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+def _content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a preset or of a reward file, its keys checked and what is null left out."""
     check_preset(preset)
-    if Path(preset).suffix.lower() in ENDINGS:
-        return _read_preset_file(Path(preset))
-    name = os.fspath(preset)
-    return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
-
-
-def _read_preset_file(path: Path) -> dict[str, Any]:
-    """The content of a reward file, its keys checked and what is null left out."""
+    path = Path(preset)
+    if path.suffix.lower() not in ENDINGS:
+        return {"name": str(path), "rewards": PRESETS[str(path)]}
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
 """BatchedForward: token ids -> a classifier's raw outputs, in batches that fit into memory.
 
-Leaves out: loading (shared_classifier.py), which texts go together (batching.py).
+Leaves out: loading (shared_classifier.py), and how texts become token ids (encoding.py).
 """
 
 import logging
@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.errors import is_out_of_memory
 from trl_rewards_plugin.rewards.inference import devices
-from trl_rewards_plugin.rewards.inference.batching import CPU_TOKEN_BUDGET, TOKEN_BUDGET, token_batches
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, padded
 
 logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = 16_384
+"""Padded tokens in one forward pass on an accelerator: 32 texts of 512 tokens, or 512 texts of 32."""
+
+CPU_TOKEN_BUDGET = 768
+"""The same on a CPU: enough to use it fully, few enough that texts of like length are alone with each other."""
 
 
 class BatchedForward:
@@ -81,7 +87,7 @@ class BatchedForward:
                 logits: Tensor = model(**there).logits
                 return logits
         except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             texts, tokens = inputs["input_ids"].shape
             if texts == 1:
@@ -105,3 +111,25 @@ def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
     for index, row in enumerate(rows):
         groups.setdefault(row.count(config.eos_token_id), []).append(index)
     return list(groups.values())
+
+
+def token_batches(
+    lengths: Sequence[int], batch_size: int | None = None, token_budget: int | None = TOKEN_BUDGET
+) -> list[list[int]]:
+    """Indices of N texts of `lengths` tokens in batches of texts of like length, longest first.
+
+    A batch holds at most `batch_size` texts, and texts x (longest text's tokens) stays within `token_budget`; None
+    sets no such limit. Longest first, a batch that is too large for the memory fails at once and not after an hour.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches:
+            size = len(batches[-1]) + 1
+            within = token_budget is None or size * longest <= token_budget
+            if within and (batch_size is None or size <= batch_size):
+                batches[-1].append(index)
+                continue
+        batches.append([index])
+        longest = max(lengths[index], 1)
+    return batches
