@@ -37,8 +37,10 @@ class Preset:
         return {key: value for key, value in self.config.items() if key not in unused}
 
 
-# The completions are for `trl-rewards report`; the progress bar has the screen.
-_IN_EVERY_RUN = {"log_completions": True, "num_completions_to_print": 0, "seed": 0}
+def _settings(**own: Any) -> Mapping[str, Any]:
+    # The completions are for `trl-rewards report`; the progress bar has the screen.
+    return MappingProxyType({"log_completions": True, "num_completions_to_print": 0, "seed": 0, **own})
+
 
 _TINY = Preset(
     name="tiny",
@@ -46,22 +48,19 @@ _TINY = Preset(
     reward="tiny",
     dataset="bundled:prompts/train.jsonl",
     eval_dataset="bundled:prompts/heldout.jsonl",
-    config=MappingProxyType(
-        _IN_EVERY_RUN
-        | {
-            "num_train_epochs": 2.4,  # 12 rollouts
-            "per_device_train_batch_size": 64,
-            "per_device_eval_batch_size": 96,
-            "num_ppo_epochs": 2,
-            "num_mini_batches": 2,
-            "learning_rate": 1.5e-4,
-            "critic_learning_rate": 3e-3,
-            "response_length": 40,
-            "max_prompt_length": 128,
-            "kl_coef": 0.05,
-            "save_steps": 10,
-            "save_total_limit": 1,
-        }
+    config=_settings(
+        num_train_epochs=2.4,  # 12 rollouts
+        per_device_train_batch_size=64,
+        per_device_eval_batch_size=96,
+        num_ppo_epochs=2,
+        num_mini_batches=2,
+        learning_rate=1.5e-4,
+        critic_learning_rate=3e-3,
+        response_length=40,
+        max_prompt_length=128,
+        kl_coef=0.05,
+        save_steps=10,
+        save_total_limit=1,
     ),
     license="cc-by-sa-4.0",
     language="en",
@@ -81,19 +80,16 @@ _ARTICLE = Preset(
     dataset="argilla/news-summary",
     text_column="text",
     prompt_prefix="summarize: ",
-    config=MappingProxyType(
-        _IN_EVERY_RUN
-        | {
-            "num_train_epochs": 5.0,
-            # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
-            "per_device_train_batch_size": 8,
-            "per_device_eval_batch_size": 16,
-            "num_ppo_epochs": 4,
-            "num_mini_batches": 1,
-            "learning_rate": 2e-5,
-            "response_length": 64,
-            "max_prompt_length": 512,
-        }
+    config=_settings(
+        num_train_epochs=5.0,
+        # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=16,
+        num_ppo_epochs=4,
+        num_mini_batches=1,
+        learning_rate=2e-5,
+        response_length=64,
+        max_prompt_length=512,
     ),
     license="apache-2.0",
     language="en",

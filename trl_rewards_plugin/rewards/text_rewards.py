@@ -5,6 +5,7 @@ Reward files name them `function: length`, `repetition` and `similarity`. Leaves
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
@@ -129,8 +130,10 @@ class SimilarityReward(TextReward):
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
 
-        tokenizer = _Words(self.use_stemmer)
+        words = DefaultTokenizer(self.use_stemmer)
+        tokenizer = SimpleNamespace(tokenize=lambda text: words.tokenize(text)[:LONGEST])
         scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
         found: list[float | None] = []
         references = column_references(self.reference, len(texts), prompts, columns, self.name)
@@ -147,16 +150,3 @@ def _units(text: str, unit: str) -> Sequence[str]:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-class _Words:
-    """rouge_score's own words, the first LONGEST of a text."""
-
-    def __init__(self, use_stemmer: bool):
-        from rouge_score.tokenizers import DefaultTokenizer
-
-        self._tokenizer = DefaultTokenizer(use_stemmer)
-
-    def tokenize(self, text: str) -> list[str]:
-        tokens: list[str] = self._tokenizer.tokenize(text)
-        return tokens[:LONGEST]

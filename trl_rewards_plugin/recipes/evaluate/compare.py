@@ -19,7 +19,7 @@ from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import decimals, direction, format_evaluation, format_plan, verdict
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, thresholds
-from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
+from trl_rewards_plugin.recipes.evaluate.measures import Values
 from trl_rewards_plugin.runs.layout import EVALUATION, OUTPUTS
 from trl_rewards_plugin.runs.writing import write_json, write_table
 from trl_rewards_plugin.terminal import say
@@ -43,7 +43,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     steps = [(measure, side, outputs) for measure in measures for side, outputs in sides.items()]
     for measure, side, outputs in (bar := tqdm(steps, desc="Metrics", file=sys.stderr)):
         bar.set_postfix_str(f"{measure.name}, {side}")
-        for name, values in measure.measure(Texts(outputs, job.held_out, settings.reference_column)).items():
+        for name, values in measure.measure(outputs, job.held_out, settings.reference_column).items():
             rows.setdefault(name, {})[side] = values
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
