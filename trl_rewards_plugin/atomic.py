@@ -24,9 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new file beside `path` to write to; it takes `path`'s place when the block ends, and is removed if it fails.
 
     It has the permissions of the file that it replaces. A link is followed; a device or pipe is written to directly.
-
-    Raises:
-        InputError: the disk is full, or the place cannot be written to.
+    InputError where the disk is full, or the place cannot be written to.
     """
     place = Path(os.path.realpath(path))
     if place.is_dir():

@@ -113,9 +113,8 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Raises:
-        InputError: `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies
-            beside a file of the same stem ("news.cvs" beside "news.csv").
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
+    file of the same stem ("news.cvs" beside "news.csv").
     """
     path = Path(name).expanduser()
     if path.exists():

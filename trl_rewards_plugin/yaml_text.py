@@ -14,9 +14,8 @@ MOST_VALUES = 1_000_000
 def load_yaml(text: str) -> Any:
     """The values of a YAML document; no tag makes an object.
 
-    Raises:
-        yaml.YAMLError: it is no YAML, nests more than `DEEPEST` levels, contains itself, or unfolds to more than
-            `MOST_VALUES` values.
+    yaml.YAMLError for no YAML, one that nests more than `DEEPEST` levels, contains itself, or unfolds to more than
+    `MOST_VALUES` values.
     """
     try:
         values = yaml.load(text, _Bounded)

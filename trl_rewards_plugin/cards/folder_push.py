@@ -124,9 +124,7 @@ def _check_own_texts(card: str, data: RewardModelCardData) -> None:
     widget = [str(example["text"]) for example in examples if isinstance(example, dict) and "text" in example]
     found = sum(form in card for form in shown) + sum(text in prompts for text in widget)
     if found:
-        raise InputError(
-            "a card without prompts of your own",
-            f"them in {found} places of README.md, which was edited by hand",
-            "remove them, render the card again with trl-rewards card --overwrite-card, or publish them with "
-            "--include-completions",
-        )
+        where = f"them in {found} places of README.md, which was edited by hand"
+        again = "render the card again with trl-rewards card --overwrite-card"
+        step = f"remove them, {again}, or publish them with --include-completions"
+        raise InputError("a card without prompts of your own", where, step)

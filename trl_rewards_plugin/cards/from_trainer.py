@@ -38,7 +38,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
     rows = len(dataset) if hasattr(dataset, "__len__") else None
     has_prompts = bool(rows) and "prompt" in (getattr(dataset, "column_names", None) or ())
     is_chat = has_prompts and not isinstance(dataset[0]["prompt"], str)
-    rewards, aggregation = _rewards(trainer)
+    rewards, combined = _rewards(trainer)
     return RewardModelCardData(
         model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
         base_model=_base_model(model, config),
@@ -49,7 +49,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         algorithm=getattr(trainer, "_name", None) or our_algorithm(getattr(args, "objective", None)),
         paper=getattr(trainer, "_paper", None) or {},
         rewards=rewards,
-        aggregation=aggregation,
+        **combined,
         evaluation_scales=_evaluation_scales(history),
         dataset=_dataset_name(dataset),
         train_rows=rows,
@@ -74,20 +74,21 @@ def _base_model(model: Any, config: Any) -> str | None:
     return name if is_hub_id(name) and not Path(name).exists() else None
 
 
-def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
+def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The described rewards, and how they are combined."""
     functions: Any = getattr(trainer, "reward_funcs", None) or []
     functions = functions if isinstance(functions, Sequence) else [functions]
     weights = getattr(trainer, "reward_weights", None)
     weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
     if weights == [1.0]:
-        return public_parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
+        found = {key: getattr(functions[0], key, None) for key in ("aggregation", "disagreement_coef")}
+        return public_parts(functions[0]), {key: value for key, value in found.items() if value is not None}
     described = []
     for function, weight in zip(functions, weights, strict=True):
         is_sum = getattr(function, "aggregation", WEIGHTED_SUM) == WEIGHTED_SUM
         parts = public_parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
         described += [part | {"weight": part["weight"] * weight} for part in parts]
-    return described, WEIGHTED_SUM
+    return described, {}
 
 
 def _evaluation_scales(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -75,23 +75,15 @@ Examples:
 class ClassifierMetric(evaluate.Metric):
     """Mean score of texts by one classifier, with each text's score and the share above a threshold.
 
-    Args:
-        config_name: "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`.
-        label: Label whose score is the metric, by name or index; None: the named judge's own.
-        **kwargs: As for `evaluate.Metric`.
-
-    Attributes:
-        component: The reward presets' name of the judgement; this and the following are set by subclasses.
-        judge: Hub id of the default judge, and its label.
-        description, citation: As in `evaluate.MetricInfo`.
-        examples: A text with a high score, and one with a low one.
+    `config_name` is "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`: whose score is
+    the metric, by name or index; None is the named judge's own. Subclasses set what follows.
     """
 
-    component: str
-    judge: tuple[str, str]
+    component: str  # the reward presets' name of the judgement
+    judge: tuple[str, str]  # Hub id of the default judge, and its label
     description: str
     citation: str
-    examples: tuple[str, str]
+    examples: tuple[str, str]  # a text with a high score, and one with a low one
 
     def __init_subclass__(cls) -> None:
         better, worse = cls.examples

@@ -130,16 +130,15 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
         return {"train": dataset}
     if isinstance(dataset, str | Path):
         return _load_named(str(dataset), text_column)
-    if isinstance(dataset, DatasetDict) and dataset:
-        return dict(dataset)
     if isinstance(dataset, DatasetDict):
-        raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
+        if not dataset:
+            raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
+        return dict(dataset)
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
+    expected = "a data set: a Hub id, a file, a datasets.Dataset or a list of texts"
     step = "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly"
-    raise InputError(
-        "a data set: a Hub id, a file, a datasets.Dataset or a list of texts", type(dataset).__name__, step
-    )
+    raise InputError(expected, type(dataset).__name__, step)
 
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:

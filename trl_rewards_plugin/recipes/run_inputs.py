@@ -19,7 +19,7 @@ from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
+from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
 from trl_rewards_plugin.text import cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
@@ -96,12 +96,12 @@ def reached_targets(reward: Any, means: Mapping[str, float | None]) -> dict[str,
 
 def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:
     """Label -> text, for `console.format_plan`."""
-    data, reward, cuts = inputs.data, inputs.reward, inputs.cuts
+    data, cuts = inputs.data, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
     plan = {
         "Model": public_name(model),
-        "Reward": reward_formula(describe_reward(reward), aggregation_of(reward) or WEIGHTED_SUM),
+        "Reward": formula_of(inputs.reward),
         "Prompts": f"{len(data.train)} of {data.train_name}",
         "Held out": data.eval_name,
         "Cut": cut_prompts(cuts),
@@ -111,8 +111,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Folder": str(args.output_dir),
     }
     if inputs.held_out_reward is not None:
-        judge = inputs.held_out_reward
-        plan["Held-out reward"] = reward_formula(describe_reward(judge), aggregation_of(judge) or WEIGHTED_SUM)
+        plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
         room = "raise max_prompt_length" if cuts["limit"] == args.max_prompt_length else "take a model that reads more"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {room}, or shorten them"

@@ -166,10 +166,9 @@ class ClassifierReward(Reward):
         scores = label_score(logits, self._index, self.score_type, self._independent)
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:
-            raise RuntimeError(
-                f"reward {self.name!r} ({self.model_id}) gave {scores[broken[0]].item()} for {len(broken)} of "
-                f"{len(texts)} texts, first for {shortened(texts[broken[0]])}"
-            )
+            found = f"{scores[broken[0]].item()} for {len(broken)} of {len(texts)} texts"
+            where = f"first for {shortened(texts[broken[0]])}"
+            raise RuntimeError(f"reward {self.name!r} ({self.model_id}) gave {found}, {where}")
         return scores
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:

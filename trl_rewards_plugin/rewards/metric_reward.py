@@ -85,7 +85,10 @@ class MetricReward(TextReward):
     def _compute(self, texts: list[str], references: list[Any]) -> list[float]:
         if self._one_by_one is None:
             # With one text, a list with one value per text is told apart from any other list.
-            self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
+            first = self._ask(texts[:1], references[:1])
+            self._one_by_one = not isinstance(first, list)
+            if self._one_by_one:
+                return [first, *self._compute(texts[1:], references[1:])]
         if self._one_by_one:
             return [self._ask([text], [one]) for text, one in zip(texts, references, strict=True)]
         values: list[float] = self._ask(texts, references)

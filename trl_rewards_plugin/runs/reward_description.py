@@ -37,7 +37,18 @@ def aggregation_of(reward: Any) -> str | None:
     return None if found == WEIGHTED_SUM else found
 
 
-def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
+def formula_of(reward: Any) -> str:
+    """How a reward's components become one number; see `reward_formula`."""
+    aggregation, coefficient = aggregation_of(reward) or WEIGHTED_SUM, getattr(reward, "disagreement_coef", None)
+    return reward_formula(describe_reward(reward), aggregation, disagreement_coef=coefficient)
+
+
+def reward_formula(
+    described: Sequence[Mapping[str, Any]],
+    aggregation: str = WEIGHTED_SUM,
+    times: str = "x",
+    disagreement_coef: float | None = None,
+) -> str:
     """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`."""
     targets = [f"mean {part['name']} {_target(part['constraints'])}" for part in described if "constraints" in part]
     if targets:
@@ -48,7 +59,8 @@ def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WE
         return " + ".join(terms)
     weights = f"{sum(part['weight'] for part in described):g}"
     if aggregation in ("weighted_mean", "mean_minus_std"):
-        less = " less their disagreement" if aggregation == "mean_minus_std" else ""
+        coefficient = "" if disagreement_coef is None else f"{disagreement_coef:g} {times} "
+        less = f" less {coefficient}their disagreement" if aggregation == "mean_minus_std" else ""
         return f"({' + '.join(terms)}) / {weights}{less}"
     if aggregation == "minimum":
         # A weight of 0 leaves a reward out.

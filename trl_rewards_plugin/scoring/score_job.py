@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
@@ -65,14 +67,11 @@ class _Job:
         self.columns_read = [name for name in (settings.text_column, settings.prompt_column) if name is not None]
         self.form = format_of(settings.input, settings.input_format)
         self.output = open_output(settings.output)
-        self.index, self.processes = 0, int(os.environ.get("WORLD_SIZE", 1))
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
-        if self.processes > 1:
-            from accelerate import PartialState
-
-            self.index = PartialState().process_index
+        self.index = PartialState().process_index
         self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
@@ -88,20 +87,12 @@ class _Job:
     def run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
-        earlier = self._skip_existing(rows) if self.first else 0
-        if self.processes > 1:
-            from accelerate.utils import broadcast_object_list
-
-            earlier = broadcast_object_list([earlier])[0]
-            rows = rows if self.first else itertools.islice(rows, earlier, None)
+        earlier = broadcast_object_list([self._skip_existing(rows) if self.first else 0])[0]
+        rows = rows if self.first else itertools.islice(rows, earlier, None)
         written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.first) as bar:
             for batch in _slices(rows, SLICE * self.processes):
-                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
-                if self.processes > 1:
-                    from accelerate.utils import gather_object
-
-                    scored = gather_object(scored)
+                scored = gather_object(self._score(batch[self.index * SLICE : (self.index + 1) * SLICE]))
                 if self.first:
                     self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
                     for further in scored:

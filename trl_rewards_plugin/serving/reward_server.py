@@ -130,9 +130,8 @@ class _Server:
             return
         given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, f"Bearer {self.token}".encode("ascii")):
-            raise _Refused(
-                401, "the header Authorization: Bearer <token>", "a missing or wrong token", "set the token"
-            )
+            expected = "the header Authorization: Bearer <token>"
+            raise _Refused(401, expected, "a missing or wrong token", "set the token")
 
     async def _read(self, request: Request) -> dict[str, Any]:
         body = bytearray()

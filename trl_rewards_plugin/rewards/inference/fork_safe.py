@@ -47,5 +47,10 @@ class ForkSafeLock:
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 
+def _renew_all() -> None:
+    for lock in list(_locks):
+        lock.renew()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=lambda: [lock.renew() for lock in list(_locks)])
+    os.register_at_fork(after_in_child=_renew_all)

@@ -52,11 +52,9 @@ class BatchedForward:
                     if outputs is None:
                         devices.free_memory(model.device)
                         self.token_budget = max(len(batch) * lengths[batch[0]] // 2, 1)
-                        logger.warning(
-                            f"{self.model_id}: out of memory on {model.device} at {len(batch)} texts of "
-                            f"{lengths[batch[0]]} tokens; batches of at most {self.token_budget} padded tokens from "
-                            "now on"
-                        )
+                        found = f"out of memory on {model.device} at {len(batch)} texts of {lengths[batch[0]]} tokens"
+                        step = f"batches of at most {self.token_budget} padded tokens from now on"
+                        logger.warning(f"{self.model_id}: {found}; {step}")
                         break
                     parts.append(outputs)
                     done.extend(batch)
@@ -91,9 +89,9 @@ class BatchedForward:
                 raise
             texts, tokens = inputs["input_ids"].shape
             if texts == 1:
+                step = "lower max_length, give dtype='bfloat16', offload= or another device"
                 error.add_note(
-                    f"{self.model_id} does not fit on {model.device} beside one text of {tokens} tokens: lower "
-                    "max_length, give dtype='bfloat16', offload= or another device"
+                    f"{self.model_id} does not fit on {model.device} beside a text of {tokens} tokens: {step}"
                 )
                 raise
         # Out here the error's traceback, and the tensors that it holds, are gone.

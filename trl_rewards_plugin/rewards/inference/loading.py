@@ -139,12 +139,10 @@ def check_tokens(model: Any, tokenizer: Any, source: str) -> None:
     """Refuses with an InputError a tokenizer with tokens that the classifier has no embedding for."""
     largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
     if largest >= rows:
-        raise InputError(
-            f"a tokenizer of the {rows} tokens that {source} has embeddings for",
-            f"one with token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})",
-            "pass the tokenizer that the classifier was trained with, or train it again after "
-            "model.resize_token_embeddings(len(tokenizer))",
-        )
+        expected = f"a tokenizer of the {rows} tokens that {source} has embeddings for"
+        found = f"one with token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})"
+        again = "train it again after model.resize_token_embeddings(len(tokenizer))"
+        raise InputError(expected, found, f"pass the tokenizer that the classifier was trained with, or {again}")
 
 
 @contextmanager
