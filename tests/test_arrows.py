@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "options": set(),
     "rows": {"errors", "options"},
     "terminal": {"text"},
-    "yaml_text": set(),
+    "yaml_text": {"errors"},
     "preset_table": {"errors"},
     "runs": GROUND,
     "rewards": GROUND,

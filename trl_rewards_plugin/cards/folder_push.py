@@ -16,9 +16,9 @@ from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import select_model
-from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_space, plan_upload
+from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_upload
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.space import is_space
+from trl_rewards_plugin.hub.space import is_space, select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
@@ -87,11 +87,14 @@ def plan_push(
     """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
     check_name(repo_id, revision)
-    if is_space(folder):
-        return plan_space(folder, Repository(repo_id, "space", revision), own_token)
-    selection = select_model(folder, include_completions=include_completions)
-    card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
-    return plan_upload(folder, Repository(repo_id, "model", revision), selection, card, own_token)
+    kind = "space" if is_space(folder) else "model"
+    if kind == "space":  # its card is stamped, so that edits on the Hub are noticed later
+        selection = select_space(folder)
+        card = stamped(selection.text_of(CARD))
+    else:
+        selection = select_model(folder, include_completions=include_completions)
+        card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
+    return plan_upload(folder, Repository(repo_id, kind, revision), selection, card, own_token)
 
 
 def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:

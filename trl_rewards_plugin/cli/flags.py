@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl_rewards_plugin.errors import InputError, nearest
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
 _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -154,15 +154,10 @@ def parse_settings(
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"valid YAML in {path}", " ".join(str(error).split()), "fix the file") from error
+    values = read_yaml(path, f"valid YAML in {path}", "fix the file")
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)

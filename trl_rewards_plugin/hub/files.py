@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
 from trl_rewards_plugin.runs import layout
@@ -117,7 +119,11 @@ def _check_model(folder: Path, files: Sequence[UploadFile], shards: Sequence[str
     if missing:
         raise InputError(f"every shard that {INDEX} lists", f"no {', '.join(missing)}", "save the model again")
     for file in weights:
-        _check_safetensors(file)
+        try:
+            with safe_open(file.content, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"complete weights in {file.name}", str(error), "save the model again") from error
 
 
 def _shards(index: UploadFile) -> list[str]:
@@ -128,16 +134,6 @@ def _shards(index: UploadFile) -> list[str]:
         found = ", ".join(name for name in names if "/" in name) or "no such list"
         raise InputError(f"a list of the weights beside it in {index.name}", found, "save the model again")
     return names
-
-
-def _check_safetensors(file: UploadFile) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file.content, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise InputError(f"complete weights in {file.name}", str(error), "save the model again") from error
 
 
 def _json_in(file: UploadFile) -> dict[str, Any]:

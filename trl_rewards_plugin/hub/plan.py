@@ -18,8 +18,7 @@ from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.readable import forms
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_rules import find_secret, without_secrets
-from trl_rewards_plugin.hub.space import select_space
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
 
@@ -73,12 +72,6 @@ def plan_upload(
     files.sort(key=lambda file: file.name)
     check_content(folder, files, own_token)
     return UploadPlan(repository, files, selection.left_out)
-
-
-def plan_space(folder: Path, repository: Repository, own_token: str | None) -> UploadPlan:
-    """As `plan_upload`, of a metric's folder, its card stamped so that edits on the Hub are noticed later."""
-    selection = select_space(folder)
-    return plan_upload(folder, repository, selection, stamped(selection.text_of(CARD)), own_token)
 
 
 def check_name(repo_id: str, revision: str | None = None) -> None:

@@ -112,10 +112,8 @@ def _check_remote_card(api: Any, repository: Repository, state: State) -> None:
     """Refuses to replace a card that was edited on the Hub."""
     assert state.head is not None
     if not is_untouched(remote.read_text(api, repository, state.head, CARD)):
-        step = (
-            "replace it with --overwrite-card, propose yours with --create-pr, or copy the edits into your README.md "
-        )
-        step += "and push with --overwrite-card"
+        copied = "copy the edits into your README.md and push with --overwrite-card"
+        step = f"replace it with --overwrite-card, propose yours with --create-pr, or {copied}"
         expected = f"a card in {repository.repo_id} that nobody has edited"
         raise InputError(expected, "one that a person wrote or changed", step)
 

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import read_yaml
 
 _RESTORE = "restore the file from the run, or train again"
 
@@ -131,12 +129,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """`config.yaml`, `made_of` included."""
     path = folder / layout.CONFIG
-    text = read_text(path)
-    try:
-        values = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    return checked(values, shapes.SETTINGS_SHAPE, path)
+    return checked(read_yaml(path, f"YAML in {path}", _RESTORE), shapes.SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:

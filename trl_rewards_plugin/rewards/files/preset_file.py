@@ -55,7 +55,7 @@ from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
@@ -118,10 +118,7 @@ def _content(preset: str | os.PathLike[str]) -> dict[str, Any]:
     if path.suffix.lower() not in ENDINGS:
         return {"name": str(path), "rewards": PRESETS[str(path)]}
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"invalid YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
+    content = read_yaml(path, form, _EXAMPLE)
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)

@@ -90,9 +90,8 @@ class BatchedForward:
             texts, tokens = inputs["input_ids"].shape
             if texts == 1:
                 step = "lower max_length, give dtype='bfloat16', offload= or another device"
-                error.add_note(
-                    f"{self.model_id} does not fit on {model.device} beside a text of {tokens} tokens: {step}"
-                )
+                where = f"{model.device} beside one text of {tokens} tokens"
+                error.add_note(f"{self.model_id} does not fit on {where}: {step}")
                 raise
         # Out here the error's traceback, and the tensors that it holds, are gone.
         return None
