@@ -3,9 +3,17 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, nearest, what_to_do
+from trl_rewards_plugin.errors import (
+    InputError,
+    check_choice,
+    did_you_mean,
+    is_out_of_memory,
+    nearest,
+    what_to_do,
+)
 
 
 def test_the_message_has_three_labelled_lines():
@@ -98,3 +106,14 @@ def test_a_message_stays_readable_whatever_was_found():
     assert len(str(error)) < 2_200
     assert str(error).endswith("...\nNext:     shorten it")
     assert len(error.found) == 100_000
+
+
+def test_which_errors_mean_that_the_memory_was_too_small():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60)
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))

@@ -18,17 +18,11 @@ _LEAST_UNIFORM = 2**-25  # half of the step of torch.rand in float32
 
 
 class TokenScores(NamedTuple):
-    """Scores of given tokens under a distribution.
+    """Scores (B, T) of given tokens under a distribution, in nats."""
 
-    Attributes:
-        logprobs: (B, T) of each token, in nats.
-        entropies: (B, T) of the distribution of each token, in nats.
-        kl: (B, T) KL(distribution || anchor's), in nats; None without an anchor.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    kl: Tensor | None = None
+    logprobs: Tensor  # of each token
+    entropies: Tensor  # of the distribution of each token
+    kl: Tensor | None = None  # KL(distribution || anchor's); None without an anchor
 
 
 def token_scores(log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor | None = None) -> TokenScores:
