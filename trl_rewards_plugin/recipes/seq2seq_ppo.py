@@ -254,7 +254,7 @@ class Seq2SeqPPO:
             return trainer.processing_class(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
-        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out(), self.args.seed, penalty)
+        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out, self.args.seed, penalty)
 
     def _finish(
         self,
@@ -273,7 +273,7 @@ class Seq2SeqPPO:
             "seed": self.args.seed,
             "prompt_cuts": inputs.cuts,
         }
-        held_out = inputs.data.as_held_out()
+        held_out = inputs.data.as_held_out
         read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
         sources = [text.removeprefix(self.prompt_prefix) for text in read]
         facts |= reached_targets(inputs.reward, after.sampled.means())

@@ -63,9 +63,7 @@ class RewardStateCallback(TrainerCallback):
         if control.should_evaluate:
             self._freeze()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if control.should_evaluate:
-            self._freeze()
+    on_epoch_end = on_step_end
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._evaluation.close()
