@@ -137,10 +137,8 @@ def read_held_out(folder: Path) -> list[dict[str, Any]]:
     """The rows of `completions.parquet`, with as many scores after as before."""
     path = folder / layout.HELD_OUT
     found = read_rows(path)
-    columns = next(iter(found), {})
-    scores = [
-        name.removeprefix("before_") for name in columns if name.startswith("before_") and name != "before_greedy"
-    ]
+    columns = [name for name in next(iter(found), {}) if name.startswith("before_") and name != "before_greedy"]
+    scores = [name.removeprefix("before_") for name in columns]
     shape = {**shapes.ROW_SHAPE, **{f"{side}_{name}": shapes.SCORE for name in scores for side in ("before", "after")}}
     return [checked(row, shape, path) for row in found]
 
