@@ -25,8 +25,7 @@ FORMATS = {
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
-_PLACE = "\0place"
-"""Key of a row's own number beside its columns, none of which is called so."""
+_PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 

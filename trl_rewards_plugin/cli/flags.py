@@ -24,8 +24,7 @@ _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `InputError`s."""
 
-    types: Mapping[str, Any] = {}
-    """Field -> its annotation, of the fields that became flags."""
+    types: Mapping[str, Any] = {}  # field -> its annotation, of the fields that became flags
     hints: Mapping[str, str] = {}
     """Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key."""
 

@@ -8,8 +8,7 @@ from transformers import TrainerCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 
-KEY = "reward_statistics"
-"""Where the statistics stand under `stateful_callbacks` in a checkpoint's trainer_state.json."""
+KEY = "reward_statistics"  # where the statistics stand under `stateful_callbacks` in a checkpoint's trainer_state.json
 
 
 class RewardStateCallback(TrainerCallback):

@@ -26,8 +26,7 @@ from trl_rewards_plugin.terminal import say
 
 PICTURE = "distributions.png"
 
-_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
-"""Row name -> side ("before", "after") -> values."""
+_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]  # row name -> side ("before", "after") -> values
 
 
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
