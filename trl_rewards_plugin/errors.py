@@ -3,8 +3,6 @@
 Leaves out: failed uploads (`hub/failures.py`).
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
@@ -30,7 +28,7 @@ class InputError(ValueError):
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
         self.expected, self.found, self.next_step = expected, found, next_step
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+    def __reduce__(self) -> "tuple[type[InputError], tuple[str, str, str]]":
         # The default would call InputError(message) with one argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)
 

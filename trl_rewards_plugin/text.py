@@ -1,7 +1,5 @@
 """Numbers, counts, Hub ids and lines of text as people read them. Leaves out: markup (`cards/markdown.py`)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence

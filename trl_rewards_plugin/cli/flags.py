@@ -4,8 +4,6 @@ A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown i
 Leaves out: the flags themselves, which each subcommand or its dataclass declares.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

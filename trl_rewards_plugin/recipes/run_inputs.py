@@ -3,8 +3,6 @@
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files are written (`runs/`, `cards/`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -115,7 +113,7 @@ class Seq2SeqPPO:
             self.echo = lambda text: None
 
     @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> Seq2SeqPPO:
+    def from_preset(cls, name: str, **overrides: Any) -> "Seq2SeqPPO":
         """The run called `name` ("tiny" or "article") with changes.
 
         Args:

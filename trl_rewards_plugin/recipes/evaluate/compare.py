@@ -4,8 +4,6 @@
 (`before_after.py`).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias

@@ -3,8 +3,6 @@
 Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
