@@ -6,14 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from trl_rewards_plugin.errors import (
-    InputError,
-    check_choice,
-    did_you_mean,
-    is_out_of_memory,
-    nearest,
-    what_to_do,
-)
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, is_out_of_memory, nearest, what_to_do
 
 
 def test_the_message_has_three_labelled_lines():
