@@ -59,8 +59,7 @@ from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
-SETTINGS = ("weight", *FORMS)
-"""Keys that every entry may have beside its own."""
+SETTINGS = ("weight", *FORMS)  # keys that every entry may have beside its own
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
 
