@@ -22,12 +22,17 @@ def asset_path(name: str) -> Path:
     Raises:
         InputError: no such asset, or a file of it is missing or altered.
     """
-    if name not in ASSETS:
-        step = suggestion(name, ASSETS, "use one of these names")
-        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), step)
+    check_asset(name)
     folder = ROOT / name
     verify_checksums(folder)
     return folder
+
+
+def check_asset(name: str) -> None:
+    """Refuses what is not the name of a bundled asset."""
+    if name not in ASSETS:
+        step = suggestion(name, ASSETS, "use one of these names")
+        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), step)
 
 
 def is_bundled(name: Any) -> bool:

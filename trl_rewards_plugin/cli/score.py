@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.preset_table import check_preset
+from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import format_of
 from trl_rewards_plugin.scoring.score_settings import ScoreSettings
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("texts to score", "no input", step)
     format_of(settings.input, settings.input_format)
     if settings.reward is not None:
-        check_preset(settings.reward)
+        preset_content(settings.reward)
     from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
 
     terminal.silence_libraries()

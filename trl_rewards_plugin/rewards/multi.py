@@ -166,7 +166,7 @@ class MultiClassifierReward(Reward):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
-            step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
+            step = "give each a name= (name: in a reward file); a function or partial has f.__name__ = 'other'"
             raise InputError("rewards with different names, since each gets its own column", found, step)
         settings = (normalization, clip, weight_schedule, only_if, floor, constraints, disagreement_coef)
         self._combination = Combination.checked(names, weights, aggregation, *settings)

@@ -14,22 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
-from trl_rewards_plugin.rewards.combining.combination_settings import (
-    ZSCORE,
-    by_name,
-    check_coefficient,
-    check_gates,
-    check_target,
-    checked_clip,
-    checked_floor,
-    checked_gate,
-    checked_normalization,
-    checked_schedule,
-    checked_target,
-    checked_weights,
-)
+from trl_rewards_plugin.rewards.combining.combination_settings import ZSCORE, checked_settings
 from trl_rewards_plugin.rewards.combining.gate import gated, passes
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
@@ -80,56 +67,9 @@ class Combination:
     disagreement_coef: float | None
 
     @classmethod
-    def checked(
-        cls,
-        names: Sequence[str],
-        weights: Sequence[float] | Mapping[str, float] | None,
-        aggregation: str,
-        normalization: Any = None,
-        clip: Any = None,
-        weight_schedule: Any = None,
-        only_if: Any = None,
-        floor: Any = None,
-        constraints: Any = None,
-        disagreement_coef: Any = None,
-    ) -> "Combination":
-        """The settings as the user gave them, in one form.
-
-        Raises:
-            InputError: one that does not fit; nothing is loaded for it.
-        """
-        if aggregation not in AGGREGATIONS:
-            known = ", ".join(AGGREGATIONS)
-            step = f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these"
-            raise InputError(f"aggregation one of {known}", repr(aggregation), step)
-        targets = by_name("constraints", constraints, names, checked_target, for_all=False)
-        made = cls(
-            tuple(names),
-            tuple(checked_weights(weights, names, targets)),
-            aggregation,
-            by_name("normalization", normalization, names, checked_normalization),
-            by_name("clip", clip, names, checked_clip),
-            by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
-            by_name("only_if", only_if, names, checked_gate, for_all=False),
-            by_name("floor", floor, names, checked_floor, for_all=False),
-            targets,
-            disagreement_coef,
-        )
-        check_gates(made.only_if, made.floor, names)
-        check_coefficient(disagreement_coef, aggregation)
-        for name in targets:
-            weight = made.weights[made.names.index(name)]
-            check_target(name, {"weight": weight, **made.settings(name)}, aggregation)
-        if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(made.weights) < 0:
-            step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
-            raise InputError(f"weights of at least 0 for {aggregation}", f"{list(made.weights)}", step)
-        if aggregation == "geometric_mean" and ZSCORE in made.normalization.values():
-            found = "normalization='zscore', which turns them into other numbers"
-            step = "leave normalization out, or use another aggregation"
-            raise InputError("probabilities for geometric_mean", found, step)
-        if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in made.floor.values()):
-            raise InputError("a floor in [0, 1] for geometric_mean", f"{made.floor}", "leave it out for 0")
-        return made
+    def checked(cls, names: Sequence[str], *settings: Any, **more: Any) -> "Combination":
+        """The settings as the user gave them, in one form: see `checked_settings`, which refuses what does not fit."""
+        return cls(tuple(names), **checked_settings(names, *settings, **more))
 
     @property
     def learnt(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What a user may give as weights, normalization, clip or weight_schedule, brought into one form or refused.
 
-Each `checked_*` takes the setting's name for the message and its value, and raises InputError where it does not fit.
+`checked_settings` takes all of them; each other `checked_*` the setting's name for the message and its value. They
+raise InputError where something does not fit. Needs no torch: a reward file is checked before that is loaded.
 """
 
 import math
@@ -11,6 +12,55 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError, did_you_mean
 
 ZSCORE = "zscore"
+AGGREGATION_NAMES = ("weighted_sum", "weighted_mean", "mean_minus_std", "minimum", "geometric_mean")
+"""The keys of `aggregate.AGGREGATIONS`."""
+
+
+def checked_settings(
+    names: Sequence[str],
+    weights: Sequence[float] | Mapping[str, float] | None,
+    aggregation: str,
+    normalization: Any = None,
+    clip: Any = None,
+    weight_schedule: Any = None,
+    only_if: Any = None,
+    floor: Any = None,
+    constraints: Any = None,
+    disagreement_coef: Any = None,
+) -> dict[str, Any]:
+    """The attributes of a `Combination` but for `names`, as the user gave them.
+
+    Raises:
+        InputError: one that does not fit, alone or beside the others.
+    """
+    if aggregation not in AGGREGATION_NAMES:
+        step = f"{did_you_mean(aggregation, AGGREGATION_NAMES)}use one of these"
+        raise InputError(f"aggregation one of {', '.join(AGGREGATION_NAMES)}", repr(aggregation), step)
+    targets = by_name("constraints", constraints, names, checked_target, for_all=False)
+    own = {
+        "normalization": by_name("normalization", normalization, names, checked_normalization),
+        "clip": by_name("clip", clip, names, checked_clip),
+        "weight_schedule": by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
+        "only_if": by_name("only_if", only_if, names, checked_gate, for_all=False),
+        "floor": by_name("floor", floor, names, checked_floor, for_all=False),
+    }
+    found = checked_weights(weights, names, targets)
+    check_gates(own["only_if"], own["floor"], names)
+    check_coefficient(disagreement_coef, aggregation)
+    for name in targets:
+        beside = {key: values[name] for key, values in own.items() if name in values}
+        check_target(name, {"weight": found[list(names).index(name)], **beside}, aggregation)
+    if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(found) < 0:
+        step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
+        raise InputError(f"weights of at least 0 for {aggregation}", f"{found}", step)
+    if aggregation == "geometric_mean" and ZSCORE in own["normalization"].values():
+        zscore = "normalization='zscore', which turns them into other numbers"
+        step = "leave normalization out, or use another aggregation"
+        raise InputError("probabilities for geometric_mean", zscore, step)
+    if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in own["floor"].values()):
+        raise InputError("a floor in [0, 1] for geometric_mean", f"{own['floor']}", "leave it out for 0")
+    coefficient = {"disagreement_coef": disagreement_coef}
+    return {"weights": tuple(found), "aggregation": aggregation, **own, "constraints": targets, **coefficient}
 
 
 def checked_weights(
