@@ -103,13 +103,12 @@ def data_file(name: str) -> Path | None:
     return None
 
 
-def check_start(path: Path, text_column: str, missing: str) -> None:
-    """Refuses, by its first row alone, a file that cannot be read or has no rows or no such column."""
-    row = next(read_rows(str(path), format_of(str(path)), text_column), None)
-    if row is None:
-        raise no_rows(str(path))
-    if missing == "error":  # else other rows may have it
-        check_column(text_column, list(row), str(path))
+def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
+    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused."""
+    row = next(read_rows(source, form, text_column), None)
+    if row is not None and missing == "error":  # else other rows may have it
+        check_column(text_column, list(row), source)
+    return row
 
 
 def no_rows(name: str) -> InputError:

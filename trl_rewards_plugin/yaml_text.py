@@ -28,6 +28,13 @@ def load_yaml(text: str) -> Any:
     return values
 
 
+def repair(error: Exception, otherwise: str) -> str:
+    """The next step for a YAML file that could not be read because of `error`."""
+    if isinstance(error, UnicodeDecodeError):
+        return "save the file as UTF-8"
+    return "indent with spaces, since YAML takes no tabs" if r"'\t'" in str(error) else otherwise
+
+
 class _Bounded(yaml.SafeLoader):
     depth = 0
 

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl_rewards_plugin.errors import InputError, suggestion
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import load_yaml, repair
 
 Settings = TypeVar("Settings")
 _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -157,7 +157,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"valid YAML in {path}", " ".join(str(error).split()), "fix the file") from error
+        raise InputError(
+            f"valid YAML in {path}", " ".join(str(error).split()), repair(error, "fix the file")
+        ) from error
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib.metadata
 import importlib.util
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import check_start, data_file, missing_option
+from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 
 if TYPE_CHECKING:
@@ -145,21 +146,22 @@ def check_quickly(argv: Sequence[str]) -> None:
     if "model" in given:
         check_hub_name(given.pop("model"), "a folder with a model, or the id of one on the Hub")
     column = str(values.get("text_column") or get_preset(str(values.get("preset") or "tiny")).text_column)
-    for path in filter(None, map(data_file, given.values())):
-        check_start(path, column, str(values.get("missing", "error")))
+    for path in map(str, filter(None, map(data_file, given.values()))):
+        if first_row(path, format_of(path), column, str(values.get("missing", "error"))) is None:
+            raise no_rows(path)
 
 
 def _check_numbers(values: Mapping[str, Any], types: Mapping[str, str]) -> None:
     """Refuses what is no number for a setting that takes nothing else, by the text of its annotation."""
     for key, value in values.items():
-        kinds = set(types.get(key, "").replace(" ", "").removeprefix("Optional[").rstrip("]").split("|")) - {"None"}
+        kinds = set(re.findall(r"\w+", types.get(key, ""))) - {"None", "Optional"}
         if not kinds or not kinds <= {"int", "float"} or str(value).lower() == "none":
             continue
         try:
             (float if "float" in kinds else int)(str(value))
         except ValueError as error:
-            kind, example = ("a number", "1e-5") if "float" in kinds else ("a whole number", "4")
-            raise InputError(f"{key} as {kind}", repr(value), f"give one, such as {example}") from error
+            kind = "a number, such as 1e-5" if "float" in kinds else "a whole number, such as 4"
+            raise InputError(f"{key} as {kind}", repr(value), f"correct {key}") from error
 
 
 def config_fields() -> dict[str, str]:

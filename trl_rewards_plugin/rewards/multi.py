@@ -19,6 +19,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
+from trl_rewards_plugin.rewards.combining.combination_settings import checked_settings
 from trl_rewards_plugin.rewards.combining.constraints import START, Ascent, ascent_after, mixed
 from trl_rewards_plugin.rewards.combining.normalize import used_scale
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
@@ -169,7 +170,7 @@ class MultiClassifierReward(Reward):
             step = "give each a name= (name: in a reward file); a function or partial has f.__name__ = 'other'"
             raise InputError("rewards with different names, since each gets its own column", found, step)
         settings = (normalization, clip, weight_schedule, only_if, floor, constraints, disagreement_coef)
-        self._combination = Combination.checked(names, weights, aggregation, *settings)
+        self._combination = Combination(tuple(names), **checked_settings(names, weights, aggregation, *settings))
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:
             step = "pass another name=, or leave it out"

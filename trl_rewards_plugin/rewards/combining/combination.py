@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
-from trl_rewards_plugin.rewards.combining.combination_settings import ZSCORE, checked_settings
+from trl_rewards_plugin.rewards.combining.combination_settings import ZSCORE
 from trl_rewards_plugin.rewards.combining.gate import gated, passes
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
@@ -43,7 +43,7 @@ def training_progress(trainer_state: Any) -> float:
 
 @dataclass(frozen=True)
 class Combination:
-    """Settings for K rewards, checked when made. For their meaning see `MultiClassifierReward`.
+    """Settings for K rewards, as `checked_settings` gives them. For their meaning see `MultiClassifierReward`.
 
     Attributes:
         normalization: Name -> "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised.
@@ -65,11 +65,6 @@ class Combination:
     floor: dict[str, float]
     constraints: dict[str, dict[str, float]]
     disagreement_coef: float | None
-
-    @classmethod
-    def checked(cls, names: Sequence[str], *settings: Any, **more: Any) -> "Combination":
-        """The settings as the user gave them, in one form: see `checked_settings`, which refuses what does not fit."""
-        return cls(tuple(names), **checked_settings(names, *settings, **more))
 
     @property
     def learnt(self) -> list[str]:

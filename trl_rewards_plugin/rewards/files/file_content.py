@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from trl_rewards_plugin.assets import check_asset
-from trl_rewards_plugin.errors import InputError, did_you_mean, nearest
-from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
+from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.combining.combination_settings import checked_settings
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import load_yaml, repair
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
@@ -35,19 +35,16 @@ _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: 
 
 
 def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """What a preset or a reward file says, the combinations in it checked too.
-
-    Args:
-        preset: A preset's name or a YAML file.
-        within: The files that it is a part of.
-
-    Raises:
-        InputError: no such preset or file, or a key or setting that does not fit.
-    """
-    check_preset(preset)
+    """What a preset or a YAML file says, its combinations checked too; `within`: the files that it is part of."""
     path, name = Path(preset), os.fspath(preset)
     if path.suffix.lower() not in ENDINGS:
-        return {"name": name, **_DEFAULTS, "rewards": [dict(entry) for entry in PRESETS[name]]}
+        if name in PRESETS:
+            return {"name": name, **_DEFAULTS, "rewards": [dict(entry) for entry in PRESETS[name]]}
+        expected = f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml"
+        step = f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file"
+        raise InputError(expected, repr(name), step)
+    if not path.is_file():
+        raise missing_file("a reward file", f"no file {path}", path)
     if path.resolve() in within:
         step = "name another file after combination:, or remove that part"
         raise InputError("a reward file that is no part of itself", " in ".join(map(str, (path, *within))), step)
@@ -57,6 +54,9 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     settings = {key: content[key] for key in _DEFAULTS} | settings_by_name(entries, places)
     del settings["only_if"], settings["floor"]  # gates name rewards, whose names are known only later
     checked_settings(places, **settings)
+    names = [str(entry["name"]) for entry in entries if "name" in entry]
+    if len(set(names)) < len(names):
+        raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     for entry in entries:
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
@@ -112,7 +112,9 @@ def _read_reward_file(path: Path) -> dict[str, Any]:
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"invalid YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
+        raise InputError(
+            form, f"invalid YAML: {' '.join(str(error).split())}"[:500], repair(error, _EXAMPLE)
+        ) from error
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
@@ -129,8 +131,10 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     entry = without_none(given)
     if sum(key in entry for key in SOURCES) != 1:
         found = ", ".join(map(str, entry)) or "nothing"
-        near = "".join(did_you_mean(key, SOURCES) for key in entry if key not in (*SETTINGS, "name", "label"))
-        raise InputError(f"one of {', '.join(SOURCES)} in {where}", found, f"{near}{_EXAMPLE}")
+        near = "".join(
+            did_you_mean(key, SOURCES) for key in entry if key not in (*SETTINGS, *SOURCES, "name", "label")
+        )
+        raise InputError(f"exactly one of {', '.join(SOURCES)} in {where}", found, f"{near}{_EXAMPLE}")
     source = next(key for key in SOURCES if key in entry)
     if not isinstance(entry[source], str):
         raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
