@@ -68,6 +68,10 @@ def existing_file(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
+        files = f": {', '.join(names[:5])}" if names else ""
+        raise InputError("a file of texts", f"the folder {str(name)!r}", f"give one of its files{files}")
     raise missing_file(f"the file {name}", "no such file", path)
 
 
@@ -90,12 +94,8 @@ def format_of(source: str, given: str | None = None) -> str:
 def data_file(name: str) -> Path | None:
     """The file of texts called `name`; None where that is the id of a data set on the Hub, InputError for neither."""
     path = Path(name).expanduser()
-    if path.suffix.lower() in FORMATS:
+    if path.suffix.lower() in FORMATS or path.is_dir():
         return existing_file(name)
-    if path.is_dir():
-        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
-        files = f": {', '.join(names[:5])}" if names else ""
-        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
     expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
     if path.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(expected, repr(name), "rename or convert the file" if path.exists() else "check the spelling")

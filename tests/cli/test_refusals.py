@@ -131,6 +131,8 @@ FILE_LINES = {
     "train --reward r_url.yaml": "url in r_url.yaml",
     "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",
     "score latin.csv --reward tiny": "iconv",
+    "score folder --reward tiny": "give one of its files: news.csv",
+    "score news.csv": "a reward: article, tiny",
     "score --config s_key.yaml": "did you mean 'reward'?",
     "evaluate --config e_key.yaml": "did you mean 'metrics'?",
 }

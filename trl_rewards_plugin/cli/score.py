@@ -11,7 +11,7 @@ from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import STDIN, first_row, format_of
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,8 +32,7 @@ def main(argv: Sequence[str]) -> int:
     form = format_of(settings.input, settings.input_format)
     if settings.input != STDIN:
         first_row(settings.input, form, settings.text_column, settings.missing)
-    if settings.reward is not None:
-        preset_content(settings.reward)
+    preset_content(given_reward(settings))
     from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
 
     terminal.silence_libraries()

@@ -93,7 +93,11 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
             expected = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
             found = name
             step = "check the spelling and the network, or give the folder of an evaluate module"
-            step = "install the missing package" if isinstance(error, ImportError) else did_you_mean(name, OWN) + step
+            step = (
+                "install the missing package"
+                if isinstance(error, ImportError)
+                else did_you_mean(name, [*OWN, "rouge", *PRESETS]) + step
+            )
         raise InputError(expected, f"{found!r}: {' '.join(str(error).split())[:300]}", step) from error
 
 
