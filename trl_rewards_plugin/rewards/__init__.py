@@ -17,19 +17,9 @@ if TYPE_CHECKING:
     from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward, SimilarityReward
 
 __all__ = [
-    "CallableReward",
-    "ClassifierReward",
-    "LengthReward",
-    "MetricReward",
-    "MultiClassifierReward",
-    "RemoteReward",
-    "RepetitionReward",
-    "Reward",
-    "RewardScores",
-    "RewardStateCallback",
-    "SimilarityReward",
-    "TextReward",
-]
+    "CallableReward", "ClassifierReward", "LengthReward", "MetricReward", "MultiClassifierReward", "RemoteReward",
+    "RepetitionReward", "Reward", "RewardScores", "RewardStateCallback", "SimilarityReward", "TextReward",
+]  # fmt: skip
 
 _HOMES = {
     "base": "Reward RewardScores TextReward",

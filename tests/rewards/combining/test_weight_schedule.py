@@ -5,7 +5,6 @@ from transformers import TrainerState
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
-from trl_rewards_plugin.rewards.combining.combination_settings import checked_settings
 
 
 def test_progress_is_the_share_of_steps_done():
@@ -27,9 +26,7 @@ def test_a_state_from_before_training_is_refused():
 
 def test_interpolation_by_hand():
     def factors(points, *places):
-        combination = Combination(
-            ("a",), **checked_settings(["a"], [2.0], "weighted_sum", weight_schedule={"a": points})
-        )
+        combination = Combination.checked(["a"], [2.0], "weighted_sum", weight_schedule={"a": points})
         return [combination.weights_at(at)[0] / 2 for at in places]
 
     points = {0.5: 1.0, 0.25: 0.0, 1.0: 0.5}

@@ -10,18 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from trl_rewards_plugin.assets import check_asset
-from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.assets import ASSETS
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
-from trl_rewards_plugin.rewards.combining.combination_settings import checked_settings
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, checked_settings
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name
-from trl_rewards_plugin.yaml_text import load_yaml, repair
+from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
-SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
+SETTINGS = ("weight", *FORMS)
 """Keys that every entry may have beside its own."""
 
 _CLASSIFIER = "trl_rewards_plugin.rewards.classifier.ClassifierReward"
@@ -67,7 +65,7 @@ def settings_by_name(entries: Sequence[Mapping[str, Any]], names: Sequence[str])
     """The arguments of `MultiClassifierReward` that entries set for their own reward: "weights", and dicts by name."""
     rows = list(zip(names, entries, strict=True))
     weights = [entry.get("weight", 0.0 if "constraints" in entry else 1.0) for entry in entries]
-    by_name = {key: {name: entry[key] for name, entry in rows if key in entry} for key in SETTINGS if key != "weight"}
+    by_name = {key: {name: entry[key] for name, entry in rows if key in entry} for key in FORMS}
     return {"weights": weights, **by_name}
 
 
@@ -109,12 +107,7 @@ def without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
 def _read_reward_file(path: Path) -> dict[str, Any]:
     """The content of a reward file, its keys checked and what is null left out."""
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            form, f"invalid YAML: {' '.join(str(error).split())}"[:500], repair(error, _EXAMPLE)
-        ) from error
+    content = read_yaml(path, form, _EXAMPLE)
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
@@ -139,7 +132,7 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     if not isinstance(entry[source], str):
         raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
     if source == "asset":
-        check_asset(entry["asset"])
+        check_choice("bundled asset", entry["asset"], ASSETS)
     if source == "function":
         check_name(entry["function"])
     if source == "combination":

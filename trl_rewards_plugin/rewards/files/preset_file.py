@@ -136,11 +136,10 @@ def exact_entry(part: Reward) -> dict[str, Any]:
     """
     entry = part.entry()
     if not any(key in entry for key in SOURCES):
-        raise InputError(
-            f"reward {part.name!r} as something that a file can name",
-            "a function that cannot be imported, a loaded module, or a combination",
-            "define the function at the top of a module, give metrics by name, and save a combination as its own file",
-        )
+        expected = f"reward {part.name!r} as something that a file can name"
+        found = "a function that cannot be imported, a loaded module, or a combination"
+        step = "define it at the top of a module, give metrics by name, and save a combination as its own file"
+        raise InputError(expected, found, step)
     named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
     paths = {key: os.path.abspath(entry[key]) for key in named}
     if not isinstance(part, ClassifierReward):
