@@ -72,7 +72,7 @@ class EvaluationJob:
         if not existing.is_dir():
             raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
         if (self.folder / EVALUATION).exists() and not settings.overwrite:
-            step = "choose another output_dir, or replace the results with overwrite"
+            step = "choose another output_dir, or pass overwrite (--overwrite) to replace the results"
             raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
         if settings.fail_if_worse and "before" not in self.names:
             step = "name what to compare with: --compare MODEL_OR_FILE"
@@ -137,7 +137,7 @@ class EvaluationJob:
     def _shown(self, side: str) -> str:
         """The name to show for a side; for a file, with its column."""
         name = self.names[side]
-        column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
+        column = f" (column {self._column(side)})" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
 
     def load_measures(self) -> list[Measure]:
