@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, is_out_of_memory, nearest, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, is_out_of_memory, nearest, what_to_do
 
 
 def test_the_message_has_three_labelled_lines():
@@ -30,10 +30,16 @@ def test_the_known_word_is_given_as_it_is_written():
     assert nearest("neutral", ["NEUTRAL", "Positive"]) == "NEUTRAL"
 
 
-def test_the_next_step_names_it_or_says_what_else():
-    assert suggestion("tinny", {"tiny": 1}, "choose one") == "did you mean 'tiny'?"
-    assert suggestion("seeds", ["seed"], "see --help", "--{}") == "did you mean --seed?"
-    assert suggestion("xyz", ["seed"], "see --help") == "see --help"
+def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():
+    check_choice("preset", "tiny", {"tiny": 1})
+    with pytest.raises(InputError) as caught:
+        check_choice("preset", "tinny", ["tiny", "article"], "choose one")
+    error = caught.value
+    assert (error.expected, error.found) == ("preset one of tiny, article", "'tinny'")
+    assert error.next_step == "did you mean 'tiny'? choose one"
+    with pytest.raises(InputError) as caught:
+        check_choice("seed", 3, [1, 2])
+    assert caught.value.next_step == "use one of these"
 
 
 def test_the_start_of_a_next_step_may_be_empty():

@@ -21,7 +21,6 @@ def main(argv: Sequence[str]) -> int:
         argv,
         positional="input",
         metavar="INPUT",
-        prog="trl-rewards score",
         usage="trl-rewards score [INPUT] --reward NAME_OR_FILE.yaml [--output FILE] [options]",
         description="Scores texts by a reward: each row comes out as it came in, with its total and every component. "
         "With several GPUs: accelerate launch -m trl_rewards_plugin.cli.main score INPUT ...",

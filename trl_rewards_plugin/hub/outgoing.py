@@ -88,9 +88,8 @@ def read_file(folder: Path, name: str) -> UploadFile:
         if path.suffix == ".safetensors":
             return UploadFile(name, place, _version(place))
         if status.st_size > LARGEST:
-            raise InputError(
-                f"at most {LARGEST:,} bytes in {name}", f"{status.st_size:,} bytes", "remove it, or shorten it"
-            )
+            found = f"{status.st_size:,} bytes"
+            raise InputError(f"at most {LARGEST:,} bytes in {name}", found, "remove it, or shorten it")
         with open(descriptor, "rb", closefd=False) as stream:
             return UploadFile(name, stream.read())
     finally:

@@ -10,7 +10,7 @@ import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
@@ -120,6 +120,5 @@ def unregister() -> None:
 def _class_of(task: str) -> type[Text2TextGenerationPipeline]:
     if PAIR.fullmatch(task):
         return TranslationPipeline
-    if task not in _CLASSES:
-        raise InputError(f"a task, one of {', '.join(_CLASSES)}, translation_XX_to_YY", repr(task), "use one of these")
+    check_choice("task", task, _CLASSES, "use one of these, or translation_XX_to_YY")
     return _CLASSES[task]

@@ -88,7 +88,7 @@ class ClassifierReward(Reward):
             expected = f"max_length of at most {limit}, which the model's positions allow"
             raise InputError(expected, str(max_length), "lower it, or leave it out")
         check_score_type(score_type, config)
-        self._index = _label_index(label, config.id2label, self._classifier.model_id)
+        self._index = _label_index(label, config.id2label, self.model_id)
         self._independent = is_independent(config)
         self.label: str = config.id2label[self._index]
         self.score_type = score_type
@@ -111,12 +111,12 @@ class ClassifierReward(Reward):
     @property
     def model_id(self) -> str:
         """The model's Hub id or folder as it was given; nothing is loaded."""
-        return self._classifier.model_id
+        return self._classifier.named.name
 
     @property
     def revision(self) -> str | None:
         """Branch, tag or commit of the model, as it was given."""
-        return self._classifier.revision
+        return self._classifier.named.revision
 
     @property
     def is_named(self) -> bool:
@@ -166,10 +166,9 @@ class ClassifierReward(Reward):
         scores = label_score(logits, self._index, self.score_type, self._independent)
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:
-            raise RuntimeError(
-                f"reward {self.name!r} ({self.model_id}) gave {scores[broken[0]].item()} for {len(broken)} of "
-                f"{len(texts)} texts, first for {shortened(texts[broken[0]])}"
-            )
+            found = f"{scores[broken[0]].item()} for {len(broken)} of {len(texts)} texts"
+            where = f"first for {shortened(texts[broken[0]])}"
+            raise RuntimeError(f"reward {self.name!r} ({self.model_id}) gave {found}, {where}")
         return scores
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
@@ -188,7 +187,7 @@ class ClassifierReward(Reward):
             "tokenizer": classifier.tokenizer_name,
             "max_length": self.max_length,
             "dtype": None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch."),
-            "trust_remote_code": classifier.trust_remote_code or None,
+            "trust_remote_code": classifier.named.trust_remote_code or None,
         }
         return {key: value for key, value in entry.items() if value is not None}
 

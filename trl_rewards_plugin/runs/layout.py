@@ -90,11 +90,8 @@ def refuse_run(folder: Path, *, overwrite: bool) -> None:
         raise InputError("a folder as output_dir", f"the file {folder}", "choose another output_dir")
     found = holds_run(folder)
     if found and not overwrite:
-        raise InputError(
-            "an output folder that holds no run yet",
-            f"{folder} with {', '.join(found[:4])}",
-            "choose another output_dir, resume with resume_from_checkpoint, or give up what is there with overwrite",
-        )
+        step = "choose another output_dir, resume with resume_from_checkpoint, or give up what is there with overwrite"
+        raise InputError("an output folder that holds no run yet", f"{folder} with {', '.join(found[:4])}", step)
 
 
 def clear_run(folder: Path) -> None:
