@@ -21,8 +21,7 @@ from transformers import GenerationConfig
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.prompts import PromptCollator
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 

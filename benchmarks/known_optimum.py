@@ -45,8 +45,8 @@ from transformers import (
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
 PROMPTS, WORDS, BETA = 4, 4, 0.5

@@ -12,6 +12,15 @@ prints what held-out prompts got, in this form (numbers of an earlier version wi
 from trl_rewards_plugin import LengthReward, MultiClassifierReward, RunResult, Seq2SeqPPO
 from trl_rewards_plugin.runs.reward_description import targets_in_words
 
+# Four responses to each prompt: their mean is a baseline that knows the prompt, and how long its answers are.
+SETTINGS = {
+    "advantage_estimator": "rloo",
+    "num_generations": 4,
+    "critic_learning_rate": None,  # there is no critic
+    "learning_rate": 3e-4,
+    "num_train_epochs": 3,
+}
+
 
 def main(output_dir: str = "runs/targets", **settings) -> RunResult:
     """Trains, and prints what became of the objective and of each target."""
@@ -19,9 +28,8 @@ def main(output_dir: str = "runs/targets", **settings) -> RunResult:
         [*MultiClassifierReward.from_preset("tiny").rewards, LengthReward(name="words")],
         constraints={"acceptability": {"min": 0.3}, "words": {"max": 8}},
     )
-    result = Seq2SeqPPO.from_preset(
-        "tiny", reward=reward, output_dir=output_dir, overwrite=True, echo=lambda text: None, **settings
-    ).run()
+    settings = {"output_dir": output_dir, "overwrite": True, **SETTINGS, **settings}
+    result = Seq2SeqPPO.from_preset("tiny", reward=reward, echo=lambda text: None, **settings).run()
     before, after = (result.metrics[side]["neutrality"] for side in ("before", "after"))
     print(f"neutrality: {before:.2f} before, {after:.2f} after")
     print("\n".join(targets_in_words(result.metrics["targets"])))

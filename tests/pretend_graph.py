@@ -44,7 +44,7 @@ class PretendGraphs:
         self.replays = 0
 
     def capture(self, work):
-        """As `GraphMaker.capture`; the work runs once beforehand, as a warm-up on a GPU does."""
+        """As `CudaGraphs.capture`; the work runs once beforehand, as a warm-up on a GPU does."""
         random_state = torch.get_rng_state()
         work()
         torch.set_rng_state(random_state)
@@ -59,7 +59,7 @@ class RunEagerly:
     """A maker whose "graphs" run the work itself: what a replay must equal to the last bit."""
 
     def capture(self, work):
-        """As `GraphMaker.capture`."""
+        """As `CudaGraphs.capture`."""
         graph = RunEagerly()
 
         def replay():

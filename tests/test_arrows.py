@@ -13,13 +13,13 @@ GROUND = {"text", "options", "errors", "atomic", "assets", "rows", "terminal", "
 # Room, or module at the top -> what it may import beside itself. Later ones stand above earlier ones.
 MAY_IMPORT = {
     "text": set(),
-    "errors": set(),
+    "errors": {"text"},
     "atomic": {"errors"},
     "assets": {"errors"},
     "options": set(),
     "rows": {"errors", "options"},
     "terminal": {"text"},
-    "yaml_text": set(),
+    "yaml_text": {"errors"},
     "preset_table": {"errors"},
     "runs": GROUND,
     "rewards": GROUND,

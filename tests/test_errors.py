@@ -3,9 +3,10 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, nearest, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, is_out_of_memory, nearest, what_to_do
 
 
 def test_the_message_has_three_labelled_lines():
@@ -29,10 +30,16 @@ def test_the_known_word_is_given_as_it_is_written():
     assert nearest("neutral", ["NEUTRAL", "Positive"]) == "NEUTRAL"
 
 
-def test_the_next_step_names_it_or_says_what_else():
-    assert suggestion("tinny", {"tiny": 1}, "choose one") == "did you mean 'tiny'?"
-    assert suggestion("seeds", ["seed"], "see --help", "--{}") == "did you mean --seed?"
-    assert suggestion("xyz", ["seed"], "see --help") == "see --help"
+def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():
+    check_choice("preset", "tiny", {"tiny": 1})
+    with pytest.raises(InputError) as caught:
+        check_choice("preset", "tinny", ["tiny", "article"], "choose one")
+    error = caught.value
+    assert (error.expected, error.found) == ("preset one of tiny, article", "'tinny'")
+    assert error.next_step == "did you mean 'tiny'? choose one"
+    with pytest.raises(InputError) as caught:
+        check_choice("seed", 3, [1, 2])
+    assert caught.value.next_step == "use one of these"
 
 
 def test_the_start_of_a_next_step_may_be_empty():
@@ -92,3 +99,14 @@ def test_a_message_stays_readable_whatever_was_found():
     assert len(str(error)) < 2_200
     assert str(error).endswith("...\nNext:     shorten it")
     assert len(error.found) == 100_000
+
+
+def test_which_errors_mean_that_the_memory_was_too_small():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60)
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))

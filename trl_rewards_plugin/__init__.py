@@ -31,29 +31,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BestOfN",
-    "CallableReward",
-    "ClassifierReward",
-    "InputError",
-    "LengthReward",
-    "MetricReward",
-    "ModelCardCallback",
-    "MultiClassifierReward",
-    "RemoteReward",
-    "RepetitionReward",
-    "RewardModelCardData",
-    "RewardScores",
-    "RewardStateCallback",
-    "RunResult",
-    "Seq2SeqPPO",
-    "Seq2SeqPPOConfig",
-    "Seq2SeqPPOTrainer",
-    "SimilarityReward",
-    "UploadError",
-    "best_of_n",
-    "generate_model_card",
-    "push_to_hub",
-]
+    "BestOfN", "CallableReward", "ClassifierReward", "InputError", "LengthReward", "MetricReward", "ModelCardCallback",
+    "MultiClassifierReward", "RemoteReward", "RepetitionReward", "RewardModelCardData", "RewardScores",
+    "RewardStateCallback", "RunResult", "Seq2SeqPPO", "Seq2SeqPPOConfig", "Seq2SeqPPOTrainer", "SimilarityReward",
+    "UploadError", "best_of_n", "generate_model_card", "push_to_hub",
+]  # fmt: skip
 
 _HOMES = {
     "cards.callback": "ModelCardCallback",

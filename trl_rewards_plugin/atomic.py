@@ -14,8 +14,7 @@ from pathlib import Path
 
 from trl_rewards_plugin.errors import InputError
 
-TEMPORARY = ".unfinished"
-"""How the hidden name of a file that is still being written ends."""
+TEMPORARY = ".unfinished"  # how the hidden name of a file that is still being written ends
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -24,9 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new file beside `path` to write to; it takes `path`'s place when the block ends, and is removed if it fails.
 
     It has the permissions of the file that it replaces. A link is followed; a device or pipe is written to directly.
-
-    Raises:
-        InputError: the disk is full, or the place cannot be written to.
+    InputError where the disk is full, or the place cannot be written to.
     """
     place = Path(os.path.realpath(path))
     if place.is_dir():
@@ -65,15 +62,14 @@ def write_text(path: Path, text: str) -> None:
 
 def flush(path: Path) -> None:
     """Has the system write a file or folder through to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    is_folder = path.is_dir()
+    # Some network file systems cannot, for a folder; the files in it count.
+    with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems cannot, for a folder; the files in it count
-            raise
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -3,15 +3,16 @@
 Leaves out: failed uploads (`hub/failures.py`).
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_FILE_ENDINGS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
+from trl_rewards_plugin.text import DATA_FILES
+
 _LONGEST = 2_000
+# Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
+_TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -27,7 +28,7 @@ class InputError(ValueError):
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
         self.expected, self.found, self.next_step = expected, found, next_step
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+    def __reduce__(self) -> "tuple[type[InputError], tuple[str, str, str]]":
         # The default would call InputError(message) with one argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)
 
@@ -39,16 +40,18 @@ def nearest(word: object, known: Iterable[object]) -> str | None:
     return by_folded[near[0]] if near else None
 
 
-def suggestion(word: object, known: Iterable[object], otherwise: str, shown: str = "{!r}") -> str:
-    """The next step after an unknown word: "did you mean 'x'?", with x written as `shown`, or `otherwise`."""
-    near = nearest(word, known)
-    return otherwise if near is None else f"did you mean {shown.format(near)}?"
-
-
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """The start of a next step, "did you mean 'x'? ", or "" where nothing is close."""
     near = nearest(word, known)
     return "" if near is None else f"did you mean {near!r}? "
+
+
+def check_choice(what: str, value: object, known: Iterable[object], step: str = "use one of these") -> None:
+    """Refuses a `value` that is not one of `known`; the next step begins with the nearest of them."""
+    known = list(known)
+    if value not in known:
+        expected = f"{what} one of {', '.join(map(str, known))}"
+        raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -59,17 +62,25 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__
 
 
+def kinds_of(error: BaseException) -> set[str]:
+    """Names of the classes of `error` and its causes; by name, libraries need not be loaded to be asked about."""
+    return {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator's memory, or the CPU's, was too small; some libraries say so only in words."""
+    said = any(words in str(cause) for cause in causes(error) for words in _TOO_SMALL)
+    return said or bool(kinds_of(error) & {"OutOfMemoryError", "MemoryError"})
+
+
 def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:
     """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
 
-    Args:
-        otherwise: The step where nothing points to another cause than a wrong name.
-        name: What was asked for, where it may have been meant as a folder.
+    `otherwise` is for where all points to a wrong name; `name`, what was asked for, may have been meant as a folder.
     """
     if name is not None and (mistyped := _mistyped_folder(name)):
         return mistyped
-    # By name, since the libraries' HTTP clients vary and are not loaded for this.
-    kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
+    kinds = kinds_of(error)  # the libraries' HTTP clients vary
     if "GatedRepoError" in kinds or "gated" in str(error):
         return "ask for access on its page on the Hub, then log in: hf auth login"
     if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes(error)):
@@ -100,9 +111,8 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Raises:
-        InputError: `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies
-            beside a file of the same stem ("news.cvs" beside "news.csv").
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
+    file of the same stem ("news.cvs" beside "news.csv").
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -110,7 +120,7 @@ def check_hub_name(name: str, expected: str) -> None:
     near = near_path(path)
     is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
-    if is_path or mistyped or path.suffix.lower() in _FILE_ENDINGS:
+    if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
 
 

@@ -10,17 +10,18 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file
 
 ENDINGS = (".yaml", ".yml")
+
+
+def _judge(model: str, label: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "label": label, "name": name, **more}
+
+
 PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     # The article's pair: https://huggingface.co/textattack/roberta-base-CoLA, LABEL_1 = acceptable, and
     # https://huggingface.co/cardiffnlp/twitter-roberta-base-sentiment, LABEL_1 = neutral.
     "article": (
-        {"model": "textattack/roberta-base-CoLA", "label": "LABEL_1", "weight": 1.0, "name": "acceptability"},
-        {
-            "model": "cardiffnlp/twitter-roberta-base-sentiment",
-            "label": "LABEL_1",
-            "weight": 0.5,
-            "name": "neutrality",
-        },
+        _judge("textattack/roberta-base-CoLA", "LABEL_1", "acceptability", weight=1.0),
+        _judge("cardiffnlp/twitter-roberta-base-sentiment", "LABEL_1", "neutrality", weight=0.5),
     ),
     # The same pair in small, bundled: for demonstration and tests only.
     "tiny": (
@@ -28,21 +29,14 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
         {"asset": "sentiment-judge", "label": "neutral", "weight": 0.5, "name": "neutrality"},
     ),
     # Labels neutral and toxic; Jigsaw's comments, English.
-    "non_toxic": ({"model": "s-nlp/roberta_toxicity_classifier", "label": "neutral", "name": "non_toxicity"},),
+    "non_toxic": (_judge("s-nlp/roberta_toxicity_classifier", "neutral", "non_toxicity"),),
     # Labels polite, somewhat polite, neutral and impolite; customer service, English.
-    "polite": ({"model": "Intel/polite-guard", "label": "polite", "name": "politeness"},),
+    "polite": (_judge("Intel/polite-guard", "polite", "politeness"),),
     # Labels entailment, neutral and contradiction; English. The prompt is the premise and the completion the
     # hypothesis: does what was written follow from what was given?
-    "faithful": (
-        {
-            "model": "MoritzLaurer/DeBERTa-v3-base-mnli-fever-anli",
-            "label": "entailment",
-            "pair": "prompt",
-            "name": "faithfulness",
-        },
-    ),
+    "faithful": (_judge("MoritzLaurer/DeBERTa-v3-base-mnli-fever-anli", "entailment", "faithfulness", pair="prompt"),),
     # The article's sentiment classifier, LABEL_2 = positive.
-    "sentiment": ({"model": "cardiffnlp/twitter-roberta-base-sentiment", "label": "LABEL_2", "name": "positivity"},),
+    "sentiment": (_judge("cardiffnlp/twitter-roberta-base-sentiment", "LABEL_2", "positivity"),),
 }
 
 

@@ -13,25 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, missing_file
+from trl_rewards_plugin.errors import InputError, check_choice, missing_file
 from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
 
 FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
     ".txt": "lines",
-}
+}  # fmt: skip
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
-PLACE = "\0place"
-"""Key of a row's own number beside its columns, none of which is called so."""
+_PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -48,8 +42,7 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
 
     With "error" that is an InputError, which names the row's number, from 1.
     """
-    if missing not in MISSING:
-        raise InputError(f"missing as one of {', '.join(MISSING)}", repr(missing), "use one of these")
+    check_choice("missing", missing, MISSING)
     for number, row in enumerate(rows, 1):
         gaps = [column for column in columns if row.get(column) is None]
         if gaps and missing == "error":
@@ -59,6 +52,24 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
             yield row
         elif missing == "empty":
             yield {**row, **dict.fromkeys(gaps, "")}
+
+
+def column_texts(
+    values: Sequence[Any], column: str, missing: str, source: str, *, blank: bool, step: str
+) -> dict[int, str]:
+    """Place from 0 -> text of each row of a column `values`; `missing` as in `without_missing`.
+
+    InputError for no rows, or one that holds no text, or none but white space unless `blank`; `step` is the advice.
+    """
+    numbered = ({column: text, _PLACE: place} for place, text in enumerate(values))
+    texts = {row[_PLACE]: row[column] for row in without_missing(numbered, [column], missing, source)}
+    if not texts:
+        raise InputError(f"rows in {source}", "an empty file or data set", "give a file or data set with rows")
+    for place, text in texts.items():
+        if not isinstance(text, str) or not (text.strip() or blank):
+            expected = f"a text in every row of the column {column!r} of {source}"
+            raise InputError(expected, f"{text!r} in row {place + 1}"[:200], step)
+    return texts
 
 
 def existing_file(name: str | Path) -> Path:
@@ -71,9 +82,8 @@ def existing_file(name: str | Path) -> Path:
 
 def format_of(source: str, given: str | None = None) -> str:
     """How to read `source`: as `given`, else as its ending says, else InputError; standard input holds lines."""
-    known = sorted(set(FORMATS.values()))
-    if given is not None and given not in known:
-        raise InputError(f"an input format, one of {', '.join(known)}", repr(given), "use one of these")
+    if given is not None:
+        check_choice("input format", given, sorted(set(FORMATS.values())))
     if source == STDIN:
         if given == "parquet":
             raise InputError("lines, jsonl, csv or tsv from standard input", "parquet", "give the file's path")
@@ -106,12 +116,9 @@ def read_columns(path: Path, text_column: str) -> dict[str, list[Any]]:
 def read_rows(source: str, form: str, text_column: str) -> Iterator[Row]:
     """The rows of `source`, a path or "-" for standard input, from the first on.
 
-    Args:
-        form: "lines" (each line a row, its one column `text_column`), "jsonl" (an object on each line, or one list of
-            objects), "csv" or "tsv" (with a header; every cell is a text or None) or "parquet".
-
-    Raises:
-        InputError: what is read is not of this form; the line is named.
+    `form` is "lines" (each line a row, its one column `text_column`), "jsonl" (an object on each line, or one list of
+    objects), "csv" or "tsv" (with a header; every cell is a text or None) or "parquet". InputError, which names the
+    line, for what is not of this form.
     """
     if form == "parquet":
         yield from _parquet_rows(source)
@@ -186,16 +193,16 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
     if len(header) > 1 or text_column in header:
         return
     # One column alone, which is not the one of the texts: the file is likely to have another separator.
+    rewrite = "python -c \"import pandas as p; p.read_csv('x.csv', sep=';').to_csv('y.csv')\""
     steps = {
-        ";": "write it with commas: python -c \"import pandas as p; p.read_csv('x.csv', sep=';').to_csv('y.csv')\"",
-        "\t": "give it the ending .tsv, or say --input-format tsv",
-        ",": "give it the ending .csv, or say --input-format csv",
+        ";": ("semicolons", f"write it with commas: {rewrite}"),
+        "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),
+        ",": ("commas", "give it the ending .csv, or say --input-format csv"),
     }
-    for separator, step in steps.items():
+    for separator, (kind, step) in steps.items():
         if separator in header[0]:
-            kind = {";": "semicolons", "\t": "tabs", ",": "commas"}
-            expected = f"{kind[_DELIMITERS[form]]} between the fields of {shown}"
-            raise InputError(expected, f"{kind[separator]}: {header[0][:80]!r}", step)
+            expected = f"{steps[_DELIMITERS[form]][0]} between the fields of {shown}"
+            raise InputError(expected, f"{kind}: {header[0][:80]!r}", step)
 
 
 def _typed(fields: list[str | None]) -> list[Any]:
@@ -219,6 +226,6 @@ def _parquet_rows(source: str) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=1_024):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"a complete parquet file {source}", found, "write the file again") from error
+        raise InputError(f"a complete parquet file {source}", found, "write the file again, or restore it") from error

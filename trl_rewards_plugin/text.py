@@ -1,15 +1,14 @@
 """Numbers, counts, Hub ids and lines of text as people read them. Leaves out: markup (`cards/markdown.py`)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_DATA_FILES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".yaml", ".yml")
+DATA_FILES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
+"""Endings that a Hub id never has."""
 
 
 def number(value: float | None, form: str = ".3f") -> str:
@@ -23,9 +22,9 @@ def number(value: float | None, form: str = ".3f") -> str:
 def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:
     """ "+0.1 to +0.3"; says so where there is none."""
     low, high = ends
-    return (
-        "none: too few prompts, or all gains equal" if low is None else f"{number(low, form)} to {number(high, form)}"
-    )
+    if low is None:
+        return "none: too few prompts, or all gains equal"
+    return f"{number(low, form)} to {number(high, form)}"
 
 
 def duration(seconds: float) -> str:
@@ -50,9 +49,8 @@ def cut_prompts(cuts: Mapping[str, Any]) -> str:
     if not cuts["cut"]:
         return f"none of {counted(cuts['prompts'], 'prompt')} is longer than {cuts['limit']} tokens"
     share = f"{cuts['cut']:,} of {counted(cuts['prompts'], 'prompt')} ({cuts['cut'] / max(cuts['prompts'], 1):.0%})"
-    return (
-        f"{share} are cut to {cuts['limit']} tokens; the model reads {cuts['kept'] or 0:.0%} of a cut prompt (median)"
-    )
+    kept = f"{cuts['kept'] or 0:.0%}"
+    return f"{share} are cut to {cuts['limit']} tokens; the model reads {kept} of a cut prompt (median)"
 
 
 def one_line(text: object, limit: int | None = None) -> str:
@@ -71,6 +69,15 @@ def printable(text: str) -> str:
     return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter)[0] != "C")
 
 
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with `change` made to whatever is in its dicts, lists and tuples, which become plain ones."""
+    if isinstance(value, Mapping):
+        return {key: mapped(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mapped(item, change) for item in value]
+    return change(value)
+
+
 def is_hub_id(name: str | None) -> bool:
     """Whether `name` reads owner/name and is not the name of a data file."""
-    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(_DATA_FILES) and ".." not in name)
+    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(DATA_FILES) and ".." not in name)

@@ -1,10 +1,11 @@
-"""YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean, and files."""
+"""YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from trl_rewards_plugin.errors import InputError
 
 # A few hundred bytes of YAML can stand for billions of values by references, or nest deeper than any reader goes.
 DEEPEST = 50
@@ -14,9 +15,8 @@ MOST_VALUES = 1_000_000
 def load_yaml(text: str) -> Any:
     """The values of a YAML document; no tag makes an object.
 
-    Raises:
-        yaml.YAMLError: it is no YAML, nests more than `DEEPEST` levels, contains itself, or unfolds to more than
-            `MOST_VALUES` values.
+    yaml.YAMLError for no YAML, one that nests more than `DEEPEST` levels, contains itself, or unfolds to more than
+    `MOST_VALUES` values.
     """
     try:
         values = yaml.load(text, _Bounded)
@@ -26,6 +26,14 @@ def load_yaml(text: str) -> Any:
     if size > MOST_VALUES:
         raise yaml.YAMLError(f"references that unfold to {size:,} values")
     return values
+
+
+def read_yaml(path: Path, expected: str, step: str) -> Any:
+    """The values in a YAML file; InputError with these words where they cannot be read."""
+    try:
+        return load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(expected, " ".join(str(error).split()), step) from error
 
 
 class _Bounded(yaml.SafeLoader):

@@ -42,7 +42,7 @@ def test_bundled_names_are_found():
     assert assets.bundled_path("bundled:prompts/train.jsonl").is_file()
     assert assets.resolve("bundled:prompts") == str(assets.ROOT / "prompts")
     assert assets.resolve("owner/name") == "owner/name"
-    with pytest.raises(InputError, match="use one of these names"):
+    with pytest.raises(InputError, match="use one of these"):
         assets.resolve("bundled:nothing")
     with pytest.raises(InputError, match="did you mean 'tiny-t5'"):
         assets.resolve("bundled:tinyt5")

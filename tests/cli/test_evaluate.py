@@ -297,7 +297,7 @@ def test_help_says_every_option(capsys):
         (["--output_colum", "x"], "--output_colum", "did you mean --output_column?"),
         (["--output_column", "outptu"], "output", "did you mean 'output'?"),
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
-        (["--compare", "EMPTY.txt"], "an empty file", "one output per row"),
+        (["--compare", "EMPTY.txt"], "an empty file", "with rows"),
         (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "fix that line"),
         (["--compare", "HOLES.jsonl"], "None in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),

@@ -27,7 +27,7 @@ class Settings:
 
 
 def parse(*argv):
-    return parse_settings(Settings, argv, positional="input", metavar="FILE", prog="tool")
+    return parse_settings(Settings, argv, positional="input", metavar="FILE", usage="tool", description="A tool.")
 
 
 @pytest.fixture

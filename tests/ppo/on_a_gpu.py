@@ -15,7 +15,7 @@ from tests.ppo.test_trainer import make_trainer
 from tests.pretend_gpu import GPU, pretended_gpu
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.rollout import Rollout
 
@@ -49,7 +49,7 @@ def measured(folder: Path, family: str, device: str, rollout: Rollout | None = N
     torch.manual_seed(0)
     found = {
         "answers": answers.ids.tolist(),
-        "logprobs": answers.seen.logprobs.tolist(),
+        "logprobs": answers.logprobs.tolist(),
         "update": trainer.update(dataclasses.replace(rollout, **moved), trainer.model),
         "weights": [float(weight.detach().double().sum()) for weight in trainer.model.parameters()],
     }

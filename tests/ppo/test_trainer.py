@@ -13,7 +13,7 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.scoring import RewardError
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 

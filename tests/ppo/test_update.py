@@ -119,7 +119,7 @@ def test_what_stands_on_padding_changes_neither_losses_nor_gradients(padding, wh
         mask, zeros = torch.tensor([[True, False]]), torch.zeros(1, 2)
         batch = SimpleNamespace(
             response_mask=mask, logprobs=parts["old"], ref_logprobs=parts["reference"], sampled_logprobs=parts["old"],
-            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros, loss_weight=None, reward_scale=None,
+            advantages=torch.tensor([[1.0, 0.0]]), returns=zeros, values=zeros, reward_scale=None,
         )  # fmt: skip
         args = config(use_kl_loss=True, kl_estimator="k3", advantage_estimator="grpo", num_generations=2)
         found = ppo_losses(PolicyOutput(logprobs, zeros, zeros), batch, torch.tensor(0.5), args)
@@ -210,16 +210,15 @@ def test_the_share_of_prompts_whose_responses_score_alike():
     assert "frac_reward_zero_std" not in rollout_statistics(data, kl, 0.1)
 
 
-def losses_of(advantages, loss_weight=None, **settings):
+def losses_of(advantages, mean_length=1.0, **settings):
     """Ratio 1, so the policy loss of a token is minus its advantage; entropies 1, 2 and 3, masked 99."""
     data = rollout()
     zeros = torch.zeros(2, 2)
-    batch = UpdateBatch(
-        **data.tensors(), advantages=advantages, returns=zeros, reward_scale=torch.ones(2), loss_weight=loss_weight
-    )
+    batch = UpdateBatch(**data.tensors(), advantages=advantages, returns=zeros, reward_scale=torch.ones(2))
     args = config(advantage_estimator="reinforce", **settings)
     output = PolicyOutput(data.logprobs, data.entropies, zeros)
-    return {name: value.item() for name, value in ppo_losses(output, batch, torch.tensor(0.0), args).items()}
+    found = ppo_losses(output, batch, torch.tensor(0.0), args, mean_length)
+    return {name: value.item() for name, value in found.items()}
 
 
 def test_the_entropy_bonus_is_taken_off_the_loss():
@@ -228,9 +227,9 @@ def test_the_entropy_bonus_is_taken_off_the_loss():
     assert found["loss/total_avg"] == -7.0 - 0.5 * 6.0
 
 
-def test_a_weight_counts_for_every_token_of_its_response():
-    found = losses_of(torch.tensor([[1.0, 2.0], [4.0, 99.0]]), torch.tensor([2.0, 3.0]))
-    assert found["loss/policy_avg"] == -(2.0 * 3.0 + 3.0 * 4.0)
+def test_responses_of_two_tokens_and_of_one_count_alike_in_a_mean_of_their_means():
+    found = losses_of(torch.tensor([[1.0, 2.0], [4.0, 99.0]]), mean_length=1.5, loss_type="grpo")
+    assert found["loss/policy_avg"] / 3 == -(1.5 + 4.0) / 2  # as of the sum over all tokens, of which there are 3
 
 
 def test_kl_in_the_loss_is_not_in_the_rewards():

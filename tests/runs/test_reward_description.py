@@ -4,7 +4,13 @@ import pytest
 
 from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
-from trl_rewards_plugin.runs.reward_description import describe_reward, reward_formula, reward_record, targets_in_words
+from trl_rewards_plugin.runs.reward_description import (
+    describe_reward,
+    formula_of,
+    reward_formula,
+    reward_record,
+    targets_in_words,
+)
 
 PARTS = [{"name": "a", "weight": 1.0}, {"name": "b", "weight": 0.5}, {"name": "c", "weight": 0.0}]
 FORMULAS = {
@@ -19,6 +25,12 @@ FORMULAS = {
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_every_aggregation_has_its_formula(aggregation):
     assert reward_formula(PARTS, aggregation) == FORMULAS[aggregation]
+
+
+def test_a_coefficient_of_the_disagreement_stands_in_the_formula():
+    judges = [LengthReward(name="a"), LengthReward(name="b")]
+    reward = MultiClassifierReward(judges, aggregation="mean_minus_std", disagreement_coef=0.5)
+    assert formula_of(reward) == "(1 x a + 1 x b) / 2 less 0.5 x their disagreement"
 
 
 def test_targets_stand_beside_the_objective():

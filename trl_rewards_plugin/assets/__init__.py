@@ -8,23 +8,16 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import InputError, check_choice
 
 ROOT = Path(__file__).parent
-BUNDLED = "bundled:"
-"""What a bundled asset's name begins with wherever a model, a file of prompts or a judge is named."""
+BUNDLED = "bundled:"  # what a bundled asset's name begins with wherever a model, a file of prompts or a judge is named
 ASSETS = ("acceptability-judge", "sentiment-judge", "tiny-t5", "prompts")
 
 
 def asset_path(name: str) -> Path:
-    """Folder of the bundled asset `name`, after its checksums are verified.
-
-    Raises:
-        InputError: no such asset, or a file of it is missing or altered.
-    """
-    if name not in ASSETS:
-        step = suggestion(name, ASSETS, "use one of these names")
-        raise InputError(f"a bundled asset, one of {', '.join(ASSETS)}", repr(name), step)
+    """Folder of the bundled asset `name`; InputError for no such asset, or a file of it that is missing or altered."""
+    check_choice("bundled asset", name, ASSETS)
     folder = ROOT / name
     verify_checksums(folder)
     return folder
@@ -47,11 +40,7 @@ def resolve(name: Any) -> Any:
 
 
 def verify_checksums(folder: Path) -> None:
-    """Compares every file that `folder/SHA256SUMS` lists with its SHA-256 digest.
-
-    Raises:
-        InputError: the list, or a file on it, is missing, or a digest differs.
-    """
+    """Refuses a folder without SHA256SUMS, or with a file of that list that is missing or has another digest."""
     listing = folder / "SHA256SUMS"
     reinstall = "reinstall trl_rewards_plugin; to use files of your own, pass their folder as a path instead"
     if not listing.is_file():

@@ -34,7 +34,7 @@ class RewardModelCardData:
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
         held_out_rewards: Likewise, what judged the outputs without being trained on: `held_out_reward` in `metrics`.
-        aggregation: How they are combined; see `MultiClassifierReward`.
+        aggregation, disagreement_coef: How they are combined; see `MultiClassifierReward`.
         evaluation_scales: Name of a running z-score -> mean and standard deviation that the evaluations used.
         dataset: Where the prompts come from; linked if it is a Hub id.
         prompts: A few prompts, as the model reads them. Only what may be public.
@@ -66,6 +66,7 @@ class RewardModelCardData:
     rewards: Sequence[Mapping[str, Any]] = ()
     held_out_rewards: Sequence[Mapping[str, Any]] = ()
     aggregation: str = WEIGHTED_SUM
+    disagreement_coef: float | None = None
     evaluation_scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     dataset: str | None = None
     train_rows: int | None = None

@@ -16,9 +16,9 @@ from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import select_model
-from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_space, plan_upload
+from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_upload
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.space import is_space
+from trl_rewards_plugin.hub.space import is_space, select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
@@ -70,18 +70,10 @@ def push_to_hub(
         raise InputError("either create_pr or revision", f"create_pr and revision={revision!r}", step)
     api = HfApi(token=token) if api is None else api
     repo_id = full_name(api, repo_id)
-    plan = plan_push(
-        folder, repo_id, revision=revision, include_completions=include_completions, token=getattr(api, "token", None)
-    )
-    return upload(
-        api,
-        plan,
-        private=private,
-        create_pr=create_pr,
-        overwrite_card=overwrite_card,
-        commit_message=commit_message,
-        echo=echo,
-    )
+    what: dict[str, Any] = {"revision": revision, "include_completions": include_completions}
+    plan = plan_push(folder, repo_id, token=getattr(api, "token", None), **what)
+    how: dict[str, Any] = {"create_pr": create_pr, "overwrite_card": overwrite_card, "commit_message": commit_message}
+    return upload(api, plan, private=private, echo=echo, **how)
 
 
 def plan_push(
@@ -95,11 +87,14 @@ def plan_push(
     """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
     check_name(repo_id, revision)
-    if is_space(folder):
-        return plan_space(folder, Repository(repo_id, "space", revision), own_token)
-    selection = select_model(folder, include_completions=include_completions)
-    card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
-    return plan_upload(folder, Repository(repo_id, "model", revision), selection, card, own_token)
+    kind = "space" if is_space(folder) else "model"
+    if kind == "space":  # its card is stamped, so that edits on the Hub are noticed later
+        selection = select_space(folder)
+        card = stamped(selection.text_of(CARD))
+    else:
+        selection = select_model(folder, include_completions=include_completions)
+        card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
+    return plan_upload(folder, Repository(repo_id, kind, revision), selection, card, own_token)
 
 
 def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:
@@ -132,9 +127,7 @@ def _check_own_texts(card: str, data: RewardModelCardData) -> None:
     widget = [str(example["text"]) for example in examples if isinstance(example, dict) and "text" in example]
     found = sum(form in card for form in shown) + sum(text in prompts for text in widget)
     if found:
-        raise InputError(
-            "a card without prompts of your own",
-            f"them in {found} places of README.md, which was edited by hand",
-            "remove them, render the card again with trl-rewards card --overwrite-card, or publish them with "
-            "--include-completions",
-        )
+        where = f"them in {found} places of README.md, which was edited by hand"
+        again = "render the card again with trl-rewards card --overwrite-card"
+        step = f"remove them, {again}, or publish them with --include-completions"
+        raise InputError("a card without prompts of your own", where, step)

@@ -24,8 +24,8 @@ OWN_FIELDS = (
 )  # fmt: skip
 # Keys of `made_of` that are fields of the card.
 _RECORDED = (
-    "rewards", "held_out_rewards", "aggregation", "train_rows", "held_out", "epoch_rewards", "hardware", "precision",
-    "energy", "versions", "commit", "license", "language",
+    "rewards", "held_out_rewards", "aggregation", "disagreement_coef", "train_rows", "held_out", "epoch_rewards",
+    "hardware", "precision", "energy", "versions", "commit", "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (

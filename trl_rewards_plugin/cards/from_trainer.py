@@ -11,9 +11,8 @@ from typing import Any
 from trl_rewards_plugin.cards.card_data import RewardModelCardData, our_algorithm
 from trl_rewards_plugin.cards.from_run import picked, public_settings
 from trl_rewards_plugin.runs import environment as facts
-from trl_rewards_plugin.runs.public_names import public_name, public_part
 from trl_rewards_plugin.runs.record import chosen_fields
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, public_parts
 from trl_rewards_plugin.text import is_hub_id
 
 LOG_ROWS = 8
@@ -39,7 +38,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
     rows = len(dataset) if hasattr(dataset, "__len__") else None
     has_prompts = bool(rows) and "prompt" in (getattr(dataset, "column_names", None) or ())
     is_chat = has_prompts and not isinstance(dataset[0]["prompt"], str)
-    rewards, aggregation = _rewards(trainer)
+    rewards, combined = _rewards(trainer)
     return RewardModelCardData(
         model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
         base_model=_base_model(model, config),
@@ -50,7 +49,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         algorithm=getattr(trainer, "_name", None) or our_algorithm(getattr(args, "objective", None)),
         paper=getattr(trainer, "_paper", None) or {},
         rewards=rewards,
-        aggregation=aggregation,
+        **combined,
         evaluation_scales=_evaluation_scales(history),
         dataset=_dataset_name(dataset),
         train_rows=rows,
@@ -75,29 +74,21 @@ def _base_model(model: Any, config: Any) -> str | None:
     return name if is_hub_id(name) and not Path(name).exists() else None
 
 
-def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], str]:
+def _rewards(trainer: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The described rewards, and how they are combined."""
     functions: Any = getattr(trainer, "reward_funcs", None) or []
     functions = functions if isinstance(functions, Sequence) else [functions]
     weights = getattr(trainer, "reward_weights", None)
     weights = [1.0] * len(functions) if weights is None else [float(weight) for weight in weights]
     if weights == [1.0]:
-        return _parts(functions[0]), getattr(functions[0], "aggregation", WEIGHTED_SUM)
+        found = {key: getattr(functions[0], key, None) for key in ("aggregation", "disagreement_coef")}
+        return public_parts(functions[0]), {key: value for key, value in found.items() if value is not None}
     described = []
     for function, weight in zip(functions, weights, strict=True):
         is_sum = getattr(function, "aggregation", WEIGHTED_SUM) == WEIGHTED_SUM
-        parts = _parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
+        parts = public_parts(function) if is_sum else [{"name": function.__name__, "weight": 1.0}]
         described += [part | {"weight": part["weight"] * weight} for part in parts]
-    return described, WEIGHTED_SUM
-
-
-def _parts(function: Any) -> list[dict[str, Any]]:
-    if hasattr(function, "describe"):
-        return [public_part(part) for part in function.describe()]
-    model = getattr(getattr(function, "config", None), "_name_or_path", None)
-    if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
-        return [{"name": public_name(model), "weight": 1.0, "model": public_name(model), "pair": "prompt"}]
-    return [{"name": getattr(function, "__name__", type(function).__name__), "weight": 1.0}]
+    return described, {}
 
 
 def _evaluation_scales(history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -119,7 +110,5 @@ def _dataset_name(dataset: Any) -> str | None:
 
 def _log(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = [row for row in history if "step" in row and row.keys() & LOGGED.keys()]
-    return [
-        {"step": row["step"], **{heading: row[key] for key, heading in LOGGED.items() if key in row}}
-        for row in picked(rows, LOG_ROWS)
-    ]
+    shown = picked(rows, LOG_ROWS)
+    return [{"step": row["step"]} | {name: row[key] for key, name in LOGGED.items() if key in row} for row in shown]

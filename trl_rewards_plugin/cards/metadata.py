@@ -3,13 +3,13 @@
 Values are put on one line, so that nothing in them can end the block.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.text import is_hub_id, one_line
+from trl_rewards_plugin.text import is_hub_id, mapped, one_line
 
 WIDGET_EXAMPLES = 2
 _ASKED = {"license": "apache-2.0", "base_model": "owner/name"}
@@ -54,11 +54,7 @@ def eval_results(data: RewardModelCardData) -> str | None:
 
 def _plain(value: Any) -> Any:
     """`value` of strings on one line, numbers and containers."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return one_line(value) if isinstance(value, str) else value
+    return mapped(value, lambda item: one_line(item) if isinstance(item, str) else item)
 
 
 def _tags(data: RewardModelCardData) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from trl_rewards_plugin.charts.svg import escaping_environment
+from trl_rewards_plugin.charts.svg import environment_of
 from trl_rewards_plugin.hub.stamp import unstamped
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
@@ -29,15 +29,10 @@ def preview_html(card: str, folder: Path | None = None) -> str:
     if folder is not None:
         page = _PICTURE.sub(lambda found: found[1] + _embedded(folder / found[2], found[2]) + found[3], page)
     heading = re.search(r"<h1>(.*?)</h1>", page)
-    return (
-        escaping_environment(Path(__file__).parent)
-        .get_template("preview.html.jinja")
-        .render(
-            title=html.unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else "Model card",
-            labels=_labels(yaml.safe_load(front[1]) if front else {}),
-            page=Markup(page),
-        )
-    )
+    title = html.unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else "Model card"
+    labels = _labels(yaml.safe_load(front[1]) if front else {})
+    template = environment_of(Path(__file__).parent).get_template("preview.html.jinja")
+    return template.render(title=title, labels=labels, page=Markup(page))
 
 
 def _embedded(path: Path, name: str) -> str:

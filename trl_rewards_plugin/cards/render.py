@@ -8,14 +8,16 @@ import functools
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from trl_rewards_plugin.cards import metadata
 from trl_rewards_plugin.cards.card_data import OUR_PAPERS, RewardModelCardData
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.reward_table import evaluation_scale, rewards_as_formula, rewards_as_table
+from trl_rewards_plugin.charts.svg import environment_of
 from trl_rewards_plugin.hub.stamp import stamped
 from trl_rewards_plugin.runs.reward_description import targets_in_words
 from trl_rewards_plugin.text import counted, cut_prompts, duration, interval, listed, number, one_line
@@ -76,13 +78,8 @@ def render_model_card(data: RewardModelCardData) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("trl_rewards_plugin", "cards"),
-        finalize=lambda value: value if isinstance(value, _Markdown) else escape(value),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of(Path(__file__).parent, autoescape=False)
+    environment.finalize = lambda value: value if isinstance(value, _Markdown) else escape(value)
     markdown_filters: dict[str, Callable[..., str]] = {
         "code": code, "link": link, "quote": quote, "literal": python_literal, "outputs_table": _outputs_table,
         "verbatim": lambda text: text.strip().replace("```", ""),  # a fence would end the code block
@@ -108,14 +105,14 @@ def _wrong_moves(data: RewardModelCardData) -> tuple[list[str], list[str]]:
     gains: Mapping[str, Any] = data.metrics["component_gain"] if data.metrics else {}
     ends = {part["name"]: set(part.get("constraints") or ()) for part in data.rewards}
     penalties = {part["name"] for part in data.rewards if part["weight"] < 0 or ends[part["name"]] == {"max"}}
-    moves = {
-        name: gain["mean"]
-        for name, gain in gains.items()
-        if gain["mean"] is not None and ends.get(name) != {"min", "max"}
-    }
-    shown = {name: f"{name} ({number(mean, '+.3f')})" for name, mean in moves.items()}
-    lower = [shown[name] for name, mean in moves.items() if name not in penalties and round(mean, 3) < 0]
-    higher = [shown[name] for name, mean in moves.items() if name in penalties and round(mean, 3) > 0]
+    lower, higher = [], []
+    for name, mean in ((name, gain["mean"]) for name, gain in gains.items()):
+        if mean is None or ends.get(name) == {"min", "max"}:
+            continue
+        if name not in penalties and round(mean, 3) < 0:
+            lower.append(f"{name} ({number(mean, '+.3f')})")
+        if name in penalties and round(mean, 3) > 0:
+            higher.append(f"{name} ({number(mean, '+.3f')})")
     return lower, higher
 
 
@@ -130,10 +127,8 @@ def _length_change(data: RewardModelCardData) -> float | None:
 
 def _comparisons(metrics: Mapping[str, Any]) -> list[str]:
     """Rewards to compare the gain with."""
-    names = {
-        "sources": "the source sentences score",
-        "best_of_16": "best-of-16 sampling from the starting model scores",
-    }
+    best = "best-of-16 sampling from the starting model scores"
+    names = {"sources": "the source sentences score", "best_of_16": best}
     rewards = {name: metrics.get(key, {}).get("reward") for key, name in names.items()}
     return [f"{name} {number(reward)}" for name, reward in rewards.items() if reward is not None]
 
@@ -169,10 +164,7 @@ def python_literal(text: str) -> str:
 
 def with_name(card: str, name: str) -> str:
     """A rendered card with another name in its title and its code."""
-    title = escape(name.rpartition("/")[2])
+    title, literal = escape(name.rpartition("/")[2]), python_literal(name)
     card = re.sub(r"(?m)^# .*$", lambda found: f"# {title}", card, count=1)
-    return re.sub(
-        r'(?m)^(name = |pipe = text2text_pipeline\()"(?:[^"\\]|\\.)*"',
-        lambda found: found[1] + python_literal(name),
-        card,
-    )
+    in_code = r'(?m)^(name = |pipe = text2text_pipeline\()"(?:[^"\\]|\\.)*"'
+    return re.sub(in_code, lambda found: found[1] + literal, card)

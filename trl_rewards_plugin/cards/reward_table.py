@@ -34,7 +34,7 @@ def rewards_as_formula(data: RewardModelCardData) -> str:
     """How the rewards become one number."""
     named = [{**part, "name": escape(part["name"])} for part in data.rewards]
     adjusted = ", of the adjusted scores" if any(map(_adjustments, data.rewards)) else ""
-    return reward_formula(named, data.aggregation, TIMES) + adjusted
+    return reward_formula(named, data.aggregation, TIMES, data.disagreement_coef) + adjusted
 
 
 def evaluation_scale(data: RewardModelCardData) -> str:

@@ -20,10 +20,8 @@ from trl_rewards_plugin.hub.upload import open_repository as open_hub_repository
 def open_repository(trainer: Any, token: str | None = None, private: bool | None = None) -> None:
     """For `init_hf_repo`: refuses what would fail after hours of training; creates the repository, `hub_model_id`.
 
-    Raises:
-        InputError: nobody is logged in, or they may not write there; a public repository where a private one is
-            requested; or a strategy that uploads training state.
-        UploadError: the Hub cannot be reached.
+    Refused are no login, or one that may not write there, a public repository where a private one is requested, and a
+    strategy that uploads training state; an UploadError says that the Hub cannot be reached.
     """
     args = trainer.args
     if args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
@@ -33,7 +31,7 @@ def open_repository(trainer: Any, token: str | None = None, private: bool | None
     if not trainer.is_world_process_zero():
         return
     trainer.hub_model_id = open_hub_repository(
-        HfApi(token=token if token is not None else args.hub_token),
+        HfApi(token=args.hub_token if token is None else token),
         args.hub_model_id or Path(str(args.output_dir)).resolve().name,
         revision=args.hub_revision,
         private=private if private is not None else args.hub_private_repo,
@@ -51,12 +49,8 @@ def push_trainer(
 ) -> str | None:
     """For `push_to_hub`: saves the model, writes its card, uploads both; the URL of the commit, in the first process.
 
-    Args:
-        trainer: A `Seq2SeqPPOTrainer`.
-        commit_message: First line of the commit.
-        blocking: Must be True: the upload is over when this returns.
-        token, revision, private: Take precedence over `hub_token`, `hub_revision`, `hub_private_repo`.
-        **card: For `create_model_card`: model_name, dataset_name, tags.
+    `blocking` must be True: the upload is over when this returns. Token, revision and private take precedence over the
+    `hub_` settings; `card` is for `create_model_card`: model_name, dataset_name, tags.
     """
     if not blocking:
         step = "call it at the end, when there is nothing left to wait for"
@@ -87,13 +81,9 @@ def push_checkpoint(trainer: Any, folder: Path | str) -> None:
     # The Trainer uploads before it calls its callbacks' on_save.
     ModelCardCallback(trainer).write(Path(folder), model_name=trainer.hub_model_id)
     try:
-        push_to_hub(
-            folder,
-            trainer.hub_model_id,
-            token=trainer.args.hub_token,
-            revision=trainer.args.hub_revision,
-            commit_message=f"Training in progress, rollout {trainer.state.global_step}",
-        )
+        message = f"Training in progress, rollout {trainer.state.global_step}"
+        where = {"token": trainer.args.hub_token, "revision": trainer.args.hub_revision}
+        push_to_hub(folder, trainer.hub_model_id, commit_message=message, **where)
     except (InputError, UploadError) as error:
         reason = " ".join(str(error).split())
         warnings.warn(f"{Path(folder).name} was not uploaded, training continues. {reason}", stacklevel=2)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 BEFORE_COLOUR, AFTER_COLOUR, GAIN_COLOUR = "#7f7f7f", "#1f77b4", "#2ca02c"
 ROW_HEIGHT = 2.6  # inches
-HEAD_ROOM = 1.45
-"""Height of an axes over its highest bar: the legend stands above bars and lines."""
+HEAD_ROOM = 1.45  # height of an axes over its highest bar: the legend stands above bars and lines
 
 
 def save_distributions(
@@ -28,13 +27,8 @@ def save_distributions(
 ) -> None:
     """Draws one row a score: histograms of both sides over shared bins, and of the difference prompt by prompt.
 
-    The counts start at 0, both sides have the same bins, and no prompt is left outside the axes.
-
-    Args:
-        rows: Name -> (N,) before or None, (N,) after; NaN where a text was not scored.
-        gains: Name -> what `paired_gain` gives; where there is a before.
-        title: What is compared.
-        path: Of the PNG.
+    The counts start at 0, both sides have the same bins, and no prompt is left outside the axes. `rows`: name -> (N,)
+    before or None, (N,) after, NaN where a text was not scored; `gains`: name -> what `paired_gain` gives.
     """
     height, columns = max(len(rows), 1), 2 if gains else 1
     figure = new_figure(5.4 * columns, 0.5 + ROW_HEIGHT * height)

@@ -19,18 +19,12 @@ from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 30, 40
-COLOURS = 8
-"""Series have the classes s0 to s7; from the ninth on they come again, dashed."""
+COLOURS = 8  # series have the classes s0 to s7; from the ninth on they come again, dashed
 
 
 @dataclass
 class Chart:
-    """A chart; `description` says in words what it shows, where it cannot be seen.
-
-    Attributes:
-        least_y_step: Between two ticks of the y axis.
-        marks: SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
-    """
+    """A chart; `description` says in words what it shows, where it cannot be seen."""
 
     title: str
     description: str
@@ -38,7 +32,8 @@ class Chart:
     y_label: str
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    least_y_step: float = 0.0
+    least_y_step: float = 0.0  # between two ticks of the y axis
+    # SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     marks: list[tuple[str, Mapping[str, Any], Sequence[str]]] = field(default_factory=list)
 
     def x(self, values: np.ndarray | float) -> np.ndarray:
@@ -111,20 +106,16 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
     return [label + unit if float(label.replace(",", "")) else "0" for label in labels]
 
 
-def escaping_environment(folder: Path) -> Environment:
-    """Templates in `folder`; whatever they are given is escaped."""
-    return Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def environment_of(folder: Path, *, autoescape: bool = True) -> Environment:
+    """Templates in `folder`; whatever they are given is escaped, unless they bring an escaping of their own."""
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=autoescape, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment
 
 
 @cache
 def _template() -> Template:
-    environment = escaping_environment(Path(__file__).parent)
+    environment = environment_of(Path(__file__).parent)
     # XML holds no control characters, not even escaped.
     environment.filters |= {"clean": one_line, "place": place}
     environment.globals |= {

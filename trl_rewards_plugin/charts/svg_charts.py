@@ -56,11 +56,9 @@ def _add_tooltips(chart: Chart, series: Series) -> None:
 
 
 def draw_distributions(name: str, before: np.ndarray, after: np.ndarray, index: int) -> str:
-    """The chart of a score: both histograms over the same bins, with their means; counts start at 0.
+    """The chart of a score, (N,) `before` and `after`, NaN where a text was not scored.
 
-    Args:
-        before, after: (N,) each; NaN where a text was not scored.
-        index: Colour of `after`.
+    Both histograms have the same bins, and their means; counts start at 0. `index` is the colour of `after`.
     """
     edges, both = histograms(before, after)
     sides = dict(zip(("before", "after"), both, strict=True))

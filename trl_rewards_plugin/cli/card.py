@@ -1,7 +1,5 @@
 """`trl-rewards card RUN`: renders the card of a run folder again, and shows it. Leaves out: what a card says."""
 
-from __future__ import annotations
-
 import tempfile
 import webbrowser
 from collections.abc import Sequence
@@ -17,11 +15,8 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.cards.model_card import write_model_card
     from trl_rewards_plugin.cards.preview import preview_html
 
-    parser = Parser(
-        prog="trl-rewards card",
-        description="Renders the model card of a finished run again, from the numbers in its folder.",
-        allow_abbrev=False,
-    )
+    description = "Renders the model card of a finished run again, from the numbers in its folder."
+    parser = Parser("trl-rewards card RUN [--preview [FILE.html]] [--overwrite-card]", description=description)
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder: the output_dir of trl-rewards train")
     help_text = "show the card as a page: written to FILE.html, or opened in the browser without one"
     parser.add_argument("--preview", nargs="?", const="", metavar="FILE.html", help=help_text)

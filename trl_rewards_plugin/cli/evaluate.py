@@ -1,7 +1,5 @@
 """`trl-rewards evaluate MODEL`: flags and YAML -> `evaluate_outputs`. Leaves out: the job."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +15,6 @@ def main(argv: Sequence[str]) -> int:
         argv,
         positional="model",
         metavar="MODEL_OR_FILE",
-        prog="trl-rewards evaluate",
         usage="trl-rewards evaluate [MODEL_OR_FILE] [--compare OTHER] [--metrics NAME ...] [options]",
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",

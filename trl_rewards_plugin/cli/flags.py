@@ -4,8 +4,6 @@ A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown i
 Leaves out: the flags themselves, which each subcommand or its dataclass declares.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -14,8 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trl_rewards_plugin.errors import InputError, suggestion
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.errors import InputError, nearest
+from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
 _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
@@ -24,10 +22,13 @@ _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `InputError`s."""
 
-    types: Mapping[str, Any] = {}
-    """Field -> its annotation, of the fields that became flags."""
+    types: Mapping[str, Any] = {}  # field -> its annotation, of the fields that became flags
     hints: Mapping[str, str] = {}
     """Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key."""
+
+    def __init__(self, usage: str, **options: Any):
+        """`usage` begins with the command, such as "trl-rewards card"."""
+        super().__init__(prog=" ".join(usage.split()[:2]), usage=usage, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing two screens of usage."""
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
         Other keys than settings and those in `ignored` are refused, and values that do not fit.
         """
-        path = self.parse([argument for argument in argv if argument not in ("-h", "--help")]).config
+        path = self.parse(without_help(argv)).config
         if path is None:
             return {}
         content = read_config(path)
@@ -76,9 +77,10 @@ class Parser(argparse.ArgumentParser):
 
     def _next_step(self, word: str, known: Iterable[str], prefix: str) -> str:
         hint = self.hints.get(word.removeprefix("--").replace("-", "_"))
+        near = nearest(word, known)
         if hint is not None:
             return hint.replace("{}", prefix)
-        return suggestion(word, known, f"see {self.prog} --help", "{}" if prefix else "{!r}")
+        return f"see {self.prog} --help" if near is None else f"did you mean {near if prefix else repr(near)}?"
 
     def _value(self, key: str, value: Any, path: str) -> Any:
         """`value` as the field's type wants it: text and numbers mean what they mean after a flag."""
@@ -101,18 +103,22 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if says_nothing else super()._get_help_string(action)
 
 
-def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **options: Any) -> Parser:
-    """A parser with `--config` and a flag for every field of the dataclasses `kinds`.
+def without_help(argv: Sequence[str]) -> list[str]:
+    """The arguments that can be parsed without printing help."""
+    return [argument for argument in argv if argument not in ("-h", "--help")]
 
-    A field's `metadata["help"]` is its flag's help; types, both spellings and "None" are `TrlParser`'s; `hints` are
-    `Parser`'s and `options` those of `ArgumentParser`.
+
+def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[str, str] | None = None) -> Parser:
+    """A parser with `--config` and a flag for every field of the dataclasses `kinds`, by its `metadata["help"]`.
+
+    Types, both spellings and "None" are `TrlParser`'s; `hints` are `Parser`'s.
     """
     from trl import TrlParser
 
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", metavar="FILE.yaml", help="file with any of the options below; flags override it")
     fields = TrlParser(kinds, add_help=False)
-    parser = Parser(parents=[config, fields], formatter_class=_Help, allow_abbrev=False, **options)
+    parser = Parser(usage, description=description, parents=[config, fields], formatter_class=_Help)
     parser.types = {key: hint for kind in kinds for key, hint in get_type_hints(kind).items()}
     parser.hints = hints or {}
     for action in parser._actions:
@@ -122,14 +128,14 @@ def settings_parser(*kinds: type, hints: Mapping[str, str] | None = None, **opti
 
 
 def parse_settings(
-    kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, **options: Any
+    kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, usage: str, description: str
 ) -> Settings:
     """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
 
-    The field `positional` may also be given without its flag, and is called `metavar` in help; `options` are those of
-    `settings_parser`. Unknown flags and keys are refused, and values that do not fit.
+    The field `positional` may also be given without its flag, and is called `metavar` in help. Unknown flags and keys
+    are refused, and values that do not fit.
     """
-    parser = settings_parser(kind, **options)
+    parser = settings_parser(kind, usage=usage, description=description)
     parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
     parser.load_config(argv)
     values = vars(parser.parse(argv))
@@ -145,15 +151,10 @@ def parse_settings(
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
-    try:
-        values = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"valid YAML in {path}", " ".join(str(error).split()), "fix the file") from error
+    values = read_yaml(path, f"valid YAML in {path}", "fix the file")
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"
         raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)

@@ -1,12 +1,10 @@
 """`trl-rewards`: finds the subcommand by name and hands over. Leaves out: everything heavy, until it is needed."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
 
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.secret_rules import without_secrets
 from trl_rewards_plugin.terminal import patient_output
@@ -53,9 +51,7 @@ def _dispatch(arguments: list[str]) -> int:
         print("trl-rewards", versions().get("trl_rewards_plugin", "(not installed: run from a source tree)"))
         return 0
     name, *rest = arguments
-    if name not in COMMANDS:
-        step = suggestion(name, COMMANDS, "see trl-rewards --help")
-        raise InputError(f"a command, one of {', '.join(COMMANDS)}", repr(name), step)
+    check_choice("command", name, COMMANDS, "see trl-rewards --help")
     code: int = importlib.import_module(f"trl_rewards_plugin.cli.{name}").main(rest)
     return code
 

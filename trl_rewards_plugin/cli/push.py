@@ -1,13 +1,11 @@
 """`trl-rewards push RUN user/name`: a run folder, or a metric as a Space. Leaves out: the upload (`hub/upload.py`)."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from trl_rewards_plugin.cli.flags import Parser
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.text import printable
 
 
@@ -46,9 +44,7 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
             return Path(arguments.metric), arguments.names[0]
         root = Path(__file__).parents[1] / "metrics"
         known = sorted(path.parent.name for path in root.glob("*/app.py"))
-        if arguments.metric not in known:
-            step = suggestion(arguments.metric, known, "give one of these")
-            raise InputError(f"a metric, one of {', '.join(known)}, or its folder", repr(arguments.metric), step)
+        check_choice("metric", arguments.metric, known, "give one of these, or its folder")
         return root / arguments.metric, arguments.names[0]
     if len(arguments.names) != 2:
         step = "trl-rewards push RUN user/name"
@@ -61,11 +57,9 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="trl-rewards push",
-        usage="trl-rewards push RUN user/name [options]\n       trl-rewards push --metric NAME user/name [options]",
+        "trl-rewards push RUN user/name [options]\n       trl-rewards push --metric NAME user/name [options]",
         description="Uploads a run's model with its card, or a metric as a Space, in one commit. Repeating it "
         "uploads nothing. Log in first: `hf auth login`, or HF_TOKEN.",
-        allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="RUN user/name", help="run folder, then repository (owner/name)")
     parser.add_argument("--metric", metavar="NAME", help="push this metric, or that in this folder, as a Space")
@@ -73,11 +67,8 @@ def _parser() -> Parser:
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to, created if it does not exist")
     parser.add_argument("--message", metavar="TEXT", help="first line of the commit; default: what changed")
-    parser.add_argument(
-        "--include-completions",
-        action="store_true",
-        help="upload the held-out prompts and outputs too, even if the prompts are your own",
-    )
+    help_text = "upload the held-out prompts and outputs too, even if the prompts are your own"
+    parser.add_argument("--include-completions", action="store_true", help=help_text)
     parser.add_argument("--overwrite-card", action="store_true", help="replace a card that was edited on the Hub")
     parser.add_argument("--dry-run", action="store_true", help="print the files' names and the card, send nothing")
     return parser

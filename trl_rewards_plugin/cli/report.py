@@ -1,7 +1,5 @@
 """`trl-rewards report RUN [RUN ...]`: runs as one HTML page. Leaves out: the page itself (`report/`)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +12,10 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.report.page import write_report
 
     parser = Parser(
-        prog="trl-rewards report",
-        usage="trl-rewards report RUN [RUN ...] [--output FILE.html]",
+        "trl-rewards report RUN [RUN ...] [--output FILE.html]",
         description="Writes one HTML page of one or more runs, finished or not: curves of reward, components, KL, "
         "entropy and length, scores before and after, the runs' numbers and settings side by side, and outputs by "
         "step. The page needs no network and no other file.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output_dir of trl-rewards train or evaluate")
     help_text = "the page; default: report.html in the run folder, or in this folder for several runs"

@@ -1,7 +1,5 @@
 """`trl-rewards score INPUT`: flags and YAML -> `score_file`. Leaves out: the job (`scoring/score_job.py`)."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ def main(argv: Sequence[str]) -> int:
         argv,
         positional="input",
         metavar="INPUT",
-        prog="trl-rewards score",
         usage="trl-rewards score [INPUT] --reward NAME_OR_FILE.yaml [--output FILE] [options]",
         description="Scores texts by a reward: each row comes out as it came in, with its total and every component. "
         "With several GPUs: accelerate launch -m trl_rewards_plugin.cli.main score INPUT ...",

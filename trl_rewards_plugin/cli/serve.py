@@ -1,7 +1,5 @@
 """`trl-rewards serve REWARD`: flags -> a reward server on uvicorn. Leaves out: the application (serving/)."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -46,7 +44,6 @@ def main(argv: Sequence[str]) -> int:
         argv,
         positional="reward",
         metavar="REWARD",
-        prog="trl-rewards serve",
         usage="trl-rewards serve REWARD [--host ADDRESS] [--port N] [options]",
         description="Serves a reward over HTTP: POST /score, OpenRLHF's POST /get_reward, GET /health, GET /metrics.",
     )
@@ -63,10 +60,8 @@ def main(argv: Sequence[str]) -> int:
     reward = _reward(settings)
     token = os.environ.get(settings.token_env) or None
     if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
-        print(
-            f"trl-rewards: anyone who reaches {settings.host} can use it without a token; set {settings.token_env}",
-            file=sys.stderr,
-        )
+        warning = f"anyone who reaches {settings.host} can use it without a token; set {settings.token_env}"
+        print(f"trl-rewards: {warning}", file=sys.stderr)
     application = reward_server(
         reward,
         token=token,
@@ -103,10 +98,9 @@ def _bind(settings: ServeSettings) -> socket.socket:
         address.listen()
     except OSError as error:
         address.close()
+        expected = f"an address to listen on: {settings.host}:{settings.port}"
         step = "stop whatever is listening there, or choose another --host or --port"
-        raise InputError(
-            f"an address to listen on: {settings.host}:{settings.port}", error.strerror or str(error), step
-        ) from error
+        raise InputError(expected, error.strerror or str(error), step) from error
     return address
 
 
@@ -129,11 +123,9 @@ def _check_fixed(reward: Any) -> None:
         moving = [key for key in ("weight_schedule", "constraints") if row.get(key)]
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
         if moving:
-            raise InputError(
-                "a reward whose scores depend on the texts alone",
-                f"{', '.join(moving)} of {row['name']}",
-                "leave it out here, and combine remote rewards in the trainer",
-            )
+            found = f"{', '.join(moving)} of {row['name']}"
+            step = "leave it out here, and combine remote rewards in the trainer"
+            raise InputError("a reward whose scores depend on the texts alone", found, step)
         within = getattr(part, "function", part)
         if hasattr(within, "rewards"):
             _check_fixed(within)

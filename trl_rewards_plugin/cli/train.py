@@ -3,8 +3,6 @@
 A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import importlib.metadata
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser
+from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.rows import missing_option
@@ -29,15 +27,10 @@ if TYPE_CHECKING:
 
 # Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
 _RENAMED = {
-    "batch_size": "per_device_train_batch_size",
-    "epochs": "num_train_epochs",
-    "init_kl_coef": "kl_coef",
-    "lr": "learning_rate",
-    "max_new_tokens": "response_length",
-    "model_name": "model",
-    "model_name_or_path": "model",
+    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "init_kl_coef": "kl_coef",
+    "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
-}
+}  # fmt: skip
 _CONFIG_CLASSES = ("TrainingArguments", "Seq2SeqPPOConfig")
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
@@ -114,12 +107,12 @@ def main(argv: Sequence[str]) -> int:
 
 def check_quickly(argv: Sequence[str]) -> None:
     """Refuses unknown flags and presets and missing files in a moment, before torch is loaded for the settings."""
-    if {"-h", "--help"} & set(argv):
+    if without_help(argv) != list(argv):
         return
     from trl_rewards_plugin.preset_table import check_preset
     from trl_rewards_plugin.recipes.run_presets import get_preset
 
-    parser = Parser(prog="trl-rewards train", allow_abbrev=False)
+    parser = Parser("trl-rewards train")
     parser.hints = _HINTS
     names = ["config", *(argument.name for argument in dataclasses.fields(TrainArguments)), *config_fields()]
     for name in (*names, *(f"no_{name}" for name in names)):
@@ -145,7 +138,7 @@ def config_fields() -> list[str]:
     return list(dict.fromkeys(name for name in names if not name.startswith("_")))
 
 
-def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
+def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.assets import resolve
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -159,7 +152,7 @@ def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
     parser = _parser(Seq2SeqPPOConfig)
     parser.set_defaults(seed=None)  # so that the preset's seed applies where none is given
     from_file = parser.load_config(argv, ignored=("made_of",))  # what a run records for its reader
-    first = parser.parse([argument for argument in argv if argument not in ("-h", "--help")])
+    first = parser.parse(without_help(argv))
     missing = [key for key in ("model", "reward", "dataset") if getattr(first, key) is None]
     if "made_of" in from_file and missing:  # the preset's would silently take their place
         expected, step = f"a config that names its {', '.join(missing)}", " ".join(f"--{key} NAME" for key in missing)
@@ -198,7 +191,6 @@ def _parser(config: type) -> Any:
         TrainArguments,
         config,
         hints=_HINTS,
-        prog="trl-rewards train",
         usage="trl-rewards train [--preset NAME] [--config FILE.yaml] [options]",
         description="Trains an encoder-decoder with PPO on the scores of text classifiers, and measures the gain. The "
         "first options choose the run; the others are the fields of Seq2SeqPPOConfig, shown with the preset's "

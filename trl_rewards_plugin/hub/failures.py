@@ -1,12 +1,10 @@
 """Failures of the Hub and the network as errors that say what to do next. Leaves out: retries (`upload.py`)."""
 
-from __future__ import annotations
-
 import re
 import traceback
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, causes
+from trl_rewards_plugin.errors import InputError, causes, kinds_of
 
 _RETRY = "run the same again: what has arrived is not sent twice"
 
@@ -19,24 +17,24 @@ class UploadError(RuntimeError):
         self.found = found
         self.next_step = next_step
 
-    def __reduce__(self) -> tuple[type[UploadError], tuple[str, str]]:
+    def __reduce__(self) -> "tuple[type[UploadError], tuple[str, str]]":
         # The default would call UploadError(message) with one argument when it crosses a process border.
         return type(self), (self.found, self.next_step)
 
 
+def _responses(error: BaseException) -> list[Any]:
+    found = (getattr(cause, "response", None) for cause in causes(error))
+    return [response for response in found if response is not None]
+
+
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of the Hub's response, if there was one."""
-    for cause in causes(error):
-        response = getattr(cause, "response", None)
-        if response is not None:
-            return int(response.status_code)
-    return None
+    return next((int(response.status_code) for response in _responses(error)), None)
 
 
 def is_dropped(error: BaseException) -> bool:
     """Whether the connection failed or the response was cut; by name, since the client's HTTP library varies."""
-    names = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
-    return bool(names & {"TransportError", "ConnectionError", "TimeoutError", "JSONDecodeError"})
+    return bool(kinds_of(error) & {"TransportError", "ConnectionError", "TimeoutError", "JSONDecodeError"})
 
 
 def is_transient(error: BaseException) -> bool:
@@ -49,7 +47,7 @@ def is_transient(error: BaseException) -> bool:
 
 def is_offline(error: BaseException) -> bool:
     """Whether the client is in offline mode."""
-    return any(type(cause).__name__ == "OfflineModeIsEnabled" for cause in causes(error))
+    return "OfflineModeIsEnabled" in kinds_of(error)
 
 
 def not_logged_in(found: str) -> InputError:
@@ -84,8 +82,7 @@ def wait_of(response: Any) -> float:
 
 def wait_after(error: BaseException) -> float:
     """As `wait_of`, of the response that `error` came with."""
-    responses = (getattr(cause, "response", None) for cause in causes(error))
-    return max((wait_of(response) for response in responses if response is not None), default=0.0)
+    return max(map(wait_of, _responses(error)), default=0.0)
 
 
 def explain(error: Exception, repo_id: str) -> Exception:

@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
 from trl_rewards_plugin.runs import layout
@@ -26,8 +28,7 @@ MODEL_FILES = (
     RESULTS,
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
-WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)
-"""Besides these, the shards that the index lists."""
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)  # besides these, the shards that the index lists
 STATE = (
     layout.CHECKPOINTS, "*.bin", "*.pt", "*.pth", layout.VALUE_HEAD, layout.TRAINER_STATE, layout.RUN_STATE,
     "scheduler*", "rng_state*", "runs",
@@ -47,11 +48,7 @@ class Selection:
 
 
 def select_model(folder: Path, *, include_completions: bool = False) -> Selection:
-    """The files of a saved model or adapter.
-
-    Raises:
-        InputError: there is none, it could not be loaded again, or a file of it is a link out of the folder.
-    """
+    """The files of a saved model or adapter; refused where it could not be loaded again, or has links out of it."""
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         step = "give the output_dir of a run"
         raise InputError("a folder with a saved model or adapter", f"no config.json in {folder}", step)
@@ -114,16 +111,18 @@ def _check_model(folder: Path, files: Sequence[UploadFile], shards: Sequence[str
         raise InputError(expected, f"none in {folder}", "save the model with save_pretrained")
     base = config.get("base_model_name_or_path")
     if base is not None and not is_hub_id(str(base)):
-        raise InputError(
-            "an adapter whose base model others can load",
-            f"base_model_name_or_path={str(base)!r} in adapter_config.json",
-            "upload the base model first and put its id there, or merge the adapter into it",
-        )
+        found = f"base_model_name_or_path={str(base)!r} in adapter_config.json"
+        step = "upload the base model first and put its id there, or merge the adapter into it"
+        raise InputError("an adapter whose base model others can load", found, step)
     missing = sorted(set(shards) - set(by_name))
     if missing:
         raise InputError(f"every shard that {INDEX} lists", f"no {', '.join(missing)}", "save the model again")
     for file in weights:
-        _check_safetensors(file)
+        try:
+            with safe_open(file.content, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise InputError(f"complete weights in {file.name}", str(error), "save the model again") from error
 
 
 def _shards(index: UploadFile) -> list[str]:
@@ -134,16 +133,6 @@ def _shards(index: UploadFile) -> list[str]:
         found = ", ".join(name for name in names if "/" in name) or "no such list"
         raise InputError(f"a list of the weights beside it in {index.name}", found, "save the model again")
     return names
-
-
-def _check_safetensors(file: UploadFile) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file.content, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise InputError(f"complete weights in {file.name}", str(error), "save the model again") from error
 
 
 def _json_in(file: UploadFile) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from trl_rewards_plugin.errors import InputError
 
-LARGEST = 200_000_000
-"""Bytes of a file that is read and searched for secrets; weights may have more."""
+LARGEST = 200_000_000  # bytes of a file that is read and searched for secrets; weights may have more
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,8 @@ def read_file(folder: Path, name: str) -> UploadFile:
         if path.suffix == ".safetensors":
             return UploadFile(name, place, _version(place))
         if status.st_size > LARGEST:
-            raise InputError(
-                f"at most {LARGEST:,} bytes in {name}", f"{status.st_size:,} bytes", "remove it, or shorten it"
-            )
+            found = f"{status.st_size:,} bytes"
+            raise InputError(f"at most {LARGEST:,} bytes in {name}", found, "remove it, or shorten it")
         with open(descriptor, "rb", closefd=False) as stream:
             return UploadFile(name, stream.read())
     finally:

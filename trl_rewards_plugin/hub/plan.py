@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import Selection
@@ -17,8 +18,7 @@ from trl_rewards_plugin.hub.outgoing import UploadFile
 from trl_rewards_plugin.hub.readable import forms
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_rules import find_secret, without_secrets
-from trl_rewards_plugin.hub.space import select_space
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
 
@@ -41,9 +41,9 @@ class UploadPlan:
         width = max(len(file.name) for file in self.files)
         kind = "Space" if self.repository.repo_type == "space" else "model"
         branch = f", branch {self.repository.revision}" if self.repository.revision else ""
-        total = format_size(sum(file.size for file in self.files))
+        total = tqdm.format_sizeof(sum(file.size for file in self.files), "B")
         lines = [f"{kind} {self.repository.repo_id}{branch}: {len(self.files)} files, {total}"]
-        lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in self.files]
+        lines += [f"  {file.name:<{width}}  {tqdm.format_sizeof(file.size, 'B'):>9}" for file in self.files]
         if not is_untouched(self.card):
             lines.append("The card was edited by hand and is uploaded as it is.")
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
@@ -65,20 +65,13 @@ def plan_upload(
 ) -> UploadPlan:
     """The files that `selection` took from `folder`, with `card` as their README.md.
 
-    Raises:
-        InputError: the card is invalid, or a file holds what must not become public; `own_token` is this login's.
+    An invalid card is refused, and what must not become public; `own_token` is this login's.
     """
     check_card(card)
     files = [file for file in selection.files if file.name != CARD] + [UploadFile(CARD, card.encode("utf-8"))]
     files.sort(key=lambda file: file.name)
     check_content(folder, files, own_token)
     return UploadPlan(repository, files, selection.left_out)
-
-
-def plan_space(folder: Path, repository: Repository, own_token: str | None) -> UploadPlan:
-    """As `plan_upload`, of a metric's folder, its card stamped so that edits on the Hub are noticed later."""
-    selection = select_space(folder)
-    return plan_upload(folder, repository, selection, stamped(selection.text_of(CARD)), own_token)
 
 
 def check_name(repo_id: str, revision: str | None = None) -> None:
@@ -116,13 +109,3 @@ def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | No
             if found is not None:
                 step = "replace it with a name that others know"
                 raise InputError("files without paths of this machine", f"{found} in {file.name}", step)
-
-
-def format_size(size: int) -> str:
-    """`size` bytes as "512 B", "15.6 kB", "3.2 MB", "1.1 GB"."""
-    if size < 1000:
-        return f"{size} B"
-    value, units = size / 1000, ["kB", "MB", "GB", "TB"]
-    while value >= 999.95 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.1f} {units[0]}"

@@ -25,11 +25,7 @@ def is_space(folder: Path) -> bool:
 
 
 def select_space(folder: Path) -> Selection:
-    """The files of a metric folder that is also a Space.
-
-    Raises:
-        InputError: one of them is missing, is no Python, or is a link out of the folder.
-    """
+    """The files of a metric folder that is also a Space; one that is missing, no Python, or a link out is refused."""
     script = f"{folder.resolve().name}.py"
     missing = [name for name in (*SPACE_FILES, script) if not (folder / name).is_file()]
     if missing:

@@ -112,12 +112,10 @@ def _check_remote_card(api: Any, repository: Repository, state: State) -> None:
     """Refuses to replace a card that was edited on the Hub."""
     assert state.head is not None
     if not is_untouched(remote.read_text(api, repository, state.head, CARD)):
-        raise InputError(
-            f"a card in {repository.repo_id} that nobody has edited",
-            "one that a person wrote or changed",
-            "replace it with --overwrite-card, propose yours with --create-pr, or copy the edits into your README.md "
-            "and push with --overwrite-card",
-        )
+        copied = "copy the edits into your README.md and push with --overwrite-card"
+        step = f"replace it with --overwrite-card, propose yours with --create-pr, or {copied}"
+        expected = f"a card in {repository.repo_id} that nobody has edited"
+        raise InputError(expected, "one that a person wrote or changed", step)
 
 
 def _create_missing(api: Any, repository: Repository, state: State, private: bool | None) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 from trl_rewards_plugin.errors import InputError
 
 RESAMPLES = 10_000
-MIN_PAIRS = 5
-"""Fewer pairs say too little of their own spread for an interval."""
+MIN_PAIRS = 5  # fewer pairs say too little of their own spread for an interval
 BLOCK = 1_000
 
 Interval = tuple[float, float] | tuple[None, None]
@@ -61,14 +60,9 @@ def paired_bootstrap(
     Efron & Tibshirani, An Introduction to the Bootstrap, 12.5. Quantiles of the resampled means themselves would be
     too narrow: 95 % of two prompts would cover 50 %. For what it covers see docs/explanation/gains.md.
 
-    Args:
-        before: (N,) one number per prompt; `after` (N,) of the same prompts in the same order.
-        resamples: Draws, by a generator of their own with `seed`.
-        level: How often the interval is to cover the mean.
-
-    Returns:
-        The mean, and (low, high): (None, None) of fewer than MIN_PAIRS pairs, and of differences that are all equal,
-        whose spread says nothing of other prompts.
+    `before` and `after` (N,) have the same prompts in the same order; a generator of their own with `seed` makes the
+    draws; `level` is how often the interval is to cover the mean. Returned are the mean, and (low, high): (None, None)
+    of fewer than MIN_PAIRS pairs, and of differences that are all equal, whose spread says nothing of other prompts.
     """
     before, after = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if before.shape != after.shape or before.ndim != 1 or not len(before):

@@ -10,7 +10,7 @@ import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
@@ -30,8 +30,7 @@ _T5 = ("google-t5/t5-base", "a9723ea")
 _DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e"), "text2text-generation": _T5}
 _DEFAULT_MODELS |= dict.fromkeys(_T5_PAIRS, _T5)
 
-_taken_off: dict[str, str] = {}
-"""What `register` took off transformers' table of removed tasks, for `unregister`."""
+_taken_off: dict[str, str] = {}  # what `register` took off transformers' table of removed tasks, for `unregister`
 
 
 def text2text_pipeline(
@@ -120,6 +119,5 @@ def unregister() -> None:
 def _class_of(task: str) -> type[Text2TextGenerationPipeline]:
     if PAIR.fullmatch(task):
         return TranslationPipeline
-    if task not in _CLASSES:
-        raise InputError(f"a task, one of {', '.join(_CLASSES)}, translation_XX_to_YY", repr(task), "use one of these")
+    check_choice("task", task, _CLASSES, "use one of these, or translation_XX_to_YY")
     return _CLASSES[task]

@@ -26,8 +26,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config_rules import check_sampling_settings
 from trl_rewards_plugin.ppo.decoding import prompt_limit
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.prompts import prompt_text
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, padded_rows, prompt_text
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty
@@ -122,7 +121,7 @@ class ClassicLoop(RolloutTrainer):
         core = self._wrapped.eval().core
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
-            prompts = EncodedPrompts(*self._padded(queries[start : start + size]))
+            prompts = self._padded(queries[start : start + size])
             with self.accelerator.autocast():
                 responses = sample_responses(core, prompts, self.rules, length)
             found += [row[real] for row, real in zip(responses.ids, responses.mask, strict=True)]
@@ -240,9 +239,8 @@ class ClassicLoop(RolloutTrainer):
 
     def record_rows(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         """Scored responses as a part of a rollout."""
-        prompts = EncodedPrompts(*self._padded(queries))
-        ids, given = self._padded(responses)
-        mask = first_eos_mask(ids, self.rules.eos_ids) & given
+        prompts, padded = self._padded(queries), self._padded(responses)
+        ids, mask = padded.ids, first_eos_mask(padded.ids, self.rules.eos_ids) & padded.mask
         ids = torch.where(mask, ids, self.rules.pad_id)
         ended = has_eos(ids, mask, self.rules.eos_ids)
         with self.accelerator.autocast():  # as the update encodes
@@ -251,14 +249,8 @@ class ClassicLoop(RolloutTrainer):
         rollout: Rollout = self.record(prompts, Responses(ids, mask, ended), totals)
         return rollout
 
-    def _padded(self, rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, L) ids padded on the right, and the mask that is True on what was given."""
-        device = self.args.device
-        ids = torch.nn.utils.rnn.pad_sequence(
-            [row.to(device) for row in rows], batch_first=True, padding_value=self.rules.pad_id
-        )
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        return ids, torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)
+    def _padded(self, rows: list[Tensor]) -> EncodedPrompts:
+        return padded_rows([row.to(self.args.device) for row in rows], self.rules.pad_id)
 
     def prepare_steps(self) -> None:
         """Model, optimizer and schedule, as the Trainer makes them in `train()`; once."""

@@ -18,7 +18,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, check_unused
-from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, names_of
+from trl_rewards_plugin.ppo.maths.advantages import ESTIMATORS, names_of
 from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
 from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 
@@ -32,7 +32,11 @@ CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
 CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
 Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
 Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
-Weights = Annotated[list[float] | None, Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))]
+Weights = Annotated[
+    list[float] | None,
+    Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights))),
+    Rule("of which at least one is not 0", any),
+]
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
@@ -260,11 +264,6 @@ class Seq2SeqPPOConfig(TrainingArguments):
             ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
             ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
             ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
-            (
-                "reward_weights",
-                self.reward_weights is None or any(self.reward_weights),
-                "of which at least one is not 0",
-            ),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
         ):
             check(self, name, holds, expected)
@@ -335,6 +334,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def frozen_encoder(self) -> bool:
         """Whether the encoder is left as it is, by either setting that says so."""
         return self.freeze_encoder or self.num_layers_unfrozen is not None
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether gradient checkpointing is on, by the Trainer's name since transformers 5.23 or the one before."""
+        return any(getattr(self, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
 
     @property
     def prompts_per_rollout(self) -> int:

@@ -87,9 +87,7 @@ def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tu
         elif name not in neutral:
             expected = "generation settings known to leave the sampled distribution as it is"
         else:
-            expected = (
-                f"{name} left out or neutral ({neutral[name][-1]!r}), because PPO must score the very distribution "
-            )
-            expected += "that it samples from"
+            why = "PPO must score the very distribution that it samples from"
+            expected = f"{name} left out or neutral ({neutral[name][-1]!r}), because {why}"
             step += "; to sharpen sampling lower `temperature`"
         raise InputError(expected, f"{name}={value!r}", step)

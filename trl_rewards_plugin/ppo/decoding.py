@@ -14,10 +14,9 @@ from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
 from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
-from trl_rewards_plugin.ppo.policy.prompts import Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, Prompt, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 
@@ -27,19 +26,12 @@ Reference = Callable[[EncodedPrompts, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoded:
-    """Texts of N = prompts x samples responses, the samples of one prompt side by side.
+    """Texts of N = prompts x samples responses, the samples of one prompt side by side."""
 
-    Attributes:
-        texts: N texts, special tokens left out.
-        ids: N lists of the token ids that were drawn, EOS included where there is one.
-        ended: (N,) bool, True where the response has its EOS.
-        log_ratio: (N,) log pi(response) - log ref(response), in nats; None where no reference was given.
-    """
-
-    texts: list[str]
-    ids: list[list[int]]
-    ended: Tensor
-    log_ratio: Tensor | None
+    texts: list[str]  # special tokens left out
+    ids: list[list[int]]  # the token ids that were drawn, EOS included where there is one
+    ended: Tensor  # (N,) bool, True where the response has its EOS
+    log_ratio: Tensor | None  # (N,) log pi(response) - log ref(response), in nats; None without a reference
 
     @property
     def lengths(self) -> Tensor:
@@ -130,8 +122,8 @@ def _policy_logprobs(
     core: PreTrainedModel, prompts: EncodedPrompts, responses: Responses, rules: TokenRules
 ) -> Tensor:
     """Log-probabilities (B, T) of sampled responses, to be compared with teacher-forced ones of a reference."""
-    if sampled_as_scored(core) and responses.seen is not None:
-        return responses.seen.logprobs
+    if sampled_as_scored(core) and responses.logprobs is not None:
+        return responses.logprobs
     return score_responses(core, prompts, responses.ids, rules, sliced=head_is_whole(core, rules))[0].logprobs
 
 

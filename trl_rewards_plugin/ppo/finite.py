@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone
 from trl_rewards_plugin.ppo.rollout import Rollout
 
 POLICY_CAUSE = (
@@ -53,11 +54,10 @@ def check_rollout(rollout: Rollout) -> None:
             raise NotFiniteError(message, int(rows.nonzero()[0]))
 
 
-def gradient_norm(model: nn.Module, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
-    """Norm of the gradients, 0-d; 0 without gradients (DeepSpeed keeps its own).
+def gradient_norm(model: nn.Module, reduce: Reduce = alone) -> Tensor:
+    """Norm of the gradients, 0-d, over processes so that all see what is non-finite in one; 0 without gradients.
 
-    Args:
-        reduce: sums over processes, so that all of them see what is non-finite in one.
+    (DeepSpeed keeps its own.)
     """
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     if not gradients:
@@ -94,10 +94,7 @@ def locate_non_finite(
 ) -> Iterator[None]:
     """Adds the step and a prompt to errors about non-finite numbers that are raised within.
 
-    Args:
-        step: the running step, counted from 1.
-        prompt_of: row of the rollout -> its prompt, shown.
-        suspect: the row to name where the error names none.
+    Steps count from 1; `prompt_of` shows the prompt of a row of the rollout, `suspect()` where the error names none.
     """
     try:
         yield

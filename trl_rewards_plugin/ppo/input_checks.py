@@ -148,17 +148,16 @@ def check_reward_funcs(
         step = "pass the parts of a combination: [reward.component(name) for name in reward.component_names()]"
         raise InputError("several rewards for multi_objective_aggregation='normalize_then_sum'", "one", step)
     for reward in rewards:
-        is_model = isinstance(reward, str | os.PathLike | nn.Module | Pipeline) or hasattr(reward, "predict_proba")
-        if is_model or not callable(reward):
-            step = "wrap it: ClassifierReward(model, label=...)"
-            if hasattr(reward, "predict_proba"):
-                step = (
-                    "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
-                )
-            elif isinstance(reward, Pipeline):
-                step = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
+        instead: str | None = None
+        if hasattr(reward, "predict_proba"):
+            instead = "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
+        elif isinstance(reward, Pipeline):
+            instead = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
+        elif isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
+            instead = "wrap it: ClassifierReward(model, label=...)"
+        if instead is not None:
             found = f"{type(reward).__name__} {str(reward)[:80]!r}"
-            raise InputError("reward callables in TRL's protocol", found, step)
+            raise InputError("reward callables in TRL's protocol", found, instead)
         if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
             found = f"{reward_name(reward)!r}, an async function"
             step = "wrap it: MultiClassifierReward([it]) runs async functions together"

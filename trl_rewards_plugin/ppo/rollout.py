@@ -12,49 +12,30 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FREE, Widths, round_up
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A batch of scored responses, as it was before the update.
+    """A batch of scored responses, as it was before the update. What is None is not needed, or not known."""
 
-    Attributes:
-        prompt_ids: (B, S), padded on the right.
-        prompt_mask: (B, S) bool, True on real prompt tokens.
-        response_ids: (B, T).
-        response_mask: (B, T) bool, True on real response tokens, EOS included.
-        ended: (B,) bool, True where the response has its EOS.
-        sampled_logprobs: (B, T) as the sampler drew them.
-        logprobs: (B, T) before the update: the old policy of PPO's ratio.
-        ref_logprobs: (B, T) of the same tokens under the reference.
-        entropies: (B, T) in nats.
-        values: (B, T) before the update.
-        scores: (B,) total reward of each response, any penalty for a missing EOS included.
-        encoder_states: (B, S, H) of the policy's encoder where that is frozen; else None.
-        exact_kl: (B, T) before the update, of each token's whole distribution to the reference's, in nats; or None.
-        reward_scores: (B, K) of each reward, NaN where it gave none; None where only their sum is known or needed.
-        anchor_features: (B, T, H) for the exact KL in the loss (see `Anchor`), or None.
-        target_ids, target_mask: (B, L) the prompts' reference texts where they are learnt from; else None.
-    """
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    response_ids: Tensor
-    response_mask: Tensor
-    ended: Tensor
-    sampled_logprobs: Tensor
-    logprobs: Tensor
-    ref_logprobs: Tensor
-    entropies: Tensor
-    values: Tensor
-    scores: Tensor
-    encoder_states: Tensor | None = None
-    exact_kl: Tensor | None = None
-    anchor_features: Tensor | None = None
-    reward_scores: Tensor | None = None
-    target_ids: Tensor | None = None
-    target_mask: Tensor | None = None
+    prompt_ids: Tensor  # (B, S), padded on the right
+    prompt_mask: Tensor  # (B, S) bool, True on real prompt tokens
+    response_ids: Tensor  # (B, T)
+    response_mask: Tensor  # (B, T) bool, True on real response tokens, EOS included
+    ended: Tensor  # (B,) bool, True where the response has its EOS
+    sampled_logprobs: Tensor  # (B, T) as the sampler drew them
+    logprobs: Tensor  # (B, T) before the update: the old policy of PPO's ratio
+    ref_logprobs: Tensor  # (B, T) of the same tokens under the reference
+    entropies: Tensor  # (B, T) in nats
+    values: Tensor  # (B, T) before the update
+    scores: Tensor  # (B,) total reward of each response, any penalty for a missing EOS included
+    encoder_states: Tensor | None = None  # (B, S, H) of the policy's encoder where that is frozen
+    exact_kl: Tensor | None = None  # (B, T) before the update, of whole distributions to the reference's, in nats
+    anchor_features: Tensor | None = None  # (B, T, H) for the exact KL in the loss, see `Anchor`
+    reward_scores: Tensor | None = None  # (B, K) of each reward, NaN where it gave none
+    target_ids: Tensor | None = None  # (B, L) the prompts' reference texts, where they are learnt from
+    target_mask: Tensor | None = None  # (B, L) bool, True on their real tokens
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -90,20 +71,12 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateBatch(Rollout):
-    """Rows of a rollout with what the update aims at.
+    """Rows of a rollout with what the update aims at."""
 
-    Attributes:
-        advantages: (B, T), 0 where the response mask is False.
-        returns: (B, T), likewise.
-        reward_scale: (B,) what a unit of reward has become in the advantages, where the loss completes a penalty in
-            the rewards; else None.
-        loss_weight: (B,) of every token of a response in the loss; None for 1.
-    """
-
-    advantages: Tensor
-    returns: Tensor
+    advantages: Tensor  # (B, T), 0 where the response mask is False
+    returns: Tensor  # (B, T), likewise
+    # (B,) what a unit of reward has become in the advantages, where the loss completes a penalty in the rewards
     reward_scale: Tensor | None = None
-    loss_weight: Tensor | None = None
 
 
 def join_rollouts(rollouts: list[Rollout], pad_id: int) -> Rollout:

@@ -21,19 +21,14 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Rewards of one batch of completions.
+    """Rewards of one batch of completions."""
 
-    Attributes:
-        total: (B,) float32, weighted sum over rewards; a reward that returns None for a completion is left out.
-        metrics: to log: `rewards/<name>/mean` and `/std` (of n - 1) of every reward, as in TRL, and what these logged.
-        table: name -> B values: prompt, completion, every reward, and what the rewards passed to `log_extra`.
-        by_reward: (B, K) float32 of each reward, NaN where it returned None.
-    """
-
-    total: Tensor
+    total: Tensor  # (B,) float32, weighted sum over rewards; one that returns None for a completion is left out
+    # To log: `rewards/<name>/mean` and `/std` (of n - 1) of every reward, as in TRL, and what these logged.
     metrics: dict[str, float] = field(default_factory=dict)
+    # name -> B values: prompt, completion, every reward, and what the rewards passed to `log_extra`.
     table: dict[str, list[Any]] = field(default_factory=dict)
-    by_reward: Tensor | None = None
+    by_reward: Tensor | None = None  # (B, K) float32 of each reward, NaN where it returned None
 
 
 def score_completions(
@@ -51,10 +46,7 @@ def score_completions(
 
     Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
     where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
-    column.
-
-    Args:
-        may_be_missing: totals are NaN where no reward gave a score, which is an error otherwise.
+    column. Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error.
 
     Raises:
         RewardError: names the reward, the steps done, and the prompt and completion that it was about.

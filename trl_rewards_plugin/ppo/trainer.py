@@ -45,12 +45,11 @@ from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgre
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
-from trl_rewards_plugin.ppo.policy.prompts import PromptCollator, quoted, tokenize_references
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
@@ -142,7 +141,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         """State of one training run; what a checkpoint holds of it is loaded over this."""
         self.kl_coef = self.args.kl_coef
         self._parts: list[Rollout] = []
-        self.run_log = RunLog(self.args, self.processing_class.decode, is_main_process=self.is_world_process_zero())
+        self.run_log = RunLog(self.args, self.processing_class.decode)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`; an earlier run that was interrupted leaves nothing behind."""
@@ -175,13 +174,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses to each prompt, scores them, and records what the update will need.
+        """Samples `num_generations` responses to each prompt, side by side, scores them, and records the old policy.
 
-        Args:
-            inputs: a batch of `PromptCollator`.
-
-        Returns:
-            The responses to one prompt side by side.
+        The prompts, and further columns for the rewards, are a batch of `PromptCollator`.
         """
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
@@ -231,9 +226,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
         """What the update will need of scored responses: the old policy, its values and the reference.
 
-        Args:
-            prompts: B, with the states of the policy's encoder.
-            scores: (B,).
+        The B prompts have the states of the policy's encoder; the scores are (B,).
         """
         self._wrapped.eval()
         with self.accelerator.autocast():
@@ -246,7 +239,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             response_ids=responses.ids,
             response_mask=responses.mask,
             ended=responses.ended,
-            sampled_logprobs=output.logprobs if responses.seen is None else responses.seen.logprobs,
+            sampled_logprobs=output.logprobs if responses.logprobs is None else responses.logprobs,
             logprobs=output.logprobs,
             ref_logprobs=found["logprobs"],
             entropies=output.entropies,
@@ -259,25 +252,21 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     def _old_policy(self, prompts: EncodedPrompts, responses: Responses, reference: Anchor | None) -> PolicyOutput:
         """The policy's scores of responses before the update: the sampler's own where those are exact."""
-        wrapped, seen = self._wrapped, responses.seen
+        wrapped, logprobs, entropies, hidden = self._wrapped, responses.logprobs, responses.entropies, responses.hidden
         enough = reference is None and sampled_as_scored(wrapped.core)
-        if seen is None or seen.hidden is None or seen.entropies is None or not enough:
+        if logprobs is None or entropies is None or hidden is None or not enough:
             return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules, reference)
-        values = wrapped.values(seen.hidden, prompts, responses.ids, self.rules)
-        return PolicyOutput(seen.logprobs, seen.entropies, values)
+        return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
-    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
-        """Log-probabilities (B, T) of responses under the frozen reference.
-
-        Args:
-            prompts: B prompts; states are the policy's, used where the reference has the same encoder.
-            response_ids: (B, T).
-            copies: this many rows side by side have one prompt, which is then encoded once.
-        """
-        return self._reference_scores(prompts, response_ids, copies)["logprobs"]
+    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor) -> Tensor:
+        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference."""
+        return self._reference_scores(prompts, response_ids, copies=1)["logprobs"]
 
     def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
-        """What `reference_scores` gives."""
+        """What `reference_scores` gives; `copies` rows side by side have one prompt, which is encoded once.
+
+        States of the prompts are the policy's, used where the reference has the same encoder.
+        """
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)
@@ -293,14 +282,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
-        """Learns from a rollout: all optimizer steps of its epochs but the last, which the Trainer takes.
+        """Learns from this process's part of a rollout: all optimizer steps but the last, which the Trainer takes.
 
-        Args:
-            rollout: this process's part.
-            model: the prepared model; the trainer's own if left out.
-
-        Returns:
-            The statistics that are logged, under TRL's names.
+        Returns the statistics that are logged, under TRL's names. `model` is prepared, the trainer's own if left out.
         """
         model = model if model is not None else self.model_wrapped
         model.train()  # gradient checkpointing needs it; dropout is off in either mode

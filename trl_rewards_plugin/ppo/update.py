@@ -4,7 +4,7 @@ Leaves out: collecting the rollout, and the last optimizer step, which the Train
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,20 +18,23 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.maths.advantages import leave_one_out, normalized_sum, token_rewards
-from trl_rewards_plugin.ppo.maths.estimators import ESTIMATORS, estimate_advantages
+from trl_rewards_plugin.ppo.maths.advantages import (
+    ESTIMATORS,
+    estimate_advantages,
+    leave_one_out,
+    normalized_sum,
+    token_rewards,
+)
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
-from trl_rewards_plugin.ppo.maths.masking import masked_moments, masked_sum, masked_whiten
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_moments, masked_sum, masked_whiten
 from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 from trl_rewards_plugin.ppo.scoring import less_eos_penalty
-
-Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class UpdateContext:
 
 
 def compute_token_rewards(
-    rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Reduce = lambda sums: sums
+    rollout: Rollout, args: Seq2SeqPPOConfig, kl_coef: float, reduce: Reduce = alone
 ) -> tuple[Tensor, Tensor]:
     """The KL to the reference, in nats, and the rewards (B, T) of tokens; both 0 where the response mask is False.
 
@@ -69,7 +72,7 @@ def compute_token_rewards(
 
 
 def compute_advantages(
-    rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = lambda sums: sums
+    rollout: Rollout, rewards: Tensor, args: Seq2SeqPPOConfig, reduce: Reduce = alone
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
 
@@ -118,10 +121,8 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     """`num_ppo_epochs` passes over a rollout in shuffled mini-batches.
 
     Every optimizer step but the last is taken here; the gradients of the last are left for the Trainer. Where
-    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
-
-    Args:
-        kl_coef: weight of the KL penalty in the loss, where `use_kl_loss` puts it there.
+    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind. `kl_coef` weighs the KL
+    penalty in the loss.
 
     Returns:
         Means over mini-batches of the losses and diagnostics, under TRL's names. `val/ratio_first` and
@@ -184,16 +185,14 @@ def _accumulate_mini_batch(
     """Accumulates the gradient of one mini-batch over micro-batches that fit in memory.
 
     The loss is a sum over tokens divided by the mini-batch's token count over all processes, so neither the split
-    into micro-batches nor into processes changes it.
-
-    Returns:
-        The names of its statistics; on the device their means over tokens and, last, the norm of the gradients.
+    into micro-batches nor into processes changes it. Returns the names of its statistics, and on the device their
+    means over tokens and, last, the norm of the gradients.
     """
     framework = context.framework
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     lengths = (float(response_lengths.sum()), len(rows))  # filled in, so that no GPU is waited for
     counts = torch.stack([torch.full((), float(number), device=batch.scores.device) for number in lengths])
-    tokens, responses = (counts := framework.reduce(counts).clamp(min=1)).unbind()
+    counts = framework.reduce(counts).clamp(min=1)
     # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs stay pairs.
     size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
     rows = rows.view(-1, together)[prompt_lengths.view(-1, together)[:, 0].argsort(stable=True)].flatten()
@@ -208,8 +207,6 @@ def _accumulate_mini_batch(
     sums = None
     for number, chunk in enumerate(chunks):
         part = batch.select(chunk, context.calls.widths)
-        if context.args.loss_type == "grpo":  # 1 / responses, split over their tokens; the sum is divided by `tokens`
-            part = replace(part, loss_weight=tokens / responses / part.response_mask.sum(1).clamp(min=1))
         inputs = {**part.tensors(), "counts": counts, "kl_coef": kl_coef}
         with framework.no_sync() if number < len(chunks) - 1 else nullcontext():
             found = context.calls("update", accumulate, inputs, model, (context.rules, context.critic_only))
@@ -304,7 +301,8 @@ def ppo_losses(
     """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise.
 
     Args:
-        mean_length: tokens per response of the mini-batch: what is summed over pairs is scaled by those of a pair.
+        mean_length: tokens per response of the mini-batch: sums over pairs are scaled by those of a pair, and each
+            response's by the mean length over its own where responses count alike (`loss_type="grpo"`).
     """
     mask = batch.response_mask
     # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.
@@ -312,7 +310,7 @@ def ppo_losses(
         torch.where(mask, values, torch.zeros_like(values))
         for values in (output.logprobs, batch.logprobs, batch.ref_logprobs)
     )
-    weight = 1.0 if batch.loss_weight is None else batch.loss_weight.unsqueeze(1)
+    weight = mean_length / mask.sum(1, keepdim=True).clamp(min=1) if args.loss_type == "grpo" else 1.0
     own: dict[str, Tensor] = {}
     if args.objective == "raft":
         loss = -logprobs.sum()

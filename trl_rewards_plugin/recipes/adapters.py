@@ -1,7 +1,5 @@
 """LoRA for encoder-decoders with TRL's flags. Leaves out: other adapters, which are passed as a peft config."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,15 +7,10 @@ from trl_rewards_plugin.errors import InputError
 
 
 def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
-    """peft's `LoraConfig` for a sequence-to-sequence model (that of TRL's flags is for a causal one).
+    """peft's `LoraConfig` of rank `r` for a sequence-to-sequence model (that of TRL's flags is for a causal one).
 
-    Args:
-        r: rank.
-        alpha: scale; updates are multiplied by alpha / r.
-        target_modules: modules that get an adapter; None: peft's default for the architecture.
-
-    Raises:
-        InputError: peft is not installed.
+    Updates are multiplied by alpha / r. `target_modules` get an adapter; None: peft's default for the architecture.
+    InputError where peft is not installed.
     """
     if find_spec("peft") is None:
         raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')

@@ -3,24 +3,18 @@
 Of memory the error stays the library's own; the advice is a note on it (PEP 678), printed below the traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from trl_rewards_plugin.atomic import is_full_disk
-from trl_rewards_plugin.errors import InputError, causes
-from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, is_out_of_memory, memory_advice
+from trl_rewards_plugin.errors import InputError, causes, is_out_of_memory
+from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, memory_advice
 
 
 @contextmanager
 def advised(args: Any) -> Iterator[None]:
-    """Adds to an error raised inside which of the settings `args` to change, where that is known.
-
-    Raises:
-        InputError: the disk is full.
-    """
+    """Adds to an error raised inside which of the settings `args` to change; InputError where the disk is full."""
     try:
         yield
     except (InputError, TooLittleMemoryError):  # say themselves what to do
@@ -33,6 +27,6 @@ def advised(args: Any) -> Iterator[None]:
                 "checkpoint, and --resume_from_checkpoint resumes from the last complete one"
             )
             raise InputError(f"room on the disk of {args.output_dir}", " ".join(str(full).split()), step) from error
-        if any(map(is_out_of_memory, causes(error))):
+        if is_out_of_memory(error):
             error.add_note(f"Next:     {memory_advice(args)}")
         raise

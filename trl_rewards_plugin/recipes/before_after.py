@@ -4,8 +4,6 @@ Decoding is passed in as a function, so that tests can bring their own texts. Le
 files, which the recipe writes (seq2seq_ppo.py).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,18 +27,12 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+")
 
 @dataclass(frozen=True)
 class Scored:
-    """N texts with their scores.
-
-    Attributes:
-        total: (N,) what the reward makes of its components.
-        components: Name -> (N,).
-        log_ratio: (N,) summed log-ratio to the reference, in nats, where it was asked for.
-    """
+    """N texts with their scores, (N,) each: the total, its components, and the log-ratio where it was asked for."""
 
     texts: list[str]
     total: np.ndarray
     components: dict[str, np.ndarray]
-    log_ratio: np.ndarray | None = None
+    log_ratio: np.ndarray | None = None  # to the reference, summed over a response, in nats
 
     def means(self) -> dict[str, float | None]:
         """`{"reward": mean total, "<component>": mean}`, over the texts that were scored; None if none were."""
@@ -50,7 +42,7 @@ class Scored:
         """`{"reward": (N,) totals, "<component>": (N,)}`."""
         return {"reward": self.total, **self.components}
 
-    def take(self, rows: np.ndarray) -> Scored:
+    def take(self, rows: np.ndarray) -> "Scored":
         """These rows alone, without their log-ratios."""
         components = {name: values[rows] for name, values in self.components.items()}
         return Scored([self.texts[row] for row in rows], self.total[rows], components)
@@ -73,14 +65,11 @@ class WithHeldOutReward:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The prompts to evaluate on: as the model reads them, and without their prefix.
-
-    `columns` are the data set's others, for rewards that read them.
-    """
+    """The prompts to evaluate on: as the model reads them, and without their prefix; and the data set's columns."""
 
     prompts: list[str]
     sources: list[str]
-    columns: Mapping[str, list[Any]] = field(default_factory=dict)
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)  # for rewards that read them
 
 
 @dataclass(frozen=True)
@@ -93,22 +82,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Decodes and scores the held-out prompts, always with the same settings and seed.
+    """Decodes and scores the held-out prompts, always with the same settings and seed."""
 
-    Attributes:
-        decode: `decode(prompts, *, greedy, num_samples, seed, with_reference) -> Decoded`.
-        reward: What judges the texts, with `.score` (see `RewardScores`).
-        encode: Texts -> their token ids, EOS included, for rewards that read those.
-        seed: Of the sampling; before and after use the same one.
-        missing_eos_penalty: As in training.
-    """
-
-    decode: Callable[..., Decoded]
-    reward: Any
-    encode: Callable[[list[str]], list[list[int]]]
+    decode: Callable[..., "Decoded"]  # decode(prompts, *, greedy, num_samples, seed, with_reference)
+    reward: Any  # what judges the texts, with `.score` (see `RewardScores`)
+    encode: Callable[[list[str]], list[list[int]]]  # texts -> token ids, EOS included, for rewards that read those
     held_out: HeldOut
-    seed: int = 0
-    missing_eos_penalty: float | None = None
+    seed: int = 0  # of the sampling, before and after
+    missing_eos_penalty: float | None = None  # as in training
     best_of: int = BEST_OF
 
     def evaluate(self, *, with_reference: bool = False) -> Evaluation:
@@ -119,9 +100,7 @@ class Evaluator:
     def yardsticks(self) -> dict[str, Any]:
         """What to compare a gain with: the sources' own sentences, the best of 16 samples, and `reward_at_kl`."""
         held_out = self.held_out
-        decode = partial(self.decode, greedy=False, seed=self.seed, with_reference=False)
-        penalty = self.missing_eos_penalty
-        many = score_samples(decode, self.reward, held_out.prompts, self.best_of, held_out.columns, penalty)
+        many = self.sample_and_score(held_out.prompts, held_out.columns, num_samples=self.best_of)
         best, rewards = many.take(best_of(many.total, self.best_of)), many.total.reshape(-1, self.best_of)
         split = [split_sentences(source) for source in held_out.sources]
         owners = [index for index, sentences in enumerate(split) for _ in sentences]
@@ -136,38 +115,32 @@ class Evaluator:
         prompts: Sequence[str],
         columns: Mapping[str, list[Any]],
         *,
+        num_samples: int = 1,
         greedy: bool = False,
         with_reference: bool = False,
     ) -> Scored:
-        """One response to each of N prompts, scored with N values of each further column."""
-        decoded = self.decode(prompts, greedy=greedy, num_samples=1, seed=self.seed, with_reference=with_reference)
-        return score_decoded(self.reward, decoded, prompts, columns, self.missing_eos_penalty)
+        """As many responses to each of B prompts, side by side, scored with B values of each further column."""
+        decode = partial(self.decode, greedy=greedy, seed=self.seed, with_reference=with_reference)
+        return score_samples(decode, self.reward, prompts, num_samples, columns, self.missing_eos_penalty)
 
 
 def score_samples(
-    decode: Callable[..., Decoded],
+    decode: Callable[..., "Decoded"],
     reward: Any,
     prompts: Sequence[Any],
     n: int,
     columns: Mapping[str, Sequence[Any]],
     missing_eos_penalty: float | None,
 ) -> Scored:
-    """`n` samples for each of B prompts, side by side, by `decode(prompts, num_samples=n)`; columns have B values."""
+    """`n` samples for each of B prompts, side by side, by `decode(prompts, num_samples=n)`; columns have B values.
+
+    Scored as training does: with the ids that were drawn, less the penalty for a missing EOS.
+    """
     repeated = [prompt for prompt in prompts for _ in range(n)]
     beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
-    return score_decoded(reward, decode(prompts, num_samples=n), repeated, beside, missing_eos_penalty)
-
-
-def score_decoded(
-    reward: Any,
-    decoded: Decoded,
-    prompts: Sequence[Any],
-    columns: Mapping[str, list[Any]],
-    missing_eos_penalty: float | None,
-) -> Scored:
-    """Scores N responses as training does: with the ids that were drawn, less the penalty for a missing EOS."""
-    columns = {**columns, "completion_ids": decoded.ids}
-    scored = score_texts(reward, decoded.texts, prompts, columns, decoded.log_ratio)
+    decoded = decode(prompts, num_samples=n)
+    beside["completion_ids"] = decoded.ids
+    scored = score_texts(reward, decoded.texts, repeated, beside, decoded.log_ratio)
     return replace(scored, total=scored.total - (missing_eos_penalty or 0.0) * ~np.asarray(decoded.ended))
 
 
@@ -191,14 +164,15 @@ def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     return {"mean": found["reward_gain"], "ci95": found["ci95"], "n": found["n"]}
 
 
+def _sides(before: Evaluation, after: Evaluation) -> dict[str, Scored]:
+    """What was measured, by its name in a run's files."""
+    sampled = {"before": before.sampled, "after": after.sampled}
+    return {**sampled, "before_greedy": before.greedy, "after_greedy": after.greedy}
+
+
 def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
     """One row a held-out prompt: texts before and after, sampled and greedy, each with total and components."""
-    sides = {
-        "before": before.sampled,
-        "after": after.sampled,
-        "before_greedy": before.greedy,
-        "after_greedy": after.greedy,
-    }
+    sides = _sides(before, after)
     columns: dict[str, list[Any]] = {"prompt": held_out.prompts, "source": held_out.sources}
     columns |= {side: scored.texts for side, scored in sides.items()}
     for side, scored in sides.items():
@@ -216,21 +190,15 @@ def build_metrics(
     """The contents of `metrics.json`. Gains and guards are those of the sampled outputs.
 
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
-
-    Args:
-        sources: What the model read of the prompts, without their prefix.
-        yardsticks: See `Evaluator.yardsticks`.
-        facts: What training itself reports: `kl` (mean over responses of the summed log-ratio to the reference, in
-            nats), `episodes`, `seconds` of training alone, `seed`, and `prompt_cuts` (see `RunData.count_cuts`).
+    `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports:
+    `kl` (mean over responses of the summed log-ratio to the reference, in nats), `episodes`, `seconds` of training
+    alone, `seed`, and `prompt_cuts` (see `RunData.count_cuts`).
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}
     guard_before, guard_after = (guard_metrics(each.sampled.texts, sources) for each in (before, after))
     return {
-        "before": before.sampled.means(),
-        "after": after.sampled.means(),
-        "before_greedy": before.greedy.means(),
-        "after_greedy": after.greedy.means(),
+        **{side: scored.means() for side, scored in _sides(before, after).items()},
         "before_std": {name: spread_scored(values) for name, values in before.sampled.by_name().items()},
         **yardsticks,
         "reward_gain": gains.pop("reward"),

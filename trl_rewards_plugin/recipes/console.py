@@ -3,11 +3,11 @@
 Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
 """
 
-from __future__ import annotations
-
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
@@ -32,16 +32,9 @@ def terminal_width() -> int:
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
     """One labelled line per entry, wrapped with a hanging indent."""
     pad = max(map(len, lines)) + 2
+    fill = partial(textwrap.fill, width=width or terminal_width(), break_long_words=False, break_on_hyphens=False)
     wrapped = (
-        textwrap.fill(
-            text,
-            width or terminal_width(),
-            initial_indent=f"{label:<{pad}}",
-            subsequent_indent=" " * pad,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for label, text in lines.items()
+        fill(text, initial_indent=f"{label:<{pad}}", subsequent_indent=" " * pad) for label, text in lines.items()
     )
     return "\n".join(wrapped)
 
@@ -60,23 +53,15 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         before, after, sources, best = (decimals(metrics[key][name]) for key in ("before", "after", *_YARDSTICKS))
         interval = _interval(gain, 2)
         rows.append([name[:22], before, after, decimals(gain["mean"], "+"), interval, sources, best])
-    note = (
-        f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training; "
-        f"interval: {_how_made(gains.values())}."
-    )
-    guards = [
-        f"{GUARD_NAMES.get(name, name)} x {pair['after'] / pair['before']:.2f}"
-        for name, pair in metrics["guard"].items()
-        if pair["before"]
-    ]
+    prompts = f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training"
+    measured = {name: pair for name, pair in metrics["guard"].items() if pair["before"]}
+    guards = [f"{GUARD_NAMES.get(key, key)} x {pair['after'] / pair['before']:.2f}" for key, pair in measured.items()]
     kl = "" if metrics["kl"] is None else f"; KL to the start {decimals(metrics['kl'])} nats"
     cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
-    notes = [note, f"Guards, after / before: {', '.join(guards)}{kl}."]
+    notes = [f"{prompts}; interval: {_how_made(gains.values())}.", f"Guards, after / before: {', '.join(guards)}{kl}."]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
-    # 79 columns wide, to fit any terminal.
-    table = _under_each_other(
-        rows, (22, 6, 6, 7, 15, 7, 10), [*notes, f"The reward is {verdict(metrics['reward_gain'])}."]
-    )
+    notes.append(f"The reward is {verdict(metrics['reward_gain'])}.")
+    table = _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), notes)  # 79 columns wide, to fit any terminal
     return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 
 
@@ -105,13 +90,9 @@ def direction(gain: Mapping[str, Any]) -> int:
 
 def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], notes: Sequence[str]) -> str:
     """Rows of a name on the left and cells on the right of their columns, and a paragraph for each note below."""
-    lines = [
-        " ".join(
-            f"{cell:>{width}}" if place else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=False))
-        )
-        for row in rows
-    ]
+    sides = ["<", *">" * len(widths)]
+    cells = [zip(row, sides, widths, strict=False) for row in rows]
+    lines = [" ".join(f"{cell:{side}{width}}" for cell, side, width in row) for row in cells]
     below = [line for note in notes for line in textwrap.wrap(note, terminal_width())]
     return "\n".join([*(line.rstrip() for line in lines), "", *below])
 
@@ -119,10 +100,6 @@ def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], note
 def _interval(gain: Mapping[str, Any], digits: int) -> str:
     low, high = gain["ci95"]
     return "none" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"
-
-
-def _change(before: float | None, after: float | None) -> str:
-    return decimals(None if before is None or after is None else after - before, "+")
 
 
 def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
@@ -145,15 +122,11 @@ def format_pairs(pairs: Mapping[str, Mapping[str, Any]], width: int | None = Non
     for title, row in pairs.items():
         source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
         block = [f"{title}:", *textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")]
-        left, right = (
-            textwrap.wrap(
-                f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}", column
-            )
-            for side in ("before", "after")
-        )
-        height = max(len(left), len(right))
-        left, right = (lines + [""] * (height - len(lines)) for lines in (left, right))
-        block += [f"{first:<{column}} | {second}".rstrip() for first, second in zip(left, right, strict=True)]
+        sides = []
+        for side in ("before", "after"):
+            output = f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}"
+            sides.append(textwrap.wrap(output, column))
+        block += [f"{left:<{column}} | {right}".rstrip() for left, right in zip_longest(*sides, fillvalue="")]
         blocks.append("\n".join(block))
     return "\n\n".join(blocks)
 
@@ -176,7 +149,8 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
     rows = [["", "before", "after", "gain", "95% CI", "improved"]]
     for name, row in metrics.items():
         before, after, gain = row.get("before"), row.get("after"), row.get("gain")
-        rows.append([name, decimals(before), decimals(after), _change(before, after)])
+        change = None if before is None or after is None else after - before
+        rows.append([name, decimals(before), decimals(after), decimals(change, "+")])
         if gain is not None and gain["n"] > 0:
             rows[-1][3:] = [decimals(gain["reward_gain"], "+"), _interval(gain, 3), f"{gain['share_improved']:.0%}"]
     how = _how_made([row["gain"] for row in metrics.values() if row.get("gain")])

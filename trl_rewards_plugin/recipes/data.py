@@ -7,6 +7,7 @@ texts).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import statistics
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, suggestion, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import FORMATS, PLACE, read_columns, without_missing
+from trl_rewards_plugin.rows import FORMATS, column_texts, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class RunData:
     eval_name: str
     prompt_prefix: str = ""
 
+    @functools.cached_property
     def as_held_out(self) -> HeldOut:
         """The held-out prompts with and without their prefix, and the other columns."""
         prompts = list(self.held_out["prompt"])
@@ -130,16 +132,15 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
         return {"train": dataset}
     if isinstance(dataset, str | Path):
         return _load_named(str(dataset), text_column)
-    if isinstance(dataset, DatasetDict) and dataset:
-        return dict(dataset)
     if isinstance(dataset, DatasetDict):
-        raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
+        if not dataset:
+            raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
+        return dict(dataset)
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
+    expected = "a data set: a Hub id, a file, a datasets.Dataset or a list of texts"
     step = "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly"
-    raise InputError(
-        "a data set: a Hub id, a file, a datasets.Dataset or a list of texts", type(dataset).__name__, step
-    )
+    raise InputError(expected, type(dataset).__name__, step)
 
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
@@ -197,24 +198,16 @@ def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, 
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
     if text_column not in rows.column_names:
         columns = ", ".join(rows.column_names) or "no columns"
-        step = suggestion(text_column, rows.column_names, "name the column of texts with text_column")
+        step = f"{did_you_mean(text_column, rows.column_names)}name the column of texts with text_column"
         raise InputError(f"the column {text_column!r} in {name}", columns, step)
-    numbered = ({text_column: text, PLACE: place} for place, text in enumerate(rows[text_column]))
-    kept = list(without_missing(numbered, [text_column], missing, name))
-    if not kept:
-        raise InputError(f"rows in {name}", "an empty data set", "give a data set with rows")
-    texts = [row[text_column] for row in kept]
-    for text, row in zip(texts, kept, strict=True):
-        if not isinstance(text, str) or not (text.strip() or missing == "empty"):
-            expected = f"a text in every row of the column {text_column!r} of {name}"
-            step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
-            raise InputError(expected, f"{text!r} in row {row[PLACE] + 1}"[:200], step)
-    if len(kept) < len(rows):
-        rows = rows.select([row[PLACE] for row in kept])
+    step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
+    texts = column_texts(rows[text_column], text_column, missing, name, blank=missing == "empty", step=step)
+    if len(texts) < len(rows):
+        rows = rows.select(list(texts))
     if text_column == "prompt" and not prompt_prefix and missing != "empty":
         return rows
     # Added before the old one goes: a table without columns would have no rows either.
-    added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts])
+    added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts.values()])
     others = added.remove_columns("prompt") if "prompt" in rows.column_names else added
     return others.rename_column("new_prompt", "prompt")
 

@@ -3,15 +3,13 @@
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
@@ -19,29 +17,25 @@ from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, aggregation_of, describe_reward, reward_formula
+from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
 from trl_rewards_plugin.text import cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
-MUCH_CUT = 0.1
-"""Share of prompts; where more are cut, a run warns."""
+MUCH_CUT = 0.1  # share of prompts; where more are cut, a run warns
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """Checked inputs: data, a reward with `.score`, and where to resume from.
-
-    `cuts`, as `RunData.count_cuts` gives them, are known once there is a tokenizer.
-    """
+    """Checked inputs: data, a reward with `.score`, and where to resume from."""
 
     data: RunData
     reward: Any
     checkpoint: Path | None
     held_out_reward: Any = None
-    cuts: Mapping[str, Any] = field(default_factory=dict)
+    cuts: Mapping[str, Any] = field(default_factory=dict)  # of `RunData.count_cuts`, once there is a tokenizer
 
     @property
     def judge(self) -> Any:
@@ -68,9 +62,7 @@ def check_trackers(names: Sequence[str]) -> None:
     )
 
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            step = f"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}use one of these, or none"
-            raise InputError(f"trackers in report_to, of {', '.join(INTEGRATION_TO_CALLBACK)}", repr(name), step)
+        check_choice("trackers in report_to, each", name, INTEGRATION_TO_CALLBACK, "use one of these, or none")
         if name not in (*_UNLISTED, *get_available_reporting_integrations()):
             raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
 
@@ -79,11 +71,9 @@ def load_reward(reward: Any) -> Any:
     """The reward with `.score`; one with a moving scale or with a component of a reserved name is refused."""
     scorer = as_scorer(reward)
     if set(getattr(scorer, "state_dict", dict)()) - {"constraints"}:  # score() leaves constraints out
-        raise InputError(
-            "a reward whose scale stays as it is, so that before and after can be compared",
-            f"normalization='zscore', or constraints within a combination, in {scorer.name}",
-            "set a fixed mean and scale, or train with Seq2SeqPPOTrainer, which saves the running scale",
-        )
+        found = f"normalization='zscore', or constraints within a combination, in {scorer.name}"
+        step = "set a fixed mean and scale, or train with Seq2SeqPPOTrainer, which saves the running scale"
+        raise InputError("a reward whose scale stays as it is, so that before and after can be compared", found, step)
     for part in describe_reward(scorer):
         if part["name"] in RESERVED_NAMES:
             step = "give the reward another name=..."
@@ -103,12 +93,12 @@ def reached_targets(reward: Any, means: Mapping[str, float | None]) -> dict[str,
 
 def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[str, str]:
     """Label -> text, for `console.format_plan`."""
-    data, reward, cuts = inputs.data, inputs.reward, inputs.cuts
+    data, cuts = inputs.data, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
     plan = {
         "Model": public_name(model),
-        "Reward": reward_formula(describe_reward(reward), aggregation_of(reward) or WEIGHTED_SUM),
+        "Reward": formula_of(inputs.reward),
         "Prompts": f"{len(data.train)} of {data.train_name}",
         "Held out": data.eval_name,
         "Cut": cut_prompts(cuts),
@@ -118,8 +108,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Folder": str(args.output_dir),
     }
     if inputs.held_out_reward is not None:
-        judge = inputs.held_out_reward
-        plan["Held-out reward"] = reward_formula(describe_reward(judge), aggregation_of(judge) or WEIGHTED_SUM)
+        plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
         room = "raise max_prompt_length" if cuts["limit"] == args.max_prompt_length else "take a model that reads more"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {room}, or shorten them"

@@ -1,33 +1,28 @@
 """Named runs: the model, reward, data and settings of `--preset NAME`. Leaves out: running them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import check_choice
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`.
-
-    `license` is the model's and `language` that of the texts, as the Hub writes them. `countable`: what anyone can
-    count in outputs of this model -> the regular expression that finds it.
-    """
+    """A named run: arguments of `Seq2SeqPPO`, and in `config` fields of `Seq2SeqPPOConfig`."""
 
     name: str
     model: str
     reward: str
     dataset: str
     config: Mapping[str, Any]
-    license: str
-    language: str
+    license: str  # of the model, as the Hub writes it
+    language: str  # of the texts, likewise
     eval_dataset: str | None = None
     text_column: str = "prompt"
     prompt_prefix: str = ""
+    # What anyone can count in outputs of this model -> the regular expression that finds it.
     countable: Mapping[str, str] | None = None
 
     def settings_for(self, objective: str | None) -> Mapping[str, Any]:
@@ -40,8 +35,10 @@ class Preset:
         return {key: value for key, value in self.config.items() if key not in unused}
 
 
-# The completions are for `trl-rewards report`; the progress bar has the screen.
-_IN_EVERY_RUN = {"log_completions": True, "num_completions_to_print": 0, "seed": 0}
+def _settings(**own: Any) -> Mapping[str, Any]:
+    # The completions are for `trl-rewards report`; the progress bar has the screen.
+    return MappingProxyType({"log_completions": True, "num_completions_to_print": 0, "seed": 0, **own})
+
 
 _TINY = Preset(
     name="tiny",
@@ -49,22 +46,19 @@ _TINY = Preset(
     reward="tiny",
     dataset="bundled:prompts/train.jsonl",
     eval_dataset="bundled:prompts/heldout.jsonl",
-    config=MappingProxyType(
-        _IN_EVERY_RUN
-        | {
-            "num_train_epochs": 2.4,  # 12 rollouts
-            "per_device_train_batch_size": 64,
-            "per_device_eval_batch_size": 96,
-            "num_ppo_epochs": 2,
-            "num_mini_batches": 2,
-            "learning_rate": 1.5e-4,
-            "critic_learning_rate": 3e-3,
-            "response_length": 40,
-            "max_prompt_length": 128,
-            "kl_coef": 0.05,
-            "save_steps": 10,
-            "save_total_limit": 1,
-        }
+    config=_settings(
+        num_train_epochs=2.4,  # 12 rollouts
+        per_device_train_batch_size=64,
+        per_device_eval_batch_size=96,
+        num_ppo_epochs=2,
+        num_mini_batches=2,
+        learning_rate=1.5e-4,
+        critic_learning_rate=3e-3,
+        response_length=40,
+        max_prompt_length=128,
+        kl_coef=0.05,
+        save_steps=10,
+        save_total_limit=1,
     ),
     license="cc-by-sa-4.0",
     language="en",
@@ -84,19 +78,16 @@ _ARTICLE = Preset(
     dataset="argilla/news-summary",
     text_column="text",
     prompt_prefix="summarize: ",
-    config=MappingProxyType(
-        _IN_EVERY_RUN
-        | {
-            "num_train_epochs": 5.0,
-            # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
-            "per_device_train_batch_size": 8,
-            "per_device_eval_batch_size": 16,
-            "num_ppo_epochs": 4,
-            "num_mini_batches": 1,
-            "learning_rate": 2e-5,
-            "response_length": 64,
-            "max_prompt_length": 512,
-        }
+    config=_settings(
+        num_train_epochs=5.0,
+        # A rollout of 8 prompts: small enough for a 20-row excerpt, and the article's own scale.
+        per_device_train_batch_size=8,
+        per_device_eval_batch_size=16,
+        num_ppo_epochs=4,
+        num_mini_batches=1,
+        learning_rate=2e-5,
+        response_length=64,
+        max_prompt_length=512,
     ),
     license="apache-2.0",
     language="en",
@@ -108,8 +99,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 def neutral_settings(model: str) -> dict[str, Any]:
     """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for.
 
-    Raises:
-        InputError: there is no such model, or it is no encoder-decoder.
+    InputError where there is no such model, or it is no encoder-decoder.
     """
     from trl_rewards_plugin.ppo.architectures.limits import positions
     from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model, read_model_config
@@ -121,7 +111,5 @@ def neutral_settings(model: str) -> dict[str, Any]:
 
 def get_preset(name: str) -> Preset:
     """The preset called `name`; an unknown one is refused."""
-    if name not in PRESETS:
-        step = suggestion(name, PRESETS, "use one of these, or give model, reward and dataset")
-        raise InputError(f"a preset, one of {', '.join(PRESETS)}", repr(name), step)
+    check_choice("preset", name, PRESETS, "use one of these, or give model, reward and dataset")
     return PRESETS[name]

@@ -3,8 +3,6 @@
 Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files are written (`runs/`, `cards/`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,7 +16,7 @@ from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -115,7 +113,7 @@ class Seq2SeqPPO:
             self.echo = lambda text: None
 
     @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> Seq2SeqPPO:
+    def from_preset(cls, name: str, **overrides: Any) -> "Seq2SeqPPO":
         """The run called `name` ("tiny" or "article") with changes.
 
         Args:
@@ -133,7 +131,7 @@ class Seq2SeqPPO:
         known = [*own, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
         for key in fields:
             if key not in known:
-                step = suggestion(key, known, "see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)")
+                step = f"{did_you_mean(key, known)}see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
                 raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(key), step)
         if "args" in given and fields:
             found = f"args and {', '.join(fields)}"
@@ -197,10 +195,8 @@ class Seq2SeqPPO:
             for index, (prompt, text) in enumerate(zip(map(console.shortened, read), scored.texts, strict=True)):
                 parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
                 self.echo(f"prompt: {prompt}\nresponse: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
-            time = (
-                f"about {estimate_minutes(evaluator, self.args, inputs.data):.1f} minutes: an estimate from one timed "
-                "rollout, assuming that its update takes as long"
-            )
+            minutes = estimate_minutes(evaluator, self.args, inputs.data)
+            time = f"about {minutes:.1f} minutes: one rollout was timed, and its update is assumed to take as long"
             self.echo(console.format_plan(plan_lines(self.model, self.args, inputs) | {"Time": time}))
             self.echo("\nDry run: nothing was trained or written.")
 
@@ -256,7 +252,7 @@ class Seq2SeqPPO:
             return trainer.processing_class(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
-        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out(), self.args.seed, penalty)
+        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out, self.args.seed, penalty)
 
     def _finish(
         self,
@@ -275,7 +271,7 @@ class Seq2SeqPPO:
             "seed": self.args.seed,
             "prompt_cuts": inputs.cuts,
         }
-        held_out = inputs.data.as_held_out()
+        held_out = inputs.data.as_held_out
         read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
         sources = [text.removeprefix(self.prompt_prefix) for text in read]
         facts |= reached_targets(inputs.reward, after.sampled.means())

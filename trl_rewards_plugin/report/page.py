@@ -15,7 +15,7 @@ from markupsafe import Markup
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.charts.reward_kl import draw_reward_kl, reward_kl_series
 from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
-from trl_rewards_plugin.charts.svg import escaping_environment, series_class
+from trl_rewards_plugin.charts.svg import environment_of, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
@@ -27,9 +27,7 @@ FOLDER = Path(__file__).parent
 def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Path:
     """Writes the page of the runs in `folders`, finished or not; returns where it is.
 
-    Args:
-        folders: Run folders.
-        path: Of the page; None: `report.html` in the run folder, or here where there are several.
+    A `path` of None is `report.html` in the run folder, or here where there are several.
     """
     runs = read_runs(folders)
     path = path or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))
@@ -41,7 +39,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
 
 def report_html(runs: Sequence[Run]) -> str:
     """The whole page."""
-    environment = escaping_environment(FOLDER)
+    environment = environment_of(FOLDER)
     reward_kl = [(run, reward_kl_series(run.metrics or {}, run.log)) for run in runs]
     environment.filters |= {"series_class": series_class, "digest": _digest}
     style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))

@@ -10,16 +10,6 @@ from trl_rewards_plugin.rewards.state_callback import RewardStateCallback
 from trl_rewards_plugin.rewards.text_rewards import LengthReward, RepetitionReward, SimilarityReward
 
 __all__ = [
-    "CallableReward",
-    "ClassifierReward",
-    "LengthReward",
-    "MetricReward",
-    "MultiClassifierReward",
-    "RemoteReward",
-    "RepetitionReward",
-    "Reward",
-    "RewardScores",
-    "RewardStateCallback",
-    "SimilarityReward",
-    "TextReward",
-]
+    "CallableReward", "ClassifierReward", "LengthReward", "MetricReward", "MultiClassifierReward", "RemoteReward",
+    "RepetitionReward", "Reward", "RewardScores", "RewardStateCallback", "SimilarityReward", "TextReward",
+]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import check_name, total_name
 from trl_rewards_plugin.rewards.reward_model import RewardModel
@@ -22,7 +22,6 @@ from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
 
 logger = logging.getLogger(__name__)
 
-ON_FAILURE = ("stop", "none")
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
 
@@ -103,9 +102,7 @@ class Reward:
 
     def _component_index(self, name: str) -> int:
         names = self.component_names()
-        if name not in names:
-            known = ", ".join(names)
-            raise InputError(f"a component, one of {known}", repr(name), f"{did_you_mean(name, names)}use one of them")
+        check_choice("component", name, names)
         return names.index(name)
 
     def entry(self) -> dict[str, Any]:
@@ -189,8 +186,7 @@ def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
 
 def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
     """Refuses settings of rewards that may fail: see `CallableReward` and `RemoteReward`."""
-    if on_failure not in ON_FAILURE:
-        raise InputError(f"on_failure one of {', '.join(ON_FAILURE)}", repr(on_failure), "use one of these")
+    check_choice("on_failure", on_failure, ("stop", "none"))
     if (timeout is not None and timeout <= 0) or retries < 0:
         found = f"timeout={timeout!r}, retries={retries!r}"
         raise InputError("timeout above 0, retries of at least 0", found, "leave them out to get the defaults")
@@ -205,8 +201,7 @@ def no_scores(count: int, why: str) -> Tensor:
 def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
     """What reward `name` returned for N texts as (N,) float32, NaN for None.
 
-    Raises:
-        InputError: another number of scores, or one that is infinite or no number; the text is shown.
+    InputError for another number of scores, or one that is infinite or no number; the text is shown.
     """
     found = returned.tolist() if hasattr(returned, "tolist") else returned
     if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(texts):

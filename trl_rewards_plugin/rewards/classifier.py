@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_out_of_memory
 from trl_rewards_plugin.rewards.base import Reward, named_failure
-from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
 from trl_rewards_plugin.rewards.inference.shared_classifier import OFFLOADS, SharedClassifier, position_limit
@@ -89,7 +88,7 @@ class ClassifierReward(Reward):
             expected = f"max_length of at most {limit}, which the model's positions allow"
             raise InputError(expected, str(max_length), "lower it, or leave it out")
         check_score_type(score_type, config)
-        self._index = _label_index(label, config.id2label, self._classifier.model_id)
+        self._index = _label_index(label, config.id2label, self.model_id)
         self._independent = is_independent(config)
         self.label: str = config.id2label[self._index]
         self.score_type = score_type
@@ -112,12 +111,12 @@ class ClassifierReward(Reward):
     @property
     def model_id(self) -> str:
         """The model's Hub id or folder as it was given; nothing is loaded."""
-        return self._classifier.model_id
+        return self._classifier.named.name
 
     @property
     def revision(self) -> str | None:
         """Branch, tag or commit of the model, as it was given."""
-        return self._classifier.revision
+        return self._classifier.named.revision
 
     @property
     def is_named(self) -> bool:
@@ -156,7 +155,7 @@ class ClassifierReward(Reward):
         except OSError:  # of loading, which names the model itself
             raise
         except Exception as error:
-            if devices.is_out_of_memory(error):  # stays what it is: trainers and launchers know it
+            if is_out_of_memory(error):  # stays what it is: trainers and launchers know it
                 error.add_note(f"reward {self.name!r}: {called_on(texts)}")
                 raise
             with named_failure(self.name, texts):
@@ -167,10 +166,9 @@ class ClassifierReward(Reward):
         scores = label_score(logits, self._index, self.score_type, self._independent)
         broken = (~scores.isfinite()).nonzero().flatten().tolist()
         if broken:
-            raise RuntimeError(
-                f"reward {self.name!r} ({self.model_id}) gave {scores[broken[0]].item()} for {len(broken)} of "
-                f"{len(texts)} texts, first for {shortened(texts[broken[0]])}"
-            )
+            found = f"{scores[broken[0]].item()} for {len(broken)} of {len(texts)} texts"
+            where = f"first for {shortened(texts[broken[0]])}"
+            raise RuntimeError(f"reward {self.name!r} ({self.model_id}) gave {found}, {where}")
         return scores
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
@@ -189,7 +187,7 @@ class ClassifierReward(Reward):
             "tokenizer": classifier.tokenizer_name,
             "max_length": self.max_length,
             "dtype": None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch."),
-            "trust_remote_code": classifier.trust_remote_code or None,
+            "trust_remote_code": classifier.named.trust_remote_code or None,
         }
         return {key: value for key, value in entry.items() if value is not None}
 

@@ -42,8 +42,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
     """Starts all `calls` at once on the background loop; gives a future a name. On exit what still runs is cancelled.
 
-    Raises:
-        RuntimeError: called from the background loop itself, which would wait for itself.
+    RuntimeError where it is called from the background loop itself, which would wait for itself.
     """
     if not calls:
         yield {}
@@ -51,10 +50,8 @@ def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[
     loop = background_loop()
     # The running loop of this thread, or None; unlike get_running_loop() it raises nothing.
     if asyncio._get_running_loop() is loop:
-        raise RuntimeError(
-            "a combination with async rewards was called from within an async reward; "
-            "await asyncio.to_thread(reward, ...) instead"
-        )
+        step = "await asyncio.to_thread(reward, ...) instead"
+        raise RuntimeError(f"a combination with async rewards was called from within an async reward; {step}")
     futures = {name: asyncio.run_coroutine_threadsafe(_awaited(call), loop) for name, call in calls.items()}
     try:
         yield futures

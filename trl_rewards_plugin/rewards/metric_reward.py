@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import clean_name
@@ -85,7 +85,10 @@ class MetricReward(TextReward):
     def _compute(self, texts: list[str], references: list[Any]) -> list[float]:
         if self._one_by_one is None:
             # With one text, a list with one value per text is told apart from any other list.
-            self._one_by_one = not isinstance(self._ask(texts[:1], references[:1]), list)
+            first = self._ask(texts[:1], references[:1])
+            self._one_by_one = not isinstance(first, list)
+            if self._one_by_one:
+                return [first, *self._compute(texts[1:], references[1:])]
         if self._one_by_one:
             return [self._ask([text], [one]) for text, one in zip(texts, references, strict=True)]
         values: list[float] = self._ask(texts, references)
@@ -102,9 +105,7 @@ class MetricReward(TextReward):
         inputs = self._inputs()
         arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
         result = self._module.compute(**arguments, **self.compute_kwargs)
-        if self.key not in result:
-            expected = f"a key of what metric {self._shown()} returns: {', '.join(result)}"
-            raise InputError(expected, repr(self.key), f"{did_you_mean(self.key, result)}use one of these")
+        check_choice(f"key in what metric {self._shown()} returns,", self.key, result)
         value = result[self.key]
         value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, list) and len(value) != len(texts):

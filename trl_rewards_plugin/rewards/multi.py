@@ -42,24 +42,15 @@ class _Purpose(enum.Enum):
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a combination made of N texts.
-
-    Attributes:
-        batches: What its running statistics are to take in; empty where nothing is to be learnt.
-        evaluation: The moments by which an evaluation normalised; empty in training and scoring.
-        weights: Name -> weight of every reward with a schedule; of all in training for constraints.
-        passing: Name of each reward with a gate -> (N,) bool, which texts pass it.
-        ascent: Its multipliers after this batch; None without constraints, and outside training.
-        inner: Name -> the outcome of each combination within.
-    """
+    """What a combination made of N texts; dicts by the name of a reward."""
 
     scores: RewardScores
-    batches: list[Batch]
-    evaluation: Batch
-    weights: dict[str, float]
-    passing: dict[str, Tensor]
-    ascent: Ascent | None
-    inner: dict[str, "_Outcome"]
+    batches: list[Batch]  # what its running statistics are to take in; empty where nothing is to be learnt
+    evaluation: Batch  # the moments by which an evaluation normalised; empty in training and scoring
+    weights: dict[str, float]  # of every reward with a schedule; of all in training for constraints
+    passing: dict[str, Tensor]  # of each reward with a gate which texts pass it, (N,) bool
+    ascent: Ascent | None  # its multipliers after this batch; None without constraints, and outside training
+    inner: dict[str, "_Outcome"]  # of each combination within
 
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
         """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
@@ -168,8 +159,9 @@ class MultiClassifierReward(Reward):
             found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
             step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
             raise InputError("rewards with different names, since each gets its own column", found, step)
-        settings = (normalization, clip, weight_schedule, only_if, floor, constraints, disagreement_coef)
-        self._combination = Combination.checked(names, weights, aggregation, *settings)
+        settings = {"normalization": normalization, "clip": clip, "weight_schedule": weight_schedule}
+        settings |= {"only_if": only_if, "floor": floor, "constraints": constraints}
+        self._combination = Combination.checked(names, weights, aggregation, disagreement_coef, **settings)
         super().__init__(total_name("_".join(names), names) if name is None else name)
         if self.name in names:
             step = "pass another name=, or leave it out"

@@ -111,11 +111,8 @@ class RemoteReward(Reward):
         if answer.status in _TRY_AGAIN:
             return self._failed(len(request["texts"]), found, None)
         if answer.status != 200:
-            raise InputError(
-                f"scores from {self.url}",
-                found,
-                f"set {TOKEN_VARIABLE} to the server's token" if answer.status == 401 else "see what the server says",
-            )
+            step = f"set {TOKEN_VARIABLE} to the server's token" if answer.status == 401 else "see what it says"
+            raise InputError(f"scores from {self.url}", found, step)
         try:
             total = json.loads(answer.data)["total"]
         except (ValueError, KeyError, TypeError) as error:
@@ -144,10 +141,8 @@ class RemoteReward(Reward):
                 retry_after_max=LONGEST_WAIT,
                 raise_on_status=False,
             )
-            self._connections = connections = (
-                os.getpid(),
-                urllib3.PoolManager(retries=retry, timeout=self.timeout, maxsize=8, block=False),
-            )
+            pool = urllib3.PoolManager(retries=retry, timeout=self.timeout, maxsize=8, block=False)
+            self._connections = connections = os.getpid(), pool
         return connections[1]
 
 

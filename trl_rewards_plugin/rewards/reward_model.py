@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.texts import shortened
 
 PARTS = ("response", "text")
@@ -63,8 +63,7 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
-        if part not in PARTS:
-            raise InputError(f"part one of {', '.join(PARTS)}", repr(part), "use one of these")
+        check_choice("part", part, PARTS)
         given = (prompts is not None) + bool(response_template)
         if part == "response" and given != 1:
             expected = "prompts= or response_template=, one of them, to tell the response from the query"
@@ -88,22 +87,17 @@ class RewardModel(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores (B,) float32 of B rows (B, S + T) of query and response, padding where `attention_mask` is 0."""
         rows = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        if self.part == "text":
-            scores = self.reward(completions=[self._decode(row) for row in rows])
-        else:
-            starts = [self._response_start(row) for row in rows]
-            scores = self.reward(
-                completions=[self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)],
-                prompts=[self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)],
-            )
+        starts = [0 if self.part == "text" else self._response_start(row) for row in rows]
+        given = {"completions": [self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)]}
+        if self.part == "response":
+            given["prompts"] = [self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)]
+        scores = self.reward(**given)
         numbers = [math.nan if score is None else score for score in scores]
         total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
         if not total.isfinite().all():
             first = int((~total.isfinite()).nonzero()[0])
-            raise RuntimeError(
-                f"the reward gave {total[first].item()} for {shortened(self._decode(rows[first]))}; TRL's PPOTrainer "
-                "needs a number for every response"
-            )
+            found = f"{total[first].item()} for {shortened(self._decode(rows[first]))}"
+            raise RuntimeError(f"the reward gave {found}; TRL's PPOTrainer needs a number for every response")
         return total
 
     def _decode(self, ids: list[int]) -> str:

@@ -5,9 +5,10 @@ Reward files name them `function: length`, `repetition` and `similarity`. Leaves
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import column_references
@@ -15,8 +16,7 @@ from trl_rewards_plugin.rewards.texts import column_references
 UNITS = ("words", "characters")
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 MEASURES = ("fmeasure", "precision", "recall")
-LONGEST = 1000
-"""Words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths."""
+LONGEST = 1000  # words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LengthReward(TextReward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("unit", self.unit, UNITS)
+        check_choice("unit", self.unit, UNITS)
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
         if not all(map(_is_count, ends)):
@@ -75,7 +75,7 @@ class RepetitionReward(TextReward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice("unit", self.unit, UNITS)
+        check_choice("unit", self.unit, UNITS)
         if not _is_count(self.ngram_size) or self.ngram_size < 1:
             raise InputError("ngram_size as a whole number above 0", repr(self.ngram_size), "2 to 4 are usual")
 
@@ -121,16 +121,18 @@ class SimilarityReward(TextReward):
     name: str = None  # type: ignore[assignment]  # never None once it is built
 
     def __post_init__(self) -> None:
-        _check_choice("rouge_type", self.rouge_type, ROUGE_TYPES)
-        _check_choice("measure", self.measure, MEASURES)
+        check_choice("rouge_type", self.rouge_type, ROUGE_TYPES)
+        check_choice("measure", self.measure, MEASURES)
         if self.name is None:
             object.__setattr__(self, "name", clean_name(f"{self.rouge_type}_{self.reference}"))
         super().__post_init__()
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
 
-        tokenizer = _Words(self.use_stemmer)
+        words = DefaultTokenizer(self.use_stemmer)
+        tokenizer = SimpleNamespace(tokenize=lambda text: words.tokenize(text)[:LONGEST])
         scorer = RougeScorer([self.rouge_type], tokenizer=tokenizer)
         found: list[float | None] = []
         references = column_references(self.reference, len(texts), prompts, columns, self.name)
@@ -145,23 +147,5 @@ def _units(text: str, unit: str) -> Sequence[str]:
     return text.split() if unit == "words" else text
 
 
-def _check_choice(what: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InputError(f"{what} one of {', '.join(known)}", repr(value), "use one of these")
-
-
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-class _Words:
-    """rouge_score's own words, the first LONGEST of a text."""
-
-    def __init__(self, use_stemmer: bool):
-        from rouge_score.tokenizers import DefaultTokenizer
-
-        self._tokenizer = DefaultTokenizer(use_stemmer)
-
-    def tokenize(self, text: str) -> list[str]:
-        tokens: list[str] = self._tokenizer.tokenize(text)
-        return tokens[:LONGEST]

@@ -44,18 +44,14 @@ def column_references(
     """
     offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
     if column not in offered:
-        raise InputError(
-            f"the column {column!r}, with which reward {name!r} compares",
-            f"only {', '.join(offered) or 'completions'}",
-            f"pass {'prompts' if column == 'prompt' else column}=, or name another column",
-        )
+        found = f"only {', '.join(offered) or 'completions'}"
+        step = f"pass {'prompts' if column == 'prompt' else column}=, or name another column"
+        raise InputError(f"the column {column!r}, with which reward {name!r} compares", found, step)
     values = offered[column]
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != count:
-        raise InputError(
-            f"{count} values in {column!r}, one for each completion",
-            f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__,
-            f"repeat each value of {column!r} once per completion",
-        )
+        found = f"{len(values)}" if isinstance(values, Sequence) else type(values).__name__
+        step = f"repeat each value of {column!r} once per completion"
+        raise InputError(f"{count} values in {column!r}, one for each completion", found, step)
     return [_reference(value, f"{column}[{index}]") for index, value in enumerate(values)]
 
 

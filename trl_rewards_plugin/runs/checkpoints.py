@@ -172,14 +172,10 @@ def damage(folder: Path) -> str | None:
 def find_checkpoint(
     output_dir: Path, resume: str | os.PathLike[str] | bool | None, *, quiet: bool = False
 ) -> Path | None:
-    """The checkpoint to resume from: a given folder, or for True the whole one saved last in `output_dir`.
+    """The checkpoint to resume from: a given folder, or for True or "true" the whole one saved last in `output_dir`.
 
-    Args:
-        resume: None, False, "", "false" or "none" for none; True or "true"; or a folder.
-        quiet: Do not warn of damaged ones that are passed over; for all processes but one.
-
-    Raises:
-        InputError: the given one is damaged, or none is whole.
+    None, False, "", "false" and "none" are for none. Unless `quiet`, damaged ones that are passed over are warned of;
+    InputError where the given one is damaged, or none is whole.
     """
     word = str(resume).lower()
     if word in ("", "false", "none"):
@@ -190,13 +186,9 @@ def find_checkpoint(
     wrong = damage(folder)
     if wrong is None:
         return folder
-    others = [path.name for path in checkpoints(folder.parent if folder.is_dir() else output_dir)]
-    others = [name for name in others if name != folder.name]
-    step = (
-        f"resume from another of {', '.join(others)}, or from True, the last complete one"
-        if others
-        else "check the path"
-    )
+    beside = checkpoints(folder.parent if folder.is_dir() else output_dir)
+    others = ", ".join(path.name for path in beside if path.name != folder.name)
+    step = f"resume from another of {others}, or from True, the last complete one" if others else "check the path"
     raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
 
 
@@ -211,11 +203,9 @@ def _last_whole(output_dir: Path, quiet: bool) -> Path:
         found.append(f"{folder.name}: {wrong}")
         if not quiet:
             _logger.warning("%s is damaged and was skipped: %s", folder, wrong)
-    raise InputError(
-        "a complete checkpoint to resume from in output_dir",
-        "; ".join([f"none in {output_dir}", *found]),
-        "train without resume_from_checkpoint, or check output_dir",
-    )
+    expected = "a complete checkpoint to resume from in output_dir"
+    step = "train without resume_from_checkpoint, or check output_dir"
+    raise InputError(expected, "; ".join([f"none in {output_dir}", *found]), step)
 
 
 def _checksum(path: Path) -> int:

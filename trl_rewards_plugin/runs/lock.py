@@ -76,11 +76,9 @@ def _acquire(lock: Path, place: Path, other_place: str) -> int:
                 raise
             process, _, host = holder.partition(" ")
             where = "" if host in ("", socket.gethostname()) else f" on {host}"
-            raise InputError(
-                f"no other process that writes to {place}",
-                f"{f'process {process}{where}' if process else 'another process'}, which is writing there",
-                f"wait until it has ended, stop it, or choose another {other_place}",
-            ) from None
+            found = f"{f'process {process}{where}' if process else 'another process'}, which is writing there"
+            step = f"wait until it has ended, stop it, or choose another {other_place}"
+            raise InputError(f"no other process that writes to {place}", found, step) from None
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 os.truncate(descriptor, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import BUNDLED, ROOT
+from trl_rewards_plugin.text import mapped
 
 # Keys of a described reward that may name a folder.
 _NAMED_BY_PLACE = ("model", "tokenizer", "metric")
@@ -45,10 +46,9 @@ def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_value(value: Any) -> Any:
     """A setting, whatever containers it is made of, with the last part of each absolute path in it."""
-    if isinstance(value, Mapping):
-        return {key: public_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [public_value(item) for item in value]
-    if isinstance(value, Path) or (isinstance(value, str) and (value.startswith("~") or os.path.isabs(value))):
-        return public_name(value)
-    return value
+
+    def without_place(item: Any) -> Any:
+        is_path = isinstance(item, Path) or (isinstance(item, str) and (item.startswith("~") or os.path.isabs(item)))
+        return public_name(item) if is_path else item
+
+    return mapped(value, without_place)

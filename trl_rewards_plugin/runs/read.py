@@ -12,37 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
-from trl_rewards_plugin.errors import InputError, suggestion
+from trl_rewards_plugin import rows
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import read_yaml
 
 _RESTORE = "restore the file from the run, or train again"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, or an evaluation.
+    """A run, whose metrics, settings and held-out rows are empty while it trains, or an evaluation."""
 
-    Attributes:
-        name: What the page calls it; no two runs of a page have the same.
-        folder: The run folder.
-        log: Rows of the trainer's log, oldest first.
-        metrics: What `metrics.json` holds; None while it trains.
-        settings: What `config.yaml` holds, `made_of` included; empty while it trains.
-        held_out: Rows of `completions.parquet`; none while it trains. Of an evaluation its outputs, likewise.
-        evaluation: What `evaluation.json` holds, where this is no run.
-    """
-
-    name: str
+    name: str  # what the page calls it; no two runs of a page have the same
     folder: Path
-    log: Sequence[Mapping[str, Any]]
-    metrics: Mapping[str, Any] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    held_out: Sequence[Mapping[str, Any]] = ()
-    evaluation: Mapping[str, Any] | None = None
+    log: Sequence[Mapping[str, Any]]  # rows of the trainer's log, oldest first
+    metrics: Mapping[str, Any] | None = None  # what `metrics.json` holds
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what `config.yaml` holds, `made_of` included
+    held_out: Sequence[Mapping[str, Any]] = ()  # rows of `completions.parquet`, or an evaluation's outputs likewise
+    evaluation: Mapping[str, Any] | None = None  # what `evaluation.json` holds, where this is no run
 
     @property
     def compared(self) -> tuple[str, str]:
@@ -86,21 +75,18 @@ def read_run(folder: Path, name: str) -> Run:
         raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
     if not folder.is_dir():
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        step = suggestion(folder.name, near, "give the output_dir of a run")
+        step = f"{did_you_mean(folder.name, near)}give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
     is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
-        rows = read_rows(folder / layout.OUTPUTS)
         first = next(iter(result["metrics"]), "")
-        return Run(name, folder, (), held_out=[_held_out_row(row, first) for row in rows], evaluation=result)
+        outputs = [_held_out_row(row, first) for row in read_rows(folder / layout.OUTPUTS)]
+        return Run(name, folder, (), held_out=outputs, evaluation=result)
     log = read_log(folder)
     if not log and not (folder / layout.METRICS).is_file():
-        raise InputError(
-            f"a run folder, with {layout.LOG} or {layout.METRICS}",
-            f"{folder} without them",
-            "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout",
-        )
+        step = "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout"
+        raise InputError(f"a run folder, with {layout.LOG} or {layout.METRICS}", f"{folder} without them", step)
     return Run(
         name,
         folder,
@@ -114,10 +100,8 @@ def read_run(folder: Path, name: str) -> Run:
 def _held_out_row(row: Mapping[str, Any], first: str) -> dict[str, Any]:
     """A row of `outputs.parquet` as `completions.parquet` has it; the `first` metric stands for the reward."""
     named = {re.sub(r"^(before|after) ", r"\1_", key): value for key, value in row.items()}
-    rewards = {
-        f"{side}_reward": named[f"{side}_{first}"] for side in ("before", "after") if f"{side}_{first}" in named
-    }
-    return {"prompt": "", **rewards, **named}
+    scored = [side for side in ("before", "after") if f"{side}_{first}" in named]
+    return {"prompt": "", **{f"{side}_reward": named[f"{side}_{first}"] for side in scored}, **named}
 
 
 def read_finished_run(folder: Path) -> Run:
@@ -146,36 +130,22 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """`config.yaml`, `made_of` included."""
     path = folder / layout.CONFIG
-    text = read_text(path)
-    try:
-        values = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"YAML in {path}", " ".join(str(error).split()), _RESTORE) from error
-    return checked(values, shapes.SETTINGS_SHAPE, path)
+    return checked(read_yaml(path, f"YAML in {path}", _RESTORE), shapes.SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
     """The rows of `completions.parquet`, with as many scores after as before."""
     path = folder / layout.HELD_OUT
-    rows = read_rows(path)
-    scores = {name.removeprefix("before_") for row in rows[:1] for name in row if name.startswith("before_")} - {
-        "greedy"
-    }
+    found = read_rows(path)
+    columns = [name for name in next(iter(found), {}) if name.startswith("before_") and name != "before_greedy"]
+    scores = [name.removeprefix("before_") for name in columns]
     shape = {**shapes.ROW_SHAPE, **{f"{side}_{name}": shapes.SCORE for name in scores for side in ("before", "after")}}
-    return [checked(row, shape, path) for row in rows]
+    return [checked(row, shape, path) for row in found]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a parquet file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError("a parquet file as the run wrote it", f"{path}: {reason}", "remove or restore it") from error
-    return rows
+    return list(rows.read_rows(str(path), "parquet", ""))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -17,13 +17,10 @@ _LEFT_OUT = {
 def configuration(
     given: Mapping[str, Any], args: Any, made_of: Mapping[str, Any], always: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The run as `trl-rewards train --config config.yaml` reads it.
+    """The run as `trl-rewards train --config config.yaml` reads it, by the recipe's arguments `given` and its config.
 
-    Args:
-        given: Arguments of the recipe; those that are None are left out.
-        args: The `Seq2SeqPPOConfig`.
-        made_of: For the reader; the command skips it. What is empty is left out.
-        always: Fields of `args` that are written even at their default, since the file is read on top of a preset.
+    `made_of` is for the reader; the command skips it. What is None, or empty there, is left out. Fields in `always`
+    are written even at their default, since the file is read on top of a preset.
     """
     values = {key: value for key, value in given.items() if value is not None} | chosen_fields(args, always)
     facts = {**made_of, "versions": versions(), "commit": commit()}

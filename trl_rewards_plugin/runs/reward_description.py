@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trl_rewards_plugin.runs.public_names import public_part
+from trl_rewards_plugin.runs.public_names import public_name, public_part
 
 WEIGHTED_SUM = "weighted_sum"
 
@@ -12,12 +12,20 @@ def describe_reward(reward: Any) -> list[dict[str, Any]]:
     """One dict a component, with at least `name` and `weight`."""
     if hasattr(reward, "describe"):
         return [dict(part) for part in reward.describe()]
+    model = getattr(getattr(reward, "config", None), "_name_or_path", None)
+    if model:  # a reward model, as TRL takes it: the first logit of its sequence classifier
+        return [{"name": public_name(model), "weight": 1.0, "model": model, "pair": "prompt"}]
     return [{"name": getattr(reward, "__name__", type(reward).__name__), "weight": 1.0}]
+
+
+def public_parts(reward: Any) -> list[dict[str, Any]]:
+    """Likewise, without this machine's paths."""
+    return [public_part(part) for part in describe_reward(reward)]
 
 
 def reward_record(reward: Any) -> dict[str, Any]:
     """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
-    rewards = [public_part(part) for part in describe_reward(reward)]
+    rewards = public_parts(reward)
     coefficient = getattr(reward, "disagreement_coef", None)
     further = {} if coefficient is None else {"disagreement_coef": coefficient}
     return {"rewards": rewards, "aggregation": aggregation_of(reward), **further}
@@ -29,7 +37,18 @@ def aggregation_of(reward: Any) -> str | None:
     return None if found == WEIGHTED_SUM else found
 
 
-def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WEIGHTED_SUM, times: str = "x") -> str:
+def formula_of(reward: Any) -> str:
+    """How a reward's components become one number; see `reward_formula`."""
+    aggregation, coefficient = aggregation_of(reward) or WEIGHTED_SUM, getattr(reward, "disagreement_coef", None)
+    return reward_formula(describe_reward(reward), aggregation, disagreement_coef=coefficient)
+
+
+def reward_formula(
+    described: Sequence[Mapping[str, Any]],
+    aggregation: str = WEIGHTED_SUM,
+    times: str = "x",
+    disagreement_coef: float | None = None,
+) -> str:
     """`1 x acceptability + 0.5 x neutrality`, and likewise for the other aggregations of `MultiClassifierReward`."""
     targets = [f"mean {part['name']} {_target(part['constraints'])}" for part in described if "constraints" in part]
     if targets:
@@ -40,7 +59,8 @@ def reward_formula(described: Sequence[Mapping[str, Any]], aggregation: str = WE
         return " + ".join(terms)
     weights = f"{sum(part['weight'] for part in described):g}"
     if aggregation in ("weighted_mean", "mean_minus_std"):
-        less = " less their disagreement" if aggregation == "mean_minus_std" else ""
+        coefficient = "" if disagreement_coef is None else f"{disagreement_coef:g} {times} "
+        less = f" less {coefficient}their disagreement" if aggregation == "mean_minus_std" else ""
         return f"({' + '.join(terms)}) / {weights}{less}"
     if aggregation == "minimum":
         # A weight of 0 leaves a reward out.

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
@@ -29,35 +31,28 @@ from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
 from trl_rewards_plugin.scoring.score_settings import ScoreSettings
 
-SLICE = 512
-"""Rows that a process scores between two writes."""
+SLICE = 512  # rows that a process scores between two writes
 
 TOTAL = "total"
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included.
-
-    `means`: column -> its mean over all rows that have a score there, the total first; `stds`: its standard deviation
-    (of n - 1), None for fewer than two.
-    """
+    """What a job did: rows of the output, `earlier` of them of earlier jobs; seconds, loading included."""
 
     rows: int
     earlier: int
-    means: dict[str, float | None]
-    stds: dict[str, float | None]
+    means: dict[str, float | None]  # of each column over all rows that have a score there, the total first
+    stds: dict[str, float | None]  # of n - 1; None for fewer than two
     seconds: float
 
 
 def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     """Scores as `settings` say; None in every process of a launcher but the first.
 
-    Each row comes out as it came in, with the further columns `total` and one a component.
-
-    Raises:
-        InputError: settings or rows that do not fit, or an output of another job or another writer. Where the input is
-            a file, all before a model is loaded or anything is written.
+    Each row comes out as it came in, with the further columns `total` and one a component. Refused are settings or
+    rows that do not fit, and an output of another job or another writer: where the input is a file, all before a model
+    is loaded or anything is written.
     """
     job = _Job(settings)
     lock = settings.output is not None and job.first
@@ -71,14 +66,11 @@ class _Job:
         self.columns_read = [name for name in (settings.text_column, settings.prompt_column) if name is not None]
         self.form = format_of(settings.input, settings.input_format)
         self.output = open_output(settings.output)
-        self.index, self.processes = 0, int(os.environ.get("WORLD_SIZE", 1))
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
-        if self.processes > 1:
-            from accelerate import PartialState
-
-            self.index = PartialState().process_index
+        self.index = PartialState().process_index
         self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
@@ -94,20 +86,12 @@ class _Job:
     def run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
-        earlier = self._skip_existing(rows) if self.first else 0
-        if self.processes > 1:
-            from accelerate.utils import broadcast_object_list
-
-            earlier = broadcast_object_list([earlier])[0]
-            rows = rows if self.first else itertools.islice(rows, earlier, None)
+        earlier = broadcast_object_list([self._skip_existing(rows) if self.first else 0])[0]
+        rows = rows if self.first else itertools.islice(rows, earlier, None)
         written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.first) as bar:
             for batch in _slices(rows, SLICE * self.processes):
-                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
-                if self.processes > 1:
-                    from accelerate.utils import gather_object
-
-                    scored = gather_object(scored)
+                scored = gather_object(self._score(batch[self.index * SLICE : (self.index + 1) * SLICE]))
                 if self.first:
                     self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
                     for further in scored:
@@ -150,11 +134,9 @@ class _Job:
         for earlier, old in enumerate(self.output.existing([*self.columns_read, *self.columns]), 1):
             new = next(rows, None)
             if new is None or not self._same(old, new):
-                raise InputError(
-                    f"in {self.settings.output} the scores of this input's first rows by this reward",
-                    f"another text or other columns in its row {earlier}",
-                    "choose another --output, or delete that file",
-                )
+                expected = f"in {self.settings.output} the scores of this input's first rows by this reward"
+                step = "choose another --output, or delete that file"
+                raise InputError(expected, f"another text or other columns in its row {earlier}", step)
             try:
                 if earlier == 1:
                     self._check_reward(old, new)
@@ -176,11 +158,9 @@ class _Job:
             before, now = _number(old[name]), fresh[name]
             # Another device or dtype moves the last digits.
             if (before is None) != (now is None) or abs((before or 0.0) - (now or 0.0)) > 0.02 * (1 + abs(now or 0.0)):
-                raise InputError(
-                    f"in {self.settings.output} the scores by this reward",
-                    f"{name} {before} for its first row, where this reward gives {now}",
-                    "choose another --output, or delete that file",
-                )
+                found = f"{name} {before} for its first row, where this reward gives {now}"
+                step = "choose another --output, or delete that file"
+                raise InputError(f"in {self.settings.output} the scores by this reward", found, step)
 
     def _score(self, rows: Sequence[Row]) -> list[Row]:
         """The further columns of each row."""

@@ -3,8 +3,6 @@
 Leaves out: HTTP (reward_server.py).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,30 +17,21 @@ class QueueFullError(RuntimeError):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of one request.
-
-    Attributes:
-        texts: N completions.
-        prompts: N prompts, or None.
-        columns: Name -> N values.
-    """
+    """N completions of one request, with N prompts or none, and N values of each column."""
 
     texts: list[str]
     prompts: list[str] | None = None
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
-    def fits(self, other: Texts) -> bool:
+    def fits(self, other: "Texts") -> bool:
         """Whether both can be scored in one call."""
         return (self.prompts is None) == (other.prompts is None) and self.columns.keys() == other.columns.keys()
 
 
 class MergedScoring:
-    """Scores the requests of many clients, one call of `reward` at a time, in a thread beside the event loop.
+    """Scores the requests of many clients, one `reward.score()` at a time, in a thread beside the event loop.
 
-    Args:
-        reward: What scores; `score()` is called.
-        batch: Texts of one call, at most, unless one request alone has more.
-        capacity: Texts that may wait.
+    One call has at most `batch` texts, unless one request alone has more; `capacity` texts may wait.
     """
 
     def __init__(self, reward: Any, batch: int, capacity: int):
@@ -52,12 +41,7 @@ class MergedScoring:
         self._arrived = asyncio.Event()
 
     async def score(self, texts: Texts) -> RewardScores:
-        """Total (N,) and components of one request's N texts.
-
-        Raises:
-            QueueFullError: too many texts wait already.
-            Exception: whatever the reward raises on these texts.
-        """
+        """Total (N,) and components of one request's N texts; QueueFullError, or what the reward raises on them."""
         size = max(1, len(texts.texts))
         if self.waiting and self.waiting + size > self.capacity:
             raise QueueFullError(f"{self.waiting} texts wait")

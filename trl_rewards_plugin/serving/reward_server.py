@@ -12,8 +12,6 @@ large), 422 (refused by the reward); 500 where the reward failed, 503 with Retry
 Leaves out: the process around it (`cli/serve.py`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hmac
@@ -49,17 +47,10 @@ def reward_server(
     max_waiting_texts: int = 65_536,
     batch_texts: int = 1024,
 ) -> Starlette:
-    """The application that serves `reward`.
+    """The application that serves `reward`, any of this package.
 
-    Args:
-        reward: Any reward of this package.
-        token: Bearer token that every request but /health must carry; None asks for none.
-        max_body_bytes: Largest request.
-        max_waiting_texts: Texts that may wait before further requests are sent away with 503.
-        batch_texts: Texts that are scored in one call.
-
-    Raises:
-        InputError: a token with other characters than those of ASCII, which headers carry.
+    Every request but /health must carry the bearer `token`, of ASCII, which headers carry; None asks for none. Where
+    `max_waiting_texts` wait, further requests are sent away with 503; `batch_texts` are scored in one call.
     """
     if token is not None and not token.isascii():
         raise InputError("a token of ASCII characters", "others in it", "choose another token")
@@ -100,10 +91,9 @@ class _Server:
         self.task.cancel()
 
     async def _health(self, request: Request) -> Response:
+        state, code = ("stopped", 503) if self.task.done() else ("ok", 200)
         names = self.reward.component_names()
-        if self.task.done():
-            return JSONResponse({"status": "stopped", "reward": self.reward.name, "components": names}, 503)
-        return JSONResponse({"status": "ok", "reward": self.reward.name, "components": names})
+        return JSONResponse({"status": state, "reward": self.reward.name, "components": names}, code)
 
     async def _metrics(self, request: Request) -> Response:
         try:
@@ -138,9 +128,8 @@ class _Server:
             return
         given = request.headers.get("authorization", "").encode("latin-1")
         if not hmac.compare_digest(given, f"Bearer {self.token}".encode("ascii")):
-            raise _Refused(
-                401, "the header Authorization: Bearer <token>", "a missing or wrong token", "set the token"
-            )
+            expected = "the header Authorization: Bearer <token>"
+            raise _Refused(401, expected, "a missing or wrong token", "set the token")
 
     async def _read(self, request: Request) -> dict[str, Any]:
         body = bytearray()

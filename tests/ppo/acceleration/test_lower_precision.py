@@ -6,9 +6,9 @@ import torch
 from tests.tiny_models import tiny_t5
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.lower_precision import cast_together
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
 

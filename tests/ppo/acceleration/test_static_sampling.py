@@ -8,8 +8,8 @@ from tests.pretend_graph import PretendGraphs, RunEagerly
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import score_responses
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import encode_prompts, sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
@@ -41,10 +41,10 @@ def test_draws_are_those_of_the_eager_step_and_log_probabilities_those_of_teache
             drawn.append(sample_responses(model, prompts, rules, 8, calls=calls))
         ours, theirs = drawn
         assert torch.equal(ours.ids, theirs.ids)
-        assert torch.equal(ours.seen.logprobs, theirs.seen.logprobs)
+        assert torch.equal(ours.logprobs, theirs.logprobs)
         with torch.no_grad():
             logprobs = score_responses(model, prompts, ours.ids, rules)[0].logprobs
-        assert ((logprobs - ours.seen.logprobs).abs() * ours.mask).max() < 1e-4
+        assert ((logprobs - ours.logprobs).abs() * ours.mask).max() < 1e-4
     assert not by_graphs.eager
 
 

@@ -256,7 +256,7 @@ def examine(architecture: Architecture) -> Finding:
             sensitivity=difference(before, scored(policy, others, rules), rollout.response_mask),
             lengths=tuple(rollout.response_mask.sum(1).tolist()),
             moved=difference(before, scored(policy, rollout, rules), rollout.response_mask),
-            reload_gap=difference(token_scores(weights, drawn.ids).logprobs, drawn.seen.logprobs, drawn.mask),
+            reload_gap=difference(token_scores(weights, drawn.ids).logprobs, drawn.logprobs, drawn.mask),
             generates=generates(reloaded, rollout, token_rules(reloaded)),
             config_changes=changes(folder / "start" / "config.json", folder / "end" / "config.json"),
             untied=(untied, is_untied(reloaded)),

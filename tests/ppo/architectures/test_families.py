@@ -39,8 +39,8 @@ from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture, positions
 from trl_rewards_plugin.ppo.decoding import rules_for
 from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import decoder_width, teacher_forced
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
@@ -64,7 +64,7 @@ def gap(model, *, train=True, length=8):
     with torch.no_grad():
         weights, hidden = teacher_forced(model, EncodedPrompts(ids, mask), drawn.ids, rules)
     assert hidden.shape == (*drawn.ids.shape, decoder_width(model))
-    return ((token_scores(weights, drawn.ids).logprobs - drawn.seen.logprobs).abs() * drawn.mask).max().item()
+    return ((token_scores(weights, drawn.ids).logprobs - drawn.logprobs).abs() * drawn.mask).max().item()
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -177,7 +177,7 @@ def test_make_deterministic_changes_neither_config_nor_generation(name):
     make_deterministic(model)
     deterministic = sample_responses(model, EncodedPrompts(ids, mask), rules, 6, greedy=True)
     assert model.config.to_dict() == before
-    assert torch.allclose(plain.seen.logprobs, deterministic.seen.logprobs, atol=1e-5)
+    assert torch.allclose(plain.logprobs, deterministic.logprobs, atol=1e-5)
 
 
 def test_other_prompts_of_a_batch_fill_no_expert():

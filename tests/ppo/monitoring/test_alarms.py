@@ -132,12 +132,13 @@ def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
     assert "Seen at the prompt 'p'. Likely cause: the policy moves away" in caplog.records[0].getMessage()
 
 
-def test_other_processes_keep_quiet_but_stop_too(caplog):
+def test_other_processes_keep_quiet_but_stop_too(caplog, monkeypatch):
+    monkeypatch.setattr(Seq2SeqPPOConfig, "process_index", 1)
     alarm = Alarm("kl", "too far", 0)
-    AlarmMonitor(config(), str, is_main_process=False).raise_alarms([alarm], 1, str)
+    AlarmMonitor(config(), str).raise_alarms([alarm], 1, str)
     assert not caplog.records
     with pytest.raises(AlarmError, match="step 1: too far"):
-        AlarmMonitor(config(stop_on=["kl"]), str, is_main_process=False).raise_alarms([alarm], 1, str)
+        AlarmMonitor(config(stop_on=["kl"]), str).raise_alarms([alarm], 1, str)
 
 
 @pytest.mark.parametrize(

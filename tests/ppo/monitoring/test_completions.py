@@ -91,9 +91,7 @@ def test_a_run_logs_the_last_rollout_and_the_held_out_prompts(model, tmp_path, c
 
 
 def test_the_advantage_of_a_response_is_the_mean_over_its_tokens(model, tmp_path):
-    log = completions.CompletionLog(
-        Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", log_completions=True), is_main_process=True
-    )
+    log = completions.CompletionLog(Seq2SeqPPOConfig(output_dir=str(tmp_path), report_to="none", log_completions=True))
     log.add({"prompt": ["a", "b"], "completion": ["x", "y"]})
     mask = torch.tensor([[True, True, False], [True, True, True]])
     log.end_rollout(torch.tensor([[1.0, 2.0, 9.0], [-3.0, 0.0, 0.0]]), mask)
@@ -126,9 +124,9 @@ def test_a_number_of_completions_to_print_that_makes_no_sense_is_refused(tmp_pat
 
 def logged_to(tmp_path, trackers):
     args = SimpleNamespace(
-        output_dir=tmp_path, log_completions=True, num_completions_to_print=0, report_to=trackers
+        output_dir=tmp_path, log_completions=True, num_completions_to_print=0, report_to=trackers, process_index=0
     )  # fmt: skip
-    log = completions.CompletionLog(args, is_main_process=True)
+    log = completions.CompletionLog(args)
     conversation = [{"role": "user", "content": "hi"}]
     log.log_batch({"prompt": [conversation], "completion": ["ho"], "judge": [0.5]}, 3)
 

@@ -8,13 +8,13 @@ from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 
 
 def run_log():
-    return RunLog(Seq2SeqPPOConfig(output_dir="unused", report_to="none"), str, is_main_process=True)
+    return RunLog(Seq2SeqPPOConfig(output_dir="unused", report_to="none"), str)
 
 
 def restore(into, log, **change):
     state = log.state()
-    saved = RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**state, "metrics": [state["metrics"]], **change})
-    into.restore(saved, state["metrics"])
+    saved = RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**state, **change})
+    into.restore(saved, saved.metrics[0])
 
 
 def test_means_and_the_epoch_reward_are_taken_once():

@@ -8,9 +8,8 @@ from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import sampling
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, teacher_forced
-from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
@@ -32,7 +31,7 @@ def gap(model, prompts, **rules):
     responses = sample_responses(model, prompts, settings, 12)
     log_weights, _ = teacher_forced(model, prompts, responses.ids, settings)
     scored = token_scores(log_weights, responses.ids).logprobs
-    return responses, ((scored - responses.seen.logprobs).abs() * responses.mask).max().item()
+    return responses, ((scored - responses.logprobs).abs() * responses.mask).max().item()
 
 
 def make_eos_likely(model):
@@ -76,7 +75,7 @@ def test_how_often_the_sampler_looks_changes_no_response(tmp_path, build, every,
     for name in ("ids", "mask", "ended"):
         assert torch.equal(getattr(often, name), getattr(seldom, name))
     for name in ("logprobs", "entropies", "hidden"):
-        torch.testing.assert_close(getattr(often.seen, name), getattr(seldom.seen, name), atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(getattr(often, name), getattr(seldom, name), atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("every", [1, 16])
@@ -101,14 +100,14 @@ def update_gap(model, prompts):
     rules = token_rules(model)
     torch.manual_seed(0)
     drawn = sample_responses(model, prompts, rules, 12)
-    zeros = torch.zeros_like(drawn.seen.logprobs)
+    zeros = torch.zeros_like(drawn.logprobs)
     rollout = Rollout(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
         response_ids=drawn.ids,
         response_mask=drawn.mask,
         ended=drawn.ended,
-        sampled_logprobs=drawn.seen.logprobs,
+        sampled_logprobs=drawn.logprobs,
         logprobs=zeros,
         ref_logprobs=zeros,
         entropies=zeros,
@@ -196,7 +195,7 @@ def test_a_response_of_eos_alone_is_one_real_token(tmp_path):
     assert responses.ids.tolist() == [[1]]
     assert responses.mask.tolist() == [[True]]
     assert responses.ended.tolist() == [True]
-    assert responses.seen.logprobs.item() == 0.0
+    assert responses.logprobs.item() == 0.0
 
 
 @families

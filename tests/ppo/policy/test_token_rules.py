@@ -5,7 +5,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.architectures.registry import ARCHITECTURES, LANGUAGE
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.policy.token_scores import token_scores
@@ -63,7 +63,7 @@ def test_a_forced_first_token_is_read_before_the_response_and_a_forced_eos_is_no
         plain = model(input_ids=prompt, decoder_input_ids=torch.tensor([[2, 7]])).logits[0, -1]
     plain[[1, 2]] = -torch.inf
     first = plain.log_softmax(-1)[responses.ids[0, 0]]
-    assert responses.seen.logprobs[0, 0].item() == pytest.approx(first.item(), abs=1e-5)
+    assert responses.logprobs[0, 0].item() == pytest.approx(first.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mbart", "m2m_100", "nllb-moe", "seamless_m4t"])

@@ -134,3 +134,8 @@ def test_a_token_that_is_not_allowed_is_never_drawn(allowed, sizes, seed):
 def test_of_nan_some_token_is_drawn_so_that_the_sampler_can_report_it(vocabulary):
     tokens = draw_tokens(torch.full((3, vocabulary), torch.nan))
     assert ((tokens >= 0) & (tokens < vocabulary)).all()
+
+
+def test_a_uniform_number_of_zero_draws_no_forbidden_token(monkeypatch):
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    assert draw_tokens(torch.tensor([[0.0, 0.0, 1.0]])).tolist() == [[2]]

@@ -6,11 +6,11 @@ import pytest
 from trl_rewards_plugin import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.evaluate import measures
-from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, Texts, load_measures
+from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, load_measures
 
 TEXT = datasets.Value("string")
 HELD_OUT = HeldOut(["say: a", "say: c"], ["a", "c"], {"id": [1, 2], "best": ["a", "x"]})
-TEXTS = Texts(["a b", "c"], HELD_OUT, "best")
+TEXTS = (["a b", "c"], HELD_OUT, "best")
 ALL = ["predictions", "references", "sources"]
 
 
@@ -30,41 +30,41 @@ def module(result, features=None):
 
 def test_numbers_and_lists_are_rows_and_words_are_none():
     found = {"answer": 0.5, "f1": [0.25, 0.75], "hash": "x", "flag": True, "pair": [1, 2, 3], "count": np.float64(2)}
-    rows = ModuleMeasure(module(found), {}, ALL).measure(TEXTS)
+    rows = ModuleMeasure(module(found), {}, ALL).measure(*TEXTS)
     assert rows.pop("answer f1").tolist() == [0.25, 0.75]
     assert rows == {"answer": 0.5, "answer count": 2.0}
 
 
 def test_scores_belong_to_the_modules_own_number():
-    rows = ModuleMeasure(module({"answer": 9.0, "scores": [1.0, None]}), {}, ALL).measure(TEXTS)
+    rows = ModuleMeasure(module({"answer": 9.0, "scores": [1.0, None]}), {}, ALL).measure(*TEXTS)
     assert list(rows) == ["answer"]
     np.testing.assert_array_equal(rows["answer"], [1.0, np.nan])
-    assert list(ModuleMeasure(module({"scores": [1.0, 2.0]}), {}, ALL).measure(TEXTS)) == ["answer scores"]
+    assert list(ModuleMeasure(module({"scores": [1.0, 2.0]}), {}, ALL).measure(*TEXTS)) == ["answer scores"]
 
 
 def test_inputs_go_by_their_names_and_arguments_to_compute():
     seen = []
     features = {"sources": TEXT, "predictions": TEXT, "references": TEXT}
-    ModuleMeasure(module(lambda *given: seen.append(given) or {"n": 1}, features), {"scale": 3}, ALL).measure(TEXTS)
+    ModuleMeasure(module(lambda *given: seen.append(given) or {"n": 1}, features), {"scale": 3}, ALL).measure(*TEXTS)
     assert seen == [(["a b", "c"], ["a", "x"], ["a", "c"], 3)]
 
 
 def test_a_module_that_takes_several_references_gets_lists_of_one():
     seen = []
     features = {"predictions": TEXT, "references": datasets.Sequence(TEXT)}
-    ModuleMeasure(module(lambda *given: seen.append(given[1]) or {"n": 1}, features), {}, ALL).measure(TEXTS)
+    ModuleMeasure(module(lambda *given: seen.append(given[1]) or {"n": 1}, features), {}, ALL).measure(*TEXTS)
     assert seen == [[["a"], ["x"]]]
 
 
 def test_a_reward_of_texts_alone_needs_no_prompts():
-    texts = Texts(["The cat sleeps."])
+    texts = ["The cat sleeps."]
     rows = RewardMeasure("tiny").measure(texts)
     assert rows["tiny reward"] == pytest.approx(rows["tiny acceptability"] + 0.5 * rows["tiny neutrality"], abs=1e-5)
 
 
 def test_a_module_without_numbers_is_refused():
     with pytest.raises(InputError, match="numbers from the metric answer"):
-        ModuleMeasure(module({"word": "x"}), {}, ALL).measure(TEXTS)
+        ModuleMeasure(module({"word": "x"}), {}, ALL).measure(*TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_judge_is_the_config_name_of_our_own_only(monkeypatch):
 def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
     answer = module({"n": 1})
     monkeypatch.setattr(type(answer), "_compute", lambda self, predictions, **anything: {"n": len(anything)})
-    rows = ModuleMeasure(answer, {"one": 1, "two": 2}, ALL).measure(TEXTS)
+    rows = ModuleMeasure(answer, {"one": 1, "two": 2}, ALL).measure(*TEXTS)
     assert rows["answer n"] == 2
 
 

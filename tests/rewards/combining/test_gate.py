@@ -5,9 +5,15 @@ import torch
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
-from trl_rewards_plugin.rewards.combining.gate import gated, passes
+from trl_rewards_plugin.rewards.combining.combination import Combination
 
 NAN = float("nan")
+
+
+def passes(raw, gate):
+    """Which texts pass the gate of a reward called style."""
+    combination = Combination.checked([*raw, "style"], None, "weighted_sum", only_if={"style": gate})
+    return combination.passing(raw)["style"]
 
 
 def test_a_text_passes_where_every_gating_score_reaches_its_threshold():
@@ -17,8 +23,13 @@ def test_a_text_passes_where_every_gating_score_reaches_its_threshold():
 
 
 def test_behind_the_gate_is_the_floor_and_a_missing_score_stays_missing():
-    scores = gated(torch.tensor([3.0, 3.0, NAN, NAN]), torch.tensor([True, False, True, False]), -1.0)
-    torch.testing.assert_close(scores, torch.tensor([3.0, -1.0, NAN, NAN]), equal_nan=True)
+    style = torch.tensor([3.0, 3.0, NAN, NAN])
+    gate = {"only_if": {"style": {"grammar": 0.0}}, "floor": {"style": -1.0}}
+    combination = Combination.checked(["style", "grammar"], [1.0, 0.0], "weighted_mean", **gate)
+    scores = torch.stack([style, torch.zeros(4)], dim=1)
+    passing = {"style": torch.tensor([True, False, True, False])}
+    total = combination.total(scores, {}, [1.0, 0.0], passing, ["a", "b", "c", "d"])
+    torch.testing.assert_close(total, torch.tensor([3.0, -1.0, NAN, NAN]), equal_nan=True)
 
 
 def style(completions, **kwargs):

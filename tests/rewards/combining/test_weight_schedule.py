@@ -26,7 +26,7 @@ def test_a_state_from_before_training_is_refused():
 
 def test_interpolation_by_hand():
     def factors(points, *places):
-        combination = Combination.checked(["a"], [2.0], "weighted_sum", None, None, {"a": points})
+        combination = Combination.checked(["a"], [2.0], "weighted_sum", weight_schedule={"a": points})
         return [combination.weights_at(at)[0] / 2 for at in places]
 
     points = {0.5: 1.0, 0.25: 0.0, 1.0: 0.5}

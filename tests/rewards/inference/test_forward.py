@@ -18,8 +18,7 @@ from transformers import (
 
 from tests.rewards.judges import TEXTS, judge
 from trl_rewards_plugin.rewards import ClassifierReward
-from trl_rewards_plugin.rewards.inference.batching import CPU_TOKEN_BUDGET, TOKEN_BUDGET
-from trl_rewards_plugin.rewards.inference.forward import BatchedForward
+from trl_rewards_plugin.rewards.inference.forward import CPU_TOKEN_BUDGET, TOKEN_BUDGET, BatchedForward
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 

@@ -5,47 +5,30 @@ Leaves out: what is captured, when, and what happens where a capture fails (stat
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 
-class Graph(Protocol):
-    """Recorded work."""
-
-    def replay(self) -> None:
-        """Runs it again, on the very tensors that it read and wrote while it was recorded."""
-
-    def reset(self) -> None:
-        """Gives its memory back; it can be replayed no more."""
-
-
-class GraphMaker(Protocol):
-    """Makes graphs that share one memory pool: what one left inside it is undefined once another has run."""
-
-    def capture(self, work: Callable[[], object]) -> Graph:
-        """Records `work`, which reads and writes the same tensors every time and never waits for the device.
-
-        The work may run beforehand, to warm up: what it leaves in its buffers is undefined afterwards. The device's
-        random state is left as it was, so that a run that captures at another step draws the same numbers.
-        """
-
-
-def maker_for(device: torch.device) -> GraphMaker | None:
+def maker_for(device: torch.device) -> "CudaGraphs | None":
     """What makes graphs on a device; None where there are none."""
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
 class CudaGraphs:
-    """CUDA graphs of one device, in one memory pool."""
+    """Graphs of one device in one memory pool: what one left inside it is undefined once another has run."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._pool: Any = None
         self._side: torch.cuda.Stream | None = None  # one for all: libraries keep a workspace for each
 
-    def capture(self, work: Callable[[], object]) -> Graph:
-        """As `GraphMaker.capture`."""
+    def capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Records `work`, which reads and writes the same tensors every time and never waits for the device.
+
+        It runs beforehand, to warm up: what it leaves in its buffers is undefined afterwards. The device's random
+        state is left as it was, so that a run that captures at another step draws the same numbers.
+        """
         state = torch.cuda.get_rng_state(self._device)
         current = torch.cuda.current_stream(self._device)
         side = self._side = self._side or torch.cuda.Stream(self._device)

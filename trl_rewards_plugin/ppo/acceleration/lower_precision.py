@@ -70,14 +70,11 @@ def _cast(values: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 class LowerPrecisionWeights:
-    """Copies of a model's matrices in autocast's precision, for many passes over the same weights.
-
-    Attributes:
-        lower: name -> copy, to be read instead of the weight; empty without autocast.
-    """
+    """Copies of a model's matrices in autocast's precision, for many passes over the same weights."""
 
     def __init__(self, model: nn.Module):
         dtype, exact = autocast_dtype(model), exact_matrices(model)
+        # name -> copy, to be read instead of the weight; empty without autocast
         self.lower = {} if dtype is None else {name: weight.detach().to(dtype) for name, weight in exact.items()}
         self._exact = [exact[name].detach() for name in self.lower]
 

@@ -21,11 +21,7 @@ _STATES = ("exp_avg", "exp_avg_sq", "step")
 
 
 class GraphedStep:
-    """Takes the optimizer steps inside an update.
-
-    Attributes:
-        skips_broken: a step on numbers that are not finite changes nothing.
-    """
+    """Takes the optimizer steps inside an update."""
 
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.graphs import Graph, GraphMaker
+from trl_rewards_plugin.ppo.acceleration.graphs import CudaGraphs
 from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
-Function = Callable[..., Mapping[str, Tensor]]
+Function = Callable[..., Inputs]
 _logger = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ class GraphMismatchError(RuntimeError):
 class Work(ABC):
     """Something that reads and writes the same buffers each time, and its graph once it is captured."""
 
-    graph: Graph | None = None
+    graph: torch.cuda.CUDAGraph | None = None
 
     @abstractmethod
     def run(self) -> None:
@@ -70,17 +70,13 @@ class StaticCalls:
             another order may do, which is far less than what a wrong graph does.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
-
-    Attributes:
-        widths: what prompts and responses are to be padded to.
-        eager: names of what turned out not to run by graphs.
     """
 
-    def __init__(self, maker: GraphMaker | None = None, tolerance: float = 1e-3, most: int = 64, fixed: bool = False):
+    def __init__(self, maker: CudaGraphs | None = None, tolerance: float = 1e-3, most: int = 64, fixed: bool = False):
         self.maker, self.tolerance, self._most = maker, tolerance, most
         self.fixed = fixed or maker is not None
-        self.widths = FEW if self.fixed else FREE
-        self.eager: set[str] = set()
+        self.widths = FEW if self.fixed else FREE  # what prompts and responses are to be padded to
+        self.eager: set[str] = set()  # names of what turned out not to run by graphs
         self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Any]] = OrderedDict()
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
@@ -96,13 +92,13 @@ class StaticCalls:
         Args:
             name: tells functions apart, also in the log.
             function: takes tensors by name and returns tensors by name, whose shapes depend on its inputs' shapes
-                alone; it never waits for the device.
+                alone, and None for what is left out; it never waits for the device.
             inputs: its tensors; None where one is left out.
             model: the module whose weights it reads.
             known: what else decides what it computes; settings that Python knows.
         """
         if not self.fixed:
-            return dict(function(**inputs))
+            return _there(function(**inputs))
         if not self.by_graph(name):
             return _run(function, inputs)
         shapes = tuple((key, None if value is None else (value.shape, value.dtype)) for key, value in inputs.items())
@@ -130,7 +126,7 @@ class StaticCalls:
             if work.graph is None:
                 eager = work.eagerly()
                 before = copies(work.moving())
-                work.graph = cast(GraphMaker, self.maker).capture(work.run)
+                work.graph = cast(CudaGraphs, self.maker).capture(work.run)
                 restore(work.moving(), before)
                 work.graph.replay()
                 self._check(*work.compared(eager))
@@ -206,18 +202,13 @@ class StaticCalls:
 
 
 class _Call(Work):
-    """A function of tensors with its buffers.
-
-    Attributes:
-        outputs: name -> buffer that a run writes.
-        learns: the parameters that its backward pass gives a gradient.
-    """
+    """A function of tensors with its buffers."""
 
     def __init__(self, calls: StaticCalls, function: Function, inputs: Inputs, model: nn.Module):
         self._calls, self._function, self._model = calls, function, model
         self._inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
-        self.outputs: Tensors = {}
-        self.learns: list[nn.Parameter] = []
+        self.outputs: Tensors = {}  # name -> buffer that a run writes
+        self.learns: list[nn.Parameter] = []  # what its backward pass gives a gradient
 
     def fill(self, inputs: Inputs) -> None:
         """Takes in new inputs of the same shapes."""
@@ -261,13 +252,11 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
     Raises:
         InputError: `cuda_graphs=True` where there can be none.
     """
-    # The Trainer's name for it since transformers 5.23, and the one before.
-    checkpointing = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
     sharded = asks_for_sharding(args)
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,
         "several processes, or sharded weights": args.world_size > 1 or sharded,
-        "gradient checkpointing": checkpointing,
+        "gradient checkpointing": args.checkpoints_activations,
     }
     maker, reason = graphs.maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
     if args.cuda_graphs and (reason or maker is None):
@@ -290,7 +279,11 @@ def _run(function: Function, inputs: Inputs) -> Tensors:
     """The function, as it may be captured."""
     kind = next(value.device.type for value in inputs.values() if value is not None)
     with fixed_shapes(), uncached_autocast(kind):
-        return dict(function(**inputs))
+        return _there(function(**inputs))
+
+
+def _there(values: Inputs) -> Tensors:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager

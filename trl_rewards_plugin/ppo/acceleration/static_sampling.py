@@ -26,7 +26,7 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import (
 )
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import known_ids
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
@@ -37,15 +37,7 @@ _MOST = 4  # samplers: each holds the keys and values of a whole batch
 
 
 class StaticSampler:
-    """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches.
-
-    Attributes:
-        token, now: (B, 1) the token drawn last, and (1,) the number of the next.
-        ids: (B, steps) the tokens drawn.
-        logprobs: (B, steps) float32, of these tokens, in nats.
-        alive: (B,) bool, True where no EOS was drawn yet.
-        broken: (B,) bool, True where the model gave NaN.
-    """
+    """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches."""
 
     def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool = False):
         batch, width, _ = states.shape
@@ -64,12 +56,12 @@ class StaticSampler:
         self._eos_ids = known_ids(rules.eos_ids, device)
         too_early = torch.arange(steps, device=device) < rules.min_new_tokens
         self._eos_weights = torch.zeros(steps, device=device).masked_fill_(too_early, -torch.inf)
-        self.token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        self.now = torch.zeros(1, dtype=torch.long, device=device)  # a tensor: a graph would freeze a number
-        self.ids = torch.zeros(batch, steps, dtype=torch.long, device=device)
-        self.logprobs = torch.zeros(batch, steps, device=device)
-        self.alive = torch.ones(batch, dtype=torch.bool, device=device)
-        self.broken = torch.zeros_like(self.alive)
+        self.token = torch.zeros(batch, 1, dtype=torch.long, device=device)  # drawn last
+        self.now = torch.zeros(1, dtype=torch.long, device=device)  # number of the next: a graph would freeze an int
+        self.ids = torch.zeros(batch, steps, dtype=torch.long, device=device)  # the tokens drawn
+        self.logprobs = torch.zeros(batch, steps, device=device)  # of these tokens, in nats
+        self.alive = torch.ones(batch, dtype=torch.bool, device=device)  # no EOS was drawn yet
+        self.broken = torch.zeros_like(self.alive)  # the model gave NaN
         self._first = _Draw(self, self._read_prefix)
         self._next = _Draw(self, lambda: self._read(self.token))
         self._read(self._prefix)  # the cache makes its buffers with the first pass

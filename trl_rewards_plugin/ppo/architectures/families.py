@@ -15,37 +15,26 @@ from transformers import PreTrainedModel
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
-# Larger than the number of tokens in any batch.
-_NO_LIMIT = 2**62
+_NO_LIMIT = 2**62  # larger than the number of tokens in any batch
 
 
 @dataclass(frozen=True)
 class Family:
-    """What is special about models of some types.
+    """What is special about models of some types."""
 
-    Attributes:
-        model_types: `config.model_type` of its members.
-        scored_token_by_token: the forward pass over a whole response is not what generation computes.
-        positions_after_pad: position embeddings begin behind the pad token's id.
-        positions_ahead: positions that the decoder looks beyond its last token.
-        forces_language: responses start with a language code that `generate` forces.
-        language_may_start: the decoder may start with the language code instead of the EOS.
-        make_deterministic: what determinism.py must do to each part that is a model of this family.
-        kept_dropouts: attributes named as a dropout that generation reads, too.
-        check: refuses settings that it cannot follow, given the encoder's config, the settings and the model's class.
-        static_decoding: whether a decoding step of a model with this config works on buffers of fixed shape: it keeps
-            no count in Python and reads no number from the device, so that a CUDA graph can replay it.
-    """
-
-    model_types: tuple[str, ...]
-    scored_token_by_token: bool = False
-    positions_after_pad: bool = False
-    positions_ahead: int = 0
-    forces_language: bool = False
-    language_may_start: bool = False
+    model_types: tuple[str, ...]  # `config.model_type` of its members
+    scored_token_by_token: bool = False  # the forward pass over a whole response is not what generation computes
+    positions_after_pad: bool = False  # position embeddings begin behind the pad token's id
+    positions_ahead: int = 0  # that the decoder looks beyond its last token
+    forces_language: bool = False  # responses start with a language code that `generate` forces
+    language_may_start: bool = False  # the decoder may start with the language code instead of the EOS
+    # What determinism.py must do to each part that is a model of this family.
     make_deterministic: Callable[[PreTrainedModel], None] = lambda part: None
-    kept_dropouts: tuple[str, ...] = ()
+    kept_dropouts: tuple[str, ...] = ()  # attributes named as a dropout that generation reads, too
+    # Refuses settings that it cannot follow, given the encoder's config, the settings and the model's class.
     check: Callable[[Any, Seq2SeqPPOConfig, str], None] = lambda config, args, name: None
+    # Whether a decoding step of a model with this config works on buffers of fixed shape: it keeps no count in Python
+    # and reads no number from the device, so that a CUDA graph can replay it.
     static_decoding: Callable[[Any], bool] = lambda config: False
 
 

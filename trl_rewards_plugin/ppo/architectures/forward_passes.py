@@ -13,7 +13,7 @@ from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.ppo.acceleration import seam
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 def decoder_width(model: PreTrainedModel) -> int:
@@ -63,13 +63,9 @@ def cache_name(model: PreTrainedModel) -> str:
 
 
 class CachedDecoder:
-    """A model's decoder and its key-value cache: reads responses one token at a time.
+    """A model's decoder and its key-value cache: reads responses to B prompts one token at a time.
 
     One at a time also where more are known: with a cache, FSMT has no causal mask and ProphetNet takes no more.
-
-    Args:
-        encoder_states: (B, S, H).
-        prompt_mask: (B, S) bool.
     """
 
     def __init__(self, model: PreTrainedModel, encoder_states: Tensor, prompt_mask: Tensor):

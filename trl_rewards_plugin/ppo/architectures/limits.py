@@ -59,9 +59,7 @@ def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: To
         )
     encoder_config = _config_of(model, "encoder")
     family_of(encoder_config).check(encoder_config, args, name)
-    # The Trainer's name for it since transformers 5.23, and the one before.
-    asked = any(getattr(args, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
-    if asked and family_of(model.config).scored_token_by_token:
+    if args.checkpoints_activations and family_of(model.config).scored_token_by_token:
         raise InputError(
             f"no gradient checkpointing with {name}, which is scored through its key-value cache",
             "gradient checkpointing switched on",

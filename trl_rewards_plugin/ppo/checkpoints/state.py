@@ -30,29 +30,17 @@ POLICY_PREFIX = "policy."
 
 @dataclass(frozen=True)
 class RunState:
-    """Counters of a run.
+    """Counters of a run; what is a list has an entry for each process. Earlier versions lack what may be None."""
 
-    Attributes:
-        kl_coef: the KL coefficient, which an adaptive controller moves.
-        episodes: responses trained on so far.
-        epoch_scores: sum and count of the scores of the running epoch.
-        seconds: of training so far.
-        alarms: how many rollouts raised each alarm so far, by its name.
-        metrics: for each process, the values since the last log, by name.
-        rewards: for each process, the state of every reward that has one, by name.
-        total_loss: the sum over rollouts of their mean loss; None in checkpoints of earlier versions.
-        evaluation_rewards: for each process, the states in which rewards are evaluated; see `frozen_rewards`.
-    """
-
-    kl_coef: float
-    episodes: int
-    epoch_scores: tuple[float, int]
-    seconds: float
-    alarms: dict[str, int]
-    metrics: list[dict[str, list[float]]]
-    rewards: list[dict[str, Any]]
-    total_loss: float | None = None
-    evaluation_rewards: list[dict[str, Any]] | None = None
+    kl_coef: float  # which an adaptive controller moves
+    episodes: int  # responses trained on so far
+    epoch_scores: tuple[float, int]  # sum and count of the scores of the running epoch
+    seconds: float  # of training so far
+    alarms: dict[str, int]  # how many rollouts raised each alarm so far, by its name
+    metrics: list[dict[str, list[float]]]  # the values since the last log, by name
+    rewards: list[dict[str, Any]]  # the state of every reward that has one, by name
+    total_loss: float | None = None  # the sum over rollouts of their mean loss
+    evaluation_rewards: list[dict[str, Any]] | None = None  # states in which they are evaluated: `frozen_rewards`
 
 
 def load_run_state(folder: Path) -> RunState:
@@ -184,12 +172,8 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
 def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) -> Iterator[None]:
     """Within it rewards score with the state of the first evaluation; on exit they get that of training back.
 
-    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. Any other
-    with a state (`state_dict`, `load_state_dict`) begins each evaluation with the state that it had at the first one,
-    and then gets that of training back.
-
-    Args:
-        kept: name -> state at the first evaluation, by which later ones are held; filled in here.
+    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. The states
+    of others are in `kept`: name -> state at the first evaluation, filled in here.
     """
     with ExitStack() as stack:
         for reward in rewards:

@@ -77,14 +77,7 @@ REFUSED = {name: refused for names, refused in _REFUSED.items() for name in name
 # Their steps are the Trainer's own training_step, which PPO replaces, or its backward pass.
 _OPTIMIZERS = ("lomo", "adalomo", "schedule_free", "layerwise", "galore", "apollo")
 _READ_OPTIM_ARGS = (
-    "sgd",
-    "adagrad",
-    "rmsprop",
-    "anyprecision",
-    "ademamix",
-    "stable_adamw",
-    "grokadamw",
-    "torch_4bit",
+    *("sgd", "adagrad", "rmsprop", "anyprecision", "ademamix", "stable_adamw", "grokadamw", "torch_4bit"),
     "torch_8bit",
 )
 
@@ -100,11 +93,8 @@ def check_inherited(config: Any) -> None:
         if kind in optimizer:
             raise InputError("an optimizer with plain steps", f"optim={optimizer!r}", "use 'adamw_torch' or another")
     if config.optim_args and not any(kind in optimizer for kind in _READ_OPTIM_ARGS):
-        expected, step = (
-            f"no optim_args, which {optimizer} does not read",
-            "leave it out, or set adam_beta1 and others",
-        )
-        raise InputError(expected, f"optim_args={config.optim_args!r}", step)
+        expected, found = f"no optim_args, which {optimizer} does not read", f"optim_args={config.optim_args!r}"
+        raise InputError(expected, found, "leave it out, or set adam_beta1 and others")
 
 
 def check_prepared(config: Any) -> None:

@@ -4,14 +4,14 @@ Leaves out: freezing parts (policy/load_policy.py).
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.maths.masking import masked_sum
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_sum
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.ppo.rollout import Rollout
 
@@ -98,15 +98,10 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
         _logger.warning("the optimizer that was passed held no weights of the critic; they were added to it")
 
 
-def check_same_start(
-    rollout: Rollout, dtype: torch.dtype, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> None:
-    """Refuses to update a policy whose reference is not the model that the run starts from.
+def check_same_start(rollout: Rollout, dtype: torch.dtype, reduce: Reduce = alone) -> None:
+    """Refuses to update a policy whose reference is not the model that the run starts from, on all processes.
 
-    Args:
-        rollout: this process's part, of real prompts, before the first update.
-        dtype: in which the models compute.
-        reduce: sums a tensor over processes, so that all of them stop.
+    The rollout is this process's part of the first one, and the models compute in `dtype`.
     """
     mask = rollout.response_mask
     distance = masked_sum((rollout.logprobs - rollout.ref_logprobs).abs(), mask)

@@ -1,14 +1,18 @@
-"""From a score per response to an advantage per token: token rewards and the estimators. Pure functions.
+"""From a score per response to an advantage per token: token rewards, the estimators, and the table of estimators.
 
-Leaves out: which estimator has which needs (estimators.py), and whitening (masking.py).
+Config choices, checks, help and messages are made from the table: a new estimator is a pure function and a line there.
+Leaves out: whitening (masking.py).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.maths.masking import check_same_shape, masked_moments
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, check_same_shape, masked_moments
+from trl_rewards_plugin.text import listed
 
 
 def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
@@ -70,14 +74,7 @@ def reward_to_go(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Ten
 
         advantage[t] = reward[t] + gamma * advantage[t + 1]
     Source: Williams, "Simple statistical gradient-following algorithms" (1992); whitened over the batch it is
-    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0.
-
-    Args:
-        rewards: (B, T).
-        response_mask: (B, T), True on a prefix of every row.
-
-    Returns:
-        (B, T), 0 where the mask is False.
+    REINFORCE++ (arXiv 2501.03262). It is `gae` with lambda 1 and values 0, and has its shapes.
     """
     advantages, _ = gae(rewards, torch.zeros_like(rewards), response_mask, gamma=gamma, lam=1.0)
     return advantages
@@ -103,11 +100,7 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
 
 
 def group_relative(
-    totals: Tensor,
-    num_generations: int,
-    scale_rewards: str = "group",
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    epsilon: float = 1e-4,
+    totals: Tensor, num_generations: int, scale_rewards: str = "group", reduce: Reduce = alone, epsilon: float = 1e-4
 ) -> Tensor:
     """GRPO: each response against its group's mean, in units of the group's standard deviation.
 
@@ -119,7 +112,6 @@ def group_relative(
     Args:
         totals: (B,), the `num_generations` responses to one prompt side by side.
         scale_rewards: whose deviation: "group", "batch" (arXiv 2508.08221), or "none" (Dr. GRPO, arXiv 2503.20783).
-        reduce: adds a tensor over processes; the identity on one process.
 
     Returns:
         (B,); 0 where a whole group has one total.
@@ -136,16 +128,11 @@ def group_relative(
 
 
 def normalized_sum(scores: Tensor, weights: Sequence[float], num_generations: int, epsilon: float = 1e-4) -> Tensor:
-    """GDPO: every reward is normalised before they are added up.
+    """GDPO: every reward is normalised before they are added up, to totals (B,).
 
         total[i] = sum over k of weight[k] (score[i, k] - mean of the group) / (std of the group + epsilon)
     Source: arXiv 2601.05242, with TRL's numbers, which then scales the totals by the batch as `group_relative` does.
-
-    Args:
-        scores: (B, K), NaN where a reward gave none; groups as above.
-
-    Returns:
-        (B,).
+    The scores are (B, K), NaN where a reward gave none, in groups as above.
     """
     groups = scores.view(-1, num_generations, scores.shape[1])
     centred = groups - groups.nanmean(dim=1, keepdim=True)
@@ -167,3 +154,59 @@ def _groups(totals: Tensor, num_generations: int) -> Tensor:
         )
     groups = totals.view(-1, num_generations)
     return groups - groups[:, :1]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One line of the table."""
+
+    # rewards (B, T), values (B, T), mask (B, T), gamma, lam -> advantages and returns, where it needs a critic;
+    # totals (B,), num_generations -> (B,), where it compares responses;
+    # rewards (B, T), mask (B, T), gamma -> (B, T), otherwise.
+    function: Callable[..., Any]
+    summary: str  # for `--help`
+    needs_critic: bool = False  # it reads values
+    compares_responses: bool = False  # it judges whole responses against the others to the same prompt
+    whitens_by_default: bool = False  # `whiten_advantages` where that is unset
+    scales: bool = False  # it takes `scale_rewards` and `reduce`, too
+
+
+ESTIMATORS = {
+    "gae": Estimator(gae, "PPO's, with a critic", needs_critic=True, whitens_by_default=True),
+    "rloo": Estimator(leave_one_out, "against the mean of the prompt's other responses", compares_responses=True),
+    "grpo": Estimator(group_relative, "against the prompt's responses, scaled", compares_responses=True, scales=True),
+    "reinforce": Estimator(reward_to_go, "reward to go, without a critic", whitens_by_default=True),
+}
+
+
+def estimate_advantages(
+    name: str,
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    num_generations: int,
+    **scaling: Any,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns (B, T) by the named estimator; without a critic the returns are the advantages.
+
+    All tensors are (B, T), the mask True on a prefix of every row; the `num_generations` responses to one prompt lie
+    side by side. `scaling` is `scale_rewards` and `reduce`, for those that scale.
+    """
+    estimator = ESTIMATORS[name]
+    if estimator.needs_critic:
+        advantages, returns = estimator.function(rewards, values, mask, gamma=gamma, lam=lam)
+        return advantages, returns
+    if estimator.compares_responses:
+        per_response = estimator.function(rewards.sum(1), num_generations, **(scaling if estimator.scales else {}))
+        advantages = torch.where(mask, per_response.unsqueeze(1), torch.zeros_like(rewards))
+    else:
+        advantages = estimator.function(rewards, mask, gamma=gamma)
+    return advantages, advantages
+
+
+def names_of(condition: Callable[[Estimator], bool]) -> str:
+    """The estimators that meet a condition, as a list for people: "rloo and grpo"."""
+    return listed([name for name, estimator in ESTIMATORS.items() if condition(estimator)])

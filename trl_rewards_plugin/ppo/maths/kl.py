@@ -30,7 +30,7 @@ KL_ESTIMATORS = {
 
 
 def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Estimate of KL(policy || reference) from the sampled tokens, in nats per token.
+    """Estimate of KL(policy || reference), in nats per token (B, T), from log-probabilities (B, T) of sampled tokens.
 
     With r = log pi(token) - log ref(token), from samples of pi:
         k1 = r                    unbiased; single tokens may be negative
@@ -43,13 +43,6 @@ def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
         KL(pi || ref) = KL(pi || old) + E_pi[log old(token) - log ref(token)]
     The first, exact and 0 at the start, is in the loss; the second is k1's reward. The reward's noise so ends where
     the optimum is, and the penalty does not grow stale over the epochs, as k1's does.
-
-    Args:
-        logprobs: (B, T) of the sampled tokens under the policy.
-        ref_logprobs: (B, T) of the same tokens under the reference.
-
-    Returns:
-        (B, T).
     """
     check_same_shape(logprobs=logprobs, ref_logprobs=ref_logprobs)
     return KL_ESTIMATORS[estimator].function(logprobs - ref_logprobs)

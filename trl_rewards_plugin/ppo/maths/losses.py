@@ -20,11 +20,8 @@ def policy_loss(
     Source: Schulman et al., "Proximal Policy Optimization" (arXiv 1707.06347), equation 7; with `cliprange_high` for
     the upper end, DAPO's clip-higher (arXiv 2503.14476).
 
-    Args:
-        logprobs, old_logprobs, advantages: (B, T).
-
     Returns:
-        loss (B, T), and where the clipped side was the larger (B, T) bool.
+        loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
     """
     check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
     ratio = torch.exp(logprobs - old_logprobs)
@@ -40,11 +37,8 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_va
         loss    = 0.5 * max((value - return)^2, (clipped - return)^2)
     Source: openai/baselines ppo2; detail 9 of Huang et al., "The 37 Implementation Details of PPO" (2022).
 
-    Args:
-        values, old_values, returns: (B, T).
-
     Returns:
-        loss (B, T), and where the clipped side was the larger (B, T) bool.
+        loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
     """
     check_same_shape(values=values, old_values=old_values, returns=returns)
     clipped_values = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)

@@ -4,25 +4,33 @@ Leaves out: which tokens may be sampled (token_rules.py).
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+Reduce = Callable[[Tensor], Tensor]  # sums a tensor over processes
+
+
+def alone(sums: Tensor) -> Tensor:
+    """`Reduce` of a process that works alone."""
+    return sums
+
+
+@lru_cache(maxsize=256)
+def known_ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Token ids that are known beforehand (N,), int64: made once per device and kept, so not to be written to.
+
+    A tensor made from Python numbers is copied to a GPU, and the copy waits for all work that is queued there.
+    """
+    return torch.tensor(ids, dtype=torch.long, device=device)
 
 
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
-    """True up to and including the first EOS of each row; all True in a row without one.
+    """The `response_mask` (B, T) of token ids (B, T): True up to and including the first EOS, all True without one.
 
     The decoder's start token must already be gone: BART starts with its EOS, T5 with its pad, so neither can be
-    told from its position in the row once it is kept.
-
-    Args:
-        response_ids: (B, T) token ids without the decoder start.
-        eos_token_ids: every id that ends a response.
-
-    Returns:
-        (B, T) bool, the `response_mask`.
+    told from its position in the row once it is kept. `eos_token_ids` are all that end a response.
     """
     is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
     eos_before = is_eos.long().cumsum(dim=1) - is_eos.long()
@@ -65,17 +73,11 @@ def as_precise(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, torch.zeros_like(values)).to(precise)
 
 
-def masked_moments(
-    values: Tensor, mask: Tensor, reduce: Callable[[Tensor], Tensor] = lambda sums: sums
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Count, mean and sum of squared deviations from it, over the masked tokens of all processes; 0-d each.
+def masked_moments(values: Tensor, mask: Tensor, reduce: Reduce = alone) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and sum of squared deviations from it, 0-d each, of values (B, T) where the mask (B, T) is True.
 
-    In two passes: a mean of squares less the square of the mean loses everything where values lie far from 0.
-
-    Args:
-        values: (B, T).
-        mask: (B, T) bool.
-        reduce: adds a tensor over processes; the identity on one process.
+    Over all processes, in two passes: a mean of squares less the square of the mean loses everything where values lie
+    far from 0.
     """
     numbers = as_precise(values, mask)
     count, total = reduce(torch.stack([mask.sum().to(numbers.dtype), numbers.sum()]))
@@ -85,27 +87,15 @@ def masked_moments(
 
 
 def masked_whiten(
-    values: Tensor,
-    mask: Tensor,
-    *,
-    shift_mean: bool = True,
-    reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
-    epsilon: float = 1e-8,
+    values: Tensor, mask: Tensor, *, shift_mean: bool = True, reduce: Reduce = alone, epsilon: float = 1e-8
 ) -> Tensor:
-    """Scales to variance 1, and shifts to mean 0, over the masked tokens of all processes.
+    """Scales values (B, T) to variance 1, and shifts to mean 0, over the tokens of all processes that the mask names.
 
         whitened = (values - mean) / sqrt(variance + epsilon)   [+ mean, if not shift_mean]
 
     The variance is the unbiased one (n - 1), as in TRL. Rewards are whitened without the shift and advantages
     with it (arXiv 2403.17031). Sums are taken in float64 where the device has it, so that their order does not matter.
-
-    Args:
-        values: (B, T).
-        mask: (B, T) bool.
-        reduce: adds a tensor over processes; the identity on one process.
-
-    Returns:
-        (B, T), 0 where the mask is False. With fewer than two tokens there is no variance and only the shift.
+    0 where the mask is False; with fewer than two tokens there is no variance and only the shift.
     """
     numbers = as_precise(values, mask)
     count, mean, squares = masked_moments(values, mask, reduce)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
+from trl_rewards_plugin.text import listed
 
 LABELS = ("bradley_terry", "hard")
 
@@ -62,18 +63,14 @@ def preference_loss(margins: Tensor, gaps: Tensor, labels: str) -> Tensor:
 class Objective:
     """One line of the table.
 
-    Attributes:
-        summary: for `--help`.
-        mark: totals (B,), num_generations -> (B,), not 0 where a response is learnt from, in place of advantages; None
-            for an objective that learns from all of them.
-        responses_per_prompt: how many responses to a prompt are learnt from, together in one mini-batch.
-        unused: settings that it does not read, refused where they are not at their default.
+    In place of advantages an objective that ranks has marks: of totals (B,) and num_generations `mark` makes numbers
+    (B,) that are not 0 where a response is learnt from.
     """
 
-    summary: str
-    mark: Callable[[Tensor, int], Tensor] | None = None
-    responses_per_prompt: int = 1
-    unused: tuple[str, ...] = ()
+    summary: str  # for `--help`
+    mark: Callable[[Tensor, int], Tensor] | None = None  # None: all responses are learnt from
+    responses_per_prompt: int = 1  # that are learnt from, together in one mini-batch
+    unused: tuple[str, ...] = ()  # settings that it does not read, refused where they are not at their default
 
 
 _ADVANTAGES = (
@@ -94,4 +91,4 @@ OBJECTIVES = {
         unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl", "kl_target", "kl_horizon"),
     ),
 }
-RANKING = " and ".join(name for name, objective in OBJECTIVES.items() if objective.mark is not None)
+RANKING = listed([name for name, objective in OBJECTIVES.items() if objective.mark is not None])

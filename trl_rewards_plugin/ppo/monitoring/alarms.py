@@ -61,10 +61,7 @@ def find_alarms(
 ) -> list[Alarm]:
     """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none.
 
-    Args:
-        rollout: this process's part.
-        stats: `rollout_statistics` over all processes.
-        gather: joins lists over processes.
+    The rollout is this process's part, `stats` are of all, and `gather` joins lists over them.
     """
     mask, length = rollout.response_mask, limits.response_length
     texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})
@@ -107,14 +104,11 @@ def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[
 class AlarmMonitor:
     """Watches a run: warns the 1st, 10th, 100th ... time that an alarm is raised, or stops at the first.
 
-    Args:
-        limits: the config.
-        decode: the tokenizer's.
-        is_main_process: the one that warns; all of them stop.
+    The main process warns, and all of them stop. `decode` is the tokenizer's.
     """
 
-    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool = True):
-        self.limits, self.decode, self.is_main_process = limits, decode, is_main_process
+    def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any]):
+        self.limits, self.decode = limits, decode
         self.times: Counter[str] = Counter()
 
     @contextmanager
@@ -145,6 +139,6 @@ class AlarmMonitor:
                 raise AlarmError(f"{message} {why}")
             self.times[alarm.name] += 1
             times = self.times[alarm.name]
-            if self.is_main_process and math.log10(times).is_integer():
+            if self.limits.process_index == 0 and math.log10(times).is_integer():
                 counted = "Times so far: %d. The run continues; stop_on=['%s'] would stop it"
                 logger.warning(f"%s {counted}", message, times, alarm.name)

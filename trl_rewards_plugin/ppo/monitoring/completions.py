@@ -25,17 +25,13 @@ SHOWN_CHARACTERS = 200
 
 
 class CompletionLog:
-    """The completions of the last rollout, kept until they are logged; nothing without `log_completions`.
+    """The completions of the last rollout, kept until they are logged; nothing without `log_completions`."""
 
-    Args:
-        is_main_process: the one that prints and writes.
-    """
-
-    def __init__(self, args: Seq2SeqPPOConfig, *, is_main_process: bool):
+    def __init__(self, args: Seq2SeqPPOConfig):
         self.output_dir = Path(str(args.output_dir))
         self.enabled, self.limit = args.log_completions, args.num_completions_to_print
         self.trackers = [name for name in ("wandb", "trackio") if name in (args.report_to or ())]
-        self.is_main_process = is_main_process
+        self.is_main_process = args.process_index == 0  # the one that prints and writes
         self._parts: list[Table] = []
         self._rollout: Table = {}
 
@@ -58,8 +54,8 @@ class CompletionLog:
 
     def log_batch(self, table: Table, step: int) -> None:
         """Prints and writes rows of this process from a loop of the user's own; the parts kept so far are dropped."""
-        self._parts, self._rollout = [], {}
-        self._log(table, step, ROLLOUTS, f"Step {step}")
+        self._parts, self._rollout = [], table
+        self.log_rollout(step)
 
     def log_evaluation(self, table: Table, step: int) -> None:
         """Prints and writes the held-out rows of this process."""

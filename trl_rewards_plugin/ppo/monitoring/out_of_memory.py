@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, is_out_of_memory
 
 
 class TooLittleMemoryError(torch.OutOfMemoryError):
     """Memory ran out; what it was needed for, torch's message, and the settings that help."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """On an accelerator, or on the CPU, where torch says so only in the message."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def memory_advice(args: Any) -> str:
@@ -31,14 +26,7 @@ def memory_advice(args: Any) -> str:
 
 @contextmanager
 def enough_memory(args: Any, work: str) -> Iterator[None]:
-    """Within it an error of too little memory names the settings that help.
-
-    Args:
-        work: what needs the memory, in words.
-
-    Raises:
-        TooLittleMemoryError: from the error that it explains.
-    """
+    """Within it an error of too little memory for `work` becomes a TooLittleMemoryError: the settings that help."""
     try:
         yield
     except Exception as error:
@@ -46,6 +34,5 @@ def enough_memory(args: Any, work: str) -> Iterator[None]:
             raise
         found = str(error).strip().split("\n")[0] or type(error).__name__
         rows = f"{args.micro_batch_size} responses at a time"
-        raise TooLittleMemoryError(
-            str(InputError(f"memory for {work}, {rows}", found, memory_advice(args)))
-        ) from error
+        message = str(InputError(f"memory for {work}, {rows}", found, memory_advice(args)))
+        raise TooLittleMemoryError(message) from error

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.ppo.maths.masking import as_precise, masked_moments
+from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, as_precise, masked_moments
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 
@@ -13,7 +13,7 @@ def rollout_statistics(
     rollout: Rollout,
     kl: Tensor,
     kl_coef: float,
-    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+    gather: Callable[[Tensor], Tensor] = alone,
     *,
     in_reward: bool = True,
     num_generations: int = 1,
@@ -60,7 +60,7 @@ def rollout_statistics(
     }
 
 
-def critic_statistics(batch: UpdateBatch, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+def critic_statistics(batch: UpdateBatch, reduce: Reduce = alone) -> dict[str, float]:
     """How well the values predicted the returns, over the tokens of all processes, under the classic names.
 
     val/error         = mean of (value - return)^2

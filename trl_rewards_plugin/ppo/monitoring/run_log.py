@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
@@ -17,17 +18,13 @@ from trl_rewards_plugin.ppo.monitoring.completions import CompletionLog
 
 
 class RunLog:
-    """The log of one training run; `decode` is the tokenizer's, and the main process prints and writes.
+    """The log of one training run; `decode` is the tokenizer's, and the main process prints and writes."""
 
-    Attributes:
-        episodes: responses trained on so far, on all processes.
-        total_loss: the sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
-    """
-
-    def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any], *, is_main_process: bool):
-        self.completions = CompletionLog(args, is_main_process=is_main_process)
-        self.alarms = AlarmMonitor(args, decode, is_main_process=is_main_process)
-        self.episodes = 0
+    def __init__(self, args: Seq2SeqPPOConfig, decode: Callable[..., Any]):
+        self.completions = CompletionLog(args)
+        self.alarms = AlarmMonitor(args, decode)
+        self.episodes = 0  # responses trained on so far, on all processes
+        # The sum over rollouts of their mean loss; None after a resume from a checkpoint without it.
         self.total_loss: float | None = 0.0
         self._metrics: dict[str, list[float]] = defaultdict(list)
         self._epoch_scores = (0.0, 0)  # sum and count of this epoch's scores
@@ -59,13 +56,13 @@ class RunLog:
         return total / count if count else None
 
     def state(self) -> dict[str, Any]:
-        """The fields of `RunState` that are the log's, with this process's metrics alone."""
+        """The fields of `RunState` that are the log's."""
         return {
             "episodes": self.episodes,
             "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
-            "metrics": {name: list(values) for name, values in self._metrics.items()},
+            "metrics": gather_object([{name: list(values) for name, values in self._metrics.items()}]),
         }
 
     def restore(self, state: RunState, metrics: Mapping[str, list[float]]) -> None:

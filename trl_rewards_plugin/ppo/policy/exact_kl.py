@@ -21,10 +21,8 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 class ExactKL:
     """The output heads: `reference`, for the KL that is logged, and `anchor`, for the KL in the loss.
 
-    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference.
-
-    Args:
-        ref_model: None where it is the policy without its adapter.
+    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference; `ref_model` is None
+    where that is the policy without its adapter.
 
     Raises:
         InputError: logits that are not the product of a whole output matrix, or are of other tokens.

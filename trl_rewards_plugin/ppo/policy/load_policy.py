@@ -99,10 +99,8 @@ def policy_and_reference(
 ) -> tuple[Any, nn.Module | None]:
     """The policy with dropout off, and the frozen reference: the given one, else the model that the run starts from.
 
-    That is a copy; or None, where the policy without its new adapter is and stays the same.
-
-    Args:
-        seed: of an adapter's random initial weights.
+    That is a copy; or None, where the policy without its new adapter is and stays the same. The adapter's random
+    initial weights are those of `seed`.
     """
     for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
         check_adapter(adapter)
@@ -131,11 +129,8 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
     """Freezes the encoder, or all but the decoder's last layers, or nothing; what was frozen before stays so.
 
     With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
-    tied to them.
-
-    Args:
-        num_layers_unfrozen: how many layers stay trainable, with the norm above them and an output matrix of its own;
-            as trlX does.
+    tied to them. With the last `num_layers_unfrozen` layers the norm above them stays trainable, and an output matrix
+    of its own; as trlX does.
 
     Raises:
         InputError: the decoder has fewer layers, or nothing of the policy is left to train.

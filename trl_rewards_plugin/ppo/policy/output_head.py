@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
@@ -23,17 +23,13 @@ SLICE = 2**25
 
 
 class OutputHead:
-    """What turns a decoder's features into logits, as the model says; see `head_is_whole` for whether that is all.
-
-    Attributes:
-        matrix: the output embeddings.
-        bias: added to the logits, as in BART and Marian; often None.
-        softcap: logits are squashed to +- this by a tanh, as in T5Gemma; often None.
-    """
+    """What turns a decoder's features into logits, as the model says; see `head_is_whole` for whether that is all."""
 
     def __init__(self, model: PreTrainedModel):
         self.matrix = cast(nn.Module, model.get_output_embeddings())
+        # Added to the logits, as in BART and Marian.
         self.bias: Tensor | None = getattr(model, "final_logits_bias", None)
+        # Logits are squashed to +- this by a tanh, as in T5Gemma.
         config = model.config.get_text_config(decoder=True)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
 
@@ -100,12 +96,9 @@ def score_in_slices(
     anchor: Anchor | None = None,
     slice_size: int = SLICE,
 ) -> TokenScores:
-    """Scores of response tokens, with the KL to an anchor where there is one.
+    """Scores of response tokens (B, T), with the KL to an anchor where there is one.
 
-    Args:
-        features: (B, T, H) what the output matrix is given before each token.
-        token_ids: (B, T).
-        slice_size: logits to hold at once, about.
+    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held.
     """
     vocabulary = cast(Any, head.matrix).weight.shape[0]
     steps = max(1, slice_size // (len(token_ids) * vocabulary * (1 if anchor is None else 2)))

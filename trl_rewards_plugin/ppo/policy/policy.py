@@ -10,31 +10,23 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors
+from trl_rewards_plugin.ppo.acceleration.static_calls import Inputs, StaticCalls, Tensors
 from trl_rewards_plugin.ppo.architectures.forward_passes import decoder_width, run_decoder
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import known_ids
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead, decoder_features, score_in_slices
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
 
 
 class PolicyOutput(NamedTuple):
-    """Scores of given responses; all but the last are (B, T) float32.
+    """Scores of given responses; all but the last are (B, T) float32."""
 
-    Attributes:
-        logprobs: of each response token, in nats.
-        entropies: of the distribution that each token was drawn from, in nats.
-        values: of the state before each token.
-        kl: of that distribution to an anchor's, in nats; None without one.
-        features: (B, T, H) what the output matrix is given; None where logits are not computed in slices.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    values: Tensor
-    kl: Tensor | None = None
-    features: Tensor | None = None
+    logprobs: Tensor  # of each response token, in nats
+    entropies: Tensor  # of the distribution that each token was drawn from, in nats
+    values: Tensor  # of the state before each token
+    kl: Tensor | None = None  # of that distribution to an anchor's, in nats; None without one
+    features: Tensor | None = None  # (B, T, H) what the output matrix is given; None without an anchor
 
 
 class PolicyWithValueHead(nn.Module):
@@ -207,10 +199,10 @@ def policy_scores(
 ) -> PolicyOutput:
     """What a rollout records: the policy's scores of responses (B, T); features only where there is a reference."""
 
-    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Tensors:
+    def score(response_ids: Tensor, ref_features: Any, **prompt: Any) -> Inputs:
         anchor = reference and reference._replace(features=ref_features)
         output: PolicyOutput = wrapped(EncodedPrompts(**prompt), response_ids, rules, anchor=anchor)
-        return {name: value for name, value in output._asdict().items() if value is not None}
+        return output._asdict()
 
     inputs = {**vars(prompts), "response_ids": response_ids, "ref_features": reference and reference.features}
     return PolicyOutput(**calls("scores of the policy", score, inputs, wrapped, rules))
@@ -228,13 +220,9 @@ def reference_scores(
 ) -> Tensors:
     """Likewise the reference's `logprobs` (B, T) and, if asked for, `features`; the arguments: `score_responses`."""
 
-    def score(response_ids: Tensor, **prompt: Any) -> Tensors:
+    def score(response_ids: Tensor, **prompt: Any) -> Inputs:
         scores, _, features = score_responses(reference, EncodedPrompts(**prompt), response_ids, rules, sliced=sliced)
-        found: dict[str, Tensor | None] = {
-            "logprobs": scores.logprobs,
-            "features": features if with_features else None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return {"logprobs": scores.logprobs, "features": features if with_features else None}
 
     inputs = {**vars(prompts), "response_ids": response_ids}
     return calls("scores of the reference", score, inputs, reference, (rules, with_features))

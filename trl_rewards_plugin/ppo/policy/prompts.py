@@ -1,9 +1,10 @@
-"""Rows of a dataset to encoder inputs, and reference texts to responses; padded on the right.
+"""Rows of a dataset to encoder inputs, these with the encoder's states, and reference texts to responses.
 
-Leaves out: loading datasets (recipes/data.py).
+All are padded on the right. Leaves out: loading datasets (recipes/data.py).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +15,47 @@ from transformers import PreTrainedTokenizerBase
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import round_up
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
+from trl_rewards_plugin.text import one_line
 
 Prompt = str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """B prompts, padded on the right."""
+
+    ids: Tensor  # (B, S) prompt token ids
+    mask: Tensor  # (B, S) bool, True on real tokens
+    states: Tensor | None = None  # (B, S, H) the encoder's last hidden states, None before it has run
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def with_states(self, states: Tensor | None) -> "EncodedPrompts":
+        """The same prompts with these encoder states (B, S, H)."""
+        return replace(self, states=states)
+
+    def repeat(self, copies: int) -> "EncodedPrompts":
+        """Each prompt `copies` times, side by side."""
+        return self._each(lambda tensor: tensor.repeat_interleave(copies, 0))
+
+    def select(self, rows: Tensor | slice) -> "EncodedPrompts":
+        """Some of the rows: indices (B'), a bool mask (B) or a slice."""
+        return self._each(lambda tensor: tensor[rows])
+
+    def padded(self, width: int, pad_id: int) -> "EncodedPrompts":
+        """The same prompts with that many columns, before the encoder has run."""
+        more = (0, width - self.ids.shape[1])
+        return EncodedPrompts(pad(self.ids, more, value=pad_id), pad(self.mask, more, value=False))
+
+    def to(self, device: torch.device) -> "EncodedPrompts":
+        """The same prompts on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, work: Callable[[Tensor], Tensor]) -> "EncodedPrompts":
+        states = None if self.states is None else work(self.states)
+        return EncodedPrompts(work(self.ids), work(self.mask), states)
 
 
 def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -34,10 +72,9 @@ def prompt_lines(prompt: Prompt) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def quoted(prompt: Prompt, most: int = 120) -> str:
+def quoted(prompt: Prompt) -> str:
     """The start of a prompt in quotes and on one line, for messages."""
-    text = " ".join(prompt_lines(prompt).split())
-    return repr(text if len(text) <= most else f"{text[:most]} ...")
+    return repr(one_line(prompt_lines(prompt), 124))
 
 
 def tokenize_prompts(
@@ -79,6 +116,13 @@ def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: 
     return read
 
 
+def padded_rows(rows: Sequence[Tensor], pad_id: int) -> EncodedPrompts:
+    """Rows of token ids, of prompts or responses, padded on the right."""
+    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad_id)
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    return EncodedPrompts(ids, torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1))
+
+
 def tokenize_references(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, rules: TokenRules, max_length: int, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -95,11 +139,9 @@ def tokenize_references(
             step = "set the tokenizer's target language (tgt_lang)"
             raise InputError(expected, f"{ids[: len(rules.forced_ids)]}", step)
         rows.append(torch.tensor(ids[len(start) :][:max_length]))
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=rules.pad_id)
-    padded = pad(padded, (0, round_up(padded.shape[1], multiple, max_length) - padded.shape[1]), value=rules.pad_id)
-    lengths = torch.tensor([len(row) for row in rows])
-    given = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
-    return padded, first_eos_mask(padded, rules.eos_ids) & given
+    found = padded_rows(rows, rules.pad_id)
+    found = found.padded(round_up(found.ids.shape[1], multiple, max_length), rules.pad_id)
+    return found.ids, first_eos_mask(found.ids, rules.eos_ids) & found.mask
 
 
 @dataclass(frozen=True)

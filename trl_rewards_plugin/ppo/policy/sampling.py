@@ -17,43 +17,22 @@ from trl_rewards_plugin.ppo.acceleration.static_sampling import LOOK_EVERY, samp
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, decoder_width, run_encoder
 from trl_rewards_plugin.ppo.finite import check_sampling
-from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos
-from trl_rewards_plugin.ppo.policy.encoded_prompts import EncodedPrompts
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, known_ids
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens, entropies
 
 
 @dataclass(frozen=True)
 class Responses:
-    """Sampled responses.
+    """Sampled responses, and what the sampler computed with each token: 0 where the mask is False, None if unknown."""
 
-    Attributes:
-        ids: (B, T) without the decoder start, pad behind the EOS; T is the longest response here.
-        mask: (B, T) bool, True on real tokens, EOS included.
-        ended: (B,) bool, True where the response has its EOS.
-        seen: what the sampler computed with each token; None where the tokens were drawn elsewhere.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    ended: Tensor
-    seen: "SamplerOutputs | None" = None
-
-
-@dataclass(frozen=True)
-class SamplerOutputs:
-    """What the sampler computed when it drew each token; 0 where the mask is False.
-
-    Attributes:
-        logprobs: (B, T) of the token, in nats.
-        entropies: (B, T) of the distribution that it was drawn from, in nats; None where they were not kept.
-        hidden: (B, T, H) the decoder's last hidden states before the token; likewise.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor | None = None
-    hidden: Tensor | None = None
+    ids: Tensor  # (B, T) without the decoder start, pad behind the EOS; T is the longest response here
+    mask: Tensor  # (B, T) bool, True on real tokens, EOS included
+    ended: Tensor  # (B,) bool, True where the response has its EOS
+    logprobs: Tensor | None = None  # (B, T) of the token, in nats
+    entropies: Tensor | None = None  # (B, T) of the distribution that it was drawn from, in nats
+    hidden: Tensor | None = None  # (B, T, H) the decoder's last hidden states before the token
 
 
 def sampled_as_scored(model: PreTrainedModel) -> bool:
@@ -117,13 +96,13 @@ def sample_responses(
     ids, mask = ids[:, :width], mask[:, :width]
     ended = has_eos(ids, mask, rules.eos_ids)
     seen = (values[:, :width].where(mask.view(*mask.shape, *(1,) * (values.dim() - 2)), 0.0) for values in outputs)
-    return Responses(ids.where(mask, rules.pad_id), mask, ended, SamplerOutputs(*seen))
+    return Responses(ids.where(mask, rules.pad_id), mask, ended, *seen)
 
 
 def _sample_dropping_rows(
     model: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, max_new_tokens: int, greedy: bool
 ) -> Sequence[Tensor]:
-    """Token ids (B, T) of encoded prompts, anything behind an EOS, and the fields of `SamplerOutputs`.
+    """Token ids (B, T) of encoded prompts, anything behind an EOS, and the last fields of `Responses`.
 
     A row that has ended leaves the batch once half of the rows have, so late tokens of few long responses cost
     little. On a GPU this is looked at every 16 tokens, and nothing else here waits for it.

@@ -13,30 +13,20 @@ from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import family_of
-from trl_rewards_plugin.ppo.policy.known_ids import known_ids
+from trl_rewards_plugin.ppo.maths.masking import known_ids
 
 
 @dataclass(frozen=True)
 class TokenRules:
-    """How responses of one model start and end, and what may never be in them.
+    """How responses of one model start and end, and what may never be in them."""
 
-    Attributes:
-        start_id: what the decoder sees before the first response token (T5: its pad; BART: its EOS).
-        eos_ids: every id that ends a response.
-        pad_id: fills up a response after its end; never an action.
-        min_new_tokens: EOS is not allowed before this many other tokens.
-        suppressed: further ids that are never allowed.
-        temperature: logits are divided by it.
-        forced_ids: what the decoder sees after `start_id`, still before the first response token.
-    """
-
-    start_id: int
-    eos_ids: tuple[int, ...]
-    pad_id: int
-    min_new_tokens: int = 0
-    suppressed: tuple[int, ...] = ()
-    temperature: float = 1.0
-    forced_ids: tuple[int, ...] = ()
+    start_id: int  # what the decoder sees before the first response token (T5: its pad; BART: its EOS)
+    eos_ids: tuple[int, ...]  # every id that ends a response
+    pad_id: int  # fills up a response after its end; never an action
+    min_new_tokens: int = 0  # EOS is not allowed before this many other tokens
+    suppressed: tuple[int, ...] = ()  # further ids that are never allowed
+    temperature: float = 1.0  # logits are divided by it
+    forced_ids: tuple[int, ...] = ()  # what the decoder sees after `start_id`, still before the first response token
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -55,12 +45,8 @@ class TokenRules:
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
-        Args:
-            logits: (B, T, V) of the steps first_step ... first_step + T - 1; float32 ones may be overwritten, which
-                spares two passes over the vocabulary.
-
-        Returns:
-            (B, T, V).
+        Both are (B, T, V), of the steps first_step ... first_step + T - 1. Logits in float32 may be overwritten, which
+        spares two passes over the vocabulary.
         """
         weights = logits.float()
         if self.temperature != 1.0:

@@ -14,20 +14,15 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
 _LOWEST = torch.finfo(torch.float32).min / 2
+_LEAST_UNIFORM = 2**-25  # half of the step of torch.rand in float32
 
 
 class TokenScores(NamedTuple):
-    """Scores of given tokens under a distribution.
+    """Scores (B, T) of given tokens under a distribution, in nats."""
 
-    Attributes:
-        logprobs: (B, T) of each token, in nats.
-        entropies: (B, T) of the distribution of each token, in nats.
-        kl: (B, T) KL(distribution || anchor's), in nats; None without an anchor.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    kl: Tensor | None = None
+    logprobs: Tensor  # of each token
+    entropies: Tensor  # of the distribution of each token
+    kl: Tensor | None = None  # KL(distribution || anchor's); None without an anchor
 
 
 def token_scores(log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor | None = None) -> TokenScores:
@@ -60,7 +55,10 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     Returns:
         (M, 1) token ids.
     """
-    return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1, keepdim=True)
+    # -log of a uniform number: `exponential_` takes a CPU five times as long. At 0 the time would be infinite, and
+    # where all but one token are forbidden, a forbidden one be drawn.
+    times = torch.rand_like(probabilities).clamp_(min=_LEAST_UNIFORM).log_().neg_()
+    return (probabilities / times).argmax(-1, keepdim=True)
 
 
 def entropies(logprobs: Tensor, probabilities: Tensor) -> Tensor:

@@ -4,8 +4,6 @@
 (`before_after.py`).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -19,22 +17,20 @@ from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import decimals, direction, format_evaluation, format_plan, verdict
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, thresholds
-from trl_rewards_plugin.recipes.evaluate.measures import Texts, Values
+from trl_rewards_plugin.recipes.evaluate.measures import Values
 from trl_rewards_plugin.runs.layout import EVALUATION, OUTPUTS
 from trl_rewards_plugin.runs.writing import write_json, write_table
 from trl_rewards_plugin.terminal import say
 
 PICTURE = "distributions.png"
 
-_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
-"""Row name -> side ("before", "after") -> values."""
+_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]  # row name -> side ("before", "after") -> values
 
 
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     """Checks, generates, measures, prints a table, writes JSON, picture and outputs; returns what the JSON holds.
 
-    Raises:
-        InputError: input that cannot work; before any model is loaded, but for what only a metric can tell.
+    What cannot work is refused before any model is loaded, but for what only a metric can tell.
     """
     job = EvaluationJob(settings)
     say(format_plan(job.plan()) + "\n")
@@ -44,7 +40,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     steps = [(measure, side, outputs) for measure in measures for side, outputs in sides.items()]
     for measure, side, outputs in (bar := tqdm(steps, desc="Metrics", file=sys.stderr)):
         bar.set_postfix_str(f"{measure.name}, {side}")
-        for name, values in measure.measure(Texts(outputs, job.held_out, settings.reference_column)).items():
+        for name, values in measure.measure(outputs, job.held_out, settings.reference_column).items():
             rows.setdefault(name, {})[side] = values
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
@@ -56,8 +52,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
 def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]:
     """Why the outputs do not meet `fail_under` and `fail_if_worse`; empty where they do.
 
-    Raises:
-        InputError: a name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several.
+    A name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several, is refused.
     """
     rows, reasons = result["metrics"], []
     for name, least in thresholds(settings).items():

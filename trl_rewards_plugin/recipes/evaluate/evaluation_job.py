@@ -3,8 +3,6 @@
 Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -18,7 +16,7 @@ from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings, is_outputs_file
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.rows import PLACE, existing_file, read_columns, without_missing
+from trl_rewards_plugin.rows import column_texts, existing_file, read_columns
 from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
@@ -29,15 +27,10 @@ SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "nu
 
 
 class EvaluationJob:
-    """One evaluation.
+    """One evaluation; input that cannot work is refused.
 
-    Attributes:
-        names: "before" (where there is one) and "after" -> model or file of outputs.
-        generation: Arguments of `generate`.
-        held_out: The prompts; None if both sides are files and no data set is given.
-
-    Raises:
-        InputError: input that cannot work.
+    `names`: "before" (where there is one) and "after" -> model or file of outputs; `generation`: arguments of
+    `generate`; `held_out`: the prompts, None if both sides are files and no data set is given.
     """
 
     def __init__(self, settings: EvaluationSettings):
@@ -53,17 +46,12 @@ class EvaluationJob:
         own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
         self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
         length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
-        self.generation: dict[str, Any] = {
-            "max_new_tokens": length,
-            **(SAMPLING if settings.sample else {}),
-            **(settings.generation_kwargs or {}),
-        }
+        self.generation: dict[str, Any] = {"max_new_tokens": length, **(SAMPLING if settings.sample else {})}
+        self.generation |= settings.generation_kwargs or {}
         self._check()
-        self._read = {
-            side: read_outputs(name, self._column(side), settings.missing)[: settings.rows]
-            for side, name in self.names.items()
-            if is_outputs_file(name)
-        }
+        files = {side: name for side, name in self.names.items() if is_outputs_file(name)}
+        texts = {side: read_outputs(name, self._column(side), settings.missing) for side, name in files.items()}
+        self._read = {side: outputs[: settings.rows] for side, outputs in texts.items()}
         self.data_name: str | None = None
         self.held_out = self._load_prompts()
         self._check_counts()
@@ -114,7 +102,7 @@ class EvaluationJob:
         if settings.rows and settings.rows < len(data.held_out):
             self.data_name = f"the first {settings.rows} of {self.data_name.removeprefix('all ')}"
             data = replace(data, held_out=data.held_out.select(range(settings.rows)))
-        return data.as_held_out()
+        return data.as_held_out
 
     def _check_counts(self) -> None:
         counts = {self.names[side]: len(texts) for side, texts in self._read.items()}
@@ -198,22 +186,13 @@ class EvaluationJob:
 def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
     """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
 
-    Empty outputs are outputs: a model may have nothing to say. For `missing` see `rows.without_missing`.
-
-    Raises:
-        InputError: no such file or column, no rows, or a row that holds no text.
+    Empty outputs are outputs: a model may have nothing to say. InputError for no such file or column, no rows, or a
+    row that holds no text; for `missing` see `rows.without_missing`.
     """
     path = existing_file(bundled_path(name) if is_bundled(name) else name)
     columns = read_columns(path, column)
     if columns and column not in columns:
         step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
         raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    numbered = ({column: text, PLACE: place} for place, text in enumerate(columns.get(column, []), 1))
-    rows = list(without_missing(numbered, [column], missing, name))
-    if not rows:
-        raise InputError(f"outputs in {name}", "an empty file", "give a file with one output per row")
-    bad = next((row for row in rows if not isinstance(row[column], str)), None)
-    if bad is not None:
-        step = "write the outputs as texts, or name another column"
-        raise InputError(f"a text in every row of {name}", f"{bad[column]!r} in row {bad[PLACE]}"[:200], step)
-    return [row[column] for row in rows]
+    step = "write the outputs as texts, or name another column"
+    return list(column_texts(columns.get(column, []), column, missing, name, blank=True, step=step).values())

@@ -3,12 +3,9 @@
 Leaves out: where the texts come from (`evaluation_job.py`) and comparing two sides (`compare.py`).
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,32 +19,18 @@ LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 """Of a metric's arguments, those that `evaluate.load` takes; the others are `compute`'s."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """N outputs, their prompts, where they are known, and the column of references; None: the prompts' sources."""
-
-    outputs: Sequence[str]
-    held_out: HeldOut | None = None
-    reference_column: str | None = None
-
-
 Values: TypeAlias = float | np.ndarray
 """One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored."""
 
 
 def load_measures(
     names: Sequence[str], *, judge: str | None, arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
-) -> list[Measure]:
-    """The metrics called `names`, loaded: ours, reward presets and files, and what `evaluate.load` takes.
+) -> "list[Measure]":
+    """The metrics called `names`, loaded: ours (config name `judge`), reward presets and files, any `evaluate` module.
 
-    Args:
-        judge: Config name of our metrics.
-        arguments: Metric's name -> arguments of `evaluate.load` and `compute`.
-        given: Which of "predictions", "references", "sources" there are.
-
-    Raises:
-        InputError: no such metric, one that is not for texts, one that needs what is not given, or arguments for a
-            metric that is not asked for.
+    `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
+    "references", "sources" there are. InputError for no such metric, one that is not for texts or needs what is not
+    given, or arguments for a metric that is not asked for.
     """
     for name in arguments:
         if name not in names:
@@ -58,7 +41,7 @@ def load_measures(
     return [_load(name, judge, arguments.get(name, {}), given) for name in names]
 
 
-def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> Measure:
+def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> "Measure":
     from trl_rewards_plugin.rewards.presets import PRESETS
 
     if name in PRESETS or name.endswith((".yaml", ".yml")):
@@ -69,7 +52,7 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
         load_arguments.setdefault("config_name", judge)
     measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
     if name in OWN:  # ours accept empty lists, so wrong arguments fail before any outputs are generated
-        measure.measure(Texts([]))
+        measure.measure([])
     return measure
 
 
@@ -101,10 +84,8 @@ class ModuleMeasure:
     """An evaluate module over texts.
 
     Numbers of its result are rows; a list of N numbers is a row as well, with its mean. A module that can leave its
-    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to.
-
-    Raises:
-        InputError: the module is not for texts, needs what is not given, or does not take one of the arguments.
+    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to. One that is not for texts, needs what is not
+    given, or does not take one of the arguments is refused.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):
@@ -131,16 +112,21 @@ class ModuleMeasure:
             raise InputError(expected, repr(unknown[0]), step)
         self._arguments = ({"use_aggregator": False} if "use_aggregator" in parameters else {}) | dict(arguments)
 
-    def measure(self, texts: Texts) -> dict[str, Values]:
-        """Row name -> values of N texts."""
-        found: dict[str, Any] = {"predictions": list(texts.outputs)}
-        if texts.held_out is not None:
-            column, sources = texts.reference_column, texts.held_out.sources
-            references = sources if column is None else texts.held_out.columns[column]
+    def measure(
+        self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
+    ) -> dict[str, Values]:
+        """Row name -> values of N outputs, beside their prompts, where they are known, and a column of references.
+
+        Without that column the prompts' sources are the references.
+        """
+        found: dict[str, Any] = {"predictions": list(outputs)}
+        if held_out is not None:
+            sources = held_out.sources
+            references = sources if reference_column is None else held_out.columns[reference_column]
             several = [[reference] for reference in references]
             found |= {"references": several if self._several else references, "sources": sources}
         inputs = {name: found[name] for name in self._inputs}
-        return self._rows(self._module.compute(**inputs, **self._arguments), len(texts.outputs))
+        return self._rows(self._module.compute(**inputs, **self._arguments), len(outputs))
 
     def _rows(self, result: Mapping[str, Any], count: int) -> dict[str, Values]:
         rows: dict[str, Values] = {}
@@ -170,11 +156,12 @@ class RewardMeasure:
         self._reward = MultiClassifierReward.from_preset(preset)
         self.name = self._reward.name
 
-    def measure(self, texts: Texts) -> dict[str, Values]:
-        """Row name -> values of N texts."""
-        held_out = texts.held_out
+    def measure(
+        self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
+    ) -> dict[str, Values]:
+        """Row name -> values of N outputs; a reward reads its own columns."""
         given = {} if held_out is None else {"prompts": held_out.prompts, **held_out.columns}
-        scores = self._reward.score(list(texts.outputs), **given)
+        scores = self._reward.score(list(outputs), **given)
         rows = {f"{self.name} reward": scores.total}
         if len(scores.components) > 1:
             rows |= {f"{self.name} {name}": values for name, values in scores.components.items()}

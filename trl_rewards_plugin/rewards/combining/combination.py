@@ -1,8 +1,8 @@
 """Combination: how the raw scores of K named rewards become one total per text.
 
 In this order: normalise each reward's scores (normalize.py), clip them, put the floor in place of those behind a gate
-(gate.py), weigh them, aggregate (aggregate.py). The form of each setting is in combination_settings.py. Leaves out:
-where scores come from, and when statistics are learnt.
+(style counts where grammar holds), weigh them, aggregate (aggregate.py). The form of each setting is in
+combination_settings.py. Leaves out: where scores come from, and when statistics are learnt.
 """
 
 import copy
@@ -14,35 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.rewards.combining.combination_settings import (
+    FORMS,
     ZSCORE,
     by_name,
     check_coefficient,
     check_gates,
     check_target,
-    checked_clip,
-    checked_floor,
-    checked_gate,
-    checked_normalization,
-    checked_schedule,
-    checked_target,
     checked_weights,
 )
-from trl_rewards_plugin.rewards.combining.gate import gated, passes
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
-_SLACK = 1e-6
-"""How far float rounding may carry a probability out of [0, 1]."""
+_SLACK = 1e-6  # how far float rounding may carry a probability out of [0, 1]
 
 
 def training_progress(trainer_state: Any) -> float:
     """global_step / max_steps of a `transformers.TrainerState`, from 0 at the start of training to at most 1.
 
-    Raises:
-        InputError: no state, or one of a training that has not begun.
+    InputError for no state, or one of a training that has not begun.
     """
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or steps is None:
@@ -56,28 +48,18 @@ def training_progress(trainer_state: Any) -> float:
 
 @dataclass(frozen=True)
 class Combination:
-    """Settings for K rewards, checked when made. For their meaning see `MultiClassifierReward`.
-
-    Attributes:
-        normalization: Name -> "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised.
-        clip: Name -> (low, high).
-        weight_schedule: Name -> {progress: factor}, in the order of progress.
-        only_if: Name -> {gating reward: least raw score}.
-        floor: Name -> what a text behind the gate gets in place of its normalised and clipped score; else 0.
-        constraints: Name -> {"min": least, "max": greatest mean score}; its weight is 0.
-        disagreement_coef: Of mean_minus_std; None for 1.
-    """
+    """Settings for K rewards, checked when made; dicts by name. For their meaning see `MultiClassifierReward`."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
     aggregation: str
-    normalization: dict[str, Any]
+    disagreement_coef: float | None  # of mean_minus_std; None for 1
+    normalization: dict[str, Any]  # "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised
     clip: dict[str, tuple[float, float]]
-    weight_schedule: dict[str, dict[float, float]]
-    only_if: dict[str, dict[str, float]]
-    floor: dict[str, float]
-    constraints: dict[str, dict[str, float]]
-    disagreement_coef: float | None
+    weight_schedule: dict[str, dict[float, float]]  # {progress: factor}, in the order of progress
+    only_if: dict[str, dict[str, float]]  # {gating reward: least raw score}
+    floor: dict[str, float]  # in place of the normalised and clipped score of a text behind the gate; else 0
+    constraints: dict[str, dict[str, float]]  # {"min": least, "max": greatest mean score}; the weight is 0
 
     @classmethod
     def checked(
@@ -85,36 +67,15 @@ class Combination:
         names: Sequence[str],
         weights: Sequence[float] | Mapping[str, float] | None,
         aggregation: str,
-        normalization: Any = None,
-        clip: Any = None,
-        weight_schedule: Any = None,
-        only_if: Any = None,
-        floor: Any = None,
-        constraints: Any = None,
         disagreement_coef: Any = None,
+        **settings: Any,
     ) -> "Combination":
-        """The settings as the user gave them, in one form.
-
-        Raises:
-            InputError: one that does not fit; nothing is loaded for it.
-        """
-        if aggregation not in AGGREGATIONS:
-            known = ", ".join(AGGREGATIONS)
-            step = f"{did_you_mean(aggregation, AGGREGATIONS)}use one of these"
-            raise InputError(f"aggregation one of {known}", repr(aggregation), step)
-        targets = by_name("constraints", constraints, names, checked_target, for_all=False)
-        made = cls(
-            tuple(names),
-            tuple(checked_weights(weights, names, targets)),
-            aggregation,
-            by_name("normalization", normalization, names, checked_normalization),
-            by_name("clip", clip, names, checked_clip),
-            by_name("weight_schedule", weight_schedule, names, checked_schedule, for_all=False),
-            by_name("only_if", only_if, names, checked_gate, for_all=False),
-            by_name("floor", floor, names, checked_floor, for_all=False),
-            targets,
-            disagreement_coef,
-        )
+        """The settings (see FORMS) as the user gave them, in one form; InputError for one that does not fit."""
+        check_choice("aggregation", aggregation, AGGREGATIONS)
+        targets = by_name("constraints", settings.get("constraints"), names)
+        own = tuple(checked_weights(weights, names, targets))
+        forms = {what: by_name(what, settings.get(what), names) for what in FORMS}
+        made = cls(tuple(names), own, aggregation, disagreement_coef, **forms)
         check_gates(made.only_if, made.floor, names)
         check_coefficient(disagreement_coef, aggregation)
         for name in targets:
@@ -144,23 +105,15 @@ class Combination:
         passing: Mapping[str, Tensor],
         texts: Sequence[str],
     ) -> Tensor:
-        """Totals (N,) of raw scores (N, K).
+        """Totals (N,) of raw scores (N, K), NaN where a reward gave none, by the moments of each name in `learnt`.
 
-        Args:
-            scores: NaN where a reward gave none.
-            moments: Running statistics of each name in `learnt`.
-            weights: As `weights_at` says.
-            passing: As `passing` says.
-            texts: The N texts, for the errors.
-
-        Raises:
-            InputError: geometric_mean of something that is no probability; reward and text are named.
-            RuntimeError: the total of a text is infinite.
+        InputError for geometric_mean of something that is no probability, RuntimeError for an infinite total; reward
+        and text are named.
         """
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
         for k, name in enumerate(self.names):
-            if name in passing:
-                columns[k] = gated(columns[k], passing[name], self.floor.get(name, 0.0))
+            if name in passing:  # NaN, no score, stays NaN behind the gate too
+                columns[k] = torch.where(passing[name] | columns[k].isnan(), columns[k], self.floor.get(name, 0.0))
         prepared, factors = torch.stack(columns, dim=1), torch.tensor(weights)
         further = () if self.disagreement_coef is None else (self.disagreement_coef,)
         total = AGGREGATIONS[self.aggregation](prepared, factors, *further)
@@ -171,15 +124,19 @@ class Combination:
         if broken.any():
             first = int(broken.nonzero()[0])
             parts = ", ".join(f"{name} {scores[first, k].item():g}" for k, name in enumerate(self.names))
-            raise RuntimeError(
-                f"the total reward overflows to {total[first].item()} for {shortened(texts[first])}: {parts}, weights "
-                f"{list(self.weights)}"
-            )
+            found = f"{total[first].item()} for {shortened(texts[first])}: {parts}, weights {list(self.weights)}"
+            raise RuntimeError(f"the total reward overflows to {found}")
         return total
 
     def passing(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Name of each reward with a gate -> which texts pass it, (N,) bool, by the raw scores (N,) of all rewards."""
-        return {name: passes(raw, thresholds) for name, thresholds in self.only_if.items()}
+        """Name of each reward with a gate -> which texts pass it, (N,) bool, by the raw scores (N,) of all rewards.
+
+            passing[name][n] = raw[other][n] >= least, for every other reward in its gate
+
+        A text without a gating score (NaN) does not pass: nothing says that it may.
+        """
+        reached = {name: [raw[other] >= least for other, least in gate.items()] for name, gate in self.only_if.items()}
+        return {name: torch.stack(each).all(dim=0) for name, each in reached.items()}
 
     def weights_at(self, progress: float | None) -> list[float]:
         """The K weights at this point of training; those that were given where `progress` is None.
@@ -206,16 +163,12 @@ class Combination:
         outside = (scores < -_SLACK) | (scores > 1 + _SLACK)
         if outside.any():
             first = int(outside.nonzero()[0])
-            raise InputError(
-                f"a probability in [0, 1] from reward {name!r} for geometric_mean",
-                f"{scores[first].item()} for {shortened(texts[first])}",
-                "use score_type='probability' for a classifier, normalization and clip for another reward",
-            )
+            found = f"{scores[first].item()} for {shortened(texts[first])}"
+            step = "use score_type='probability' for a classifier, normalization and clip for another reward"
+            raise InputError(f"a probability in [0, 1] from reward {name!r} for geometric_mean", found, step)
         return scores.clamp(0.0, 1.0)
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a reward file says of this reward beside its weight; only what is set, as YAML values."""
-        settings = ("normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
-        given = {key: getattr(self, key) for key in settings}
-        found = {key: copy.copy(values[name]) for key, values in given.items() if name in values}
+        found = {key: copy.copy(getattr(self, key)[name]) for key in FORMS if name in getattr(self, key)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}

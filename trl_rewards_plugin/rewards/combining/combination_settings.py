@@ -1,12 +1,12 @@
 """What a user may give as weights, normalization, clip or weight_schedule, brought into one form or refused.
 
-Each `checked_*` takes the setting's name for the message and its value, and raises InputError where it does not fit.
+Every refusal is an InputError that names the setting. FORMS is the table of all settings but the weights.
 """
 
 import math
 import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
 
@@ -20,7 +20,12 @@ def checked_weights(
     if weights is None:
         weights = {name: 1.0 for name in names if name not in constrained}
     if isinstance(weights, Mapping):
-        weights = _in_order({**dict.fromkeys(constrained, 0.0), **weights}, names)
+        given = {**dict.fromkeys(constrained, 0.0), **weights}
+        for name in names:
+            if name not in given:
+                raise InputError(f"a weight for {name!r}", ", ".join(map(str, given)), "give every reward its weight")
+        _check_known("weights", given, names)
+        weights = [given[name] for name in names]
     if not isinstance(weights, Sequence):
         step = "for example [1.0, 0.5], or a dict by name"
         raise InputError("weights as a list of numbers, one for each reward", repr(weights), step)
@@ -37,14 +42,6 @@ def checked_weights(
     return [float(weight) for weight in found]
 
 
-def _in_order(weights: Mapping[str, float], names: Sequence[str]) -> list[float]:
-    for name in names:
-        if name not in weights:
-            raise InputError(f"a weight for {name!r}", ", ".join(map(str, weights)), "give every reward its weight")
-    _check_known("weights", weights, names)
-    return [weights[name] for name in names]
-
-
 def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
@@ -52,83 +49,105 @@ def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> N
             raise InputError(f"{what} for rewards of this combination, {', '.join(names)}", repr(name), step)
 
 
-def by_name(
-    what: str, given: Any, names: Sequence[str], check: Callable[[str, Any], Any], *, for_all: bool = True
-) -> dict[str, Any]:
-    """`given`, one value for every reward or a dict by name, as a dict by name without the Nones.
+class Form(NamedTuple):
+    """How a setting of one reward is given: what reads it (None: it does not fit), words for that, and an example."""
 
-    Args:
-        check: Name of a value and the value -> its one form.
-        for_all: Whether one value may stand for every reward.
+    read: Callable[[Any], Any]
+    expected: str
+    step: str
+    for_all: bool = False  # whether one value may stand for every reward
 
-    Raises:
-        InputError: an unknown reward, or as `check`.
-    """
+
+def by_name(what: str, given: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The setting `what`, a dict by name or one value for every reward, as a dict by name without the Nones."""
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
-        if not for_all:
-            raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
-        return {name: check(what, given) for name in names}
-    _check_known(what, given, names)
-    return {name: check(f"{what} of {name!r}", given[name]) for name in names if given.get(name) is not None}
+    if isinstance(given, Mapping):
+        _check_known(what, given, names)
+        return {name: _read(what, given[name], f" of {name!r}") for name in names if given.get(name) is not None}
+    if not FORMS[what].for_all:
+        raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
+    return {name: _read(what, given) for name in names}
 
 
-def checked_normalization(what: str, value: Any) -> Any:
+def _read(what: str, value: Any, whose: str = "") -> Any:
+    form = FORMS[what]
+    found = form.read(value)
+    if found is None:
+        step = did_you_mean(value, [ZSCORE]) + form.step
+        raise InputError(f"{what}{whose} as {form.expected}", repr(value), step)
+    return found
+
+
+def _normalization(value: Any) -> Any:
     """ZSCORE, or a mean and a scale above 0 as floats."""
     if value == ZSCORE:
         return ZSCORE
     if isinstance(value, Mapping) and set(value) == {"mean", "scale"} and all(map(_is_finite, value.values())):
         mean, scale = float(value["mean"]), float(value["scale"])
-        if scale > 0:
-            return {"mean": mean, "scale": scale}
-    expected = f"{what} as {ZSCORE!r}, or as {{'mean': m, 'scale': s}} with finite m and s above 0"
-    step = f"{did_you_mean(value, [ZSCORE])}for example {{'reward name': {ZSCORE!r}}}"
-    raise InputError(expected, repr(value), step)
+        return {"mean": mean, "scale": scale} if scale > 0 else None
+    return None
 
 
-def checked_clip(what: str, value: Any) -> tuple[float, float]:
+def _clip(value: Any) -> tuple[float, float] | None:
     """(low, high) as floats; either may be infinite."""
     if isinstance(value, list | tuple) and len(value) == 2:
         low, high = value
         if all(_is_number(end) and not math.isnan(end) for end in value) and low < high:
             return float(low), float(high)
-    raise InputError(f"{what} as (low, high) with low below high", repr(value), "for example (-3.0, 3.0)")
+    return None
 
 
-def checked_schedule(what: str, value: Any) -> dict[float, float]:
+def _schedule(value: Any) -> dict[float, float] | None:
     """{progress: factor} as floats, in the order of progress."""
-    if isinstance(value, Mapping) and value:
-        numbers = all(map(_is_finite, [*value, *value.values()]))
-        if numbers and all(0 <= place <= 1 for place in value) and all(factor >= 0 for factor in value.values()):
-            return {float(place): float(factor) for place, factor in sorted(value.items())}
-    expected = f"{what} as {{progress: factor}}, progress from 0 to 1, factors of at least 0"
-    step = "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training"
-    raise InputError(expected, repr(value), step)
+    if not isinstance(value, Mapping) or not value or not all(map(_is_finite, [*value, *value.values()])):
+        return None
+    fits = all(0 <= place <= 1 for place in value) and all(factor >= 0 for factor in value.values())
+    return {float(place): float(factor) for place, factor in sorted(value.items())} if fits else None
 
 
-def checked_gate(what: str, value: Any) -> dict[str, float]:
+def _gate(value: Any) -> dict[str, float] | None:
     """{gating reward: threshold} as floats."""
     if isinstance(value, Mapping) and value and all(map(_is_finite, value.values())):
         return {str(name): float(least) for name, least in value.items()}
-    step = "for example {'acceptability': 0.0}: where that reward's own score is at least 0"
-    raise InputError(f"{what} as {{reward: least score}}", repr(value), step)
+    return None
 
 
-def checked_floor(what: str, value: Any) -> float:
-    """A finite float."""
-    if not _is_finite(value):
-        raise InputError(f"{what} as a finite number", repr(value), "leave it out for 0")
-    return float(value)
-
-
-def checked_target(what: str, value: Any) -> dict[str, float]:
+def _target(value: Any) -> dict[str, float] | None:
     """{"min": least mean score} and, or {"max": greatest} as floats."""
-    ends = value if isinstance(value, Mapping) and all(map(_is_finite, value.values())) else {}
-    if ends and set(ends) <= {"min", "max"} and ends.get("min", -math.inf) <= ends.get("max", math.inf):
-        return {end: float(bound) for end, bound in ends.items()}
-    step = "for example {'acceptability': {'min': 0.9}, 'length': {'max': 25}}"
-    raise InputError(f"{what} as {{'min': m}}, {{'max': m}} or both, with min not above max", repr(value), step)
+    ends = _gate(value) or {}
+    fits = ends and set(ends) <= {"min", "max"} and ends.get("min", -math.inf) <= ends.get("max", math.inf)
+    return ends if fits else None
+
+
+FORMS = {
+    "normalization": Form(
+        _normalization,
+        f"{ZSCORE!r}, or as {{'mean': m, 'scale': s}} with finite m and s above 0",
+        f"for example {{'reward name': {ZSCORE!r}}}",
+        for_all=True,
+    ),
+    "clip": Form(_clip, "(low, high) with low below high", "for example (-3.0, 3.0)", for_all=True),
+    "weight_schedule": Form(
+        _schedule,
+        "{progress: factor}, progress from 0 to 1, factors of at least 0",
+        "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training",
+    ),
+    "only_if": Form(
+        _gate,
+        "{reward: least score}",
+        "for example {'acceptability': 0.0}: where that reward's own score is at least 0",
+    ),
+    "floor": Form(
+        lambda value: float(value) if _is_finite(value) else None, "a finite number", "leave it out for 0"
+    ),
+    "constraints": Form(
+        _target,
+        "{'min': m}, {'max': m} or both, with min not above max",
+        "for example {'acceptability': {'min': 0.9}, 'length': {'max': 25}}",
+    ),
+}  # fmt: skip
+"""Setting -> its form, in the order in which reward files write them."""
 
 
 def check_target(name: str, settings: Mapping[str, Any], aggregation: str) -> None:

@@ -50,16 +50,16 @@ from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
-from trl_rewards_plugin.yaml_text import load_yaml
+from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
 FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
-SETTINGS = ("weight", "normalization", "clip", "weight_schedule", "only_if", "floor", "constraints")
-"""Keys that every entry may have beside its own."""
+SETTINGS = ("weight", *FORMS)  # keys that every entry may have beside its own
 
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
 
@@ -70,7 +70,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
     that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
     """
-    content = _preset_content(preset)
+    content = _content(preset)
     entries = [dict(entry) for entry in content["rewards"]]
     for entry in entries:
         if "combination" in entry and not allow_code:
@@ -110,21 +110,14 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names) | how
 
 
-def _preset_content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+def _content(preset: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a preset or of a reward file, its keys checked and what is null left out."""
     check_preset(preset)
-    if Path(preset).suffix.lower() in ENDINGS:
-        return _read_preset_file(Path(preset))
-    name = os.fspath(preset)
-    return {"name": name, "rewards": [dict(entry) for entry in PRESETS[name]]}
-
-
-def _read_preset_file(path: Path) -> dict[str, Any]:
-    """The content of a reward file, its keys checked and what is null left out."""
+    path = Path(preset)
+    if path.suffix.lower() not in ENDINGS:
+        return {"name": str(path), "rewards": PRESETS[str(path)]}
     form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(form, f"invalid YAML: {' '.join(str(error).split())}"[:500], _EXAMPLE) from error
+    content = read_yaml(path, form, _EXAMPLE)
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
@@ -219,11 +212,10 @@ def exact_entry(part: Reward) -> dict[str, Any]:
     """
     entry = part.entry()
     if not any(key in entry for key in SOURCES):
-        raise InputError(
-            f"reward {part.name!r} as something that a file can name",
-            "a function that cannot be imported, a loaded module, or a combination",
-            "define the function at the top of a module, give metrics by name, and save a combination as its own file",
-        )
+        expected = f"reward {part.name!r} as something that a file can name"
+        found = "a function that cannot be imported, a loaded module, or a combination"
+        step = "define it at the top of a module, give metrics by name, and save a combination as its own file"
+        raise InputError(expected, found, step)
     named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
     paths = {key: os.path.abspath(entry[key]) for key in named}
     if not isinstance(part, ClassifierReward):

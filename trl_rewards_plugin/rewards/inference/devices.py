@@ -8,13 +8,6 @@ import torch
 
 from trl_rewards_plugin.errors import InputError
 
-# Beside torch.OutOfMemoryError: of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
-_TOO_SMALL = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "could not create a primitive",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-
 
 def own_device() -> torch.device:
     """This process's own accelerator (by LOCAL_RANK under a launcher, else the current one), or the CPU."""
@@ -66,12 +59,6 @@ def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
     """
     half = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device.type, dtype=dtype if half else None, enabled=half)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device's memory, or the CPU's, was too small."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(message in str(error) for message in _TOO_SMALL)
 
 
 def free_memory(device: torch.device) -> None:

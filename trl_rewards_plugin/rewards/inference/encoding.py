@@ -1,14 +1,18 @@
 """Texts -> token ids, made once where several classifiers read them alike, and token ids -> padded tensors."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.rewards.inference.batching import Row
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+
+WINDOW_TEXTS = 4_096
+WINDOW_CHARACTERS = 4_000_000
+
+Row = tuple[str, str | None]  # a text, and the prompt that it is paired with
 
 Encoded = dict[str, list[list[int]]]
 """What a tokenizer gives for N texts (`input_ids`, `attention_mask` ...), each a list of N lists."""
@@ -48,6 +52,29 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> Encoded:
         for index in empty:
             values[index] = [fill]
     return dict(encoded)
+
+
+def unique_rows(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The M distinct rows in order of first appearance, and for each of the N rows its place among them."""
+    places: dict[Row, int] = {}
+    index = [places.setdefault(row, len(places)) for row in rows]
+    return list(places), index
+
+
+def windows(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """`rows` in order, in slices of at most 4,096 texts and 4 million characters (one text may have more).
+
+    A slice's token ids are all that is in memory beside the texts and their scores, however many texts there are.
+    """
+    start = characters = 0
+    for index, (text, prompt) in enumerate(rows):
+        size = len(text) + len(prompt or "")
+        if index > start and (index - start == WINDOW_TEXTS or characters + size > WINDOW_CHARACTERS):
+            yield rows[start:index]
+            start, characters = index, 0
+        characters += size
+    if rows:
+        yield rows[start:]
 
 
 class EncodingMemo:

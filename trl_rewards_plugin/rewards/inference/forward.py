@@ -1,6 +1,6 @@
 """BatchedForward: token ids -> a classifier's raw outputs, in batches that fit into memory.
 
-Leaves out: loading (shared_classifier.py), which texts go together (batching.py).
+Leaves out: loading (shared_classifier.py), and how texts become token ids (encoding.py).
 """
 
 import logging
@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trl_rewards_plugin.errors import is_out_of_memory
 from trl_rewards_plugin.rewards.inference import devices
-from trl_rewards_plugin.rewards.inference.batching import CPU_TOKEN_BUDGET, TOKEN_BUDGET, token_batches
 from trl_rewards_plugin.rewards.inference.encoding import Encoded, padded
 
 logger = logging.getLogger(__name__)
+
+TOKEN_BUDGET = 16_384
+"""Padded tokens in one forward pass on an accelerator: 32 texts of 512 tokens, or 512 texts of 32."""
+
+CPU_TOKEN_BUDGET = 768
+"""The same on a CPU: enough to use it fully, few enough that texts of like length are alone with each other."""
 
 
 class BatchedForward:
@@ -46,11 +52,9 @@ class BatchedForward:
                     if outputs is None:
                         devices.free_memory(model.device)
                         self.token_budget = max(len(batch) * lengths[batch[0]] // 2, 1)
-                        logger.warning(
-                            f"{self.model_id}: out of memory on {model.device} at {len(batch)} texts of "
-                            f"{lengths[batch[0]]} tokens; batches of at most {self.token_budget} padded tokens from "
-                            "now on"
-                        )
+                        found = f"out of memory on {model.device} at {len(batch)} texts of {lengths[batch[0]]} tokens"
+                        step = f"batches of at most {self.token_budget} padded tokens from now on"
+                        logger.warning(f"{self.model_id}: {found}; {step}")
                         break
                     parts.append(outputs)
                     done.extend(batch)
@@ -81,14 +85,13 @@ class BatchedForward:
                 logits: Tensor = model(**there).logits
                 return logits
         except (RuntimeError, MemoryError) as error:
-            if not devices.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             texts, tokens = inputs["input_ids"].shape
             if texts == 1:
-                error.add_note(
-                    f"{self.model_id} does not fit on {model.device} beside one text of {tokens} tokens: lower "
-                    "max_length, give dtype='bfloat16', offload= or another device"
-                )
+                step = "lower max_length, give dtype='bfloat16', offload= or another device"
+                where = f"{model.device} beside one text of {tokens} tokens"
+                error.add_note(f"{self.model_id} does not fit on {where}: {step}")
                 raise
         # Out here the error's traceback, and the tensors that it holds, are gone.
         return None
@@ -105,3 +108,25 @@ def _together(config: Any, rows: Sequence[Sequence[int]]) -> list[list[int]]:
     for index, row in enumerate(rows):
         groups.setdefault(row.count(config.eos_token_id), []).append(index)
     return list(groups.values())
+
+
+def token_batches(
+    lengths: Sequence[int], batch_size: int | None = None, token_budget: int | None = TOKEN_BUDGET
+) -> list[list[int]]:
+    """Indices of N texts of `lengths` tokens in batches of texts of like length, longest first.
+
+    A batch holds at most `batch_size` texts, and texts x (longest text's tokens) stays within `token_budget`; None
+    sets no such limit. Longest first, a batch that is too large for the memory fails at once and not after an hour.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches:
+            size = len(batches[-1]) + 1
+            within = token_budget is None or size * longest <= token_budget
+            if within and (batch_size is None or size <= batch_size):
+                batches[-1].append(index)
+                continue
+        batches.append([index])
+        longest = max(lengths[index], 1)
+    return batches

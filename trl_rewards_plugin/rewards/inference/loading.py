@@ -36,11 +36,7 @@ class Source:
 
 
 def read_config(source: Source) -> Any:
-    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
     check_hub_name(source.name, _EXPECTED)
     try:
         if _is_adapter(source, local_files_only=True):
@@ -91,8 +87,7 @@ def _peft() -> Any:
 def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> Any:
     """The classifier, unsharded, in the CPU's memory, an adapter merged into it; float32 where `dtype` is None.
 
-    Raises:
-        InputError: the checkpoint has no trained classification head.
+    InputError for a checkpoint without a trained classification head.
     """
     is_adapter = _is_adapter(source, local_files_only=True)
     options: dict[str, Any] = {**source.options, "dtype": dtype or torch.float32, "output_loading_info": True}
@@ -107,19 +102,16 @@ def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> A
             missing -= set(_adapter_shapes(source))
     # transformers fills a missing head with random numbers and only warns: a reward of noise.
     if missing:
-        raise InputError(
-            f"a trained sequence classifier in {source.name}",
-            f"no weights for {', '.join(sorted(missing))}",
-            "name a checkpoint that was fine-tuned for text classification",
-        )
+        found = f"no weights for {', '.join(sorted(missing))}"
+        step = "name a checkpoint that was fine-tuned for text classification"
+        raise InputError(f"a trained sequence classifier in {source.name}", found, step)
     return model
 
 
 def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
     """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model or its adapter's base.
 
-    Raises:
-        InputError: it has no words, or no pad token.
+    InputError for one without words, or without a pad token.
     """
     if tokenizer is None:
         try:
@@ -133,17 +125,13 @@ def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
     # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
     # more): most texts would read the same.
     if len(tokenizer) - len(tokenizer.all_special_ids) <= 2:
-        raise InputError(
-            f"tokenizer files beside the weights of {source.name}",
-            f"a tokenizer of {len(tokenizer)} tokens, the special ones",
-            "save the tokenizer into the same folder, or pass tokenizer=",
-        )
+        found = f"a tokenizer of {len(tokenizer)} tokens, the special ones"
+        step = "save the tokenizer into the same folder, or pass tokenizer="
+        raise InputError(f"tokenizer files beside the weights of {source.name}", found, step)
     if tokenizer.pad_token_id is None:
-        raise InputError(
-            "a tokenizer with a pad token, to score texts of several lengths at once",
-            f"none in the tokenizer of {source.name}",
-            "pass tokenizer= one whose pad_token is the token that the classifier was trained with",
-        )
+        found = f"none in the tokenizer of {source.name}"
+        step = "pass tokenizer= one whose pad_token is the token that the classifier was trained with"
+        raise InputError("a tokenizer with a pad token, to score texts of several lengths at once", found, step)
     return tokenizer
 
 
@@ -151,12 +139,10 @@ def check_tokens(model: Any, tokenizer: Any, source: str) -> None:
     """Refuses with an InputError a tokenizer with tokens that the classifier has no embedding for."""
     largest, rows = max(tokenizer.get_vocab().values()), len(model.get_input_embeddings().weight)
     if largest >= rows:
-        raise InputError(
-            f"a tokenizer of the {rows} tokens that {source} has embeddings for",
-            f"one with token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})",
-            "pass the tokenizer that the classifier was trained with, or train it again after "
-            "model.resize_token_embeddings(len(tokenizer))",
-        )
+        expected = f"a tokenizer of the {rows} tokens that {source} has embeddings for"
+        found = f"one with token {largest} ({tokenizer.convert_ids_to_tokens(largest)!r})"
+        again = "train it again after model.resize_token_embeddings(len(tokenizer))"
+        raise InputError(expected, found, f"pass the tokenizer that the classifier was trained with, or {again}")
 
 
 @contextmanager

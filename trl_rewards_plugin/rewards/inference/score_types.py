@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_choice
 
 SCORE_TYPES = ("logit", "probability", "log_probability")
 
@@ -17,8 +17,7 @@ def is_independent(config: Any) -> bool:
 
 def check_score_type(score_type: str, config: Any) -> None:
     """Refuses with an InputError an unknown score type, and probabilities from a regression model."""
-    if score_type not in SCORE_TYPES:
-        raise InputError(f"score_type one of {', '.join(SCORE_TYPES)}", repr(score_type), "use one of these")
+    check_choice("score_type", score_type, SCORE_TYPES)
     if score_type != "logit" and config.problem_type == "regression":
         expected = f"a classification model for score_type={score_type!r}"
         found = "a regression model (problem_type 'regression'), whose output is not log-odds"

@@ -14,8 +14,7 @@ from transformers import Pipeline, PreTrainedModel
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.rewards.inference import devices
-from trl_rewards_plugin.rewards.inference.batching import unique_rows, windows
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint
+from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
 from trl_rewards_plugin.rewards.inference.loading import (
@@ -26,8 +25,7 @@ from trl_rewards_plugin.rewards.inference.loading import (
     read_config,
 )
 
-LONGEST = 512
-"""Tokens of a text that are read at most where max_length is not given."""
+LONGEST = 512  # tokens of a text that are read at most where max_length is not given
 
 OFFLOADS = (None, "cpu", "disk")
 
@@ -67,8 +65,6 @@ class SharedClassifier:
         offload: str | None = None,
         trust_remote_code: bool = False,
     ):
-        self.revision = revision
-        self.trust_remote_code = trust_remote_code
         self.device = devices.as_device(device)
         self.dtype = devices.as_dtype(dtype)
         self.offload = offload
@@ -84,38 +80,34 @@ class SharedClassifier:
         self._fingerprint: str | None = None
         if isinstance(model, PreTrainedModel):
             self.source: Any = model
-            self.model_id = model.config.name_or_path or type(model).__name__
+            self.named = Source(model.config.name_or_path or type(model).__name__, None, trust_remote_code)
             found = f"a loaded {type(model).__name__}"
             if tokenizer is None:
                 step = "pass tokenizer=, or the model's name instead"
                 raise InputError("a tokenizer beside a loaded model", f"{found} alone", step)
             if revision is not None or dtype is not None or offload == "disk":
-                raise InputError(
-                    "revision, dtype and offload='disk' only for models that are loaded here",
-                    f"{found} with revision={revision!r}, dtype={dtype!r}, offload={offload!r}",
-                    "load or convert the model as you want it and leave them out, or pass the model's name",
-                )
+                expected = "revision, dtype and offload='disk' only for models that are loaded here"
+                found = f"{found} with revision={revision!r}, dtype={dtype!r}, offload={offload!r}"
+                step = "load or convert the model as you want it and leave them out, or pass the model's name"
+                raise InputError(expected, found, step)
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
-            self.source = self.model_id = resolve(os.fspath(model))
-            self.config = read_config(self._named)
+            self.source = resolve(os.fspath(model))
+            self.named = Source(self.source, revision, trust_remote_code)
+            self.config = read_config(self.named)
         else:
             step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
             if isinstance(model, Pipeline):
                 step = "pass what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
             raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
-        self.forward = BatchedForward(self.model_id, self.dtype)
-
-    @property
-    def _named(self) -> Source:
-        return Source(self.model_id, self.revision, self.trust_remote_code)
+        self.forward = BatchedForward(self.named.name, self.dtype)
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for two classifiers that would load the same weights to the same place."""
         given = (self.source, self._tokenizer_source)
         same = [one if isinstance(one, str | None) else id(one) for one in given]
-        return (*same, self.revision, self.device, self.dtype, self.offload, self.trust_remote_code)
+        return (*same, self.named, self.device, self.dtype, self.offload)
 
     @property
     def tokenizer_name(self) -> str | None:
@@ -153,8 +145,8 @@ class SharedClassifier:
                 self._model = self._load_model()
                 self._place = self._model.device
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._tokenizer_source, self._named, self.config)
-                check_tokens(self._model, self._tokenizer, self.model_id)
+                self._tokenizer = load_tokenizer(self._tokenizer_source, self.named, self.config)
+                check_tokens(self._model, self._tokenizer, self.named.name)
                 self._encoder = self._tokenizer
                 if self._tokenizer is self._tokenizer_source:
                     # Truncation is a setting of the object, which others who hold it may change meanwhile.
@@ -173,7 +165,7 @@ class SharedClassifier:
             return self.source.eval()
         place = self.device or devices.own_device()
         devices.check_present(place)
-        model = self.source if loaded else load_classifier(self._named, self.config, self.dtype)
+        model = self.source if loaded else load_classifier(self.named, self.config, self.dtype)
         return model.to(place).eval()
 
     def max_tokens(self, max_length: int | None, pair: bool = False) -> int:
@@ -186,7 +178,7 @@ class SharedClassifier:
             return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
         specials = tokenizer.num_special_tokens_to_add(pair)
         if max_length <= specials:
-            around = f"{self.model_id} reads around {'a pair' if pair else 'a text'}"
+            around = f"{self.named.name} reads around {'a pair' if pair else 'a text'}"
             expected = f"max_length above {specials}, the special tokens that {around}"
             raise InputError(expected, str(max_length), "raise it, or leave it out")
         return max_length
