@@ -338,3 +338,21 @@ def test_a_proxy_that_answers_something_else_to_any_request(hub, run, capsys, st
     code = main(["push", str(run), "me/model"])  # within this process: raised here is a traceback there
     assert code in (0, 1, 2)
     assert (code == 0) == ("Next:" not in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("evaluate outputs.jsonl --metrics rouge --text_column outputt", "--output_column"),
+        ("evaluate outputs.jsonl --metrics tiny --fail-if-worse --output_dir earlier", "--compare MODEL_OR_FILE"),
+        ("evaluate outputs.jsonl --metrics tiny --output_dir earlier", "--overwrite"),
+        ("evaluate outputs.jsonl --metrics ruoge", "did you mean 'rouge'?"),
+        ("push --metric earlier me/x --dry-run", "no app.py in earlier"),
+    ],
+)
+def test_what_misleads(tmp_path, monkeypatch, line, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs.jsonl").write_text('{"output": "a"}\n')
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "evaluation.json").write_text("{}")
+    assert_refused(command(*line.split()), part)
