@@ -74,7 +74,7 @@ REASONS = {
 RESPONSES, EPOCHS = 256, 4  # of a rollout; over each of them
 ROLLOUTS = {1: 100, 2: 300}
 REACHED = 0.05  # total variation that counts as the optimum
-DISTANCES = (REACHED, 0.03, 0.02)  # to count rollouts to
+DISTANCES = (0.1, REACHED, 0.03, 0.02, 0.01)  # to count rollouts to
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Does a second judge notice an over-trained run, before its own gain has halved?
 
-    python benchmarks/over_training.py --second SECOND.yaml [--times 10] [--eval_steps 5] [--seed 0] [--output FOLDER]
+    python benchmarks/over_training.py --second SECOND.yaml [--times 10] [--eval_steps 5] [--seeds 0 1 2]
+    python benchmarks/over_training.py --only neutrality --kl_coef 0 [--learning_rate 1.5e-4] [...]
     python benchmarks/over_training.py --log FOLDER/log.jsonl
 
 The bundled job with `--times` its rollouts, and a reward that it does not see: a reward file with judges of other data
-(benchmarks/second_judges.py says how they are made), or with text rewards alone. Prints both rewards of the held-out
+(benchmarks/second_judges.py says how they are made), or with text rewards alone; with `--only` one of the two bundled
+judges is the reward, and the other the one that training does not see. Prints both rewards of the held-out
 prompts along the run, each the mean of three evaluations, and three steps: where the second judge's gain over
 the start was highest, where the alarm `held_out_reward` was first raised, and where that gain had halved. With --log
 it reads a run that is there. Leaves out: whether the second judge is right.
@@ -18,19 +20,26 @@ from typing import Any
 
 import numpy as np
 
-from trl_rewards_plugin import Seq2SeqPPO
+from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPO
 from trl_rewards_plugin.charts.series import moving_average
 from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
+from trl_rewards_plugin.rewards import Reward
 
 SMOOTHED = 3
 ROWS = 10
 
 
-def train(second: str, times: float, eval_steps: int, seed: int, output: str) -> list[dict[str, Any]]:
+def bundled_judges(only: str) -> dict[str, Reward]:
+    """`only`, a part of the preset tiny, as the reward, and the other part as the one that training does not see."""
+    parts = {part.name: part for part in MultiClassifierReward.from_preset("tiny").rewards}
+    return {"reward": parts.pop(only), "held_out_reward": next(iter(parts.values()))}
+
+
+def train(times: float, eval_steps: int, **settings: Any) -> list[dict[str, Any]]:
     """The log of the bundled job, `times` as long, measured before the first rollout and after every `eval_steps`."""
     recipe = Seq2SeqPPO.from_preset(
-        "tiny", held_out_reward=second, num_train_epochs=2.4 * times, seed=seed, output_dir=output, eval_on_start=True,
-        eval_strategy="steps", eval_steps=eval_steps, overwrite=True, disable_tqdm=True,
+        "tiny", num_train_epochs=2.4 * times, eval_on_start=True, eval_strategy="steps", eval_steps=eval_steps,
+        overwrite=True, disable_tqdm=True, **settings,
     )  # fmt: skip
     return recipe.run().trainer.state.log_history
 
@@ -66,18 +75,25 @@ def main() -> None:
     """Trains or reads, and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--second", help="name or file of a reward that the bundled job does not see")
+    parser.add_argument("--only", choices=("acceptability", "neutrality"), help="the one bundled judge to train for")
+    parser.add_argument("--kl_coef", type=float, default=0.05)
+    parser.add_argument("--learning_rate", type=float, default=1.5e-4)
     parser.add_argument("--times", type=float, default=10.0)
     parser.add_argument("--eval_steps", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="runs/over-trained")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--output", default="runs/over-trained", help="the start of each run's folder")
     parser.add_argument("--log", type=Path, help="log.jsonl of a run with a held_out_reward, instead of training")
     arguments = parser.parse_args()
-    if arguments.log is None and arguments.second is None:
-        parser.error("give --second, or --log of a run")
+    if sum(given is not None for given in (arguments.log, arguments.second, arguments.only)) != 1:
+        parser.error("give --second, --only, or --log of a run")
     if arguments.log is not None:
         show([json.loads(line) for line in arguments.log.read_text(encoding="utf-8").splitlines()])
         return
-    show(train(arguments.second, arguments.times, arguments.eval_steps, arguments.seed, arguments.output))
+    for seed in arguments.seeds:
+        print(f"seed {seed}")
+        judges = bundled_judges(arguments.only) if arguments.only else {"held_out_reward": arguments.second}
+        how = {name: getattr(arguments, name) for name in ("times", "eval_steps", "kl_coef", "learning_rate")}
+        show(train(**how, seed=seed, output_dir=f"{arguments.output}-seed{seed}", **judges))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from trl_rewards_plugin.errors import InputError
 
-TEMPORARY = ".unfinished"
-"""How the hidden name of a file that is still being written ends."""
+TEMPORARY = ".unfinished"  # how the hidden name of a file that is still being written ends
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -3,8 +3,6 @@
 Leaves out: failed uploads (`hub/failures.py`).
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
@@ -13,9 +11,9 @@ from pathlib import Path
 from trl_rewards_plugin.text import DATA_FILES
 
 _LONGEST = 2_000
-_UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 # Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
-_TOO_SMALL = ("DefaultCPUAllocator: can't allocate", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
+_TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
+_UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
 class InputError(ValueError):
@@ -30,7 +28,7 @@ class InputError(ValueError):
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
         self.expected, self.found, self.next_step = expected, found, next_step
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+    def __reduce__(self) -> "tuple[type[InputError], tuple[str, str, str]]":
         # The default would call InputError(message) with one argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)
 

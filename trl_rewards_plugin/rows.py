@@ -26,8 +26,7 @@ FORMATS = {
 """Ending of a file -> how it is read."""
 
 STDIN = "-"
-_PLACE = "\0place"
-"""Key of a row's own number beside its columns, none of which is called so."""
+_PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -266,6 +265,6 @@ def _parquet_rows(source: str) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=1_024):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
         found = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"a complete parquet file {source}", found, "write the file again") from error
+        raise InputError(f"a complete parquet file {source}", found, "write the file again, or restore it") from error

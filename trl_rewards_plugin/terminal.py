@@ -3,8 +3,6 @@
 Leaves out: what is printed; and rows that are a command's result, whose loss must be noticed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Numbers, counts, Hub ids and lines of text as people read them. Leaves out: markup (`cards/markdown.py`)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +22,9 @@ def number(value: float | None, form: str = ".3f") -> str:
 def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:
     """ "+0.1 to +0.3"; says so where there is none."""
     low, high = ends
-    return (
-        "none: too few prompts, or all gains equal" if low is None else f"{number(low, form)} to {number(high, form)}"
-    )
+    if low is None:
+        return "none: too few prompts, or all gains equal"
+    return f"{number(low, form)} to {number(high, form)}"
 
 
 def duration(seconds: float) -> str:
@@ -51,9 +49,8 @@ def cut_prompts(cuts: Mapping[str, Any]) -> str:
     if not cuts["cut"]:
         return f"none of {counted(cuts['prompts'], 'prompt')} is longer than {cuts['limit']} tokens"
     share = f"{cuts['cut']:,} of {counted(cuts['prompts'], 'prompt')} ({cuts['cut'] / max(cuts['prompts'], 1):.0%})"
-    return (
-        f"{share} are cut to {cuts['limit']} tokens; the model reads {cuts['kept'] or 0:.0%} of a cut prompt (median)"
-    )
+    kept = f"{cuts['kept'] or 0:.0%}"
+    return f"{share} are cut to {cuts['limit']} tokens; the model reads {kept} of a cut prompt (median)"
 
 
 def one_line(text: object, limit: int | None = None) -> str:

@@ -1,7 +1,5 @@
 """YAML of unknown origin: plain values, read in bounded time. Leaves out: what they mean."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -9,10 +9,11 @@ The texts: the rows of `--train`, both sentences of the training pairs, the docu
 `--copies` of each in which words are exchanged for their likes or, with a teacher of two labels (bad,good), which
 are spoilt; the copy of a good text is taught to lie at least BELOW under it, whatever the teacher overlooks. The
 rows' and pairs' own labels are mixed in. `--more-epochs` adds passes over the rows, pairs and sentences,
-`--row-copies` of each row with words exchanged, and copies of the sentences that are spoilt anew each time. The
-teacher's answers are kept beside `--out` until the end, and a killed run resumes when it is started again. The judge
-is calibrated on dev, measured, and saved with weights in float16, a README that says how good it is and how it was
-made, and checksums. Leaves out: training the teacher; choosing the best epoch.
+`--row-copies` of each row with words exchanged, and copies of the sentences that are spoilt anew each time; the judge
+then has the mean of the weights before and after them. The teacher's answers are kept beside `--out` until the end,
+and a killed run resumes when it is started again. The judge is calibrated on dev, measured, and saved with weights in
+float16, a README that says how good it is and how it was made, and checksums. Leaves out: training the teacher;
+choosing the best epoch.
 """
 
 import argparse
@@ -226,6 +227,17 @@ def distil(
     return fit(model, [len(text) for text in texts], loss, how, report)
 
 
+@torch.no_grad()
+def go_half_way_back(model: PreTrainedModel, weights: Sequence[torch.Tensor]) -> None:
+    """Takes each parameter to the middle between itself and its earlier value in `weights`.
+
+    That keeps what both have learnt, and loses much of what many passes over the same texts learn by heart (Wortsman
+    et al. 2022, "Robust fine-tuning of zero-shot models", arXiv 2109.01903).
+    """
+    for parameter, weight in zip(model.parameters(), weights, strict=True):
+        parameter.lerp_(weight, 0.5)
+
+
 def finish(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: list[str], args: argparse.Namespace
 ) -> None:
@@ -285,7 +297,10 @@ def main() -> None:
         more_checkpoint = args.out.with_name(f"{args.out.name}.more.checkpoint")
         how = Fit(BATCH, args.more_epochs, args.learning_rate, args.seed, args.bf16, more_checkpoint)
         documents = range(len(gold), len(real) if spoil else len(gold))
+        first = [weight.detach().clone() for weight in model.parameters()]
         log += distil(model, tokenizer, more, more_answers, true, how, report, documents)
+        go_half_way_back(model, first)
+        log.append(f"half way back: {report()}")
     finish(model, tokenizer, log, args)
     for path in args.out.parent.glob(f"{args.out.name}.*"):
         if path.suffix in (".answers", ".checkpoint"):

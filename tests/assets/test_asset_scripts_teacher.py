@@ -93,6 +93,7 @@ def test_a_student_is_saved_calibrated_and_described(teacher, data, tmp_path):
         "train_teacher.py",
         "made up",
         "epoch 1",
+        "half way back",
     ):
         assert part in card
     assert str(tmp_path) not in card
@@ -315,3 +316,16 @@ def test_the_commands_in_a_bundled_judge_s_readme_are_those_of_the_scripts(judge
     assert __import__(script).parse_arguments().out == Path(
         {"distil_judge": judge}.get(script, f"teacher-{judge[:-6]}")
     )
+
+
+def test_half_way_back_is_the_mean_of_the_weights_before_and_after(scripts):
+    from distil_judge import go_half_way_back
+
+    model = torch.nn.Linear(2, 1)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 3.0
+    go_half_way_back(model, before)
+    for weight, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(weight.detach(), old + 1.5)

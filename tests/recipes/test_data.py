@@ -30,10 +30,10 @@ def test_every_kind_of_file_gives_the_same_prompts(tmp_path):
     for path in files:
         data = load_run_data(str(path), path, text_column="body", prompt_prefix="say: ")
         assert list(data.train["prompt"]) == [f"say: {text}" for text in TEXTS], path.name
-        assert data.as_held_out().sources == TEXTS
+        assert data.as_held_out.sources == TEXTS
         assert data.eval_name == f"all 20 rows of {path.name}"
         if path.suffix != ".txt":
-            assert data.as_held_out().columns["id"] == list(range(20))
+            assert data.as_held_out.columns["id"] == list(range(20))
 
 
 def test_a_list_of_texts_and_a_data_set_are_taken_as_they_are():
@@ -49,7 +49,7 @@ def test_an_unused_prompt_column_gives_way_to_the_named_one():
 
 
 def test_the_column_of_texts_may_have_any_name():
-    assert load_run_data(["a", "b", "c"], text_column="place").as_held_out().prompts
+    assert load_run_data(["a", "b", "c"], text_column="place").as_held_out.prompts
 
 
 def test_cut_prompts_are_counted_with_what_is_left_of_them():
@@ -90,7 +90,7 @@ def test_a_test_split_is_held_out_up_to_a_hundred_rows():
 def test_a_bundled_file_is_named_without_its_path():
     data = load_run_data("bundled:prompts/train.jsonl", "bundled:prompts/heldout.jsonl")
     assert data.train_name == "bundled:prompts/train.jsonl"
-    assert len(data.held_out) == len(data.as_held_out().prompts)
+    assert len(data.held_out) == len(data.as_held_out.prompts)
     assert not set(data.train["prompt"]) & set(data.held_out["prompt"])
 
 

@@ -290,7 +290,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
             "only the keys function, name, timeout, retries, on_failure, weight",
         ),
         ("{metric: rouge}", "key in my reward.yaml"),
-        ("{asset: no-judge, label: b}", "bundled asset one of"),
+        ("{asset: no-judge, label: b}", "bundled asset"),
         ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),
         ("{function: length, min_length: 3, normalization: zscores}", r"normalization of 'rewards\[0\]'"),
         ("{function: length, min_length: 3, weight_schedule: 1}", r"weight_schedule of 'rewards\[0\]'"),

@@ -99,8 +99,8 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         ("config.yaml", "model: [a]", r"model is \['a'\]"),
         ("config.yaml", "made_of: 3", "made_of is 3"),
         ("config.yaml", "made_of: {rewards: [{name: good}]}", r"rewards\[0\] lacks weight"),
-        ("completions.parquet", "PAR", "a parquet file as the run wrote it"),
-        ("completions.parquet", b"PAR1" + bytes(60) + b"PAR1", "a parquet file as the run wrote it"),
+        ("completions.parquet", "PAR", "a complete parquet file .*completions.parquet"),
+        ("completions.parquet", b"PAR1" + bytes(60) + b"PAR1", "a complete parquet file .*completions.parquet"),
     ],
 )
 @pytest.mark.parametrize("read", [read_runs, lambda folders: read_finished_run(folders[0])])

@@ -11,8 +11,7 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError, check_choice
 
 ROOT = Path(__file__).parent
-BUNDLED = "bundled:"
-"""What a bundled asset's name begins with wherever a model, a file of prompts or a judge is named."""
+BUNDLED = "bundled:"  # what a bundled asset's name begins with wherever a model, a file of prompts or a judge is named
 ASSETS = ("acceptability-judge", "sentiment-judge", "tiny-t5", "prompts")
 
 

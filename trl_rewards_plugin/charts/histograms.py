@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 BEFORE_COLOUR, AFTER_COLOUR, GAIN_COLOUR = "#7f7f7f", "#1f77b4", "#2ca02c"
 ROW_HEIGHT = 2.6  # inches
-HEAD_ROOM = 1.45
-"""Height of an axes over its highest bar: the legend stands above bars and lines."""
+HEAD_ROOM = 1.45  # height of an axes over its highest bar: the legend stands above bars and lines
 
 
 def save_distributions(

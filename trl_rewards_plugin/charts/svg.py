@@ -19,8 +19,7 @@ from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 40
-COLOURS = 8
-"""Series have the classes s0 to s7; from the ninth on they come again, dashed."""
+COLOURS = 8  # series have the classes s0 to s7; from the ninth on they come again, dashed
 
 
 @dataclass

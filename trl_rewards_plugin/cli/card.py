@@ -1,7 +1,5 @@
 """`trl-rewards card RUN`: renders the card of a run folder again, and shows it. Leaves out: what a card says."""
 
-from __future__ import annotations
-
 import tempfile
 import webbrowser
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`trl-rewards evaluate MODEL`: flags and YAML -> `evaluate_outputs`. Leaves out: the job."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

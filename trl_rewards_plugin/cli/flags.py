@@ -4,8 +4,6 @@ A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown i
 Leaves out: the flags themselves, which each subcommand or its dataclass declares.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -24,8 +22,7 @@ _BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `InputError`s."""
 
-    types: Mapping[str, Any] = {}
-    """Field -> its annotation, of the fields that became flags."""
+    types: Mapping[str, Any] = {}  # field -> its annotation, of the fields that became flags
     hints: Mapping[str, str] = {}
     """Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key."""
 

@@ -1,7 +1,5 @@
 """`trl-rewards`: finds the subcommand by name and hands over. Leaves out: everything heavy, until it is needed."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

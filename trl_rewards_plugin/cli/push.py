@@ -1,7 +1,5 @@
 """`trl-rewards push RUN user/name`: a run folder, or a metric as a Space. Leaves out: the upload (`hub/upload.py`)."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`trl-rewards report RUN [RUN ...]`: runs as one HTML page. Leaves out: the page itself (`report/`)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

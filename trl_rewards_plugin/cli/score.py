@@ -1,7 +1,5 @@
 """`trl-rewards score INPUT`: flags and YAML -> `score_file`. Leaves out: the job (`scoring/score_job.py`)."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

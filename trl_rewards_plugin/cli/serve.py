@@ -1,7 +1,5 @@
 """`trl-rewards serve REWARD`: flags -> a reward server on uvicorn. Leaves out: the application (serving/)."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -3,8 +3,6 @@
 A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import importlib.metadata
@@ -171,7 +169,7 @@ def config_fields() -> dict[str, str]:
     return {name: kind for name, kind in types.items() if not name.startswith("_")}
 
 
-def build_recipe(argv: Sequence[str]) -> tuple[Seq2SeqPPO, TrainArguments]:
+def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.assets import resolve
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig

@@ -1,7 +1,5 @@
 """Failures of the Hub and the network as errors that say what to do next. Leaves out: retries (`upload.py`)."""
 
-from __future__ import annotations
-
 import re
 import traceback
 from typing import Any
@@ -19,7 +17,7 @@ class UploadError(RuntimeError):
         self.found = found
         self.next_step = next_step
 
-    def __reduce__(self) -> tuple[type[UploadError], tuple[str, str]]:
+    def __reduce__(self) -> "tuple[type[UploadError], tuple[str, str]]":
         # The default would call UploadError(message) with one argument when it crosses a process border.
         return type(self), (self.found, self.next_step)
 

@@ -28,8 +28,7 @@ MODEL_FILES = (
     RESULTS,
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
-WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)
-"""Besides these, the shards that the index lists."""
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)  # besides these, the shards that the index lists
 STATE = (
     layout.CHECKPOINTS, "*.bin", "*.pt", "*.pth", layout.VALUE_HEAD, layout.TRAINER_STATE, layout.RUN_STATE,
     "scheduler*", "rng_state*", "runs",

@@ -15,8 +15,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from trl_rewards_plugin.errors import InputError
 
-LARGEST = 200_000_000
-"""Bytes of a file that is read and searched for secrets; weights may have more."""
+LARGEST = 200_000_000  # bytes of a file that is read and searched for secrets; weights may have more
 
 
 @dataclass(frozen=True)

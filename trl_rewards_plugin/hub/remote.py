@@ -111,10 +111,8 @@ def patient_client(watch: Watch) -> Iterator[None]:
     timeout, hooks = client.timeout, client.event_hooks
     if timeout.read is None:
         client.timeout = TIMEOUT
-    client.event_hooks = {
-        "request": [*hooks["request"], watch.on_request],
-        "response": [*hooks["response"], watch.on_response],
-    }
+    ours = {"request": watch.on_request, "response": watch.on_response}
+    client.event_hooks = {when: [*hooks[when], hook] for when, hook in ours.items()}
     try:
         yield
     finally:

@@ -14,8 +14,7 @@ import numpy as np
 from trl_rewards_plugin.errors import InputError
 
 RESAMPLES = 10_000
-MIN_PAIRS = 5
-"""Fewer pairs say too little of their own spread for an interval."""
+MIN_PAIRS = 5  # fewer pairs say too little of their own spread for an interval
 BLOCK = 1_000
 
 Interval = tuple[float, float] | tuple[None, None]

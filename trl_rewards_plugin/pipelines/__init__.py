@@ -30,8 +30,7 @@ _T5 = ("google-t5/t5-base", "a9723ea")
 _DEFAULT_MODELS = {"summarization": ("sshleifer/distilbart-cnn-12-6", "a4f8f3e"), "text2text-generation": _T5}
 _DEFAULT_MODELS |= dict.fromkeys(_T5_PAIRS, _T5)
 
-_taken_off: dict[str, str] = {}
-"""What `register` took off transformers' table of removed tasks, for `unregister`."""
+_taken_off: dict[str, str] = {}  # what `register` took off transformers' table of removed tasks, for `unregister`
 
 
 def text2text_pipeline(

@@ -212,10 +212,9 @@ class SummarizationPipeline(Text2TextGenerationPipeline):
     def check_inputs(self, input_length: int, min_length: int, max_length: int | None) -> None:
         super().check_inputs(input_length, min_length, max_length)
         if max_length is not None and input_length < max_length:
-            self._say_once(
-                f"A summary may have up to {max_length} tokens, but an input has only {input_length}. Where shorter "
-                f"ones are wanted, lower max_new_tokens, for example to {max(1, input_length // 2)}."
-            )
+            found = f"A summary may have up to {max_length} tokens, but an input has only {input_length}."
+            step = f"lower max_new_tokens, for example to {max(1, input_length // 2)}"
+            self._say_once(f"{found} Where shorter ones are wanted, {step}.")
 
 
 class TranslationPipeline(Text2TextGenerationPipeline):
@@ -265,7 +264,5 @@ class TranslationPipeline(Text2TextGenerationPipeline):
     def check_inputs(self, input_length: int, min_length: int, max_length: int | None) -> None:
         super().check_inputs(input_length, min_length, max_length)
         if max_length is not None and input_length > 0.9 * max_length:
-            self._say_once(
-                f"An input has {input_length} tokens, and a translation may have only {max_length}. Raise "
-                "max_new_tokens if translations are cut off."
-            )
+            found = f"An input has {input_length} tokens, and a translation may have only {max_length}."
+            self._say_once(f"{found} Raise max_new_tokens if translations are cut off.")

@@ -1,7 +1,5 @@
 """LoRA for encoder-decoders with TRL's flags. Leaves out: other adapters, which are passed as a peft config."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from typing import Any
 

@@ -3,8 +3,6 @@
 Of memory the error stays the library's own; the advice is a note on it (PEP 678), printed below the traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -4,8 +4,6 @@ Decoding is passed in as a function, so that tests can bring their own texts. Le
 files, which the recipe writes (seq2seq_ppo.py).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,7 +42,7 @@ class Scored:
         """`{"reward": (N,) totals, "<component>": (N,)}`."""
         return {"reward": self.total, **self.components}
 
-    def take(self, rows: np.ndarray) -> Scored:
+    def take(self, rows: np.ndarray) -> "Scored":
         """These rows alone, without their log-ratios."""
         components = {name: values[rows] for name, values in self.components.items()}
         return Scored([self.texts[row] for row in rows], self.total[rows], components)
@@ -86,7 +84,7 @@ class Evaluation:
 class Evaluator:
     """Decodes and scores the held-out prompts, always with the same settings and seed."""
 
-    decode: Callable[..., Decoded]  # decode(prompts, *, greedy, num_samples, seed, with_reference)
+    decode: Callable[..., "Decoded"]  # decode(prompts, *, greedy, num_samples, seed, with_reference)
     reward: Any  # what judges the texts, with `.score` (see `RewardScores`)
     encode: Callable[[list[str]], list[list[int]]]  # texts -> token ids, EOS included, for rewards that read those
     held_out: HeldOut
@@ -127,7 +125,7 @@ class Evaluator:
 
 
 def score_samples(
-    decode: Callable[..., Decoded],
+    decode: Callable[..., "Decoded"],
     reward: Any,
     prompts: Sequence[Any],
     n: int,

@@ -3,8 +3,6 @@
 Leaves out: training, and the comparison itself (before_after.py has it for a run, with n = 16).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

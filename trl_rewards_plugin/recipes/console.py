@@ -3,8 +3,6 @@
 Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
 """
 
-from __future__ import annotations
-
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence

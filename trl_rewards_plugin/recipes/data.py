@@ -7,6 +7,7 @@ texts).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ class RunData:
     eval_name: str
     prompt_prefix: str = ""
 
+    @functools.cached_property
     def as_held_out(self) -> HeldOut:
         """The held-out prompts with and without their prefix, and the other columns."""
         prompts = list(self.held_out["prompt"])

@@ -3,8 +3,6 @@
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +22,7 @@ from trl_rewards_plugin.text import cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
-MUCH_CUT = 0.1
-"""Share of prompts; where more are cut, a run warns."""
+MUCH_CUT = 0.1  # share of prompts; where more are cut, a run warns
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
 

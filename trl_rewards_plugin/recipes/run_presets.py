@@ -1,7 +1,5 @@
 """Named runs: the model, reward, data and settings of `--preset NAME`. Leaves out: running them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace

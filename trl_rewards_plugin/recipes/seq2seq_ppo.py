@@ -3,8 +3,6 @@
 Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files are written (`runs/`, `cards/`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -115,7 +113,7 @@ class Seq2SeqPPO:
             self.echo = lambda text: None
 
     @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> Seq2SeqPPO:
+    def from_preset(cls, name: str, **overrides: Any) -> "Seq2SeqPPO":
         """The run called `name` ("tiny" or "article") with changes.
 
         Args:
@@ -254,7 +252,7 @@ class Seq2SeqPPO:
             return trainer.processing_class(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
-        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out(), self.args.seed, penalty)
+        return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out, self.args.seed, penalty)
 
     def _finish(
         self,
@@ -273,7 +271,7 @@ class Seq2SeqPPO:
             "seed": self.args.seed,
             "prompt_cuts": inputs.cuts,
         }
-        held_out = inputs.data.as_held_out()
+        held_out = inputs.data.as_held_out
         read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
         sources = [text.removeprefix(self.prompt_prefix) for text in read]
         facts |= reached_targets(inputs.reward, after.sampled.means())

@@ -18,14 +18,11 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What was measured -> a cell for each run; empty while no run has finished."""
     measured = [run.metrics for run in runs if run.metrics is not None]
     components, guards = (_distinct(metrics[key] for metrics in measured) for key in ("component_gain", "guard"))
-    return _side_by_side(
-        [
-            _evaluated(run.evaluation) if run.evaluation else _numbers(run.metrics, components, guards) if run.metrics
-            else {}
-            for run in runs
-        ],
-        DASH,
-    )  # fmt: skip
+    columns: list[Mapping[str, str]] = []
+    for run in runs:
+        numbers = _numbers(run.metrics, components, guards) if run.metrics else {}
+        columns.append(_evaluated(run.evaluation) if run.evaluation else numbers)
+    return _side_by_side(columns, DASH)
 
 
 def _evaluated(result: Mapping[str, Any]) -> dict[str, str]:

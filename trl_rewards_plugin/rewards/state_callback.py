@@ -8,8 +8,7 @@ from transformers import TrainerCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 
-KEY = "reward_statistics"
-"""Where the statistics stand under `stateful_callbacks` in a checkpoint's trainer_state.json."""
+KEY = "reward_statistics"  # where the statistics stand under `stateful_callbacks` in a checkpoint's trainer_state.json
 
 
 class RewardStateCallback(TrainerCallback):
@@ -63,9 +62,7 @@ class RewardStateCallback(TrainerCallback):
         if control.should_evaluate:
             self._freeze()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if control.should_evaluate:
-            self._freeze()
+    on_epoch_end = on_step_end
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._evaluation.close()

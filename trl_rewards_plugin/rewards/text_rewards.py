@@ -16,8 +16,7 @@ from trl_rewards_plugin.rewards.texts import column_references
 UNITS = ("words", "characters")
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 MEASURES = ("fmeasure", "precision", "recall")
-LONGEST = 1000
-"""Words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths."""
+LONGEST = 1000  # words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,12 @@ REWARD_CURVE = "reward_curve.png"
 REWARD_KL = "reward_kl.png"
 CARD = "README.md"
 EVAL_RESULTS = ".eval_results/trl_rewards_plugin.yaml"
-FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)
-"""A folder with these holds a finished run of the recipe."""
+FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)  # a folder with these holds a finished run of the recipe
 
 # What grows while it trains.
 LOG = "log.jsonl"
-ROLLOUTS = "completions"
-"""Folder of the completions of training, one parquet file a step."""
-EVALUATIONS = "eval_completions"
-"""Folder of the completions on held-out prompts, one parquet file an evaluation."""
+ROLLOUTS = "completions"  # folder of the completions of training, one parquet file a step
+EVALUATIONS = "eval_completions"  # folder of the completions on held-out prompts, one parquet file an evaluation
 
 # What `trl-rewards evaluate` leaves in a folder of its own.
 EVALUATION = "evaluation.json"
@@ -37,11 +34,9 @@ REPORT = "report.html"
 
 # Checkpoints.
 TRAINER_STATE = "trainer_state.json"
-RUN_STATE = "ppo_state.json"
-"""Written last: a checkpoint that has it is whole."""
+RUN_STATE = "ppo_state.json"  # written last: a checkpoint that has it is whole
 VALUE_HEAD = "value_head.safetensors"
-UNFINISHED = "_unfinished"
-"""Folder of checkpoints that are being saved or removed."""
+UNFINISHED = "_unfinished"  # folder of checkpoints that are being saved or removed
 CHECKPOINTS = "checkpoint-*"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 

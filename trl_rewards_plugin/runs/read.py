@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from trl_rewards_plugin import rows
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
@@ -79,9 +80,9 @@ def read_run(folder: Path, name: str) -> Run:
     is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
-        rows = read_rows(folder / layout.OUTPUTS)
         first = next(iter(result["metrics"]), "")
-        return Run(name, folder, (), held_out=[_held_out_row(row, first) for row in rows], evaluation=result)
+        outputs = [_held_out_row(row, first) for row in read_rows(folder / layout.OUTPUTS)]
+        return Run(name, folder, (), held_out=outputs, evaluation=result)
     log = read_log(folder)
     if not log and not (folder / layout.METRICS).is_file():
         step = "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout"
@@ -135,25 +136,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
     """The rows of `completions.parquet`, with as many scores after as before."""
     path = folder / layout.HELD_OUT
-    rows = read_rows(path)
-    scores = {name.removeprefix("before_") for row in rows[:1] for name in row if name.startswith("before_")} - {
-        "greedy"
-    }
+    found = read_rows(path)
+    columns = [name for name in next(iter(found), {}) if name.startswith("before_") and name != "before_greedy"]
+    scores = [name.removeprefix("before_") for name in columns]
     shape = {**shapes.ROW_SHAPE, **{f"{side}_{name}": shapes.SCORE for name in scores for side in ("before", "after")}}
-    return [checked(row, shape, path) for row in rows]
+    return [checked(row, shape, path) for row in found]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a parquet file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError("a parquet file as the run wrote it", f"{path}: {reason}", "remove or restore it") from error
-    return rows
+    return list(rows.read_rows(str(path), "parquet", ""))
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -30,8 +30,7 @@ from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
 from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
 
-SLICE = 512
-"""Rows that a process scores between two writes."""
+SLICE = 512  # rows that a process scores between two writes
 
 TOTAL = "total"
 

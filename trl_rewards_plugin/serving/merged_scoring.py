@@ -3,8 +3,6 @@
 Leaves out: HTTP (reward_server.py).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ class Texts:
     prompts: list[str] | None = None
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
-    def fits(self, other: Texts) -> bool:
+    def fits(self, other: "Texts") -> bool:
         """Whether both can be scored in one call."""
         return (self.prompts is None) == (other.prompts is None) and self.columns.keys() == other.columns.keys()
 

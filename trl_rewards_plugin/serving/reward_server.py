@@ -12,8 +12,6 @@ large), 422 (refused by the reward); 500 where the reward failed, 503 with Retry
 Leaves out: the process around it (`cli/serve.py`).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hmac

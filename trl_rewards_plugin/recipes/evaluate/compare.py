@@ -4,8 +4,6 @@
 (`before_after.py`).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -26,8 +24,7 @@ from trl_rewards_plugin.terminal import say
 
 PICTURE = "distributions.png"
 
-_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]
-"""Row name -> side ("before", "after") -> values."""
+_Rows: TypeAlias = Mapping[str, Mapping[str, Values]]  # row name -> side ("before", "after") -> values
 
 
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -107,7 +105,7 @@ class EvaluationJob:
         if settings.rows and settings.rows < len(data.held_out):
             self.data_name = f"the first {settings.rows} of {self.data_name.removeprefix('all ')}"
             data = replace(data, held_out=data.held_out.select(range(settings.rows)))
-        return data.as_held_out()
+        return data.as_held_out
 
     def _check_counts(self) -> None:
         counts = {self.names[side]: len(texts) for side, texts in self._read.items()}

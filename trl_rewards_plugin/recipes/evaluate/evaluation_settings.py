@@ -1,8 +1,6 @@
 """The settings of `trl-rewards evaluate`, each with its default and its help."""
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from pathlib import Path

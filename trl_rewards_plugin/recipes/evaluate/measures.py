@@ -3,8 +3,6 @@
 Leaves out: where the texts come from (`evaluation_job.py`) and comparing two sides (`compare.py`).
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +26,7 @@ Values: TypeAlias = float | np.ndarray
 
 def load_measures(
     names: Sequence[str], *, judge: str | None, arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
-) -> list[Measure]:
+) -> "list[Measure]":
     """The metrics called `names`, loaded: ours (config name `judge`), reward presets and files, any `evaluate` module.
 
     `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
@@ -44,7 +42,7 @@ def load_measures(
     return [_load(name, judge, arguments.get(name, {}), given) for name in names]
 
 
-def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> Measure:
+def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> "Measure":
     if name in PRESETS or name.endswith((".yaml", ".yml")):
         return RewardMeasure(name)
     load_arguments = {key: value for key, value in arguments.items() if key in LOAD_ARGUMENTS}

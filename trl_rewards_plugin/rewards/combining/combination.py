@@ -20,8 +20,7 @@ from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, ZSC
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
-_SLACK = 1e-6
-"""How far float rounding may carry a probability out of [0, 1]."""
+_SLACK = 1e-6  # how far float rounding may carry a probability out of [0, 1]
 
 
 def training_progress(trainer_state: Any) -> float:

@@ -87,8 +87,7 @@ class Form(NamedTuple):
     read: Callable[[Any], Any]
     expected: str
     step: str
-    for_all: bool = False
-    """Whether one value may stand for every reward."""
+    for_all: bool = False  # whether one value may stand for every reward
 
 
 def by_name(what: str, given: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -20,11 +20,9 @@ from trl_rewards_plugin.rewards.combining.running_statistics import Batch
 START, LARGEST = 1.0, 10.0
 RATE = 20.0
 """By how much an integral rises when its target is missed by one standard deviation for the whole of training."""
-DAMPING = 2.0
-"""By how much a multiplier is above its integral while its target is missed by one standard deviation."""
+DAMPING = 2.0  # by how much a multiplier is above its integral while its target is missed by one standard deviation
 
-Ends = dict[str, dict[str, float]]
-"""Name of a reward with a target -> "min" and, or "max" -> a number."""
+Ends = dict[str, dict[str, float]]  # name of a reward with a target -> "min" and, or "max" -> a number
 
 
 @dataclass(frozen=True)

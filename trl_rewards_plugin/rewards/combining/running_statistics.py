@@ -15,8 +15,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.normalize import Moments, merged, moments_of
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
-Batch = dict[str, Moments]
-"""Name -> moments of one batch of scores."""
+Batch = dict[str, Moments]  # name -> moments of one batch of scores
 
 
 class RunningStatistics:

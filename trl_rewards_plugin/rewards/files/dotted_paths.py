@@ -15,8 +15,7 @@ READY_MADE = {
     "remote": "trl_rewards_plugin.rewards.remote_reward.RemoteReward",
 }
 """Short name -> dotted path."""
-_files: dict[str, str] = {}
-"""Module that was imported as a file -> the file."""
+_files: dict[str, str] = {}  # module that was imported as a file -> the file
 
 
 def imported(name: str) -> Any:

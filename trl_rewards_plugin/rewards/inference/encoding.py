@@ -12,8 +12,7 @@ from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 WINDOW_TEXTS = 4_096
 WINDOW_CHARACTERS = 4_000_000
 
-Row = tuple[str, str | None]
-"""A text, and the prompt that it is paired with."""
+Row = tuple[str, str | None]  # a text, and the prompt that it is paired with
 
 Encoded = dict[str, list[list[int]]]
 """What a tokenizer gives for N texts (`input_ids`, `attention_mask` ...), each a list of N lists."""

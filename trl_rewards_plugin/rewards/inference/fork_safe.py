@@ -3,8 +3,6 @@
 Leaves out: what the lock guards, which a thread may have left half-done in the child; its owner asks `was_broken`.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import weakref
@@ -27,7 +25,7 @@ class ForkSafeLock:
     def __exit__(self, *raised: object) -> None:
         self._lock.release()
 
-    def __reduce__(self) -> tuple[type[ForkSafeLock], tuple[()]]:
+    def __reduce__(self) -> "tuple[type[ForkSafeLock], tuple[()]]":
         return type(self), ()
 
     def was_broken(self) -> bool:

@@ -25,8 +25,7 @@ from trl_rewards_plugin.rewards.inference.loading import (
     read_config,
 )
 
-LONGEST = 512
-"""Tokens of a text that are read at most where max_length is not given."""
+LONGEST = 512  # tokens of a text that are read at most where max_length is not given
 
 OFFLOADS = (None, "cpu", "disk")
 
