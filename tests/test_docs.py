@@ -63,7 +63,7 @@ def test_commands_name_examples_that_are_there():
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name):
-    """Those of the site's pages are checked by mkdocs build --strict."""
+    """Those of the site's pages are checked by zensical build --strict."""
     text = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'(?:href|src)="([^"#:]+)"', text)
     assert [link for link in links if not (ROOT / link).exists()] == []
@@ -85,12 +85,12 @@ def test_every_fence_is_seen():
 
 
 def test_the_table_of_settings_has_every_field_of_the_config():
-    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    spec = importlib.util.spec_from_file_location("docs_generated", ROOT / "docs" / "generated.py")
+    generated = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generated)
     own = set(Seq2SeqPPOConfig.__annotations__) - {"_VALID_DICT_FIELDS"}
-    table = hooks.on_page_markdown("@settings")
-    rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", table, re.MULTILINE))
+    table = generated.settings()
+    rows = dict(re.findall(r"^\| `(\w+)`<br>`(.*?)` \|", table, re.MULTILINE))
     assert set(rows) == own
     fields = Seq2SeqPPOConfig.__dataclass_fields__
     assert {name: eval(default) for name, default in rows.items()} == {name: fields[name].default for name in own}

@@ -3,11 +3,7 @@
 The classifiers' labels are those of their model cards and configs.
 """
 
-import os
-from pathlib import Path
 from typing import Any
-
-from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file
 
 ENDINGS = (".yaml", ".yml")
 
@@ -38,15 +34,3 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     # The article's sentiment classifier, LABEL_2 = positive.
     "sentiment": (_judge("cardiffnlp/twitter-roberta-base-sentiment", "LABEL_2", "positivity"),),
 }
-
-
-def check_preset(preset: str | os.PathLike[str]) -> None:
-    """Refuses what is neither the name of a preset nor a reward file that is there; no model is loaded for it."""
-    name, path = os.fspath(preset), Path(preset)
-    if path.suffix.lower() in ENDINGS:
-        if not path.is_file():
-            raise missing_file("a reward file", f"no file {path}", path)
-    elif name not in PRESETS:
-        expected = f"a preset ({', '.join(PRESETS)}) or a file that ends in .yaml or .yml"
-        step = f"{did_you_mean(name, PRESETS)}name one of these, or write the rewards into a .yaml file"
-        raise InputError(expected, repr(name), step)

@@ -8,12 +8,13 @@ parquet, a key that a JSON object lacks, and an empty cell of CSV or TSV, which 
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, check_choice, missing_file
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file
 from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
@@ -27,6 +28,7 @@ FORMATS = {
 STDIN = "-"
 _PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -77,6 +79,10 @@ def existing_file(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
+        files = f": {', '.join(names[:5])}" if names else ""
+        raise InputError("a file of texts", f"the folder {str(name)!r}", f"give one of its files{files}")
     raise missing_file(f"the file {name}", "no such file", path)
 
 
@@ -93,6 +99,39 @@ def format_of(source: str, given: str | None = None) -> str:
         endings = ", ".join(FORMATS)
         raise InputError(f"an input file that ends in {endings}", source, "say how to read it: --input-format jsonl")
     return form
+
+
+def data_file(name: str) -> Path | None:
+    """The file of texts called `name`; None where that is the id of a data set on the Hub, InputError for neither."""
+    path = Path(name).expanduser()
+    if path.suffix.lower() in FORMATS or path.is_dir():
+        return existing_file(name)
+    expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        raise InputError(expected, repr(name), "rename or convert the file" if path.exists() else "check the spelling")
+    check_hub_name(name, expected)
+    return None
+
+
+def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
+    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused."""
+    row = next(read_rows(source, form, text_column), None)
+    if row is not None and missing == "error":  # else other rows may have it
+        check_column(text_column, list(row), source)
+    return row
+
+
+def no_rows(name: str) -> InputError:
+    """The error for a file without a row."""
+    return InputError(f"rows in {name}", "an empty file, or only a header", "give a data set with rows")
+
+
+def check_column(text_column: str, columns: Sequence[str], name: str) -> None:
+    """Refuses a data set, called `name`, that lacks the column of the texts."""
+    if text_column not in columns:
+        step = f"name the column of the texts with text_column (--text_column {(*columns, 'NAME')[0]})"
+        found = ", ".join(columns) or "no columns"
+        raise InputError(f"the column {text_column!r} in {name}", found, did_you_mean(text_column, columns) + step)
 
 
 def read_columns(path: Path, text_column: str) -> dict[str, list[Any]]:

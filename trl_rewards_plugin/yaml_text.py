@@ -33,6 +33,10 @@ def read_yaml(path: Path, expected: str, step: str) -> Any:
     try:
         return load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            step = "save the file as UTF-8"
+        elif r"'\t'" in str(error):
+            step = "indent with spaces, since YAML takes no tabs"
         raise InputError(expected, " ".join(str(error).split()), step) from error
 
 

@@ -79,7 +79,8 @@ def test_two_files_of_outputs_by_hand(pairs, tmp_path, capsys):
     assert row["gain"]["reward_gain"] == pytest.approx(expected["reward_gain"])
     assert row["gain"]["ci95"] == pytest.approx(expected["ci95"])
     assert row["gain"]["share_improved"] == pytest.approx(1 / 3)
-    assert (result["n"], result["after"], result["before"]) == (3, "pairs.jsonl, output", "pairs.jsonl, old")
+    assert result["n"] == 3
+    assert (result["after"], result["before"]) == ("pairs.jsonl (column output)", "pairs.jsonl (column old)")
     assert result["decoding"] is None
     line = next(line for line in out.splitlines() if line.startswith("rouge_here"))
     assert line.split()[2:5] == ["0.652", "0.508", "-0.144"]

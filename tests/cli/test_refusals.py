@@ -59,13 +59,96 @@ def command(*argv):
     return code, output.getvalue()
 
 
-def test_what_only_checks_input_answers_without_torch():
+ONE = "rewards:\n- {asset: acceptability-judge, label: acceptable, name: one"
+FILES = {
+    "news.csv": "text,topic\nA cat.,cats\n",
+    "empty.csv": "",
+    "header.csv": "text\n",
+    "latin.csv": "text\ncaf\xe9\n".encode("latin-1"),
+    "number.json": "3",
+    "news.xlsx": "",
+    "folder/news.csv": "text\nA cat.\n",
+    "key.yaml": "lerning_rate: 1.0e-5\n",
+    "word.yaml": "learning_rate: fast\n",
+    "column.yaml": "dataset: news.csv\ntext_column: txt\n",
+    "reward.yaml": "reward: r_lable.yaml\n",
+    "r_lable.yaml": "rewards:\n- {asset: acceptability-judge, lable: acceptable}\n",
+    "r_none.yaml": "rewards:\n- {asset: acceptability-judge}\n",
+    "r_asset.yaml": "rewards:\n- {asset: acceptabilty-judge, label: acceptable}\n",
+    "r_top.yaml": "reward:\n- {function: length}\n",
+    "r_weights.yaml": f"weights: [1]\n{ONE}}}\n",
+    "r_high.yaml": f"{ONE}, weight: high}}\n",
+    "r_nan.yaml": f"{ONE}, weight: .nan}}\n",
+    "r_zero.yaml": f"{ONE}, weight: 0}}\n",
+    "r_clip.yaml": f"{ONE}, clip: 3}}\n",
+    "r_tab.yaml": "rewards:\n\t- {function: length}\n",
+    "r_latin.yaml": "rewards:\n- {function: length, name: caf\xe9}\n".encode("latin-1"),
+    "r_function.yaml": "rewards:\n- {function: lenght}\n",
+    "r_file.yaml": "rewards:\n- {function: 'my.py:good'}\n",
+    "r_word.yaml": "rewards:\n- {function: length, min_lenght: 3}\n",
+    "r_twice.yaml": f"{ONE}}}\n- {{function: length, name: one}}\n",
+    "r_self.yaml": "rewards:\n- {combination: r_self.yaml}\n",
+    "r_part.yaml": "rewards:\n- {combination: r_nan.yaml}\n",
+    "r_url.yaml": "rewards:\n- {function: remote}\n",
+    "s_key.yaml": "rewrd: tiny\n",
+    "e_key.yaml": "metrcs: [tiny]\n",
+}
+# Line -> what the message says.
+FILE_LINES = {
+    "train --dataset news.csv": "--text_column text",
+    "train --dataset news.csv --text_column txt": "did you mean 'text'?",
+    "train --dataset news.cvs": "did you mean 'news.csv'?",
+    "train --dataset empty.csv": "an empty file",
+    "train --dataset header.csv": "only a header",
+    "train --dataset latin.csv": "iconv",
+    "train --dataset number.json": "one JSON object per line",
+    "train --dataset news.xlsx": "rename or convert the file",
+    "train --dataset folder": "give one of its files: news.csv",
+    "train --config key.yaml": "did you mean 'learning_rate'?",
+    "train --config word.yaml": "learning_rate as a number",
+    "train --config column.yaml": "did you mean 'text'?",
+    "train --config reward.yaml": "did you mean 'label'?",
+    "train --learning_rate fast": "learning_rate as a number",
+    "train --max_steps 1.5": "max_steps as a whole number",
+    "train --learning_rate": "a value after --learning_rate",
+    "train --held_out_reward r_lable.yaml": "did you mean 'label'?",
+    "train --reward r_none.yaml": "label in r_none.yaml, rewards[0]",
+    "train --reward r_asset.yaml": "did you mean 'acceptability-judge'?",
+    "train --reward r_top.yaml": "did you mean 'rewards'?",
+    "train --reward r_weights.yaml": "write weight: into the entry of its reward",
+    "train --reward r_high.yaml": "finite numbers as weights",
+    "score --reward r_nan.yaml news.csv": "finite numbers as weights",
+    "score --reward r_zero.yaml news.csv": "a weight other than 0",
+    "serve r_clip.yaml": "clip of 'rewards[0]'",
+    "serve r_tab.yaml": "spaces",
+    "serve r_latin.yaml": "UTF-8",
+    "evaluate news.csv --metrics r_function.yaml": "did you mean 'length'?",
+    "evaluate news.csv --metrics r_file.yaml": "relative to the current folder",
+    "train --reward r_word.yaml": "did you mean 'min_length'?",
+    "train --reward r_twice.yaml": "different names",
+    "train --reward r_self.yaml": "no part of itself",
+    "train --reward r_part.yaml": "finite numbers as weights",
+    "train --reward r_url.yaml": "url in r_url.yaml",
+    "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",
+    "score latin.csv --reward tiny": "iconv",
+    "score folder --reward tiny": "give one of its files: news.csv",
+    "score news.csv": "a reward: article, tiny",
+    "score --config s_key.yaml": "did you mean 'reward'?",
+    "evaluate --config e_key.yaml": "did you mean 'metrics'?",
+}
+
+
+def test_what_only_checks_input_answers_without_torch(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     program = """
 import sys
 from trl_rewards_plugin.cli.main import main
 for line in sys.argv[1:]:
     assert main(line.split()) == 2, line
     assert "torch" not in sys.modules, line
+    print("end of", line, file=sys.stderr)
 """
     lines = [
         "train --lerning_rate 1", "train --preset tinny", "train --dataset no.csv", "train --model ./no",
@@ -73,9 +156,15 @@ for line in sys.argv[1:]:
         "evaluate no.txt", "evaluate ./no", "evaluate --preset tinny", "evaluate --metrics no.yaml", "report no",
         "card no", "push no user/name", "serve no.yaml", "serve tiny --port -1", "trian",
     ]  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program, *lines], capture_output=True, text=True, check=False)
+    lines += FILE_LINES
+    done = subprocess.run(
+        [sys.executable, "-c", program, *lines], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\nNext: ") == len(lines)
+    for line, part in FILE_LINES.items():
+        answer = done.stderr.partition(f"end of {line}\n")[0].rpartition("end of ")[2]
+        assert part in answer, answer
 
 
 def test_the_flags_that_are_checked_first_are_all_that_there_are():
@@ -249,3 +338,21 @@ def test_a_proxy_that_answers_something_else_to_any_request(hub, run, capsys, st
     code = main(["push", str(run), "me/model"])  # within this process: raised here is a traceback there
     assert code in (0, 1, 2)
     assert (code == 0) == ("Next:" not in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("evaluate outputs.jsonl --metrics rouge --text_column outputt", "--output_column"),
+        ("evaluate outputs.jsonl --metrics tiny --fail-if-worse --output_dir earlier", "--compare MODEL_OR_FILE"),
+        ("evaluate outputs.jsonl --metrics tiny --output_dir earlier", "--overwrite"),
+        ("evaluate outputs.jsonl --metrics ruoge", "did you mean 'rouge'?"),
+        ("push --metric earlier me/x --dry-run", "no app.py in earlier"),
+    ],
+)
+def test_what_misleads(tmp_path, monkeypatch, line, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs.jsonl").write_text('{"output": "a"}\n')
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "evaluation.json").write_text("{}")
+    assert_refused(command(*line.split()), part)

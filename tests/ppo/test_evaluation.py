@@ -169,18 +169,40 @@ def test_processes_draw_different_samples_and_one_without_a_prompt_makes_the_sam
 
 
 def test_metrics_by_hand():
-    table = {
-        "prompt": ["say: a b c d", [{"role": "user", "content": "say: b"}]],
-        "completion": ["a c", [{"role": "assistant", "content": "b"}]],
-    }
+    table = {"completion": ["a c", [{"role": "assistant", "content": "b"}]]}
     scored = Scored(torch.tensor([1.0, 2.0]), {"rewards/judge/mean": 1.5}, table)
     decoded = Decoded(["a c", "b"], [[5] * 3, [5] * 6], torch.tensor([True, True]), torch.tensor([0.5, 1.0]))
-    assert held_out_metrics((decoded, scored)) == pytest.approx(
+    assert held_out_metrics((decoded, scored, ["say: a b c d", "say: b"])) == pytest.approx(
         {
             "reward": 1.5, "rewards/judge/mean": 1.5, "length": 4.5, "kl": 0.75, "guard/rouge_l_source": 5 / 6,
             "guard/output_length": 1.5, "guard/distinct": 1.0, "guard/not_whole_input": 0.5,
         }
     )  # fmt: skip
+
+
+def test_guards_compare_with_what_the_model_read(model, tmp_path):
+    trainer = make_trainer(model, tmp_path, max_prompt_length=5)  # four words and EOS
+    trainer.processing_class.chat_template = (
+        "{% for m in messages %}the {{ m['content'] | trim }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"
+    )
+    long = "the cat sees a dog and a star"
+    asked = [long, [{"role": "user", "content": "cat"}, {"role": "user", "content": f" {long}"}]]
+    rows = Dataset.from_dict({"prompt": asked[:1]}), Dataset.from_dict({"prompt": asked[1:]})
+
+    def score(columns, texts, ids, ended):
+        return Scored(torch.zeros(1), {}, {"prompt": columns["prompt"], "completion": ["the cat sees a"]})
+
+    text, conversation = (
+        evaluation.sample_held_out(
+            trainer.policy_model, trainer.processing_class, row, trainer.args, score, trainer.reference_logprobs
+        )
+        for row in rows
+    )
+    assert text[2] == ["the cat sees a"]
+    assert conversation[2] == ["the"]  # behind "the cat the"
+    metrics = held_out_metrics(text)
+    assert metrics["guard/rouge_l_source"] == 1.0
+    assert metrics["guard/not_whole_input"] == 0.0
 
 
 def test_before_the_first_step_the_guards_are_in_the_log_and_the_kl_is_0(model, tmp_path):

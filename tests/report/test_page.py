@@ -125,12 +125,14 @@ def test_an_evaluation_is_a_report_too(tmp_path):
     path = write_report([folder])
     assert path == folder / "report.html"
     page = read(path)
-    assert "An evaluation of 2 outputs of new/model." in page.of("li")[0][1]
+    assert "An evaluation of 2 outputs: new/model, compared with old/model." in page.of("li")[0][1]
     assert [text for _, text in page.of("figcaption")] == ["fluency"]
     assert "before: old/model" in page.of("h3")[0][1]
     rows = {text.strip().replace("\n", " ") for _, text in page.of("tr")}
     assert "fluency0.500 → 0.750, +0.250 (95% CI +0.100 to +0.400)" in rows
     assert "length2.000 → 3.000" in rows
+    assert page.of("p", "scores")[0][1].startswith("Best gain in fluency (+0.50)")
+    assert "Training" not in [text for _, text in page.of("h2")]
     assert page.of("div", "output")[0][1] == "b2"
     assert page.of("p", "scores")[1][1].split() == ["old/model", "fluency", "+0.50"]
     # Of one side alone there is nothing to compare.
@@ -138,7 +140,7 @@ def test_an_evaluation_is_a_report_too(tmp_path):
         folder / "evaluation.json", {"before": None, "after": "m", "n": 2, "metrics": {"fluency": {"after": 1.0}}}
     )
     write_table(folder / "outputs.parquet", {"after": ["a1", "a2"], "after fluency": [0.5, 1.0]})
-    assert "An evaluation of 2 outputs of m." in read(write_report([folder])).of("li")[0][1]
+    assert "An evaluation of 2 outputs: m." in read(write_report([folder])).of("li")[0][1]
 
 
 def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):

@@ -1,5 +1,6 @@
 import functools
 import importlib.util
+import inspect
 import os
 import pickle
 import shutil
@@ -25,6 +26,10 @@ from trl_rewards_plugin.rewards import (
     SimilarityReward,
     presets,
 )
+from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
+from trl_rewards_plugin.rewards.combining.combination_settings import AGGREGATION_NAMES
+from trl_rewards_plugin.rewards.files import file_content
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.inference import loading
 
 
@@ -147,6 +152,24 @@ def test_an_unknown_preset_is_refused_with_a_suggestion():
 
 
 # --- files ---
+
+
+def test_the_arguments_that_are_read_in_the_source_are_those_of_the_classes():
+    for path in {*file_content._MADE_BY.values(), *READY_MADE.values()}:
+        parameters = inspect.signature(imported(path)).parameters
+        found = file_content.parameters_in_source(path)
+        assert found == {name: one.default is one.empty for name, one in parameters.items()}, path
+
+
+def test_the_names_of_aggregations_are_those_of_the_functions():
+    assert tuple(AGGREGATIONS) == AGGREGATION_NAMES
+
+
+def test_a_file_within_itself_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("rewards: [{combination: b.yaml}]")
+    (tmp_path / "b.yaml").write_text("rewards: [{combination: a.yaml}]")
+    with pytest.raises(InputError, match=r"no part of itself[\s\S]*a.yaml in .*b.yaml in .*a.yaml"):
+        MultiClassifierReward.from_preset(tmp_path / "a.yaml")
 
 
 def test_a_file_gives_the_reward_it_describes(tmp_path):

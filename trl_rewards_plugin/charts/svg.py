@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from trl_rewards_plugin.text import one_line
 
 WIDTH, HEIGHT = 360, 230  # of the view box; about the CSS pixels of a narrow phone, so that letters keep their size
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 30, 40
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 40
 COLOURS = 8  # series have the classes s0 to s7; from the ninth on they come again, dashed
 
 
@@ -79,7 +79,9 @@ def place(value: float | np.ndarray) -> str:
 
 def padded_range(low: float, high: float) -> tuple[float, float]:
     """A range that holds both numbers with a little room, and is never empty."""
-    room = 0.05 * (high - low) or 0.5 * max(abs(low), 1.0)
+    largest = max(abs(low), abs(high))
+    # Between numbers that differ, at least so much that ticks of 5 digits tell them apart.
+    room = max(0.05 * (high - low), 1e-3 * largest) if low < high else 0.5 * max(largest, 1.0)
     return low - room, high + room
 
 

@@ -53,13 +53,17 @@ class Parser(argparse.ArgumentParser):
         if path is None:
             return {}
         content = read_config(path)
-        for key, value in content.items():
+        self.check_keys(content, path, ignored)
+        for key in content.keys() & self.types.keys():
+            self.set_defaults(**{key: self._value(key, content[key], path)})
+        return content
+
+    def check_keys(self, content: Mapping[str, Any], path: str, ignored: Sequence[str] = ()) -> None:
+        """Refuses keys of the file at `path` that are neither settings nor `ignored`."""
+        for key in content:
             if key not in (*self.types, *ignored):
                 step = self._next_step(str(key), self.types, "")
                 raise InputError(f"settings of {self.prog} in {path}", repr(key), step)
-            if key in self.types:
-                self.set_defaults(**{key: self._value(key, value, path)})
-        return content
 
     def _normalise(self, argv: Sequence[str]) -> list[str]:
         known, arguments = self._option_string_actions, []

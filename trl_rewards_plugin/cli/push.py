@@ -41,6 +41,9 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
             step = "trl-rewards push --metric NAME user/name"
             raise InputError("one repository with --metric", " ".join(arguments.names) or "none", step)
         if Path(arguments.metric).is_dir():
+            if not (Path(arguments.metric) / "app.py").is_file():
+                found = f"no app.py in {arguments.metric}"
+                raise InputError("the folder of a metric, with its app.py", found, "see docs/how-to/metric-space.md")
             return Path(arguments.metric), arguments.names[0]
         root = Path(__file__).parents[1] / "metrics"
         known = sorted(path.parent.name for path in root.glob("*/app.py"))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.preset_table import check_preset
-from trl_rewards_plugin.rows import format_of
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings
+from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rows import STDIN, first_row, format_of
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,12 +23,13 @@ def main(argv: Sequence[str]) -> int:
         description="Scores texts by a reward: each row comes out as it came in, with its total and every component. "
         "With several GPUs: accelerate launch -m trl_rewards_plugin.cli.main score INPUT ...",
     )
-    if settings.input == "-" and sys.stdin is not None and sys.stdin.isatty():
+    if settings.input == STDIN and sys.stdin is not None and sys.stdin.isatty():
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
-    format_of(settings.input, settings.input_format)
-    if settings.reward is not None:
-        check_preset(settings.reward)
+    form = format_of(settings.input, settings.input_format)
+    if settings.input != STDIN:
+        first_row(settings.input, form, settings.text_column, settings.missing)
+    preset_content(given_reward(settings))
     from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
 
     terminal.silence_libraries()

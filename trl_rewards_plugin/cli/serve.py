@@ -11,7 +11,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.preset_table import check_preset
+from trl_rewards_plugin.rewards.files.file_content import preset_content
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 def _check(settings: ServeSettings) -> None:
     if settings.reward is None:
         raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
-    check_preset(settings.reward)
+    preset_content(settings.reward)
     for name in ("max_body_mb", "max_waiting_texts", "batch_texts"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")

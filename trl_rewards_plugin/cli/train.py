@@ -7,9 +7,10 @@ import ast
 import dataclasses
 import importlib.metadata
 import importlib.util
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.rows import missing_option
+from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ _RENAMED = {
     "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
 }  # fmt: skip
+_ONLY_RECORDED = ("made_of",)
+"""Keys of a run's config.yaml that are for its reader."""
 _CONFIG_CLASSES = ("TrainingArguments", "Seq2SeqPPOConfig")
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
@@ -106,36 +110,63 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_quickly(argv: Sequence[str]) -> None:
-    """Refuses unknown flags and presets and missing files in a moment, before torch is loaded for the settings."""
+    """Refuses unknown flags, keys and presets, missing files and words for numbers before torch is loaded."""
     if without_help(argv) != list(argv):
         return
-    from trl_rewards_plugin.preset_table import check_preset
     from trl_rewards_plugin.recipes.run_presets import get_preset
 
     parser = Parser("trl-rewards train")
     parser.hints = _HINTS
-    names = ["config", *(argument.name for argument in dataclasses.fields(TrainArguments)), *config_fields()]
-    for name in (*names, *(f"no_{name}" for name in names)):
+    own = {argument.name: str(argument.type) for argument in dataclasses.fields(TrainArguments)}
+    parser.types = own | config_fields()
+    for name in ("config", *parser.types, *(f"no_{name}" for name in parser.types)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
-    values = {key: value[-1] for key, value in vars(parser.parse(argv)).items() if value}
-    for key, check in (("config", read_config), ("preset", get_preset), ("reward", check_preset)):
-        if key in values:
-            check(values[key])
-    for key in ("dataset", "eval_dataset", "model"):
-        if key in values and not is_bundled(values[key]):
-            check_hub_name(values[key], "a file, a folder or a Hub id")
+    flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
+    for key, value in flags.items():
+        if not value and key != "resume_from_checkpoint" and "bool" not in parser.types.get(key, "bool"):
+            raise InputError(f"a value after --{key}", "none", f"for example --{key} VALUE")
+    values = {key: value[-1] for key, value in flags.items() if value}
+    if "config" in values:
+        content = read_config(values["config"])
+        parser.check_keys(content, values["config"], _ONLY_RECORDED)
+        values = {**content, **values}
+    _check_numbers(values, parser.types)
+    for key, check in (("preset", get_preset), ("reward", preset_content), ("held_out_reward", preset_content)):
+        if values.get(key) is not None:
+            check(str(values[key]))
+    given = {key: str(values[key]) for key in ("dataset", "eval_dataset", "model") if values.get(key) is not None}
+    given = {key: name for key, name in given.items() if not is_bundled(name)}
+    if "model" in given:
+        check_hub_name(given.pop("model"), "a folder with a model, or the id of one on the Hub")
+    column = str(values.get("text_column") or get_preset(str(values.get("preset") or "tiny")).text_column)
+    for path in map(str, filter(None, map(data_file, given.values()))):
+        if first_row(path, format_of(path), column, str(values.get("missing", "error"))) is None:
+            raise no_rows(path)
 
 
-def config_fields() -> list[str]:
-    """The fields of `Seq2SeqPPOConfig`, read in its source and that of `TrainingArguments`, which import torch."""
+def _check_numbers(values: Mapping[str, Any], types: Mapping[str, str]) -> None:
+    """Refuses what is no number for a setting that takes nothing else, by the text of its annotation."""
+    for key, value in values.items():
+        kinds = set(re.findall(r"\w+", types.get(key, ""))) - {"None", "Optional"}
+        if not kinds or not kinds <= {"int", "float"} or str(value).lower() == "none":
+            continue
+        try:
+            (float if "float" in kinds else int)(str(value))
+        except ValueError as error:
+            kind = "a number, such as 1e-5" if "float" in kinds else "a whole number, such as 4"
+            raise InputError(f"{key} as {kind}", repr(value), f"correct {key}") from error
+
+
+def config_fields() -> dict[str, str]:
+    """Field of `Seq2SeqPPOConfig` -> its type, read in its source and the Trainer's, which import torch."""
     spec = importlib.util.find_spec("transformers")
     host = Path(str(spec and spec.origin)).parent / "training_args.py"
     own = Path(__file__).parents[1] / "ppo" / "config.py"
     nodes = [node for path in (host, own) for node in ast.parse(path.read_text(encoding="utf-8")).body]
     classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name in _CONFIG_CLASSES]
     lines = [line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)]
-    names = [line.target.id for line in lines if isinstance(line.target, ast.Name)]
-    return list(dict.fromkeys(name for name in names if not name.startswith("_")))
+    types = {line.target.id: ast.unparse(line.annotation) for line in lines if isinstance(line.target, ast.Name)}
+    return {name: kind for name, kind in types.items() if not name.startswith("_")}
 
 
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
@@ -151,7 +182,7 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
         raise InputError("TRL 1.0 or newer", installed, 'pip install --upgrade "trl>=1.0"')
     parser = _parser(Seq2SeqPPOConfig)
     parser.set_defaults(seed=None)  # so that the preset's seed applies where none is given
-    from_file = parser.load_config(argv, ignored=("made_of",))  # what a run records for its reader
+    from_file = parser.load_config(argv, ignored=_ONLY_RECORDED)
     first = parser.parse(without_help(argv))
     missing = [key for key in ("model", "reward", "dataset") if getattr(first, key) is None]
     if "made_of" in from_file and missing:  # the preset's would silently take their place

@@ -16,11 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import Decoded, Reference, decode_prompts
+from trl_rewards_plugin.ppo.decoding import Decoded, Reference, decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
-from trl_rewards_plugin.ppo.policy.prompts import Prompt
+from trl_rewards_plugin.ppo.policy.prompts import Prompt, as_read, prompt_text
 from trl_rewards_plugin.ppo.scoring import Scored
+
+Samples = tuple[Decoded, Scored, list[str]]
+"""Responses, their scores, and what the model read of their N prompts (of conversations: of the last messages)."""
 
 # columns (N values each), texts (N), token ids (N), ended (N,) -> their rewards
 Score = Callable[[dict[str, list[Any]], list[str], list[list[int]], Tensor], Scored]
@@ -34,7 +37,7 @@ def sample_held_out(
     score: Score,
     reference: Reference,
     calls: StaticCalls | None = None,
-) -> tuple[Decoded, Scored] | None:
+) -> Samples | None:
     """Decodes this process's share of the prompts, always with the same seed, and scores them as in training.
 
     Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
@@ -58,10 +61,11 @@ def sample_held_out(
         calls=calls,
     )
     scored = score(columns, decoded.texts, decoded.ids, decoded.ended)
-    return (decoded, scored) if own else None
+    read = _read(columns["prompt"], processing_class, prompt_limit(policy, args))
+    return (decoded, scored, read) if own else None
 
 
-def held_out_metrics(samples: tuple[Decoded, Scored] | None) -> dict[str, float]:
+def held_out_metrics(samples: Samples | None) -> dict[str, float]:
     """The metrics over the samples of all processes; None where a process had no prompt.
 
     `reward`, `rewards/<name>/mean`, `length` (tokens), `kl` (mean over responses of the summed log-ratio to the
@@ -69,17 +73,27 @@ def held_out_metrics(samples: tuple[Decoded, Scored] | None) -> dict[str, float]
     """
     parts, tables = [], []
     if samples is not None:
-        decoded, scored = samples
+        decoded, scored, read = samples
         lengths = decoded.lengths.float()
         means = {"reward": scored.total.mean().item(), **scored.metrics, "length": lengths.mean().item()}
         if decoded.log_ratio is not None:
             means["kl"] = decoded.log_ratio.mean().item()
-        parts, tables = [(len(lengths), means)], [scored.table]
+        parts, tables = [(len(lengths), means)], [{"read": read, "text": list(map(_text, scored.table["completion"]))}]
     metrics = weighted_means(parts)
     table: Table = join_tables(gather_object(tables))
-    prompts, texts = list(map(_text, table["prompt"])), list(map(_text, table["completion"]))
-    guards = guard_metrics(texts, without_instruction(prompts), prompts)
+    guards = guard_metrics(table["text"], without_instruction(table["read"]), table["read"])
     return {**metrics, **{f"guard/{name}": value for name, value in guards.items()}}
+
+
+def _read(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[str]:
+    """What is left of each prompt, or of a conversation's last message, by the cut to `limit` tokens."""
+    whole = [prompt_text(prompt, tokenizer) for prompt in prompts]
+    found = []
+    for prompt, text, read in zip(prompts, whole, as_read(whole, tokenizer, limit), strict=True):
+        last = _text(prompt).strip()  # as many chat templates do
+        start = max(text.rfind(last), 0)
+        found.append(read if isinstance(prompt, str) else read[start : start + len(last)])
+    return found
 
 
 def _text(prompt: Prompt) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, what_to_do
+from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import FORMATS, column_texts, read_columns
+from trl_rewards_plugin.rows import check_column, column_texts, data_file, no_rows, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 MAX_COUNTED = 10_000
 HOLD_OUT_SHARE = 0.1
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -144,18 +142,9 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
-    path = bundled_path(name) if is_bundled(name) else Path(name).expanduser()
-    if path.suffix.lower() in FORMATS:
+    path = bundled_path(name) if is_bundled(name) else data_file(name)
+    if path is not None:
         return {"train": _load_file(path, name, text_column)}
-    if path.is_dir():
-        names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
-        files = f": {', '.join(names[:5])}" if names else ""
-        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files{files}")
-    expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
-    if path.exists() or not _HUB_ID.fullmatch(name):
-        step = "rename or convert the file" if path.exists() else "check the spelling"
-        raise InputError(expected, repr(name), step)
-    check_hub_name(name, expected)
     return _load_from_hub(name)
 
 
@@ -168,7 +157,7 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
         # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
         columns = {text_column: [text for text in columns[text_column] if text.strip()]}
     if not columns:
-        raise InputError(f"rows in {name}", "an empty file, or only a header", "give a data set with rows")
+        raise no_rows(name)
     try:
         return Dataset.from_dict(columns)
     except (ArrowException, UnicodeEncodeError) as error:
@@ -196,10 +185,7 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
-    if text_column not in rows.column_names:
-        columns = ", ".join(rows.column_names) or "no columns"
-        step = f"{did_you_mean(text_column, rows.column_names)}name the column of texts with text_column"
-        raise InputError(f"the column {text_column!r} in {name}", columns, step)
+    check_column(text_column, rows.column_names, name)
     step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
     texts = column_texts(rows[text_column], text_column, missing, name, blank=missing == "empty", step=step)
     if len(texts) < len(rows):

@@ -103,7 +103,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Held out": data.eval_name,
         "Cut": cut_prompts(cuts),
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
-        f"{args.num_mini_batches} mini-batches on each: {updates} updates",
+        f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",
         "Precision": precision(args),
         "Folder": str(args.output_dir),
     }

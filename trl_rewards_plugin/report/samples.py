@@ -48,10 +48,12 @@ def samples_of(run: Run) -> list[Sample]:
 def pairs_of(run: Run) -> dict[str, tuple[str, list[Sample]]]:
     """Title -> prompt and outputs before and after: best, median and worst gain first, then more, evenly spaced."""
     first = pairs_by_gain(run.held_out, "")
+    by = f" in {next(iter(run.evaluation['metrics']))} (" if run.evaluation and run.evaluation["metrics"] else " ("
     rows = [row for row in run.held_out if not any(row is one for one in first.values())]
     more = picked(list(enumerate(rows, 1)), HELD_OUT_SHOWN)
     pairs = {}
-    for title, row in [*first.items(), *((f"Another prompt ({place})", row) for place, row in more)]:
+    ranked = ((title.replace(" (", by), row) for title, row in first.items())
+    for title, row in [*ranked, *((f"Another prompt ({place})", row) for place, row in more)]:
         sides = [side for side in ("before", "after") if row.get(side) is not None]
         outputs = [_sample(0, True, row["prompt"], row[side], _scores(row, side)) for side in sides]
         pairs[title] = (outputs[0].prompt, outputs)

@@ -109,7 +109,8 @@ def headline(run: Run) -> str:
     """The run in one sentence."""
     metrics = run.metrics
     if run.evaluation is not None:
-        return f"An evaluation of {run.evaluation['n']:,} outputs of {run.compared[1]}."
+        against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
+        return f"An evaluation of {run.evaluation['n']:,} outputs: {run.compared[1]}{against}."
     if metrics is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"

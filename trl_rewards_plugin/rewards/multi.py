@@ -157,7 +157,7 @@ class MultiClassifierReward(Reward):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             found = f"{', '.join(repeated)} more than once in {', '.join(names)}"
-            step = "pass name= to the ClassifierRewards; name a function or partial itself: f.__name__ = 'other'"
+            step = "give each a name= (name: in a reward file); a function or partial has f.__name__ = 'other'"
             raise InputError("rewards with different names, since each gets its own column", found, step)
         settings = {"normalization": normalization, "clip": clip, "weight_schedule": weight_schedule}
         settings |= {"only_if": only_if, "floor": floor, "constraints": constraints}

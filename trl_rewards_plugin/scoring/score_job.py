@@ -24,12 +24,11 @@ from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
 from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.presets import PRESETS
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
 
 SLICE = 512  # rows that a process scores between two writes
 
@@ -183,10 +182,7 @@ class _Job:
 
 
 def _reward(settings: ScoreSettings) -> Any:
-    if settings.reward is None:
-        step = "for example --reward article"
-        raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
-    reward = MultiClassifierReward.from_preset(settings.reward)
+    reward = MultiClassifierReward.from_preset(given_reward(settings))
     for part in reward.classifiers:
         if part.pair is not None and settings.prompt_column is None:
             step = "name the column of the prompts: --prompt-column prompt"

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.rows import STDIN, missing_option
 
 
@@ -29,3 +31,11 @@ class ScoreSettings:
     device: str | None = option(
         None, "Where the classifiers run, for example cpu or cuda:1. Unset: this process's own."
     )
+
+
+def given_reward(settings: ScoreSettings) -> str:
+    """The name or file of the reward; refused if there is none."""
+    if settings.reward is None:
+        step = "for example --reward article"
+        raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
+    return settings.reward

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm.auto import tqdm
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import decimals, direction, format_evaluation, format_plan, verdict
@@ -76,7 +76,8 @@ def _row(name: str, rows: Mapping[str, Any], setting: str) -> str:
     meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
     if len(meant) != 1:
         found = f"{name!r}, which is {' and '.join(meant) or 'not one of them'}"
-        raise InputError(f"a row of the table in {setting}: {', '.join(rows)}", found, "name one in full")
+        step = did_you_mean(name, [*rows, *(row.split()[-1] for row in rows)]) if not meant else ""
+        raise InputError(f"a row of the table in {setting}: {', '.join(rows)}", found, f"{step}name one in full")
     return meant[0]
 
 

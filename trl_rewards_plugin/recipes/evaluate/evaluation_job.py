@@ -68,16 +68,19 @@ class EvaluationJob:
         from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
 
         settings = self.settings
+        if settings.fail_if_worse and "before" not in self.names:
+            step = "name what to compare with: --compare MODEL_OR_FILE"
+            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not existing.is_dir():
             raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
         if (self.folder / EVALUATION).exists() and not settings.overwrite:
-            step = "choose another output_dir, or replace the results with overwrite"
+            step = "choose another output_dir, or pass overwrite (--overwrite) to replace the results"
             raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
-        if settings.fail_if_worse and "before" not in self.names:
-            step = "name what to compare with: --compare MODEL_OR_FILE"
-            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
         files = [name for name in self.names.values() if is_outputs_file(name)]
+        if len(files) == len(self.names) and settings.dataset is None and settings.text_column is not None:
+            step = "add --dataset; the column of the outputs is --output_column"
+            raise InputError("a dataset of prompts beside text_column", "outputs alone", step)
         paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
         if settings.missing == "skip" and paired > 1:
             step = "fix those rows, or read them as '' with --missing empty"
@@ -137,7 +140,7 @@ class EvaluationJob:
     def _shown(self, side: str) -> str:
         """The name to show for a side; for a file, with its column."""
         name = self.names[side]
-        column = f", {self._column(side)}" if side in self._read and not name.lower().endswith(".txt") else ""
+        column = f" (column {self._column(side)})" if side in self._read and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
 
     def load_measures(self) -> list[Measure]:

@@ -9,8 +9,9 @@ from typing import Any
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.preset_table import ENDINGS, check_preset
+from trl_rewards_plugin.preset_table import ENDINGS
 from trl_rewards_plugin.recipes.run_presets import get_preset
+from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
 
 
@@ -105,7 +106,7 @@ def check_settings(settings: EvaluationSettings) -> None:
             check_hub_name(given, "a folder with a model, or the id of one on the Hub")
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
-            check_preset(metric)
+            preset_content(metric)
     thresholds(settings)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
+from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
@@ -42,8 +43,6 @@ def load_measures(
 
 
 def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> "Measure":
-    from trl_rewards_plugin.rewards.presets import PRESETS
-
     if name in PRESETS or name.endswith((".yaml", ".yml")):
         return RewardMeasure(name)
     load_arguments = {key: value for key, value in arguments.items() if key in LOAD_ARGUMENTS}
@@ -76,7 +75,8 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
             expected = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
             found = name
             step = "check the spelling and the network, or give the folder of an evaluate module"
-            step = "install the missing package" if isinstance(error, ImportError) else did_you_mean(name, OWN) + step
+            near = did_you_mean(name, [*OWN, "rouge", *PRESETS])
+            step = "install the missing package" if isinstance(error, ImportError) else near + step
         raise InputError(expected, f"{found!r}: {' '.join(str(error).split())[:300]}", step) from error
 
 

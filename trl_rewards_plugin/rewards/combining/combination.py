@@ -14,17 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, check_choice
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
-from trl_rewards_plugin.rewards.combining.combination_settings import (
-    FORMS,
-    ZSCORE,
-    by_name,
-    check_coefficient,
-    check_gates,
-    check_target,
-    checked_weights,
-)
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, ZSCORE, checked_settings
 from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
@@ -62,35 +54,9 @@ class Combination:
     constraints: dict[str, dict[str, float]]  # {"min": least, "max": greatest mean score}; the weight is 0
 
     @classmethod
-    def checked(
-        cls,
-        names: Sequence[str],
-        weights: Sequence[float] | Mapping[str, float] | None,
-        aggregation: str,
-        disagreement_coef: Any = None,
-        **settings: Any,
-    ) -> "Combination":
-        """The settings (see FORMS) as the user gave them, in one form; InputError for one that does not fit."""
-        check_choice("aggregation", aggregation, AGGREGATIONS)
-        targets = by_name("constraints", settings.get("constraints"), names)
-        own = tuple(checked_weights(weights, names, targets))
-        forms = {what: by_name(what, settings.get(what), names) for what in FORMS}
-        made = cls(tuple(names), own, aggregation, disagreement_coef, **forms)
-        check_gates(made.only_if, made.floor, names)
-        check_coefficient(disagreement_coef, aggregation)
-        for name in targets:
-            weight = made.weights[made.names.index(name)]
-            check_target(name, {"weight": weight, **made.settings(name)}, aggregation)
-        if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(made.weights) < 0:
-            step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
-            raise InputError(f"weights of at least 0 for {aggregation}", f"{list(made.weights)}", step)
-        if aggregation == "geometric_mean" and ZSCORE in made.normalization.values():
-            found = "normalization='zscore', which turns them into other numbers"
-            step = "leave normalization out, or use another aggregation"
-            raise InputError("probabilities for geometric_mean", found, step)
-        if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in made.floor.values()):
-            raise InputError("a floor in [0, 1] for geometric_mean", f"{made.floor}", "leave it out for 0")
-        return made
+    def checked(cls, names: Sequence[str], *settings: Any, **more: Any) -> "Combination":
+        """The settings as the user gave them, in one form: see `checked_settings`, which refuses what does not fit."""
+        return cls(tuple(names), **checked_settings(names, *settings, **more))
 
     @property
     def learnt(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What a user may give as weights, normalization, clip or weight_schedule, brought into one form or refused.
 
-Every refusal is an InputError that names the setting. FORMS is the table of all settings but the weights.
+Every refusal is an InputError that names the setting. FORMS is the table of all settings but the weights. Needs no
+torch: a reward file is checked before that is loaded.
 """
 
 import math
@@ -8,9 +9,40 @@ import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
 
 ZSCORE = "zscore"
+AGGREGATION_NAMES = ("weighted_sum", "weighted_mean", "mean_minus_std", "minimum", "geometric_mean")
+"""The keys of `aggregate.AGGREGATIONS`."""
+
+
+def checked_settings(
+    names: Sequence[str],
+    weights: Sequence[float] | Mapping[str, float] | None,
+    aggregation: str,
+    disagreement_coef: Any = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The fields of a `Combination` but for `names`, settings (see FORMS) being as the user gave them."""
+    check_choice("aggregation", aggregation, AGGREGATION_NAMES)
+    forms = {what: by_name(what, settings.get(what), names) for what in FORMS}
+    own = tuple(checked_weights(weights, names, forms["constraints"]))
+    check_gates(forms["only_if"], forms["floor"], names)
+    check_coefficient(disagreement_coef, aggregation)
+    for name, weight in zip(names, own, strict=True):
+        if name in forms["constraints"]:
+            beside = {what: values[name] for what, values in forms.items() if name in values}
+            check_target(name, {"weight": weight, **beside}, aggregation)
+    if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(own) < 0:
+        step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
+        raise InputError(f"weights of at least 0 for {aggregation}", f"{list(own)}", step)
+    if aggregation == "geometric_mean" and ZSCORE in forms["normalization"].values():
+        found = "normalization='zscore', which turns them into other numbers"
+        step = "leave normalization out, or use another aggregation"
+        raise InputError("probabilities for geometric_mean", found, step)
+    if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in forms["floor"].values()):
+        raise InputError("a floor in [0, 1] for geometric_mean", f"{forms['floor']}", "leave it out for 0")
+    return {"weights": own, "aggregation": aggregation, "disagreement_coef": disagreement_coef, **forms}
 
 
 def checked_weights(

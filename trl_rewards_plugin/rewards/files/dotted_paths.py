@@ -20,22 +20,35 @@ _files: dict[str, str] = {}  # module that was imported as a file -> the file
 
 def imported(name: str) -> Any:
     """The function or class of a short name, a dotted path or "file.py:name"; InputError where there is none."""
+    check_name(name)
     file, _, attribute = name.rpartition(":")
     if file.endswith(".py"):
         name = f"{_import_file(Path(file).resolve())}:{attribute}"
     try:
         return pkgutil.resolve_name(READY_MADE.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
-        expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
-        step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
-        raise InputError(expected, f"{name!r}: {error}", step) from error
+        raise _not_found(name, error) from error
+
+
+def check_name(name: str) -> None:
+    """Refuses what `imported` cannot find, as far as that shows without importing a module of the user's."""
+    file = Path(name.rpartition(":")[0])
+    if file.suffix == ".py" and not file.is_file():
+        step = "give file.py:name, relative to the current folder, or in full"
+        raise InputError(f"the file of {file.name}:name", f"no file {file.resolve()}", step)
+    if "." not in name and name not in READY_MADE:
+        raise _not_found(name, "not one of these, and a path of one part is a module")
+
+
+def _not_found(name: str, reason: object) -> InputError:
+    expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
+    step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
+    return InputError(expected, f"{name!r}: {reason}", step)
 
 
 def _import_file(file: Path) -> str:
     """The name under which `file` is a module now, and in processes that unpickle what is found in it."""
     expected = f"the file of {file.name}:name"
-    if not file.is_file():
-        raise InputError(expected, f"no file {file}", "give file.py:name, relative to the reward file, or in full")
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
     try:

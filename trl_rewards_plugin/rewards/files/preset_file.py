@@ -30,13 +30,14 @@ An entry names what scores, by one of five keys, and has the arguments of it bes
     combination: another reward file                                     a name
 
 A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers, metrics and files
-in it are looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
+in it are looked for beside the file first. A preset (../../preset_table.py) is such a content under a name. What needs
+no torch is checked in file_content.py.
 """
 
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,23 @@ from huggingface_hub import try_to_load_from_cache
 
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.preset_table import ENDINGS, PRESETS, check_preset
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.preset_table import ENDINGS
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
-from trl_rewards_plugin.rewards.combining.combination import Combination
-from trl_rewards_plugin.rewards.combining.combination_settings import FORMS
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
+from trl_rewards_plugin.rewards.files.file_content import (
+    SETTINGS,
+    SOURCES,
+    check_arguments,
+    imports_code,
+    preset_content,
+    settings_by_name,
+    without_none,
+)
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
-from trl_rewards_plugin.yaml_text import read_yaml
-
-SOURCES = ("model", "asset", "function", "metric", "combination")
-FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
-SETTINGS = ("weight", *FORMS)  # keys that every entry may have beside its own
-
-_EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
 
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
@@ -70,61 +71,32 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
     that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
     """
-    content = _content(preset)
-    entries = [dict(entry) for entry in content["rewards"]]
+    content = preset_content(preset)
+    entries = content["rewards"]
     for entry in entries:
         if "combination" in entry and not allow_code:
             preset_arguments(entry["combination"], allow_code=False)
         foreign = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
-        foreign += ["function"] if _imports_code(entry) or entry.get("function") == "remote" else []
+        foreign += ["function"] if imports_code(entry) or entry.get("function") == "remote" else []
         if foreign and not allow_code:
             local = ", ".join(name for name in READY_MADE if name != "remote")
             step = f"use models, assets and {local}, or trust the file with allow_code=True"
             found = f"{foreign[0]}: {entry[foreign[0]]}"
             raise InputError(f"rewards of {preset} that run no code of their own", found, step)
-    settings = [{key: entry.pop(key) for key in SETTINGS if key in entry} for entry in entries]
-    weights = [one.get("weight", 0.0 if "constraints" in one else 1.0) for one in settings]
-    aggregation = content.get("aggregation", "weighted_sum")
-    how = {"disagreement_coef": content.get("disagreement_coef")}
-
-    def by_name(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        rows = list(zip(names, settings, strict=True))
-        return {key: {name: one[key] for name, one in rows if key in one} for key in SETTINGS if key != "weight"}
-
-    # Once before the models are looked up, under names that the reader of the file can find.
-    places = [f"rewards[{place}]" for place in range(len(entries))]
-    # Gates name rewards, whose names are known only later.
-    own = {key: value for key, value in by_name(places).items() if key not in ("only_if", "floor")}
-    Combination.checked(places, weights, aggregation, **own, **how)
-    for place, entry in zip(places, entries, strict=True):
-        if _imports_code(entry):
-            _check_arguments(entry, f"{preset}, {place}")
+    for place, entry in enumerate(entries):
+        if imports_code(entry):
+            parameters = inspect.signature(_maker(entry)).parameters.values()
+            required = {one.name: one.default is one.empty for one in parameters}
+            check_arguments(entry, f"{preset}, rewards[{place}]", required)
     rewards = []
     for entry in entries:
-        arguments = {key: value for key, value in entry.items() if key not in ("asset", "function")}
+        arguments = {key: value for key, value in entry.items() if key not in ("asset", "function", *SETTINGS)}
         if "asset" in entry:
             arguments["model"] = str(assets.asset_path(entry["asset"]))
         rewards.append(_maker(entry)(**arguments))
     names = [one.name for one in rewards]
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
-    return {"rewards": rewards, "weights": weights, "name": name, "aggregation": aggregation} | by_name(names) | how
-
-
-def _content(preset: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a preset or of a reward file, its keys checked and what is null left out."""
-    check_preset(preset)
-    path = Path(preset)
-    if path.suffix.lower() not in ENDINGS:
-        return {"name": str(path), "rewards": PRESETS[str(path)]}
-    form = f"{path.name} to hold 'rewards:', a list of mappings, each with one of {', '.join(SOURCES)}"
-    content = read_yaml(path, form, _EXAMPLE)
-    if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
-        keys = content if isinstance(content, dict) and "rewards" not in content else ()
-        near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
-        raise InputError(form, f"{str(content)[:200]!r}", near + _EXAMPLE)
-    _check_keys(content, FILE_KEYS, path.name)
-    entries = [_checked_entry(entry, path, place) for place, entry in enumerate(content["rewards"])]
-    return {**_without_none(content), "rewards": entries}
+    return {**content, "rewards": rewards, "name": name, **settings_by_name(entries, names)}
 
 
 def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
@@ -133,56 +105,8 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
-    text = yaml.safe_dump(_without_none(content), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(without_none(content), sort_keys=False, allow_unicode=True)
     write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
-
-
-def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
-    where = f"{path.name}, rewards[{place}]"
-    if not isinstance(given, dict):
-        raise InputError(f"{where} as a mapping", repr(given), _EXAMPLE)
-    entry = _without_none(given)
-    if sum(key in entry for key in SOURCES) != 1:
-        found = ", ".join(map(str, entry)) or "nothing"
-        near = "".join(did_you_mean(key, SOURCES) for key in entry if key not in (*SETTINGS, "name", "label"))
-        raise InputError(f"one of {', '.join(SOURCES)} in {where}", found, f"{near}{_EXAMPLE}")
-    for source in SOURCES:
-        if source in entry and not isinstance(entry[source], str):
-            raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
-    if not _imports_code(entry):
-        _check_arguments(entry, where)
-    for key in ("model", "tokenizer", "metric", "combination"):
-        beside = path.parent / str(entry.get(key) or path.name)
-        if key in entry and beside != path and beside.exists():
-            entry[key] = str(beside)
-    return entry
-
-
-def _check_arguments(entry: Mapping[str, Any], where: str) -> None:
-    """Checks the keys of an entry; a function in it is imported."""
-    source = next(key for key in SOURCES if key in entry)
-    parameters = inspect.signature(_maker(entry)).parameters
-    _check_keys(entry, (source, *(name for name in parameters if name != "model"), *SETTINGS), where)
-    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    missing = [name for name in required if name not in entry and name != "model"]
-    if missing:
-        raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
-
-
-def _without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}
-
-
-def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> None:
-    for key in found:
-        if key not in known:
-            step = f"{did_you_mean(key, known)}rename or remove it"
-            raise InputError(f"only the keys {', '.join(dict.fromkeys(known))} in {where}", repr(key), step)
-
-
-def _imports_code(entry: Mapping[str, Any]) -> bool:
-    """Whether so much as the keys of this entry can only be known by importing a module of the user's."""
-    return "function" in entry and entry["function"] not in READY_MADE
 
 
 def _maker(entry: Mapping[str, Any]) -> Callable[..., Reward]:
