@@ -91,8 +91,13 @@ def _read(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, limit: int)
     found = []
     for prompt, text, read in zip(prompts, whole, as_read(whole, tokenizer, limit), strict=True):
         last = _text(prompt).strip()  # as many chat templates do
-        start = max(text.rfind(last), 0)
-        found.append(read if isinstance(prompt, str) else read[start : start + len(last)])
+        start = text.rfind(last)
+        if isinstance(prompt, str):
+            found.append(read)
+        elif read == text or start < 0:  # nothing is cut, or the template has other words for the message
+            found.append(_text(prompt))
+        else:
+            found.append(read[start : start + len(last)])
     return found
 
 

@@ -258,15 +258,16 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             return policy_scores(self.calls, wrapped, prompts, responses.ids, self.rules, reference)
         return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
-    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor) -> Tensor:
-        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference."""
-        return self._reference_scores(prompts, response_ids, copies=1)["logprobs"]
+    def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
+        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference.
+
+        States of the prompts are the policy's, used where the reference has the same encoder; `copies` rows side by
+        side have one prompt, which is then encoded once.
+        """
+        return self._reference_scores(prompts, response_ids, copies)["logprobs"]
 
     def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
-        """What `reference_scores` gives; `copies` rows side by side have one prompt, which is encoded once.
-
-        States of the prompts are the policy's, used where the reference has the same encoder.
-        """
+        """What `reference_scores` gives."""
         reference, without_adapter = self._wrapped.core, nullcontext()
         if self.ref_model is not None:
             reference = bare_model(self.ref_model)

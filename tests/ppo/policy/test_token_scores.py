@@ -139,3 +139,13 @@ def test_of_nan_some_token_is_drawn_so_that_the_sampler_can_report_it(vocabulary
 def test_a_uniform_number_of_zero_draws_no_forbidden_token(monkeypatch):
     monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
     assert draw_tokens(torch.tensor([[0.0, 0.0, 1.0]])).tolist() == [[2]]
+
+
+def test_a_rare_token_is_drawn_as_often_as_it_is_likely(monkeypatch):
+    # The likely token's time is 1. The rare one comes first where its own is below p: a share of 1 - exp(-p) of the
+    # uniform numbers, those above exp(-p), which float32 cannot tell from 1.
+    p = 1e-9
+    for rare, token in ((1 - p / 2, 1), (1 - 2 * p, 0)):
+        uniform = torch.tensor([[torch.e**-1, rare]], dtype=torch.float64)
+        monkeypatch.setattr(torch, "rand_like", lambda like, dtype=None, drawn=uniform: drawn.to(dtype or like.dtype))
+        assert draw_tokens(torch.tensor([[1.0 - p, p]])).tolist() == [[token]]

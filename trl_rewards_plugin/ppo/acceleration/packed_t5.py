@@ -29,6 +29,8 @@ def is_plain_encoder(stack: nn.Module) -> bool:
     False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
     dropout or gradient checkpointing is active. A change of transformers' classes themselves is not seen.
     """
+    if type(stack).__name__ not in ("T5Stack", "MT5Stack"):
+        return False
     as_built = all(type(part).__module__ in _PLAIN and not _is_changed(part) for part in _replaced(stack))
     return as_built and not any(_is_active(part) for part in stack.modules())
 
@@ -56,7 +58,7 @@ def _is_active(part: nn.Module) -> bool:
     if isinstance(part, nn.Dropout) and _is_changed(part):
         return True
     dropout = part.p if isinstance(part, nn.Dropout) else getattr(part, "dropout", 0.0)
-    drops = not isinstance(dropout, nn.Module) and dropout > 0  # a module is looked at itself
+    drops = isinstance(dropout, int | float) and dropout > 0  # a module is looked at itself
     return part.training and (drops or bool(getattr(part, "gradient_checkpointing", False)))
 
 

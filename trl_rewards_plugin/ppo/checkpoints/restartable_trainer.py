@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from trl_rewards_plugin.cards import callback as cards_callback
-from trl_rewards_plugin.cards import trainer_push
+from trl_rewards_plugin.cards.callback import create_model_card
+from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints import state as saved
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
 from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
@@ -191,7 +191,7 @@ class RestartableTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._checkpointing:  # not while it has its temporary name
-            trainer_push.push_checkpoint(self, checkpoint_folder)
+            push_checkpoint(self, checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Writes the bare policy and the tokenizer, as `from_pretrained` (or peft) reads them; in a checkpoint the
@@ -224,7 +224,21 @@ class RestartableTrainer(Trainer):
         if self.args.should_save and not _internal_call and not self._trainer_loads:
             check_saved(Path(output_dir or cast(str, self.args.output_dir)), self.policy_model, self.rules)
 
-    # The Trainer's doors to the Hub; the arguments as in TRL's trainers.
-    create_model_card = cards_callback.create_model_card
-    init_hf_repo = trainer_push.open_repository
-    push_to_hub = trainer_push.push_trainer
+    # ---- The Hub ----
+
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | list[str] | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Writes README.md into the output folder; the arguments as in TRL's trainers."""
+        create_model_card(self, model_name, dataset_name, tags)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Opens the repository that `push_to_hub` asks for; refuses early what could not be uploaded."""
+        open_repository(self, token, private)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Uploads model, tokenizer and card in one commit, as `trl_rewards_plugin.push_to_hub` does."""
+        return push_trainer(self, *args, **kwargs)

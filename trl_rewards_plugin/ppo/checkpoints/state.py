@@ -172,8 +172,9 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
 def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) -> Iterator[None]:
     """Within it rewards score with the state of the first evaluation; on exit they get that of training back.
 
-    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. The states
-    of others are in `kept`: name -> state at the first evaluation, filled in here.
+    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. Any other
+    with a state (`state_dict`, `load_state_dict`) begins each evaluation with that of the first one, which is in
+    `kept` by the reward's name, filled in here.
     """
     with ExitStack() as stack:
         for reward in rewards:

@@ -6,7 +6,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
 
 from trl_rewards_plugin.charts.curves import save_reward_curve
 from trl_rewards_plugin.runs.layout import LOG, REWARD_CURVE
@@ -36,17 +35,17 @@ class CallAtEnd(TrainerCallback):
         self.last()
 
 
-class RolloutProgressCallback(ProgressCallback):
+class RolloutProgressCallback(TrainerCallback):
     """Replaces the Trainer's bar, which counts steps and prints every log as a dictionary."""
 
     def __init__(self, episodes_per_step: int):
-        super().__init__()
         self.episodes_per_step = episodes_per_step
+        self.bar: tqdm[Any] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Opens the bar, in a resumed run at its episode."""
         if state.is_world_process_zero:
-            self.training_bar = tqdm(
+            self.bar = tqdm(
                 total=state.max_steps * self.episodes_per_step,
                 initial=state.global_step * self.episodes_per_step,
                 desc="PPO",
@@ -57,13 +56,19 @@ class RolloutProgressCallback(ProgressCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advances by one rollout."""
-        if self.training_bar is not None:
-            self.training_bar.update(state.global_step * self.episodes_per_step - self.training_bar.n)
+        if self.bar is not None:
+            self.bar.update(state.global_step * self.episodes_per_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Shows the numbers of the last logged rollout."""
-        if self.training_bar is not None and logs and "objective/scores" in logs:
-            self.training_bar.set_postfix_str(", ".join(f"{name} {logs[key]:.2f}" for name, key in SHOWN.items()))
+        if self.bar is not None and logs and "objective/scores" in logs:
+            self.bar.set_postfix_str(", ".join(f"{name} {logs[key]:.2f}" for name, key in SHOWN.items()))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Closes the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 class TrainingCurvesCallback(TrainerCallback):

@@ -14,7 +14,7 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
 _LOWEST = torch.finfo(torch.float32).min / 2
-_LEAST_UNIFORM = 2**-25  # half of the step of torch.rand in float32
+_LEAST_UNIFORM = 2**-54  # half of the step of torch.rand in float64
 
 
 class TokenScores(NamedTuple):
@@ -55,9 +55,11 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     Returns:
         (M, 1) token ids.
     """
-    # -log of a uniform number: `exponential_` takes a CPU five times as long. At 0 the time would be infinite, and
-    # where all but one token are forbidden, a forbidden one be drawn.
-    times = torch.rand_like(probabilities).clamp_(min=_LEAST_UNIFORM).log_().neg_()
+    # -log of a uniform number: `exponential_` takes a CPU three times as long. In float64, as float32 has no times
+    # between 0 and 6e-8, without which rare tokens are drawn too seldom. At 0 the time would be infinite, and where
+    # all but one token are forbidden, a forbidden one be drawn.
+    uniform = torch.rand_like(probabilities, dtype=torch.float64)
+    times = uniform.clamp_(min=_LEAST_UNIFORM).log_().neg_().float()
     return (probabilities / times).argmax(-1, keepdim=True)
 
 
