@@ -38,7 +38,7 @@ def bundled_judges(only: str) -> dict[str, Reward]:
 def train(times: float, eval_steps: int, **settings: Any) -> list[dict[str, Any]]:
     """The log of the bundled job, `times` as long, measured before the first rollout and after every `eval_steps`."""
     recipe = Seq2SeqPPO.from_preset(
-        "tiny", num_train_epochs=2.4 * times, eval_on_start=True, eval_strategy="steps", eval_steps=eval_steps,
+        "tiny", num_train_epochs=3.2 * times, eval_on_start=True, eval_strategy="steps", eval_steps=eval_steps,
         overwrite=True, disable_tqdm=True, **settings,
     )  # fmt: skip
     return recipe.run().trainer.state.log_history

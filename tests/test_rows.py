@@ -12,7 +12,15 @@ import yaml
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
-from trl_rewards_plugin.rows import FORMATS, existing_file, format_of, read_columns, read_rows, without_missing
+from trl_rewards_plugin.rows import (
+    FORMATS,
+    existing_file,
+    first_row,
+    format_of,
+    read_columns,
+    read_rows,
+    without_missing,
+)
 from trl_rewards_plugin.scoring import score_job
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
@@ -239,3 +247,12 @@ def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, 
     with pytest.raises(InputError) as caught:
         load_run_data(name)
     assert name != "news.cvs" or "news.csv'?" in caught.value.next_step
+
+
+def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(tmp_path):
+    rows, table = tmp_path / "rows.jsonl", tmp_path / "table.csv"
+    rows.write_text('{"topic": "a"}\n{"topic": "b", "prompt": "c"}\n', encoding="utf-8")
+    table.write_text("topic\na\n", encoding="utf-8")
+    assert first_row(str(rows), "jsonl", "prompt", "error") == {"topic": "a"}
+    with pytest.raises(InputError, match="the column 'prompt'"):
+        first_row(str(table), "csv", "prompt", "error")

@@ -74,7 +74,7 @@ def column_texts(
     return texts
 
 
-def existing_file(name: str | Path) -> Path:
+def existing_file(name: str | Path, expected: str = "a file of texts") -> Path:
     """The file of this name; InputError where there is none, with a near name beside it."""
     path = Path(name).expanduser()
     if path.is_file():
@@ -82,7 +82,7 @@ def existing_file(name: str | Path) -> Path:
     if path.is_dir():
         names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
         files = f": {', '.join(names[:5])}" if names else ""
-        raise InputError("a file of texts", f"the folder {str(name)!r}", f"give one of its files{files}")
+        raise InputError(expected, f"the folder {str(name)!r}", f"give one of its files{files}")
     raise missing_file(f"the file {name}", "no such file", path)
 
 
@@ -105,7 +105,7 @@ def data_file(name: str) -> Path | None:
     """The file of texts called `name`; None where that is the id of a data set on the Hub, InputError for neither."""
     path = Path(name).expanduser()
     if path.suffix.lower() in FORMATS or path.is_dir():
-        return existing_file(name)
+        return existing_file(name, "a data file or a Hub id")
     expected = f"a Hub id (owner/name) or a file ending in {', '.join(FORMATS)}"
     if path.exists() or not _HUB_ID.fullmatch(name):
         raise InputError(expected, repr(name), "rename or convert the file" if path.exists() else "check the spelling")
@@ -114,9 +114,12 @@ def data_file(name: str) -> Path | None:
 
 
 def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
-    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused."""
+    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused.
+
+    Of JSON lines other rows may have the column; the reader of all rows says which lack it.
+    """
     row = next(read_rows(source, form, text_column), None)
-    if row is not None and missing == "error":  # else other rows may have it
+    if row is not None and missing == "error" and form != "jsonl":
         check_column(text_column, list(row), source)
     return row
 

@@ -37,7 +37,8 @@ def read_yaml(path: Path, expected: str, step: str) -> Any:
             step = "save the file as UTF-8"
         elif r"'\t'" in str(error):
             step = "indent with spaces, since YAML takes no tabs"
-        raise InputError(expected, " ".join(str(error).split()), step) from error
+        said = "invalid YAML: " if isinstance(error, yaml.YAMLError) else ""
+        raise InputError(expected, said + " ".join(str(error).split()), step) from error
 
 
 class _Bounded(yaml.SafeLoader):

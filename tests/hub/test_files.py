@@ -261,6 +261,13 @@ def test_a_card_that_cannot_be_read_is_refused(card):
         plan.check_card(card)
 
 
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (3.2e9, "3.2 GB")]
+)
+def test_sizes(size, told):
+    assert plan.format_size(int(size)) == told
+
+
 def test_a_link_to_a_folder_is_refused_by_name(tmp_path):
     folder = write_model(tmp_path / "run")
     (folder / "vocab.txt").symlink_to(".")

@@ -231,6 +231,8 @@ def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
     reward = MultiClassifierReward.from_preset(path)
     assert reward(completions=["A", "a"]) == [1.0, 0.0]
     assert pickle.loads(pickle.dumps(reward))(completions=["A"]) == [1.0]
+    loud = MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'my_own_rewards:loud'}]"))
+    assert loud.component_names() == ["loud"]
     with pytest.raises(InputError, match=r"the file of no\.py:name"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'no.py:loud'}]"))
     with pytest.raises(InputError, match=r"or file\.py:name"):
@@ -292,6 +294,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{metric: rouge}", "key in my reward.yaml"),
         ("{asset: no-judge, label: b}", "bundled asset"),
         ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),
+        ("{function: length, min_length: 3, clip: zscore}", "Next:     for example"),
         ("{function: length, min_length: 3, normalization: zscores}", r"normalization of 'rewards\[0\]'"),
         ("{function: length, min_length: 3, weight_schedule: 1}", r"weight_schedule of 'rewards\[0\]'"),
     ],

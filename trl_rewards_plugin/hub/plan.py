@@ -10,7 +10,6 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import Selection
@@ -41,9 +40,9 @@ class UploadPlan:
         width = max(len(file.name) for file in self.files)
         kind = "Space" if self.repository.repo_type == "space" else "model"
         branch = f", branch {self.repository.revision}" if self.repository.revision else ""
-        total = tqdm.format_sizeof(sum(file.size for file in self.files), "B")
+        total = format_size(sum(file.size for file in self.files))
         lines = [f"{kind} {self.repository.repo_id}{branch}: {len(self.files)} files, {total}"]
-        lines += [f"  {file.name:<{width}}  {tqdm.format_sizeof(file.size, 'B'):>9}" for file in self.files]
+        lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in self.files]
         if not is_untouched(self.card):
             lines.append("The card was edited by hand and is uploaded as it is.")
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
@@ -109,3 +108,13 @@ def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | No
             if found is not None:
                 step = "replace it with a name that others know"
                 raise InputError("files without paths of this machine", f"{found} in {file.name}", step)
+
+
+def format_size(size: int) -> str:
+    """`size` bytes as "512 B", "15.6 kB", "3.2 MB", "1.1 GB"."""
+    if size < 1000:
+        return f"{size} B"
+    value, units = size / 1000, ["kB", "MB", "GB", "TB"]
+    while value >= 999.95 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.1f} {units[0]}"

@@ -13,7 +13,7 @@ import datasets
 import evaluate
 
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.errors import InputError, check_choice
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import ClassifierReward
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.presets import PRESETS
@@ -52,44 +52,29 @@ Raises (all are ValueErrors):
     evaluate.load: a model without label, or a label that the model does not have (the message lists its labels).
 
 Examples:
+{examples}"""
 
-    >>> import evaluate
-    >>> from trl_rewards_plugin.metrics import {constant}
-    >>> {name} = evaluate.load({constant}, "tiny")
-    >>> results = {name}.compute(predictions=["{better}", "{worse}"])
-    >>> list(results)
-    ['{name}', 'scores', 'share_above']
-    >>> results["scores"][0] > results["scores"][1]
-    True
 
-    Raw logits, with a threshold of their own:
-
-    >>> results = {name}.compute(predictions=["{better}"], score_type="logit", threshold=-10)
-    >>> results["share_above"]
-    1.0
-    >>> results["{name}"] == results["scores"][0]
-    True
-"""
+def inputs_description(name: str, default: str, examples: str) -> str:
+    """What the module `name` says of its arguments, with its own default judge and examples."""
+    return _INPUTS_DESCRIPTION.format(name=name, default=default, examples=examples)
 
 
 class ClassifierMetric(evaluate.Metric):
     """Mean score of texts by one classifier, with each text's score and the share above a threshold.
 
-    `config_name` is "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`: whose score is
-    the metric, by name or index; None is the named judge's own. Subclasses set what follows.
+    Args:
+        config_name: "default" (None), "tiny", or a classifier's Hub id or folder, which needs `label`.
+        label: Label whose score is the metric, by name or index; None: the named judge's own.
+        **kwargs: As for `evaluate.Metric`.
+
+    Attributes:
+        component: The reward presets' name of the judgement; set by subclasses.
+        about: Description, citation, inputs and the Hub id of the default judge; set by subclasses.
     """
 
-    component: str  # the reward presets' name of the judgement
-    judge: tuple[str, str]  # Hub id of the default judge, and its label
-    description: str
-    citation: str
-    examples: tuple[str, str]  # a text with a high score, and one with a low one
-
-    def __init_subclass__(cls) -> None:
-        better, worse = cls.examples
-        texts = {"name": cls.__name__.lower(), "constant": cls.__name__.upper(), "better": better, "worse": worse}
-        cls.inputs_description = _INPUTS_DESCRIPTION.format(default=", ".join(cls.judge), **texts)
-        cls.__doc__ = f"{cls.description}{cls.inputs_description}\n\n{cls.__doc__}"
+    component: str
+    about: tuple[str, str, str, str]
 
     def __init__(self, config_name: str | None = None, label: str | int | None = None, **kwargs: Any):
         self._judge_name = str(config_name or "default")
@@ -98,12 +83,13 @@ class ClassifierMetric(evaluate.Metric):
         super().__init__(config_name=clean_name(self._judge_name), **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
+        description, citation, inputs, judge = self.about
         return evaluate.MetricInfo(
-            description=type(self).description,
-            citation=type(self).citation,
-            inputs_description=type(self).inputs_description,
+            description=description,
+            citation=citation,
+            inputs_description=inputs,
             features=datasets.Features({"predictions": datasets.Value("string")}),
-            reference_urls=[f"https://huggingface.co/{self.judge[0]}"],
+            reference_urls=[f"https://huggingface.co/{judge}"],
         )
 
     def _download_and_prepare(self, dl_manager: Any) -> None:
@@ -138,7 +124,8 @@ class ClassifierMetric(evaluate.Metric):
         batch_size: int | None = None,
         device: Any = None,
     ) -> dict[str, Any]:
-        check_choice("score_type", score_type, THRESHOLDS)
+        if score_type not in THRESHOLDS:
+            raise InputError(f"score_type one of {', '.join(THRESHOLDS)}", repr(score_type), "use one of these")
         limit = THRESHOLDS[score_type] if threshold is None else threshold
         if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit):
             raise InputError("threshold as a number", repr(threshold), "leave it out for the middle of the scale")

@@ -143,6 +143,9 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
     path = bundled_path(name) if is_bundled(name) else data_file(name)
+    if path is not None and path.is_dir():
+        files = ", ".join(f"{name}/{file.name}" for file in sorted(path.glob("*.jsonl")))
+        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files: {files}")
     if path is not None:
         return {"train": _load_file(path, name, text_column)}
     return _load_from_hub(name)

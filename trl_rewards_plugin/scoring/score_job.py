@@ -69,7 +69,7 @@ class _Job:
         if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
-        self.index = PartialState().process_index
+        self.index = PartialState().process_index if self.processes > 1 else 0
         self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
@@ -85,12 +85,16 @@ class _Job:
     def run(self) -> ScoreSummary | None:
         began = time.monotonic()
         rows = self._rows()
-        earlier = broadcast_object_list([self._skip_existing(rows) if self.first else 0])[0]
-        rows = rows if self.first else itertools.islice(rows, earlier, None)
+        earlier = self._skip_existing(rows) if self.first else 0
+        if self.processes > 1:
+            earlier = broadcast_object_list([earlier])[0]
+            rows = rows if self.first else itertools.islice(rows, earlier, None)
         written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.first) as bar:
             for batch in _slices(rows, SLICE * self.processes):
-                scored = gather_object(self._score(batch[self.index * SLICE : (self.index + 1) * SLICE]))
+                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
+                if self.processes > 1:
+                    scored = gather_object(scored)
                 if self.first:
                     self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
                     for further in scored:

@@ -256,7 +256,7 @@ def test_the_best_checkpoint_is_kept_and_known_by_its_final_name(model, tmp_path
 
 def test_a_checkpoint_is_pushed_once_it_has_its_name(model, tmp_path, monkeypatch):
     pushed = []
-    push = "trl_rewards_plugin.cards.trainer_push.push_checkpoint"
+    push = "trl_rewards_plugin.ppo.checkpoints.restartable_trainer.push_checkpoint"
     monkeypatch.setattr(push, lambda trainer, folder: pushed.append((folder, damage(Path(folder)))))
     trainer = make_trainer(model, tmp_path, max_steps=1)
     trainer.args.push_to_hub = True

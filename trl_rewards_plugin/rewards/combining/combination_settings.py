@@ -106,7 +106,7 @@ def _read(what: str, value: Any, whose: str = "") -> Any:
     form = FORMS[what]
     found = form.read(value)
     if found is None:
-        step = did_you_mean(value, [ZSCORE]) + form.step
+        step = (did_you_mean(value, [ZSCORE]) if what == "normalization" else "") + form.step
         raise InputError(f"{what}{whose} as {form.expected}", repr(value), step)
     return found
 

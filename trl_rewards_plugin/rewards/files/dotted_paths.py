@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
     if file.suffix == ".py" and not file.is_file():
         step = "give file.py:name, relative to the current folder, or in full"
         raise InputError(f"the file of {file.name}:name", f"no file {file.resolve()}", step)
-    if "." not in name and name not in READY_MADE:
+    if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
 
