@@ -254,5 +254,7 @@ def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(
     rows.write_text('{"topic": "a"}\n{"topic": "b", "prompt": "c"}\n', encoding="utf-8")
     table.write_text("topic\na\n", encoding="utf-8")
     assert first_row(str(rows), "jsonl", "prompt", "error") == {"topic": "a"}
+    with pytest.raises(InputError, match="the column 'text'"):
+        first_row(str(rows), "jsonl", "text", "error")
     with pytest.raises(InputError, match="the column 'prompt'"):
         first_row(str(table), "csv", "prompt", "error")

@@ -116,10 +116,13 @@ def data_file(name: str) -> Path | None:
 def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
     """The first row of a file, None where it has none; what cannot be read or lacks the column is refused.
 
-    Of JSON lines other rows may have the column; the reader of all rows says which lack it.
+    Of JSON lines another row may have the column; the reader of all rows says which lack it.
     """
-    row = next(read_rows(source, form, text_column), None)
-    if row is not None and missing == "error" and form != "jsonl":
+    rows = read_rows(source, form, text_column)
+    row = next(rows, None)
+    if row is None or text_column in row or missing != "error":
+        return row
+    if not any(text_column in other for other in rows):
         check_column(text_column, list(row), source)
     return row
 
