@@ -92,7 +92,11 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         ("config.yaml", "a: [", "YAML in .*config.yaml"),
         ("config.yaml", "- a", r"config.yaml as the run wrote it\nFound:    it is \['a'\]"),
         ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*levels of nesting"),
-        ("config.yaml", ALIASES, r"YAML in .*config.yaml\nFound:    references that unfold to [\d,]+ values"),
+        (
+            "config.yaml",
+            ALIASES,
+            r"YAML in .*config.yaml\nFound:    invalid YAML: references that unfold to [\d,]+ values",
+        ),
         ("config.yaml", "a: &a [*a]", "references that unfold"),
         ("config.yaml", "a: !!timestamp x", "YAML in .*config.yaml"),
         ("config.yaml", "1: 2", "config.yaml as the run wrote it\nFound:    it is {1: 2}"),

@@ -154,7 +154,9 @@ def _check_numbers(values: Mapping[str, Any], types: Mapping[str, str]) -> None:
             (float if "float" in kinds else int)(str(value))
         except ValueError as error:
             kind = "a number, such as 1e-5" if "float" in kinds else "a whole number, such as 4"
-            raise InputError(f"{key} as {kind}", repr(value), f"correct {key}") from error
+            raise InputError(
+                f"{key} as {kind}", repr(value), f"correct {key}; see trl-rewards train --help"
+            ) from error
 
 
 def config_fields() -> dict[str, str]:

@@ -223,7 +223,7 @@ def examine(architecture: Architecture) -> Finding:
         model = architecture.build()
         tokenizer, untied = tokenizer_for(model), is_untied(model)
         # A few more tokens end a response, so that some do.
-        model.generation_config.eos_token_id = [*token_rules(model).eos_ids, *range(20, 24)]
+        model.generation_config.eos_token_id = [*token_rules(model).eos_ids, *range(20, 32)]
         model.save_pretrained(folder / "start")
         trainer = Seq2SeqPPOTrainer(
             folder / "start",
