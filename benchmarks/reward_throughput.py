@@ -37,7 +37,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification, Robert
 
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.rewards.inference import batching, forward
+from trl_rewards_plugin.rewards.inference import forward
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 
 WORDS = (5, 60)
@@ -111,8 +111,10 @@ def in_order_of_arrival():
 def sorted_32():
     """Batches by length, 32 texts each."""
 
+    token_batches = forward.token_batches
+
     def by_count(lengths, batch_size=None, token_budget=None):
-        return batching.token_batches(lengths, 32, None)
+        return token_batches(lengths, 32, None)
 
     with mock.patch.object(forward, "token_batches", by_count):
         yield
