@@ -12,11 +12,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.mt5 import modeling_mt5
+from transformers.models.t5 import modeling_t5
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
 
-_PLAIN = ("transformers.models.t5.modeling_t5", "transformers.models.mt5.modeling_mt5")
+_STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
+_ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
+_BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
+_ATTENDING_LAYERS = (modeling_t5.T5LayerSelfAttention, modeling_mt5.MT5LayerSelfAttention)
+_FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
 # Prompts are attended to one by one: short ones of a narrow model take longer than with their padding. From this many
 # tokens x width in the mean prompt on they do not, at widths from 64 to 512 (benchmarks/README.md).
 _LEAST_A_PROMPT = 4096
@@ -29,21 +35,20 @@ def is_plain_encoder(stack: nn.Module) -> bool:
     False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
     dropout or gradient checkpointing is active. A change of transformers' classes themselves is not seen.
     """
-    if type(stack).__name__ not in ("T5Stack", "MT5Stack"):
-        return False
-    as_built = all(type(part).__module__ in _PLAIN and not _is_changed(part) for part in _replaced(stack))
-    return as_built and not any(_is_active(part) for part in stack.modules())
+    return all(type(part) in kinds and not _is_changed(part) for part, kinds in _replaced(stack)) and not any(
+        _is_active(part) for part in stack.modules()
+    )
 
 
-def _replaced(stack: Any) -> Iterator[nn.Module]:
-    """The modules whose own forward pass is replaced, each before its parts."""
-    yield stack
+def _replaced(stack: Any) -> Iterator[tuple[nn.Module, tuple[type, ...]]]:
+    """The modules whose own forward pass is replaced, each before its parts, and what they must be."""
+    yield stack, _STACKS
     for block in stack.block:
-        yield block
+        yield block, _BLOCKS
         attending, feeding = block.layer
-        yield attending
-        yield attending.SelfAttention
-        yield feeding
+        yield attending, _ATTENDING_LAYERS
+        yield attending.SelfAttention, _ATTENTIONS
+        yield feeding, _FEEDING_LAYERS
 
 
 def _is_changed(part: nn.Module) -> bool:
@@ -57,9 +62,8 @@ def _is_active(part: nn.Module) -> bool:
     """Whether a dropout, none of which is called, would do anything, or a part is recomputed for its gradient."""
     if isinstance(part, nn.Dropout) and _is_changed(part):
         return True
-    dropout = part.p if isinstance(part, nn.Dropout) else getattr(part, "dropout", 0.0)
-    drops = isinstance(dropout, int | float) and dropout > 0  # a module is looked at itself
-    return part.training and (drops or bool(getattr(part, "gradient_checkpointing", False)))
+    dropout = part.p if isinstance(part, nn.Dropout) else part.dropout if type(part) in _ATTENTIONS else 0.0
+    return part.training and (bool(dropout) or bool(getattr(part, "gradient_checkpointing", False)))
 
 
 def runs_packed(encoder: nn.Module, prompt_mask: Tensor) -> bool:
