@@ -74,15 +74,18 @@ def column_texts(
     return texts
 
 
-def existing_file(name: str | Path, expected: str = "a file of texts") -> Path:
-    """The file of this name; InputError where there is none, with a near name beside it."""
+def existing_file(name: str | Path, expected: str = "a file of texts", shown: str | None = None) -> Path:
+    """The file of this name; InputError where there is none, with a near name beside it.
+
+    The error calls a folder as it is `shown`, where `name` is not what the user gave.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
         names = sorted(inside.name for inside in path.iterdir() if inside.suffix.lower() in FORMATS)
         files = f": {', '.join(names[:5])}" if names else ""
-        raise InputError(expected, f"the folder {str(name)!r}", f"give one of its files{files}")
+        raise InputError(expected, f"the folder {shown or str(name)!r}", f"give one of its files{files}")
     raise missing_file(f"the file {name}", "no such file", path)
 
 

@@ -20,7 +20,7 @@ from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, column_texts, data_file, no_rows, read_columns
+from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, no_rows, read_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -142,10 +142,10 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
-    path = bundled_path(name) if is_bundled(name) else data_file(name)
-    if path is not None and path.is_dir():
-        files = ", ".join(f"{name}/{file.name}" for file in sorted(path.glob("*.jsonl")))
-        raise InputError("a data file or a Hub id", f"the folder {name!r}", f"give one of its files: {files}")
+    if is_bundled(name):
+        path: Path | None = existing_file(bundled_path(name), "a data file or a Hub id", shown=name)
+    else:
+        path = data_file(name)
     if path is not None:
         return {"train": _load_file(path, name, text_column)}
     return _load_from_hub(name)
