@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--acceptability", type=float, default=0.3, help="least mean")
     parser.add_argument("--words", type=float, default=8.5, help="greatest mean")
     parser.add_argument("--out_of_reach", type=float, default=30.0, help="least mean acceptability of the last run")
-    parser.add_argument("--epochs", type=float, default=3.0, help="of the runs with targets; the default job has 3.2")
+    parser.add_argument("--epochs", type=float, default=3.0, help="of the runs with targets")
     parser.add_argument("--folder", type=Path, default=Path("runs/constraints"))
     given = parser.parse_args()
     targets = {"acceptability": {"min": given.acceptability}, "words": {"max": given.words}}

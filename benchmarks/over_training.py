@@ -23,6 +23,7 @@ import numpy as np
 from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPO
 from trl_rewards_plugin.charts.series import moving_average
 from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
+from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards import Reward
 
 SMOOTHED = 3
@@ -37,8 +38,9 @@ def bundled_judges(only: str) -> dict[str, Reward]:
 
 def train(times: float, eval_steps: int, **settings: Any) -> list[dict[str, Any]]:
     """The log of the bundled job, `times` as long, measured before the first rollout and after every `eval_steps`."""
+    epochs = times * get_preset("tiny").config["num_train_epochs"]
     recipe = Seq2SeqPPO.from_preset(
-        "tiny", num_train_epochs=3.2 * times, eval_on_start=True, eval_strategy="steps", eval_steps=eval_steps,
+        "tiny", num_train_epochs=epochs, eval_on_start=True, eval_strategy="steps", eval_steps=eval_steps,
         overwrite=True, disable_tqdm=True, **settings,
     )  # fmt: skip
     return recipe.run().trainer.state.log_history
