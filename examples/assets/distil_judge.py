@@ -29,7 +29,7 @@ from corpus import plain, read_documents, read_pairs, sentences, split_documents
 from corrupt import corrupt
 from encoders import minilm, tiny_encoder
 from fitting import Fit, fit
-from judge_card import MADE, Making, command_line, judge_card
+from judge_card import MADE, distilled, judge_card
 from measure_judge import LEAST_WORDS, MOST_WORDS, held_out_sentences, logits, measure, read_rows
 from torch.nn.functional import cross_entropy, normalize
 from transformers import (
@@ -191,8 +191,9 @@ def distil(
     how: Fit,
     report: Callable[[], str],
     spoiled: range = range(0),
+    gold_weight: float = GOLD,
 ) -> list[str]:
-    """Fits `model`, in place, to the squared distance from `answers` and GOLD times the cross-entropy of `gold`.
+    """Fits `model`, in place, to the squared distance from `answers` and `gold_weight` times `gold`'s cross-entropy.
 
     Returns the log's key lines.
 
@@ -222,7 +223,7 @@ def distil(
         labelled = rows < len(gold)
         if not labelled.any():
             return distance
-        return distance + GOLD * cross_entropy(scores[labelled], gold[rows[labelled]])
+        return distance + gold_weight * cross_entropy(scores[labelled], gold[rows[labelled]])
 
     return fit(model, [len(text) for text in texts], loss, how, report)
 
@@ -238,10 +239,17 @@ def go_half_way_back(model: PreTrainedModel, weights: Sequence[torch.Tensor]) ->
         parameter.lerp_(weight, 0.5)
 
 
-def finish(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, log: list[str], args: argparse.Namespace
+def save_measured(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: argparse.Namespace,
+    how_made: Callable[[float], str],
 ) -> None:
-    """Calibrates, saves, measures what was saved, and describes it; the folder appears in one rename."""
+    """Calibrates, saves, measures what was saved, and describes it; the folder appears in one rename.
+
+    Args:
+        how_made: temperature -> the part of the README about how the judge came to be.
+    """
     dev = read_rows(args.dev, [model.config.id2label[row] for row in range(model.config.num_labels)])
     true = torch.tensor([label for _, label in dev])
     weights = label_weights(dev, model.config.num_labels, balanced=False)
@@ -253,10 +261,8 @@ def finish(
     held_out, pairs = held_out_sentences(args.documents), read_pairs(args.pairs)[1] if args.pairs else []
     figures = measure(saved, tokenizer, dev, held_out, pairs)
     print(json.dumps(figures), flush=True)
-    made = json.loads((Path(args.teacher) / MADE).read_text(encoding="utf-8"))
-    making = Making(command_line(), [*log, f"temperature {temperature:.2f}"], made["command"], made["log"])
     title = args.out.name.replace("-", " ").capitalize()
-    card = judge_card(title, saved, figures, making, args.sources.read_text(encoding="utf-8"))
+    card = judge_card(title, saved, figures, how_made(temperature), args.sources.read_text(encoding="utf-8"))
     (fresh / "README.md").write_text(card, encoding="utf-8")
     write_checksums(fresh)
     fresh.rename(args.out)
@@ -301,7 +307,11 @@ def main() -> None:
         log += distil(model, tokenizer, more, more_answers, true, how, report, documents)
         go_half_way_back(model, first)
         log.append(f"half way back: {report()}")
-    finish(model, tokenizer, log, args)
+    made = json.loads((Path(args.teacher) / MADE).read_text(encoding="utf-8"))
+    save_measured(
+        model, tokenizer, args,
+        lambda temperature: distilled(made["command"], made["log"], [*log, f"temperature {temperature:.2f}"]),
+    )  # fmt: skip
     for path in args.out.parent.glob(f"{args.out.name}.*"):
         if path.suffix in (".answers", ".checkpoint"):
             path.unlink()

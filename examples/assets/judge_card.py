@@ -6,26 +6,16 @@ Leaves out: measuring. What the licences of the training texts ask for comes fro
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
 from corrupt import MEASURED
 from transformers import PreTrainedModel
 
+HOW_MADE = "## How it was made"
 MADE = "made.json"  # beside a teacher's weights: the command and the log that made it
 
 Figures = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Making:
-    """How a judge came to be: its command line, its log's key lines, and the same of its teacher."""
-
-    command: str
-    log: Sequence[str]
-    teacher_command: str
-    teacher_log: Sequence[str]
 
 
 def command_line() -> str:
@@ -34,11 +24,12 @@ def command_line() -> str:
     return shlex.join(["python", *words])
 
 
-def judge_card(title: str, model: PreTrainedModel, figures: Figures, making: Making, sources: str) -> str:
+def judge_card(title: str, model: PreTrainedModel, figures: Figures, made: str, sources: str) -> str:
     """The README in Markdown.
 
     Args:
         figures: what `measure_judge.measure` returns of the saved judge.
+        made: Markdown about how it came to be: `distilled`, `then_made`.
         sources: Markdown about the texts that teacher and judge learnt from, and their licences.
     """
     return f"""# {title}
@@ -55,22 +46,39 @@ Measured by `examples/assets/measure_judge.py` on this folder, loaded in float32
 
 {fill(f"Where it fails: {_failures(figures)}", 116)}
 
-## How it was made
+{HOW_MADE}
 
-Distilled from a teacher, which is not bundled:
-
-    {making.teacher_command}
-
-{_indented(making.teacher_log)}
-
-into this judge, whose logits were then divided by the temperature that fits the development rows best:
-
-    {making.command}
-
-{_indented(making.log)}
+{made}
 
 {sources.strip()}
 """
+
+
+def distilled(teacher_command: str, teacher_log: Sequence[str], log: Sequence[str]) -> str:
+    """How the running script made a judge from a teacher, whose command and log's key lines are given."""
+    return f"""Distilled from a teacher, which is not bundled:
+
+    {teacher_command}
+
+{_indented(teacher_log)}
+
+into this judge, whose logits were then divided by the temperature that fits the development rows best:
+
+    {command_line()}
+
+{_indented(log)}"""
+
+
+def then_made(readme: str, sources: str, log: Sequence[str]) -> str:
+    """How the judge of this README was made, and then changed by the running script."""
+    made = readme.partition(HOW_MADE)[2].removesuffix(f"{sources.strip()}\n").strip()
+    return f"""{made}
+
+and then taken further on labels alone, as the middle between itself and the mean of copies:
+
+    {command_line()}
+
+{_indented(log)}"""
 
 
 def _shape(model: PreTrainedModel) -> str:

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from tests.assets.made_up import BAD, GOOD, REPOSITORY, SCRIPTS, write_csv
@@ -34,9 +35,9 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess:
+def run(script: str, *arguments: str | Path, smoke: tuple[str, ...] = ("--smoke",)) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPTS / script, "--smoke", *arguments]
+    command = [sys.executable, SCRIPTS / script, *smoke, *arguments]
     return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -98,6 +99,28 @@ def test_a_student_is_saved_calibrated_and_described(teacher, data, tmp_path):
         assert part in card
     assert str(tmp_path) not in card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small-judge", "small-judge.encoder"]
+
+
+def test_a_soup_of_a_judge_tells_how_it_was_made_before_and_after(teacher, data, tmp_path):
+    rows, judge, out = data / "rows.csv", tmp_path / "small-judge", tmp_path / "soup"
+    texts, sources = data / "documents.jsonl", data / "sources.md"
+    common = ["--train", rows, "--dev", rows, "--documents", texts, "--sources", sources]
+    made = run("distil_judge.py", "--teacher", teacher, *common, "--pieces", "300", "--epochs", "1", "--out", judge)
+    assert made.returncode == 0, made.stderr
+    soup = ["--judge", judge, *common, "--copies", "2", "--learning-rate", "1e-2", "--out", out]
+    done = run("soup_judge.py", *soup, smoke=())
+    assert done.returncode == 0, done.stderr
+    verify_checksums(out)
+    first, last = (load_file(folder / "model.safetensors") for folder in (judge, out))
+    assert first.keys() == last.keys()
+    assert not torch.equal(first["classifier.weight"], last["classifier.weight"])
+    old, card = ((folder / "README.md").read_text(encoding="utf-8") for folder in (judge, out))
+    before = old.partition("## How it was made")[2].removesuffix(sources.read_text(encoding="utf-8"))
+    assert before.strip() in card
+    for part in ("# Soup", "python soup_judge.py", "copy 2, epoch 1", "mean of the copies", "half way back"):
+        assert part in card
+    assert card.count("made up") == 1
+    assert not list(tmp_path.glob("soup.*"))
 
 
 def test_tweets_are_learnt_from_with_and_without_their_signs(scripts, data, tmp_path):
