@@ -74,7 +74,7 @@ def then_made(readme: str, sources: str, log: Sequence[str]) -> str:
     made = readme.partition(HOW_MADE)[2].removesuffix(f"{sources.strip()}\n").strip()
     return f"""{made}
 
-and then taken further on labels alone, as the middle between itself and the mean of copies:
+and then taken further without the teacher, as the middle between itself and the mean of copies:
 
     {command_line()}
 

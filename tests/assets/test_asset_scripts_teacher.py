@@ -329,15 +329,23 @@ def test_mpnet_is_joined_from_its_packages_and_checked(scripts, tmp_path, monkey
     assert not (tmp_path / "made" / "all-mpnet-base-v2.zip").exists()
 
 
-@pytest.mark.parametrize("judge", ["acceptability-judge", "sentiment-judge"])
-@pytest.mark.parametrize("script", ["train_teacher", "distil_judge"])
+@pytest.mark.parametrize(
+    ("judge", "script"),
+    [
+        ("acceptability-judge", "train_teacher"),
+        ("acceptability-judge", "distil_judge"),
+        ("sentiment-judge", "train_teacher"),
+        ("sentiment-judge", "distil_judge"),
+        ("sentiment-judge", "soup_judge"),
+    ],
+)
 def test_the_commands_in_a_bundled_judge_s_readme_are_those_of_the_scripts(judge, script, scripts, monkeypatch):
     """A README that names a flag which its script does not have tells of another script."""
     text = (asset_path(judge) / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(rf"^ +python ({script}\.py .+)$", text, re.MULTILINE)
     monkeypatch.setattr(sys, "argv", shlex.split(command))
     assert __import__(script).parse_arguments().out == Path(
-        {"distil_judge": judge}.get(script, f"teacher-{judge[:-6]}")
+        {"train_teacher": f"teacher-{judge[:-6]}"}.get(script, judge)
     )
 
 
