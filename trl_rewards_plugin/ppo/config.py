@@ -25,6 +25,7 @@ from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
 NotNegative = Annotated[float, Rule("0 or more", lambda value: value >= 0)]
+NotNegativeOrNone = Annotated[float | None, Rule("0 or more", lambda value: value >= 0)]
 Fraction = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
 Count = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
 CountOrNone = Annotated[int | None, Rule("at least 1", lambda value: value >= 1)]
@@ -85,7 +86,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model reproduces the trained policy."
     )
     missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegative = option(
+    kl_coef: NotNegativeOrNone = option(
         None,
         "Weight of the KL penalty, in the token rewards (by which raft ranks) or in the loss. "
         "Unset: 0.05, and 0 for dpo, where beta is the weight.",
@@ -232,12 +233,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
             self.bf16 = self.bf16_by_itself = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        if self.kl_coef is None and self.objective in OBJECTIVES:
-            self.kl_coef = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
-        if self.whiten_advantages is None:
-            self.whiten_advantages = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
         check_prepared(self)
         self._check_together()
@@ -324,6 +321,20 @@ class Seq2SeqPPOConfig(TrainingArguments):
     def has_critic(self) -> bool:
         """Whether advantages are estimated, by an estimator that needs values."""
         return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
+
+    @property
+    def initial_kl_coef(self) -> float:
+        """`kl_coef`, or what it stands for while unset: a copy with another objective has that one's default."""
+        if self.kl_coef is not None:
+            return self.kl_coef
+        return 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
+
+    @property
+    def whitens_advantages(self) -> bool:
+        """`whiten_advantages`, or what it stands for while unset."""
+        if self.whiten_advantages is not None:
+            return self.whiten_advantages
+        return not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
 
     @property
     def normalizes_each_reward(self) -> bool:

@@ -139,7 +139,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     def _start_run(self) -> None:
         """State of one training run; what a checkpoint holds of it is loaded over this."""
-        self.kl_coef = self.args.kl_coef
+        self.kl_coef = self.args.initial_kl_coef
         self._parts: list[Rollout] = []
         self.run_log = RunLog(self.args, self.processing_class.decode)
 
