@@ -26,6 +26,7 @@ from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
+from trl_rewards_plugin.charts.series import OTHER_PROMPTS
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.acceleration.static_calls import static_calls
@@ -370,6 +371,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         self.log(metrics)
+        if eval_dataset is not None:
+            self.state.log_history[-1][OTHER_PROMPTS] = True
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
         if held_out and eval_dataset is None and metric_key_prefix == "eval":
