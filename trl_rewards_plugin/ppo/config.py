@@ -5,9 +5,7 @@ made of (config_rules.py).
 """
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
-import copy
 import math
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -324,17 +322,15 @@ class Seq2SeqPPOConfig(TrainingArguments):
 
     @property
     def initial_kl_coef(self) -> float:
-        """`kl_coef`, or what it stands for while unset: a copy with another objective has that one's default."""
-        if self.kl_coef is not None:
-            return self.kl_coef
-        return 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
+        """`kl_coef`; left unset, the default for this objective."""
+        default = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
+        return default if self.kl_coef is None else self.kl_coef
 
     @property
     def whitens_advantages(self) -> bool:
-        """`whiten_advantages`, or what it stands for while unset."""
-        if self.whiten_advantages is not None:
-            return self.whiten_advantages
-        return not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
+        """`whiten_advantages`; left unset, the default for this estimator."""
+        default = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
+        return default if self.whiten_advantages is None else self.whiten_advantages
 
     @property
     def normalizes_each_reward(self) -> bool:
@@ -396,14 +392,3 @@ def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:
         return int(args.max_steps)
     episodes = args.total_episodes or args.num_train_epochs * prompts * args.num_generations
     return math.ceil(episodes / args.batch_size)
-
-
-def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
-    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
-    args = copy.copy(args)
-    if args.data_seed is None:
-        # Else the order would depend on torch's random state, which differs between processes and between callers.
-        args.data_seed = args.seed
-    if train_dataset is not None:
-        args.max_steps = count_rollouts(args, len(train_dataset))
-    return args

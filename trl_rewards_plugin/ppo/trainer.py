@@ -33,7 +33,7 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import static_calls
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
@@ -54,7 +54,7 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
-from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache
+from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache, with_max_steps
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
 
