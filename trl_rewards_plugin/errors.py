@@ -34,10 +34,14 @@ class InputError(ValueError):
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:
-    """The known word that is most like `word`, ignoring case; None where nothing is close."""
-    by_folded = {str(option).casefold(): str(option) for option in known}
-    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
-    return by_folded[near[0]] if near else None
+    """The known word that is most like `word`, ignoring case and the dashes of flags; None where nothing is close."""
+    by_letters = {_letters(option): str(option) for option in known}
+    near = difflib.get_close_matches(_letters(word), by_letters, n=1)
+    return by_letters[near[0]] if near else None
+
+
+def _letters(word: object) -> str:
+    return str(word).casefold().lstrip("-")
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
@@ -95,11 +99,14 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
 
 
 def near_path(path: Path) -> Path | None:
-    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near name."""
-    siblings = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
-    same = next((one for one in siblings if Path(one).stem == path.stem), None)
-    near = same or nearest(path.name, siblings)
-    return None if near is None else path.parent / near
+    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near one.
+
+    Endings do not count: by that alone most files of a folder are alike.
+    """
+    siblings = sorted(path.parent.iterdir(), reverse=True) if path.parent.is_dir() else []
+    by_stem = {one.stem: one for one in siblings}
+    near = nearest(path.stem, by_stem)
+    return None if near is None else by_stem[near]
 
 
 def missing_file(expected: str, found: str, path: Path) -> InputError:
