@@ -5,8 +5,10 @@ Leaves out: failed uploads (`hub/failures.py`).
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from trl_rewards_plugin.text import DATA_FILES
 
@@ -56,6 +58,22 @@ def check_choice(what: str, value: object, known: Iterable[object], step: str = 
     if value not in known:
         expected = f"{what} one of {', '.join(map(str, known))}"
         raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
+
+
+def check_no_model(reward: Any, expected: str) -> None:
+    """Refuses a model, or the name of one, where `expected` is a reward: what it returns is not one score per text."""
+    import torch
+    from transformers import Pipeline
+
+    if hasattr(reward, "predict_proba"):  # SetFit, scikit-learn
+        step = "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
+    elif isinstance(reward, Pipeline):
+        step = "wrap what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
+    elif isinstance(reward, str | os.PathLike | torch.nn.Module) or not callable(reward):
+        step = "wrap it: ClassifierReward(model, label=...)"
+    else:
+        return
+    raise InputError(expected, f"{type(reward).__name__} {str(reward)[:80]!r}", step)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
