@@ -6,7 +6,18 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, is_out_of_memory, nearest, what_to_do
+from trl_rewards_plugin.errors import (
+    InputError,
+    check_choice,
+    check_hub_name,
+    did_you_mean,
+    is_out_of_memory,
+    near_path,
+    nearest,
+    what_to_do,
+)
+from trl_rewards_plugin.rows import FORMATS
+from trl_rewards_plugin.text import is_hub_id
 
 
 def test_the_message_has_three_labelled_lines():
@@ -28,6 +39,18 @@ def test_the_nearest_word_whatever_its_case(word, found):
 
 def test_the_known_word_is_given_as_it_is_written():
     assert nearest("neutral", ["NEUTRAL", "Positive"]) == "NEUTRAL"
+
+
+def test_what_every_flag_and_every_file_has_makes_none_near(tmp_path):
+    assert nearest("--to", ["--tf32", "-h"]) is None
+    assert nearest("--lerning_rate", ["--learning_rate", "-h"]) == "--learning_rate"
+    (tmp_path / "q.yaml").touch()
+    assert near_path(tmp_path / "rewrd.yaml") is None
+    (tmp_path / "reward.yml").touch()
+    (tmp_path / "q.csv").touch()
+    assert near_path(tmp_path / "rewrd.yaml") == tmp_path / "reward.yml"
+    assert near_path(tmp_path / "q.cvs") == tmp_path / "q.csv"
+    assert near_path(tmp_path / "nothing" / "q.csv") is None
 
 
 def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():
@@ -81,6 +104,15 @@ def test_the_step_fits_the_cause(error, step):
 
 def test_a_wrong_name_is_the_last_guess():
     assert what_to_do(ValueError("odd"), "check the id") == "check the id"
+
+
+@pytest.mark.parametrize("ending", [*FORMATS, ".py", ".safetensors", ".yaml"])
+def test_a_name_with_the_ending_of_a_file_is_no_hub_id(tmp_path, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    for name in (f"own{ending}", f"owner/name{ending.upper()}"):
+        with pytest.raises(InputError, match="no such file or folder"):
+            check_hub_name(name, "a model")
+        assert not is_hub_id(name)
 
 
 def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeypatch):

@@ -127,10 +127,11 @@ def test_a_column_that_no_table_can_hold_is_refused(tmp_path, rows, found):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("in.csv", "in.jsonl'?"), ("im.jsonl", "in.jsonl'?"), ("else.txt", "check the path")]
+    ("name", "step"),
+    [("news.csv", "news.jsonl'?"), ("nwes.jsonl", "news.jsonl'?"), ("x.jsonl", "the path"), ("else.txt", "the path")],
 )
 def test_a_missing_file_is_refused_with_a_near_name(tmp_path, name, step):
-    (tmp_path / "in.jsonl").write_text("")
+    (tmp_path / "news.jsonl").write_text("")
     with pytest.raises(InputError) as caught:
         existing_file(tmp_path / name)
     assert caught.value.found == "no such file"

@@ -5,8 +5,10 @@ Leaves out: failed uploads (`hub/failures.py`).
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from trl_rewards_plugin.text import DATA_FILES
 
@@ -34,10 +36,14 @@ class InputError(ValueError):
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:
-    """The known word that is most like `word`, ignoring case; None where nothing is close."""
-    by_folded = {str(option).casefold(): str(option) for option in known}
-    near = difflib.get_close_matches(str(word).casefold(), by_folded, n=1)
-    return by_folded[near[0]] if near else None
+    """The known word that is most like `word`, ignoring case and the dashes of flags; None where nothing is close."""
+    by_letters = {_letters(option): str(option) for option in known}
+    near = difflib.get_close_matches(_letters(word), by_letters, n=1)
+    return by_letters[near[0]] if near else None
+
+
+def _letters(word: object) -> str:
+    return str(word).casefold().lstrip("-")
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
@@ -52,6 +58,22 @@ def check_choice(what: str, value: object, known: Iterable[object], step: str = 
     if value not in known:
         expected = f"{what} one of {', '.join(map(str, known))}"
         raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
+
+
+def check_no_model(reward: Any, expected: str) -> None:
+    """Refuses a model, or the name of one, where `expected` is a reward: what it returns is not one score per text."""
+    import torch
+    from transformers import Pipeline
+
+    if hasattr(reward, "predict_proba"):  # SetFit, scikit-learn
+        step = "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
+    elif isinstance(reward, Pipeline):
+        step = "wrap what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
+    elif isinstance(reward, str | os.PathLike | torch.nn.Module) or not callable(reward):
+        step = "wrap it: ClassifierReward(model, label=...)"
+    else:
+        return
+    raise InputError(expected, f"{type(reward).__name__} {str(reward)[:80]!r}", step)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -95,11 +117,14 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
 
 
 def near_path(path: Path) -> Path | None:
-    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near name."""
-    siblings = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
-    same = next((one for one in siblings if Path(one).stem == path.stem), None)
-    near = same or nearest(path.name, siblings)
-    return None if near is None else path.parent / near
+    """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near one.
+
+    Endings do not count: by that alone most files of a folder are alike.
+    """
+    siblings = sorted(path.parent.iterdir(), reverse=True) if path.parent.is_dir() else []
+    by_stem = {one.stem: one for one in siblings}
+    near = nearest(path.stem, by_stem)
+    return None if near is None else by_stem[near]
 
 
 def missing_file(expected: str, found: str, path: Path) -> InputError:

@@ -66,7 +66,7 @@ def column_texts(
     numbered = ({column: text, _PLACE: place} for place, text in enumerate(values))
     texts = {row[_PLACE]: row[column] for row in without_missing(numbered, [column], missing, source)}
     if not texts:
-        raise InputError(f"rows in {source}", "an empty file or data set", "give a file or data set with rows")
+        raise no_rows(source, skipped=len(values))
     for place, text in texts.items():
         if not isinstance(text, str) or not (text.strip() or blank):
             expected = f"a text in every row of the column {column!r} of {source}"
@@ -130,9 +130,11 @@ def first_row(source: str, form: str, text_column: str, missing: str) -> Row | N
     return row
 
 
-def no_rows(name: str) -> InputError:
-    """The error for a file without a row."""
-    return InputError(f"rows in {name}", "an empty file, or only a header", "give a data set with rows")
+def no_rows(name: str, skipped: int = 0) -> InputError:
+    """The error for a file or data set without a row, or with none but the `skipped` ones."""
+    empty = "an empty file or data set, or only a header"
+    found = f"{skipped} without a text, which were skipped" if skipped else empty
+    return InputError(f"rows in {name}", found, "give a file or data set with rows")
 
 
 def check_column(text_column: str, columns: Sequence[str], name: str) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-DATA_FILES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors")
+DATA_FILES = (
+    ".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".py", ".safetensors",
+)  # fmt: skip
 """Endings that a Hub id never has."""
 
 
@@ -80,4 +82,4 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 def is_hub_id(name: str | None) -> bool:
     """Whether `name` reads owner/name and is not the name of a data file."""
-    return bool(name and _HUB_ID.fullmatch(name) and not name.endswith(DATA_FILES) and ".." not in name)
+    return bool(name and _HUB_ID.fullmatch(name) and not name.lower().endswith(DATA_FILES) and ".." not in name)

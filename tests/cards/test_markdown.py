@@ -72,6 +72,8 @@ def test_long_text_is_cut_and_letters_of_any_script_stay():
         ("owner/name", True),
         ("o-w.n/n_a.m-e", True),
         ("data/rows.jsonl", False),
+        ("data/rows.ndjson", False),
+        ("data/ROWS.CSV", False),
         ("./models/mine", False),
         ("/tmp/x", False),
         ("a/b/c", False),

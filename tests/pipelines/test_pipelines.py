@@ -402,8 +402,15 @@ def test_a_missing_model_is_refused_with_what_is_there(folders):
     assert missing in caught.value.found
 
 
-def test_a_bundled_model_goes_by_its_name():
+def test_a_missing_tokenizer_is_refused_like_a_missing_model(folders):
+    for name in ("tokenizer.json", f"{folders['t5']}x"):
+        with pytest.raises(InputError, match=r"a folder with a tokenizer[\s\S]*no such file"):
+            text2text_pipeline(folders["t5"], tokenizer=name)
+
+
+def test_a_bundled_model_goes_by_its_name(folders):
     assert text2text_pipeline("bundled:tiny-t5").tokenizer.name_or_path.endswith("tiny-t5")
+    assert text2text_pipeline(folders["t5"], tokenizer="bundled:tiny-t5").tokenizer.name_or_path.endswith("tiny-t5")
 
 
 def test_refusals_of_models_and_tasks(folders):

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 from tests.ppo.test_evaluation import EVERY_STEP, evaluations, vowels, z_scored
 from tests.ppo.test_trainer import dataset, rollout_rows
 from tests.tiny_models import tiny_classifier, tiny_t5
+from trl_rewards_plugin.charts.series import panels, series_of
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmError
@@ -48,9 +49,9 @@ SHORT = {
 }  # fmt: skip
 
 
-def make(model, folder, held_out, reward=vowels, **settings):
+def make(model, folder, held_out, reward=vowels, callbacks=None, **settings):
     args = Seq2SeqPPOConfig(output_dir=str(folder), **{**SHORT, **settings})
-    return Seq2SeqPPOTrainer(model, reward, args, dataset(), dataset(5), held_out_reward=held_out)
+    return Seq2SeqPPOTrainer(model, reward, args, dataset(), dataset(5), callbacks=callbacks, held_out_reward=held_out)
 
 
 def test_every_evaluation_has_it_and_its_parts_and_no_rollout_has(model, tmp_path):
@@ -125,6 +126,29 @@ def test_an_evaluation_of_other_prompts_raises_nothing(model, tmp_path, caplog):
     trainer.train()
     assert "eval_held_out_reward fell" not in caplog.text
     assert trainer.run_log.alarms.times["held_out_reward"] == 0
+
+
+def test_evaluations_of_other_prompts_under_the_same_prefix_are_no_part_of_the_series(model, tmp_path, caplog):
+    class Others(TrainerCallback):
+        """Evaluates three other prompts before every step."""
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            trainer.evaluate(dataset(3))
+
+    class OfOwnPrompts(ByStep):
+        """A score for each step of the evaluation's own five prompts, and 100 for others."""
+
+        def __call__(self, completions, **kwargs):
+            scores = super().__call__(completions, **kwargs)
+            return [100.0] * 3 if len(completions) == 3 else scores
+
+    settings = {**EVERY_STEP, "total_episodes": 40, "callbacks": [Others()]}
+    trainer = make(model, tmp_path, OfOwnPrompts("judge", FALLING), OfOwnPrompts("first", RISING), **settings)
+    trainer.train()
+    assert "eval_held_out_reward fell" in caplog.text
+    (drawn,) = (one for one in panels([trainer.state.log_history]) if one.title == "Held-out reward")
+    (series,) = series_of(trainer.state.log_history, drawn, "", 0)
+    assert max(series.values) < 100
 
 
 def same_judge(folder, **more):

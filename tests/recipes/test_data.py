@@ -149,6 +149,12 @@ def refusals(folder):
         (f"{named}/odd stuff", {}, "odd stuff", "spelling"),
         (named, {}, "the folder", "train.jsonl"),
         ([], {}, "an empty file or data set", "rows"),
+        (
+            Dataset.from_dict({"prompt": [None, None]}),
+            {"missing": "skip"},
+            "2 without a text, which were skipped",
+            "rows",
+        ),
         (TEXTS[:2], {}, "2", "eval_dataset"),
         (["a", " ", "b", "c"], {}, "' ' in row 2", "filter"),
         (Dataset.from_dict({"prompt": ["a", None]}), {}, "None in row 2", "--missing skip"),
@@ -159,7 +165,7 @@ def refusals(folder):
     ]
 
 
-@pytest.mark.parametrize("index", range(15))
+@pytest.mark.parametrize("index", range(16))
 def test_bad_data_is_refused_with_a_next_step(tmp_path, index):
     dataset, settings, found, step = refusals(tmp_path)[index]
     with pytest.raises(InputError) as caught:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy
 import pytest
@@ -374,11 +375,15 @@ def test_a_callable_object_is_a_reward_and_a_column_called_self_does_no_harm():
     assert reward.score(["a"], **{"self": [1]}).total.tolist() == [1.0]
 
 
-def test_an_object_with_predict_proba_is_refused_with_how_to_wrap_it():
-    with pytest.raises(InputError, match=r"model\.predict_proba\(completions\)"):
-        MultiClassifierReward([SetFitLike()])
-    with pytest.raises(InputError, match=r"it\.predict_proba\(completions\)"):
-        check_reward_funcs(SetFitLike(), None)
+@pytest.mark.parametrize("model", [SetFitLike(), torch.nn.Linear(1, 1), "owner/judge", Path("judge"), 3])
+def test_a_model_is_refused_with_how_to_wrap_it_alike_by_rewards_and_trainer(model):
+    steps = []
+    for refuse in (CallableReward, lambda given: check_reward_funcs(given, None)):
+        with pytest.raises(InputError, match="wrap it: ") as caught:
+            refuse(model)
+        steps.append((caught.value.found, caught.value.next_step))
+    assert steps[0] == steps[1]
+    assert ("predict_proba(completions)" in steps[0][1]) == isinstance(model, SetFitLike)
 
 
 def test_an_object_that_reads_its_texts_under_another_name_says_so_when_it_is_called():
@@ -392,7 +397,7 @@ def test_a_pipeline_as_the_model_of_a_classifier_reward_is_refused_with_what_to_
         ClassifierReward(pipe, label="good")
     with pytest.raises(InputError, match=r"pipe\.model, tokenizer=pipe\.tokenizer"):
         MultiClassifierReward([pipe])
-    with pytest.raises(InputError, match=r"it\.model, tokenizer=it\.tokenizer"):
+    with pytest.raises(InputError, match=r"pipe\.model, tokenizer=pipe\.tokenizer"):
         check_reward_funcs(pipe, None)
     reward = ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label="good", device="cpu")
     assert reward(["a"]) == pytest.approx(ClassifierReward(judge(), label="good", device="cpu")(["a"]), abs=1e-6)

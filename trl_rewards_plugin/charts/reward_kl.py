@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
-from trl_rewards_plugin.charts.series import DRAWABLE, KL, SCORES, Log, moving_average, smoothing_window, thinned
+from trl_rewards_plugin.charts.series import (
+    DRAWABLE,
+    KL,
+    SCORES,
+    Log,
+    moving_average,
+    own_rows,
+    smoothing_window,
+    thinned,
+)
 from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
 _COLOURS = {"tilted": 0, "best of n": 1}  # of a page; the run's own path has the next
@@ -20,7 +29,7 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     names = {"tilted": "tilted", "best_of_n": "best of n"}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
-        known = [row for row in log if all(key in row for key in keys)]
+        known = [row for row in own_rows(log) if all(key in row for key in keys)]
         if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):
             continue  # the total of a rollout moves with them, the reward of the curves does not
         found_rows = [[row[key] for key in keys] for row in known]

@@ -12,6 +12,8 @@ Log: TypeAlias = Sequence[Mapping[str, Any]]
 SCORES = "objective/scores"
 KL = "objective/kl"
 HELD_OUT_REWARD = "eval_held_out_reward"
+OTHER_PROMPTS = "other_prompts"
+"""Marks the row of an evaluation of other prompts than the run's own: `trainer.evaluate(other)`."""
 DRAWABLE = 1e300  # a range of greater numbers would overflow
 
 
@@ -86,16 +88,22 @@ def _is_total(log: Log, key: str) -> bool:
     return np.allclose(part, total, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
+def own_rows(log: Log) -> list[Mapping[str, Any]]:
+    """The rows of `log` that belong to the run's own series."""
+    return [row for row in log if OTHER_PROMPTS not in row]
+
+
 def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
     """Finite values that `log` has of `panel`: of rollouts, and of evaluations where there are any."""
-    rollouts = [row for row in log if SCORES in row]
+    own = own_rows(log)
+    rollouts = [row for row in own if SCORES in row]
     # Every rollout of a run has as many episodes; an evaluation's row holds its step only.
     episodes_per_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
     found = []
     for key, held_out in {panel.key: False, panel.eval_key: True}.items():
         if key is None:
             continue
-        pairs = np.array([(row["step"], row[key]) for row in log if key in row], dtype=np.float64).reshape(-1, 2)
+        pairs = np.array([(row["step"], row[key]) for row in own if key in row], dtype=np.float64).reshape(-1, 2)
         steps, values = pairs[np.abs(pairs[:, 1]) < DRAWABLE].T
         if len(steps):
             found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out))

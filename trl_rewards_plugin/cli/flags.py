@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trl_rewards_plugin.errors import InputError, nearest
+from trl_rewards_plugin.errors import InputError, missing_file, nearest
 from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
@@ -157,7 +157,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
     path = Path(path)
     if not path.is_file():
-        raise InputError("a YAML file after --config", f"no file {str(path)!r}", "check the path")
+        raise missing_file("a YAML file after --config", f"no file {str(path)!r}", path)
     values = read_yaml(path, f"valid YAML in {path}", "fix the file")
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"

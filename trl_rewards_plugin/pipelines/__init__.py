@@ -65,18 +65,23 @@ def text2text_pipeline(
     name = resolve(str(model)) if not hasattr(model, "config") else model.config.name_or_path
     if not hasattr(model, "config"):
         expected = "a folder with an encoder-decoder, or the id of one on the Hub"
-        check_hub_name(name, expected)
-        try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(name, **{"dtype": dtype, **source, **(model_kwargs or {})})
-        except OSError as error:
-            found = f"{name!r}: {str(error).splitlines()[0]}"
-            raise InputError(expected, found, what_to_do(error, "check the spelling", name)) from error
+        model = _load(AutoModelForSeq2SeqLM, name, expected, **{"dtype": dtype, **source, **(model_kwargs or {})})
     if tokenizer is None and not name:
         expected = "a tokenizer beside a model that was not loaded by name"
         raise InputError(expected, "the model alone", "pass tokenizer=")
     if tokenizer is None or isinstance(tokenizer, str):
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer or name, **source)
+        expected = "a folder with a tokenizer, or the id of one on the Hub"
+        tokenizer = _load(AutoTokenizer, resolve(tokenizer) or name, expected, **source)
     return pipeline_class(model, tokenizer=tokenizer, task=task, **kwargs)
+
+
+def _load(auto_class: Any, name: str, expected: str, **options: Any) -> Any:
+    check_hub_name(name, expected)
+    try:
+        return auto_class.from_pretrained(name, **options)
+    except OSError as error:
+        found = f"{name!r}: {str(error).splitlines()[0]}"
+        raise InputError(expected, found, what_to_do(error, "check the spelling", name)) from error
 
 
 def register(*tasks: str) -> None:

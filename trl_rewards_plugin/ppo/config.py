@@ -5,9 +5,7 @@ made of (config_rules.py).
 """
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
-import copy
 import math
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -25,6 +23,7 @@ from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
 Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
 PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
 NotNegative = Annotated[float, Rule("0 or more", lambda value: value >= 0)]
+NotNegativeOrNone = Annotated[float | None, Rule("0 or more", lambda value: value >= 0)]
 Fraction = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
 Count = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
 CountOrNone = Annotated[int | None, Rule("at least 1", lambda value: value >= 1)]
@@ -85,7 +84,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model reproduces the trained policy."
     )
     missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegative = option(
+    kl_coef: NotNegativeOrNone = option(
         None,
         "Weight of the KL penalty, in the token rewards (by which raft ranks) or in the loss. "
         "Unset: 0.05, and 0 for dpo, where beta is the weight.",
@@ -232,12 +231,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
             self.bf16 = self.bf16_by_itself = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-        if self.kl_coef is None and self.objective in OBJECTIVES:
-            self.kl_coef = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
         check_fields(self, Seq2SeqPPOConfig)
         check_inherited(self)
-        if self.whiten_advantages is None:
-            self.whiten_advantages = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
         super().__post_init__()
         check_prepared(self)
         self._check_together()
@@ -326,6 +321,18 @@ class Seq2SeqPPOConfig(TrainingArguments):
         return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
 
     @property
+    def initial_kl_coef(self) -> float:
+        """`kl_coef`; left unset, the default for this objective."""
+        default = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
+        return default if self.kl_coef is None else self.kl_coef
+
+    @property
+    def whitens_advantages(self) -> bool:
+        """`whiten_advantages`; left unset, the default for this estimator."""
+        default = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
+        return default if self.whiten_advantages is None else self.whiten_advantages
+
+    @property
     def normalizes_each_reward(self) -> bool:
         """Whether rewards are normalised one by one."""
         return self.multi_objective_aggregation == "normalize_then_sum"
@@ -385,14 +392,3 @@ def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:
         return int(args.max_steps)
     episodes = args.total_episodes or args.num_train_epochs * prompts * args.num_generations
     return math.ceil(episodes / args.batch_size)
-
-
-def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
-    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
-    args = copy.copy(args)
-    if args.data_seed is None:
-        # Else the order would depend on torch's random state, which differs between processes and between callers.
-        args.data_seed = args.seed
-    if train_dataset is not None:
-        args.max_steps = count_rollouts(args, len(train_dataset))
-    return args

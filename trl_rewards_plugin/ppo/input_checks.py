@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
-from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, Pipeline, PreTrainedModel
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError, check_hub_name, nearest, what_to_do
+from trl_rewards_plugin.errors import InputError, check_hub_name, check_no_model, nearest, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
@@ -148,16 +148,7 @@ def check_reward_funcs(
         step = "pass the parts of a combination: [reward.component(name) for name in reward.component_names()]"
         raise InputError("several rewards for multi_objective_aggregation='normalize_then_sum'", "one", step)
     for reward in rewards:
-        instead: str | None = None
-        if hasattr(reward, "predict_proba"):
-            instead = "wrap it: def reward(completions, **kwargs): return it.predict_proba(completions)[:, 1].tolist()"
-        elif isinstance(reward, Pipeline):
-            instead = "wrap what it holds: ClassifierReward(it.model, tokenizer=it.tokenizer, label=...)"
-        elif isinstance(reward, str | os.PathLike | nn.Module) or not callable(reward):
-            instead = "wrap it: ClassifierReward(model, label=...)"
-        if instead is not None:
-            found = f"{type(reward).__name__} {str(reward)[:80]!r}"
-            raise InputError("reward callables in TRL's protocol", found, instead)
+        check_no_model(reward, "reward callables in TRL's protocol")
         if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
             found = f"{reward_name(reward)!r}, an async function"
             step = "wrap it: MultiClassifierReward([it]) runs async functions together"

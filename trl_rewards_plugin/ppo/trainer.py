@@ -26,13 +26,14 @@ from transformers.trainer_utils import TrainOutput
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cards.callback import ModelCardCallback
+from trl_rewards_plugin.charts.series import OTHER_PROMPTS
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
 from trl_rewards_plugin.ppo.acceleration.static_calls import static_calls
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, with_max_steps
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
 from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
@@ -53,7 +54,7 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.rollout import Rollout, join_rollouts
 from trl_rewards_plugin.ppo.scoring import Scored, less_eos_penalty, score_completions, with_held_out
-from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache
+from trl_rewards_plugin.ppo.trainer_base import unchanged_use_cache, with_max_steps
 from trl_rewards_plugin.ppo.update import UpdateContext, compute_advantages, compute_token_rewards, run_update
 
 
@@ -139,7 +140,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     def _start_run(self) -> None:
         """State of one training run; what a checkpoint holds of it is loaded over this."""
-        self.kl_coef = self.args.kl_coef
+        self.kl_coef = self.args.initial_kl_coef
         self._parts: list[Rollout] = []
         self.run_log = RunLog(self.args, self.processing_class.decode)
 
@@ -370,6 +371,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         self.log(metrics)
+        if eval_dataset is not None:
+            self.state.log_history[-1][OTHER_PROMPTS] = True
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
         if held_out and eval_dataset is None and metric_key_prefix == "eval":

@@ -3,8 +3,9 @@
 Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
 """
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +23,7 @@ from trl_rewards_plugin.ppo.checks.trainable import (
     check_same_start,
     what_learns,
 )
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.rollout import Rollout
 from trl_rewards_plugin.terminal import say
@@ -108,3 +109,14 @@ def _split_group(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter
         if own := [parameter for parameter in group["params"] if parameter in chosen]:
             group["params"] = [parameter for parameter in group["params"] if parameter not in chosen]
             optimizer.add_param_group({**group, "params": own, "lr": learning_rate})
+
+
+def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
+    """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
+    args = copy.copy(args)
+    if args.data_seed is None:
+        # Else the order would depend on torch's random state, which differs between processes and between callers.
+        args.data_seed = args.seed
+    if train_dataset is not None:
+        args.max_steps = count_rollouts(args, len(train_dataset))
+    return args

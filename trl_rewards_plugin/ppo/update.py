@@ -95,7 +95,7 @@ def compute_advantages(
         scale_rewards="batch" if args.normalizes_each_reward else args.scale_rewards,
         reduce=reduce,
     )
-    found = masked_whiten(advantages, mask, reduce=reduce) if args.whiten_advantages else advantages
+    found = masked_whiten(advantages, mask, reduce=reduce) if args.whitens_advantages else advantages
     scale = None
     if rollout.exact_kl is not None and not args.use_kl_loss:
         compares, size = ESTIMATORS[args.advantage_estimator].compares_responses, args.num_generations

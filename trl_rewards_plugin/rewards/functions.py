@@ -24,11 +24,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import Pipeline
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_no_model, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, named_failure, no_scores
 from trl_rewards_plugin.rewards.event_loop import attempted, running
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
@@ -36,7 +34,6 @@ from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_WRAP = "wrap it: ClassifierReward(model, label=...)"
 
 
 class CallableReward(Reward):
@@ -67,10 +64,7 @@ class CallableReward(Reward):
         retries: int = 0,
         on_failure: str = "stop",
     ):
-        _check_no_model(function)
-        if not callable(function):
-            expected, found = "a ClassifierReward or a reward function", f"{type(function).__name__} {function!r}"
-            raise InputError(expected, found, f"for a model, {_WRAP}")
+        check_no_model(function, "a ClassifierReward or a reward function")
         bare: Any = function
         while isinstance(bare, functools.partial) and not hasattr(bare, "__name__"):
             bare = bare.func
@@ -129,18 +123,6 @@ class CallableReward(Reward):
 
     def __repr__(self) -> str:
         return f"CallableReward({self.name})"
-
-
-def _check_no_model(function: Any) -> None:
-    found = f"a model ({type(function).__name__})"
-    if isinstance(function, Pipeline):
-        step = "wrap what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
-        raise InputError("a reward function", f"a pipeline ({type(function).__name__})", step)
-    if isinstance(function, torch.nn.Module | str):
-        raise InputError("a reward function", found, _WRAP)
-    if hasattr(function, "predict_proba"):  # SetFit, scikit-learn
-        step = "wrap it: def reward(completions, **kwargs): return model.predict_proba(completions)[:, 1].tolist()"
-        raise InputError("a reward function", found, step)
 
 
 def _parameters(function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:

@@ -273,7 +273,7 @@ def test_the_kl_coefficient_waits_for_the_policy_during_critic_warm_up(folder, t
     trainer = make_trainer(folder, tmp_path, total_episodes=16, **settings)
     trainer.train()
     found = [row["objective/kl_coef"] for row in rollout_rows(trainer)]
-    assert found[0] == found[1] == found[2] == trainer.args.kl_coef != found[3]
+    assert found[0] == found[1] == found[2] == trainer.args.initial_kl_coef != found[3]
 
 
 @pytest.mark.parametrize("strategy", ["random", "sequential"])

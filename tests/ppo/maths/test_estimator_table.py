@@ -1,5 +1,7 @@
 """The table of estimators: what the config offers and refuses is what stands there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,10 +33,18 @@ def test_the_config_follows_what_the_table_says(name):
     estimator = ESTIMATORS[name]
     args = config(advantage_estimator=name, num_generations=2)
     assert args.has_critic == estimator.needs_critic
-    assert args.whiten_advantages == estimator.whitens_by_default
+    assert args.whitens_advantages == estimator.whitens_by_default
     if estimator.compares_responses:
         with pytest.raises(InputError, match=f"at least 2 for .*{name}"):
             config(advantage_estimator=name)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_copy_with_another_estimator_has_that_ones_default(name):
+    args = config(num_generations=2)
+    assert replace(args, advantage_estimator=name).whitens_advantages == ESTIMATORS[name].whitens_by_default
+    chosen = replace(args, whiten_advantages=not ESTIMATORS[name].whitens_by_default)
+    assert replace(chosen, advantage_estimator=name).whitens_advantages == chosen.whiten_advantages
 
 
 def test_names_are_listed_for_people():

@@ -1,6 +1,7 @@
 """The table of objectives, which responses are marked, and DPO's loss: by hand, and by identities."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,16 +77,20 @@ def test_every_objective_is_a_choice_and_described(name):
 def test_a_ranking_objective_has_no_critic_and_marks_as_many_as_it_says(name):
     args = config(objective=name, num_generations=4)
     assert not args.has_critic
-    assert args.whiten_advantages is False
+    assert args.whitens_advantages is False
     totals = torch.randn(32)
     marks = OBJECTIVES[name].mark(totals, 4).view(8, 4)
     assert ((marks != 0).sum(1) == OBJECTIVES[name].responses_per_prompt).all()
 
 
 def test_the_weight_of_the_kl_has_a_default_for_each_objective():
-    found = {name: config(objective=name, num_generations=2).kl_coef for name in OBJECTIVES}
+    found = {name: config(objective=name, num_generations=2).initial_kl_coef for name in OBJECTIVES}
     assert found == {"ppo": 0.05, "raft": 0.05, "dpo": 0.0}
-    assert config(objective="dpo", num_generations=2, kl_coef=0.0, whiten_advantages=False).kl_coef == 0.0
+    copies = {name: replace(config(num_generations=2), objective=name).initial_kl_coef for name in OBJECTIVES}
+    assert copies == found
+    back = replace(config(objective="dpo", num_generations=2), objective="ppo")
+    assert (back.initial_kl_coef, back.whitens_advantages) == (0.05, True)
+    assert config(objective="dpo", num_generations=2, kl_coef=0.0, whiten_advantages=False).initial_kl_coef == 0.0
 
 
 OTHER_VALUES = {

@@ -12,9 +12,9 @@ def run_log():
 
 
 def restore(into, log, **change):
-    state = log.state()
-    saved = RunState(kl_coef=0.1, seconds=1.0, rewards=[], **{**state, **change})
-    into.restore(saved, saved.metrics[0])
+    metrics = log.own_metrics()
+    saved = RunState(kl_coef=0.1, seconds=1.0, metrics=[metrics], rewards=[{}], **{**log.counters(), **change})
+    into.restore(saved, metrics)
 
 
 def test_means_and_the_epoch_reward_are_taken_once():

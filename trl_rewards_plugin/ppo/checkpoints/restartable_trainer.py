@@ -105,10 +105,10 @@ class RestartableTrainer(Trainer):
     def _resume_run_state(self, folder: Path) -> None:
         state = saved.load_run_state(folder)
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        if len(state.rewards) != processes and process == 0:
+        if state.processes != processes and process == 0:
             message = "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have"
-            _logger.warning(message, folder, len(state.rewards), processes)
-        own = process % len(state.rewards)
+            _logger.warning(message, folder, state.processes, processes)
+        own = process % state.processes
         saved.restore_rewards(self.reward_funcs, state.rewards[own])
         self._evaluation_states = state.evaluation_rewards[own] if state.evaluation_rewards else {}
         self._seconds_before, self.kl_coef = state.seconds, state.kl_coef
@@ -159,11 +159,12 @@ class RestartableTrainer(Trainer):
         name = checkpoint_name(self.state.global_step)
         unfinished, folder = output_dir / UNFINISHED / name, output_dir / name
         state = RunState(
-            self.kl_coef,
+            kl_coef=self.kl_coef,
             seconds=self.train_seconds,
+            **self.run_log.counters(),
+            metrics=gather_object([self.run_log.own_metrics()]),
             rewards=gather_object([saved.reward_states(self.reward_funcs)]),
             evaluation_rewards=gather_object([self._evaluation_states]),
-            **self.run_log.state(),
         )
         self._checkpointing = True
         try:

@@ -28,26 +28,33 @@ from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
 POLICY_PREFIX = "policy."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Counters of a run; what is a list has an entry for each process. Earlier versions lack what may be None."""
+    """What a run is resumed from, beside its weights. Earlier versions lack what may be None."""
 
+    # Of the run: the same on every process.
     kl_coef: float  # which an adaptive controller moves
     episodes: int  # responses trained on so far
     epoch_scores: tuple[float, int]  # sum and count of the scores of the running epoch
     seconds: float  # of training so far
     alarms: dict[str, int]  # how many rollouts raised each alarm so far, by its name
+    total_loss: float | None = None  # the sum over rollouts of their mean loss
+    # Of each process, in the order of their indices.
     metrics: list[dict[str, list[float]]]  # the values since the last log, by name
     rewards: list[dict[str, Any]]  # the state of every reward that has one, by name
-    total_loss: float | None = None  # the sum over rollouts of their mean loss
     evaluation_rewards: list[dict[str, Any]] | None = None  # states in which they are evaluated: `frozen_rewards`
+
+    @property
+    def processes(self) -> int:
+        """How many processes saved it."""
+        return len(self.rewards)
 
 
 def load_run_state(folder: Path) -> RunState:
-    """Reads the counters of a checkpoint; refused where they are missing or damaged."""
+    """Reads the state of a checkpoint's run; refused where it is missing or damaged."""
     saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
-    counters = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
-    return RunState(**{**counters, "epoch_scores": tuple(saved["epoch_scores"])})
+    state = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
+    return RunState(**{**state, "epoch_scores": tuple(saved["epoch_scores"])})
 
 
 def check_fingerprint(folder: Path, found: list[float]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import gather_object
 
+from trl_rewards_plugin.charts.series import own_rows
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.finite import check_rollout, locate_non_finite, most_extreme_row
 from trl_rewards_plugin.ppo.maths.masking import masked_row_means, rows_of_ids
@@ -90,7 +91,7 @@ def find_alarms(
 
 def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[Alarm]:
     """The alarm that the evaluations in a log raise by `find_parting`; `table`: the last one's responses, if any."""
-    rows = [row for row in log if "eval_held_out_reward" in row]
+    rows = [row for row in own_rows(log) if "eval_held_out_reward" in row]
     series = (torch.tensor([row[key] for row in rows]) for key in ("eval_reward", "eval_held_out_reward"))
     if (parting := find_parting(*series)) is None:
         return []

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
@@ -55,15 +54,18 @@ class RunLog:
         self._epoch_scores = (0.0, 0)
         return total / count if count else None
 
-    def state(self) -> dict[str, Any]:
-        """The fields of `RunState` that are the log's."""
+    def counters(self) -> dict[str, Any]:
+        """The fields of `RunState` that are the log's and the same on every process."""
         return {
             "episodes": self.episodes,
             "total_loss": self.total_loss,
             "epoch_scores": self._epoch_scores,
             "alarms": dict(self.alarms.times),
-            "metrics": gather_object([{name: list(values) for name, values in self._metrics.items()}]),
         }
+
+    def own_metrics(self) -> dict[str, list[float]]:
+        """The values since the last log that are this process's own."""
+        return {name: list(values) for name, values in self._metrics.items()}
 
     def restore(self, state: RunState, metrics: Mapping[str, list[float]]) -> None:
         """Resumes from a checkpoint's state, with this process's metrics."""
