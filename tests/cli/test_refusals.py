@@ -160,6 +160,7 @@ FILE_LINES = {
     "train --max_steps -7": "at least 1, or -1 for unset",
     "train --kl_coef high": "kl_coef as a number",
     "train --response_length 1.5": "response_length as a whole number",
+    "train --no_dataloader_drop_last --gamma 2": "gamma from 0 to 1",
     "train --total_episodes -5": "at least 1, or unset",
     "train --objective pppo": "did you mean 'ppo'?",
     "train --advantage_estimator gea": "did you mean 'gae'?",

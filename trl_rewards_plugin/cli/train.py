@@ -136,7 +136,8 @@ def check_quickly(argv: Sequence[str]) -> None:
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
     for key, value in flags.items():
-        if not value and key != "resume_from_checkpoint" and "bool" not in getattr(settings.get(key), "kinds", ()):
+        is_switch = "bool" in settings[key].kinds if key in settings else key != "config"  # or --no_SETTING
+        if not value and not is_switch and key != "resume_from_checkpoint":
             raise InputError(f"a value after --{key}", "none", f"for example --{key} VALUE")
     content = {}
     if "config" in flags:
