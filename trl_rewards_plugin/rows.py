@@ -36,7 +36,7 @@ def missing_option() -> Any:
     """The field `missing` of a command's settings, and so its flag `--missing`."""
     text = "Rows whose text is missing (null in JSON or parquet, an empty cell of a CSV): 'error' refuses the file, "
     text += "'skip' leaves them out, 'empty' reads them as ''."
-    return option("error", text)
+    return option("error", text, choices=list(MISSING))
 
 
 def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, source: str) -> Iterator[Row]:

@@ -14,8 +14,8 @@ import pytest
 # What the commands import first, once for all the children below.
 import trl_rewards_plugin.recipes.seq2seq_ppo
 import trl_rewards_plugin.scoring.score_job  # noqa: F401
+from trl_rewards_plugin.cli.config_source import declared_settings
 from trl_rewards_plugin.cli.main import main
-from trl_rewards_plugin.cli.train import config_fields
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
 pytestmark = [
@@ -90,6 +90,21 @@ FILES = {
     "r_self.yaml": "rewards:\n- {combination: r_self.yaml}\n",
     "r_part.yaml": "rewards:\n- {combination: r_nan.yaml}\n",
     "r_url.yaml": "rewards:\n- {function: remote}\n",
+    "r_http.yaml": "rewards:\n- {function: remote, url: 'localhost:8000'}\n",
+    "r_label.yaml": "rewards:\n- {asset: acceptability-judge, label: aceptable}\n",
+    "r_folder.yaml": "rewards:\n- {model: judge, label: aceptable}\n",
+    "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
+    "r_long.yaml": f"{ONE}, max_length: 1000}}\n",
+    "r_type.yaml": f"{ONE}, score_type: logits}}\n",
+    "r_batch.yaml": f"{ONE}, batch_size: 0}}\n",
+    "r_space.yaml": "rewards:\n- {asset: acceptability-judge, label: acceptable, name: my judge}\n",
+    "r_window.yaml": "rewards:\n- {function: length, min_length: 60, max_length: 20}\n",
+    "r_retry.yaml": "rewards:\n- {function: remote, url: 'http://localhost:8000', retries: many}\n",
+    "yes.yaml": "whiten_rewards: maybe\n",
+    "list.yaml": "learning_rate: [1, 2]\n",
+    "range.yaml": "learning_rate: -1\n",
+    "earlier/metrics.json": "{}",
+    "three.yaml": "reward: 3\n",
     "s_key.yaml": "rewrd: tiny\n",
     "e_key.yaml": "metrcs: [tiny]\n",
 }
@@ -129,10 +144,58 @@ FILE_LINES = {
     "train --reward r_self.yaml": "no part of itself",
     "train --reward r_part.yaml": "finite numbers as weights",
     "train --reward r_url.yaml": "url in r_url.yaml",
+    "train --reward r_http.yaml": "the URL of a reward server",
+    "train --reward r_label.yaml": "did you mean 'acceptable'?",
+    "score news.csv --reward r_folder.yaml": "did you mean 'acceptable'?",
+    "serve r_long.yaml": "max_length of at most 128",
+    "train --reward r_type.yaml": "did you mean 'logit'?",
+    "train --held_out_reward r_batch.yaml": "batch_size as a positive whole number",
+    "train --reward r_space.yaml": "my_judge",
+    "train --reward r_window.yaml": "are they swapped?",
+    "train --reward r_retry.yaml": "retries of at least 0, as numbers",
+    "train --learning_rate -1": "learning_rate 0 or more",
+    "train --learning_rate nan": "learning_rate 0 or more",
+    "train --per_device_train_batch_size 0": "at least 1",
+    "train --num_train_epochs 0": "num_train_epochs above 0",
+    "train --max_steps -7": "at least 1, or -1 for unset",
+    "train --kl_coef high": "kl_coef as a number",
+    "train --response_length 1.5": "response_length as a whole number",
+    "train --no_dataloader_drop_last --gamma 2": "gamma from 0 to 1",
+    "train --total_episodes -5": "at least 1, or unset",
+    "train --objective pppo": "did you mean 'ppo'?",
+    "train --advantage_estimator gea": "did you mean 'gae'?",
+    "train --stop_on kl kll": "did you mean 'kl'?",
+    "train --whiten_rewards maybe": "whiten_rewards as true or false",
+    "train --dry_run maybe": "dry_run as true or false",
+    "train --suppress_tokens 1 a": "suppress_tokens as a whole number",
+    "train --reward_weights 0 0": "at least one is not 0",
+    "train --top_k 50": "leave top_k out",
+    "train --fp16 true": "leave fp16 out",
+    "train --torch_compile true": "see cuda_graphs",
+    "train --lora_r 8": "add --use_peft",
+    "train --use_peft --lora_r 0": "lora_r at least 1",
+    "train --config": "a value after --config",
+    "train --config yes.yaml": "whiten_rewards as true or false",
+    "train --config list.yaml": "learning_rate as a single value",
+    "train --config range.yaml": "learning_rate 0 or more",
+    "train --config three.yaml": "a preset (article",
+    "train --generation_kwargs {num_beams:4}": "generation_kwargs as JSON",
+    'train --generation_kwargs {"num_beams":4}': "leave num_beams out",
+    "train --text_column prompts": "did you mean 'prompt'?",
+    "train --missing drop": "missing one of error, skip, empty",
+    "train --output_dir news.csv": "a folder as output_dir",
+    "train --output_dir earlier": "give up what is there with overwrite",
+    "train --resume_from_checkpoint": "train without resume_from_checkpoint",
+    "train --resume_from_checkpoint nowhere": "nowhere: there is no such folder",
+    "train --push_to me/my+model": "a repository as owner/name",
     "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",
     "score latin.csv --reward tiny": "iconv",
     "score folder --reward tiny": "give one of its files: news.csv",
     "score news.csv": "a reward: article, tiny",
+    "score news.csv --reward tiny --missing drop": "choose from 'error', 'skip', 'empty'",
+    "score news.csv --reward tiny --prompt_column topics": "did you mean 'topic'?",
+    "score news.csv --reward tiny --output scores.xlsx": "give it one of these endings",
+    "score news.csv --reward tiny --output nowhere/scores.csv": "make the folder nowhere",
     "score --config s_key.yaml": "did you mean 'reward'?",
     "evaluate --config e_key.yaml": "did you mean 'metrics'?",
 }
@@ -168,8 +231,12 @@ for line in sys.argv[1:]:
 
 
 def test_the_flags_that_are_checked_first_are_all_that_there_are():
-    own = {field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init}
-    assert set(config_fields()) == {name for name in own if not name.startswith("_")}
+    fields = {one.name: one for one in dataclasses.fields(Seq2SeqPPOConfig) if one.init and one.name[0] != "_"}
+    declared = declared_settings()
+    assert declared.keys() == fields.keys()
+    for name in Seq2SeqPPOConfig.__annotations__.keys() & fields.keys():
+        assert list(declared[name].choices) == list(fields[name].metadata.get("choices", ()))
+        assert declared[name].default == fields[name].default
 
 
 def assert_refused(result, *parts):

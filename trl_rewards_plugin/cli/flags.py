@@ -16,7 +16,7 @@ from trl_rewards_plugin.errors import InputError, missing_file, nearest
 from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
-_BOOLEANS = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
+BOOLEANS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
                 flag = flag.replace("_", "-")
             action = known.get(flag)
             is_switch = action is not None and action.nargs == "?" and action.const is True
-            if is_switch and self._get_positional_actions() and not equals and following.lower() not in _BOOLEANS:
+            if is_switch and self._get_positional_actions() and not equals and following.lower() not in BOOLEANS:
                 # argparse would read the positional argument in `--overwrite runs/x` as the value of the switch.
                 equals, value = "=", "true"
             arguments.append(flag + equals + value)

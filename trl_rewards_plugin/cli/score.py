@@ -9,7 +9,8 @@ from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import STDIN, first_row, format_of
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
+from trl_rewards_plugin.scoring.score_output import open_output
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings, check_columns, given_reward
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,8 +29,11 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("texts to score", "no input", step)
     form = format_of(settings.input, settings.input_format)
     if settings.input != STDIN:
-        first_row(settings.input, form, settings.text_column, settings.missing)
+        row = first_row(settings.input, form, settings.text_column, settings.missing)
+        if row is not None:
+            check_columns(settings, row, 1)
     preset_content(given_reward(settings))
+    open_output(settings.output)
     from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
 
     terminal.silence_libraries()

@@ -3,26 +3,29 @@
 A flag overrides the YAML file of `--config`, which overrides the preset, which overrides the default.
 """
 
-import ast
+# ruff: noqa: RUF009  (`option` returns a dataclass field)
 import dataclasses
 import importlib.metadata
-import importlib.util
-import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
-from trl_rewards_plugin.assets import is_bundled
+from trl_rewards_plugin.assets import is_bundled, resolve
+from trl_rewards_plugin.cli.config_source import Declared, declared_settings
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited
+from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields, check_sampling_settings
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
-from trl_rewards_plugin.runs.checkpoints import checkpoints
+from trl_rewards_plugin.runs.checkpoints import checkpoints, find_checkpoint
+from trl_rewards_plugin.runs.layout import refuse_run
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -35,7 +38,6 @@ _RENAMED = {
 }  # fmt: skip
 _ONLY_RECORDED = ("made_of",)
 """Keys of a run's config.yaml that are for its reader."""
-_CONFIG_CLASSES = ("TrainingArguments", "Seq2SeqPPOConfig")
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
     _OF_GENERATE,
@@ -79,8 +81,8 @@ class TrainArguments:
     missing: str = missing_option()
     dry_run: bool = option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = option(False, "Train a LoRA adapter and freeze the model's own weights.")
-    lora_r: int | None = option(None, "Rank of the LoRA adapter. Unset: 16.")
-    lora_alpha: int | None = option(
+    lora_r: CountOrNone = option(None, "Rank of the LoRA adapter. Unset: 16.")
+    lora_alpha: CountOrNone = option(
         None, "Scale of the LoRA adapter: its updates are multiplied by lora_alpha / lora_r. Unset: 32."
     )
     lora_target_modules: list[str] | None = field(
@@ -88,6 +90,15 @@ class TrainArguments:
     )
     overwrite: bool = option(False, "Overwrite the run in output_dir.")
     push_to: str | None = option(None, "Hub repository (owner/name) to upload the finished run to.")
+
+    def __post_init__(self) -> None:
+        check_fields(self, TrainArguments)
+        for name, value in vars(self).items():
+            if (
+                name.startswith("lora_") and value is not None and not self.use_peft
+            ):  # the whole model would be trained
+                step = "add --use_peft, or leave it out"
+                raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", step)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -110,74 +121,62 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_quickly(argv: Sequence[str]) -> None:
-    """Refuses unknown flags, keys and presets, missing files and words for numbers before torch is loaded."""
+    """Refuses before torch is loaded what single flags, keys and files say wrong; what goes together comes later."""
     if without_help(argv) != list(argv):
         return
-    from trl_rewards_plugin.recipes.run_presets import get_preset
+    from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset
 
+    own = {one.name: one for one in dataclasses.fields(TrainArguments)}
+    settings = {
+        name: Declared(one.type, one.default, one.metadata.get("choices", ())) for name, one in own.items()
+    } | declared_settings()
     parser = Parser("trl-rewards train")
-    parser.hints = _HINTS
-    own = {argument.name: str(argument.type) for argument in dataclasses.fields(TrainArguments)}
-    parser.types = own | config_fields()
-    for name in ("config", *parser.types, *(f"no_{name}" for name in parser.types)):
+    parser.hints, parser.types = _HINTS, settings
+    for name in ("config", *settings, *(f"no_{name}" for name in settings)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
     for key, value in flags.items():
-        if not value and key != "resume_from_checkpoint" and "bool" not in parser.types.get(key, "bool"):
+        is_switch = "bool" in settings[key].kinds if key in settings else key != "config"  # or --no_SETTING
+        if not value and not is_switch and key != "resume_from_checkpoint":
             raise InputError(f"a value after --{key}", "none", f"for example --{key} VALUE")
-    values = {key: value[-1] for key, value in flags.items() if value}
-    if "config" in values:
-        content = read_config(values["config"])
-        parser.check_keys(content, values["config"], _ONLY_RECORDED)
-        values = {**content, **values}
-    _check_numbers(values, parser.types)
-    for key, check in (("preset", get_preset), ("reward", preset_content), ("held_out_reward", preset_content)):
-        if values.get(key) is not None:
-            check(str(values[key]))
-    given = {key: str(values[key]) for key in ("dataset", "eval_dataset", "model") if values.get(key) is not None}
-    given = {key: name for key, name in given.items() if not is_bundled(name)}
-    if "model" in given:
-        check_hub_name(given.pop("model"), "a folder with a model, or the id of one on the Hub")
-    column = str(values.get("text_column") or get_preset(str(values.get("preset") or "tiny")).text_column)
-    for path in map(str, filter(None, map(data_file, given.values()))):
-        if first_row(path, format_of(path), column, str(values.get("missing", "error"))) is None:
+    content = {}
+    if "config" in flags:
+        content = read_config(flags["config"][-1])
+        parser.check_keys(content, flags["config"][-1], _ONLY_RECORDED)
+    for key in flags.keys() & settings.keys():
+        content[key] = flags[key] if "list" in settings[key].kinds else [True, *flags[key]][-1]
+    values = {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
+    train = TrainArguments(**{key: value for key, value in values.items() if key in own})
+    check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
+    further = values.get("generation_kwargs")
+    asked = {name: values.get(name) for name in ("top_k", "top_p")}
+    check_sampling_settings({**(further if isinstance(further, dict) else {}), **asked})
+    preset = get_preset(train.preset or "tiny")
+    for reward in filter(None, (train.reward, train.held_out_reward)):
+        preset_content(reward)
+    if train.model is not None and not is_bundled(train.model):
+        check_hub_name(train.model, "a folder with a model, or the id of one on the Hub")
+    given = filter(None, (train.dataset or preset.dataset, train.eval_dataset))
+    for path in map(str, filter(None, map(data_file, map(resolve, given)))):
+        if first_row(path, format_of(path), train.text_column or preset.text_column, train.missing) is None:
             raise no_rows(path)
+    seed = preset.config["seed"] if values.get("seed") is None else values["seed"]
+    folder = Path(values.get("output_dir") or default_output_dir(preset.name, seed)).expanduser()
+    checkpoint = find_checkpoint(folder, values.get("resume_from_checkpoint"), quiet=True)
+    if checkpoint is None and not train.dry_run:
+        refuse_run(folder, overwrite=train.overwrite)
+    if train.push_to is not None:
+        from trl_rewards_plugin.hub.plan import check_name
 
-
-def _check_numbers(values: Mapping[str, Any], types: Mapping[str, str]) -> None:
-    """Refuses what is no number for a setting that takes nothing else, by the text of its annotation."""
-    for key, value in values.items():
-        kinds = set(re.findall(r"\w+", types.get(key, ""))) - {"None", "Optional"}
-        if not kinds or not kinds <= {"int", "float"} or str(value).lower() == "none":
-            continue
-        try:
-            (float if "float" in kinds else int)(str(value))
-        except ValueError as error:
-            kind = "a number, such as 1e-5" if "float" in kinds else "a whole number, such as 4"
-            raise InputError(
-                f"{key} as {kind}", repr(value), f"correct {key}; see trl-rewards train --help"
-            ) from error
-
-
-def config_fields() -> dict[str, str]:
-    """Field of `Seq2SeqPPOConfig` -> its type, read in its source and the Trainer's, which import torch."""
-    spec = importlib.util.find_spec("transformers")
-    host = Path(str(spec and spec.origin)).parent / "training_args.py"
-    own = Path(__file__).parents[1] / "ppo" / "config.py"
-    nodes = [node for path in (host, own) for node in ast.parse(path.read_text(encoding="utf-8")).body]
-    classes = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name in _CONFIG_CLASSES]
-    lines = [line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)]
-    types = {line.target.id: ast.unparse(line.annotation) for line in lines if isinstance(line.target, ast.Name)}
-    return {name: kind for name, kind in types.items() if not name.startswith("_")}
+        check_name(train.push_to)
 
 
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
-    from trl_rewards_plugin.assets import resolve
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.recipes.adapters import lora_config
-    from trl_rewards_plugin.recipes.run_presets import get_preset, neutral_settings
-    from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, default_output_dir
+    from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset, neutral_settings
+    from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
     installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
     if int(installed.split(".")[0]) < 1:
@@ -206,16 +205,15 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
     if train.use_peft:
         shared["peft_config"] = lora_config(train.lora_r or 16, train.lora_alpha or 32, train.lora_target_modules)
-    for name, value in own.items():
-        if name.startswith("lora_") and value is not None and not train.use_peft:  # the whole model would be trained
-            raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", "add --use_peft, or leave it out")
     try:
         args = Seq2SeqPPOConfig(**values)
     except InputError:
         raise
     except ValueError as error:  # of the Trainer's own settings
         found = " ".join(str(error).split())
-        raise InputError("settings that go together", found, "change what it names, or leave it out") from error
+        raise InputError(
+            "settings that transformers' Trainer accepts", found, "change what it names, or leave it out"
+        ) from error
     return Seq2SeqPPO.from_preset(preset.name, args=args, **shared), train
 
 

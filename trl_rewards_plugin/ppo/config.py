@@ -7,7 +7,7 @@ made of (config_rules.py).
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
@@ -15,27 +15,28 @@ from transformers import TrainingArguments
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.config_rules import Rule, check, check_fields, check_sampling_settings, check_unused
+from trl_rewards_plugin.ppo.config_rules import (
+    Count,
+    CountOrNone,
+    CountOrZero,
+    CountZeroOrNone,
+    Fraction,
+    NotNegative,
+    NotNegativeOrNone,
+    Penalty,
+    Positive,
+    PositiveOrNone,
+    Rollouts,
+    Share,
+    Weights,
+    check,
+    check_fields,
+    check_sampling_settings,
+    check_unused,
+)
 from trl_rewards_plugin.ppo.maths.advantages import ESTIMATORS, names_of
 from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
 from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
-
-Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
-PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
-NotNegative = Annotated[float, Rule("0 or more", lambda value: value >= 0)]
-NotNegativeOrNone = Annotated[float | None, Rule("0 or more", lambda value: value >= 0)]
-Fraction = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
-Count = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
-CountOrNone = Annotated[int | None, Rule("at least 1", lambda value: value >= 1)]
-CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
-CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
-Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
-Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
-Weights = Annotated[
-    list[float] | None,
-    Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights))),
-    Rule("of which at least one is not 0", any),
-]
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
@@ -56,7 +57,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     """
 
     # Defaults of transformers' Trainer that differ, with the reason in the help.
-    learning_rate: float = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
+    learning_rate: NotNegative = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
     adam_epsilon: float = option(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
     logging_steps: float = option(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
     bf16: bool | None = option(None, "bfloat16 autocast. Unset: on if the GPU supports it in hardware, else float32.")
@@ -66,6 +67,11 @@ class Seq2SeqPPOConfig(TrainingArguments):
     remove_unused_columns: bool = option(False, "Off, because columns of the dataset are passed to the rewards.")
     logging_nan_inf_filter: bool = option(False, "Off, because the Trainer's default hides a loss that is NaN.")
     dataloader_drop_last: bool = option(True, "On, so that every rollout has `rollout_batch_size` episodes.")
+
+    # Those of its settings that have a rule here.
+    per_device_train_batch_size: Count = option(8, "Responses that each process samples and scores at a time.")
+    num_train_epochs: Positive = option(3.0, "Passes over the prompts.")
+    max_steps: Rollouts = option(-1, "Rollouts to train on, instead of num_train_epochs. -1: unset.")
 
     # What is learnt; then PPO, with TRL's names.
     objective: str = option(
@@ -224,9 +230,6 @@ class Seq2SeqPPOConfig(TrainingArguments):
     ]
 
     def __post_init__(self) -> None:
-        if self.fp16:
-            step = "leave fp16 out: T5 overflows in it; bf16 is switched on automatically if the GPU supports it"
-            raise InputError("float32 or bf16", "fp16=True", step)
         self.bf16_by_itself = False
         if self.bf16 is None:
             on_gpu = not self.use_cpu and torch.cuda.is_available()
@@ -252,11 +255,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         stops_once = self.max_steps <= 0 or self.total_episodes is None
         horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
         for name, holds, expected in (
-            ("per_device_train_batch_size", batch >= 1, "at least 1"),
-            ("learning_rate", 0 <= self.learning_rate < math.inf, "0 or more"),
             ("min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length"),
-            ("num_train_epochs", self.num_train_epochs > 0, "above 0"),
-            ("max_steps", self.max_steps == -1 or self.max_steps > 0, "at least 1, or -1 for unset"),
             ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
             ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
             ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),

@@ -1,10 +1,14 @@
-"""Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for."""
+"""Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for.
 
-from collections.abc import Callable, Iterable, Mapping
+Needs no torch: `trl-rewards train` asks before that is loaded.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,24 @@ class Rule:
     expected: str  # completes "<name> ...", for example "at least 1"
     holds: Callable[[Any], bool]  # asked of a value; never of None where the field's type allows that
 
+
+Positive = Annotated[float, Rule("above 0", lambda value: value > 0)]
+PositiveOrNone = Annotated[float | None, Rule("above 0", lambda value: value > 0)]
+NotNegative = Annotated[float, Rule("0 or more", lambda value: 0 <= value < math.inf)]
+NotNegativeOrNone = Annotated[float | None, Rule("0 or more", lambda value: 0 <= value < math.inf)]
+Fraction = Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)]
+Rollouts = Annotated[int, Rule("at least 1, or -1 for unset", lambda value: value >= 1 or value == -1)]
+Count = Annotated[int, Rule("at least 1", lambda value: value >= 1)]
+CountOrNone = Annotated[int | None, Rule("at least 1", lambda value: value >= 1)]
+CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
+CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
+Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
+Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
+Weights = Annotated[
+    list[float] | None,
+    Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights))),
+    Rule("of which at least one is not 0", any),
+]
 
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 _NEUTRAL: list[tuple[str, Any]] = [
@@ -43,19 +65,23 @@ def check_fields(config: Any, owner: type) -> None:
         owner: the dataclass whose own fields are checked; those that it inherits check themselves.
     """
     for known in fields(owner):
-        value, annotation = getattr(config, known.name), owner.__annotations__.get(known.name)
-        if annotation is None:
-            continue
-        rules = [rule for rule in getattr(annotation, "__metadata__", ()) if isinstance(rule, Rule)]
-        if choices := known.metadata.get("choices"):
-            names = ", ".join(choices)
-            several = Rule(f"of names among {names}", set(choices).issuperset)
-            rules.append(several if isinstance(value, list) else Rule(f"one of {names}", choices.__contains__))
-        kind = annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
-        optional = type(None) in get_args(kind)
-        suffix = "" if not optional else ", or unset" if known.default is None else ", or None"
-        for rule in rules:
-            check(config, known.name, (optional and value is None) or rule.holds(value), rule.expected + suffix)
+        annotation = owner.__annotations__.get(known.name)
+        if annotation is not None:
+            choices = known.metadata.get("choices") or ()
+            check_field(known.name, getattr(config, known.name), annotation, known.default, choices)
+
+
+def check_field(name: str, value: Any, annotation: Any, default: Any = None, choices: Sequence[str] = ()) -> None:
+    """Refuses a `value` that breaks a rule in the field's annotation, or is not among its choices."""
+    for one in (value if isinstance(value, list) else [value]) if choices else ():
+        if one not in choices and not (one is None and default is None):
+            step = f"{did_you_mean(one, choices)}change {name}"
+            raise InputError(f"{name} one of {', '.join(choices)}", f"{name}={value!r}", step)
+    optional = type(None) in get_args(getattr(annotation, "__origin__", annotation))
+    suffix = "" if not optional else ", or unset" if default is None else ", or None"
+    for rule in getattr(annotation, "__metadata__", ()):
+        if not (optional and value is None) and not rule.holds(value):
+            raise InputError(f"{name} {rule.expected}{suffix}", f"{name}={value!r}", f"change {name}")
 
 
 def check(config: Any, name: str, holds: bool, expected: str) -> None:

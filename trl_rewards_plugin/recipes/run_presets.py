@@ -113,3 +113,8 @@ def get_preset(name: str) -> Preset:
     """The preset called `name`; an unknown one is refused."""
     check_choice("preset", name, PRESETS, "use one of these, or give model, reward and dataset")
     return PRESETS[name]
+
+
+def default_output_dir(preset: str, seed: int | None) -> str:
+    """`runs/<preset>-seed<seed>`; the Trainer's default seed is 42."""
+    return f"runs/{preset}-seed{42 if seed is None else seed}"

@@ -45,7 +45,7 @@ from trl_rewards_plugin.recipes.run_inputs import (
     plan_lines,
     reached_targets,
 )
-from trl_rewards_plugin.recipes.run_presets import PRESETS, get_preset
+from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.environment import energy, hardware, precision
@@ -334,8 +334,3 @@ class Seq2SeqPPO:
         # The file is read on top of a preset, so what any preset sets is written even at its default.
         always = {key for preset in PRESETS.values() for key in preset.config}
         return configuration(given, self.args, made_of, always)
-
-
-def default_output_dir(preset: str, seed: int | None) -> str:
-    """`runs/<preset>-seed<seed>`; the Trainer's default seed is 42."""
-    return f"runs/{preset}-seed{42 if seed is None else seed}"

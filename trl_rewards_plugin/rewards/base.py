@@ -1,6 +1,7 @@
 """What every reward has: a name, TRL's call, scores with their parts, an entry in reward files, TRL's module face.
 
-A new reward that needs no model is a `TextReward` with one method; see text_rewards.py for examples.
+A new reward that needs no model is a `TextReward` with one method; see text_rewards.py for examples. Needs torch only
+where something is scored, so that the rewards of a file are built, and their settings checked, before it is loaded.
 """
 
 import contextlib
@@ -9,21 +10,23 @@ import inspect
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.names import check_name, total_name
-from trl_rewards_plugin.rewards.reward_model import RewardModel
 from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trl_rewards_plugin.rewards.reward_model import RewardModel
 
 logger = logging.getLogger(__name__)
 
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
+_LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +38,8 @@ class RewardScores:
         components: Name -> (N,), raw, before normalisation and weights; NaN where that component gave no score.
     """
 
-    total: Tensor
-    components: dict[str, Tensor]
+    total: "Tensor"
+    components: "dict[str, Tensor]"
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` of N rows: `total` (`total_total` beside a component of that name), and components."""
@@ -87,7 +90,7 @@ class Reward:
         scores = self._own_scores(completions, prompts, columns)
         return RewardScores(scores, {self.name: scores})
 
-    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
         """(N,) float32 on the CPU, NaN where there is no score."""
         raise NotImplementedError
 
@@ -130,11 +133,13 @@ class Reward:
         prompts: Iterable[Any] | None = None,
         response_template: str | None = None,
         part: str = "response",
-    ) -> RewardModel:
+    ) -> "RewardModel":
         """This reward as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as `reward_model`.
 
         Args and errors: see `RewardModel`.
         """
+        from trl_rewards_plugin.rewards.reward_model import RewardModel
+
         return RewardModel(self, processing_class, prompts=prompts, response_template=response_template, part=part)
 
 
@@ -160,7 +165,7 @@ class TextReward(Reward):
     ) -> list[float | None]:
         return self.values(as_texts(completions), prompts, kwargs)
 
-    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
         texts = as_texts(completions)
         with named_failure(self.name, texts):
             returned = self.values(texts, prompts, columns)
@@ -187,18 +192,23 @@ def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
 def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
     """Refuses settings of rewards that may fail: see `CallableReward` and `RemoteReward`."""
     check_choice("on_failure", on_failure, ("stop", "none"))
-    if (timeout is not None and timeout <= 0) or retries < 0:
+    waits = timeout is None or (isinstance(timeout, int | float) and timeout > 0)
+    if not waits or not isinstance(retries, int) or retries < 0:
         found = f"timeout={timeout!r}, retries={retries!r}"
-        raise InputError("timeout above 0, retries of at least 0", found, "leave them out to get the defaults")
+        raise InputError(
+            "timeout above 0, retries of at least 0, as numbers", found, "leave them out to get the defaults"
+        )
 
 
-def no_scores(count: int, why: str) -> Tensor:
+def no_scores(count: int, why: str) -> "Tensor":
     """NaN (count,), and a warning that says why."""
+    import torch
+
     logger.warning("%s; %d texts get no score", why, count)
     return torch.full((count,), math.nan)
 
 
-def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
+def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> "Tensor":
     """What reward `name` returned for N texts as (N,) float32, NaN for None.
 
     InputError for another number of scores, or one that is infinite or no number; the text is shown.
@@ -212,6 +222,8 @@ def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> Tensor:
         count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
         expected = f"{len(texts)} scores from reward {name!r}, one float or None for each completion"
         raise InputError(expected, f"{count}; {called_on(texts)}", step)
+    import torch
+
     numbers = [_number(name, one, text) for one, text in zip(found, texts, strict=True)]
     return torch.tensor(numbers, dtype=torch.float32)
 
@@ -224,7 +236,7 @@ def _number(name: str, value: Any, text: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.inf
     # What overflows float32 would be an infinity in the sum.
-    if isinstance(value, str) or abs(number) > torch.finfo(torch.float32).max:
+    if isinstance(value, str) or abs(number) > _LARGEST:
         step = "return None where a text cannot be scored"
         raise InputError(f"a finite float or None from reward {name!r}", f"{value!r} for {shortened(text)}", step)
     return number

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, is_out_of_memory
+from trl_rewards_plugin.errors import InputError, is_out_of_memory
 from trl_rewards_plugin.rewards.base import Reward, named_failure
+from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, label_index
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
-from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
-from trl_rewards_plugin.rewards.inference.shared_classifier import OFFLOADS, SharedClassifier, position_limit
+from trl_rewards_plugin.rewards.inference.score_types import is_independent, label_score
+from trl_rewards_plugin.rewards.inference.shared_classifier import SharedClassifier
 from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts, called_on, paired_texts, shortened
 
@@ -72,23 +73,10 @@ class ClassifierReward(Reward):
         offload: str | None = None,
         trust_remote_code: bool = False,
     ):
-        if pair not in (None, "prompt"):
-            raise InputError("pair=None or pair='prompt'", repr(pair), "use 'prompt' to score (prompt, completion)")
-        for what, value in (("batch_size", batch_size), ("max_length", max_length)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                step = f"leave {what} out to have it set"
-                raise InputError(f"{what} as a positive whole number, or None", repr(value), step)
-        if offload not in OFFLOADS:
-            step = "use 'cpu' where the accelerator is too small, 'disk' where the CPU's memory is"
-            raise InputError("offload=None, 'cpu' or 'disk'", repr(offload), step)
+        check_arguments(score_type, pair, batch_size, max_length, offload)
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
         config = self._classifier.config
-        limit = position_limit(config)
-        if max_length is not None and limit is not None and max_length > limit:
-            expected = f"max_length of at most {limit}, which the model's positions allow"
-            raise InputError(expected, str(max_length), "lower it, or leave it out")
-        check_score_type(score_type, config)
-        self._index = _label_index(label, config.id2label, self.model_id)
+        self._index = label_index(config, self.model_id, label, score_type, max_length)
         self._independent = is_independent(config)
         self.label: str = config.id2label[self._index]
         self.score_type = score_type
@@ -193,16 +181,3 @@ class ClassifierReward(Reward):
 
     def __repr__(self) -> str:
         return f"ClassifierReward({self.model_id!r}, label={self.label!r}, name={self.name!r})"
-
-
-def _label_index(label: Any, id2label: dict[int, str], model_id: str) -> int:
-    names = [str(id2label[index]) for index in sorted(id2label)]
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
-        return label
-    if names.count(label) == 1:
-        return names.index(label)
-    known = ", ".join(f"{index}: {name!r}" for index, name in enumerate(names))
-    if label in names:
-        raise InputError("a label name that the model has once", repr(label), f"give the index instead; {known}")
-    step = f"{did_you_mean(label, names)}use one of these labels"
-    raise InputError(f"a label of {model_id}, by name or index: {known}", repr(label), step)

@@ -10,16 +10,17 @@ Retries, backoff with jitter and the pool of connections are urllib3's. Leaves o
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import urllib3
-from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, no_scores
 from trl_rewards_plugin.rewards.event_loop import FIRST_WAIT, LONGEST_WAIT
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOKEN_VARIABLE = "TRL_REWARDS_TOKEN"
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -66,7 +67,7 @@ class RemoteReward(Reward):
             step = f"leave the login out; the server's token is read from {TOKEN_VARIABLE}"
             raise InputError("a URL without a login", "one with a login", step)
         check_attempts(timeout, retries, on_failure)
-        if batch_size < 1 or isinstance(columns, str):
+        if not isinstance(batch_size, int) or batch_size < 1 or isinstance(columns, str):
             found = f"batch_size={batch_size!r}, columns={columns!r}"
             raise InputError("batch_size of at least 1, columns as a list of names", found, "leave them out")
         super().__init__(name)
@@ -80,7 +81,9 @@ class RemoteReward(Reward):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connections": None}
 
-    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
+        import torch
+
         texts = as_texts(completions)
         plain_prompts = paired_texts(prompts, texts)
         for column in self.columns:
@@ -98,7 +101,7 @@ class RemoteReward(Reward):
             scores.append(self._request(request))
         return torch.cat(scores) if scores else torch.empty(0)
 
-    def _request(self, request: dict[str, Any]) -> Tensor:
+    def _request(self, request: dict[str, Any]) -> "Tensor":
         """Scores (N,) of the N texts of one request."""
         token = os.environ.get(TOKEN_VARIABLE)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -121,7 +124,7 @@ class RemoteReward(Reward):
             raise InputError(f'JSON with "total" from {self.url}', found, step) from error
         return checked_scores(self.name, total, request["texts"])
 
-    def _failed(self, count: int, found: str, cause: Exception | None) -> Tensor:
+    def _failed(self, count: int, found: str, cause: Exception | None) -> "Tensor":
         message = f"reward {self.name!r}: no scores from {self.url} after {self.retries + 1} attempts ({found})"
         if self.on_failure == "none":
             return no_scores(count, message)

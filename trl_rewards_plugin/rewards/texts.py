@@ -92,3 +92,17 @@ def called_on(texts: Sequence[str]) -> str:
     """How many texts a reward was called on, and the first of them."""
     first = shortened(texts[0]) if texts else "no texts at all"
     return f"it was called on {len(texts)} completions, the first of them {first}"
+
+
+def valid_unicode(text: str) -> str:
+    """`text` itself, or where it has lone surrogates, which no tokenizer reads, U+FFFD in their place.
+
+    Two surrogates that stand for one character, as some JSON writers leave them, become that character.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

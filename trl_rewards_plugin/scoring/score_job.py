@@ -20,15 +20,14 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
-from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.texts import PROTOCOL
+from trl_rewards_plugin.rewards.texts import PROTOCOL, valid_unicode
 from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import foreign, open_output
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings, given_reward
+from trl_rewards_plugin.scoring.score_settings import ScoreSettings, check_columns, given_reward
 
 SLICE = 512  # rows that a process scores between two writes
 
@@ -116,11 +115,8 @@ class _Job:
     def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Refuses a row without the columns that are read, or with one that will be added."""
         for number, row in enumerate(rows, 1):
+            check_columns(self.settings, row, number)
             for column in self.columns_read:
-                if column not in row and (number == 1 or self.settings.missing == "error"):
-                    flag = "--text-column" if column == self.settings.text_column else "--prompt-column"
-                    step = f"{did_you_mean(column, row)}give {flag} one of these"
-                    raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
                 # A list is taken for chat messages, which the reward itself reads.
                 if not isinstance(row.get(column), str | list | None):
                     step = "name the column of the texts, or write these values as texts"

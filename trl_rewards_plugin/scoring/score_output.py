@@ -17,7 +17,7 @@ from typing import Any
 
 from trl_rewards_plugin.atomic import explained, replacing
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.inference.encoding import valid_unicode
+from trl_rewards_plugin.rewards.texts import valid_unicode
 from trl_rewards_plugin.rows import Row, read_rows
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import PRESETS
-from trl_rewards_plugin.rows import STDIN, missing_option
+from trl_rewards_plugin.rows import STDIN, Row, missing_option
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,11 @@ def given_reward(settings: ScoreSettings) -> str:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     return settings.reward
+
+
+def check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
+    """Refuses the row of this `number` if it lacks a column that is read; after the first, if `missing` says so."""
+    for column, flag in ((settings.text_column, "--text-column"), (settings.prompt_column, "--prompt-column")):
+        if column is not None and column not in row and (number == 1 or settings.missing == "error"):
+            step = f"{did_you_mean(column, row)}give {flag} one of these"
+            raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)

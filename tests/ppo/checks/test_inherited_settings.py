@@ -78,7 +78,7 @@ TRIED = [
 # Each with the test, or the library whose device or service it needs.
 ELSEWHERE = {
     "tests/ppo/test_trainer.py, tests/ppo/test_refusals.py": """
-        output_dir per_device_train_batch_size max_steps learning_rate adam_epsilon fp16 activation_checkpointing
+        output_dir per_device_train_batch_size max_steps learning_rate adam_epsilon activation_checkpointing
         activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs logging_steps
         logging_nan_inf_filter disable_tqdm report_to seed resume_from_checkpoint load_best_model_at_end
         greater_is_better""",

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from tests.rewards.judges import TEXTS, judge, sentiment
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.inference import encoding
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, encode, fingerprint, padded, valid_unicode
+from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, encode, fingerprint, padded
+from trl_rewards_plugin.rewards.texts import valid_unicode
 
 
 @pytest.mark.parametrize(

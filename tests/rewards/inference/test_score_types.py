@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.inference.score_types import check_score_type, is_independent, label_score
+from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, check_score_type
+from trl_rewards_plugin.rewards.inference.score_types import is_independent, label_score
 
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])
 
@@ -50,4 +51,4 @@ def test_probabilities_of_a_regression_are_refused():
 
 def test_an_unknown_score_type_is_refused():
     with pytest.raises(InputError, match="logit, probability, log_probability"):
-        check_score_type("prob", config())
+        check_arguments("prob")

@@ -4,11 +4,12 @@ A field that is neither refused here nor tried in the test is new in transformer
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
-
-from transformers import Trainer
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from trl_rewards_plugin.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class Refused(NamedTuple):
@@ -51,6 +52,9 @@ _REFUSED = {
         (None,), "GaLore's and APOLLO's projections are untried with PPO", "pass peft_config to save memory"
     ),
     "do_predict": Refused(_OFF, "there is no predict()", "use evaluate(dataset)"),
+    "fp16": Refused(
+        _OFF, "T5 overflows in it", "leave fp16 out: bf16 is switched on automatically if the GPU supports it"
+    ),
     "group_by_length": Refused(_OFF, _BY_LENGTH),  # before transformers 5
     "length_column_name": Refused((None, "length"), _BY_LENGTH),
     "train_sampling_strategy": Refused(
@@ -119,7 +123,7 @@ def check_prepared(config: Any) -> None:
 
 
 def _refused_method(name: str, next_step: str) -> Callable[..., NoReturn]:
-    def method(self: Trainer, *args: Any, **kwargs: Any) -> NoReturn:
+    def method(self: "Trainer", *args: Any, **kwargs: Any) -> NoReturn:
         raise InputError("a method that PPO has", f"{name}()", next_step)
 
     method.__name__ = name

@@ -5,16 +5,20 @@ Leaves out: making the rewards, and the arguments of functions of the user's, wh
 """
 
 import ast
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.assets import ASSETS
+from trl_rewards_plugin.assets import ASSETS, ROOT
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, checked_settings
-from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name, imported
+from trl_rewards_plugin.rewards.inference import classifier_rules
+from trl_rewards_plugin.rewards.names import check_name as check_reward_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
@@ -143,7 +147,39 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
         beside = path.parent / str(entry.get(key) or path.name)
         if key in entry and beside != path and beside.exists():
             entry[key] = str(beside)
+    _check_values(entry)
     return entry
+
+
+def own_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of what an entry names."""
+    return {key: value for key, value in entry.items() if key not in ("asset", "function", *SETTINGS)}
+
+
+def _check_values(entry: Mapping[str, Any]) -> None:
+    """Checks the arguments of a ready-made reward or a classifier, by its config where that is on the disk."""
+    arguments = own_arguments(entry)
+    if "name" in entry:
+        check_reward_name(entry["name"])
+    if entry.get("function") in READY_MADE:
+        imported(entry["function"])(**arguments)
+    elif "model" in entry or "asset" in entry:
+        classifier_rules.check_arguments(**arguments)
+        folder = ROOT / entry["asset"] if "asset" in entry else Path(entry["model"])
+        config = _config_in(folder)
+        if config is not None:
+            given = {key: arguments[key] for key in ("label", "score_type", "max_length") if key in arguments}
+            classifier_rules.label_index(config, entry.get("model", folder.name), **given)
+
+
+def _config_in(folder: Path) -> SimpleNamespace | None:
+    """What a classifier's config.json says; None where there is none, or none that can be read so easily."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        id2label = {int(index): label for index, label in content["id2label"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return SimpleNamespace(**{"problem_type": None, "model_type": None, **content, "id2label": id2label})
 
 
 def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> None:

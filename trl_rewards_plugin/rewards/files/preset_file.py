@@ -52,10 +52,10 @@ from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.files.file_content import (
-    SETTINGS,
     SOURCES,
     check_arguments,
     imports_code,
+    own_arguments,
     preset_content,
     settings_by_name,
     without_none,
@@ -90,7 +90,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
             check_arguments(entry, f"{preset}, rewards[{place}]", required)
     rewards = []
     for entry in entries:
-        arguments = {key: value for key, value in entry.items() if key not in ("asset", "function", *SETTINGS)}
+        arguments = own_arguments(entry)
         if "asset" in entry:
             arguments["model"] = str(assets.asset_path(entry["asset"]))
         rewards.append(_maker(entry)(**arguments))

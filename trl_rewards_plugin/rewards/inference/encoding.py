@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.texts import valid_unicode
 
 WINDOW_TEXTS = 4_096
 WINDOW_CHARACTERS = 4_000_000
@@ -16,20 +17,6 @@ Row = tuple[str, str | None]  # a text, and the prompt that it is paired with
 
 Encoded = dict[str, list[list[int]]]
 """What a tokenizer gives for N texts (`input_ids`, `attention_mask` ...), each a list of N lists."""
-
-
-def valid_unicode(text: str) -> str:
-    """`text` itself, or where it has lone surrogates, which no tokenizer reads, U+FFFD in their place.
-
-    Two surrogates that stand for one character, as some JSON writers leave them, become that character.
-    """
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> Encoded:

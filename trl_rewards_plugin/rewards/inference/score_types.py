@@ -5,23 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trl_rewards_plugin.errors import InputError, check_choice
-
-SCORE_TYPES = ("logit", "probability", "log_probability")
-
 
 def is_independent(config: Any) -> bool:
     """True where each label has its own sigmoid: multi-label and single-label models, as in transformers' pipeline."""
     return config.problem_type == "multi_label_classification" or len(config.id2label) == 1
-
-
-def check_score_type(score_type: str, config: Any) -> None:
-    """Refuses with an InputError an unknown score type, and probabilities from a regression model."""
-    check_choice("score_type", score_type, SCORE_TYPES)
-    if score_type != "logit" and config.problem_type == "regression":
-        expected = f"a classification model for score_type={score_type!r}"
-        found = "a regression model (problem_type 'regression'), whose output is not log-odds"
-        raise InputError(expected, found, "use score_type='logit', its raw output")
 
 
 def label_score(logits: Tensor, index: int, score_type: str, independent: bool) -> Tensor:

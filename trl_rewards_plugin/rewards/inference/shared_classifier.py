@@ -14,6 +14,7 @@ from transformers import Pipeline, PreTrainedModel
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.rewards.inference import devices
+from trl_rewards_plugin.rewards.inference.classifier_rules import position_limit
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.inference.forward import BatchedForward
@@ -26,26 +27,6 @@ from trl_rewards_plugin.rewards.inference.loading import (
 )
 
 LONGEST = 512  # tokens of a text that are read at most where max_length is not given
-
-OFFLOADS = (None, "cpu", "disk")
-
-# Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
-# `max_position_embeddings` are never used, so that RoBERTa's 514 take 512 tokens.
-_OFFSET_POSITIONS = {
-    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
-}  # fmt: skip
-
-
-def position_limit(config: Any) -> int | None:
-    """Tokens that the model's position embeddings allow; None where the config names no limit."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        return None
-    if config.model_type in _OFFSET_POSITIONS:
-        pad = getattr(config, "pad_token_id", None)
-        positions -= (1 if pad is None else pad) + 1
-    return positions
 
 
 class SharedClassifier:
