@@ -4,12 +4,11 @@
         --documents ewt.jsonl gum.jsonl --sources sources.md --out NEW_FOLDER
 
 `--copies` of the judge learn the rows' labels, each with an order and dropout of its own, and are held near the
-judge's own logits on the rows and on the documents' training sentences; with two labels (bad,good), copies of these
-sentences that are spoilt anew each time are pushed below them. The result has, of every weight, the middle between the
-judge's and the copies' mean: averages of fine-tuned weights do better on texts unlike the training ones than any of
-them (Wortsman et al. 2022, "Model soups", arXiv 2203.05482). It is calibrated on dev, measured and saved like a
-distilled judge; its README is the old one with new figures and with this step. A killed run resumes when it is started
-again. Leaves out: the teacher, which is not asked; choosing the copies that are worth it.
+judge's own logits on the rows and on the documents' training sentences. The result has, of every weight, the middle
+between the judge's and the copies' mean: averages of fine-tuned weights do better on texts unlike the training ones
+than any of them (Wortsman et al. 2022, "Model soups", arXiv 2203.05482). It is calibrated on dev, measured and saved
+like a distilled judge; its README is the old one with new figures and with this step. A killed run resumes when it is
+started again. Leaves out: the teacher, which is not asked; choosing the copies that are worth it.
 """
 
 import argparse
@@ -45,7 +44,6 @@ def main() -> None:
     first = [weight.detach().clone() for weight in model.parameters()]
     mean = [torch.zeros_like(weight) for weight in first]
     true = torch.tensor([label for _, label in gold])
-    spoiled = range(len(gold), len(texts) if len(labels) == 2 else len(gold))
 
     def report() -> str:
         return json.dumps(measure(model, tokenizer, dev))
@@ -55,7 +53,7 @@ def main() -> None:
         set_weights(model, first)
         checkpoint = args.out.with_name(f"{args.out.name}.{copy}.checkpoint")
         how = Fit(BATCH, args.epochs, args.learning_rate, args.seed + copy, args.bf16, checkpoint)
-        lines = distil(model, tokenizer, texts, own, true, how, report, spoiled, GOLD)
+        lines = distil(model, tokenizer, texts, own, true, how, report, gold_weight=GOLD)
         log += [f"copy {copy + 1}, {line}" for line in lines]
         for total, weight in zip(mean, model.parameters(), strict=True):
             total += weight.detach() / args.copies

@@ -58,8 +58,12 @@ def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_i
 
 
 def cache_name(model: PreTrainedModel) -> str:
-    """The argument of `forward` that takes the key-value cache: `cache` from transformers 5.24 on."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    """The argument of `forward` that takes the key-value cache: `cache` from transformers 5.24 on.
+
+    A forward that only passes `**kwargs` on takes what that of its base class names.
+    """
+    forwards = [vars(owner)["forward"] for owner in type(model).__mro__ if "forward" in vars(owner)]
+    return "cache" if any("cache" in signature(forward).parameters for forward in forwards) else "past_key_values"
 
 
 class CachedDecoder:
