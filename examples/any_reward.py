@@ -4,9 +4,9 @@
 
 Leaves out: training; pass the reward as `reward_funcs` to GRPOTrainer, RLOOTrainer or Seq2SeqPPOTrainer. Prints:
 
-    +3.09  The cat sleeps on the sofa.  (acceptability 1.36, neutrality 0.79, length 1.00, rougeL_summary 0.83, ...)
-    -0.14  cat sofa sofa sleeps the  (acceptability -1.44, neutrality 0.88, length 1.00, rougeL_summary 0.36, ...)
-    +2.81  Where does the cat sleep?  (acceptability 1.35, neutrality 1.00, length 1.00, rougeL_summary 0.36, ...)
+    +2.73  The cat sleeps on the sofa.  (acceptability 0.80, neutrality 1.19, length 1.00, rougeL_summary 0.83, ...)
+    +0.65  cat sofa sofa sleeps the  (acceptability -0.70, neutrality 0.96, length 1.00, rougeL_summary 0.36, ...)
+    +2.49  Where does the cat sleep?  (acceptability 0.90, neutrality 1.25, length 1.00, rougeL_summary 0.36, ...)
 """
 
 import sys

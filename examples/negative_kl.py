@@ -4,11 +4,11 @@
 
 The folder is the default job's. Prints the mean over held-out prompts and its standard error, in nats a response:
 
-    the policy itself                                                        +1.57 +- 0.15
-    top_k=5                                                                  +1.25 +- 0.08
-    num_beams=4, do_sample=False                                             +1.39 +- 0.06
-    num_beams=4, do_sample=False, min_new_tokens=20, no_repeat_ngram_size=3  -5.72 +- 0.98
-    min_new_tokens=20                                                        -8.01 +- 0.97
+    the policy itself                                                        +1.28 +- 0.09
+    top_k=5                                                                  +1.11 +- 0.10
+    num_beams=4, do_sample=False                                             +1.31 +- 0.04
+    num_beams=4, do_sample=False, min_new_tokens=20, no_repeat_ngram_size=3  -5.45 +- 0.89
+    min_new_tokens=20                                                        -7.81 +- 0.91
 """
 
 import sys
