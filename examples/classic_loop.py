@@ -5,11 +5,11 @@
 For every batch: generate one response a query, score them, step, log. The bundled tiny models stand in for
 google/flan-t5-small and `MultiClassifierReward.from_preset("article")`. About a minute on two CPU cores; prints:
 
-    epoch 0, batch 0: mean reward -0.031 (acceptability -0.152, neutrality 0.242)
+    epoch 0, batch 0: mean reward 0.148 (acceptability 0.013, neutrality 0.269)
     ...
-    epoch 0: mean reward 0.421, KL 0.929
+    epoch 0: mean reward 0.484, KL 1.135
     ...
-    epoch 1: mean reward 0.714, KL 1.229
+    epoch 1: mean reward 0.692, KL 1.430
 """
 
 from statistics import mean

@@ -8,8 +8,8 @@ also be passed whole, `reward_funcs=reward`: then its own weights count, and eac
 
 The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
 
-    rewards/acceptability/mean: -1.33 -> -0.86
-    rewards/neutrality/mean: +1.11 -> +1.55
+    rewards/acceptability/mean: -0.46 -> +0.06
+    rewards/neutrality/mean: +1.19 -> +1.50
 """
 
 import sys

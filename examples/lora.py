@@ -5,7 +5,7 @@
 Needs `pip install peft`. The same from the command line: `trl-rewards train --use_peft`. A minute or two on two CPU
 cores; prints at the end:
 
-    27,648 of 3,914,304 weights learn: mean reward +0.11 at first, +0.48 at last
+    27,648 of 3,914,304 weights learn: mean reward +0.08 at first, +0.61 at last
 """
 
 from datasets import load_dataset

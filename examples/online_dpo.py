@@ -7,7 +7,7 @@ This trainer logs the total (objective/scores) and offers no place for component
 
 The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
 
-    objective/scores: -0.81 -> -0.77
+    objective/scores: +0.09 -> +0.16
 """
 
 import sys

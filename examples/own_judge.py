@@ -6,7 +6,7 @@
 Without a file it learns to tell whole sentences from cut ones, from the bundled prompts, starting from the bundled
 acceptability judge. Leaves out: choosing among epochs, and harder texts. Prints:
 
-    judge: labels cut, whole; accuracy 0.73 on 128 rows kept aside
+    judge: labels cut, whole; accuracy 0.77 on 128 rows kept aside
 """
 
 import csv

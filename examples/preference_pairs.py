@@ -7,7 +7,7 @@ Eight answers of the bundled tiny T5 to each of 64 prompts; the best and the wor
 the end how many pairs and ties there were and the mean reward of one sampled answer to each of 64 held-out prompts,
 before and after. After ten steps the log has, among others:
 
-    'rewards/accuracies': '0.9438', 'rewards/margins': '0.8749'
+    'rewards/accuracies': '0.9187', 'rewards/margins': '1.036'
 """
 
 import os

@@ -7,8 +7,8 @@ On a small GPU the judges give their memory back between two scorings: `offload=
 
 The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
 
-    rewards/acceptability/mean: -1.33 -> -1.24
-    rewards/neutrality/mean: +1.09 -> +1.28
+    rewards/acceptability/mean: -0.46 -> -0.28
+    rewards/neutrality/mean: +1.18 -> +1.28
     rewards/brevity/mean: -0.64 -> -0.61
 """
 
