@@ -18,7 +18,7 @@ def main(output_dir: str = "runs/example", **settings) -> Seq2SeqPPOTrainer:
     files = {split: str(asset_path("prompts") / f"{split}.jsonl") for split in ("train", "heldout")}
     prompts = load_dataset("json", data_files=files)
     defaults = {
-        "num_train_epochs": 6, "per_device_train_batch_size": 64, "num_ppo_epochs": 2, "num_mini_batches": 2,
+        "num_train_epochs": 3.2, "per_device_train_batch_size": 64, "num_ppo_epochs": 2, "num_mini_batches": 2,
         "learning_rate": 1.5e-4, "critic_learning_rate": 3e-3, "response_length": 40,
     }  # fmt: skip
     trainer = Seq2SeqPPOTrainer(

@@ -3,6 +3,7 @@
 examples/assets has tests of its own (tests/assets). `tiny_policy.py` is no example but what four of them share.
 """
 
+import ast
 import importlib
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.recipes.run_presets import get_preset
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "tiny_policy")
@@ -103,3 +105,11 @@ def test_a_file_of_settings_is_taken_by_the_command_above_it(path):
     arguments = [argument.replace("examples/", f"{EXAMPLES}/") for argument in arguments]
     recipe, _ = build_recipe([*arguments, "--use_cpu"])
     assert recipe.folder == Path("runs", path.stem)
+
+
+def test_the_default_job_in_python_has_the_settings_of_the_command():
+    tree = ast.parse((EXAMPLES / "seq2seq_ppo.py").read_text(encoding="utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+    given = ast.literal_eval(assigned["defaults"])
+    preset = get_preset("tiny").config
+    assert given == {name: preset[name] for name in given}
