@@ -8,7 +8,7 @@ and scores it. On a newer TRL, and for encoder-decoders on any, Seq2SeqPPOTraine
 
 The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
 
-    objective/scores: -0.79 -> -0.73
+    objective/scores: +0.13 -> +0.15
 """
 
 import sys
