@@ -12,6 +12,8 @@ from textwrap import fill
 from corrupt import MEASURED
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.errors import InputError
+
 HOW_MADE = "## How it was made"
 MADE = "made.json"  # beside a teacher's weights: the command and the log that made it
 
@@ -69,9 +71,17 @@ into this judge, whose logits were then divided by the temperature that fits the
 {_indented(log)}"""
 
 
-def then_made(readme: str, sources: str, log: Sequence[str]) -> str:
-    """How the judge of this README was made, and then changed by the running script."""
-    made = readme.partition(HOW_MADE)[2].removesuffix(f"{sources.strip()}\n").strip()
+def how_made(readme: str, sources: str) -> str:
+    """What `judge_card` was given as `made`, out of what it returned; refused where it did not write this."""
+    made, end = readme.partition(HOW_MADE)[2], f"{sources.strip()}\n"
+    if not made.endswith(end):
+        expected = f"a README with {HOW_MADE!r} that ends with the text of --sources"
+        raise InputError(expected, "another one", "give the --sources that the judge was made with")
+    return made.removesuffix(end).strip()
+
+
+def then_made(made: str, log: Sequence[str]) -> str:
+    """How a judge was made, and then changed by the running script."""
     return f"""{made}
 
 and then taken further without the teacher, as the middle between itself and the mean of copies:

@@ -19,7 +19,7 @@ import torch
 from calibrate_judge import check_new
 from distil_judge import distil, document_sentences, go_half_way_back, gold_rows, save_measured
 from fitting import Fit
-from judge_card import then_made
+from judge_card import how_made, then_made
 from measure_judge import logits, measure, read_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -31,6 +31,8 @@ def main() -> None:
     """Trains the copies one after the other, and saves their mean half way back to the judge."""
     args = parse_arguments()
     check_new(args.out)
+    readme, sources = (path.read_text(encoding="utf-8") for path in (Path(args.judge) / "README.md", args.sources))
+    made = how_made(readme, sources)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_flush_denormal(True)
     model = AutoModelForSequenceClassification.from_pretrained(args.judge, dtype=torch.float32)
@@ -62,11 +64,9 @@ def main() -> None:
     go_half_way_back(model, first)
     log.append(f"half way back: {report()}")
     print("\n".join(log[-2:]), flush=True)
-    old = (Path(args.judge) / "README.md").read_text(encoding="utf-8")
-    sources = args.sources.read_text(encoding="utf-8")
     save_measured(
         model, tokenizer, args,
-        lambda temperature: then_made(old, sources, [*log, f"temperature {temperature:.2f}"]),
+        lambda temperature: then_made(made, [*log, f"temperature {temperature:.2f}"]),
     )  # fmt: skip
     for path in args.out.parent.glob(f"{args.out.name}.*.checkpoint"):
         path.unlink()

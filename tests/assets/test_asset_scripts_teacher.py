@@ -123,6 +123,15 @@ def test_a_soup_of_a_judge_tells_how_it_was_made_before_and_after(teacher, data,
     assert not list(tmp_path.glob("soup.*"))
 
 
+def test_a_readme_that_no_script_wrote_is_refused_before_the_soup(scripts):
+    from judge_card import how_made
+
+    assert how_made("# J\n\n## How it was made\n\nBy hand.\n\nTexts: made up.\n", "Texts: made up.\n") == "By hand."
+    for readme in ("# J\n", "## How it was made\n\nBy hand.\n\nOther texts.\n"):
+        with pytest.raises(InputError, match="ends with the text of --sources"):
+            how_made(readme, "Texts: made up.\n")
+
+
 def test_tweets_are_learnt_from_with_and_without_their_signs(scripts, data, tmp_path):
     from argparse import Namespace
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,13 @@ import pytest
 # What the commands import first, once for all the children below.
 import trl_rewards_plugin.recipes.seq2seq_ppo
 import trl_rewards_plugin.scoring.score_job  # noqa: F401
-from trl_rewards_plugin.cli.config_source import declared_settings
+from trl_rewards_plugin.cli.config_source import Declared, declared_settings
 from trl_rewards_plugin.cli.main import main
+from trl_rewards_plugin.cli.train import build_recipe, check_quickly
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config_rules import Weights
+from trl_rewards_plugin.rewards.files.file_content import preset_content
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -66,6 +71,7 @@ FILES = {
     "header.csv": "text\n",
     "latin.csv": "text\ncaf\xe9\n".encode("latin-1"),
     "number.json": "3",
+    "scalar.yaml": "reward_weights: 1.0\n",
     "news.xlsx": "",
     "folder/news.csv": "text\nA cat.\n",
     "key.yaml": "lerning_rate: 1.0e-5\n",
@@ -125,6 +131,9 @@ FILE_LINES = {
     "train --config reward.yaml": "did you mean 'label'?",
     "train --learning_rate fast": "learning_rate as a number",
     "train --max_steps 1.5": "max_steps as a whole number",
+    "train --config scalar.yaml": "reward_weights as a list",
+    "train --reward_weights 1 none": "reward_weights as a list of values",
+    "train --resume_from_checkpoint true --output_dir nowhere": "a complete checkpoint",
     "train --learning_rate": "a value after --learning_rate",
     "train --held_out_reward r_lable.yaml": "did you mean 'label'?",
     "train --reward r_none.yaml": "label in r_none.yaml, rewards[0]",
@@ -237,6 +246,39 @@ def test_the_flags_that_are_checked_first_are_all_that_there_are():
     for name in Seq2SeqPPOConfig.__annotations__.keys() & fields.keys():
         assert list(declared[name].choices) == list(fields[name].metadata.get("choices", ()))
         assert declared[name].default == fields[name].default
+
+
+def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.csv").write_text("none\nA cat.\n", encoding="utf-8")
+    (tmp_path / "all.yaml").write_text("reward_weights: null\nstop_on: [kl]\nseed: '3'\n", encoding="utf-8")
+    for line in (
+        "--use_peft --lora_target_modules q v --lora_r 4", "--dataset none.csv --text_column none",
+        "--include_num_input_tokens_seen false", "--config all.yaml --report_to none --stop_on kl entropy",
+    ):  # fmt: skip
+        for _ in range(2):  # the second time transformers has seen the fields
+            check_quickly(line.split())
+            build_recipe(line.split())
+
+
+@pytest.mark.parametrize("annotation", [list[float] | None, "Optional[list[float]]", Weights])
+def test_a_type_is_read_as_it_is_written(annotation):
+    assert Declared(annotation).kinds == {"list", "float"}
+    assert Declared(annotation).read("weights", ["1", 2]) == [1.0, 2.0]
+
+
+def test_labels_that_transformers_takes_from_elsewhere_are_left_to_it(tmp_path):
+    judge = {"model_type": "bert", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    for name, more in (("adapter", {}), ("three", {"num_labels": 3})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(judge | more), encoding="utf-8")
+        (tmp_path / f"{name}.yaml").write_text(f"rewards: [{{model: {name}, label: POS}}]", encoding="utf-8")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    for name in ("adapter", "three"):
+        preset_content(tmp_path / f"{name}.yaml")
+    (tmp_path / "adapter" / "adapter_config.json").unlink()
+    with pytest.raises(InputError, match="POS"):
+        preset_content(tmp_path / "adapter.yaml")
 
 
 def assert_refused(result, *parts):

@@ -1,6 +1,7 @@
 """A second judge that training never sees: measured with every evaluation, over a resume, and an alarm."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from transformers import TrainerCallback
@@ -8,12 +9,14 @@ from transformers import TrainerCallback
 from tests.ppo.test_evaluation import EVERY_STEP, evaluations, vowels, z_scored
 from tests.ppo.test_trainer import dataset, rollout_rows
 from tests.tiny_models import tiny_classifier, tiny_t5
-from trl_rewards_plugin.charts.series import panels, series_of
+from trl_rewards_plugin.charts.series import own_rows, panels, series_of
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring.alarms import AlarmError
+from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.runs.read import read_log
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
@@ -142,13 +145,22 @@ def test_evaluations_of_other_prompts_under_the_same_prefix_are_no_part_of_the_s
             scores = super().__call__(completions, **kwargs)
             return [100.0] * 3 if len(completions) == 3 else scores
 
-    settings = {**EVERY_STEP, "total_episodes": 40, "callbacks": [Others()]}
+    settings = {**EVERY_STEP, "total_episodes": 40, "callbacks": [LogFileCallback(), Others()]}
     trainer = make(model, tmp_path, OfOwnPrompts("judge", FALLING), OfOwnPrompts("first", RISING), **settings)
     trainer.train()
     assert "eval_held_out_reward fell" in caplog.text
     (drawn,) = (one for one in panels([trainer.state.log_history]) if one.title == "Held-out reward")
-    (series,) = series_of(trainer.state.log_history, drawn, "", 0)
-    assert max(series.values) < 100
+    for log in (trainer.state.log_history, read_log(Path(trainer.args.output_dir))):
+        (series,) = series_of(log, drawn, "", 0)
+        assert max(series.values) < 100
+
+
+def test_evaluations_are_a_series_where_all_prompts_are_given_to_evaluate(model, tmp_path):
+    trainer = make(model, tmp_path, vowels, consonants)
+    own, trainer.eval_dataset = trainer.eval_dataset, None
+    trainer.evaluate(own)
+    (row,) = own_rows(trainer.state.log_history)
+    assert "eval_held_out_reward" in row
 
 
 def same_judge(folder, **more):

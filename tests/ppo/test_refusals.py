@@ -52,6 +52,12 @@ def refused(call):
             "lower `temperature`",
         ),
         (lambda: config(generation_kwargs={"temperature": 0.5}), "temperature as a field", "0.5", "(temperature=...)"),
+        (
+            lambda: config(generation_kwargs={"top_k": 50}),
+            "top_k left out or neutral",
+            "top_k=50",
+            "eval_generation_k",
+        ),
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
         (lambda: config(kl_estimator="full", whiten_rewards=True), "off with kl_estimator='full'", "True", "whiten"),

@@ -421,11 +421,21 @@ def test_a_subclass_with_other_arguments_is_described_as_a_remote_reward():
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"retries": -1}, {"batch_size": 0}, {"columns": "topic"}, {"on_failure": "zero"}]
-)
+    "options",
+    [
+        {"timeout": 0}, {"timeout": "9"}, {"retries": -1}, {"batch_size": 0}, {"batch_size": True},
+        {"columns": "topic"}, {"columns": 5}, {"columns": [1]}, {"on_failure": "zero"},
+    ],
+)  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(options):
     with pytest.raises(InputError):
         RemoteReward("http://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://a b", "http://x:99999999"])
+def test_an_address_that_cannot_be_read_is_refused(url):
+    with pytest.raises(InputError, match="the URL of a reward server"):
+        RemoteReward(url)
 
 
 def test_an_address_that_is_none_is_refused():

@@ -59,7 +59,7 @@ class Series:
 
 def panels(logs: Sequence[Log]) -> list[Panel]:
     """Reward, held-out reward, components, KL, length, entropy and multipliers, as far as some log holds them."""
-    keys = dict.fromkeys(key for log in logs for row in log for key in row)
+    keys = dict.fromkeys(key for log in logs for row in own_rows(log) for key in row)
     components = [
         Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout, unweighted", key, f"eval_{key}")
         for key in keys

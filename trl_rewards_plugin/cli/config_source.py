@@ -28,22 +28,31 @@ class Declared(NamedTuple):
     @property
     def kinds(self) -> set[str]:
         """The names in its type: {"list", "int"} of `list[int] | None`."""
-        kind = getattr(self.annotation, "__origin__", self.annotation)
-        text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
-        return set(re.findall(r"\w+", text)) - {"None", "Optional"}
+        return _words(self._text)
+
+    @property
+    def _text(self) -> str:
+        kind = self.annotation.__origin__ if hasattr(self.annotation, "__metadata__") else self.annotation
+        return kind if isinstance(kind, str) else inspect.formatannotation(kind)
 
     def read(self, name: str, given: Any) -> Any:
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
         kinds = self.kinds - {"list"}
-        if "list" in self.kinds and len(kinds) == 1 and isinstance(given, list):
+        if given is None or ("str" not in kinds and str(given).lower() == "none"):
+            return None
+        if "list" in self.kinds and isinstance(given, list) and len(kinds) == 1:
             one = Declared(" ".join(kinds))
             value: Any = [one.read(name, item) for item in given]
-        elif str(given).lower() == "none":
-            return None
+            if None in value:
+                raise InputError(f"{name} as a list of values", repr(given), f"correct {name}")
+        elif "list" in self.kinds and not _words(re.sub(r"list\[.*?\]", "", self._text)):
+            raise InputError(f"{name} as a list", repr(given), f"correct {name}")
         elif isinstance(given, list | dict) and kinds <= {"bool", "int", "float", "str"}:
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")
         elif "dict" in kinds and str(given).startswith("{"):
             value = given if isinstance(given, dict) else _json(name, given)
+        elif "bool" in kinds and str(given).lower() in ("true", "false"):
+            value = BOOLEANS[str(given).lower()]
         elif kinds == {"bool"}:
             if str(given).lower() not in BOOLEANS:
                 raise InputError(f"{name} as true or false", repr(given), f"correct {name}")
@@ -54,6 +63,10 @@ class Declared(NamedTuple):
             value = str(given) if kinds == {"str"} else given
         config_rules.check_field(name, value, self.annotation, self.default, self.choices)
         return value
+
+
+def _words(annotation: str) -> set[str]:
+    return set(re.findall(r"\w+", annotation)) - {"None", "Optional", "Union"}
 
 
 def _number(name: str, given: Any, kind: type[int] | type[float]) -> int | float:

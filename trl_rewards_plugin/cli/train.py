@@ -24,7 +24,7 @@ from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited
 from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields, check_sampling_settings
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
-from trl_rewards_plugin.runs.checkpoints import checkpoints, find_checkpoint
+from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import refuse_run
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ class TrainArguments:
     def __post_init__(self) -> None:
         check_fields(self, TrainArguments)
         for name, value in vars(self).items():
-            if (
-                name.startswith("lora_") and value is not None and not self.use_peft
-            ):  # the whole model would be trained
+            # Without an adapter the whole model would be trained.
+            if name.startswith("lora_") and value is not None and not self.use_peft:
                 step = "add --use_peft, or leave it out"
                 raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", step)
 
@@ -127,8 +126,9 @@ def check_quickly(argv: Sequence[str]) -> None:
     from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset
 
     own = {one.name: one for one in dataclasses.fields(TrainArguments)}
+    types = TrainArguments.__annotations__  # transformers' parser overwrites the fields' own types
     settings = {
-        name: Declared(one.type, one.default, one.metadata.get("choices", ())) for name, one in own.items()
+        name: Declared(types[name], one.default, one.metadata.get("choices", ())) for name, one in own.items()
     } | declared_settings()
     parser = Parser("trl-rewards train")
     parser.hints, parser.types = _HINTS, settings
@@ -149,8 +149,8 @@ def check_quickly(argv: Sequence[str]) -> None:
     train = TrainArguments(**{key: value for key, value in values.items() if key in own})
     check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
     further = values.get("generation_kwargs")
-    asked = {name: values.get(name) for name in ("top_k", "top_p")}
-    check_sampling_settings({**(further if isinstance(further, dict) else {}), **asked})
+    check_sampling_settings(further if isinstance(further, dict) else {})
+    check_sampling_settings({name: values.get(name) for name in ("top_k", "top_p")})
     preset = get_preset(train.preset or "tiny")
     for reward in filter(None, (train.reward, train.held_out_reward)):
         preset_content(reward)
@@ -162,8 +162,7 @@ def check_quickly(argv: Sequence[str]) -> None:
             raise no_rows(path)
     seed = preset.config["seed"] if values.get("seed") is None else values["seed"]
     folder = Path(values.get("output_dir") or default_output_dir(preset.name, seed)).expanduser()
-    checkpoint = find_checkpoint(folder, values.get("resume_from_checkpoint"), quiet=True)
-    if checkpoint is None and not train.dry_run:
+    if not check_resume(folder, values.get("resume_from_checkpoint")) and not train.dry_run:
         refuse_run(folder, overwrite=train.overwrite)
     if train.push_to is not None:
         from trl_rewards_plugin.hub.plan import check_name

@@ -243,7 +243,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
             if not isinstance(getattr(self, name), dict | None):
                 raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
         asked: Any = self.generation_kwargs or {}
-        check_sampling_settings({**asked, "top_k": self.top_k, "top_p": self.top_p})
+        check_sampling_settings(asked)
+        check_sampling_settings({"top_k": self.top_k, "top_p": self.top_p})
 
     def _check_together(self) -> None:
         """Refuses numbers that do not fit together, and what the objective or advantage estimator would ignore."""

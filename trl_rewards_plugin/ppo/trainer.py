@@ -370,12 +370,11 @@ class Seq2SeqPPOTrainer(ClassicLoop):
                 self.calls,
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
-        self.log(metrics)
-        if eval_dataset is not None:
-            self.state.log_history[-1][OTHER_PROMPTS] = True
+        others = self.eval_dataset is not None and dataset is not self.eval_dataset
+        self.log({**metrics, OTHER_PROMPTS: True} if others else metrics)
         table = {} if samples is None else samples[1].table
         self.run_log.completions.log_evaluation(table, self.state.global_step)
-        if held_out and eval_dataset is None and metric_key_prefix == "eval":
+        if held_out and not others and metric_key_prefix == "eval":
             alarms, prompts = find_held_out_alarm(self.state.log_history, table), table.get("prompt", ["?"])
             self.run_log.alarms.raise_alarms(alarms, self.state.global_step, lambda row: quoted(prompts[row]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

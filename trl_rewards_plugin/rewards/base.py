@@ -10,6 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
@@ -192,8 +193,8 @@ def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
 def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
     """Refuses settings of rewards that may fail: see `CallableReward` and `RemoteReward`."""
     check_choice("on_failure", on_failure, ("stop", "none"))
-    waits = timeout is None or (isinstance(timeout, int | float) and timeout > 0)
-    if not waits or not isinstance(retries, int) or retries < 0:
+    waits = timeout is None or (isinstance(timeout, Real) and timeout > 0)
+    if not waits or not isinstance(retries, Integral) or retries < 0:
         found = f"timeout={timeout!r}, retries={retries!r}"
         raise InputError(
             "timeout above 0, retries of at least 0, as numbers", found, "leave them out to get the defaults"

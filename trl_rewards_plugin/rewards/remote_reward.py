@@ -10,6 +10,7 @@ Retries, backoff with jitter and the pool of connections are urllib3's. Leaves o
 import json
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import urllib3
@@ -63,11 +64,17 @@ class RemoteReward(Reward):
     ):
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"')
-        if urllib3.util.parse_url(url).auth:
+        try:
+            login = urllib3.util.parse_url(url).auth
+        except urllib3.exceptions.LocationParseError as error:
+            raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"') from error
+        if login:
             step = f"leave the login out; the server's token is read from {TOKEN_VARIABLE}"
             raise InputError("a URL without a login", "one with a login", step)
         check_attempts(timeout, retries, on_failure)
-        if not isinstance(batch_size, int) or batch_size < 1 or isinstance(columns, str):
+        names = isinstance(columns, Sequence) and all(isinstance(column, str) for column in columns)
+        whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool) and batch_size >= 1
+        if not whole or not names or isinstance(columns, str):
             found = f"batch_size={batch_size!r}, columns={columns!r}"
             raise InputError("batch_size of at least 1, columns as a list of names", found, "leave them out")
         super().__init__(name)

@@ -28,6 +28,7 @@ _WEIGHTS = re.compile(
 )
 _CHECKSUM = ', "checksum": '
 # The keys of a state without a checksum, as versions up to 0.1 wrote it.
+_NO = ("", "false", "none")  # words of resume_from_checkpoint for none
 _UNSIGNED = {"kl_coef", "episodes", "epoch_scores", "seconds", "alarms", "metrics", "rewards", "number", "files"}
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _logger = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def find_checkpoint(
     InputError where the given one is damaged, or none is whole.
     """
     word = str(resume).lower()
-    if word in ("", "false", "none"):
+    if word in _NO:
         return None
     if word == "true":
         return _last_whole(output_dir, quiet)
@@ -190,6 +191,21 @@ def find_checkpoint(
     others = ", ".join(path.name for path in beside if path.name != folder.name)
     step = f"resume from another of {others}, or from True, the last complete one" if others else "check the path"
     raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
+
+
+def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None) -> bool:
+    """Whether `find_checkpoint` is asked for one; refused as by it where there is none at all.
+
+    Reads no checkpoint, and puts none back as that does, for which another run might not be ready.
+    """
+    word = str(resume).lower()
+    if word in _NO:
+        return False
+    if word == "true":
+        there = bool(checkpoints(output_dir)) or (output_dir / UNFINISHED).exists()
+    else:
+        there = Path(str(resume)).exists()
+    return there or find_checkpoint(output_dir, resume, quiet=True) is not None
 
 
 def _last_whole(output_dir: Path, quiet: bool) -> Path:

@@ -179,6 +179,9 @@ def _config_in(folder: Path) -> SimpleNamespace | None:
         id2label = {int(index): label for index, label in content["id2label"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    unlike = content.get("num_labels", len(id2label)) != len(id2label)  # transformers then makes up labels
+    if unlike or not isinstance(content.get("model_type", ""), str) or (folder / "adapter_config.json").exists():
+        return None
     return SimpleNamespace(**{"problem_type": None, "model_type": None, **content, "id2label": id2label})
 
 
