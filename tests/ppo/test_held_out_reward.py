@@ -107,13 +107,13 @@ def test_the_alarm_is_raised_and_counted_over_a_resume_and_stops_where_asked(mod
         make(model, tmp_path / "run", ByStep("judge", FALLING), ByStep("first", RISING), **settings).train()
     said = [record.getMessage() for record in caplog.records if "eval_held_out_reward fell" in record.getMessage()]
     assert len(said) == 1
-    assert "eval_reward rose by" in said[0]
+    assert "while eval_reward changed by +" in said[0]
     assert "exploits what the reward gets wrong" in said[0]
     step = int(said[0].split("step ")[1].split(":")[0])
     assert 7 <= step <= 10
     stopping = {**settings, "stop_on": ["held_out_reward"]}
     stopped = make(model, tmp_path / "run", ByStep("judge", FALLING), ByStep("first", RISING), **stopping)
-    with pytest.raises(AlarmError, match=rf"^step {step}: since step \d eval_reward rose by"):
+    with pytest.raises(AlarmError, match=rf"^step {step}: since step \d eval_held_out_reward fell by"):
         stopped.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5"))
 
 

@@ -26,19 +26,25 @@ def test_rewards_part_by_hand():
     # Windows of 3. Second: means 6, 5, 3, 0 at its ends 2 to 5, so the best is the first and the fall 6.
     # Its differences 0, 0, -3, -3, -3 give noise sqrt(27 / 5 / 2) = 1.643, and 4 x 1.643 x sqrt(2 / 3) = 5.37 < 6.
     second = tensor(6, 6, 6, 3, 0, -3)
-    # First: 0, 0, 0, 2, 4, 6 rises by 4; differences 0, 0, 2, 2, 2: noise 1.095, limit 3.58 < 4.
+    # First: 0, 0, 0, 2, 4, 6 rises by 4; differences 0, 0, 2, 2, 2: noise 1.095, limit 3.58.
     first = tensor(0, 0, 0, 2, 4, 6)
     assert find_parting(first, second) == pytest.approx((2, 4.0, 6.0))
+    # Falling by 4 it goes along with the second; falling by 2, with differences 0, 0, -1, -1, -1 and a limit of 1.79
+    # too, and with 0, 0, -3, 3, -6 by 3, below a limit of 7.6, it is the second alone that falls.
+    assert find_parting(-first, second) is None
+    assert find_parting(-first / 2, second) is None
+    assert find_parting(tensor(6, 6, 6, 3, 6, 0), second) == pytest.approx((2, -3.0, 6.0))
     # One evaluation fewer is too few.
     assert find_parting(first[:5], second[:5]) is None
     # Differences 0, 0, -3, 3, -6 of a fall of 3 (6, 6, 6, 3, 6, 0): noise 2.32, limit 7.6.
     assert find_parting(first, tensor(6, 6, 6, 3, 6, 0)) is None
 
 
-def test_both_must_move_and_each_in_its_direction():
+def test_the_second_must_fall_and_the_first_must_not():
     up, down, still = tensor(0, 0, 0, 2, 4, 6), tensor(6, 6, 6, 4, 2, 0), tensor(1, 1, 1, 1, 1, 1)
     assert find_parting(up, down) is not None
-    for first, second in ((up, up), (down, down), (down, up), (up, still), (still, down), (still, still)):
+    assert find_parting(still, down) is not None
+    for first, second in ((up, up), (down, down), (down, up), (up, still), (still, still)):
         assert find_parting(first, second) is None
 
 

@@ -115,7 +115,7 @@ def test_the_held_out_alarm_names_the_step_the_changes_and_the_response_that_jud
     others = [{"step": 5, "objective/scores": 1.0}, {"step": 10, "eval_reward": 9.0}]
     (alarm,) = find_held_out_alarm([*others, *log], {"held_out_reward": [1.0, -2.0, 0.0]})
     # Windows of 3, the best of which ends at step 30; tests/ppo/maths/test_over_optimisation.py works the numbers out.
-    found = "since step 30 eval_reward rose by 4, while eval_held_out_reward fell by 6, both by more than their noise"
+    found = "since step 30 eval_held_out_reward fell by 6, more than its noise, while eval_reward changed by +4"
     assert alarm == Alarm("held_out_reward", found, 1)
     # A process without a share of the prompts raises it too.
     assert find_held_out_alarm(log, {}) == [Alarm("held_out_reward", found, 0)]

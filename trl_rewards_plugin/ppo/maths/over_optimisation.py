@@ -1,4 +1,4 @@
-"""Has one reward risen while another, which training never sees, fell (Gao et al., arXiv 2210.10760)?"""
+"""Does one reward hold while another, which training never sees, falls (Gao et al., arXiv 2210.10760)?"""
 
 import torch
 from torch import Tensor
@@ -13,15 +13,16 @@ def evaluation_noise(values: Tensor) -> Tensor:
 
 
 def find_parting(first: Tensor, second: Tensor) -> tuple[int, float, float] | None:
-    """Where evaluations `first` (K,) rose, and `second` (K,) fell from its best, by more than noise; else None.
+    """Where evaluations `second` (K,) fell from their best by more than noise, and `first` (K,) did not; else None.
 
     With means F[k] and S[k] over the w = max(3, K // 5) evaluations up to k, and b that of the largest S[b] among the
     windows that end before the last one begins, from K = 2 w on, they part where
 
-        F[K] - F[b] > 4 noise(first) sqrt(2 / w)    and    S[b] - S[K] > 4 noise(second) sqrt(2 / w)
+        F[b] - F[K] <= 4 noise(first) sqrt(2 / w)    and    S[b] - S[K] > 4 noise(second) sqrt(2 / w)
 
-    noise x sqrt(2 / w) being the standard deviation of the difference of two such means. Returns the last index of
-    window b, the rise and the fall.
+    noise x sqrt(2 / w) being the standard deviation of the difference of two such means. `first` need not rise: on
+    prompts held out, the reward that is over-trained often stalls. Returns the last index of window b, what `first`
+    rose by since, and what `second` fell by.
     """
     window = max(3, len(second) // 5)
     if len(second) < 2 * window:
@@ -30,5 +31,5 @@ def find_parting(first: Tensor, second: Tensor) -> tuple[int, float, float] | No
     means = values.unfold(1, window, 1).mean(2)  # (2, K - w + 1)
     best = int(means[1, :-window].argmax())
     rise, drop = (means[:, -1] - means[:, best]).tolist()
-    least_rise, least_fall = (4 * evaluation_noise(row).item() * (2 / window) ** 0.5 for row in values)
-    return (best + window - 1, rise, -drop) if rise > least_rise and -drop > least_fall else None
+    noise, least_fall = (4 * evaluation_noise(row).item() * (2 / window) ** 0.5 for row in values)
+    return (best + window - 1, rise, -drop) if -rise <= noise and -drop > least_fall else None

@@ -96,8 +96,8 @@ def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[
     if (parting := find_parting(*series)) is None:
         return []
     since, rise, fall = parting
-    found = f"since step {rows[since]['step']} eval_reward rose by {rise:.3g}, while eval_held_out_reward fell by "
-    found += f"{fall:.3g}, both by more than their noise"
+    found = f"since step {rows[since]['step']} eval_held_out_reward fell by {fall:.3g}, more than its noise, while "
+    found += f"eval_reward changed by {rise:+.3g}"
     scores = table.get("held_out_reward", [0.0])
     return [Alarm("held_out_reward", found, scores.index(min(scores)))]
 
