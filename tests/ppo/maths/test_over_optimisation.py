@@ -22,36 +22,37 @@ def test_noise_is_that_of_independent_evaluations():
     assert evaluation_noise(values).item() == pytest.approx(0.3, rel=0.02)
 
 
+FALLING = tensor(6, 6, 6, 6, 6, 3, 0, -3)
+RISING = tensor(0, 0, 0, 0, 0, 2, 4, 6)
+
+
 def test_rewards_part_by_hand():
-    # Windows of 3. Second: means 6, 5, 3, 0 at its ends 2 to 5, so the best is the first and the fall 6.
-    # Its differences 0, 0, -3, -3, -3 give noise sqrt(27 / 5 / 2) = 1.643, and 4 x 1.643 x sqrt(2 / 3) = 5.37 < 6.
-    second = tensor(6, 6, 6, 3, 0, -3)
-    # First: 0, 0, 0, 2, 4, 6 rises by 4; differences 0, 0, 2, 2, 2: noise 1.095, limit 3.58.
-    first = tensor(0, 0, 0, 2, 4, 6)
-    assert find_parting(first, second) == pytest.approx((2, 4.0, 6.0))
-    # Falling by 4 it goes along with the second; falling by 2, with differences 0, 0, -1, -1, -1 and a limit of 1.79
-    # too, and with 0, 0, -3, 3, -6 by 3, below a limit of 7.6, it is the second alone that falls.
-    assert find_parting(-first, second) is None
-    assert find_parting(-first / 2, second) is None
-    assert find_parting(tensor(6, 6, 6, 3, 6, 0), second) == pytest.approx((2, -3.0, 6.0))
-    # One evaluation fewer is too few.
-    assert find_parting(first[:5], second[:5]) is None
-    # Differences 0, 0, -3, 3, -6 of a fall of 3 (6, 6, 6, 3, 6, 0): noise 2.32, limit 7.6.
-    assert find_parting(first, tensor(6, 6, 6, 3, 6, 0)) is None
+    # Windows of 3. Of FALLING their means are 6, 6, 6, 5, 3, 0, so the first is the best, and the fall is 6.
+    # Its differences 0, 0, 0, 0, -3, -3, -3: noise sqrt(27 / 7 / 2) = 1.389, and 5 x 1.389 x sqrt(2 / 3) = 5.67 < 6.
+    assert find_parting(RISING, FALLING) == pytest.approx((2, 4.0, 6.0))
+    # One evaluation fewer: it fell by 3, and the limit is 5.
+    assert find_parting(RISING[:7], FALLING[:7]) is None
+    # The way up to the best is no noise.
+    assert find_parting(tensor(0, *RISING), tensor(-90, *FALLING)) == pytest.approx((3, 4.0, 6.0))
+    # Differences -3, 3, -6 of a fall of 3: noise 1.964, limit 8.02.
+    noisy = tensor(6, 6, 6, 6, 6, 3, 6, 0)
+    assert find_parting(RISING, noisy) is None
+    # A first reward that falls by 4 or 2, with limits of 3.78 and 1.89, goes along; the noisy one may have held.
+    assert find_parting(-RISING, FALLING) is None
+    assert find_parting(-RISING / 2, FALLING) is None
+    assert find_parting(noisy, FALLING) == pytest.approx((2, -3.0, 6.0))
 
 
 def test_the_second_must_fall_and_the_first_must_not():
-    up, down, still = tensor(0, 0, 0, 2, 4, 6), tensor(6, 6, 6, 4, 2, 0), tensor(1, 1, 1, 1, 1, 1)
-    assert find_parting(up, down) is not None
-    assert find_parting(still, down) is not None
-    for first, second in ((up, up), (down, down), (down, up), (up, still), (still, still)):
+    still = torch.ones(8).double()
+    assert find_parting(still, FALLING) is not None
+    for first, second in ((RISING, RISING), (FALLING, FALLING), (FALLING, RISING), (RISING, still), (still, still)):
         assert find_parting(first, second) is None
 
 
 def test_units_and_levels_change_nothing():
-    first, second = tensor(0, 0, 0, 2, 4, 6), tensor(6, 6, 6, 3, 0, -3)
-    since, rise, fall = find_parting(first, second)
-    assert find_parting(100 * first - 7, 0.01 * second + 7) == pytest.approx((since, 100 * rise, 0.01 * fall))
+    since, rise, fall = find_parting(RISING, FALLING)
+    assert find_parting(100 * RISING - 7, 0.01 * FALLING + 7) == pytest.approx((since, 100 * rise, 0.01 * fall))
 
 
 def test_the_window_is_a_fifth_of_a_long_run():

@@ -107,7 +107,7 @@ def test_a_single_response_equals_no_other():
 
 
 def test_the_held_out_alarm_names_the_step_the_changes_and_the_response_that_judge_likes_least():
-    pairs = zip([0, 0, 0, 2, 4, 6], [6, 6, 6, 3, 0, -3], strict=True)
+    pairs = zip([0, 0, 0, 0, 0, 2, 4, 6], [6, 6, 6, 6, 6, 3, 0, -3], strict=True)
     log = [
         {"step": 10 * place, "eval_reward": float(first), "eval_held_out_reward": float(second)}
         for place, (first, second) in enumerate(pairs, 1)
@@ -119,7 +119,7 @@ def test_the_held_out_alarm_names_the_step_the_changes_and_the_response_that_jud
     assert alarm == Alarm("held_out_reward", found, 1)
     # A process without a share of the prompts raises it too.
     assert find_held_out_alarm(log, {}) == [Alarm("held_out_reward", found, 0)]
-    assert find_held_out_alarm(log[:5], {}) == find_held_out_alarm(others, {}) == []
+    assert find_held_out_alarm(log[:7], {}) == find_held_out_alarm(others, {}) == []
 
 
 def test_the_monitor_speaks_at_the_first_tenth_and_hundredth_rollout(caplog):
