@@ -1,7 +1,7 @@
 """Work over fixed buffers: captured as a graph on first use, replayed after that, and run eagerly where that fails.
 
 A graph belongs to shapes, to where weights and gradients lie, and to all that Python knew while it was captured; so
-does its key. Whatever goes wrong with one, the run goes on.
+does its key. Whatever goes wrong with one, the run continues.
 Leaves out: how a graph is made (graphs.py), sampling (static_sampling.py) and the optimizer (optimizer_step.py).
 """
 
