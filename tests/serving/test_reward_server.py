@@ -301,7 +301,8 @@ def start_process(port):
 def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends_cleanly(
     combination, impatient, caplog
 ):
-    expected = combination.score(TEXTS).total.tolist()
+    # To 1e-6: another process may have other threads, and so another order of sums.
+    expected = pytest.approx(combination.score(TEXTS).total.tolist(), abs=1e-6)
     process, url = start_process(0)
     remote = RemoteReward(url, name="judge", retries=2)
     assert remote(TEXTS) == expected
