@@ -62,7 +62,7 @@ class RemoteReward(Reward):
         batch_size: int = 256,
         on_failure: str = "stop",
     ):
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")) or url.split() != [url]:
             raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"')
         try:
             login = urllib3.util.parse_url(url).auth
