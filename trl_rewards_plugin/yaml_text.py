@@ -28,14 +28,17 @@ def load_yaml(text: str) -> Any:
     return values
 
 
-def read_yaml(path: Path, expected: str, step: str) -> Any:
-    """The values in a YAML file; InputError with these words where they cannot be read."""
+def read_yaml(path: Path, expected: str, step: str, by_hand: bool = True) -> Any:
+    """The values in a YAML file; InputError with these words where they cannot be read.
+
+    Of a file that someone wrote `by_hand` it says how to mend tabs and other encodings, in place of `step`.
+    """
     try:
         return load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        if isinstance(error, UnicodeDecodeError):
+        if by_hand and isinstance(error, UnicodeDecodeError):
             step = "save the file as UTF-8"
-        elif r"'\t'" in str(error):
+        elif by_hand and r"'\t'" in str(error):
             step = "indent with spaces, since YAML takes no tabs"
         said = "invalid YAML: " if isinstance(error, yaml.YAMLError) else ""
         raise InputError(expected, said + " ".join(str(error).split()), step) from error

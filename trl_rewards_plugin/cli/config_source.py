@@ -32,7 +32,7 @@ class Declared(NamedTuple):
 
     @property
     def _text(self) -> str:
-        kind = self.annotation.__origin__ if hasattr(self.annotation, "__metadata__") else self.annotation
+        kind = config_rules.without_rules(self.annotation)
         return kind if isinstance(kind, str) else inspect.formatannotation(kind)
 
     def read(self, name: str, given: Any) -> Any:
@@ -51,11 +51,9 @@ class Declared(NamedTuple):
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")
         elif "dict" in kinds and str(given).startswith("{"):
             value = given if isinstance(given, dict) else _json(name, given)
-        elif "bool" in kinds and str(given).lower() in ("true", "false"):
-            value = BOOLEANS[str(given).lower()]
-        elif kinds == {"bool"}:
-            if str(given).lower() not in BOOLEANS:
-                raise InputError(f"{name} as true or false", repr(given), f"correct {name}")
+        elif kinds == {"bool"} and str(given).lower() not in BOOLEANS:
+            raise InputError(f"{name} as true or false", repr(given), f"correct {name}")
+        elif kinds == {"bool"} or ("bool" in kinds and str(given).lower() in ("true", "false")):
             value = BOOLEANS[str(given).lower()]
         elif kinds and kinds <= {"int", "float"}:
             value = _number(name, given, float if "float" in kinds else int)

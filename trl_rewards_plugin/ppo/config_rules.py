@@ -58,6 +58,11 @@ FIELD_INSTEAD = {
 }
 
 
+def without_rules(annotation: Any) -> Any:
+    """The type that `Annotated` gives rules to, or `annotation` itself."""
+    return annotation.__origin__ if hasattr(annotation, "__metadata__") else annotation
+
+
 def check_fields(config: Any, owner: type) -> None:
     """Refuses settings that break the rule in their annotation, or are not among their choices.
 
@@ -77,7 +82,7 @@ def check_field(name: str, value: Any, annotation: Any, default: Any = None, cho
         if one not in choices and not (one is None and default is None):
             step = f"{did_you_mean(one, choices)}change {name}"
             raise InputError(f"{name} one of {', '.join(choices)}", f"{name}={value!r}", step)
-    optional = type(None) in get_args(getattr(annotation, "__origin__", annotation))
+    optional = type(None) in get_args(without_rules(annotation))
     suffix = "" if not optional else ", or unset" if default is None else ", or None"
     for rule in getattr(annotation, "__metadata__", ()):
         if not (optional and value is None) and not rule.holds(value):

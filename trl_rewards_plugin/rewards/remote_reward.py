@@ -62,12 +62,13 @@ class RemoteReward(Reward):
         batch_size: int = 256,
         on_failure: str = "stop",
     ):
+        unreadable = InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"')
         if not isinstance(url, str) or not url.startswith(("http://", "https://")) or url.split() != [url]:
-            raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"')
+            raise unreadable
         try:
             login = urllib3.util.parse_url(url).auth
         except urllib3.exceptions.LocationParseError as error:
-            raise InputError("the URL of a reward server", repr(url), 'for example "http://127.0.0.1:8000"') from error
+            raise unreadable from error
         if login:
             step = f"leave the login out; the server's token is read from {TOKEN_VARIABLE}"
             raise InputError("a URL without a login", "one with a login", step)

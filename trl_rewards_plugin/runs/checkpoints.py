@@ -27,8 +27,8 @@ _WEIGHTS = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|adapter_(model\.safetensors|config\.json)"
 )
 _CHECKSUM = ', "checksum": '
-# The keys of a state without a checksum, as versions up to 0.1 wrote it.
 _NO = ("", "false", "none")  # words of resume_from_checkpoint for none
+# The keys of a state without a checksum, as versions up to 0.1 wrote it.
 _UNSIGNED = {"kl_coef", "episodes", "epoch_scores", "seconds", "alarms", "metrics", "rewards", "number", "files"}
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _logger = logging.getLogger(__name__)

@@ -130,11 +130,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """`config.yaml`, `made_of` included."""
     path = folder / layout.CONFIG
-    try:
-        values = read_yaml(path, f"YAML in {path}", _RESTORE)
-    except InputError as error:  # whose step may be one for a file that someone wrote by hand
-        raise InputError(error.expected, error.found, _RESTORE) from error
-    return checked(values, shapes.SETTINGS_SHAPE, path)
+    return checked(read_yaml(path, f"YAML in {path}", _RESTORE, by_hand=False), shapes.SETTINGS_SHAPE, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:

@@ -21,9 +21,9 @@ def find_parting(first: Tensor, second: Tensor) -> tuple[int, float, float] | No
         F[b] - F[K] <= 5 noise(first) sqrt(2 / w)    and    S[b] - S[K] > 5 noise(second) sqrt(2 / w)
 
     noise x sqrt(2 / w) being the standard deviation of the difference of two such means, and noise that of the
-    evaluations since window b begins: the way up to it is a trend. `first` need not rise: on
-    prompts held out, the reward that is over-trained often stalls. Returns the last index of window b, what `first`
-    rose by since, and what `second` fell by.
+    evaluations since window b begins: the way up to it is a trend. `first` need not rise: on prompts held out, the
+    reward that is over-trained often stalls. Returns the last index of window b, what `first` rose by since, and what
+    `second` fell by.
     """
     window = max(3, len(second) // 5)
     if len(second) < 2 * window:
@@ -32,5 +32,5 @@ def find_parting(first: Tensor, second: Tensor) -> tuple[int, float, float] | No
     means = values.unfold(1, window, 1).mean(2)  # (2, K - w + 1)
     best = int(means[1, :-window].argmax())
     rise, drop = (means[:, -1] - means[:, best]).tolist()
-    noise, least_fall = (5 * evaluation_noise(row[best:]).item() * (2 / window) ** 0.5 for row in values)
-    return (best + window - 1, rise, -drop) if -rise <= noise and -drop > least_fall else None
+    tolerated, least_fall = (5 * evaluation_noise(row[best:]).item() * (2 / window) ** 0.5 for row in values)
+    return (best + window - 1, rise, -drop) if -rise <= tolerated and -drop > least_fall else None
