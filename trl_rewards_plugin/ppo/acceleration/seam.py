@@ -5,19 +5,22 @@ Where the device, the precision or the model is not one that this room knows, tr
 
 from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
-from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
-from transformers.models.t5.modeling_t5 import T5LayerNorm
+from transformers.models.mt5.modeling_mt5 import MT5LayerNorm, MT5PreTrainedModel
+from transformers.models.t5.modeling_t5 import T5LayerNorm, T5PreTrainedModel
 
 from trl_rewards_plugin.ppo.acceleration.fused_norm import FusedNorm
+from trl_rewards_plugin.ppo.acceleration.joined_bias import join_bias_once
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import encode_packed, is_plain_encoder, runs_packed
 
 
 def exchange_modules(model: nn.Module) -> None:
-    """Exchanges modules of a built model for faster ones: T5's norms, and the tanh form of GELU.
+    """Exchanges modules of a built model for faster ones: T5's attention and norms, and the tanh form of GELU.
 
-    That takes transformers eight passes over the activations, and torch one.
+    That form takes transformers eight passes over the activations, and torch one.
     """
     for part in list(model.modules()):
+        if isinstance(part, (T5PreTrainedModel, MT5PreTrainedModel)):
+            join_bias_once(part)
         for name, child in part.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(part, name, nn.GELU(approximate="tanh"))

@@ -1,0 +1,67 @@
+"""T5's position bias and mask, joined once for all layers of a pass; transformers joins them again in each.
+
+Leaves out: attention itself, which is transformers' by torch, and models whose layers each have a bias of their own
+(UMT5, LongT5).
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "sdpa_joined_bias"
+_ALIGNED = 8  # numbers: torch copies a mask whose rows begin elsewhere, in every layer
+
+
+def join_bias_once(model: PreTrainedModel) -> None:
+    """Lets a T5 or mT5 that attends by torch's attention join its bias once a pass. Its config is saved as it was."""
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(_NAME)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """transformers' `sdpa`; query (B, heads, T, D), mask (B, 1, T, S), bias (1, heads, T, S)."""
+    if position_bias is not None and (attention_mask is None or attention_mask.dtype == torch.bool):
+        attention_mask, position_bias = _joined(module, query, position_bias, attention_mask), None
+    attended = sdpa_attention_forward(
+        module, query, key, value, attention_mask, position_bias=position_bias, **settings
+    )
+    return cast(tuple[Tensor, None], attended)
+
+
+def _joined(module: Any, query: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """What is added to the scores: the bias, and the lowest number wherever a mask forbids to look.
+
+    It is kept on the bias, which the first layer of a pass makes and hands to all others.
+    """
+    kept = getattr(bias, "_joined", None)
+    if kept is not None and kept[0] is mask:
+        return cast(Tensor, kept[1])
+    visible = mask
+    if mask is None and module.is_causal and query.shape[2] > 1:
+        visible = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()
+    # Attention to the prompt knows no places: its bias is 0 for all heads and tokens.
+    joined = (bias[:, :1, :1] if module.is_decoder and not module.is_causal else bias).to(query.dtype).contiguous()
+    if visible is not None:
+        joined = torch.where(visible, joined, torch.finfo(query.dtype).min)
+    if joined.device.type == "cuda" and joined.shape[-1] % _ALIGNED:
+        width = joined.shape[-1]
+        joined = nn.functional.pad(joined, (0, -width % _ALIGNED))[..., :width]
+    if joined is not bias:
+        cast(Any, bias)._joined = (mask, joined)
+    return joined
+
+
+AttentionInterface.register(_NAME, cast(Any, _attend))
+AttentionMaskInterface.register(_NAME, sdpa_mask)
