@@ -91,14 +91,15 @@ def tokenize_prompts(
         The prompts without encoder states, and how many of the B were cut.
     """
     texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
-    lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
-    encoded = tokenizer(
-        texts, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
-    )
-    truncated = sum(length > max_length for length in lengths)
-    found = EncodedPrompts(encoded["input_ids"], encoded["attention_mask"].bool())
-    width = round_up(found.ids.shape[1], multiple, max_length)
-    return found.padded(width, int(tokenizer.pad_token_id)), truncated
+    rows = tokenizer(texts, verbose=False)["input_ids"]
+    cut = [number for number, ids in enumerate(rows) if len(ids) > max_length]
+    if cut:  # only these again
+        shorter = tokenizer([texts[number] for number in cut], truncation=True, max_length=max_length)["input_ids"]
+        for number, ids in zip(cut, shorter, strict=True):
+            rows[number] = ids
+    pad_id = int(tokenizer.pad_token_id)
+    found = padded_rows([torch.tensor(ids, dtype=torch.long) for ids in rows], pad_id)
+    return found.padded(round_up(found.ids.shape[1], multiple, max_length), pad_id), len(cut)
 
 
 def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
