@@ -35,8 +35,8 @@ def precision(args: Any, history: Iterable[Mapping[str, Any]] = ()) -> str:
     name = "bfloat16 autocast" if args.bf16 else "float32"
     if getattr(args, "bf16_by_itself", False):
         name += ", on by itself since the GPU has it (bf16=False turns it off)"
-    if getattr(args.device, "type", "") == "cuda" and args.tf32 is not False:
-        name += ", TF32 in products of float32 (tf32=False turns it off)"
+    if getattr(args.device, "type", "") == "cuda" and args.tf32:
+        name += ", TF32 in products of float32"
     gaps = [row["val/sampling_gap"] for row in history if "val/sampling_gap" in row]
     return name + (f"; sampling gap {sum(gaps) / len(gaps):.2g} nats a token" if gaps else "")
 

@@ -39,7 +39,7 @@ def sampled_as_scored(model: PreTrainedModel) -> bool:
     """Whether the sampler's outputs are those of teacher forcing, up to float32's rounding (below 1e-4 nats).
 
     In lower precision the two differ by more: a single token's products are rounded otherwise than a whole response's.
-    On a GPU float32 may be TF32 inside a product, which the Trainer switches on by default.
+    On a GPU float32 may be TF32 inside a product, by `tf32=True`.
     """
     exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     return exact and model.device.type == "cpu"
