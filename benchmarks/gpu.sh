@@ -88,7 +88,7 @@ if [[ $smoke ]]; then
 else
     # What is wanted most comes first, should time run out.
     bench article_run 110 article_run.py --gpu --output "$out/article_run.json"
-    bench ppo_episode 60 ppo_episode.py --gpu --batch 8 --mini 4 ${legacy:+--legacy "$legacy"} --out "$out"
+    bench ppo_episode 90 ppo_episode.py --gpu --batch 8 --mini 4 ${legacy:+--legacy "$legacy"} --out "$out"
     bench profile 45 gpu_profile.py --gpu --output "$out/profile.json"
     bench generation 60 generation.py --device cuda --batches 8 64 --dtypes float32 bfloat16 --repeats 3 --out "$out"
     bench profile_eager 50 gpu_profile.py --gpu --no_cuda_graphs --output "$out/profile_eager.json"
