@@ -28,16 +28,16 @@ RISING = tensor(0, 0, 0, 0, 0, 2, 4, 6)
 
 def test_rewards_part_by_hand():
     # Windows of 3. Of FALLING their means are 6, 6, 6, 5, 3, 0, so the first is the best, and the fall is 6.
-    # Its differences 0, 0, 0, 0, -3, -3, -3: noise sqrt(27 / 7 / 2) = 1.389, and 5 x 1.389 x sqrt(2 / 3) = 5.67 < 6.
+    # Its differences 0, 0, 0, 0, -3, -3, -3: noise sqrt(27 / 7 / 2) = 1.389, and 4.6 x 1.389 x sqrt(2 / 3) = 5.22 < 6.
     assert find_parting(RISING, FALLING) == pytest.approx((2, 4.0, 6.0))
-    # One evaluation fewer: it fell by 3, and the limit is 5.
+    # One evaluation fewer: it fell by 3, and the limit is 4.6.
     assert find_parting(RISING[:7], FALLING[:7]) is None
     # The way up to the best is no noise.
     assert find_parting(tensor(0, *RISING), tensor(-90, *FALLING)) == pytest.approx((3, 4.0, 6.0))
-    # Differences -3, 3, -6 of a fall of 3: noise 1.964, limit 8.02.
+    # Differences -3, 3, -6 of a fall of 3: noise 1.964, limit 7.38.
     noisy = tensor(6, 6, 6, 6, 6, 3, 6, 0)
     assert find_parting(RISING, noisy) is None
-    # A first reward that falls by 4 or 2, with limits of 3.78 and 1.89, goes along; the noisy one may have held.
+    # A first reward that falls by 4 or 2, with limits of 3.48 and 1.74, goes along; the noisy one may have held.
     assert find_parting(-RISING, FALLING) is None
     assert find_parting(-RISING / 2, FALLING) is None
     assert find_parting(noisy, FALLING) == pytest.approx((2, -3.0, 6.0))
