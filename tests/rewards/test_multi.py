@@ -212,6 +212,14 @@ def test_names_and_components():
         mixed.component("lenght")
 
 
+def test_a_component_says_what_of_the_combination_it_leaves_out(caplog):
+    reward = pair(only_if={"quality": {"neutrality": 0.0}}, clip={"quality": (-1, 1)}, name="both")
+    reward.component("neutrality")
+    assert not caplog.records
+    assert reward.component("quality") is reward.rewards[0]
+    assert "component('quality') gives raw scores: clip, only_if of both left out" in caplog.text
+
+
 def test_a_total_never_goes_by_the_name_of_a_part():
     metrics, columns = {}, {}
     one = MultiClassifierReward([length], [3.0])

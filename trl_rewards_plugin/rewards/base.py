@@ -100,7 +100,7 @@ class Reward:
         return [self.name]
 
     def component(self, name: str) -> "Reward":
-        """The component of this name alone, unweighted, as a reward function; InputError where there is none."""
+        """The component of this name alone, raw, as a reward function; InputError where there is none."""
         self._component_index(name)
         return self
 

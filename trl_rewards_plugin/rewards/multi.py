@@ -5,6 +5,7 @@ Leaves out: the maths of making one number of many (combining/), and classifiers
 
 import contextlib
 import enum
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
+
+_logger = logging.getLogger(__name__)
 
 
 class _Purpose(enum.Enum):
@@ -218,8 +221,8 @@ class MultiClassifierReward(Reward):
 
     @weights.setter
     def weights(self, weights: Any) -> None:
-        step = f"rebuild it: MultiClassifierReward(reward.rewards, weights={weights!r})"
-        raise InputError("weights that stay as they were given, for runs to be comparable", "an assignment", step)
+        step = f"build it anew: MultiClassifierReward(reward.rewards, weights={weights!r}, ...), with all else as before"
+        raise InputError("weights that stay as they were given, for runs to be comparable", "new weights", step)
 
     @property
     def classifiers(self) -> list[ClassifierReward]:
@@ -371,7 +374,10 @@ class MultiClassifierReward(Reward):
         return [part.name for part in self._parts]
 
     def component(self, name: str) -> Reward:
-        return self._parts[self._component_index(name)]
+        part = self._parts[self._component_index(name)]
+        if left_out := self._combination.settings(name):
+            _logger.warning("component(%r) gives raw scores: %s of %s left out", name, ", ".join(left_out), self.name)
+        return part
 
     def describe(self) -> list[dict[str, Any]]:
         return self._rows([{**dict.fromkeys(DESCRIBED), **part.entry()} for part in self._parts])
