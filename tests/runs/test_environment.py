@@ -16,7 +16,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
     [
         ({"bf16": False, "device": CPU, "tf32": None}, "float32"),
         ({"bf16": False, "device": CUDA, "tf32": False}, "float32"),
-        ({"bf16": False, "device": CUDA, "tf32": None}, "float32"),  # transformers asks for it only where it is told to
+        ({"bf16": False, "device": CUDA, "tf32": None}, "float32"),  # it is off unless asked for
         ({"bf16": False, "device": CUDA, "tf32": True}, "float32, TF32 in products of float32"),
         (
             {"bf16": True, "device": CUDA, "tf32": False, "bf16_by_itself": True},

@@ -221,7 +221,9 @@ class MultiClassifierReward(Reward):
 
     @weights.setter
     def weights(self, weights: Any) -> None:
-        step = f"build it anew: MultiClassifierReward(reward.rewards, weights={weights!r}, ...), with all else as before"
+        step = (
+            f"build it anew, with all else as before: MultiClassifierReward(reward.rewards, weights={weights!r}, ...)"
+        )
         raise InputError("weights that stay as they were given, for runs to be comparable", "new weights", step)
 
     @property
