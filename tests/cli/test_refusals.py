@@ -117,6 +117,8 @@ FILES = {
     "off.yaml": "save_strategy: no\n",
     "null.yaml": "num_ppo_epochs: null\n",
     "together.yaml": "num_mini_batches: 3\n",
+    "outputs.jsonl": '{"output": "a"}\n',
+    "evaluated/evaluation.json": "{}",
 }
 # Line -> what the message says.
 FILE_LINES = {
@@ -253,6 +255,11 @@ FILE_LINES = {
     "train --config off.yaml": 'write save_strategy: "no"',
     "train --config null.yaml": "num_ppo_epochs at least 1",
     "evaluate outputs.jsonl --no-overwrite": "set --overwrite to false",
+    "evaluate outputs.jsonl --output_dir evaluated": "--overwrite",
+    "evaluate outputs.jsonl --fail-if-worse": "--compare MODEL_OR_FILE",
+    "evaluate outputs.jsonl --output_column outputt": "did you mean 'output'?",
+    "evaluate outputs.jsonl --compare news.csv": "--output_column",
+    "evaluate outputs.jsonl --text_column text": "--output_column",
 }
 
 
@@ -504,9 +511,6 @@ def test_a_proxy_that_answers_something_else_to_any_request(hub, run, capsys, st
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("evaluate outputs.jsonl --metrics rouge --text_column outputt", "--output_column"),
-        ("evaluate outputs.jsonl --metrics tiny --fail-if-worse --output_dir earlier", "--compare MODEL_OR_FILE"),
-        ("evaluate outputs.jsonl --metrics tiny --output_dir earlier", "--overwrite"),
         ("evaluate outputs.jsonl --metrics ruoge", "did you mean 'rouge'?"),
         ("push --metric earlier me/x --dry-run", "no app.py in earlier"),
     ],
