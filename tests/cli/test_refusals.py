@@ -22,6 +22,7 @@ from trl_rewards_plugin.cli.train import build_recipe, check_quickly
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import Weights
+from trl_rewards_plugin.rewards.files.dotted_paths import check_name
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 
 pytestmark = [
@@ -114,6 +115,9 @@ FILES = {
     "three.yaml": "reward: 3\n",
     "s_key.yaml": "rewrd: tiny\n",
     "e_key.yaml": "metrcs: [tiny]\n",
+    "own.py": "def good(completions, **kwargs):\n    return [0.0] * len(completions)\n",
+    "r_name.yaml": "rewards:\n- {function: 'own.py:goood'}\n",
+    "r_gate.yaml": f"{ONE}, only_if: {{twoo: 0}}}}\n- {{function: length, name: two}}\n",
     "off.yaml": "save_strategy: no\n",
     "null.yaml": "num_ppo_epochs: null\n",
     "together.yaml": "num_mini_batches: 3\n",
@@ -254,6 +258,8 @@ FILE_LINES = {
     "train --no_dataloader_drop_last": "dataloader_drop_last left out",
     "train --config off.yaml": 'write save_strategy: "no"',
     "train --config null.yaml": "num_ppo_epochs at least 1",
+    "train --reward r_name.yaml": "did you mean 'own.py:good'?",
+    "train --reward r_gate.yaml": "did you mean 'two'?",
     "evaluate outputs.jsonl --no-overwrite": "set --overwrite to false",
     "evaluate outputs.jsonl --output_dir evaluated": "--overwrite",
     "evaluate outputs.jsonl --fail-if-worse": "--compare MODEL_OR_FILE",
@@ -308,6 +314,11 @@ def test_a_missing_peft_is_told_without_torch(monkeypatch):
     monkeypatch.setattr("trl_rewards_plugin.recipes.adapters.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
         check_quickly(["--use_peft"])
+
+
+def test_a_file_that_makes_names_as_it_runs_is_left_to_be_imported(tmp_path):
+    (tmp_path / "made.py").write_text("globals()['go' + 'od'] = len\n", encoding="utf-8")
+    check_name(f"{tmp_path / 'made.py'}:good")
 
 
 def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypatch):
