@@ -11,7 +11,7 @@ import yaml
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
 from trl_rewards_plugin.rows import (
     FORMATS,
     existing_file,

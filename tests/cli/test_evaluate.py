@@ -16,7 +16,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.recipes.evaluate import compare
-from trl_rewards_plugin.recipes.evaluate.evaluation_job import read_outputs
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
 
 ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
 GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")

@@ -11,16 +11,18 @@ import sys
 import traceback
 
 import pytest
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 # What the commands import first, once for all the children below.
 import trl_rewards_plugin.recipes.seq2seq_ppo
 import trl_rewards_plugin.scoring.score_job  # noqa: F401
-from trl_rewards_plugin.cli.config_source import Declared, declared_settings
+from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.cli.train import build_recipe, check_quickly
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import Weights
+from trl_rewards_plugin.rewards.files.dotted_paths import check_name
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 
 pytestmark = [
@@ -113,6 +115,14 @@ FILES = {
     "three.yaml": "reward: 3\n",
     "s_key.yaml": "rewrd: tiny\n",
     "e_key.yaml": "metrcs: [tiny]\n",
+    "own.py": "def good(completions, **kwargs):\n    return [0.0] * len(completions)\n",
+    "r_name.yaml": "rewards:\n- {function: 'own.py:goood'}\n",
+    "r_gate.yaml": f"{ONE}, only_if: {{twoo: 0}}}}\n- {{function: length, name: two}}\n",
+    "off.yaml": "save_strategy: no\n",
+    "null.yaml": "num_ppo_epochs: null\n",
+    "together.yaml": "num_mini_batches: 3\n",
+    "outputs.jsonl": '{"output": "a"}\n',
+    "evaluated/evaluation.json": "{}",
 }
 # Line -> what the message says.
 FILE_LINES = {
@@ -207,6 +217,55 @@ FILE_LINES = {
     "score news.csv --reward tiny --output nowhere/scores.csv": "make the folder nowhere",
     "score --config s_key.yaml": "did you mean 'reward'?",
     "evaluate --config e_key.yaml": "did you mean 'metrics'?",
+    "train --num_mini_batches 3": "among the divisors of 64",
+    "train --preset article --num_mini_batches 3": "among the divisors of 8",
+    "train --model me/mine --num_mini_batches 3": "among the divisors of 8",
+    "train --config together.yaml": "among the divisors of 64",
+    "train --num_generations 3": "that divides per_device_train_batch_size (64)",
+    "train --gradient_accumulation_steps 0": "gradient_accumulation_steps at least 1",
+    "train --advantage_estimator grpo": "num_generations at least 2",
+    "train --advantage_estimator rloo --num_generations 1": "num_generations at least 2",
+    "train --objective dpo": "num_generations at least 2",
+    "train --objective dpo --num_generations 2 --gamma 0.9": "gamma left out",
+    "train --objective raft --num_generations 2 --kl_estimator full": "by which raft ranks",
+    "train --max_steps 3 --total_episodes 64": "both say when to stop",
+    "train --min_new_tokens 50": "below response_length",
+    "train --adaptive_kl --kl_horizon 3": "at least one rollout's episodes",
+    "train --adaptive_kl --kl_horizon 0": "kl_horizon at least 1",
+    "train --use_kl_loss": "'k3' or 'full'",
+    "train --kl_estimator full --whiten_rewards": "whiten_rewards off",
+    "train --advantage_estimator reinforce": "critic_learning_rate unset",
+    "train --vf_coef 0": "vf_coef above 0",
+    "train --sft_column text": "sft_coef=0 does not use it",
+    "train --scale_rewards batch": "grpo alone scales",
+    "train --multi_objective_aggregation normalize_then_sum": "for grpo alone",
+    "train --eval_generation_kwargs nothing": "eval_generation_kwargs as a mapping",
+    "train --reward_weights 1": "weights inside the one reward",
+    "train --push_to_hub true": "--push_to user/name",
+    "train --stop_on held_out_reward": "no held_out_reward",
+    "train --stop_on held_out_reward --held_out_reward tiny": "eval_strategy='no'",
+    "train --load_best_model_at_end true": "metric_for_best_model='reward'",
+    "train --optim adam_torch": "did you mean 'adamw_torch'?",
+    "train --lr_scheduler_type cosin": "did you mean 'cosine'?",
+    "train --save_strategy step": "did you mean 'steps'?",
+    "train --eval_strategy none": "did you mean 'no'?",
+    "train --logging_strategy epochs": "did you mean 'epoch'?",
+    "train --hub_strategy ever": "hub_strategy one of end",
+    "train --warmup_steps -5": "warmup_steps 0 or more",
+    "train --report_to wandbb": "did you mean 'wandb'?",
+    "train --report_to swanlab": "pip install swanlab",
+    "train --no_whiten_rewards": "set --whiten_rewards to false",
+    "train --no_dataloader_drop_last": "dataloader_drop_last left out",
+    "train --config off.yaml": 'write save_strategy: "no"',
+    "train --config null.yaml": "num_ppo_epochs at least 1",
+    "train --reward r_name.yaml": "did you mean 'own.py:good'?",
+    "train --reward r_gate.yaml": "did you mean 'two'?",
+    "evaluate outputs.jsonl --no-overwrite": "set --overwrite to false",
+    "evaluate outputs.jsonl --output_dir evaluated": "--overwrite",
+    "evaluate outputs.jsonl --fail-if-worse": "--compare MODEL_OR_FILE",
+    "evaluate outputs.jsonl --output_column outputt": "did you mean 'output'?",
+    "evaluate outputs.jsonl --compare news.csv": "--output_column",
+    "evaluate outputs.jsonl --text_column text": "--output_column",
 }
 
 
@@ -246,6 +305,20 @@ def test_the_flags_that_are_checked_first_are_all_that_there_are():
     for name in Seq2SeqPPOConfig.__annotations__.keys() & fields.keys():
         assert list(declared[name].choices) == list(fields[name].metadata.get("choices", ()))
         assert declared[name].default == fields[name].default
+    for name in ("optim", "lr_scheduler_type", "save_strategy", "eval_strategy", "logging_strategy", "hub_strategy"):
+        assert list(declared[name].choices) == list(type(getattr(Seq2SeqPPOConfig(), name))._value2member_map_)
+    assert list(known_trackers()) == list(INTEGRATION_TO_CALLBACK)
+
+
+def test_a_missing_peft_is_told_without_torch(monkeypatch):
+    monkeypatch.setattr("trl_rewards_plugin.recipes.adapters.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install"):
+        check_quickly(["--use_peft"])
+
+
+def test_a_file_that_makes_names_as_it_runs_is_left_to_be_imported(tmp_path):
+    (tmp_path / "made.py").write_text("globals()['go' + 'od'] = len\n", encoding="utf-8")
+    check_name(f"{tmp_path / 'made.py'}:good")
 
 
 def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypatch):
@@ -255,6 +328,7 @@ def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypa
     for line in (
         "--use_peft --lora_target_modules q v --lora_r 4", "--dataset none.csv --text_column none",
         "--include_num_input_tokens_seen false", "--config all.yaml --report_to none --stop_on kl entropy",
+        "--objective dpo --num_generations 2", "--advantage_estimator reinforce --critic_learning_rate none",
     ):  # fmt: skip
         for _ in range(2):  # the second time transformers has seen the fields
             check_quickly(line.split())
@@ -310,10 +384,6 @@ def train(tiny_run, tmp_path):
         (["--learning_rate", -1], "learning_rate"),
         (["--learning_rate", "nan"], "learning_rate"),
         (["--load_best_model_at_end", "true", "--metric_for_best_model", "reward"], "strategy"),
-        (["--save_strategy", "sometimes"], "save_strategy"),
-        (["--warmup_steps", -5], "warmup_steps"),
-        (["--lr_scheduler_type", "up"], "lr_scheduler_type"),
-        (["--optim", "best"], "optim"),
         (["--per_device_train_batch_size", 0], "per_device_train_batch_size"),
         (["--resume_from_checkpoint"], "checkpoint"),
         (["--output_dir", __file__], "a folder as output_dir"),
@@ -452,9 +522,6 @@ def test_a_proxy_that_answers_something_else_to_any_request(hub, run, capsys, st
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("evaluate outputs.jsonl --metrics rouge --text_column outputt", "--output_column"),
-        ("evaluate outputs.jsonl --metrics tiny --fail-if-worse --output_dir earlier", "--compare MODEL_OR_FILE"),
-        ("evaluate outputs.jsonl --metrics tiny --output_dir earlier", "--overwrite"),
         ("evaluate outputs.jsonl --metrics ruoge", "did you mean 'rouge'?"),
         ("push --metric earlier me/x --dry-run", "no app.py in earlier"),
     ],

@@ -1,6 +1,6 @@
 """The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import.
 
-Leaves out: rules that compare several settings, which the config itself holds.
+Leaves out: rules that compare several settings (ppo/checks/settings_together.py).
 """
 
 import ast
@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from trl_rewards_plugin.cli.flags import BOOLEANS
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo import config_rules
+from trl_rewards_plugin.ppo.maths import methods
 
 _CLASSES = ("TrainingArguments", "Seq2SeqPPOConfig")
+_TRANSFORMERS = Path(str(getattr(importlib.util.find_spec("transformers"), "origin", ""))).parent
 
 
 class Declared(NamedTuple):
@@ -39,16 +41,18 @@ class Declared(NamedTuple):
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
         kinds = self.kinds - {"list"}
         if given is None or ("str" not in kinds and str(given).lower() == "none"):
-            return None
-        if "list" in self.kinds and isinstance(given, list) and len(kinds) == 1:
+            value: Any = None
+        elif "list" in self.kinds and isinstance(given, list) and len(kinds) == 1:
             one = Declared(" ".join(kinds))
-            value: Any = [one.read(name, item) for item in given]
+            value = [one.read(name, item) for item in given]
             if None in value:
                 raise InputError(f"{name} as a list of values", repr(given), f"correct {name}")
         elif "list" in self.kinds and not _words(re.sub(r"list\[.*?\]", "", self._text)):
             raise InputError(f"{name} as a list", repr(given), f"correct {name}")
         elif isinstance(given, list | dict) and kinds <= {"bool", "int", "float", "str"}:
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")
+        elif given is False and "no" in self.choices:
+            raise InputError(f"{name} as a text", "no, which YAML reads as false", f'write {name}: "no"')
         elif "dict" in kinds and str(given).startswith("{"):
             value = given if isinstance(given, dict) else _json(name, given)
         elif kinds == {"bool"} and str(given).lower() not in BOOLEANS:
@@ -85,46 +89,51 @@ def _json(name: str, given: str) -> Any:
 
 def declared_settings() -> dict[str, Declared]:
     """Field -> what its line declares, of `Seq2SeqPPOConfig` and what it inherits."""
-    spec = importlib.util.find_spec("transformers")
+    inherited = _parsed(_TRANSFORMERS / "training_args.py")
+    listed = _listed(inherited) | _listed(_parsed(_TRANSFORMERS / "trainer_utils.py"))
     found: dict[str, Declared] = {}
-    for path in (
-        Path(str(spec and spec.origin)).parent / "training_args.py",
-        Path(__file__).parents[1] / "ppo" / "config.py",
-    ):
-        tree = _parsed(path)
+    for tree in (inherited, _parsed(Path(__file__).parents[1] / "ppo" / "config.py")):
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in _CLASSES]
         for line in (line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)):
             if isinstance(line.target, ast.Name) and not line.target.id.startswith("_"):
-                found[line.target.id] = _declared(line, tree)
+                one = _declared(line)
+                choices = [listed[kind] for kind in one.kinds & listed.keys() if "list" not in one.kinds]
+                found[line.target.id] = one._replace(choices=choices[0]) if choices else one
     return found
 
 
-def _declared(line: ast.AnnAssign, tree: ast.Module) -> Declared:
+def known_trackers() -> tuple[str, ...]:
+    """The trackers that transformers has a callback for."""
+    for line in _parsed(_TRANSFORMERS / "integrations" / "integration_utils.py").body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "INTEGRATION_TO_CALLBACK":
+            return tuple(_literal(key) for key in getattr(line.value, "keys", ()))
+    return ()
+
+
+def _listed(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Class of transformers that lists what a text may be -> these texts."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {
+        node.name: tuple(_literal(line.value) for line in node.body if isinstance(line, ast.Assign))
+        for node in classes
+        if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
+    }
+
+
+def _declared(line: ast.AnnAssign) -> Declared:
     text = ast.unparse(line.annotation)
     annotation = vars(config_rules).get(text, text)
-    if not isinstance(line.value, ast.Call) or not line.value.args:
+    if not isinstance(line.value, ast.Call):
         return Declared(annotation)
-    default = _literal(line.value.args[0])
-    choices = [word.value for word in line.value.keywords if word.arg == "choices"]
-    return Declared(annotation, default, _names(choices[0], tree) if choices else ())
+    words = {word.arg: word.value for word in line.value.keywords}
+    default = line.value.args[0] if line.value.args else words.get("default")  # `option` or `field`
+    return Declared(annotation, _literal(default), _names(words["choices"]) if "choices" in words else ())
 
 
-def _names(node: ast.expr, tree: ast.Module) -> tuple[str, ...]:
-    """The names that a list says, or `list(TABLE)` of a table in this module or the one that it is imported from."""
-    if not isinstance(node, ast.Call):
-        return tuple(_literal(node))
-    table = ast.unparse(node.args[0])
-    for line in tree.body:
-        if isinstance(line, ast.ImportFrom) and table in [alias.name for alias in line.names]:
-            module = Path(__file__).parents[2].joinpath(*str(line.module).split(".")).with_suffix(".py")
-            return _names(node, _parsed(module))
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == table:
-            return tuple(ast.literal_eval(key) for key in _keys(line.value))
-    raise LookupError(table)
-
-
-def _keys(node: Any) -> Any:
-    return node.keys if isinstance(node, ast.Dict) else node.elts
+def _names(node: ast.expr) -> tuple[str, ...]:
+    """The names that a list says, or `list(TABLE)`."""
+    tables = vars(methods) | vars(config_rules)
+    return tuple(tables[ast.unparse(node.args[0])] if isinstance(node, ast.Call) else _literal(node))
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
-    check_settings(settings)
+    EvaluationInputs(settings)  # refuses what it can at once
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
     terminal.silence_libraries()

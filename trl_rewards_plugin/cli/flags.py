@@ -112,6 +112,11 @@ def without_help(argv: Sequence[str]) -> list[str]:
     return [argument for argument in argv if argument not in ("-h", "--help")]
 
 
+def switch_hints(names: Iterable[str]) -> dict[str, str]:
+    """`Parser.hints` for "--no_" before a switch that has no such flag, because it is off anyway."""
+    return {f"no_{name}": f"leave it out, or set {{}}{name} to false" for name in names}
+
+
 def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[str, str] | None = None) -> Parser:
     """A parser with `--config` and a flag for every field of the dataclasses `kinds`, by its `metadata["help"]`.
 
@@ -124,7 +129,7 @@ def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[s
     fields = TrlParser(kinds, add_help=False)
     parser = Parser(usage, description=description, parents=[config, fields], formatter_class=_Help)
     parser.types = {key: hint for kind in kinds for key, hint in get_type_hints(kind).items()}
-    parser.hints = hints or {}
+    parser.hints = switch_hints(key for key, hint in parser.types.items() if bool in _kinds(hint)) | dict(hints or {})
     for action in parser._actions:
         if dict in _kinds(parser.types.get(action.dest)) and str not in _kinds(parser.types[action.dest]):
             action.type = _json_object

@@ -10,24 +10,29 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled, resolve
-from trl_rewards_plugin.cli.config_source import Declared, declared_settings
-from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, without_help
+from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
+from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited
-from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields, check_sampling_settings
+from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
+from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
+from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
+from trl_rewards_plugin.recipes.adapters import check_peft
+from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import refuse_run
 
 if TYPE_CHECKING:
+    from trl_rewards_plugin.recipes.run_presets import Preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 # Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
@@ -36,6 +41,8 @@ _RENAMED = {
     "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
 }  # fmt: skip
+_BY_PACKAGE = ("clearml", "codecarbon", "dagshub", "dvclive", "mlflow", "swanlab", "trackio", "wandb")
+"""Trackers that need the package of their own name."""
 _ONLY_RECORDED = ("made_of",)
 """Keys of a run's config.yaml that are for its reader."""
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
@@ -120,19 +127,51 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_quickly(argv: Sequence[str]) -> None:
-    """Refuses before torch is loaded what single flags, keys and files say wrong; what goes together comes later."""
+    """Refuses before torch is loaded what flags, keys and files say wrong, by themselves and together."""
     if without_help(argv) != list(argv):
         return
     from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset
 
     own = {one.name: one for one in dataclasses.fields(TrainArguments)}
     types = TrainArguments.__annotations__  # transformers' parser overwrites the fields' own types
+    declared = declared_settings()
     settings = {
         name: Declared(types[name], one.default, one.metadata.get("choices", ())) for name, one in own.items()
-    } | declared_settings()
+    } | declared
+    values = _given_values(argv, settings)
+    train = TrainArguments(**{key: value for key, value in values.items() if key in own})
+    preset = get_preset(train.preset or "tiny")
+    objective = values.get("objective")
+    base = get_preset("article").config if _has_own_model(train, preset) else preset.settings_for(objective)
+    defaults = {name: one.default for name, one in declared.items()}
+    config = DerivedSettings()  # in place of Seq2SeqPPOConfig, which would load torch
+    vars(config).update({**defaults, **base, **values, "world_size": 1})
+    check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
+    check_prepared(config)
+    check_together(config, SimpleNamespace(**defaults))
+    check_decided(config)
+    check_held_out_asked(config, train.held_out_reward)
+    if train.use_peft:
+        check_peft()
+    _check_trackers(values.get("report_to"))
+    _check_files(train, preset)
+    seed = preset.config["seed"] if values.get("seed") is None else values["seed"]
+    folder = Path(values.get("output_dir") or default_output_dir(preset.name, seed)).expanduser()
+    if not check_resume(folder, values.get("resume_from_checkpoint")) and not train.dry_run:
+        refuse_run(folder, overwrite=train.overwrite)
+    if train.push_to is not None:
+        from trl_rewards_plugin.hub.plan import check_name
+
+        check_name(train.push_to)
+
+
+def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[str, Any]:
+    """Setting -> what it is given by its flag, or else by the file of `--config`."""
     parser = Parser("trl-rewards train")
-    parser.hints, parser.types = _HINTS, settings
-    for name in ("config", *settings, *(f"no_{name}" for name in settings)):
+    switches = [name for name, one in settings.items() if one.kinds == {"bool"}]
+    on = [name for name in switches if settings[name].default is True]
+    parser.hints, parser.types = switch_hints(switches) | _HINTS, settings
+    for name in ("config", *settings, *(f"no_{name}" for name in on)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
     for key, value in flags.items():
@@ -143,15 +182,25 @@ def check_quickly(argv: Sequence[str]) -> None:
     if "config" in flags:
         content = read_config(flags["config"][-1])
         parser.check_keys(content, flags["config"][-1], _ONLY_RECORDED)
+    content |= {name: False for name in on if f"no_{name}" in flags}
     for key in flags.keys() & settings.keys():
         content[key] = flags[key] if "list" in settings[key].kinds else [True, *flags[key]][-1]
-    values = {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
-    train = TrainArguments(**{key: value for key, value in values.items() if key in own})
-    check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
-    further = values.get("generation_kwargs")
-    check_sampling_settings(further if isinstance(further, dict) else {})
-    check_sampling_settings({name: values.get(name) for name in ("top_k", "top_p")})
-    preset = get_preset(train.preset or "tiny")
+    return {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
+
+
+def _has_own_model(given: Any, preset: "Preset") -> bool:
+    """Whether a model is given that no preset has settings for."""
+    return given.preset is None and given.model not in (None, preset.model)
+
+
+def _check_trackers(report_to: Any) -> None:
+    names = [report_to] if isinstance(report_to, str) else report_to or []
+    if names not in (["all"], ["none"], []) and (known := known_trackers()):
+        # As transformers finds most of them; of the others it is asked later.
+        check_installed(names, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
+
+
+def _check_files(train: TrainArguments, preset: "Preset") -> None:
     for reward in filter(None, (train.reward, train.held_out_reward)):
         preset_content(reward)
     if train.model is not None and not is_bundled(train.model):
@@ -160,14 +209,6 @@ def check_quickly(argv: Sequence[str]) -> None:
     for path in map(str, filter(None, map(data_file, map(resolve, given)))):
         if first_row(path, format_of(path), train.text_column or preset.text_column, train.missing) is None:
             raise no_rows(path)
-    seed = preset.config["seed"] if values.get("seed") is None else values["seed"]
-    folder = Path(values.get("output_dir") or default_output_dir(preset.name, seed)).expanduser()
-    if not check_resume(folder, values.get("resume_from_checkpoint")) and not train.dry_run:
-        refuse_run(folder, overwrite=train.overwrite)
-    if train.push_to is not None:
-        from trl_rewards_plugin.hub.plan import check_name
-
-        check_name(train.push_to)
 
 
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
@@ -189,7 +230,7 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
         expected, step = f"a config that names its {', '.join(missing)}", " ".join(f"--{key} NAME" for key in missing)
         raise InputError(expected, f"{first.config} of a run that was given Python objects instead", f"add {step}")
     preset = get_preset(first.preset or "tiny")
-    own_model = first.preset is None and first.model not in (None, preset.model)
+    own_model = _has_own_model(first, preset)
     config = neutral_settings(resolve(first.model)) if own_model else preset.settings_for(first.objective)
     seed = preset.config["seed"] if first.seed is None else first.seed
     # The Trainer turns its progress bar off, and prints dictionaries, when the log is as quiet as ours.

@@ -1,7 +1,7 @@
 """Every setting of `Seq2SeqPPOTrainer`, once, beside its type, rule, default and help.
 
-Leaves out: settings of transformers' Trainer that keep their meaning (they are inherited), and what the rules are
-made of (config_rules.py).
+Leaves out: settings of transformers' Trainer that keep their meaning (they are inherited), what the rules are made of
+(config_rules.py), and rules on several settings (checks/settings_together.py).
 """
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import torch
 from transformers import TrainingArguments
 
-from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
+from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_together
 from trl_rewards_plugin.ppo.config_rules import (
+    ALARMS,
     Count,
     CountOrNone,
     CountOrZero,
@@ -29,24 +30,14 @@ from trl_rewards_plugin.ppo.config_rules import (
     Rollouts,
     Share,
     Weights,
-    check,
     check_fields,
-    check_sampling_settings,
-    check_unused,
 )
-from trl_rewards_plugin.ppo.maths.advantages import ESTIMATORS, names_of
-from trl_rewards_plugin.ppo.maths.kl import KL_ESTIMATORS
-from trl_rewards_plugin.ppo.maths.objectives import LABELS, OBJECTIVES, RANKING
-
-ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
-COMPARING = names_of(lambda estimator: estimator.compares_responses)
-SCALING = names_of(lambda estimator: estimator.scales)
-NEED_SEVERAL = f"{COMPARING}, and for {RANKING}"
-WHITENING = names_of(lambda estimator: estimator.whitens_by_default)
+from trl_rewards_plugin.ppo.maths import methods
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS, KL_ESTIMATORS, LABELS, OBJECTIVES
 
 
 @dataclass
-class Seq2SeqPPOConfig(TrainingArguments):
+class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
     """Arguments of `Seq2SeqPPOTrainer`: those of `transformers.TrainingArguments`, and PPO's.
 
     One step of the Trainer is one rollout: `max_steps`, `logging_steps`, `eval_steps` and `save_steps` count rollouts
@@ -71,6 +62,8 @@ class Seq2SeqPPOConfig(TrainingArguments):
     # Those of its settings that have a rule here.
     per_device_train_batch_size: Count = option(8, "Responses that each process samples and scores at a time.")
     num_train_epochs: Positive = option(3.0, "Passes over the prompts.")
+    gradient_accumulation_steps: Count = option(1, "Batches of responses that each process adds to a rollout.")
+    warmup_steps: NotNegative = option(0, "Rollouts of linear warm-up; below 1, their share of all.")
     max_steps: Rollouts = option(-1, "Rollouts to train on, instead of num_train_epochs. -1: unset.")
 
     # What is learnt; then PPO, with TRL's names.
@@ -154,11 +147,13 @@ class Seq2SeqPPOConfig(TrainingArguments):
         + "; see ppo/maths/advantages.py.",
         choices=list(ESTIMATORS),
     )
-    num_generations: Count = option(1, f"Responses to each prompt of a rollout; at least 2 for {NEED_SEVERAL}.")
+    num_generations: Count = option(
+        1, f"Responses to each prompt of a rollout; at least 2 for {methods.NEED_SEVERAL}."
+    )
     whiten_advantages: bool | None = option(
         None,
-        f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {WHITENING}, "
-        f"off for {COMPARING}, which centre them by prompt.",
+        f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {methods.WHITENING}, "
+        f"off for {methods.COMPARING}, which centre them by prompt.",
     )
     critic_learning_rate: PositiveOrNone = option(
         None,
@@ -181,7 +176,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
     )
     adaptive_kl: bool = option(False, "Adapt the KL coefficient towards `kl_target`.")
     kl_target: Positive = option(6.0, "Target of the adaptive KL, in nats per response.")
-    kl_horizon: int = option(10_000, "Horizon of the adaptive KL, in episodes.")
+    kl_horizon: Count = option(10_000, "Horizon of the adaptive KL, in episodes.")
     early_stop_kl: PositiveOrNone = option(
         None,
         "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
@@ -238,152 +233,7 @@ class Seq2SeqPPOConfig(TrainingArguments):
         check_inherited(self)
         super().__post_init__()
         check_prepared(self)
-        self._check_together()
-        for name in ("generation_kwargs", "eval_generation_kwargs"):
-            if not isinstance(getattr(self, name), dict | None):
-                raise InputError(f"{name} as a mapping", repr(getattr(self, name)), 'write for example {"top_k": 0}')
-        asked: Any = self.generation_kwargs or {}
-        check_sampling_settings(asked)
-        check_sampling_settings({"top_k": self.top_k, "top_p": self.top_p})
-
-    def _check_together(self) -> None:
-        """Refuses numbers that do not fit together, and what the objective or advantage estimator would ignore."""
-        check_unused(self, Seq2SeqPPOConfig, OBJECTIVES[self.objective].unused, f"objective={self.objective!r}")
-        check_unused(self, Seq2SeqPPOConfig, () if self.sft_coef else ("sft_column",), "sft_coef=0")
-        batch, local = self.per_device_train_batch_size, self.local_batch_size
-        generations = self.num_generations
-        units, of_units = (local // generations, "prompts") if self.ranks else (local, "episodes")
-        stops_once = self.max_steps <= 0 or self.total_episodes is None
-        horizon_fits = not self.adaptive_kl or self.kl_horizon >= self.batch_size
-        for name, holds, expected in (
-            ("min_new_tokens", self.min_new_tokens < self.response_length, "from 0 to below response_length"),
-            ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
-            ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
-            ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
-        ):
-            check(self, name, holds, expected)
-        self._check_estimator()
-        if units % self.num_mini_batches:
-            raise InputError(
-                "num_mini_batches that divides this process's rollout "
-                "(per_device_train_batch_size x gradient_accumulation_steps)",
-                f"num_mini_batches={self.num_mini_batches} for {units} {of_units}",
-                f"choose num_mini_batches among the divisors of {units}",
-            )
-
-    def _check_estimator(self) -> None:
-        """Refuses what the estimators of advantages and of the KL cannot do."""
-        estimator = ESTIMATORS[self.advantage_estimator]
-        scales, compares, generations = estimator.scales, estimator.compares_responses, self.num_generations
-        fixed_scale = not scales or self.normalizes_each_reward
-        no_critic = f"unset: {self.advantage_estimator} has no critic"
-        for name, holds, expected in (
-            ("num_generations", generations >= 2 or not (compares or self.ranks), f"at least 2 for {NEED_SEVERAL}"),
-            ("scale_rewards", self.scale_rewards == "group" or not fixed_scale, f"'group', as {SCALING} alone scales"),
-            ("multi_objective_aggregation", scales or not self.normalizes_each_reward, f"for {SCALING} alone"),
-            ("gamma", self.gamma == 1 or not compares, f"1 for {COMPARING}, which judge whole responses"),
-            (
-                "kl_estimator",
-                KL_ESTIMATORS[self.kl_estimator].in_loss or not self.use_kl_loss,
-                "'k3' or 'full' with use_kl_loss: the gradient of k1 is 0 on average and would teach nothing there",
-            ),
-            (
-                "kl_estimator",
-                not self.ranks or self.use_kl_loss or self.kl_estimator != "full",
-                f"'k1' or 'k3' in the rewards by which {self.objective} ranks; 'full' has a gradient of its own",
-            ),
-            (
-                "whiten_rewards",
-                not self.whiten_rewards or self.kl_estimator != "full",
-                "off with kl_estimator='full', half of which is in the rewards and half in the loss",
-            ),
-            *(
-                (name, self.has_critic or not getattr(self, name), no_critic)
-                for name in ("critic_learning_rate", "detach_value_head", "critic_warmup_steps")
-            ),
-        ):
-            check(self, name, holds, expected)
-        if self.has_critic and self.vf_coef == 0:
-            raise InputError(
-                f"vf_coef above 0 with advantage_estimator={self.advantage_estimator!r}, whose critic learns by it",
-                "vf_coef=0",
-                "set advantage_estimator='reinforce', which has no critic, or a small vf_coef",
-            )
-
-    @property
-    def ranks(self) -> bool:
-        """Whether the objective ranks a prompt's responses, instead of estimating advantages."""
-        return OBJECTIVES[self.objective].mark is not None
-
-    @property
-    def has_critic(self) -> bool:
-        """Whether advantages are estimated, by an estimator that needs values."""
-        return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
-
-    @property
-    def initial_kl_coef(self) -> float:
-        """`kl_coef`; left unset, the default for this objective."""
-        default = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
-        return default if self.kl_coef is None else self.kl_coef
-
-    @property
-    def whitens_advantages(self) -> bool:
-        """`whiten_advantages`; left unset, the default for this estimator."""
-        default = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
-        return default if self.whiten_advantages is None else self.whiten_advantages
-
-    @property
-    def normalizes_each_reward(self) -> bool:
-        """Whether rewards are normalised one by one."""
-        return self.multi_objective_aggregation == "normalize_then_sum"
-
-    @property
-    def frozen_encoder(self) -> bool:
-        """Whether the encoder is left as it is, by either setting that says so."""
-        return self.freeze_encoder or self.num_layers_unfrozen is not None
-
-    @property
-    def checkpoints_activations(self) -> bool:
-        """Whether gradient checkpointing is on, by the Trainer's name since transformers 5.23 or the one before."""
-        return any(getattr(self, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
-
-    @property
-    def prompts_per_rollout(self) -> int:
-        """Prompts of a rollout on all processes; each gets `num_generations` responses."""
-        return self.batch_size // self.num_generations
-
-    # TRL's names for derived numbers, here read-only.
-    @property
-    def micro_batch_size(self) -> int:
-        """Episodes that one process generates and scores at a time."""
-        return int(self.per_device_train_batch_size)
-
-    @property
-    def local_batch_size(self) -> int:
-        """Episodes of a rollout on one process."""
-        return int(self.per_device_train_batch_size * self.gradient_accumulation_steps)
-
-    @property
-    def batch_size(self) -> int:
-        """Episodes of a rollout on all processes."""
-        return self.local_batch_size * int(self.world_size)
-
-    rollout_batch_size = batch_size
-
-    @property
-    def local_mini_batch_size(self) -> int:
-        """Episodes of one optimizer step on one process."""
-        return self.local_batch_size // self.num_mini_batches
-
-    @property
-    def mini_batch_size(self) -> int:
-        """Episodes of one optimizer step on all processes."""
-        return self.batch_size // self.num_mini_batches
-
-    @property
-    def num_total_batches(self) -> int | None:
-        """Rollouts that `total_episodes` makes; None while it is unset."""
-        return None if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+        check_together(self, Seq2SeqPPOConfig)
 
 
 def count_rollouts(args: Seq2SeqPPOConfig, prompts: int) -> int:

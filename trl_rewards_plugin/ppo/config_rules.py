@@ -37,6 +37,8 @@ Weights = Annotated[
     Rule("of which at least one is not 0", any),
 ]
 
+ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
+
 # What generation settings must be for softmax(logits / temperature) to be the sampled distribution.
 _NEUTRAL: list[tuple[str, Any]] = [
     ("num_beams num_beam_groups", 1),
@@ -85,7 +87,7 @@ def check_field(name: str, value: Any, annotation: Any, default: Any = None, cho
     optional = type(None) in get_args(without_rules(annotation))
     suffix = "" if not optional else ", or unset" if default is None else ", or None"
     for rule in getattr(annotation, "__metadata__", ()):
-        if not (optional and value is None) and not rule.holds(value):
+        if not (optional if value is None else rule.holds(value)):
             raise InputError(f"{name} {rule.expected}{suffix}", f"{name}={value!r}", f"change {name}")
 
 

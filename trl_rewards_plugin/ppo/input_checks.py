@@ -17,6 +17,7 @@ from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, Pre
 from transformers.utils import find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, check_no_model, nearest, what_to_do
+from trl_rewards_plugin.ppo.checks.settings_together import check_held_out_asked
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
@@ -166,11 +167,7 @@ def check_reward_funcs(
 
 def check_held_out_reward(held_out: Any, rewards: Sequence[Any], args: Seq2SeqPPOConfig) -> list[Callable[..., Any]]:
     """The held-out reward in a list, empty if None; refused: one of `rewards`, a moving scale, none if asked for."""
-    asked = [name for name in ("metric_for_best_model", "stop_on") if "held_out_reward" in (getattr(args, name) or "")]
-    missing = "no held_out_reward" if held_out is None else "eval_strategy='no'" if args.eval_strategy == "no" else ""
-    if asked and missing:
-        expected = f"evaluations that measure a held_out_reward, as {' and '.join(asked)} names it"
-        raise InputError(expected, missing, "pass held_out_reward and set eval_strategy='steps'")
+    check_held_out_asked(args, held_out)
     if held_out is None:
         return []
     (reward,) = check_reward_funcs([held_out], None)

@@ -18,17 +18,12 @@ from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.finite import check_gradients, gradient_norm
-from trl_rewards_plugin.ppo.maths.advantages import (
-    ESTIMATORS,
-    estimate_advantages,
-    leave_one_out,
-    normalized_sum,
-    token_rewards,
-)
+from trl_rewards_plugin.ppo.maths.advantages import estimate_advantages, leave_one_out, normalized_sum, token_rewards
 from trl_rewards_plugin.ppo.maths.kl import token_kl
 from trl_rewards_plugin.ppo.maths.losses import approximate_kl, policy_loss, value_loss
 from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_moments, masked_sum, masked_whiten
-from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, preference_loss
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS, OBJECTIVES
+from trl_rewards_plugin.ppo.maths.objectives import preference_loss
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts

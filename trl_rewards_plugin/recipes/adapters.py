@@ -6,14 +6,18 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError
 
 
+def check_peft() -> None:
+    """Refuses an adapter where peft is not installed."""
+    if find_spec("peft") is None:
+        raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')
+
+
 def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
     """peft's `LoraConfig` of rank `r` for a sequence-to-sequence model (that of TRL's flags is for a causal one).
 
     Updates are multiplied by alpha / r. `target_modules` get an adapter; None: peft's default for the architecture.
-    InputError where peft is not installed.
     """
-    if find_spec("peft") is None:
-        raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')
+    check_peft()
     from peft import LoraConfig
 
     # No dropout: PPO turns it off.

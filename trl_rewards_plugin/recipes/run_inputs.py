@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, check_choice
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
+from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import public_name
@@ -23,8 +24,6 @@ from trl_rewards_plugin.text import cut_prompts
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
 MUCH_CUT = 0.1  # share of prompts; where more are cut, a run warns
-# Trackers that transformers never lists as installed, though they may be.
-_UNLISTED = ("azure_ml", "flyte")
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,7 @@ class RunInputs:
 
 def check_settings(args: Seq2SeqPPOConfig) -> None:
     """Refuses settings of the trainer alone that the recipe decides itself, and missing trackers."""
-    if args.push_to_hub:
-        found = "push_to_hub=True, which uploads before the card and the metrics are written"
-        raise InputError("push_to as the way to the Hub", found, "use push_to (--push_to user/name)")
-    if args.reward_weights is not None:
-        step = "set the weights in MultiClassifierReward, or in the reward file"
-        raise InputError("weights inside the one reward of a run", f"reward_weights={args.reward_weights}", step)
+    check_decided(args)
     check_trackers(args.report_to)
 
 
@@ -61,10 +55,7 @@ def check_trackers(names: Sequence[str]) -> None:
         get_available_reporting_integrations,
     )
 
-    for name in names:
-        check_choice("trackers in report_to, each", name, INTEGRATION_TO_CALLBACK, "use one of these, or none")
-        if name not in (*_UNLISTED, *get_available_reporting_integrations()):
-            raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
+    check_installed(names, INTEGRATION_TO_CALLBACK, get_available_reporting_integrations())
 
 
 def load_reward(reward: Any) -> Any:

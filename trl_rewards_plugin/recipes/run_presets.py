@@ -6,6 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import check_choice
+from trl_rewards_plugin.ppo.maths.methods import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,6 @@ class Preset:
         """`config` without what `objective` does not use, so that it need not be unset by whoever asks for it."""
         if objective is None:
             return self.config
-        from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES
-
         unused = OBJECTIVES[objective].unused if objective in OBJECTIVES else ()
         return {key: value for key, value in self.config.items() if key not in unused}
 

@@ -7,7 +7,8 @@ import torch
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.maths.advantages import ESTIMATORS, estimate_advantages, names_of
+from trl_rewards_plugin.ppo.maths.advantages import estimate_advantages
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS, names_of
 
 MASK = torch.tensor([[True, True], [True, False]])
 REWARDS = torch.tensor([[0.5, 1.0], [-1.0, 0.0]])

@@ -8,7 +8,8 @@ import torch
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.maths.objectives import OBJECTIVES, mark_best, mark_best_and_worst, preference_loss
+from trl_rewards_plugin.ppo.maths.methods import OBJECTIVES
+from trl_rewards_plugin.ppo.maths.objectives import mark_best, mark_best_and_worst, preference_loss
 
 RANKED = [name for name, objective in OBJECTIVES.items() if objective.mark is not None]
 

@@ -1,18 +1,16 @@
-"""From a score per response to an advantage per token: token rewards, the estimators, and the table of estimators.
+"""From a score per response to an advantage per token: token rewards and the estimators.
 
-Config choices, checks, help and messages are made from the table: a new estimator is a pure function and a line there.
-Leaves out: whitening (masking.py).
+A new estimator is a pure function here and a line in the table (methods.py). Leaves out: whitening (masking.py).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, check_same_shape, masked_moments
-from trl_rewards_plugin.text import listed
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS
 
 
 def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
@@ -156,29 +154,6 @@ def _groups(totals: Tensor, num_generations: int) -> Tensor:
     return groups - groups[:, :1]
 
 
-@dataclass(frozen=True)
-class Estimator:
-    """One line of the table."""
-
-    # rewards (B, T), values (B, T), mask (B, T), gamma, lam -> advantages and returns, where it needs a critic;
-    # totals (B,), num_generations -> (B,), where it compares responses;
-    # rewards (B, T), mask (B, T), gamma -> (B, T), otherwise.
-    function: Callable[..., Any]
-    summary: str  # for `--help`
-    needs_critic: bool = False  # it reads values
-    compares_responses: bool = False  # it judges whole responses against the others to the same prompt
-    whitens_by_default: bool = False  # `whiten_advantages` where that is unset
-    scales: bool = False  # it takes `scale_rewards` and `reduce`, too
-
-
-ESTIMATORS = {
-    "gae": Estimator(gae, "PPO's, with a critic", needs_critic=True, whitens_by_default=True),
-    "rloo": Estimator(leave_one_out, "against the mean of the prompt's other responses", compares_responses=True),
-    "grpo": Estimator(group_relative, "against the prompt's responses, scaled", compares_responses=True, scales=True),
-    "reinforce": Estimator(reward_to_go, "reward to go, without a critic", whitens_by_default=True),
-}
-
-
 def estimate_advantages(
     name: str,
     rewards: Tensor,
@@ -205,8 +180,3 @@ def estimate_advantages(
     else:
         advantages = estimator.function(rewards, mask, gamma=gamma)
     return advantages, advantages
-
-
-def names_of(condition: Callable[[Estimator], bool]) -> str:
-    """The estimators that meet a condition, as a list for people: "rloo and grpo"."""
-    return listed([name for name, estimator in ESTIMATORS.items() if condition(estimator)])

@@ -3,30 +3,10 @@
 Leaves out: where the penalty goes (advantages.py, ppo/update.py), and sums over a vocabulary (policy/token_scores.py).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
-
-
-@dataclass(frozen=True)
-class KLEstimator:
-    """One line of the table: `function` gives what sampled tokens are charged of their log-ratios, (B, T) both."""
-
-    summary: str  # for `--help`
-    function: Callable[[Tensor], Tensor]
-    in_loss: bool = True  # whether it can be in the loss: its gradient is one of a divergence
-    exact: bool = False  # whether the vocabulary is summed over
-
-
-KL_ESTIMATORS = {
-    "k1": KLEstimator("log-ratio of the sampled token: leads to the optimum", lambda ratio: ratio, in_loss=False),
-    "k3": KLEstimator("never negative; in the reward it leads elsewhere", lambda ratio: torch.expm1(-ratio) + ratio),
-    "full": KLEstimator("of the whole vocabulary: k1's optimum in fewer rollouts", lambda ratio: ratio, exact=True),
-}
+from trl_rewards_plugin.ppo.maths.methods import KL_ESTIMATORS
 
 
 def token_kl(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:

@@ -1,20 +1,15 @@
-"""The table of objectives: config choices, checks, help and the update are made from it; and the losses of the ranked.
+"""What the objectives that rank do: which responses they mark, and the loss of a pair.
 
 `ppo` learns from every response by its advantages (advantages.py, losses.py); the others rank the `num_generations`
-responses to a prompt and learn from those at the ends. A new objective is two functions and a line here.
+responses to a prompt and learn from those at the ends. A new objective is two functions here and a line in the table
+(methods.py).
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
-from trl_rewards_plugin.text import listed
-
-LABELS = ("bradley_terry", "hard")
 
 
 def mark_best(totals: Tensor, num_generations: int) -> Tensor:
@@ -50,45 +45,10 @@ def preference_loss(margins: Tensor, gaps: Tensor, labels: str) -> Tensor:
     Args:
         margins: (P,).
         gaps: (P,) score of the best less that of the worst.
-        labels: one of `LABELS`.
+        labels: one of `methods.LABELS`.
     """
     check_same_shape(margins=margins, gaps=gaps)
     if labels == "hard":
         return torch.where(gaps > 0, -logsigmoid(margins), torch.zeros_like(margins))
     preferred = torch.sigmoid(gaps)
     return -preferred * logsigmoid(margins) - (1 - preferred) * logsigmoid(-margins)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One line of the table.
-
-    In place of advantages an objective that ranks has marks: of totals (B,) and num_generations `mark` makes numbers
-    (B,) that are not 0 where a response is learnt from.
-    """
-
-    summary: str  # for `--help`
-    mark: Callable[[Tensor, int], Tensor] | None = None  # None: all responses are learnt from
-    responses_per_prompt: int = 1  # that are learnt from, together in one mini-batch
-    unused: tuple[str, ...] = ()  # settings that it does not read, refused where they are not at their default
-
-
-_ADVANTAGES = (
-    *("advantage_estimator", "gamma", "lam", "whiten_rewards", "whiten_advantages", "cliprange", "cliprange_value"),
-    *("vf_coef", "critic_learning_rate", "detach_value_head", "critic_warmup_steps", "cliprange_high", "loss_type"),
-    *("mask_truncated_completions", "scale_rewards", "multi_objective_aggregation"),
-)
-_PAIRS = ("beta", "dpo_labels")
-OBJECTIVES = {
-    "ppo": Objective("clipped, by advantages", unused=_PAIRS),
-    "raft": Objective(
-        "maximum likelihood of a prompt's best response, arXiv 2304.06767", mark_best, unused=_ADVANTAGES + _PAIRS
-    ),
-    "dpo": Objective(
-        "a prompt's best response against its worst, arXiv 2305.18290",
-        mark_best_and_worst,
-        responses_per_prompt=2,
-        unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl", "kl_target", "kl_horizon"),
-    ),
-}
-RANKING = listed([name for name, objective in OBJECTIVES.items() if objective.mark is not None])

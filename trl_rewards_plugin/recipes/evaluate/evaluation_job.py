@@ -1,54 +1,41 @@
-"""EvaluationJob: the settings of `trl-rewards evaluate`, checked before a model is loaded, and the texts to measure.
+"""EvaluationJob: the texts that `trl-rewards evaluate` measures, those of models beside their prompts.
 
-Defaults come from the run folder that is evaluated, else from a preset. Leaves out: measuring.
+Leaves out: what needs no model (evaluation_settings.py), and measuring.
 """
 
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.assets import bundled_path, is_bundled, resolve
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings, check_settings, is_outputs_file
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
+    EvaluationInputs,
+    EvaluationSettings,
+    is_outputs_file,
+    read_outputs,
+)
 from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
-from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
-from trl_rewards_plugin.rows import column_texts, existing_file, read_columns
 from trl_rewards_plugin.runs.environment import versions
-from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
 from trl_rewards_plugin.runs.public_names import public_name
-from trl_rewards_plugin.runs.read import read_settings
-
-# As in training: softmax(logits), whatever the checkpoint's own generation config says.
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
 
 
-class EvaluationJob:
+class EvaluationJob(EvaluationInputs):
     """One evaluation; input that cannot work is refused.
 
-    `names`: "before" (where there is one) and "after" -> model or file of outputs; `generation`: arguments of
-    `generate`; `held_out`: the prompts, None if both sides are files and no data set is given.
+    `held_out`: the prompts, None if both sides are files and no data set is given.
     """
 
     def __init__(self, settings: EvaluationSettings):
-        check_settings(settings)
-        self.settings = settings
-        folder = Path(settings.model or "")
-        is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
-        self.config: dict[str, Any] = read_settings(folder) if settings.model and is_run else {}
-        self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
-        before = self.config.get("model") if settings.compare is None else settings.compare
-        self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
-        self.names["after"] = settings.model or self.preset.model
-        own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
-        self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
-        length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
-        self.generation: dict[str, Any] = {"max_new_tokens": length, **(SAMPLING if settings.sample else {})}
-        self.generation |= settings.generation_kwargs or {}
-        self._check()
+        from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
+
+        super().__init__(settings)
+        for model in self.names.values():
+            if not is_outputs_file(model):
+                check_seq2seq_model(resolve(model))
         files = {side: name for side, name in self.names.items() if is_outputs_file(name)}
         texts = {side: read_outputs(name, self._column(side), settings.missing) for side, name in files.items()}
         self._read = {side: outputs[: settings.rows] for side, outputs in texts.items()}
@@ -56,38 +43,9 @@ class EvaluationJob:
         self.held_out = self._load_prompts()
         self._check_counts()
 
-    def _column(self, side: str) -> str:
-        column = self.settings.compare_column if side == "before" else None
-        return column or self.settings.output_column
-
     def _default(self, name: str) -> Any:
         given = getattr(self.settings, name)
         return given if given is not None else self.config.get(name, getattr(self.preset, name, None))
-
-    def _check(self) -> None:
-        from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model
-
-        settings = self.settings
-        if settings.fail_if_worse and "before" not in self.names:
-            step = "name what to compare with: --compare MODEL_OR_FILE"
-            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
-        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        if not existing.is_dir():
-            raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
-        if (self.folder / EVALUATION).exists() and not settings.overwrite:
-            step = "choose another output_dir, or pass overwrite (--overwrite) to replace the results"
-            raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
-        files = [name for name in self.names.values() if is_outputs_file(name)]
-        if len(files) == len(self.names) and settings.dataset is None and settings.text_column is not None:
-            step = "add --dataset; the column of the outputs is --output_column"
-            raise InputError("a dataset of prompts beside text_column", "outputs alone", step)
-        paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
-        if settings.missing == "skip" and paired > 1:
-            step = "fix those rows, or read them as '' with --missing empty"
-            raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
-        for model in self.names.values():
-            if model not in files:
-                check_seq2seq_model(resolve(model))
 
     def _load_prompts(self) -> HeldOut | None:
         settings, config = self.settings, self.config
@@ -184,18 +142,3 @@ class EvaluationJob:
             "judges": self.preset.name,
             "versions": versions(),
         }
-
-
-def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
-
-    Empty outputs are outputs: a model may have nothing to say. InputError for no such file or column, no rows, or a
-    row that holds no text; for `missing` see `rows.without_missing`.
-    """
-    path = existing_file(bundled_path(name) if is_bundled(name) else name)
-    columns = read_columns(path, column)
-    if columns and column not in columns:
-        step = f"{did_you_mean(column, columns)}name the column of outputs (--output_column)"
-        raise InputError(f"the column {column!r} in {name}", ", ".join(columns), step)
-    step = "write the outputs as texts, or name another column"
-    return list(column_texts(columns.get(column, []), column, missing, name, blank=True, step=step).values())

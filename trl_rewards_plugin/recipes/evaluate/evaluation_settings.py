@@ -1,4 +1,4 @@
-"""The settings of `trl-rewards evaluate`, each with its default and its help."""
+"""The settings of `trl-rewards evaluate`, each with its default and help, and what they lead to without a model."""
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import re
@@ -6,13 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name
+from trl_rewards_plugin.assets import bundled_path, is_bundled
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS
-from trl_rewards_plugin.recipes.run_presets import get_preset
+from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
+from trl_rewards_plugin.rows import (
+    FORMATS,
+    column_texts,
+    existing_file,
+    format_of,
+    missing_option,
+    read_columns,
+    read_rows,
+)
+from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
+from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.read import read_settings
+
+# As in training: softmax(logits), whatever the checkpoint's own generation config says.
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
 
 
 @dataclass(frozen=True)
@@ -119,3 +133,83 @@ def thresholds(settings: EvaluationSettings) -> dict[str, float]:
             raise InputError("fail_under as NAME=NUMBER", repr(given), "for example --fail-under reward=0.5")
         found[name] = float(value)
     return found
+
+
+class EvaluationInputs:
+    """The settings with their defaults, from the run folder that is evaluated, else from a preset.
+
+    `names`: "before" (where there is one) and "after" -> model or file of outputs; `generation`: what `generate` gets.
+    """
+
+    def __init__(self, settings: EvaluationSettings):
+        check_settings(settings)
+        self.settings = settings
+        folder = Path(settings.model or "")
+        is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+        self.config: dict[str, Any] = read_settings(folder) if settings.model and is_run else {}
+        self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
+        before = self.config.get("model") if settings.compare is None else settings.compare
+        self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
+        self.names["after"] = settings.model or self.preset.model
+        own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
+        self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
+        length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
+        self.generation: dict[str, Any] = {"max_new_tokens": length, **(SAMPLING if settings.sample else {})}
+        self.generation |= settings.generation_kwargs or {}
+        self._check()
+
+    def _column(self, side: str) -> str:
+        column = self.settings.compare_column if side == "before" else None
+        return column or self.settings.output_column
+
+    def _check(self) -> None:
+        settings = self.settings
+        if settings.fail_if_worse and "before" not in self.names:
+            step = "name what to compare with: --compare MODEL_OR_FILE"
+            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
+        if (self.folder / EVALUATION).exists() and not settings.overwrite:
+            step = "choose another output_dir, or pass overwrite (--overwrite) to replace the results"
+            raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
+        files = [name for name in self.names.values() if is_outputs_file(name)]
+        if len(files) == len(self.names) and settings.dataset is None and settings.text_column is not None:
+            step = "add --dataset; the column of the outputs is --output_column"
+            raise InputError("a dataset of prompts beside text_column", "outputs alone", step)
+        paired = len(files) + bool(files and (settings.dataset or len(files) < len(self.names)))
+        if settings.missing == "skip" and paired > 1:
+            step = "fix those rows, or read them as '' with --missing empty"
+            raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
+        for side, name in self.names.items():
+            if name in files:
+                check_output_column(name, self._column(side))
+
+
+def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
+    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
+
+    Empty outputs are outputs: a model may have nothing to say. InputError for no such file or column, no rows, or a
+    row that holds no text; for `missing` see `rows.without_missing`.
+    """
+    check_output_column(name, column)
+    columns = read_columns(_path(name), column)
+    step = "write the outputs as texts, or name another column"
+    return list(column_texts(columns.get(column, []), column, missing, name, blank=True, step=step).values())
+
+
+def check_output_column(name: str, column: str) -> None:
+    """Refuses a file of outputs no row of which has the column."""
+    path = str(_path(name))
+    found: dict[str, Any] = {}
+    for row in read_rows(path, format_of(path), column):
+        if column in row:
+            return
+        found |= row
+    if found:
+        step = f"{did_you_mean(column, found)}name the column of outputs (--output_column)"
+        raise InputError(f"the column {column!r} in {name}", ", ".join(found), step)
+
+
+def _path(name: str) -> Path:
+    return existing_file(bundled_path(name) if is_bundled(name) else name)

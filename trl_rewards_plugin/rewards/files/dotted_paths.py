@@ -2,7 +2,9 @@
 
 import importlib
 import pkgutil
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,23 @@ def check_name(name: str) -> None:
     if file.suffix == ".py" and not file.is_file():
         step = "give file.py:name, relative to the current folder, or in full"
         raise InputError(f"the file of {file.name}:name", f"no file {file.resolve()}", step)
+    if file.suffix == ".py":
+        _check_mentioned(name, file)
     if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
 
-def _not_found(name: str, reason: object) -> InputError:
+def _check_mentioned(name: str, file: Path) -> None:
+    """Refuses "file.py:name" where that name stands nowhere in the file, unless it makes names as it runs."""
+    text, attribute = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")[2].partition(".")[0]
+    if not re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|exec\(|setattr\(", text):
+        defined = [f"{file}:{one}" for one in re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)]
+        raise _not_found(name, f"not in that file, which defines {', '.join(defined) or 'nothing'}", defined)
+
+
+def _not_found(name: str, reason: object, known: Iterable[str] = READY_MADE) -> InputError:
     expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
-    step = f"{did_you_mean(name, READY_MADE)}check the name; a module of yours must be installed or on PYTHONPATH"
+    step = f"{did_you_mean(name, known)}check the name; a module of yours must be installed or on PYTHONPATH"
     return InputError(expected, f"{name!r}: {reason}", step)
 
 

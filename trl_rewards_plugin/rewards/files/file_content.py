@@ -53,12 +53,13 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     content = {**_DEFAULTS, **_read_reward_file(path)}
     entries = content["rewards"]
     places = [f"rewards[{place}]" for place in range(len(entries))]  # which the reader of the file can find
-    settings = {key: content[key] for key in _DEFAULTS} | settings_by_name(entries, places)
-    del settings["only_if"], settings["floor"]  # gates name rewards, whose names are known only later
-    checked_settings(places, **settings)
+    own = {key: content[key] for key in _DEFAULTS}
+    checked_settings(places, **own, **settings_by_name(entries, places) | {"only_if": None, "floor": None})
     names = [str(entry["name"]) for entry in entries if "name" in entry]
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
+    if len(names) == len(entries):  # otherwise what gates name is known only later
+        checked_settings(names, **own, **settings_by_name(entries, names))
     for entry in entries:
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
