@@ -68,6 +68,18 @@ def test_components_share_the_axes_of_the_reward_and_the_rest_has_its_own(tmp_pa
     ]
 
 
+def test_tick_labels_are_whole_and_inside_the_picture(tmp_path, figures):
+    rows = [
+        row(step) | {"objective/kl": (-1) ** step * 5e-4, "objective/entropy": 7.587 + 1e-5 * step} for step in (1, 2)
+    ]
+    save_reward_curve(rows, tmp_path / "curve.png")
+    for axes in figures[0].axes:
+        assert axes.yaxis.get_offset_text().get_text() == ""
+        assert min(label.get_window_extent().x0 for label in axes.get_yticklabels()) >= 0
+    kl, _, entropy = ([label.get_text() for label in axes.get_yticklabels()] for axes in figures[0].axes[1:])
+    assert (kl[0], entropy[0]) == ("-0.0005", "7.587010")
+
+
 def test_multipliers_of_targets_have_a_row_below(tmp_path, figures):
     rows = [{**one, "multiplier/words/max": 1.5, "multiplier/good/min": 0.5} for one in LOG_ROWS]
     save_reward_curve(rows, tmp_path / "curve.png")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from trl_rewards_plugin.charts.reward_kl import draw_reward_kl, reward_kl_series, save_reward_kl
+from trl_rewards_plugin.charts.reward_kl import BEST_OF_N, TILTED, draw_reward_kl, reward_kl_series, save_reward_kl
 
 METRICS = {"reward_at_kl": {"tilted": [[0.0, 1.0], [0.5, 2.0], [1.0, 2.5]], "best_of_n": [[0.0, 1.0], [0.19, 1.5]]}}
 ROLLOUTS = [{"step": step, "objective/kl": 0.1 * step, "objective/scores": 1.0 + step} for step in range(4)]
@@ -16,19 +16,19 @@ EVALUATIONS = [{"step": 1, "eval_kl": 0.1, "eval_reward": 1.2}, {"step": 3, "eva
 
 def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
     series = reward_kl_series(METRICS, [*ROLLOUTS, *EVALUATIONS])
-    assert list(series) == ["tilted", "best of n", "this run"]
+    assert list(series) == [TILTED, BEST_OF_N, "this run"]
     np.testing.assert_allclose(series["this run"], [[0.1, 1.2], [0.4, 1.5]])
     series = reward_kl_series(METRICS, ROLLOUTS)
     assert list(series)[2] == "this run, in training"
     np.testing.assert_allclose(series["this run, in training"], [[0.1 * step, 1.0 + step] for step in range(4)])
-    assert list(reward_kl_series(METRICS, [])) == ["tilted", "best of n"]
+    assert list(reward_kl_series(METRICS, [])) == [TILTED, BEST_OF_N]
     assert list(reward_kl_series({}, ROLLOUTS)) == ["this run, in training"]
     assert reward_kl_series({}, []) == {}
 
 
 def test_totals_that_move_with_multipliers_are_not_drawn_beside_curves_of_the_reward():
     rows = [{**row, "multiplier/words/max": 1.0} for row in ROLLOUTS]
-    assert list(reward_kl_series(METRICS, rows)) == ["tilted", "best of n"]
+    assert list(reward_kl_series(METRICS, rows)) == [TILTED, BEST_OF_N]
     assert list(reward_kl_series(METRICS, [*rows, *EVALUATIONS]))[2] == "this run"
 
 
@@ -54,15 +54,16 @@ def test_the_png_shows_every_series_under_its_name(tmp_path, monkeypatch):
     save_reward_kl(reward_kl_series(METRICS, EVALUATIONS), tmp_path / "reward_kl.png")
     assert (tmp_path / "reward_kl.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = saved[0].axes
-    assert [line.get_label() for line in axes.lines] == ["tilted", "best of n", "this run"]
+    assert [line.get_label() for line in axes.lines] == [TILTED, BEST_OF_N, "this run"]
     assert axes.lines[0].get_xydata().tolist() == METRICS["reward_at_kl"]["tilted"]
-    assert axes.get_xlabel() == "KL to the start (nats per response)"
+    assert axes.get_xlabel() == "KL to the reference (nats per response)"
 
 
 def test_the_svg_is_well_formed_and_has_a_tooltip_at_each_point():
-    svg = draw_reward_kl(reward_kl_series(METRICS, EVALUATIONS))
+    svg = draw_reward_kl(reward_kl_series(METRICS, EVALUATIONS), index=1)
     tree = ElementTree.fromstring(svg)
     titles = [element.text for element in tree.iter() if element.tag.endswith("title")]
     assert len(re.findall("<circle", svg)) == 3 + 2 + 2
-    assert any("tilted" in text and "2.5 at 1 nats" in text for text in titles)
-    assert len(re.findall('class="mean s2"', svg)) == 1
+    assert any(TILTED in text and "2.5 at 1 nats" in text for text in titles)
+    # The run in its own colour, what was possible in none that a run has.
+    assert re.findall('polyline class="([^"]*)"', svg) == ["mean before", "mean before again", "mean s1"]

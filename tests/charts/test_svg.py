@@ -52,6 +52,7 @@ def test_ticks_lie_inside_are_few_and_read_differently(low, width, most):
         ([0.0, 500_000.0, 1e6], ["0", "0.5M", "1.0M"]),
         ([1_765_420.0, 1_765_425.0], ["1.765420M", "1.765425M"]),
         ([0.0, 2e-6], ["0", "2e-06"]),
+        ([0.0, 2e12], ["0", "2e+12"]),
     ],
 )
 def test_labels_by_hand(ticks, labels):

@@ -97,11 +97,15 @@ def test_rouge_needs_no_hub_and_a_bar_that_is_missed_is_an_exit_code(pairs, tmp_
     assert cli.main([*argv, "--fail_under", "rougeL=0.5", "--fail_if_worse"]) == 0
     # The means of three outputs, as by hand above: 0.508.
     assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx(0.508, abs=1e-3)
-    assert "rougeL: not distinguishable from before: no interval from 3 pairs" in capsys.readouterr().out
+    assert "rougeL: not distinguishable from before: fewer than 5 pairs" in capsys.readouterr().out
     assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rouge1=0"]) == 3
     assert "trl-rewards: failed: rougeL is 0.508, under 0.6" in capsys.readouterr().err
+    result = result_of(tmp_path / "out")
+    assert result["bars"] == ["rougeL at least 0.6", "rouge1 at least 0"]
+    assert result["failed"] == ["rougeL is 0.508, under 0.6"]
     assert cli.main([*argv, "--fail-under", "rouge=0.6"]) == 2
     assert "'rouge', which is not one of them" in capsys.readouterr().err
+    assert "failed" not in result_of(tmp_path / "out")  # the numbers are kept
 
 
 def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
@@ -120,7 +124,7 @@ def test_worse_in_every_pair_by_the_same_and_worse_by_rising_fail_and_so_does_wh
     settings = compare.EvaluationSettings(fail_if_worse=True, lower_is_better=["toxicity", "perplexity"])
     rows = {"exact_match": {"gain": equal}, "toxicity": {"gain": risen}, "a perplexity": {"gain": fallen}}
     assert compare.failed({"metrics": rows}, settings) == [
-        "exact_match is worse than before: in every pair by the same",
+        "exact_match is worse than before: all pairs moved equally",
         "toxicity is worse (higher) than before: the interval of its gain excludes 0",
     ]
     with pytest.raises(InputError, match="a row of the table in lower_is_better: exact_match"):
@@ -248,7 +252,7 @@ def test_a_config_file_and_stronger_flags(pairs, tmp_path, monkeypatch):
     values = {"model": str(pairs), "metrics": ["grammaticality"], "rows": 2, "metric_kwargs": {"neutrality": {}}}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     seen = []
-    monkeypatch.setattr(compare, "evaluate_outputs", seen.append)
+    monkeypatch.setattr(compare, "evaluate_outputs", lambda settings: seen.append(settings) or {})
     assert cli.main(["evaluate", "--config", str(path), "--rows", "3", "--output-dir", "x"]) == 0
     (settings,) = seen
     assert (settings.model, settings.metrics, settings.rows, settings.output_dir) == (

@@ -168,10 +168,17 @@ def test_pairs_are_the_two_best_the_median_and_the_one_that_got_worse():
     afters = (0.5, 4.0, 2.0, 3.0, 1.5, float("nan"))
     rows = [{"before_greedy_reward": 1.0, "after_greedy_reward": after} for after in afters]
     assert {title: rows.index(row) for title, row in pairs_by_gain(rows).items()} == {
-        "Best gain (+3.00)": 1, "Second best gain (+2.00)": 3, "Median gain (+1.00)": 2, "Got worse most (-0.50)": 0,
+        "Best gain (+3.00)": 1, "Second best gain (+2.00)": 3, "Median gain (+1.00)": 2, "Largest loss (-0.50)": 0,
     }  # fmt: skip
     assert list(pairs_by_gain(rows[1:4])) == ["Best gain (+3.00)", "Median gain (+2.00)"]
     assert pairs_by_gain(rows[5:]) == {}
+
+
+def test_what_got_worse_is_no_gain():
+    rows = [{"before_greedy_reward": 1.0, "after_greedy_reward": after} for after in (0.5, 0.75, 0.0)]
+    assert list(pairs_by_gain(rows)) == ["Smallest loss (-0.25)", "Median loss (-0.50)", "Largest loss (-1.00)"]
+    rows = [{"before_greedy_reward": 1.0, "after_greedy_reward": 1 - 1e-4}] * 3
+    assert list(pairs_by_gain(rows)) == ["Best gain (+0.00)", "Median gain (+0.00)"]
 
 
 def test_gain_is_over_the_prompts_that_were_scored_both_times():

@@ -11,7 +11,7 @@ def test_table_shows_every_number():
     assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
     text = " ".join(table.split())
     assert "words per output x 0.75" in text
-    assert "KL to the start 1.500 nats" in text
+    assert "KL to the reference 1.500 nats" in text
     assert "2 held-out prompts" in text
     assert text.endswith("The reward is not distinguishable from before: the interval of its gain includes 0.")
 
@@ -21,7 +21,8 @@ def test_table_shows_every_number():
 )
 def test_the_verdict_is_what_the_interval_shows(ends, said):
     assert said in report.verdict({"ci95": ends, "n": 9})
-    assert report.verdict({"ci95": [None, None], "n": 1}).endswith("no interval from 1 pair")
+    assert report.verdict({"ci95": [None, None], "n": 1}).endswith(": fewer than 5 pairs")
+    assert report.verdict({"ci95": [None, None], "n": 9, "mean": 0.0}).endswith(": all gains are equal")
 
 
 def test_cut_prompts_are_told_below_the_table():
@@ -53,7 +54,9 @@ def test_the_table_says_why_a_gain_has_no_interval():
     assert "fewer than" not in report.format_table(make_metrics())
     metrics = make_metrics()
     metrics["reward_gain"]["ci95"] = [None, None]
-    assert "none: fewer than 5 pairs, or all gains equal" in report.format_table(metrics).replace("\n", " ")
+    assert "(none: fewer than 5 pairs)" in " ".join(report.format_table(metrics).split())
+    metrics["reward_gain"]["n"] = 5
+    assert "(none: all gains are equal)" in " ".join(report.format_table(metrics).split())
 
 
 def test_large_numbers_stay_apart():

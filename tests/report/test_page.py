@@ -14,6 +14,7 @@ from trl_rewards_plugin.report.page import FOLDER, write_report
 from trl_rewards_plugin.runs.layout import METRICS
 from trl_rewards_plugin.runs.writing import write_json, write_table
 
+SIDES = ("before", "after")
 VOID = ("meta", "input", "br")
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -103,7 +104,7 @@ def test_outputs_stand_side_by_side_by_gain_and_long_prompts_are_folded(tmp_path
     titles = [next(line for line in lines if line).removesuffix(" one") for lines in pairs]
     # Before is 0.5 throughout; after 0 ... 6.
     assert titles == [
-        "Best gain (+5.50)", "Second best gain (+4.50)", "Median gain (+2.50)", "Got worse most (-0.50)",
+        "Best gain (+5.50)", "Second best gain (+4.50)", "Median gain (+2.50)", "Largest loss (-0.50)",
         "Another prompt (1)", "Another prompt (2)", "Another prompt (3)",
     ]  # fmt: skip
     outputs = [text for _, text in page.of("div", "output")]
@@ -111,6 +112,8 @@ def test_outputs_stand_side_by_side_by_gain_and_long_prompts_are_folded(tmp_path
     names = [text.split(" reward")[0] for attributes, text in page.of("p", "scores")][1:3]
     assert names == ["owner/model", "one"]
     assert [text[:7] for _, text in page.of("summary")][:2] == ["Say it.", "More pr"]
+    assert page.of("summary")[0][0]["class"] == "prompt"  # as small and grey as one that is not folded
+    assert "Sampled outputs before and after" in [text for _, text in page.of("h2")]
 
 
 def test_an_evaluation_is_a_report_too(tmp_path):
@@ -125,22 +128,88 @@ def test_an_evaluation_is_a_report_too(tmp_path):
     path = write_report([folder])
     assert path == folder / "report.html"
     page = read(path)
-    assert "An evaluation of 2 outputs: new/model, compared with old/model." in page.of("li")[0][1]
+    assert page.of("h1")[0][1] == "new/model compared with old/model"
+    assert page.of("li")[0][1].endswith("eval2 outputs: new/model, compared with old/model.")
     assert [text for _, text in page.of("figcaption")] == ["fluency"]
     assert "before: old/model" in page.of("h3")[0][1]
     rows = {text.strip().replace("\n", " ") for _, text in page.of("tr")}
     assert "fluency0.500 → 0.750, +0.250 (95% CI +0.100 to +0.400)" in rows
     assert "length2.000 → 3.000" in rows
+    assert "held" not in "".join(text for _, text in page.of("section"))
+    assert "sampled" not in "".join(text for _, text in page.of("section"))
     assert page.of("p", "scores")[0][1].startswith("Best gain in fluency (+0.50)")
     assert "Training" not in [text for _, text in page.of("h2")]
     assert page.of("div", "output")[0][1] == "b2"
-    assert page.of("p", "scores")[1][1].split() == ["old/model", "fluency", "+0.50"]
+    assert page.of("p", "scores")[1][1].split() == ["old/model", "fluency", "0.50"]
     # Of one side alone there is nothing to compare.
     write_json(
         folder / "evaluation.json", {"before": None, "after": "m", "n": 2, "metrics": {"fluency": {"after": 1.0}}}
     )
     write_table(folder / "outputs.parquet", {"after": ["a1", "a2"], "after fluency": [0.5, 1.0]})
-    assert "An evaluation of 2 outputs: m." in read(write_report([folder])).of("li")[0][1]
+    page = read(write_report([folder]))
+    assert page.of("h1")[0][1] == "Evaluation of m"
+    assert "2 outputs: m." in page.of("li")[0][1]
+
+
+@pytest.fixture
+def make_evaluation(tmp_path):
+    def make(scores, **more):
+        folder = tmp_path / "eval"
+        folder.mkdir(exist_ok=True)
+        metrics = {name: {"before": 0.0, "after": 1.0} for name in scores}
+        values = {"before": "./old.txt", "after": "./new.jsonl (column output)", "n": 2, "metrics": metrics, **more}
+        write_json(folder / "evaluation.json", values)
+        columns = {
+            f"{side} {name}": each for name, pair in scores.items() for side, each in zip(SIDES, pair, strict=True)
+        }
+        write_table(folder / "outputs.parquet", {"before": ["b1", "b2"], "after": ["a1", "a2"], **columns})
+        return folder
+
+    return make
+
+
+def test_an_evaluation_first_says_whether_it_met_its_bars(make_evaluation):
+    bars = ["reward at least 0.5", "nothing worse than before"]
+    folder = make_evaluation({}, bars=bars, failed=[])
+    assert (
+        "Passed: reward at least 0.5, nothing worse than before. 2 outputs"
+        in read(write_report([folder])).of("li")[0][1]
+    )
+    worse = [f"{name} is worse than before: the interval of its gain excludes 0" for name in ("rouge1", "rouge2")]
+    page = read(write_report([make_evaluation({}, bars=bars, failed=["reward is 0.257, under 0.5", *worse])]))
+    assert "Failed: reward is 0.257, under 0.5; worse than before: rouge1, rouge2. 2 outputs" in page.of("li")[0][1]
+    assert page.of("h1")[0][1] == "new.jsonl compared with old.txt"
+
+
+def test_an_evaluation_ranks_by_the_reward_and_draws_equal_scores_once(make_evaluation):
+    rouge = ([0.5, 0.5], [0.5, 0.25])
+    folder = make_evaluation({"rougeL": rouge, "rougeLsum": rouge, "tiny reward": ([0.0, 0.0], [1.0, 2.0])})
+    page = read(write_report([folder]))
+    assert [text for _, text in page.of("figcaption")] == ["rougeL", "tiny reward"]
+    assert page.of("p", "scores")[0][1].startswith("Best gain in tiny reward (+2.00)")
+    assert " ".join(page.of("p", "scores")[1][1].split()) == "old.txt rougeL 0.50 rougeLsum 0.50 tiny reward 0.00"
+
+
+def test_an_evaluation_is_no_run(make_evaluation, tmp_path):
+    runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two")]
+    page = read(write_report([*runs, make_evaluation({})], tmp_path / "all.html"))
+    assert page.of("h1")[0][1] == "2 runs and 1 evaluation compared"
+
+
+def test_what_was_counted_comes_first_and_dots_are_explained_where_there_are_any(tmp_path):
+    folder = write_run(tmp_path / "one")
+    values = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    values["counts"] = {"trail off": {"before": 0.604, "after": 0.01}}
+    write_json(folder / METRICS, values)
+    page = read(write_report([folder]))
+    text = page.of("li")[0][1]
+    assert text.index("60% → 1% of the sampled outputs trail off") < text.index("Reward 2.000")
+    curves = next(text for attributes, text in page.of("section") if attributes["id"] == "curves")
+    assert "Dots: held-out prompts." in curves
+    write_log(folder, LOG_ROWS[:4])
+    assert "Dots" not in write_report([folder]).read_text(encoding="utf-8")
+    assert "samples" in [attributes.get("id") for attributes, _ in page.of("section")]
+    assert "Show some of them" in [text for _, text in page.of("summary")]
 
 
 def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
@@ -152,6 +221,7 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
     # 3 and 4: 3.5, and the root of a half.
     assert "Over 2 seeds" in text
+    assert "each seed samples its outputs anew" in text
     assert "Reward after <b>3.500 ± 0.707</b>" in text
 
 
@@ -282,11 +352,10 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     path.write_text(json.dumps(values), encoding="utf-8")
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
-    assert "What the same KL could buy" in text
-    assert "tilted" in text
+    assert "the most reward that any model can have at that KL" in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
-    assert text.count("tilted") == 1 + 2  # in the words above, and of two dots
+    assert text.count("best possible") == 2  # at its two dots
     assert text.count("1.75 at 1.25 nats") >= 2
     values["reward_at_kl"]["tilted"] = [[0.0]]
     path.write_text(json.dumps(values), encoding="utf-8")

@@ -15,7 +15,7 @@ def test_samples_are_those_of_rollouts_by_step(tmp_path):
         (2, False, "first of 2"),
         (2, False, "second"),
     ]
-    assert found[0].scores == {"both": 1.0}
+    assert found[0].scores == {"reward": 1.0}  # the total, which the log has as "both"
     assert found[0].reward == 1.0
 
 

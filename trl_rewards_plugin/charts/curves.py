@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
 from trl_rewards_plugin.charts.series import HELD_OUT_REWARD, SCORES, Log, Series, panels, series_of
+from trl_rewards_plugin.charts.svg import nice_ticks, tick_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     for start in range(0, len(below), width):
         rows.append([key for key in below[start : start + width] for _ in range(6 // width)])
     figure = new_figure(10, max(6.5, 1.3 + 2.6 * len(rows)))
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.09, top=0.9, wspace=0.6, hspace=0.25)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.09, top=0.9, wspace=0.85, hspace=0.25)
     axes: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=[3, *[2] * (len(rows) - 1)])
     for panel in found:
         if not panel.is_component:
@@ -40,6 +41,9 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
     for colour, panel in enumerate(components, start=HELD_OUT + 1):
         series = series_of(log_history, panel, f"{panel.title} (unweighted)", colour)
         _draw(axes[SCORES], [each for each in series if not each.held_out])
+    for each in axes.values():  # matplotlib's own labels may have an offset, which would stand in the title
+        ticks = nice_ticks(*each.get_ylim(), 7 if each is axes[SCORES] else 4)
+        each.set_yticks(ticks, tick_labels(ticks))
     if found:
         figure.legend(*axes[SCORES].get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False)
     else:

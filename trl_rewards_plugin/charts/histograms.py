@@ -77,7 +77,7 @@ def _draw_differences(
     mean = gain["reward_gain"]
     label = f"mean {_short(mean, '+')}"
     axes.axvline(mean, ymax=1 / HEAD_ROOM, color=GAIN_COLOUR, linewidth=1.6, linestyle="--", label=label)
-    improved = f"{100 * gain['share_improved']:.0f} % of {gain['n']} improved"
+    improved = f"{100 * gain['share_improved']:.0f}% of {gain['n']} improved"
     _finish(axes, f"after - before, prompt by prompt: {improved}", f"difference in {name}", "prompts")
 
 

@@ -19,14 +19,15 @@ from trl_rewards_plugin.charts.series import (
 )
 from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
-_COLOURS = {"tilted": 0, "best of n": 1}  # of a page; the run's own path has the next
-LABELS = ("KL to the start (nats per response)", "mean reward")
+TILTED, BEST_OF_N = "best possible, estimated", "best of n"
+_CLASSES = {TILTED: "before", BEST_OF_N: "before again"}  # on a page: grey, and dashed; the run has its own colour
+LABELS = ("KL to the reference (nats per response)", "mean reward")
 
 
 def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarray]:
-    """Name -> (R, 2) KL and reward: tilted and best of n, once measured, and the run's evaluations, else rollouts."""
+    """Name -> (R, 2) KL and reward: what was possible, once measured, and the run's evaluations, else rollouts."""
     curves = metrics.get("reward_at_kl") or {}
-    names = {"tilted": "tilted", "best_of_n": "best of n"}
+    names = {"tilted": TILTED, "best_of_n": BEST_OF_N}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
         known = [row for row in own_rows(log) if all(key in row for key in keys)]
@@ -51,13 +52,13 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     save_picture(figure, [axes], path)
 
 
-def draw_reward_kl(series: Mapping[str, np.ndarray]) -> str:
-    """Draws the series as an SVG, each point with a tooltip."""
+def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
+    """Draws the series as an SVG, each point with a tooltip; `index` is the colour of the run."""
     (left, low), (right, high) = (pick(np.concatenate(list(series.values())), axis=0) for pick in (np.min, np.max))
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
     for name, points in series.items():
-        colour = series_class(_COLOURS.get(name, len(_COLOURS)))
+        colour = _CLASSES.get(name, series_class(index))
         chart.add_line(f"mean {colour}", *points.T)
         for kl, reward in points:
             chart.add_dot(f"dot {colour}", kl, reward, 3, [name, f"{reward:.3g} at {kl:.3g} nats"])

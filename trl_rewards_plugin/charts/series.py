@@ -81,6 +81,12 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
     return [panel for panel in known if panel.key in keys]
 
 
+def total_name(log: Log) -> str | None:
+    """The reward that repeats the total."""
+    keys = dict.fromkeys(key for row in log for key in row if key.startswith("rewards/") and key.endswith("/mean"))
+    return next((key[len("rewards/") : -len("/mean")] for key in keys if _is_total(log, key)), None)
+
+
 def _is_total(log: Log, key: str) -> bool:
     """Whether `key` repeats the reward wherever `log` has it: the total is logged under its own name, too."""
     pairs = np.array([(row[key], row.get(SCORES, math.nan)) for row in log if key in row], dtype=np.float64)

@@ -97,13 +97,13 @@ def nice_ticks(low: float, high: float, most: int = 6, least_step: float = 0.0) 
 
 
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Evenly spaced ticks as short as tells them apart: `0.2`, `1,500`, `20k`, `3M`, `2e-06`."""
+    """Evenly spaced ticks as short as tells them apart: `0.2`, `1,500`, `20k`, `3M`, `2e-06`, `1e+12`."""
     largest = max(map(abs, ticks))
     divisor, unit = (1e6, "M") if largest >= 1e6 else (1e3, "k") if largest >= 1e4 else (1.0, "")
     step = (ticks[1] - ticks[0] if len(ticks) > 1 else largest or 1.0) / divisor
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if decimals > 4 and largest < 0.01:
-        return [f"{tick:.6g}" for tick in ticks]
+    if (decimals > 4 and largest < 0.01) or largest >= 1e12:
+        return [f"{tick:.8g}" for tick in ticks]
     labels = [f"{tick / divisor:,.{decimals}f}" for tick in ticks]
     return [label + unit if float(label.replace(",", "")) else "0" for label in labels]
 

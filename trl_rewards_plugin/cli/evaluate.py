@@ -23,8 +23,7 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
     terminal.silence_libraries()
-    result = compare.evaluate_outputs(settings)
-    reasons = compare.failed(result, settings) if settings.fail_under or settings.fail_if_worse else []
+    reasons = compare.evaluate_outputs(settings).get("failed")
     if reasons:
         print(f"trl-rewards: failed: {'; '.join(reasons)}", file=sys.stderr)
     return 3 if reasons else 0

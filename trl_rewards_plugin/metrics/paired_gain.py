@@ -132,9 +132,12 @@ def pairs_by_gain(rows: Sequence[Mapping[str, Any]], kind: str = "_greedy") -> d
     order = sorted((place for place, gain in gains.items() if not np.isnan(gain)), key=lambda place: -gains[place])
     if not order:
         return {}
-    chosen = {order[0]: "Best gain", order[len(order) // 2]: "Median gain"}
-    if gains[order[-1]] < 0:
-        chosen[order[-1]] = "Got worse most"
+    shown = {place: round(gain, 2) + 0.0 for place, gain in gains.items()}  # no "-0.00"
+    lost = [shown[place] < 0 for place in order]
+    chosen = {order[0]: "Smallest loss" if lost[0] else "Best gain"}
+    chosen[order[len(order) // 2]] = "Median loss" if lost[len(order) // 2] else "Median gain"
+    if lost[-1]:
+        chosen[order[-1]] = "Largest loss"
     if len(order) > 1:
-        chosen.setdefault(order[1], "Second best gain")
-    return {f"{chosen[place]} ({gains[place]:+.2f})": rows[place] for place in order if place in chosen}
+        chosen.setdefault(order[1], "Second smallest loss" if lost[1] else "Second best gain")
+    return {f"{chosen[place]} ({shown[place]:+.2f})": rows[place] for place in order if place in chosen}

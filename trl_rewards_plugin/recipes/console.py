@@ -5,14 +5,14 @@ Plain text of at most the terminal's width, so that it reads the same in a pipe.
 
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.runs.reward_description import targets_in_words
-from trl_rewards_plugin.text import counted, cut_prompts, one_line
+from trl_rewards_plugin.text import cut_prompts, one_line
 
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
@@ -56,7 +56,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     prompts = f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training"
     measured = {name: pair for name, pair in metrics["guard"].items() if pair["before"]}
     guards = [f"{GUARD_NAMES.get(key, key)} x {pair['after'] / pair['before']:.2f}" for key, pair in measured.items()]
-    kl = "" if metrics["kl"] is None else f"; KL to the start {decimals(metrics['kl'])} nats"
+    kl = "" if metrics["kl"] is None else f"; KL to the reference {decimals(metrics['kl'])} nats"
     cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
     notes = [f"{prompts}; interval: {_how_made(gains.values())}.", f"Guards, after / before: {', '.join(guards)}{kl}."]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
@@ -69,10 +69,10 @@ def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse"
     """What a gain with its `ci95` shows, in one of `words`, or "not distinguishable" with the reason."""
     moved = direction(gain)
     if moved:
-        how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "in every pair by the same"
+        how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "all pairs moved equally"
         return f"{words[0] if moved > 0 else words[1]} than before: {how}"
     if gain["ci95"][0] is None:
-        return f"not distinguishable from before: no interval from {counted(gain['n'], 'pair')}"
+        return f"not distinguishable from before: {_why_none(gain['n'])}"
     return "not distinguishable from before: the interval of its gain includes 0"
 
 
@@ -102,11 +102,16 @@ def _interval(gain: Mapping[str, Any], digits: int) -> str:
     return "none" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
-def _how_made(gains: Iterable[Mapping[str, Any]]) -> str:
-    """What the intervals of gains are and, where one is missing, why."""
-    missing = any(gain["ci95"][0] is None for gain in gains)
-    why = f" (none: fewer than {MIN_PAIRS} pairs, or all gains equal)" if missing else ""
-    return f"paired bootstrap over prompts{why}"
+def _how_made(gains: Collection[Mapping[str, Any]]) -> str:
+    """What the intervals of gains are and, where one is missing, why; a component's gain has the reward's pairs."""
+    pairs = max((gain.get("n", 0) for gain in gains), default=0)
+    reasons = dict.fromkeys(_why_none(gain.get("n", pairs)) for gain in gains if gain["ci95"][0] is None)
+    return "paired bootstrap over prompts" + (f" (none: {' or '.join(reasons)})" if reasons else "")
+
+
+def _why_none(pairs: int) -> str:
+    """Why a gain over so many pairs has no interval."""
+    return f"fewer than {MIN_PAIRS} pairs" if pairs < MIN_PAIRS else "all gains are equal"
 
 
 def decimals(value: float | None, sign: str = "") -> str:
@@ -142,7 +147,7 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
     metrics = result["metrics"]
     width = max(22, *(len(name) + 2 for name in metrics))
     if result["before"] is None:
-        rows = [["", "mean", "least", "25 %", "median", "75 %", "most"]]
+        rows = [["", "mean", "least", "25%", "median", "75%", "most"]]
         for name, row in metrics.items():
             rows.append([name, decimals(row.get("after")), *map(decimals, row.get("quartiles") or [])])
         return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), [f"{result['n']} outputs"])
@@ -153,8 +158,8 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
         rows.append([name, decimals(before), decimals(after), decimals(change, "+")])
         if gain is not None and gain["n"] > 0:
             rows[-1][3:] = [decimals(gain["reward_gain"], "+"), _interval(gain, 3), f"{gain['share_improved']:.0%}"]
-    how = _how_made([row["gain"] for row in metrics.values() if row.get("gain")])
-    notes = [f"{result['n']} outputs; interval: {how}; improved: share with after above before"]
     gains = {name: row["gain"] for name, row in metrics.items() if row.get("gain")}
+    how = _how_made(gains.values())
+    notes = [f"{result['n']} outputs; interval: {how}; improved: share of outputs that score higher than before"]
     notes += [f"{name}: {verdict(gain, ('higher', 'lower'))}" for name, gain in gains.items()]
     return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes)

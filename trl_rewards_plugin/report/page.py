@@ -13,8 +13,8 @@ import numpy as np
 from markupsafe import Markup
 
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.charts.reward_kl import draw_reward_kl, reward_kl_series
-from trl_rewards_plugin.charts.series import panels, series_of, smoothing_window
+from trl_rewards_plugin.charts.reward_kl import BEST_OF_N, draw_reward_kl, reward_kl_series
+from trl_rewards_plugin.charts.series import Panel, Series, panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import environment_of, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
@@ -40,6 +40,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
 def report_html(runs: Sequence[Run]) -> str:
     """The whole page."""
     environment = environment_of(FOLDER)
+    curves = curve_series(runs)
     reward_kl = [(run, reward_kl_series(run.metrics or {}, run.log)) for run in runs]
     environment.filters |= {"series_class": series_class, "digest": _digest}
     style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
@@ -47,11 +48,14 @@ def report_html(runs: Sequence[Run]) -> str:
         style=style,
         script=script,
         runs=runs,
+        title=table.title(runs),
         headlines=[table.headline(run) for run in runs],
-        curves=curve_charts(runs),
+        curves={panel.title: Markup(draw_curves(panel, series)) for panel, series in curves},
+        with_dots=any(each.held_out for _, series in curves for each in series),
         window=max(smoothing_window(run.last_step) for run in runs),
         distributions=[distribution_charts(run, index) for index, run in enumerate(runs)],
-        reward_kl={run.name: Markup(draw_reward_kl(series)) for run, series in reward_kl if series},
+        reward_kl={run.name: Markup(draw_reward_kl(series, runs.index(run))) for run, series in reward_kl if series},
+        with_bounds=any(BEST_OF_N in series for _, series in reward_kl),
         numbers=table.number_rows(runs),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
@@ -63,14 +67,13 @@ def report_html(runs: Sequence[Run]) -> str:
     )
 
 
-def curve_charts(runs: Sequence[Run]) -> dict[str, Markup]:
-    """Title -> chart of each quantity that was logged, all runs in it."""
-    charts = {}
-    for panel in panels([run.log for run in runs]):
-        series = [each for index, run in enumerate(runs) for each in series_of(run.log, panel, run.name, index)]
-        if series:
-            charts[panel.title] = Markup(draw_curves(panel, series))
-    return charts
+def curve_series(runs: Sequence[Run]) -> list[tuple[Panel, list[Series]]]:
+    """Each quantity that was logged, with the series of all runs."""
+    found = [
+        (panel, [each for index, run in enumerate(runs) for each in series_of(run.log, panel, run.name, index)])
+        for panel in panels([run.log for run in runs])
+    ]
+    return [(panel, series) for panel, series in found if series]
 
 
 def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
@@ -84,10 +87,9 @@ def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
     }  # (2, N) each; NaN where a text was not scored
     return {
         name: Markup(draw_distributions(name, before, after, index))
-        for name, (before, after) in scores.items()
-        # A single component of weight 1 is the reward once more.
-        if (name == "reward") is (run.evaluation is None)
-        or not np.array_equal((before, after), scores["reward"], equal_nan=True)
+        for place, (name, (before, after)) in enumerate(scores.items())
+        # A single component of weight 1 is the reward once more, rougeLsum of single lines rougeL.
+        if not any(np.array_equal(scores[name], other, equal_nan=True) for other in [*scores.values()][:place])
     }
 
 

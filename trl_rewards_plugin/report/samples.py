@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.cards.from_run import picked
+from trl_rewards_plugin.charts.series import total_name
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS
 from trl_rewards_plugin.runs.read import Run, read_rows
@@ -36,8 +37,9 @@ class Sample:
 
 def samples_of(run: Run) -> list[Sample]:
     """The outputs of a run that are shown, by step."""
+    total = total_name(run.log)  # called "reward", as everywhere else on the page
     samples = [
-        _sample(step, path.parent.name == EVALUATIONS, row.get("prompt"), row.get("completion"), row)
+        _sample(step, path.parent.name == EVALUATIONS, row.get("prompt"), row.get("completion"), row, total)
         for paths in run.completion_files.values()
         for step, path in picked([(step_of(path), path) for path in paths], STEPS_SHOWN)
         for row in picked(read_rows(path), ROWS_SHOWN)
@@ -48,7 +50,7 @@ def samples_of(run: Run) -> list[Sample]:
 def pairs_of(run: Run) -> dict[str, tuple[str, list[Sample]]]:
     """Title -> prompt and outputs before and after: best, median and worst gain first, then more, evenly spaced."""
     first = pairs_by_gain(run.held_out, "")
-    by = f" in {next(iter(run.evaluation['metrics']))} (" if run.evaluation and run.evaluation["metrics"] else " ("
+    by = f" in {run.ranked_by} (" if run.evaluation else " ("
     rows = [row for row in run.held_out if not any(row is one for one in first.values())]
     more = picked(list(enumerate(rows, 1)), HELD_OUT_SHOWN)
     pairs = {}
@@ -82,9 +84,11 @@ def shown_text(text: str, most: int = MOST_CHARACTERS) -> str:
     return kept if len(kept) <= most else f"{kept[:most]} ... ({len(kept) - most:,} more characters)"
 
 
-def _sample(step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[str, Any]) -> Sample:
+def _sample(
+    step: int, held_out: bool, prompt: Any, output: Any, row: Mapping[str, Any], total: str | None = None
+) -> Sample:
     scores = {
-        key: float(value) if value is not None and math.isfinite(value) else None
+        "reward" if key == total else key: float(value) if value is not None and math.isfinite(value) else None
         for key, value in row.items()
         if key not in _NO_SCORES and isinstance(value, float | int | None) and not isinstance(value, bool)
     }

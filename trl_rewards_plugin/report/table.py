@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_rewards_plugin.recipes.console import GUARD_NAMES
 from trl_rewards_plugin.runs.read import Run
-from trl_rewards_plugin.text import DASH, cut_prompts, interval, number
+from trl_rewards_plugin.text import DASH, counted, cut_prompts, interval, number
 
 NOT_YET = "not yet"
 UNSET = "default"
@@ -105,18 +105,41 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
     return None
 
 
+def title(runs: Sequence[Run]) -> str:
+    """What the page shows."""
+    evaluations = sum(run.evaluation is not None for run in runs)
+    if len(runs) == 1:
+        before, after = runs[0].compared
+        if runs[0].evaluation is None:
+            return f"Run {runs[0].name}"
+        return f"{after} compared with {before}" if runs[0].evaluation["before"] else f"Evaluation of {after}"
+    kinds = {"run": len(runs) - evaluations, "evaluation": evaluations}
+    return f"{' and '.join(counted(count, kind) for kind, count in kinds.items() if count)} compared"
+
+
 def headline(run: Run) -> str:
     """The run in one sentence."""
     metrics = run.metrics
     if run.evaluation is not None:
         against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
-        return f"An evaluation of {run.evaluation['n']:,} outputs: {run.compared[1]}{against}."
+        return f"{_outcome(run.evaluation)}{counted(run.evaluation['n'], 'output')}: {run.compared[1]}{against}."
     if metrics is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
     change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
     gain = metrics["reward_gain"]
     return f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    """Whether an evaluation met its bars; empty where it had none."""
+    if not result.get("failed"):
+        return f"Passed: {', '.join(result['bars'])}. " if "bars" in result else ""
+    reasons, end = [reason.split(": ")[0] for reason in result["failed"]], " is worse than before"
+    worse = [reason.removesuffix(end) for reason in reasons if reason.endswith(end)]
+    others = [reason for reason in reasons if not reason.endswith(end)]
+    others += [f"worse than before: {', '.join(worse)}"] if worse else []
+    return f"Failed: {'; '.join(others)}. "
 
 
 def _change(before: float | None, after: float | None) -> str:

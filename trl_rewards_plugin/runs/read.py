@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,8 +37,16 @@ class Run:
     def compared(self) -> tuple[str, str]:
         """What "before" and "after" stand for."""
         if self.evaluation is not None:
-            return str(self.evaluation["before"]), str(self.evaluation["after"])
+            names = (str(self.evaluation[side]) for side in ("before", "after"))
+            before, after = (re.sub(r"^\./| \(column output\)$", "", name) for name in names)  # the usual column
+            return before, after
         return str(self.settings.get("model", "the starting model")), self.name
+
+    @property
+    def ranked_by(self) -> str:
+        """Of an evaluation's metrics the one that stands for the reward: a reward's total, else the first."""
+        names = [*self.evaluation["metrics"]] if self.evaluation else []
+        return next((name for name in names if name.endswith(" reward")), next(iter(names), "reward"))
 
     @property
     def last_step(self) -> int:
@@ -80,9 +88,8 @@ def read_run(folder: Path, name: str) -> Run:
     is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
-        first = next(iter(result["metrics"]), "")
-        outputs = [_held_out_row(row, first) for row in read_rows(folder / layout.OUTPUTS)]
-        return Run(name, folder, (), held_out=outputs, evaluation=result)
+        run = Run(name, folder, (), evaluation=result)
+        return replace(run, held_out=[_held_out_row(row, run.ranked_by) for row in read_rows(folder / layout.OUTPUTS)])
     log = read_log(folder)
     if not log and not (folder / layout.METRICS).is_file():
         step = "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout"
@@ -97,11 +104,11 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def _held_out_row(row: Mapping[str, Any], first: str) -> dict[str, Any]:
-    """A row of `outputs.parquet` as `completions.parquet` has it; the `first` metric stands for the reward."""
+def _held_out_row(row: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """A row of `outputs.parquet` as `completions.parquet` has it; `metric` stands for the reward."""
     named = {re.sub(r"^(before|after) ", r"\1_", key): value for key, value in row.items()}
-    scored = [side for side in ("before", "after") if f"{side}_{first}" in named]
-    return {"prompt": "", **{f"{side}_reward": named[f"{side}_{first}"] for side in scored}, **named}
+    scored = [side for side in ("before", "after") if f"{side}_{metric}" in named]
+    return {"prompt": "", **named, **{f"{side}_reward": named[f"{side}_{metric}"] for side in scored}}
 
 
 def read_finished_run(folder: Path) -> Run:

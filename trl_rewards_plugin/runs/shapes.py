@@ -26,7 +26,7 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "counts?": {"*": {"before": _NUMBER, "after": _NUMBER}},
 }
 EVALUATION_SHAPE: Mapping[str, Any] = {
-    **{"after": (str,), "before": _TEXT, "n": (int,)},
+    **{"after": (str,), "before": _TEXT, "n": (int,), "bars?": [(str,)], "failed?": [(str,)]},
     "metrics": {"*": {"before?": SCORE, "after?": SCORE, "gain?": {"reward_gain": SCORE, "ci95": [SCORE, SCORE]}}},
 }
 SETTINGS_SHAPE: Mapping[str, Any] = {

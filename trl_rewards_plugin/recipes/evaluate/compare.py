@@ -45,6 +45,11 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
     _write(job, result, rows, sides)
+    if settings.fail_under or settings.fail_if_worse:  # last: a name that is no row is refused, with the numbers kept
+        bars = [f"{name} at least {least:g}" for name, least in thresholds(settings).items()]
+        bars += ["nothing worse than before"] if settings.fail_if_worse else []
+        result |= {"bars": bars, "failed": failed(result, settings)}
+        write_json(job.folder / EVALUATION, result)
     say(f"\nNumbers, picture, outputs: {job.folder / EVALUATION}, {PICTURE}, {OUTPUTS}")
     return result
 
@@ -92,7 +97,7 @@ def _summaries(rows: _Rows) -> dict[str, Any]:
         if isinstance(after, np.ndarray):
             scored = after[~np.isnan(after)]
             quartiles = np.quantile(scored, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(scored) else None
-            summary["quartiles"] = quartiles  # least, 25 %, median, 75 %, most
+            summary["quartiles"] = quartiles  # least, 25%, median, 75%, most
             if isinstance(before, np.ndarray):
                 summary["gain"] = paired_gain(before.tolist(), after.tolist())
         summaries[name] = summary
