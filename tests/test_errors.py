@@ -8,6 +8,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 
 from trl_rewards_plugin.errors import (
     InputError,
+    NoAnswerError,
     check_choice,
     check_hub_name,
     did_you_mean,
@@ -26,8 +27,9 @@ def test_the_message_has_three_labelled_lines():
 
 
 def test_it_crosses_a_process_border_whole():
-    error = pickle.loads(pickle.dumps(InputError("one", "two", "do three")))
-    assert (error.expected, error.found, error.next_step) == ("one", "two", "do three")
+    for kind in (InputError, NoAnswerError):
+        error = pickle.loads(pickle.dumps(kind("one", "two", "do three")))
+        assert (type(error), error.expected, error.found, error.next_step) == (kind, "one", "two", "do three")
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,8 @@ _TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STA
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
-class InputError(ValueError):
-    """Refused input: what would have been accepted, what was given instead, and what the reader should do now.
-
-    The message has three labelled lines; the attributes of the same names as the arguments hold their texts.
-    """
+class _ThreePartError(Exception):
+    """Its message has three labelled lines; the attributes of the same names as the arguments hold their texts."""
 
     def __init__(self, expected: str, found: str, next_step: str):
         # What was found may be a whole file on one line.
@@ -30,9 +27,17 @@ class InputError(ValueError):
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
         self.expected, self.found, self.next_step = expected, found, next_step
 
-    def __reduce__(self) -> "tuple[type[InputError], tuple[str, str, str]]":
-        # The default would call InputError(message) with one argument when it crosses a process border.
+    def __reduce__(self) -> "tuple[type[_ThreePartError], tuple[str, str, str]]":
+        # The default would pass the message as the only argument when it crosses a process border.
         return type(self), (self.expected, self.found, self.next_step)
+
+
+class InputError(_ThreePartError, ValueError):
+    """Refused input: what would have been accepted, what was given instead, and what the reader should do now."""
+
+
+class NoAnswerError(_ThreePartError, RuntimeError):
+    """A server that does not answer: what was asked of it, how it failed, and what the reader should do now."""
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:

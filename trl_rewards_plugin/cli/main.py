@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trl_rewards_plugin.errors import InputError, check_choice
+from trl_rewards_plugin.errors import InputError, NoAnswerError, check_choice
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.secret_rules import without_secrets
 from trl_rewards_plugin.terminal import patient_output
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where the Hub or the network failed."""
+    """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where Hub, server or network failed."""
     with patient_output():
         try:
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             message, code = f"input refused{error}", 2
         except UploadError as error:
             message, code = f"not uploaded{error}", 1
+        except NoAnswerError as error:
+            message, code = f"no answer{error}", 1
         except KeyboardInterrupt:
             print(file=sys.stderr)  # behind the terminal's own ^C
             message, code = "interrupted", 130
