@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,13 +23,14 @@ import uvicorn
 
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.cli.serve import ServeSettings, _bind
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards import (
     LengthReward,
     MultiClassifierReward,
     RemoteReward,
     RewardScores,
     SimilarityReward,
+    remote_reward,
 )
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.runs.public_names import public_part
@@ -39,10 +41,11 @@ TEXTS = ["The cat sleeps.", "", "naïve 日本語 🙂 \u2028", "a b c d e f g h
 
 
 @contextlib.contextmanager
-def served(reward, **options):
+def served(reward, port=0, **options):
     """The address of a server for `reward` in a thread of this process."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen(128)  # clients wait from now on, not only once the server runs
         config = uvicorn.Config(reward_server(reward, **options), log_level="error")
         server = uvicorn.Server(config)
@@ -73,9 +76,19 @@ def url(combination):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(urllib3.Retry, "sleep", lambda self, response=None: None)
+def waits(monkeypatch):
+    """The seconds between attempts, which follow each other at once."""
+    found = []
+    monkeypatch.setattr(remote_reward, "time", SimpleNamespace(sleep=found.append))
+    return found
+
+
+@pytest.fixture
+def nobody():
+    """An address at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def half_of(completions, **kwargs):
@@ -216,7 +229,7 @@ def test_the_token_is_asked_for_everywhere_but_at_health(monkeypatch):
         assert RemoteReward(url)(["abcd"]) == [2.0]
 
 
-def test_a_full_queue_is_answered_by_503_and_waited_for(impatient):
+def test_a_full_queue_is_answered_by_503_and_waited_for(waits):
     entered, leave = threading.Event(), threading.Event()
 
     def slow(completions, **kwargs):
@@ -228,8 +241,10 @@ def test_a_full_queue_is_answered_by_503_and_waited_for(impatient):
         first = clients.submit(RemoteReward(url), ["a"])
         entered.wait()
         assert post(f"{url}/score", {"texts": ["b"]})[0] == 503
-        with pytest.raises(RuntimeError, match="after 3 attempts"):
+        with pytest.raises(RuntimeError, match=r"status 503: .*; 3 attempts"):
             RemoteReward(url, retries=2)(["b"])
+        assert len(waits) == 2
+        assert min(waits) >= 1  # as its Retry-After says
         leave.set()
         assert first.result() == [1.0]
         assert RemoteReward(url)(["b"]) == [1.0]
@@ -267,6 +282,8 @@ class _Wrong(http.server.BaseHTTPRequestHandler):
         (b'{"total": [1.0]}', "2 scores"),
         (b'{"total": ["1", "2"]}', "finite float"),
         (b'{"total": [Infinity, 1]}', "finite float"),
+        (b'{"total": [1, 2], "components": [1]}', 'JSON with "total"'),
+        (b'{"total": [1, 2], "components": {"a": [1]}}', "2 scores from reward 'remote/a'"),
     ],
 )
 def test_a_wrong_answer_never_becomes_a_number(body, said):
@@ -279,13 +296,117 @@ def test_a_wrong_answer_never_becomes_a_number(body, said):
         server.shutdown()
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(impatient):
+def test_a_server_that_never_answers_is_given_up_in_time(waits):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(RuntimeError, match=r"after 2 attempts .*start the server"):
+        with pytest.raises(RuntimeError, match=r"timed out; 2 attempts\n.*start the server"):
             RemoteReward(url, timeout=0.05, retries=1)(["a"])
+
+
+def test_where_nobody_ever_answered_the_first_call_fails_at_once_and_says_why_in_a_line(nobody, waits, caplog):
+    for url, found in ((nobody, "connection refused"), ("http://no-such-host.invalid", "name")):
+        with pytest.raises(NoAnswerError) as caught:
+            RemoteReward(url)(["a"])
+        assert caught.value.expected == f"scores from {url} for reward 'remote'"
+        assert found in caught.value.found
+        assert len(caught.value.found) < 50
+        assert "in a file on_failure: none" in caught.value.next_step
+    assert waits == caplog.messages == []
+
+
+def test_what_speaks_no_http_is_given_up_at_once(waits):
+    def answer(listening):
+        connection, _ = listening.accept()
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=(listening,)).start()
+        with pytest.raises(NoAnswerError, match=r"Found: .*(reset|closed connection)"):
+            RemoteReward(f"http://127.0.0.1:{listening.getsockname()[1]}")(["a"])
+    assert waits == []
+
+
+def test_a_server_that_answered_is_waited_for_with_one_warning(waits, caplog):
+    with served(CallableReward(half_of)) as url:
+        remote = RemoteReward(url)
+        assert remote(["abcd"]) == [2.0]
+    with pytest.raises(NoAnswerError, match="Found:    connection refused; 7 attempts\n"):
+        remote(["abcd"])
+    assert [int(wait / 0.5) for wait in waits[:2]] == [1, 2]
+    assert 31.5 <= sum(waits) <= 34.5
+    seconds = math.ceil(sum(waits))
+    said = f"reward 'remote': no scores from {url} (connection refused); trying again for up to {seconds} s"
+    assert caplog.messages == [said]
+
+
+def test_a_restart_costs_the_wait_alone(monkeypatch):
+    with contextlib.ExitStack() as restarted:
+        with served(CallableReward(half_of)) as url:
+            remote = RemoteReward(url)
+            assert remote(["abcd"]) == [2.0]
+
+        def restart(seconds):
+            restarted.enter_context(served(CallableReward(half_of), int(url.rpartition(":")[2])))
+
+        monkeypatch.setattr(remote_reward, "time", SimpleNamespace(sleep=restart))
+        assert remote(["ab"]) == [1.0]  # over connections of the old server
+
+
+def test_a_server_that_stays_away_is_tried_once_a_call_until_it_answers_again(waits, caplog):
+    with served(CallableReward(half_of)) as url:
+        remote = RemoteReward(url, retries=2, batch_size=1, on_failure="none")
+        assert remote(["abcd"]) == [2.0]
+    assert all(map(math.isnan, remote(["abcd", "ab"])))  # two requests, of which the first is patient
+    assert all(map(math.isnan, remote(["abcd"])))
+    assert len(waits) == 2
+    assert len([line for line in caplog.messages if "trying again" in line]) == 1
+    assert "(connection refused); 1 texts get no score" in caplog.text
+    with served(CallableReward(half_of), int(url.rpartition(":")[2])):
+        assert remote(["abcd"]) == [2.0]
+    assert all(map(math.isnan, remote(["abcd"])))
+    assert len(waits) == 4
+
+
+def test_the_command_line_says_in_four_lines_that_nobody_answers(nobody, tmp_path, capsys):
+    (tmp_path / "reward.yaml").write_text(f"rewards:\n- {{function: remote, url: '{nobody}'}}\n", encoding="utf-8")
+    (tmp_path / "in.txt").write_text("a\n", encoding="utf-8")
+    out = str(tmp_path / "out.jsonl")
+    assert main(["score", str(tmp_path / "in.txt"), "--reward", str(tmp_path / "reward.yaml"), "--output", out]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert [line.split(":")[0] for line in said.splitlines()[-4:]] == ["trl-rewards", "Expected", "Found", "Next"]
+
+
+@pytest.mark.parametrize(
+    ("path", "step"), [("/score", "leave /score out"), ("/get_reward", "leave /get_reward out"), ("/v1", "check that")]
+)
+def test_an_address_with_a_path_too_many_is_told_what_to_leave_out(url, path, step):
+    with pytest.raises(InputError, match=f"status 404[\\s\\S]*{step}"):
+        RemoteReward(url + path)(["a"])
+
+
+def test_the_components_of_the_server_are_logged_below_its_name(combination, waits):
+    means, columns = {}, {}
+    log = {"log_metric": means.__setitem__, "log_extra": columns.__setitem__}
+    parts = combination.component_names()
+    with served(combination) as url:
+        remote = RemoteReward(url, name="judges", batch_size=2, on_failure="none")
+        remote(TEXTS, **log)
+        within = MultiClassifierReward([RemoteReward(url, name="judges")], name="within")
+        MultiClassifierReward([within, LengthReward()])(TEXTS, **log)
+        assert list(remote.score(TEXTS).components) == ["judges"]
+    for name, scores in combination.score(TEXTS).components.items():
+        for place in ("judges", "within/judges"):
+            assert columns[f"{place}/{name}"] == pytest.approx(scores.tolist(), abs=5e-6)
+            assert means[f"rewards/{place}/{name}/mean"] == pytest.approx(scores.mean().item(), abs=5e-6)
+    means.clear()
+    remote(TEXTS, **log)
+    assert means == {}
+    # One value per text all the same: TRL would show those of the step before.
+    assert all(len(columns[f"judges/{name}"]) == len(TEXTS) for name in parts)
+    assert all(math.isnan(one) for name in parts for one in columns[f"judges/{name}"])
 
 
 def start_process(port):
@@ -298,9 +419,7 @@ def start_process(port):
 
 
 @pytest.mark.slow
-def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends_cleanly(
-    combination, impatient, caplog
-):
+def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends_cleanly(combination, waits, caplog):
     # To 1e-6: another process may have other threads, and so another order of sums.
     expected = pytest.approx(combination.score(TEXTS).total.tolist(), abs=1e-6)
     process, url = start_process(0)
@@ -309,7 +428,7 @@ def test_a_killed_server_costs_waiting_or_a_clear_stop_and_a_terminated_one_ends
     process.kill()
     process.wait()
     process.stderr.close()
-    with pytest.raises(RuntimeError, match=r"reward 'judge': no scores from .* after 3 attempts"):
+    with pytest.raises(RuntimeError, match=r"scores from .* for reward 'judge'\n.*; 3 attempts"):
         remote(TEXTS)
     lenient = RemoteReward(url, name="judge", retries=0, on_failure="none")
     assert all(map(math.isnan, lenient(TEXTS)))
@@ -437,6 +556,10 @@ def test_settings_that_do_not_fit_are_refused(options):
 def test_an_address_that_cannot_be_read_is_refused(url):
     with pytest.raises(InputError, match="the URL of a reward server"):
         RemoteReward(url)
+
+
+def test_it_is_shown_with_its_address():
+    assert repr(RemoteReward("http://127.0.0.1:1")) == "RemoteReward('http://127.0.0.1:1', name='remote')"
 
 
 def test_an_address_that_is_none_is_refused():

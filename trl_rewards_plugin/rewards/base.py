@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,22 @@ class RewardScores:
 
         scores = {total_name("total", self.components): self.total, **self.components}
         return pandas.DataFrame({name: values.numpy() for name, values in scores.items()})
+
+    def log(self, columns: Mapping[str, Any], within: str) -> None:
+        """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
+
+        `within` stands before a component's name, "<combination>/", so that no two share a column.
+        """
+        log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
+        for name, values in self.components.items():
+            # A mean over nothing is NaN and would poison the average of the logging step.
+            if log_metric is not None and not values.isnan().all():
+                log_metric(f"rewards/{within}{name}/mean", values.nanmean().item())
+                scored = values[~values.isnan()]
+                if len(scored) > 1:
+                    log_metric(f"rewards/{within}{name}/std", scored.std().item())
+            if log_extra is not None:
+                log_extra(f"{within}{name}", values.tolist())
 
 
 class Reward:

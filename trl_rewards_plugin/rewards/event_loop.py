@@ -64,6 +64,11 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30
 """Seconds before the second attempt, which double with every further one, and at most."""
 
 
+def wait_after(attempt: int) -> float:
+    """Seconds to wait after the failed `attempt`, counted from 0, up to FIRST_WAIT of them at random."""
+    return min(FIRST_WAIT * 2.0 ** min(attempt, 9) + random.uniform(0, FIRST_WAIT), LONGEST_WAIT)
+
+
 async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
     """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
     for attempt in range(retries + 1):
@@ -73,7 +78,7 @@ async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, r
         except Exception as error:
             if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
                 raise
-        await asyncio.sleep(min(FIRST_WAIT * 2**attempt + random.uniform(0, FIRST_WAIT), LONGEST_WAIT))
+        await asyncio.sleep(wait_after(attempt))
 
 
 async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:

@@ -8,7 +8,7 @@ import enum
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from trl_rewards_plugin.rewards.files.preset_file import exact_entry, preset_arg
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import total_name
+from trl_rewards_plugin.rewards.remote_reward import RemoteReward
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 __all__ = ["MultiClassifierReward", "RewardScores"]
@@ -45,32 +46,20 @@ class _Purpose(enum.Enum):
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a combination made of N texts; dicts by the name of a reward."""
+    """What a combination, here or on a server, made of N texts; dicts by the name of a reward."""
 
     scores: RewardScores
-    batches: list[Batch]  # what its running statistics are to take in; empty where nothing is to be learnt
-    evaluation: Batch  # the moments by which an evaluation normalised; empty in training and scoring
-    weights: dict[str, float]  # of every reward with a schedule; of all in training for constraints
-    passing: dict[str, Tensor]  # of each reward with a gate which texts pass it, (N,) bool
-    ascent: Ascent | None  # its multipliers after this batch; None without constraints, and outside training
-    inner: dict[str, "_Outcome"]  # of each combination within
+    batches: list[Batch] = field(default_factory=list)  # for its running statistics; empty where nothing is learnt
+    evaluation: Batch = field(default_factory=Batch)  # by which an evaluation normalised; empty elsewhere
+    weights: dict[str, float] = field(default_factory=dict)  # of every reward with a schedule; of all for constraints
+    passing: dict[str, Tensor] = field(default_factory=dict)  # of each reward with a gate which texts pass, (N,) bool
+    ascent: Ascent | None = None  # its multipliers after this batch; None without constraints, and outside training
+    inner: dict[str, "_Outcome"] = field(default_factory=dict)  # of each combination within, and each remote reward
 
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
-        """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
-
-        `within` stands before a component's name, "<combination>/", so that no two share a column.
-        """
-        log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
-        for name, values in self.scores.components.items():
-            # A mean over nothing is NaN and would poison the average of the logging step.
-            if log_metric is not None and not values.isnan().all():
-                log_metric(f"rewards/{within}{name}/mean", values.nanmean().item())
-                scored = values[~values.isnan()]
-                if len(scored) > 1:
-                    log_metric(f"rewards/{within}{name}/std", scored.std().item())
-            if log_extra is not None:
-                log_extra(f"{within}{name}", values.tolist())
-        if log_metric is not None:
+        """As `RewardScores.log`, with what else is to be logged, and the combinations within."""
+        self.scores.log(columns, within)
+        if (log_metric := columns.get("log_metric")) is not None:
             for name, moments in self.evaluation.items():
                 mean, scale = used_scale(moments)
                 log_metric(f"scale/{within}{name}/mean", mean)
@@ -298,7 +287,7 @@ class MultiClassifierReward(Reward):
     def _components(
         self, plain: list[str], completions: Any, prompts: Any, columns: dict[str, Any], purpose: _Purpose
     ) -> tuple[dict[str, Tensor], dict[str, _Outcome]]:
-        """Name -> raw scores (N,), in the order of the rewards; and what the combinations among them found."""
+        """Name -> raw scores (N,), in the order of the rewards; and what combinations and servers among them found."""
         plain_prompts = paired_texts(prompts, plain)
         functions = {part.name: part for part in self._parts if isinstance(part, CallableReward)}
         # All columns are asked for before anything is scored.
@@ -316,6 +305,9 @@ class MultiClassifierReward(Reward):
                 elif isinstance(part, MultiClassifierReward):
                     found = part._evaluate(completions, prompts, columns, purpose)
                     scores[part.name], inner[part.name] = found.scores.total, found
+                elif isinstance(part, RemoteReward):
+                    served = part.served_scores(completions, prompts, columns)
+                    scores[part.name], inner[part.name] = served.total, _Outcome(served)
                 elif part.name not in pending:
                     scores[part.name] = part._own_scores(completions, prompts, columns)
             names = {future: name for name, future in futures.items()}

@@ -4,24 +4,29 @@
 MultiClassifierReward([RemoteReward("http://10.0.0.5:8000"), LengthReward(max_length=40)])
 ```
 
-Retries, backoff with jitter and the pool of connections are urllib3's. Leaves out: the server (serving/).
+The pool of connections is urllib3's. Leaves out: the server (serving/).
 """
 
 import json
+import logging
+import math
 import os
+import time
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, no_scores
-from trl_rewards_plugin.rewards.event_loop import FIRST_WAIT, LONGEST_WAIT
+from trl_rewards_plugin.errors import InputError, NoAnswerError
+from trl_rewards_plugin.rewards.base import Reward, RewardScores, check_attempts, checked_scores, no_scores
+from trl_rewards_plugin.rewards.event_loop import LONGEST_WAIT, wait_after
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "TRL_REWARDS_TOKEN"
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -30,9 +35,11 @@ _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 class RemoteReward(Reward):
     """Scores texts at `POST <url>/score`; the totals are those of a local call, to float32 rounding.
 
-    The server gets texts, prompts, and the columns of the data set that are named here. A request that fails on the
-    way, or is answered by 408, 425, 429 or 5xx, is repeated after 0.5, 1, 2 ... seconds plus up to a half at random,
-    30 at most. Thread-safe; pickled without its connections.
+    The server gets texts, prompts, and the columns of the data set that are named here; its components are logged as
+    `<name>/<component>`. A request that fails on the way, or is answered by 408, 425, 429 or 5xx, is repeated after
+    0.5, 1, 2 ... seconds plus up to a half at random, 30 at most, with one warning. But one that reaches no server is
+    not if none ever answered, and none is after one that failed, until the server answers again. Thread-safe; pickled
+    without its connections.
 
     Args:
         url: Of the server, for example "http://127.0.0.1:8000".
@@ -42,13 +49,13 @@ class RemoteReward(Reward):
         retries: How often a request is repeated.
         batch_size: Texts in one request.
         on_failure: What happens when all attempts failed: "stop" raises, "none" gives no score (None) to the texts
-            of that request and logs a warning.
+            of that request and logs a warning; combine it by `aggregation="weighted_mean"`.
 
     The bearer token, where the server wants one, is read from the environment: TRL_REWARDS_TOKEN.
 
     Raises:
         InputError: a setting that does not fit; when called: a request that the server refuses, or a wrong answer.
-        RuntimeError: when called: no attempt succeeded, and `on_failure` is "stop".
+        NoAnswerError: a RuntimeError; when called: no attempt succeeded, and `on_failure` is "stop".
     """
 
     def __init__(
@@ -82,14 +89,28 @@ class RemoteReward(Reward):
         self.url, self.columns = url.rstrip("/"), tuple(columns)
         self.timeout, self.retries, self.batch_size, self.on_failure = timeout, retries, batch_size, on_failure
         self._connections: tuple[int, urllib3.PoolManager] | None = None
+        self._answers: bool | None = None  # whether it did when last asked; None before its first answer
+        self._served: dict[str, None] = {}  # the names of its components, as far as they are known
+
+    def __call__(self, /, completions: Any, prompts: Any = None, **kwargs: Any) -> list[float]:
+        found = self.served_scores(completions, prompts, kwargs)
+        found.log(kwargs, f"{self.name}/")
+        return found.total.tolist()
 
     def entry(self) -> dict[str, Any]:
         return {**super().entry(), "function": "remote", **self._changed(RemoteReward)}
+
+    def __repr__(self) -> str:
+        return f"RemoteReward({self.url!r}, name={self.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connections": None}
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
+        return self.served_scores(completions, prompts, columns).total
+
+    def served_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> RewardScores:
+        """Total (N,) and the server's own components, each (N,) and NaN where a request failed."""
         import torch
 
         texts = as_texts(completions)
@@ -98,7 +119,7 @@ class RemoteReward(Reward):
             if column not in columns:
                 step = "add it to the data set, or leave it out of columns="
                 raise InputError(f"the column {column!r}, which reward {self.name!r} sends", ", ".join(columns), step)
-        scores = []
+        scores = [] if texts else [RewardScores(torch.empty(0), {})]
         for start in range(0, len(texts), self.batch_size):
             rows = slice(start, start + self.batch_size)
             request: dict[str, Any] = {"texts": texts[rows]}
@@ -107,54 +128,73 @@ class RemoteReward(Reward):
             if self.columns:
                 request["columns"] = {column: list(columns[column][rows]) for column in self.columns}
             scores.append(self._request(request))
-        return torch.cat(scores) if scores else torch.empty(0)
+        self._served |= dict.fromkeys(name for one in scores for name in one.components)
+        # Those of requests without scores as well, so that every logged column keeps one value per text.
+        parts = {name: [one.components.get(name, one.total * math.nan) for one in scores] for name in self._served}
+        total = torch.cat([one.total for one in scores])
+        return RewardScores(total, {name: torch.cat(values) for name, values in parts.items()})
 
-    def _request(self, request: dict[str, Any]) -> "Tensor":
-        """Scores (N,) of the N texts of one request."""
+    def _request(self, request: dict[str, Any]) -> RewardScores:
+        """Total (N,) and components of the N texts of one request."""
+        body = json.dumps(request, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
+        waits = [] if self._answers is False else [wait_after(attempt) for attempt in range(self.retries)]
+        for attempt in range(len(waits) + 1):
+            cause, asked, slow = None, 0.0, 0.0  # seconds that the server asks to wait; that an attempt may take
+            try:
+                answer = self._post(body)
+                self._answers = True
+                found = f"status {answer.status}: {' '.join(answer.data[:500].decode('utf-8', 'replace').split())}"
+                if answer.status not in _TRY_AGAIN:
+                    return self._scores_in(answer, found, request["texts"])
+                asked = urllib3.Retry(retry_after_max=LONGEST_WAIT).get_retry_after(answer) or 0.0
+            except urllib3.exceptions.HTTPError as error:
+                found, cause = _reason(error), error
+                slow = self.timeout if isinstance(error.__cause__, TimeoutError) else 0.0
+                # One that took the connection may still be loading its models.
+                if self._answers is None and not isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                    break
+            if attempt < len(waits):
+                if attempt == 0:
+                    seconds = math.ceil(sum(slow + max(wait, asked) for wait in waits))
+                    message = "reward %r: no scores from %s (%s); trying again for up to %d s"
+                    logger.warning(message, self.name, self.url, found, seconds)
+                time.sleep(max(waits[attempt], asked))
+        return self._failed(len(request["texts"]), f"{found}; {attempt + 1} attempts" if attempt else found, cause)
+
+    def _failed(self, count: int, found: str, cause: Exception | None) -> RewardScores:
+        self._answers = False
+        if self.on_failure == "none":
+            return RewardScores(no_scores(count, f"reward {self.name!r}: no scores from {self.url} ({found})"), {})
+        step = 'start the server or correct the url; on_failure="none" (in a file on_failure: none) goes on without it'
+        raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step) from cause
+
+    def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
+        # Over this process's own connections: a forked child must not write into its parent's.
+        if self._connections is None or self._connections[0] != os.getpid():
+            self._connections = os.getpid(), urllib3.PoolManager(retries=False, timeout=self.timeout, maxsize=8)
         token = os.environ.get(TOKEN_VARIABLE)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        body = json.dumps(request, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
-        try:
-            answer = self._pool().request("POST", f"{self.url}/score", body=body, headers=headers, redirect=False)
-        except urllib3.exceptions.HTTPError as error:
-            return self._failed(len(request["texts"]), f"{type(error).__name__}: {error}", error)
-        found = f"status {answer.status}: {answer.data[:500].decode('utf-8', 'replace')}"
-        if answer.status in _TRY_AGAIN:
-            return self._failed(len(request["texts"]), found, None)
+        return self._connections[1].request("POST", f"{self.url}/score", body=body, headers=headers, redirect=False)
+
+    def _scores_in(self, answer: urllib3.BaseHTTPResponse, found: str, texts: Sequence[str]) -> RewardScores:
+        step, route = "check that the url is that of `trl-rewards serve`", self.url.rpartition("/")[2]
         if answer.status != 200:
-            step = f"set {TOKEN_VARIABLE} to the server's token" if answer.status == 401 else "see what it says"
-            raise InputError(f"scores from {self.url}", found, step)
+            step = f"leave /{route} out of the url" if route in ("score", "get_reward") else step
+            steps = {401: f"set {TOKEN_VARIABLE} to the server's token", 404: step}
+            raise InputError(f"scores from {self.url}", found, steps.get(answer.status, "see what it says"))
         try:
-            total = json.loads(answer.data)["total"]
+            content = json.loads(answer.data)
+            total, components = content["total"], dict(content.get("components") or {})
         except (ValueError, KeyError, TypeError) as error:
-            found = repr(answer.data[:200].decode("utf-8", "replace"))
-            step = "check that the address is that of `trl-rewards serve`"
             raise InputError(f'JSON with "total" from {self.url}', found, step) from error
-        return checked_scores(self.name, total, request["texts"])
+        parts = {name: checked_scores(f"{self.name}/{name}", values, texts) for name, values in components.items()}
+        return RewardScores(checked_scores(self.name, total, texts), parts)
 
-    def _failed(self, count: int, found: str, cause: Exception | None) -> "Tensor":
-        message = f"reward {self.name!r}: no scores from {self.url} after {self.retries + 1} attempts ({found})"
-        if self.on_failure == "none":
-            return no_scores(count, message)
-        raise RuntimeError(f'{message}; start the server, or pass on_failure="none"') from cause
 
-    def _pool(self) -> urllib3.PoolManager:
-        """This process's own connections: a forked child must not write into its parent's."""
-        connections = self._connections
-        if connections is None or connections[0] != os.getpid():
-            retry = urllib3.Retry(
-                total=self.retries,
-                allowed_methods=None,  # a POST here computes, and changes nothing
-                status_forcelist=_TRY_AGAIN,
-                backoff_factor=FIRST_WAIT,
-                backoff_jitter=FIRST_WAIT,
-                backoff_max=LONGEST_WAIT,
-                retry_after_max=LONGEST_WAIT,
-                raise_on_status=False,
-            )
-            pool = urllib3.PoolManager(retries=retry, timeout=self.timeout, maxsize=8, block=False)
-            self._connections = connections = os.getpid(), pool
-        return connections[1]
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    """Why a request was not answered, in the system's words, which urllib3's own texts only repeat."""
+    within = error.__cause__ or error.args[-1]
+    return str(getattr(within, "strerror", None) or within).lower()
 
 
 def _plain(value: Any) -> Any:
