@@ -320,7 +320,7 @@ class MultiClassifierReward(Reward):
                     scores[part.name] = part._own_scores(completions, prompts, columns)
             names = {future: name for name, future in futures.items()}
             for future in as_completed(names):
-                scores[names[future]] = functions[names[future]].result(future, plain)
+                scores[names[future]] = functions[names[future]].result(future, completions)
         return {name: scores[name] for name in self.component_names()}, inner
 
     @contextlib.contextmanager
