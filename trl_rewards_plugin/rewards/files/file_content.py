@@ -139,7 +139,7 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     if source == "asset":
         check_choice("bundled asset", entry["asset"], ASSETS)
     if source == "function":
-        check_name(entry["function"])
+        check_name(entry["function"], path.parent)
     if source == "combination":
         check_arguments(entry, where, {"combination": True, "name": False})
     elif not imports_code(entry):
