@@ -311,7 +311,8 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{}", "one of model, asset, function, metric"),
         ("{modle: a, label: b}", "did you mean 'model'"),
         ("{model: a, function: length}", "one of model, asset, function, metric"),
-        ("{model: a}", "label in my reward.yaml"),
+        ("{model: a}", r"label in my reward.yaml[\s\S]*add label: beside model:$"),
+        ("{function: remote}", r"url in my reward.yaml[\s\S]*add url: beside function:$"),
         ("{model: a, label: null}", "label in my reward.yaml"),
         ("{model: [a], label: b}", "as a name"),
         ("{function: [a]}", "as a name"),
@@ -328,10 +329,16 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ),
         ("{metric: rouge}", "key in my reward.yaml"),
         ("{asset: no-judge, label: b}", "bundled asset"),
-        ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),
+        ("{function: length, min_length: 3, clip: 5}", r"clip of 'my reward.yaml, rewards\[0\]'"),
         ("{function: length, min_length: 3, clip: zscore}", "Next:     for example"),
-        ("{function: length, min_length: 3, normalization: zscores}", r"normalization of 'rewards\[0\]'"),
-        ("{function: length, min_length: 3, weight_schedule: 1}", r"weight_schedule of 'rewards\[0\]'"),
+        (
+            "{function: length, min_length: 3, normalization: zscores}",
+            r"normalization of 'my reward.yaml, rewards\[0\]'",
+        ),
+        (
+            "{function: length, min_length: 3, weight_schedule: 1}",
+            r"weight_schedule of 'my reward.yaml, rewards\[0\]'",
+        ),
     ],
 )
 def test_an_entry_of_another_form_is_refused(tmp_path, entry, message):

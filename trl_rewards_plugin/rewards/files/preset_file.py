@@ -54,6 +54,7 @@ from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.files.file_content import (
     SOURCES,
     check_arguments,
+    check_gates,
     imports_code,
     own_arguments,
     preset_content,
@@ -95,6 +96,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
             arguments["model"] = str(assets.asset_path(entry["asset"]))
         rewards.append(_maker(entry, folder)(**arguments))
     names = [one.name for one in rewards]
+    check_gates(preset, entries, names)
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
     return {**content, "rewards": rewards, "name": name, **settings_by_name(entries, names)}
 
