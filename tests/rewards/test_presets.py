@@ -511,6 +511,17 @@ def test_a_path_that_would_not_be_read_back_is_refused(tmp_path):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "nowhere" / "saved.yaml")
 
 
+def test_a_file_of_someone_elses_is_not_overwritten(tmp_path):
+    path = tmp_path / "saved.yaml"
+    for weight in (1.0, 2.0):
+        MultiClassifierReward([shouts], [weight]).save_preset(path)
+        assert MultiClassifierReward.from_preset(path).weights == [weight]
+    path.write_text("# why these\nrewards: [{function: length}]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"that save_preset wrote\nFound: .*saved\.yaml"):
+        MultiClassifierReward([shouts]).save_preset(path)
+    assert path.read_text(encoding="utf-8").startswith("# why these")
+
+
 @pytest.fixture
 def traced(tmp_path, monkeypatch):
     """A module that leaves a file when it is imported."""

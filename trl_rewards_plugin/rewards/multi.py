@@ -204,7 +204,8 @@ class MultiClassifierReward(Reward):
         Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
 
         Raises:
-            InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
+            InputError: a reward that no file can name (a lambda, a loaded model), another ending than .yaml, or a file
+                there that it did not write.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
         content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}

@@ -65,6 +65,8 @@ from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
 
+_OURS = "# Read by MultiClassifierReward.from_preset."
+
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
     """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
@@ -102,13 +104,19 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
 
 def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as YAML; InputError for another ending, which would not be read back, or a missing folder."""
+    """Writes `content` as YAML, in place of what it wrote before; what someone else wrote there is kept.
+
+    InputError for such a file, for another ending, which would not be read back, or a missing folder.
+    """
     if path.suffix.lower() not in ENDINGS:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
+    if path.is_file() and not path.read_bytes().startswith(_OURS.encode()):
+        step = "give another path, or delete that file"
+        raise InputError("a path that is free, or a file that save_preset wrote", f"another file, {path}", step)
     text = yaml.safe_dump(without_none(content), sort_keys=False, allow_unicode=True)
-    write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
+    write_text(path, f"{_OURS} save_preset replaces a file that begins like this.\n{text}")
 
 
 def _maker(entry: Mapping[str, Any], folder: Path) -> Callable[..., Reward]:
