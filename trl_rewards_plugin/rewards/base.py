@@ -32,7 +32,7 @@ _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 @dataclasses.dataclass(frozen=True)
 class RewardScores:
-    """Scores of N texts, float32 on the CPU: a total that never travels without its parts.
+    """Scores of N texts, float32 on the CPU: the total and every component of it.
 
     Attributes:
         total: (N,), the combination of the components; NaN where none of them scored the text.

@@ -93,7 +93,7 @@ class CallableReward(Reward):
         return checked_scores(self.name, returned, completions)
 
     def prepared(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Callable[[], Any]:
-        """The call with what the function names, if all of that is there; nothing is called yet."""
+        """The call with the arguments in its signature, if all are there; nothing is called yet."""
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:

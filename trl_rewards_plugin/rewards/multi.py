@@ -87,10 +87,10 @@ class _Outcome:
 
 
 class MultiClassifierReward(Reward):
-    """Several rewards as one number per text, which never travels without its parts.
+    """Several rewards combined into one number per text, with every component beside the total.
 
-    Each reward's scores are normalised, clipped, gated and weighed, in this order, and then aggregated; by default
-    they are only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
+    Each reward's scores are normalised, clipped, gated and weighted, in this order, and then aggregated; by default
+    they are only weighted and added. The components that are returned and logged stay raw, as the rewards gave them.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
