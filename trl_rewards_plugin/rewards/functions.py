@@ -39,9 +39,8 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 class CallableReward(Reward):
     """Any callable, object or function, that takes its arguments by keyword and returns one float or None per text.
 
-    It is called with the arguments in its signature, or with all if it takes `**kwargs`: `prompts` and `completions`
-    as TRL gives them (texts or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every
-    column of the data set.
+    It gets the arguments in its signature, or all if it takes `**kwargs`: `prompts` and `completions` as TRL has them
+    (texts or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every dataset column.
     An async function runs on an event loop in another thread. It is named by its `__name__`, else by its class, unless
     `name` is given. It can be pickled where the function can.
 

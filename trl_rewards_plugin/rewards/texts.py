@@ -85,9 +85,9 @@ def _shown(item: Any) -> str:
 
 def shortened(item: Any, limit: int = 200) -> str:
     """A text, quoted, or chat messages, cut to `limit` characters for an error message."""
-    shown = item if isinstance(item, str) else repr(item)
-    shown = shown if len(shown) <= limit else shown[: limit - 3] + "..."
-    return repr(shown) if isinstance(item, str) else shown
+    text = item if isinstance(item, str) else repr(item)
+    short = text if len(text) <= limit else text[: limit - 3] + "..."
+    return repr(short) if isinstance(item, str) else short
 
 
 def called_on(completions: Sequence[Any]) -> str:

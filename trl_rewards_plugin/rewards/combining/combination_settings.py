@@ -78,7 +78,7 @@ def checked_weights(
     return [float(weight) for weight in found]
 
 
-def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+def _check_known(what: str, given: Collection[str], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
             step = f"{did_you_mean(name, names)}use the names of the rewards"
@@ -202,7 +202,7 @@ def check_coefficient(value: Any, aggregation: str) -> None:
         raise InputError(expected, f"{value!r} with {aggregation!r}", "leave it out")
 
 
-def check_gate(gate: Mapping[str, object], what: str, name: str, names: Sequence[str]) -> None:
+def check_gate(gate: Collection[str], what: str, name: str, names: Sequence[str]) -> None:
     """Refuses a gate, called `what`, by an unknown reward or by the gated one, `name`, itself."""
     if name in gate:
         raise InputError(f"{what} to name another reward", f"{name!r}, that reward itself", "name the reward to pass")

@@ -1,7 +1,4 @@
-"""`function:` in reward files: a dotted path <-> what can be imported by it, with short names for our own rewards.
-
-The `file` of "file.py:name" is relative to a folder, that of the reward file, or else to the current one.
-"""
+"""`function:` in reward files: a dotted path <-> what can be imported by it, with short names for our own rewards."""
 
 import importlib
 import pkgutil
@@ -23,7 +20,7 @@ _files: dict[str, str] = {}  # module that was imported as a file -> the file
 
 
 def imported(name: str, folder: Path = Path()) -> Any:
-    """The function or class of a short name, a dotted path or "file.py:name"; InputError where there is none."""
+    """The function or class of a short name, a dotted path or "file.py:name", in `folder` first; else InputError."""
     check_name(name, folder)
     file, _, attribute = name.rpartition(":")
     path = READY_MADE.get(name, name)

@@ -72,8 +72,7 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
 def check_gates(preset: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """Refuses a gate of unknown rewards, or of itself, by the place of its entry; `names` are those of the rewards."""
     for place, (entry, name) in enumerate(zip(entries, names, strict=True)):
-        gate = dict.fromkeys(map(str, entry.get("only_if", ())))
-        check_gate(gate, f"only_if of {preset}, rewards[{place}]", name, names)
+        check_gate([*map(str, entry.get("only_if", ()))], f"only_if of {preset}, rewards[{place}]", name, names)
 
 
 def settings_by_name(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -104,10 +104,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
 
 
 def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as YAML, in place of what it wrote before; what someone else wrote there is kept.
-
-    InputError for such a file, for another ending, which would not be read back, or a missing folder.
-    """
+    """Writes `content` as YAML; InputError for another ending, a missing folder, or over a file of someone else's."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
