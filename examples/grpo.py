@@ -1,12 +1,14 @@
-"""TRL's GRPOTrainer for a combined classifier reward, its components weighed one by one (GDPO, arXiv 2601.05242).
+"""TRL's GRPOTrainer for a combined classifier reward, its components weighted one by one (GDPO, arXiv 2601.05242).
 
     python examples/grpo.py                                          # offline: a tiny random model, bundled judges
     python examples/grpo.py Qwen/Qwen2.5-0.5B-Instruct article       # a real model and the article's two classifiers
 
-The same without a script: `trl grpo --reward_funcs trl_rewards_plugin.rewards.presets.article ...`. The reward may
-also be passed whole, `reward_funcs=reward`: then its own weights count, and each component is logged beside the total.
+The same without a script: `trl grpo`, as in docs/how-to/own-reward.md, with `--reward_funcs
+trl_rewards_plugin.rewards.presets.article`. The reward may also be passed whole, `reward_funcs=reward`: then its own
+weights count, and each component is logged beside the total.
 
-The first prints (mean of the first five steps -> of the last five; words drawn at random to begin with):
+The first takes one to six minutes on two CPU cores, idle or busy, and prints (mean of the first five steps -> of the
+last five; words drawn at random to begin with):
 
     rewards/acceptability/mean: -0.46 -> +0.06
     rewards/neutrality/mean: +1.19 -> +1.50

@@ -53,6 +53,11 @@ def test_what_every_flag_and_every_file_has_makes_none_near(tmp_path):
     assert near_path(tmp_path / "rewrd.yaml") == tmp_path / "reward.yml"
     assert near_path(tmp_path / "q.cvs") == tmp_path / "q.csv"
     assert near_path(tmp_path / "nothing" / "q.csv") is None
+    (tmp_path / "server.log").touch()
+    assert near_path(tmp_path / "serve.yaml") is None
+    for name in ("server.yaml", "server.aml"):
+        (tmp_path / name).touch()
+    assert near_path(tmp_path / "serve.yaml") == tmp_path / "server.yaml"
 
 
 def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():

@@ -14,6 +14,7 @@ from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
 from trl_rewards_plugin.rows import (
     FORMATS,
+    check_column,
     existing_file,
     first_row,
     format_of,
@@ -248,6 +249,11 @@ def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, 
     with pytest.raises(InputError) as caught:
         load_run_data(name)
     assert name != "news.cvs" or "news.csv'?" in caught.value.next_step
+
+
+def test_a_near_column_is_the_only_answer():
+    with pytest.raises(InputError, match=r"did you mean 'completion'\? name .* \(--text_column completion\)$"):
+        check_column("complet", ["prompt", "completion"], "texts.jsonl")
 
 
 def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(tmp_path):

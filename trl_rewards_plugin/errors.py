@@ -124,10 +124,11 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
 def near_path(path: Path) -> Path | None:
     """The file or folder beside the missing `path` that was probably meant: of the same stem, else of a near one.
 
-    Endings do not count: by that alone most files of a folder are alike.
+    That one has a like ending too (.yml for .yaml), which alone says nothing: most files of a folder have it.
     """
     siblings = sorted(path.parent.iterdir(), reverse=True) if path.parent.is_dir() else []
-    by_stem = {one.stem: one for one in siblings}
+    like = [one for one in siblings if one.stem == path.stem or nearest(path.suffix, [one.suffix]) is not None]
+    by_stem = {one.stem: one for one in sorted(like, key=lambda one: one.suffix == path.suffix)}
     near = nearest(path.stem, by_stem)
     return None if near is None else by_stem[near]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
@@ -140,7 +140,8 @@ def no_rows(name: str, skipped: int = 0) -> InputError:
 def check_column(text_column: str, columns: Sequence[str], name: str) -> None:
     """Refuses a data set, called `name`, that lacks the column of the texts."""
     if text_column not in columns:
-        step = f"name the column of the texts with text_column (--text_column {(*columns, 'NAME')[0]})"
+        example = nearest(text_column, columns) or (*columns, "NAME")[0]
+        step = f"name the column of the texts with text_column (--text_column {example})"
         found = ", ".join(columns) or "no columns"
         raise InputError(f"the column {text_column!r} in {name}", found, did_you_mean(text_column, columns) + step)
 

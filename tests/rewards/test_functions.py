@@ -62,6 +62,29 @@ def test_what_a_reward_raises_is_not_a_score():
     assert isinstance(error.value.__cause__, ZeroDivisionError)
 
 
+async def async_shouting(completions, **kwargs):
+    return [float(text.isupper()) for text in completions]
+
+
+@pytest.mark.parametrize("combined", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_failure_shows_what_the_function_was_given(is_async, combined):
+    def shouting(completions, **kwargs):
+        return [float(text.isupper()) for text in completions]
+
+    reward = CallableReward(async_shouting if is_async else shouting, name="shouting")
+    chat = [[{"role": "assistant", "content": "Hi."}], [{"role": "assistant", "content": "Ho."}]]
+    given = r"'shouting' raised AttributeError.*the first of them \[{'role': 'assistant', 'content': 'Hi\.'}\]"
+    with pytest.raises(RuntimeError, match=given):
+        (MultiClassifierReward([reward]) if combined else reward)(completions=chat)
+
+
+def test_an_invalid_score_of_chat_messages_shows_them_cut_short():
+    chat = [[{"role": "assistant", "content": "x" * 300}]]
+    with pytest.raises(InputError, match=r"inf for \[{'role': 'assistant', 'content': 'x+\.\.\.\n"):
+        CallableReward(returning([math.inf]))(chat)
+
+
 def test_a_failure_on_no_texts_is_reported():
     with pytest.raises(RuntimeError, match="no texts at all"):
         MultiClassifierReward([lambda: [][0]])([])
@@ -474,7 +497,9 @@ def test_an_attempt_that_takes_too_long_has_failed():
     async def endless(completions):
         await asyncio.Event().wait()
 
-    with pytest.raises(RuntimeError, match="'endless' raised TimeoutError"):
+    with pytest.raises(
+        RuntimeError, match=r"'endless' raised TimeoutError: no scores within 0\.01 s, attempt 1 of 1;"
+    ):
         CallableReward(endless, timeout=0.01)(["a"])
 
 

@@ -233,9 +233,10 @@ def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(reward))(completions=["A"]) == [1.0]
     loud = MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'my_own_rewards:loud'}]"))
     assert loud.component_names() == ["loud"]
-    with pytest.raises(InputError, match=r"the file of no\.py:name"):
+    with pytest.raises(InputError, match=r"the file of no\.py:name, beside the reward file"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'no.py:loud'}]"))
-    with pytest.raises(InputError, match=r"or file\.py:name"):
+    message = r"or file\.py:name[\s\S]*'my_own_rewards\.py:quiet': "
+    with pytest.raises(InputError, match=message):
         MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'my_own_rewards.py:quiet'}]"))
     # What is saved is found again from elsewhere, by a process that knows nothing of this folder.
     reward.save_preset(tmp_path / "saved.yaml")
@@ -254,6 +255,40 @@ def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
         MultiClassifierReward.from_preset(
             reward_file(tmp_path, "rewards: [{function: 'elsewhere/my_own_rewards.py:loud'}]")
         )
+
+
+LOUD = "def loud(completions):\n    return [float(text.isupper()) for text in completions]\n"
+
+
+def test_a_python_file_is_found_beside_the_reward_file_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_rewards.py").write_text(LOUD, encoding="utf-8")
+    path = reward_file(tmp_path, "rewards: [{function: 'beside_rewards.py:loud'}]")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "beside_rewards.py").write_text("", encoding="utf-8")  # of the two, the one beside it
+    assert MultiClassifierReward.from_preset(path)(["A", "a"]) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            "near_rewards.py:loudd",
+            r"Found:    'near_rewards\.py:loudd': .* loud\n.*did you mean 'near_rewards\.py:loud'\?",
+        ),
+        ("near_rewards.py:x", r"which defines loud\nNext:     check the name"),
+        ("near_rewards.loud", r"No module named 'near_rewards'\nNext:     did you mean 'near_rewards\.py:loud'\?"),
+        ("near_rewards:loud", r"did you mean 'near_rewards\.py:loud'\?"),
+        ("near_reward.py:loud", r"no file .*\nNext:     did you mean '.*/near_rewards\.py'\?$"),
+    ],
+)
+def test_a_mistyped_function_of_a_file_is_shown_as_written_with_the_nearest(tmp_path, monkeypatch, function, message):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "near_rewards", raising=False)
+    (tmp_path / "near_rewards.py").write_text(LOUD, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        MultiClassifierReward.from_preset(reward_file(tmp_path, f"rewards: [{{function: '{function}'}}]"))
 
 
 def test_weights_are_not_assigned(tmp_path):
@@ -276,7 +311,8 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{}", "one of model, asset, function, metric"),
         ("{modle: a, label: b}", "did you mean 'model'"),
         ("{model: a, function: length}", "one of model, asset, function, metric"),
-        ("{model: a}", "label in my reward.yaml"),
+        ("{model: a}", r"label in my reward.yaml[\s\S]*add label: beside model:$"),
+        ("{function: remote}", r"url in my reward.yaml[\s\S]*add url: beside function:$"),
         ("{model: a, label: null}", "label in my reward.yaml"),
         ("{model: [a], label: b}", "as a name"),
         ("{function: [a]}", "as a name"),
@@ -293,10 +329,16 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ),
         ("{metric: rouge}", "key in my reward.yaml"),
         ("{asset: no-judge, label: b}", "bundled asset"),
-        ("{function: length, min_length: 3, clip: 5}", r"clip of 'rewards\[0\]'"),
+        ("{function: length, min_length: 3, clip: 5}", r"clip of 'my reward.yaml, rewards\[0\]'"),
         ("{function: length, min_length: 3, clip: zscore}", "Next:     for example"),
-        ("{function: length, min_length: 3, normalization: zscores}", r"normalization of 'rewards\[0\]'"),
-        ("{function: length, min_length: 3, weight_schedule: 1}", r"weight_schedule of 'rewards\[0\]'"),
+        (
+            "{function: length, min_length: 3, normalization: zscores}",
+            r"normalization of 'my reward.yaml, rewards\[0\]'",
+        ),
+        (
+            "{function: length, min_length: 3, weight_schedule: 1}",
+            r"weight_schedule of 'my reward.yaml, rewards\[0\]'",
+        ),
     ],
 )
 def test_an_entry_of_another_form_is_refused(tmp_path, entry, message):
@@ -467,6 +509,17 @@ def test_a_path_that_would_not_be_read_back_is_refused(tmp_path):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "saved.txt")
     with pytest.raises(InputError, match="make the folder"):
         MultiClassifierReward([shouts]).save_preset(tmp_path / "nowhere" / "saved.yaml")
+
+
+def test_a_file_of_someone_elses_is_not_overwritten(tmp_path):
+    path = tmp_path / "saved.yaml"
+    for weight in (1.0, 2.0):
+        MultiClassifierReward([shouts], [weight]).save_preset(path)
+        assert MultiClassifierReward.from_preset(path).weights == [weight]
+    path.write_text("# why these\nrewards: [{function: length}]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"that save_preset wrote\nFound: .*saved\.yaml"):
+        MultiClassifierReward([shouts]).save_preset(path)
+    assert path.read_text(encoding="utf-8").startswith("# why these")
 
 
 @pytest.fixture

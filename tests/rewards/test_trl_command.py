@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.documentation import ROOT, blocks_of
 from tests.rewards.tiny_causal import PROMPTS, tiny_causal
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import presets
@@ -26,31 +27,26 @@ def test_a_reward_file_has_a_dotted_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_trl_trains_for_a_preset_by_its_dotted_path(tmp_path):
+def test_trl_trains_for_a_reward_file_by_the_command_of_the_page(tmp_path):
     import pandas
 
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "train.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    model = tiny_causal(tmp_path / "model")
-    arguments = {
-        "reward_funcs": "trl_rewards_plugin.rewards.presets.tiny", "model_name_or_path": model, "dataset_name": data,
-        "output_dir": tmp_path / "run", "max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 4,
-        "max_completion_length": 6, "logging_steps": 1, "report_to": "none", "use_cpu": True, "bf16": False,
-        "log_completions": True, "dtype": "float32",
-    }  # fmt: skip
-    flags = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    presets.tiny.save_preset(tmp_path / "reward.yaml")
+    page = next(block for block in blocks_of(ROOT / "docs/how-to/own-reward.md") if "trl grpo" in block.code)
+    command = page.code.replace("Qwen/Qwen2.5-0.5B-Instruct", str(tiny_causal(tmp_path / "model"))).rstrip()
+    command += " --max_steps 1 --num_generations 4 --logging_steps 1 --report_to none --use_cpu --log_completions true"
     # TRL's command hands over to accelerate's launcher, as on a user's machine.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    environment["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
     run = subprocess.run(
-        [sys.executable, "-c", "from trl.cli.main import main; main()", "grpo", *flags],
-        capture_output=True, text=True, check=False, env=environment, cwd=tmp_path,
-    )  # fmt: skip
+        ["bash", "-ec", command], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
     assert run.returncode == 0, run.stderr[-3000:]
-    state = json.loads(next((tmp_path / "run").glob("checkpoint-*/trainer_state.json")).read_text())
+    run_folder = tmp_path / "runs" / "grpo"
+    state = json.loads(next(run_folder.glob("checkpoint-*/trainer_state.json")).read_text())
     logged = state["log_history"][0]
     assert logged["reward"] == pytest.approx(logged["rewards/tiny/mean"], abs=1e-6)
-    table = pandas.read_parquet(tmp_path / "run" / "completions" / "completions_00001.parquet")
+    table = pandas.read_parquet(run_folder / "completions" / "completions_00001.parquet")
     scores = presets.tiny.score(list(table["completion"]))
     assert logged["rewards/tiny/mean"] == pytest.approx(scores.total.mean().item(), rel=0, abs=1e-5)
     for name, values in scores.components.items():

@@ -485,6 +485,11 @@ def test_settings_of_the_server_that_do_not_fit_are_refused(flag, value, capsys)
     assert value in capsys.readouterr().err
 
 
+def test_a_port_without_its_flag_is_refused_with_the_flag(capsys):
+    assert main(["serve", "tiny", "8123"]) == 2
+    assert "say --port 8123" in capsys.readouterr().err
+
+
 def test_what_a_client_that_went_away_asked_for_is_not_scored():
     scored, entered, leave = [], threading.Event(), threading.Event()
 

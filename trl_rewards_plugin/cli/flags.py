@@ -137,14 +137,14 @@ def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[s
 
 
 def parse_settings(
-    kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, usage: str, description: str
+    kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, **texts: Any
 ) -> Settings:
     """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
 
     The field `positional` may also be given without its flag, and is called `metavar` in help. Unknown flags and keys
-    are refused, and values that do not fit.
+    are refused, and values that do not fit. `texts` are those of `settings_parser`.
     """
-    parser = settings_parser(kind, usage=usage, description=description)
+    parser = settings_parser(kind, **texts)
     parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
     parser.load_config(argv)
     values = vars(parser.parse(argv))

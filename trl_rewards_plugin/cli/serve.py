@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="REWARD",
         usage="trl-rewards serve REWARD [--host ADDRESS] [--port N] [options]",
         description="Serves a reward over HTTP: POST /score, OpenRLHF's POST /get_reward, GET /health, GET /metrics.",
+        hints={argument: f"say --port {argument}" for argument in argv if argument.isdecimal()},
     )
     _check(settings)
     try:

@@ -32,7 +32,7 @@ _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 @dataclasses.dataclass(frozen=True)
 class RewardScores:
-    """Scores of N texts, float32 on the CPU: a total that never travels without its parts.
+    """Scores of N texts, float32 on the CPU: the total and every component of it.
 
     Attributes:
         total: (N,), the combination of the components; NaN where none of them scored the text.
@@ -196,14 +196,14 @@ class TextReward(Reward):
 
 
 @contextlib.contextmanager
-def named_failure(name: str, texts: Sequence[str]) -> Iterator[None]:
-    """Whatever reward `name` raises on `texts` within it becomes a RuntimeError that says so; refusals stay."""
+def named_failure(name: str, given: Sequence[Any]) -> Iterator[None]:
+    """Whatever reward `name` raises on what it was `given` becomes a RuntimeError that says so; refusals stay."""
     try:
         yield
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # exit() in a reward would end training with exit code 0
-        raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(texts)}") from error
+        raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(given)}") from error
 
 
 def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
@@ -225,27 +225,27 @@ def no_scores(count: int, why: str) -> "Tensor":
     return torch.full((count,), math.nan)
 
 
-def checked_scores(name: str, returned: Any, texts: Sequence[str]) -> "Tensor":
-    """What reward `name` returned for N texts as (N,) float32, NaN for None.
+def checked_scores(name: str, returned: Any, given: Sequence[Any]) -> "Tensor":
+    """What reward `name` returned for the N completions that it was `given` as (N,) float32, NaN for None.
 
-    InputError for another number of scores, or one that is infinite or no number; the text is shown.
+    InputError for another number of scores, or one that is infinite or no number; the completion is shown.
     """
     found = returned.tolist() if hasattr(returned, "tolist") else returned
-    if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(texts):
+    if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(given):
         step = "return a list with one entry per completion, None where there is nothing to score"
         if inspect.iscoroutine(returned):
             returned.close()
             step = "define the reward itself with async def, so that it is known to be awaited"
         count = f"{len(found)}" if isinstance(found, Sequence) else f"a {type(returned).__name__}"
-        expected = f"{len(texts)} scores from reward {name!r}, one float or None for each completion"
-        raise InputError(expected, f"{count}; {called_on(texts)}", step)
+        expected = f"{len(given)} scores from reward {name!r}, one float or None for each completion"
+        raise InputError(expected, f"{count}; {called_on(given)}", step)
     import torch
 
-    numbers = [_number(name, one, text) for one, text in zip(found, texts, strict=True)]
+    numbers = [_number(name, one, item) for one, item in zip(found, given, strict=True)]
     return torch.tensor(numbers, dtype=torch.float32)
 
 
-def _number(name: str, value: Any, text: str) -> float:
+def _number(name: str, value: Any, given: Any) -> float:
     if value is None:
         return math.nan
     try:
@@ -255,5 +255,5 @@ def _number(name: str, value: Any, text: str) -> float:
     # What overflows float32 would be an infinity in the sum.
     if isinstance(value, str) or abs(number) > _LARGEST:
         step = "return None where a text cannot be scored"
-        raise InputError(f"a finite float or None from reward {name!r}", f"{value!r} for {shortened(text)}", step)
+        raise InputError(f"a finite float or None from reward {name!r}", f"{value!r} for {shortened(given)}", step)
     return number

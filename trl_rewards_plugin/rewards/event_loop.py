@@ -73,9 +73,11 @@ async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, r
     """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
     for attempt in range(retries + 1):
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as limit:
                 return await call()
         except Exception as error:
+            if attempt == retries and limit.expired():
+                raise TimeoutError(f"no scores within {timeout} s, attempt {attempt + 1} of {retries + 1}") from error
             if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
                 raise
         await asyncio.sleep(wait_after(attempt))

@@ -39,8 +39,8 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 class CallableReward(Reward):
     """Any callable, object or function, that takes its arguments by keyword and returns one float or None per text.
 
-    It is given what it names, or all where it takes `**kwargs`: `prompts` and `completions` as TRL gives them (texts
-    or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every column of the data set.
+    It gets the arguments in its signature, or all if it takes `**kwargs`: `prompts` and `completions` as TRL has them
+    (texts or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every dataset column.
     An async function runs on an event loop in another thread. It is named by its `__name__`, else by its class, unless
     `name` is given. It can be pickled where the function can.
 
@@ -82,17 +82,17 @@ class CallableReward(Reward):
         self._required, self._named, self._takes_all = _parameters(function, self.name)
 
     def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
-        texts = as_texts(completions)
+        as_texts(completions)  # refuses what is neither texts nor chat messages
         call = self.prepared(completions, prompts, columns)
         if self.is_async:
             with running({self.name: call}) as futures:
-                return self.result(futures[self.name], texts)
-        with named_failure(self.name, texts):
+                return self.result(futures[self.name], completions)
+        with named_failure(self.name, completions):
             returned = call()
-        return checked_scores(self.name, returned, texts)
+        return checked_scores(self.name, returned, completions)
 
     def prepared(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Callable[[], Any]:
-        """The call with what the function names, if all of that is there; nothing is called yet."""
+        """The call with the arguments in its signature, if all are there; nothing is called yet."""
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:
@@ -106,16 +106,16 @@ class CallableReward(Reward):
         call = functools.partial(self.function, **wanted)
         return functools.partial(attempted, call, self.timeout, self.retries) if self.is_async else call
 
-    def result(self, future: Future[Any], texts: list[str]) -> Tensor:
-        """The async function's scores (N,) of N texts, waited for."""
+    def result(self, future: Future[Any], completions: Any) -> Tensor:
+        """The async function's scores (N,) of N completions, waited for."""
         try:
-            with named_failure(self.name, texts):
+            with named_failure(self.name, completions):
                 returned = future.result()
         except RuntimeError as error:
             if self.on_failure == "stop":
                 raise
-            return no_scores(len(texts), str(error))
-        return checked_scores(self.name, returned, texts)
+            return no_scores(len(completions), str(error))
+        return checked_scores(self.name, returned, completions)
 
     def entry(self) -> dict[str, Any]:
         path = path_of(self.function)

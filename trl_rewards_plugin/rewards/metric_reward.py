@@ -18,7 +18,7 @@ class MetricReward(TextReward):
 
     ```python
     MetricReward("rouge", "rougeL", references="summary", compute_kwargs={"use_stemmer": True})
-    MetricReward("toxicity", "toxicity")  # weigh it below 0
+    MetricReward("toxicity", "toxicity")  # give it a negative weight
     ```
 
     A module that answers with a list under `key` (toxicity, perplexity, BERTScore) is asked once for all texts; one

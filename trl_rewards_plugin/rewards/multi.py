@@ -76,10 +76,10 @@ class _Outcome:
 
 
 class MultiClassifierReward(Reward):
-    """Several rewards as one number per text, which never travels without its parts.
+    """Several rewards combined into one number per text, with every component beside the total.
 
-    Each reward's scores are normalised, clipped, gated and weighed, in this order, and then aggregated; by default
-    they are only weighed and added. The components that are returned and logged stay raw, as the rewards gave them.
+    Each reward's scores are normalised, clipped, gated and weighted, in this order, and then aggregated; by default
+    they are only weighted and added. The components that are returned and logged stay raw, as the rewards gave them.
 
     Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
     run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
@@ -193,7 +193,8 @@ class MultiClassifierReward(Reward):
         Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
 
         Raises:
-            InputError: a reward that no file can name (a lambda, a loaded model), or another ending than .yaml.
+            InputError: a reward that no file can name (a lambda, a loaded model), another ending than .yaml, or a file
+                there that it did not write.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
         content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}
@@ -312,7 +313,7 @@ class MultiClassifierReward(Reward):
                     scores[part.name] = part._own_scores(completions, prompts, columns)
             names = {future: name for name, future in futures.items()}
             for future in as_completed(names):
-                scores[names[future]] = functions[names[future]].result(future, plain)
+                scores[names[future]] = functions[names[future]].result(future, completions)
         return {name: scores[name] for name in self.component_names()}, inner
 
     @contextlib.contextmanager

@@ -83,15 +83,17 @@ def _shown(item: Any) -> str:
     return f"{type(item).__name__} {str(item)[:80]!r}"
 
 
-def shortened(text: str, limit: int = 200) -> str:
-    """`text` quoted, cut to `limit` characters for an error message."""
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
+def shortened(item: Any, limit: int = 200) -> str:
+    """A text, quoted, or chat messages, cut to `limit` characters for an error message."""
+    text = item if isinstance(item, str) else repr(item)
+    short = text if len(text) <= limit else text[: limit - 3] + "..."
+    return repr(short) if isinstance(item, str) else short
 
 
-def called_on(texts: Sequence[str]) -> str:
-    """How many texts a reward was called on, and the first of them."""
-    first = shortened(texts[0]) if texts else "no texts at all"
-    return f"it was called on {len(texts)} completions, the first of them {first}"
+def called_on(completions: Sequence[Any]) -> str:
+    """How many completions a reward was called on, and the first of them."""
+    first = shortened(completions[0]) if completions else "no texts at all"
+    return f"it was called on {len(completions)} completions, the first of them {first}"
 
 
 def valid_unicode(text: str) -> str:

@@ -123,7 +123,7 @@ class _Job:
                     raise InputError(f"a text in column {column!r}", f"{row[column]!r} in row {number}"[:200], step)
             taken = [name for name in self.columns if name in row]
             if taken:
-                step = "rename it; to resume a file of scores, give it as --output"
+                step = f"leave them out (pandas: table.drop(columns={taken})); to resume a job, give it as --output"
                 raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
             yield row
 

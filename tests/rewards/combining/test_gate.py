@@ -85,17 +85,38 @@ def test_a_reward_file_holds_gate_and_floor(tmp_path):
     assert again.score(["a b"]).total.item() == 2.0
 
 
+@pytest.mark.parametrize("named", ["", "\n  name: length"])
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            "{lenght: 1.0}",
+            r"reward\.yaml, rewards\[1\] [\s\S]*'lenght'\nNext:     did you mean 'length'\? use the names",
+        ),
+        ("{long: 1.0}", r"reward\.yaml, rewards\[1\] to name another reward\nFound:    'long', that reward itself"),
+        ("length", r"reward\.yaml, rewards\[1\]' as {reward: minimum score}"),
+    ],
+)
+def test_a_gate_that_does_not_fit_is_found_in_its_file(tmp_path, gate, message, named):
+    entries = f"- function: length{named}\n- {{function: length, name: long, only_if: {gate}}}\n"
+    (tmp_path / "reward.yaml").write_text(f"rewards:\n{entries}", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        MultiClassifierReward.from_preset(tmp_path / "reward.yaml")
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"only_if": {"style": {"gramar": 0.0}}}, "did you mean 'grammar'"),
-        ({"only_if": {"style": {"style": 0.0}}}, "only_if of 'style'"),
+        ({"only_if": {"style": {"style": 0.0}}}, "another reward\nFound:    'style', that reward itself"),
         ({"only_if": {"styl": {"grammar": 0.0}}}, "did you mean 'style'"),
-        ({"only_if": {"style": {}}}, "least score"),
-        ({"only_if": {"style": {"grammar": "high"}}}, "least score"),
+        ({"only_if": {"style": {}}}, "minimum score"),
+        ({"only_if": {"style": {"grammar": "high"}}}, "minimum score"),
         ({"only_if": {"style": {"grammar": 0.0}}, "floor": {"style": float("nan")}}, "finite number"),
         ({"floor": {"style": 0.0}}, "no gate"),
         ({"weights": {"grammar": 1.0}}, "a weight for 'style'"),
+        ({"weights": {"gramar": 1.0, "style": 1.0}}, "did you mean 'grammar'\\? use the names of the rewards"),
+        ({"clip": {"style": 3}}, r"for example \[-3, 3\]$"),
         ({"weights": {"grammar": 1.0, "style": 1.0, "tone": 1.0}}, "'tone'"),
     ],
 )

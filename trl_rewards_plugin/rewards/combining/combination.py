@@ -1,7 +1,7 @@
 """Combination: how the raw scores of K named rewards become one total per text.
 
 In this order: normalise each reward's scores (normalize.py), clip them, put the floor in place of those behind a gate
-(style counts where grammar holds), weigh them, aggregate (aggregate.py). The form of each setting is in
+(style counts where grammar holds), weight them, aggregate (aggregate.py). The form of each setting is in
 combination_settings.py. Leaves out: where scores come from, and when statistics are learnt.
 """
 
@@ -49,9 +49,9 @@ class Combination:
     normalization: dict[str, Any]  # "zscore" or {"mean": m, "scale": s}; a reward without entry is not normalised
     clip: dict[str, tuple[float, float]]
     weight_schedule: dict[str, dict[float, float]]  # {progress: factor}, in the order of progress
-    only_if: dict[str, dict[str, float]]  # {gating reward: least raw score}
+    only_if: dict[str, dict[str, float]]  # {gating reward: minimum raw score}
     floor: dict[str, float]  # in place of the normalised and clipped score of a text behind the gate; else 0
-    constraints: dict[str, dict[str, float]]  # {"min": least, "max": greatest mean score}; the weight is 0
+    constraints: dict[str, dict[str, float]]  # {"min": m, "max": m}, of the mean score; the weight is 0
 
     @classmethod
     def checked(cls, names: Sequence[str], *settings: Any, **more: Any) -> "Combination":

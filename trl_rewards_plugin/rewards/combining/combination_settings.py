@@ -27,7 +27,11 @@ def checked_settings(
     check_choice("aggregation", aggregation, AGGREGATION_NAMES)
     forms = {what: by_name(what, settings.get(what), names) for what in FORMS}
     own = tuple(checked_weights(weights, names, forms["constraints"]))
-    check_gates(forms["only_if"], forms["floor"], names)
+    for name, gate in forms["only_if"].items():
+        check_gate(gate, f"only_if of {name!r}", name, names)
+    for name in forms["floor"]:
+        if name not in forms["only_if"]:
+            raise InputError(f"only_if of {name!r} beside its floor", "no gate", "give only_if, or leave floor out")
     check_coefficient(disagreement_coef, aggregation)
     for name, weight in zip(names, own, strict=True):
         if name in forms["constraints"]:
@@ -53,10 +57,10 @@ def checked_weights(
         weights = {name: 1.0 for name in names if name not in constrained}
     if isinstance(weights, Mapping):
         given = {**dict.fromkeys(constrained, 0.0), **weights}
+        _check_known("weights", given, names)
         for name in names:
             if name not in given:
                 raise InputError(f"a weight for {name!r}", ", ".join(map(str, given)), "give every reward its weight")
-        _check_known("weights", given, names)
         weights = [given[name] for name in names]
     if not isinstance(weights, Sequence):
         step = "for example [1.0, 0.5], or a dict by name"
@@ -74,10 +78,10 @@ def checked_weights(
     return [float(weight) for weight in found]
 
 
-def _check_known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+def _check_known(what: str, given: Collection[str], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
-            step = f"{did_you_mean(name, names)}give {what} as a dict by reward name"
+            step = f"{did_you_mean(name, names)}use the names of the rewards"
             raise InputError(f"{what} for rewards of this combination, {', '.join(names)}", repr(name), step)
 
 
@@ -141,12 +145,12 @@ def _schedule(value: Any) -> dict[float, float] | None:
 def _gate(value: Any) -> dict[str, float] | None:
     """{gating reward: threshold} as floats."""
     if isinstance(value, Mapping) and value and all(map(_is_finite, value.values())):
-        return {str(name): float(least) for name, least in value.items()}
+        return {str(name): float(threshold) for name, threshold in value.items()}
     return None
 
 
 def _target(value: Any) -> dict[str, float] | None:
-    """{"min": least mean score} and, or {"max": greatest} as floats."""
+    """{"min": minimum mean score}, {"max": maximum} or both as floats."""
     ends = _gate(value) or {}
     fits = ends and set(ends) <= {"min", "max"} and ends.get("min", -math.inf) <= ends.get("max", math.inf)
     return ends if fits else None
@@ -159,7 +163,7 @@ FORMS = {
         f"for example {{'reward name': {ZSCORE!r}}}",
         for_all=True,
     ),
-    "clip": Form(_clip, "(low, high) with low below high", "for example (-3.0, 3.0)", for_all=True),
+    "clip": Form(_clip, "[low, high] with low below high", "for example [-3, 3]", for_all=True),
     "weight_schedule": Form(
         _schedule,
         "{progress: factor}, progress from 0 to 1, factors of at least 0",
@@ -167,7 +171,7 @@ FORMS = {
     ),
     "only_if": Form(
         _gate,
-        "{reward: least score}",
+        "{reward: minimum score}",
         "for example {'acceptability': 0.0}: where that reward's own score is at least 0",
     ),
     "floor": Form(
@@ -198,13 +202,11 @@ def check_coefficient(value: Any, aggregation: str) -> None:
         raise InputError(expected, f"{value!r} with {aggregation!r}", "leave it out")
 
 
-def check_gates(only_if: Mapping[str, Mapping[str, float]], floor: Mapping[str, float], names: Sequence[str]) -> None:
-    """Refuses a gate of an unknown reward or of the reward itself, and a floor without a gate."""
-    for name, gate in only_if.items():
-        _check_known(f"only_if of {name!r}", gate, [other for other in names if other != name])
-    for name in floor:
-        if name not in only_if:
-            raise InputError(f"only_if of {name!r} beside its floor", "no gate", "give only_if, or leave floor out")
+def check_gate(gate: Collection[str], what: str, name: str, names: Sequence[str]) -> None:
+    """Refuses a gate, called `what`, by an unknown reward or by the gated one, `name`, itself."""
+    if name in gate:
+        raise InputError(f"{what} to name another reward", f"{name!r}, that reward itself", "name the reward to pass")
+    _check_known(what, gate, names)
 
 
 def _is_number(value: Any) -> bool:

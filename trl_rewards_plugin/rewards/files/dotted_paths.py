@@ -4,11 +4,10 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file, nearest
 
 READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
@@ -20,41 +19,53 @@ READY_MADE = {
 _files: dict[str, str] = {}  # module that was imported as a file -> the file
 
 
-def imported(name: str) -> Any:
-    """The function or class of a short name, a dotted path or "file.py:name"; InputError where there is none."""
-    check_name(name)
+def imported(name: str, folder: Path = Path()) -> Any:
+    """The function or class of a short name, a dotted path or "file.py:name", in `folder` first; else InputError."""
+    check_name(name, folder)
     file, _, attribute = name.rpartition(":")
+    path = READY_MADE.get(name, name)
     if file.endswith(".py"):
-        name = f"{_import_file(Path(file).resolve())}:{attribute}"
+        path = f"{_import_file(_located(file, folder).resolve())}:{attribute}"
     try:
-        return pkgutil.resolve_name(READY_MADE.get(name, name))
+        return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise _not_found(name, error) from error
+        module, _, rest = name.replace(":", ".").partition(".")
+        is_file = getattr(error, "name", None) == module and _located(f"{module}.py", folder).is_file()
+        raise _not_found(name, error, f"{module}.py:{rest}" if is_file else None) from error
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, folder: Path = Path()) -> None:
     """Refuses what `imported` cannot find, as far as that shows without importing a module of the user's."""
-    file = Path(name.rpartition(":")[0])
+    file = _located(name.rpartition(":")[0], folder)
     if file.suffix == ".py" and not file.is_file():
-        step = "give file.py:name, relative to the current folder, or in full"
-        raise InputError(f"the file of {file.name}:name", f"no file {file.resolve()}", step)
+        expected = f"the file of {file.name}:name, beside the reward file or in the current folder"
+        raise missing_file(expected, f"no file {(folder / file).resolve()}", folder / file)
     if file.suffix == ".py":
         _check_mentioned(name, file)
     if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
 
+def _located(file: str, folder: Path) -> Path:
+    beside = folder / file
+    return beside if beside.is_file() else Path(file)
+
+
 def _check_mentioned(name: str, file: Path) -> None:
     """Refuses "file.py:name" where that name stands nowhere in the file, unless it makes names as it runs."""
-    text, attribute = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")[2].partition(".")[0]
+    text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
+    attribute = path.partition(".")[0]
     if not re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|exec\(|setattr\(", text):
-        defined = [f"{file}:{one}" for one in re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)]
-        raise _not_found(name, f"not in that file, which defines {', '.join(defined) or 'nothing'}", defined)
+        defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
+        near = nearest(attribute, defined)
+        found = f"not in that file, which defines {', '.join(defined) or 'nothing'}"
+        raise _not_found(name, found, near and f"{written}:{near}")
 
 
-def _not_found(name: str, reason: object, known: Iterable[str] = READY_MADE) -> InputError:
+def _not_found(name: str, reason: object, near: str | None = None) -> InputError:
     expected = f"function as one of {', '.join(READY_MADE)}, or as package.module.name or file.py:name"
-    step = f"{did_you_mean(name, known)}check the name; a module of yours must be installed or on PYTHONPATH"
+    meant = f"did you mean {near!r}? " if near else did_you_mean(name, READY_MADE)
+    step = f"{meant}check the name; a module of yours must be installed or on PYTHONPATH"
     return InputError(expected, f"{name!r}: {reason}", step)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from trl_rewards_plugin.assets import ASSETS, ROOT
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
-from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, checked_settings
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, by_name, check_gate, checked_settings
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name, imported
 from trl_rewards_plugin.rewards.inference import classifier_rules
 from trl_rewards_plugin.rewards.names import check_name as check_reward_name
@@ -52,18 +52,27 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
         raise InputError("a reward file that is no part of itself", " in ".join(map(str, (path, *within))), step)
     content = {**_DEFAULTS, **_read_reward_file(path)}
     entries = content["rewards"]
-    places = [f"rewards[{place}]" for place in range(len(entries))]  # which the reader of the file can find
-    own = {key: content[key] for key in _DEFAULTS}
-    checked_settings(places, **own, **settings_by_name(entries, places) | {"only_if": None, "floor": None})
+    places = [f"{path.name}, rewards[{place}]" for place in range(len(entries))]  # which its reader can find
+    own, by_place = {key: content[key] for key in _DEFAULTS}, settings_by_name(entries, places)
+    for key in ("only_if", "floor"):  # their form; gates name rewards, whose names are known only later
+        by_name(key, by_place.pop(key), places)
+    checked_settings(places, **own, **by_place)
     names = [str(entry["name"]) for entry in entries if "name" in entry]
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     if len(names) == len(entries):  # otherwise what gates name is known only later
+        check_gates(path, entries, names)
         checked_settings(names, **own, **settings_by_name(entries, names))
     for entry in entries:
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
     return content
+
+
+def check_gates(preset: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Refuses a gate of unknown rewards, or of itself, by the place of its entry; `names` are those of the rewards."""
+    for place, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        check_gate([*map(str, entry.get("only_if", ()))], f"only_if of {preset}, rewards[{place}]", name, names)
 
 
 def settings_by_name(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -80,7 +89,8 @@ def check_arguments(entry: Mapping[str, Any], where: str, parameters: Mapping[st
     _check_keys(entry, (source, *(name for name in parameters if name != "model"), *SETTINGS), where)
     missing = [name for name, required in parameters.items() if required and name not in (*entry, "model")]
     if missing:
-        raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", _EXAMPLE)
+        step = f"add {' and '.join(f'{name}:' for name in missing)} beside {source}:"
+        raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", step)
 
 
 def parameters_in_source(path: str) -> dict[str, bool]:
@@ -139,7 +149,7 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     if source == "asset":
         check_choice("bundled asset", entry["asset"], ASSETS)
     if source == "function":
-        check_name(entry["function"])
+        check_name(entry["function"], path.parent)
     if source == "combination":
         check_arguments(entry, where, {"combination": True, "name": False})
     elif not imports_code(entry):

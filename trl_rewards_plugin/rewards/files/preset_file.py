@@ -9,7 +9,7 @@ rewards:
   weight: 1.0
   normalization: zscore            # or {mean: 1.0, scale: 2.0}
   clip: [-3.0, 3.0]
-- function: length                 # or repetition, similarity, package.module.name
+- function: length                 # or repetition, similarity, package.module.name, file.py:name
   min_length: 20
   max_length: 60
   weight: 0.5
@@ -25,7 +25,7 @@ An entry names what scores, by one of five keys, and has the arguments of it bes
 
     model: a text classifier (Hub id or folder), asset: a bundled one    arguments of `ClassifierReward`
     function: length, repetition, similarity or remote                   arguments of that reward
-    function: package.module.name, a reward function or class of yours   a name; the arguments of the class
+    function: package.module.name or file.py:name, one of yours          a name; the arguments of the class
     metric: what `evaluate.load` takes                                   arguments of `MetricReward`
     combination: another reward file                                     a name
 
@@ -54,6 +54,7 @@ from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.files.file_content import (
     SOURCES,
     check_arguments,
+    check_gates,
     imports_code,
     own_arguments,
     preset_content,
@@ -64,6 +65,8 @@ from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
 from trl_rewards_plugin.rewards.names import clean_name, total_name
 
+_OURS = "# Read by MultiClassifierReward.from_preset."
+
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
     """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
@@ -72,7 +75,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
     that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
     """
     content = preset_content(preset)
-    entries = content["rewards"]
+    entries, folder = content["rewards"], Path(preset).parent
     for entry in entries:
         if "combination" in entry and not allow_code:
             preset_arguments(entry["combination"], allow_code=False)
@@ -85,7 +88,7 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
             raise InputError(f"rewards of {preset} that run no code of their own", found, step)
     for place, entry in enumerate(entries):
         if imports_code(entry):
-            parameters = inspect.signature(_maker(entry)).parameters.values()
+            parameters = inspect.signature(_maker(entry, folder)).parameters.values()
             required = {one.name: one.default is one.empty for one in parameters}
             check_arguments(entry, f"{preset}, rewards[{place}]", required)
     rewards = []
@@ -93,26 +96,30 @@ def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True)
         arguments = own_arguments(entry)
         if "asset" in entry:
             arguments["model"] = str(assets.asset_path(entry["asset"]))
-        rewards.append(_maker(entry)(**arguments))
+        rewards.append(_maker(entry, folder)(**arguments))
     names = [one.name for one in rewards]
+    check_gates(preset, entries, names)
     name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
     return {**content, "rewards": rewards, "name": name, **settings_by_name(entries, names)}
 
 
 def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as YAML; InputError for another ending, which would not be read back, or a missing folder."""
+    """Writes `content` as YAML; InputError for another ending, a missing folder, or over a file of someone else's."""
     if path.suffix.lower() not in ENDINGS:
         raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
     if not path.parent.is_dir():
         raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
+    if path.is_file() and not path.read_bytes().startswith(_OURS.encode()):
+        step = "give another path, or delete that file"
+        raise InputError("a path that is free, or a file that save_preset wrote", f"another file, {path}", step)
     text = yaml.safe_dump(without_none(content), sort_keys=False, allow_unicode=True)
-    write_text(path, f"# Read by MultiClassifierReward.from_preset.\n{text}")
+    write_text(path, f"{_OURS} save_preset replaces a file that begins like this.\n{text}")
 
 
-def _maker(entry: Mapping[str, Any]) -> Callable[..., Reward]:
-    """What makes the reward of such an entry, whose other keys are its arguments."""
+def _maker(entry: Mapping[str, Any], folder: Path) -> Callable[..., Reward]:
+    """What makes the reward of such an entry in a file of `folder`, whose other keys are its arguments."""
     if "function" in entry:
-        found = imported(entry["function"])
+        found = imported(entry["function"], folder)
         is_reward = isinstance(found, type) and issubclass(found, Reward)
         return found if is_reward else functools.partial(CallableReward, found)
     if "combination" in entry:
