@@ -41,7 +41,7 @@ def test_bf16_that_is_switched_on_by_itself_is_told_from_one_that_was_asked_for(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it)
     monkeypatch.setattr(Seq2SeqPPOConfig.__mro__[1], "__post_init__", lambda self: None)
     monkeypatch.setattr("trl_rewards_plugin.ppo.config.check_prepared", lambda config: None)
-    monkeypatch.setattr(Seq2SeqPPOConfig, "_check_together", lambda self: None)
+    monkeypatch.setattr("trl_rewards_plugin.ppo.config.check_together", lambda *_: None)
     left_out = Seq2SeqPPOConfig(output_dir=str(tmp_path))
     assert (left_out.bf16, left_out.bf16_by_itself) == (has_it, has_it)
     assert not Seq2SeqPPOConfig(output_dir=str(tmp_path), bf16=True).bf16_by_itself
