@@ -317,8 +317,8 @@ def test_a_missing_reward_file_is_refused(tmp_path):
 
 
 def test_an_invalid_weight_is_refused_before_the_models_are_looked_up(tmp_path):
-    path = reward_file(tmp_path, "rewards: [{model: ./missing, label: a, weight: heavy}]")
-    with pytest.raises(InputError, match="finite numbers"):
+    path = reward_file(tmp_path, "rewards: [{model: me/missing, label: a, weight: heavy}]")
+    with pytest.raises(InputError, match="finite number"):
         MultiClassifierReward.from_preset(path)
 
 
