@@ -14,6 +14,7 @@ from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
 from trl_rewards_plugin.rows import (
     FORMATS,
+    check_column,
     existing_file,
     first_row,
     format_of,
@@ -170,7 +171,10 @@ def read_with(reader, path, folder, missing):
 @pytest.mark.parametrize("name", HOLES)
 def test_a_missing_text_is_refused_skipped_or_empty_alike_everywhere(tmp_path, name, reader):
     (tmp_path / name).write_bytes(HOLES[name])
-    with pytest.raises(InputError, match=r"None in row 2[\s\S]*--missing skip"):
+    with pytest.raises(
+        InputError,
+        match=r"none in (2 rows, the first of them )?row 2 \(rows of data, counted from 1\)[\s\S]*--missing skip",
+    ):
         read_with(reader, tmp_path / name, tmp_path, "error")
     assert not (tmp_path / "out.jsonl").exists()
     assert read_with(reader, tmp_path / name, tmp_path, "skip") == ["a", "c"]
@@ -195,10 +199,14 @@ def test_what_missing_may_be_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", "text;n\nü;1\n".encode(), r"commas between[\s\S]*semicolons[\s\S]*sep=';'"),
+        (
+            "in.csv",
+            "text;n\nü;1\n".encode(),
+            r"commas between[\s\S]*semicolons[\s\S]*in.csv', sep=';'[\s\S]*index=False",
+        ),
         ("in.csv", b"text\tn\na\t1\n", r"commas between[\s\S]*tabs[\s\S]*\.tsv"),
         ("in.tsv", b"text,n\na,1\n", r"tabs between[\s\S]*commas[\s\S]*\.csv"),
-        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Latin-1[\s\S]*iconv -f latin1"),
+        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Win[\s\S]*iconv -f windows-1252 .*in-utf8\.csv"),
         ("in.txt", "café\n".encode("utf-16"), r"as in UTF-16[\s\S]*iconv -f utf-16"),
         ("in.jsonl", b'{"n": ' + b"9" * 5_000 + b"}\n", r"JSON in line 1"),
         ("in.csv", b'\nlines"\t1', r"commas between[\s\S]*tabs"),  # a blank line is no header
@@ -259,3 +267,29 @@ def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(
         first_row(str(rows), "jsonl", "text", "error")
     with pytest.raises(InputError, match="the column 'prompt'"):
         first_row(str(table), "csv", "prompt", "error")
+
+
+def test_the_advice_for_semicolons_keeps_every_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text('text;n\nNA;007\n"a, b";\n', encoding="utf-8-sig")
+    with pytest.raises(InputError) as caught:
+        list(read_rows("in.csv", "csv", "text"))
+    exec(caught.value.next_step.split('"')[1])
+    assert list(read_rows("in-commas.csv", "csv", "text")) == [{"text": "NA", "n": "007"}, {"text": "a, b", "n": None}]
+
+
+@pytest.mark.parametrize(
+    ("column", "step"),
+    [
+        (
+            "article body",
+            "did you mean 'Article Body'? name the column of the texts with text_column (--text_column 'A",
+        ),
+        ("prompt", "name the column of the texts with text_column (--text_column 'Article Body')"),
+    ],
+)
+def test_the_column_that_is_proposed_is_the_near_one_or_that_of_the_longest_texts(column, step):
+    columns = {"Date": ["2020-01-01"], "Article Body": ["A cat sleeps on a mat."], "n": [3]}
+    with pytest.raises(InputError) as caught:
+        check_column(column, columns, "news.csv")
+    assert caught.value.next_step.startswith(step)

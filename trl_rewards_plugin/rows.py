@@ -9,12 +9,13 @@ parquet, a key that a JSON object lacks, and an empty cell of CSV or TSV, which 
 import csv
 import json
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.options import option
 
 Row = dict[str, Any]
@@ -48,12 +49,16 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
     for number, row in enumerate(rows, 1):
         gaps = [column for column in columns if row.get(column) is None]
         if gaps and missing == "error":
-            step = "fix that row, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
-            raise InputError(f"a text in column {gaps[0]!r} of {source}", f"None in row {number}", step)
+            raise _no_text(gaps[0], source, f"none in row {number}")
         if not gaps:
             yield row
         elif missing == "empty":
             yield {**row, **dict.fromkeys(gaps, "")}
+
+
+def _no_text(column: str, source: str, found: str) -> InputError:
+    step = "write one there, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
+    return InputError(f"a text in column {column!r} of {source}", f"{found} (rows of data, counted from 1)", step)
 
 
 def column_texts(
@@ -63,6 +68,9 @@ def column_texts(
 
     InputError for no rows, or one that holds no text, or none but white space unless `blank`; `step` is the advice.
     """
+    gaps = [number for number, text in enumerate(values, 1) if text is None]
+    if missing == "error" and len(gaps) > 1:
+        raise _no_text(column, source, f"none in {len(gaps)} rows, the first of them row {gaps[0]}")
     numbered = ({column: text, _PLACE: place} for place, text in enumerate(values))
     texts = {row[_PLACE]: row[column] for row in without_missing(numbered, [column], missing, source)}
     if not texts:
@@ -72,6 +80,24 @@ def column_texts(
             expected = f"a text in every row of the column {column!r} of {source}"
             raise InputError(expected, f"{text!r} in row {place + 1}"[:200], step)
     return texts
+
+
+def prompt_texts(values: Sequence[Any], column: str, missing: str, source: str) -> dict[int, str]:
+    """As `column_texts`, of prompts, which may be blank only where `missing` is "empty"."""
+    step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
+    return column_texts(values, column, missing, source, blank=missing == "empty", step=step)
+
+
+def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:
+    """As `read_columns`, of a file of prompts, called `name`; refused if it has no rows, or not the column."""
+    columns = read_columns(path, text_column)
+    if path.suffix.lower() == ".txt" and columns:
+        # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
+        columns = {text_column: [text for text in columns[text_column] if text.strip()]}
+    if not columns:
+        raise no_rows(name)
+    check_column(text_column, columns, name)
+    return columns
 
 
 def existing_file(name: str | Path, expected: str = "a file of texts", shown: str | None = None) -> Path:
@@ -126,7 +152,7 @@ def first_row(source: str, form: str, text_column: str, missing: str) -> Row | N
     if row is None or text_column in row or missing != "error":
         return row
     if not any(text_column in other for other in rows):
-        check_column(text_column, list(row), source)
+        check_column(text_column, {name: [value] for name, value in row.items()}, source)
     return row
 
 
@@ -137,10 +163,15 @@ def no_rows(name: str, skipped: int = 0) -> InputError:
     return InputError(f"rows in {name}", found, "give a file or data set with rows")
 
 
-def check_column(text_column: str, columns: Sequence[str], name: str) -> None:
-    """Refuses a data set, called `name`, that lacks the column of the texts."""
+def check_column(text_column: str, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+    """Refuses a data set, called `name`, that lacks the column of the texts; proposes one by name, else by length."""
     if text_column not in columns:
-        step = f"name the column of the texts with text_column (--text_column {(*columns, 'NAME')[0]})"
+        sizes = {
+            column: sum(len(text) for text in values[:100] if isinstance(text, str))
+            for column, values in columns.items()
+        }
+        meant = nearest(text_column, columns) or max(sizes, key=sizes.__getitem__, default="NAME")
+        step = f"name the column of the texts with text_column (--text_column {shlex.quote(meant)})"
         found = ", ".join(columns) or "no columns"
         raise InputError(f"the column {text_column!r} in {name}", found, did_you_mean(text_column, columns) + step)
 
@@ -192,9 +223,17 @@ def _text_rows(stream: IO[str], source: str, form: str, text_column: str) -> Ite
             yield from _cell_rows(stream, shown, form, text_column)
     except UnicodeDecodeError as error:
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
-        found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Latin-1 or Windows-1252'}"
-        step = f"convert it: iconv -f {'utf-16' if wide else 'latin1'} -t utf-8 {shown} > converted"
+        found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Windows-1252 or Latin-1'}"
+        # Latin-1 differs by control characters alone, where Windows-1252 has its curly quotes.
+        convert = f"iconv -f {'utf-16' if wide else 'windows-1252'} -t utf-8"
+        names = "" if source == STDIN else f" {shlex.quote(shown)} > {shlex.quote(_beside(shown, 'utf8'))}"
+        step = f"convert it: {convert}{names}"
         raise InputError(f"UTF-8 text in {shown}", found, step) from error
+
+
+def _beside(path: str, what: str) -> str:
+    """A name for a converted file: "news-utf8.csv" for "news.csv"."""
+    return str(Path(path).with_stem(f"{Path(path).stem}-{what}"))
 
 
 def _json_rows(lines: IO[str], shown: str) -> Iterator[Row]:
@@ -243,7 +282,8 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
     if len(header) > 1 or text_column in header:
         return
     # One column alone, which is not the one of the texts: the file is likely to have another separator.
-    rewrite = "python -c \"import pandas as p; p.read_csv('x.csv', sep=';').to_csv('y.csv')\""
+    read = f"read_csv({shown!r}, sep=';', dtype=str, keep_default_na=False)"
+    rewrite = f'python -c "import pandas as p; p.{read}.to_csv({_beside(shown, "commas")!r}, index=False)"'
     steps = {
         ";": ("semicolons", f"write it with commas: {rewrite}"),
         "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),
