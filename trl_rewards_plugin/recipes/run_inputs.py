@@ -35,6 +35,7 @@ class RunInputs:
     checkpoint: Path | None
     held_out_reward: Any = None
     cuts: Mapping[str, Any] = field(default_factory=dict)  # of `RunData.count_cuts`, once there is a tokenizer
+    room: int | None = None  # tokens of a prompt that the model has positions for, once it is loaded; None: any number
 
     @property
     def judge(self) -> Any:
@@ -87,12 +88,15 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     data, cuts = inputs.data, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
+    lowered = ""
+    if inputs.room is not None and inputs.room < args.max_prompt_length:
+        lowered = f"; max_prompt_length {args.max_prompt_length} is lowered to {inputs.room}, the model's positions"
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
         "Prompts": f"{len(data.train)} of {data.train_name}",
         "Held out": data.eval_name,
-        "Cut": cut_prompts(cuts),
+        "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",
         "Precision": precision(args),
@@ -101,8 +105,9 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if inputs.held_out_reward is not None:
         plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
-        room = "raise max_prompt_length" if cuts["limit"] == args.max_prompt_length else "take a model that reads more"
-        plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {room}, or shorten them"
+        is_full = inputs.room is not None and inputs.room <= args.max_prompt_length
+        step = "take a model that reads more" if is_full else "raise max_prompt_length"
+        plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 
 
