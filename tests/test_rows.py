@@ -16,8 +16,8 @@ from trl_rewards_plugin.rows import (
     FORMATS,
     check_column,
     existing_file,
-    first_row,
     format_of,
+    prompt_columns,
     read_columns,
     read_rows,
     without_missing,
@@ -206,7 +206,7 @@ def test_what_missing_may_be_is_said(tmp_path):
         ),
         ("in.csv", b"text\tn\na\t1\n", r"commas between[\s\S]*tabs[\s\S]*\.tsv"),
         ("in.tsv", b"text,n\na,1\n", r"tabs between[\s\S]*commas[\s\S]*\.csv"),
-        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Win[\s\S]*iconv -f windows-1252 .*in-utf8\.csv"),
+        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Win[\s\S]*iconv -f windows-1252 .*converted\.csv"),
         ("in.txt", "café\n".encode("utf-16"), r"as in UTF-16[\s\S]*iconv -f utf-16"),
         ("in.jsonl", b'{"n": ' + b"9" * 5_000 + b"}\n", r"JSON in line 1"),
         ("in.csv", b'\nlines"\t1', r"commas between[\s\S]*tabs"),  # a blank line is no header
@@ -262,11 +262,11 @@ def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(
     rows, table = tmp_path / "rows.jsonl", tmp_path / "table.csv"
     rows.write_text('{"topic": "a"}\n{"topic": "b", "prompt": "c"}\n', encoding="utf-8")
     table.write_text("topic\na\n", encoding="utf-8")
-    assert first_row(str(rows), "jsonl", "prompt", "error") == {"topic": "a"}
-    with pytest.raises(InputError, match="the column 'text'"):
-        first_row(str(rows), "jsonl", "text", "error")
-    with pytest.raises(InputError, match="the column 'prompt'"):
-        first_row(str(table), "csv", "prompt", "error")
+    assert prompt_columns(rows, "rows", "prompt")["prompt"] == [None, "c"]
+    with pytest.raises(InputError, match="the column 'text' in rows"):
+        prompt_columns(rows, "rows", "text")
+    with pytest.raises(InputError, match="the column 'prompt' in table"):
+        prompt_columns(table, "table", "prompt")
 
 
 def test_the_advice_for_semicolons_keeps_every_text(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_the_advice_for_semicolons_keeps_every_text(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         list(read_rows("in.csv", "csv", "text"))
     exec(caught.value.next_step.split('"')[1])
-    assert list(read_rows("in-commas.csv", "csv", "text")) == [{"text": "NA", "n": "007"}, {"text": "a, b", "n": None}]
+    assert list(read_rows("converted.csv", "csv", "text")) == [{"text": "NA", "n": "007"}, {"text": "a, b", "n": None}]
 
 
 @pytest.mark.parametrize(

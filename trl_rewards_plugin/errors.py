@@ -121,11 +121,11 @@ def near_path(path: Path) -> Path | None:
 
     Endings count only among files of one stem: by those alone most files of a folder are alike.
     """
-    siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    stem = nearest(path.stem, [one.stem for one in siblings])
-    alike = {one.suffix: one for one in siblings if one.stem == stem}
-    ending = nearest(path.suffix, alike)
-    return next(iter(alike.values()), None) if ending is None else alike[ending]
+    siblings = sorted(path.parent.iterdir(), reverse=True) if path.parent.is_dir() else []
+    siblings.sort(key=lambda one: difflib.SequenceMatcher(None, path.suffix, one.suffix).ratio())
+    by_stem = {one.stem: one for one in siblings}  # the last of a stem counts
+    near = nearest(path.stem, by_stem)
+    return None if near is None else by_stem[near]
 
 
 def missing_file(expected: str, found: str, path: Path) -> InputError:
@@ -147,13 +147,9 @@ def check_hub_name(name: str, expected: str) -> None:
     is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     is_model = near is not None and any((near / one).is_file() for one in ("config.json", "adapter_config.json"))
-    respelt = is_model and path.parent == Path() and _alphanumeric(near) == _alphanumeric(path)
+    respelt = is_model and len({"".join(filter(str.isalnum, str(one).casefold())) for one in (near, path)}) == 1
     if is_path or mistyped or respelt or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
-
-
-def _alphanumeric(name: object) -> str:
-    return "".join(filter(str.isalnum, str(name).casefold()))
 
 
 def _mistyped_folder(name: str) -> str | None:

@@ -29,6 +29,7 @@ FORMATS = {
 STDIN = "-"
 _PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
+_PROMPTS = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -62,11 +63,12 @@ def _no_text(column: str, source: str, found: str) -> InputError:
 
 
 def column_texts(
-    values: Sequence[Any], column: str, missing: str, source: str, *, blank: bool, step: str
+    values: Sequence[Any], column: str, missing: str, source: str, *, blank: bool | None = None, step: str = _PROMPTS
 ) -> dict[int, str]:
     """Place from 0 -> text of each row of a column `values`; `missing` as in `without_missing`.
 
-    InputError for no rows, or one that holds no text, or none but white space unless `blank`; `step` is the advice.
+    InputError for no rows, or one that holds no text, or none but white space unless `blank`, by default for "empty";
+    `step` is the advice, by default that for prompts.
     """
     gaps = [number for number, text in enumerate(values, 1) if text is None]
     if missing == "error" and len(gaps) > 1:
@@ -76,16 +78,10 @@ def column_texts(
     if not texts:
         raise no_rows(source, skipped=len(values))
     for place, text in texts.items():
-        if not isinstance(text, str) or not (text.strip() or blank):
+        if not isinstance(text, str) or not (text.strip() or (missing == "empty" if blank is None else blank)):
             expected = f"a text in every row of the column {column!r} of {source}"
             raise InputError(expected, f"{text!r} in row {place + 1}"[:200], step)
     return texts
-
-
-def prompt_texts(values: Sequence[Any], column: str, missing: str, source: str) -> dict[int, str]:
-    """As `column_texts`, of prompts, which may be blank only where `missing` is "empty"."""
-    step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
-    return column_texts(values, column, missing, source, blank=missing == "empty", step=step)
 
 
 def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:
@@ -142,20 +138,6 @@ def data_file(name: str) -> Path | None:
     return None
 
 
-def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
-    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused.
-
-    Of JSON lines another row may have the column; the reader of all rows says which lack it.
-    """
-    rows = read_rows(source, form, text_column)
-    row = next(rows, None)
-    if row is None or text_column in row or missing != "error":
-        return row
-    if not any(text_column in other for other in rows):
-        check_column(text_column, {name: [value] for name, value in row.items()}, source)
-    return row
-
-
 def no_rows(name: str, skipped: int = 0) -> InputError:
     """The error for a file or data set without a row, or with none but the `skipped` ones."""
     empty = "an empty file or data set, or only a header"
@@ -166,10 +148,7 @@ def no_rows(name: str, skipped: int = 0) -> InputError:
 def check_column(text_column: str, columns: Mapping[str, Sequence[Any]], name: str) -> None:
     """Refuses a data set, called `name`, that lacks the column of the texts; proposes one by name, else by length."""
     if text_column not in columns:
-        sizes = {
-            column: sum(len(text) for text in values[:100] if isinstance(text, str))
-            for column, values in columns.items()
-        }
+        sizes = {column: sum(map(len, map(str, values[:100]))) for column, values in columns.items()}
         meant = nearest(text_column, columns) or max(sizes, key=sizes.__getitem__, default="NAME")
         step = f"name the column of the texts with text_column (--text_column {shlex.quote(meant)})"
         found = ", ".join(columns) or "no columns"
@@ -225,15 +204,9 @@ def _text_rows(stream: IO[str], source: str, form: str, text_column: str) -> Ite
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Windows-1252 or Latin-1'}"
         # Latin-1 differs by control characters alone, where Windows-1252 has its curly quotes.
-        convert = f"iconv -f {'utf-16' if wide else 'windows-1252'} -t utf-8"
-        names = "" if source == STDIN else f" {shlex.quote(shown)} > {shlex.quote(_beside(shown, 'utf8'))}"
-        step = f"convert it: {convert}{names}"
+        names = "" if source == STDIN else f" {shlex.quote(shown)} > converted{Path(shown).suffix}"
+        step = f"convert it: iconv -f {'utf-16' if wide else 'windows-1252'} -t utf-8{names}"
         raise InputError(f"UTF-8 text in {shown}", found, step) from error
-
-
-def _beside(path: str, what: str) -> str:
-    """A name for a converted file: "news-utf8.csv" for "news.csv"."""
-    return str(Path(path).with_stem(f"{Path(path).stem}-{what}"))
 
 
 def _json_rows(lines: IO[str], shown: str) -> Iterator[Row]:
@@ -283,7 +256,7 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
         return
     # One column alone, which is not the one of the texts: the file is likely to have another separator.
     read = f"read_csv({shown!r}, sep=';', dtype=str, keep_default_na=False)"
-    rewrite = f'python -c "import pandas as p; p.{read}.to_csv({_beside(shown, "commas")!r}, index=False)"'
+    rewrite = f"python -c \"import pandas as p; p.{read}.to_csv('converted{Path(shown).suffix}', index=False)\""
     steps = {
         ";": ("semicolons", f"write it with commas: {rewrite}"),
         "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),

@@ -282,7 +282,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{function: [a]}", "as a name"),
         ("{function: length, min_lenght: 3}", "did you mean 'min_length'"),
         ("{function: similarity}", "reference in my reward.yaml"),
-        ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type one of"),
+        ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type as one of"),
         ("{function: lenght}", "did you mean 'length'"),
         ("{function: lenght, max_length: 3}", "did you mean 'length'"),
         ("{function: json.dmups}", "package.module.name"),

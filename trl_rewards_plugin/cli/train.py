@@ -27,7 +27,7 @@ from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.adapters import check_peft
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import data_file, missing_option, prompt_columns, prompt_texts
+from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import refuse_run
 
@@ -208,7 +208,7 @@ def _check_files(train: TrainArguments, preset: "Preset") -> None:
     column = train.text_column or preset.text_column
     for given in filter(None, (train.dataset or preset.dataset, train.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
-            prompt_texts(prompt_columns(path, given, column)[column], column, train.missing, given)
+            column_texts(prompt_columns(path, given, column)[column], column, train.missing, given)
 
 
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":

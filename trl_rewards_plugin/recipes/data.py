@@ -20,7 +20,7 @@ from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, data_file, existing_file, prompt_columns, prompt_texts
+from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ def load_run_data(
 
 
 def _left_out(rows: Dataset, prompts: Dataset) -> str:
-    """ " (3 without a text left out)", or "" where every row has become a prompt."""
     left_out = len(rows) - len(prompts)
     return f" ({left_out} without a text left out)" if left_out else ""
 
@@ -191,7 +190,7 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
     check_column(text_column, rows[:100], name)
-    texts = prompt_texts(rows[text_column], text_column, missing, name)
+    texts = column_texts(rows[text_column], text_column, missing, name)
     if len(texts) < len(rows):
         rows = rows.select(list(texts))
     if text_column == "prompt" and not prompt_prefix and missing != "empty":

@@ -88,9 +88,8 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     data, cuts = inputs.data, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
-    lowered = ""
-    if inputs.room is not None and inputs.room < args.max_prompt_length:
-        lowered = f"; max_prompt_length {args.max_prompt_length} is lowered to {inputs.room}, the model's positions"
+    asked, limit = args.max_prompt_length, cuts["limit"]
+    lowered = f"; max_prompt_length {asked} is lowered to {limit}, the model's positions" if limit < asked else ""
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
@@ -105,8 +104,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if inputs.held_out_reward is not None:
         plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
-        is_full = inputs.room is not None and inputs.room <= args.max_prompt_length
-        step = "take a model that reads more" if is_full else "raise max_prompt_length"
+        step = "take a model that reads more" if limit == inputs.room else "raise max_prompt_length"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 

@@ -238,8 +238,7 @@ class Seq2SeqPPO:
             held_out_reward=inputs.held_out_reward,
         )
         room = positions(bare_model(trainer.policy_model)).encoder
-        limit = prompt_limit(trainer.policy_model, self.args)
-        cuts = inputs.data.count_cuts(trainer.processing_class, limit)
+        cuts = inputs.data.count_cuts(trainer.processing_class, prompt_limit(trainer.policy_model, self.args))
         return trainer, dataclasses.replace(inputs, cuts=cuts, room=room)
 
     def _evaluator(

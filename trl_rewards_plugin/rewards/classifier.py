@@ -75,8 +75,7 @@ class ClassifierReward(Reward):
         check_arguments(score_type, pair, batch_size, max_length, offload)
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
         config = self._classifier.config
-        shown = model if is_bundled(model) else self.model_id
-        self._index = label_index(config, shown, label, score_type, max_length)
+        self._index = label_index(config, model if is_bundled(model) else self.model_id, label, score_type, max_length)
         self._independent = is_independent(config)
         self.label: str = config.id2label[self._index]
         self.score_type = score_type

@@ -168,18 +168,13 @@ def _check_values(entry: Mapping[str, Any]) -> None:
         imported(entry["function"])(**arguments)
     elif "model" in entry or "asset" in entry:
         classifier_rules.check_arguments(**arguments)
-        named, config = _classifier(entry)
+        named = entry.get("model", f"{BUNDLED}{entry.get('asset')}")
         if not is_bundled(named):
             check_hub_name(named, classifier_rules.EXPECTED)
+        config = _config_in(Path(resolve(named)))
         if config is not None:
             given = {key: arguments[key] for key in ("label", "score_type", "max_length") if key in arguments}
             classifier_rules.label_index(config, named, **given)
-
-
-def _classifier(entry: Mapping[str, Any]) -> tuple[str, SimpleNamespace | None]:
-    """The name of an entry's classifier as it may be written after `model:`, and its config where that is here."""
-    named = entry.get("model", f"{BUNDLED}{entry.get('asset')}")
-    return named, _config_in(Path(resolve(named)))
 
 
 def _name_of(entry: Mapping[str, Any]) -> str | None:
@@ -188,12 +183,9 @@ def _name_of(entry: Mapping[str, Any]) -> str | None:
         return str(entry.get("name", entry.get("function")))
     if "metric" in entry:
         return clean_name(str(entry["key"]))
-    if "model" in entry or "asset" in entry:
-        (named, config), label = _classifier(entry), entry["label"]
-        if isinstance(label, int) and config is not None:
-            label = config.id2label[label]
-        return classifier_rules.default_name(resolve(named), label) if isinstance(label, str) else None
-    return None
+    if imports_code(entry) or not isinstance(entry.get("label"), str):
+        return None
+    return classifier_rules.default_name(entry.get("model", entry.get("asset")).removeprefix(BUNDLED), entry["label"])
 
 
 def _config_in(folder: Path) -> SimpleNamespace | None:
