@@ -58,6 +58,10 @@ def test_what_every_flag_and_every_file_has_makes_none_near(tmp_path):
     for name in ("server.yaml", "server.aml"):
         (tmp_path / name).touch()
     assert near_path(tmp_path / "serve.yaml") == tmp_path / "server.yaml"
+    for name in ("config.json", "config.yaml"):
+        (tmp_path / name).touch()
+    assert near_path(tmp_path / "config.yml") == tmp_path / "config.yaml"
+    assert near_path(tmp_path / "config") == tmp_path / "config.json"
 
 
 def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():
@@ -65,7 +69,7 @@ def test_a_choice_that_does_not_exist_is_refused_with_the_nearest_one():
     with pytest.raises(InputError) as caught:
         check_choice("preset", "tinny", ["tiny", "article"], "choose one")
     error = caught.value
-    assert (error.expected, error.found) == ("preset one of tiny, article", "'tinny'")
+    assert (error.expected, error.found) == ("preset as one of tiny, article", "'tinny'")
     assert error.next_step == "did you mean 'tiny'? choose one"
     with pytest.raises(InputError) as caught:
         check_choice("seed", 3, [1, 2])
@@ -131,6 +135,21 @@ def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeyp
     assert what_to_do(error, "check the id", "runs/zzz").endswith("without 'zzz'; in it: other, tiny-seed0")
     for name in ("google/flan-t5-small", "bert-base-cased", "runs/other"):
         assert what_to_do(error, "check the id", name).startswith("check the network")
+
+
+def test_a_bare_name_that_is_near_to_a_folder_here_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mybart").mkdir()
+    error = hidden(LocalEntryNotFoundError("offline"))
+    for name in ("mybrt", "my_bart"):
+        check_hub_name(name, "a model")  # for all we know a model on the Hub
+        assert what_to_do(error, "check", name).startswith("did you mean the folder 'mybart'? otherwise check the net")
+    (tmp_path / "mybart" / "config.json").touch()
+    for name in ("my_bart", "MyBart", "my-bart"):
+        with pytest.raises(InputError, match="did you mean 'mybart'"):
+            check_hub_name(name, "a model")
+    for name in ("mybrt", "mybart2", "owner/my_bart"):
+        check_hub_name(name, "a model")
 
 
 def test_a_message_stays_readable_whatever_was_found():

@@ -16,8 +16,8 @@ from trl_rewards_plugin.rows import (
     FORMATS,
     check_column,
     existing_file,
-    first_row,
     format_of,
+    prompt_columns,
     read_columns,
     read_rows,
     without_missing,
@@ -171,7 +171,10 @@ def read_with(reader, path, folder, missing):
 @pytest.mark.parametrize("name", HOLES)
 def test_a_missing_text_is_refused_skipped_or_empty_alike_everywhere(tmp_path, name, reader):
     (tmp_path / name).write_bytes(HOLES[name])
-    with pytest.raises(InputError, match=r"None in row 2[\s\S]*--missing skip"):
+    with pytest.raises(
+        InputError,
+        match=r"none in (2 rows, the first of them )?row 2 \(rows of data, counted from 1\)[\s\S]*--missing skip",
+    ):
         read_with(reader, tmp_path / name, tmp_path, "error")
     assert not (tmp_path / "out.jsonl").exists()
     assert read_with(reader, tmp_path / name, tmp_path, "skip") == ["a", "c"]
@@ -196,10 +199,14 @@ def test_what_missing_may_be_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", "text;n\nü;1\n".encode(), r"commas between[\s\S]*semicolons[\s\S]*sep=';'"),
+        (
+            "in.csv",
+            "text;n\nü;1\n".encode(),
+            r"commas between[\s\S]*semicolons[\s\S]*in.csv', sep=';'[\s\S]*index=False",
+        ),
         ("in.csv", b"text\tn\na\t1\n", r"commas between[\s\S]*tabs[\s\S]*\.tsv"),
         ("in.tsv", b"text,n\na,1\n", r"tabs between[\s\S]*commas[\s\S]*\.csv"),
-        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Latin-1[\s\S]*iconv -f latin1"),
+        ("in.csv", "text\ncafé\n".encode("latin-1"), r"0xe9, as in Win[\s\S]*iconv -f windows-1252 .*converted\.csv"),
         ("in.txt", "café\n".encode("utf-16"), r"as in UTF-16[\s\S]*iconv -f utf-16"),
         ("in.jsonl", b'{"n": ' + b"9" * 5_000 + b"}\n", r"JSON in line 1"),
         ("in.csv", b'\nlines"\t1', r"commas between[\s\S]*tabs"),  # a blank line is no header
@@ -253,15 +260,41 @@ def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch, 
 
 def test_a_near_column_is_the_only_answer():
     with pytest.raises(InputError, match=r"did you mean 'completion'\? name .* \(--text_column completion\)$"):
-        check_column("complet", ["prompt", "completion"], "texts.jsonl")
+        check_column("complet", {"prompt": [], "completion": []}, "texts.jsonl")
 
 
 def test_a_column_that_the_first_row_lacks_may_be_in_others_of_json_lines_alone(tmp_path):
     rows, table = tmp_path / "rows.jsonl", tmp_path / "table.csv"
     rows.write_text('{"topic": "a"}\n{"topic": "b", "prompt": "c"}\n', encoding="utf-8")
     table.write_text("topic\na\n", encoding="utf-8")
-    assert first_row(str(rows), "jsonl", "prompt", "error") == {"topic": "a"}
-    with pytest.raises(InputError, match="the column 'text'"):
-        first_row(str(rows), "jsonl", "text", "error")
-    with pytest.raises(InputError, match="the column 'prompt'"):
-        first_row(str(table), "csv", "prompt", "error")
+    assert prompt_columns(rows, "rows", "prompt")["prompt"] == [None, "c"]
+    with pytest.raises(InputError, match="the column 'text' in rows"):
+        prompt_columns(rows, "rows", "text")
+    with pytest.raises(InputError, match="the column 'prompt' in table"):
+        prompt_columns(table, "table", "prompt")
+
+
+def test_the_advice_for_semicolons_keeps_every_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text('text;n\nNA;007\n"a, b";\n', encoding="utf-8-sig")
+    with pytest.raises(InputError) as caught:
+        list(read_rows("in.csv", "csv", "text"))
+    exec(caught.value.next_step.split('"')[1])
+    assert list(read_rows("converted.csv", "csv", "text")) == [{"text": "NA", "n": "007"}, {"text": "a, b", "n": None}]
+
+
+@pytest.mark.parametrize(
+    ("column", "step"),
+    [
+        (
+            "article body",
+            "did you mean 'Article Body'? name the column of the texts with text_column (--text_column 'A",
+        ),
+        ("prompt", "name the column of the texts with text_column (--text_column 'Article Body')"),
+    ],
+)
+def test_the_column_that_is_proposed_is_the_near_one_or_that_of_the_longest_texts(column, step):
+    columns = {"Date": ["2020-01-01"], "Article Body": ["A cat sleeps on a mat."], "n": [3]}
+    with pytest.raises(InputError) as caught:
+        check_column(column, columns, "news.csv")
+    assert caught.value.next_step.startswith(step)

@@ -61,7 +61,7 @@ def check_choice(what: str, value: object, known: Iterable[object], step: str = 
     """Refuses a `value` that is not one of `known`; the next step begins with the nearest of them."""
     known = list(known)
     if value not in known:
-        expected = f"{what} one of {', '.join(map(str, known))}"
+        expected = f"{what} as one of {', '.join(map(str, known))}"
         raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
 
 
@@ -106,7 +106,7 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
     `otherwise` is for where all points to a wrong name; `name`, what was asked for, may have been meant as a folder.
     """
     if name is not None and (mistyped := _mistyped_folder(name)):
-        return mistyped
+        return mistyped if "/" in name else f"{mistyped} otherwise {what_to_do(error, otherwise)}"
     kinds = kinds_of(error)  # the libraries' HTTP clients vary
     if "GatedRepoError" in kinds or "gated" in str(error):
         return "ask for access on its page on the Hub, then log in: hf auth login"
@@ -127,8 +127,9 @@ def near_path(path: Path) -> Path | None:
     That one has a like ending too (.yml for .yaml), which alone says nothing: most files of a folder have it.
     """
     siblings = sorted(path.parent.iterdir(), reverse=True) if path.parent.is_dir() else []
+    siblings.sort(key=lambda one: difflib.SequenceMatcher(None, path.suffix, one.suffix).ratio())
     like = [one for one in siblings if one.stem == path.stem or nearest(path.suffix, [one.suffix]) is not None]
-    by_stem = {one.stem: one for one in sorted(like, key=lambda one: one.suffix == path.suffix)}
+    by_stem = {one.stem: one for one in like}  # the last of a stem counts
     near = nearest(path.stem, by_stem)
     return None if near is None else by_stem[near]
 
@@ -142,8 +143,8 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
-    file of the same stem ("news.cvs" beside "news.csv").
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
+    of the same stem ("news.cvs" beside "news.csv"), or is that of a model's folder here but for punctuation and case.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -151,17 +152,21 @@ def check_hub_name(name: str, expected: str) -> None:
     near = near_path(path)
     is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
-    if is_path or mistyped or path.suffix.lower() in DATA_FILES:
+    is_model = near is not None and any((near / one).is_file() for one in ("config.json", "adapter_config.json"))
+    respelt = is_model and len({"".join(filter(str.isalnum, str(one).casefold())) for one in (near, path)}) == 1
+    if is_path or mistyped or respelt or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
 
 
 def _mistyped_folder(name: str) -> str | None:
     """The next step where `name` does not exist, but the folder that it would lie in does: "runs/tiny-seed1"."""
     path = Path(name).expanduser()
-    if path.exists() or path.parent == Path() or not path.parent.is_dir():
+    if path.exists() or not path.parent.is_dir():
         return None
     siblings = sorted(folder.name for folder in path.parent.iterdir() if folder.is_dir())
     near = nearest(path.name, siblings)
+    if path.parent == Path():  # the id of a model as well
+        return None if near is None else f"did you mean the folder {near!r}?"
     if near is not None:
         return f"{path.parent} is a folder here without {path.name!r}: did you mean {path.parent / near}?"
     shown = ", ".join(siblings[:5]) + (" ..." if siblings[5:] else "")

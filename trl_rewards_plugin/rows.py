@@ -9,8 +9,9 @@ parquet, a key that a JSON object lacks, and an empty cell of CSV or TSV, which 
 import csv
 import json
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ FORMATS = {
 STDIN = "-"
 _PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
+_PROMPTS = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -48,30 +50,50 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
     for number, row in enumerate(rows, 1):
         gaps = [column for column in columns if row.get(column) is None]
         if gaps and missing == "error":
-            step = "fix that row, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
-            raise InputError(f"a text in column {gaps[0]!r} of {source}", f"None in row {number}", step)
+            raise _no_text(gaps[0], source, f"none in row {number}")
         if not gaps:
             yield row
         elif missing == "empty":
             yield {**row, **dict.fromkeys(gaps, "")}
 
 
+def _no_text(column: str, source: str, found: str) -> InputError:
+    step = "write one there, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
+    return InputError(f"a text in column {column!r} of {source}", f"{found} (rows of data, counted from 1)", step)
+
+
 def column_texts(
-    values: Sequence[Any], column: str, missing: str, source: str, *, blank: bool, step: str
+    values: Sequence[Any], column: str, missing: str, source: str, *, blank: bool | None = None, step: str = _PROMPTS
 ) -> dict[int, str]:
     """Place from 0 -> text of each row of a column `values`; `missing` as in `without_missing`.
 
-    InputError for no rows, or one that holds no text, or none but white space unless `blank`; `step` is the advice.
+    InputError for no rows, or one that holds no text, or none but white space unless `blank`, by default for "empty";
+    `step` is the advice, by default that for prompts.
     """
+    gaps = [number for number, text in enumerate(values, 1) if text is None]
+    if missing == "error" and len(gaps) > 1:
+        raise _no_text(column, source, f"none in {len(gaps)} rows, the first of them row {gaps[0]}")
     numbered = ({column: text, _PLACE: place} for place, text in enumerate(values))
     texts = {row[_PLACE]: row[column] for row in without_missing(numbered, [column], missing, source)}
     if not texts:
         raise no_rows(source, skipped=len(values))
     for place, text in texts.items():
-        if not isinstance(text, str) or not (text.strip() or blank):
+        if not isinstance(text, str) or not (text.strip() or (missing == "empty" if blank is None else blank)):
             expected = f"a text in every row of the column {column!r} of {source}"
             raise InputError(expected, f"{text!r} in row {place + 1}"[:200], step)
     return texts
+
+
+def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:
+    """As `read_columns`, of a file of prompts, called `name`; refused if it has no rows, or not the column."""
+    columns = read_columns(path, text_column)
+    if path.suffix.lower() == ".txt" and columns:
+        # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
+        columns = {text_column: [text for text in columns[text_column] if text.strip()]}
+    if not columns:
+        raise no_rows(name)
+    check_column(text_column, columns, name)
+    return columns
 
 
 def existing_file(name: str | Path, expected: str = "a file of texts", shown: str | None = None) -> Path:
@@ -116,20 +138,6 @@ def data_file(name: str) -> Path | None:
     return None
 
 
-def first_row(source: str, form: str, text_column: str, missing: str) -> Row | None:
-    """The first row of a file, None where it has none; what cannot be read or lacks the column is refused.
-
-    Of JSON lines another row may have the column; the reader of all rows says which lack it.
-    """
-    rows = read_rows(source, form, text_column)
-    row = next(rows, None)
-    if row is None or text_column in row or missing != "error":
-        return row
-    if not any(text_column in other for other in rows):
-        check_column(text_column, list(row), source)
-    return row
-
-
 def no_rows(name: str, skipped: int = 0) -> InputError:
     """The error for a file or data set without a row, or with none but the `skipped` ones."""
     empty = "an empty file or data set, or only a header"
@@ -137,11 +145,12 @@ def no_rows(name: str, skipped: int = 0) -> InputError:
     return InputError(f"rows in {name}", found, "give a file or data set with rows")
 
 
-def check_column(text_column: str, columns: Sequence[str], name: str) -> None:
-    """Refuses a data set, called `name`, that lacks the column of the texts."""
+def check_column(text_column: str, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+    """Refuses a data set, called `name`, that lacks the column of the texts; proposes one by name, else by length."""
     if text_column not in columns:
-        example = nearest(text_column, columns) or (*columns, "NAME")[0]
-        step = f"name the column of the texts with text_column (--text_column {example})"
+        sizes = {column: sum(map(len, map(str, values[:100]))) for column, values in columns.items()}
+        meant = nearest(text_column, columns) or max(sizes, key=sizes.__getitem__, default="NAME")
+        step = f"name the column of the texts with text_column (--text_column {shlex.quote(meant)})"
         found = ", ".join(columns) or "no columns"
         raise InputError(f"the column {text_column!r} in {name}", found, did_you_mean(text_column, columns) + step)
 
@@ -193,8 +202,10 @@ def _text_rows(stream: IO[str], source: str, form: str, text_column: str) -> Ite
             yield from _cell_rows(stream, shown, form, text_column)
     except UnicodeDecodeError as error:
         wide = error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
-        found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Latin-1 or Windows-1252'}"
-        step = f"convert it: iconv -f {'utf-16' if wide else 'latin1'} -t utf-8 {shown} > converted"
+        found = f"the byte 0x{error.object[error.start]:02x}, as in {'UTF-16' if wide else 'Windows-1252 or Latin-1'}"
+        # Latin-1 differs by control characters alone, where Windows-1252 has its curly quotes.
+        names = "" if source == STDIN else f" {shlex.quote(shown)} > converted{Path(shown).suffix}"
+        step = f"convert it: iconv -f {'utf-16' if wide else 'windows-1252'} -t utf-8{names}"
         raise InputError(f"UTF-8 text in {shown}", found, step) from error
 
 
@@ -244,7 +255,8 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
     if len(header) > 1 or text_column in header:
         return
     # One column alone, which is not the one of the texts: the file is likely to have another separator.
-    rewrite = "python -c \"import pandas as p; p.read_csv('x.csv', sep=';').to_csv('y.csv')\""
+    read = f"read_csv({shown!r}, sep=';', dtype=str, keep_default_na=False)"
+    rewrite = f"python -c \"import pandas as p; p.{read}.to_csv('converted{Path(shown).suffix}', index=False)\""
     steps = {
         ";": ("semicolons", f"write it with commas: {rewrite}"),
         "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),

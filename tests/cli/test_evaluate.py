@@ -304,7 +304,7 @@ def test_help_says_every_option(capsys):
         (["--compare", "pairs.jsonl"], "no such file", "check the path"),
         (["--compare", "EMPTY.txt"], "an empty file", "with rows"),
         (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "fix that line"),
-        (["--compare", "HOLES.jsonl"], "None in row 2", "''"),
+        (["--compare", "HOLES.jsonl"], "none in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),

@@ -36,6 +36,11 @@ def test_dry_run_lists_and_sends_nothing(hub, run, capsys):
     assert hub.requests == []
 
 
+def test_dry_run_says_whose_a_repository_without_an_owner_would_be(hub, run, capsys):
+    assert main(["push", "--dry_run", str(run), "model"]) == 0
+    assert "model would be a repository of whoever is logged in" in capsys.readouterr().out
+
+
 def test_dry_run_shows_the_card_as_it_will_be_uploaded(hub, run, capsys):
     assert main(["push", "--dry_run", str(run), "me/model"]) == 0
     shown = capsys.readouterr().out
@@ -91,6 +96,7 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
         (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),
         (["--metric", "zzz", "me/x"], "give one of these"),
         (["--metric", "grammaticality"], "trl-rewards push --metric NAME user/name"),
+        (["run", "me/model", "--overwrite-card", "false"], "flags such as --overwrite-card take no value"),
         (["--revision"], "expected one argument"),
     ],
 )

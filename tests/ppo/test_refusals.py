@@ -61,12 +61,17 @@ def refused(call):
         (lambda: config(generation_kwargs={"magic": 1}), "known to leave", "magic=1", "leave magic out"),
         (lambda: config(temperature=0.0), "temperature above 0", "temperature=0.0", "change temperature"),
         (lambda: config(kl_estimator="full", whiten_rewards=True), "off with kl_estimator='full'", "True", "whiten"),
-        (lambda: config(kl_estimator="k2"), "one of k1, k3, full", "kl_estimator='k2'", "change kl_estimator"),
+        (
+            lambda: config(kl_estimator="k2"),
+            "one of k1, k3, full",
+            "kl_estimator='k2'",
+            "set kl_estimator to one of these",
+        ),
         (
             lambda: config(advantage_estimator="ppo"),
             "one of gae, rloo",
             "advantage_estimator='ppo'",
-            "change advantage",
+            "set advantage_estimator to one of these",
         ),
         (lambda: config(advantage_estimator="rloo"), "at least 2 for rloo", "num_generations=1", "change num_gener"),
         (
@@ -110,7 +115,7 @@ def refused(call):
             "scale_rewards='batch'",
             "change scale_rewards",
         ),
-        (lambda: config(loss_type="bnpo"), "one of dapo, grpo", "loss_type='bnpo'", "change loss_type"),
+        (lambda: config(loss_type="bnpo"), "one of dapo, grpo", "loss_type='bnpo'", "set loss_type to one of these"),
         (lambda: config(cliprange_high=0.0), "above 0, or unset", "cliprange_high=0.0", "change cliprange_high"),
         (lambda: config(entropy_coef=-0.1), "0 or more", "entropy_coef=-0.1", "change entropy_coef"),
         (

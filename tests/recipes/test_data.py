@@ -157,7 +157,7 @@ def refusals(folder):
         ),
         (TEXTS[:2], {}, "2", "eval_dataset"),
         (["a", " ", "b", "c"], {}, "' ' in row 2", "filter"),
-        (Dataset.from_dict({"prompt": ["a", None]}), {}, "None in row 2", "--missing skip"),
+        (Dataset.from_dict({"prompt": ["a", None]}), {}, "none in row 2", "--missing skip"),
         (Dataset.from_dict({"txet": TEXTS}), {"text_column": "text"}, "txet", "did you mean 'txet'?"),
         (Dataset.from_dict({"abc": TEXTS}), {"text_column": "zzz"}, "abc", "text_column"),
         (DatasetDict(), {}, "none", "rows"),
@@ -172,3 +172,14 @@ def test_bad_data_is_refused_with_a_next_step(tmp_path, index):
         load_run_data(dataset, **settings)
     assert found in caught.value.found
     assert step.replace("FOLDER", str(tmp_path)) in caught.value.next_step
+
+
+def test_rows_that_were_left_out_are_counted_in_the_names():
+    texts = [*"abcdefghij", None, None]
+    data = load_run_data(Dataset.from_dict({"prompt": texts}), missing="skip")
+    assert data.train_name == "the given data set (2 without a text left out)"
+    assert data.eval_name.startswith("2 of 10 rows of the given data set (2 without a text left out), held out")
+    splits = DatasetDict({name: Dataset.from_dict({"prompt": texts}) for name in ("train", "test")})
+    assert "split test (2 without a text left out)" in load_run_data(splits, missing="skip").eval_name
+    rows = Dataset.from_dict({"prompt": texts})
+    assert "rows of the given data set (2 without" in load_run_data(["a", "b"], rows, missing="skip").eval_name

@@ -5,7 +5,8 @@ from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.run_inputs import check_trackers, load_reward, reached_targets
+from trl_rewards_plugin.recipes.data import load_run_data
+from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_trackers, load_reward, plan_lines, reached_targets
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 # What a rollout shows in a tracker: the curves.
@@ -78,3 +79,23 @@ def test_targets_are_reached_by_the_smaller_of_what_both_ends_leave():
     unscored = reached_targets(reward, {"length": None, "long": 20.0})["targets"]
     assert (unscored["length"]["slack"], unscored["long"]["slack"]) == (None, 0.0)
     assert reached_targets(MultiClassifierReward(parts), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "cut", "step"),
+    [
+        (8, None, "", "raise max_prompt_length"),
+        (8, 16, "", "raise max_prompt_length"),
+        (16, 16, "", "take a model that reads more"),
+        (32, 16, "; max_prompt_length 32 is lowered to 16, the model's positions", "take a model that reads more"),
+    ],
+)
+def test_the_plan_says_what_limits_the_prompts_and_advises_what_is_possible(tmp_path, asked, room, cut, step):
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), max_prompt_length=asked, **SHORT)
+    cuts = {"prompts": 8, "cut": 4, "limit": min(asked, room or asked), "kept": 0.5}
+    data = load_run_data(["a"] * 8, ["b"] * 8)
+    plan = plan_lines(
+        "a/b", args, RunInputs(data, MultiClassifierReward([LengthReward()]), None, cuts=cuts, room=room)
+    )
+    assert plan["Cut"].partition("(median)")[2] == cut
+    assert plan["Warning"] == f"50% of the prompts are cut: {step}, or shorten them"

@@ -300,6 +300,11 @@ def test_an_unknown_label_is_refused_from_the_config_alone(label):
     assert ("did you mean 'neutral'" in error.value.next_step) == (label == "Neutrl")
 
 
+def test_a_bundled_judge_is_called_as_it_was_given():
+    with pytest.raises(InputError, match="a label of bundled:acceptability-judge, by name"):
+        ClassifierReward("bundled:acceptability-judge", label="LABEL_1")
+
+
 def test_a_label_name_that_occurs_twice_needs_its_index(tmp_path):
     config = json.loads((judge() / "config.json").read_text())
     config["id2label"] = {"0": "same", "1": "same"}

@@ -519,7 +519,7 @@ def test_what_a_file_holds_of_an_async_function(tmp_path):
     [
         (async_reward, {"timeout": 0}, "timeout above 0"),
         (async_reward, {"retries": -1}, "retries of at least 0"),
-        (async_reward, {"on_failure": "zero"}, "on_failure one of stop, none"),
+        (async_reward, {"on_failure": "zero"}, "on_failure as one of stop, none"),
         (returning([1.0]), {"retries": 1}, "an async function for timeout"),
     ],
 )

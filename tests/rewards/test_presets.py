@@ -318,7 +318,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content):
         ("{function: [a]}", "as a name"),
         ("{function: length, min_lenght: 3}", "did you mean 'min_length'"),
         ("{function: similarity}", "reference in my reward.yaml"),
-        ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type one of"),
+        ("{function: similarity, reference: a, rouge_type: rouge}", "rouge_type as one of"),
         ("{function: lenght}", "did you mean 'length'"),
         ("{function: lenght, max_length: 3}", "did you mean 'length'"),
         ("{function: json.dmups}", "package.module.name"),
@@ -359,8 +359,8 @@ def test_a_missing_reward_file_is_refused(tmp_path):
 
 
 def test_an_invalid_weight_is_refused_before_the_models_are_looked_up(tmp_path):
-    path = reward_file(tmp_path, "rewards: [{model: ./missing, label: a, weight: heavy}]")
-    with pytest.raises(InputError, match="finite numbers"):
+    path = reward_file(tmp_path, "rewards: [{model: me/missing, label: a, weight: heavy}]")
+    with pytest.raises(InputError, match="finite number"):
         MultiClassifierReward.from_preset(path)
 
 

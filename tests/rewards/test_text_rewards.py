@@ -64,7 +64,7 @@ def test_two_of_a_kind_take_different_names():
         ({"max_length": True}, "whole numbers"),
         ({"min_length": 5, "max_length": 4}, "are they swapped"),
         ({"max_length": 0}, "at least 1"),
-        ({"min_length": 1, "unit": "tokens"}, "unit one of words, characters"),
+        ({"min_length": 1, "unit": "tokens"}, "unit as one of words, characters"),
         ({"min_length": 1, "name": "a b"}, "letters, digits"),
     ],
 )

@@ -54,8 +54,11 @@ def test_refusals(tmp_path):
         read_runs([tmp_path / "tiny-sed0"])
     with pytest.raises(InputError, match="give the output_dir of a run"):
         read_runs([tmp_path / "qqq" / "qqq"])
-    with pytest.raises(InputError, match=f"the file .*metrics.json\nNext:     give a folder, such as {folder}"):
+    with pytest.raises(InputError, match=f"the file .*metrics.json\nNext:     give its folder: {folder}"):
         read_runs([folder / "metrics.json"])
+    (tmp_path / "news.csv").touch()
+    with pytest.raises(InputError, match=r"the file .*news.csv\nNext:     give the output_dir of a run"):
+        read_runs([tmp_path / "news.csv"])
     with pytest.raises(InputError, match="twice"):
         read_runs([folder, folder / ".." / folder.name])
     (tmp_path / "empty").mkdir()

@@ -251,7 +251,7 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.jsonl", '{"text": "a"}\n{"text": null}\n', "None in row 2"),
+        ("in.jsonl", '{"text": "a"}\n{"text": null}\n', "none in row 2"),
         ("in.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "did you mean 'txt'.*--text-column"),
         ("in.jsonl", '{"text": "a"\n', "line 1 of"),
         ("in.jsonl", '"a"\n', "str in line 1"),

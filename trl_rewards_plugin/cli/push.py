@@ -18,7 +18,8 @@ def main(argv: Sequence[str]) -> int:
     shared = {"revision": arguments.revision, "include_completions": arguments.include_completions}
     if arguments.dry_run:
         plan = plan_push(folder, repo_id, **shared)
-        print(f"{plan.format()}\n\nREADME.md:\n{printable(plan.card)}\nDry run: nothing was sent.")
+        owner = "" if "/" in repo_id else f" {repo_id} would be a repository of whoever is logged in."
+        print(f"{plan.format()}\n\nREADME.md:\n{printable(plan.card)}\nDry run: nothing was sent.{owner}")
         return 0
     push_to_hub(
         folder,
@@ -50,7 +51,7 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
         check_choice("metric", arguments.metric, known, "give one of these, or its folder")
         return root / arguments.metric, arguments.names[0]
     if len(arguments.names) != 2:
-        step = "trl-rewards push RUN user/name"
+        step = "trl-rewards push RUN user/name; flags such as --overwrite-card take no value"
         raise InputError("a run folder and a repository", " ".join(arguments.names) or "nothing", step)
     folder, repo_id = arguments.names
     if not Path(folder).is_dir():

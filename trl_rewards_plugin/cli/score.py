@@ -8,7 +8,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import STDIN, first_row, format_of
+from trl_rewards_plugin.rows import STDIN, format_of, read_rows
 from trl_rewards_plugin.scoring.score_output import open_output
 from trl_rewards_plugin.scoring.score_settings import ScoreSettings, check_columns, given_reward
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("texts to score", "no input", step)
     form = format_of(settings.input, settings.input_format)
     if settings.input != STDIN:
-        row = first_row(settings.input, form, settings.text_column, settings.missing)
+        row = next(read_rows(settings.input, form, settings.text_column), None)
         if row is not None:
             check_columns(settings, row, 1)
     preset_content(given_reward(settings))

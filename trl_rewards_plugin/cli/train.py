@@ -27,7 +27,7 @@ from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.adapters import check_peft
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import data_file, first_row, format_of, missing_option, no_rows
+from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import refuse_run
 
@@ -205,10 +205,10 @@ def _check_files(train: TrainArguments, preset: "Preset") -> None:
         preset_content(reward)
     if train.model is not None and not is_bundled(train.model):
         check_hub_name(train.model, "a folder with a model, or the id of one on the Hub")
-    given = filter(None, (train.dataset or preset.dataset, train.eval_dataset))
-    for path in map(str, filter(None, map(data_file, map(resolve, given)))):
-        if first_row(path, format_of(path), train.text_column or preset.text_column, train.missing) is None:
-            raise no_rows(path)
+    column = train.text_column or preset.text_column
+    for given in filter(None, (train.dataset or preset.dataset, train.eval_dataset)):
+        if (path := data_file(resolve(given))) is not None:
+            column_texts(prompt_columns(path, given, column)[column], column, train.missing, given)
 
 
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":

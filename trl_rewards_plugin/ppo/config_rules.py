@@ -82,8 +82,8 @@ def check_field(name: str, value: Any, annotation: Any, default: Any = None, cho
     """Refuses a `value` that breaks a rule in the field's annotation, or is not among its choices."""
     for one in (value if isinstance(value, list) else [value]) if choices else ():
         if one not in choices and not (one is None and default is None):
-            step = f"{did_you_mean(one, choices)}change {name}"
-            raise InputError(f"{name} one of {', '.join(choices)}", f"{name}={value!r}", step)
+            step = f"{did_you_mean(one, choices)}set {name} to one of these"
+            raise InputError(f"{name} as one of {', '.join(choices)}", f"{name}={value!r}", step)
     optional = type(None) in get_args(without_rules(annotation))
     suffix = "" if not optional else ", or unset" if default is None else ", or None"
     for rule in getattr(annotation, "__metadata__", ()):

@@ -20,7 +20,7 @@ from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, no_rows, read_columns
+from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 if TYPE_CHECKING:
@@ -95,27 +95,34 @@ def load_run_data(
     name = _name(dataset)
     train_split = _first_of(("train",), splits)
     train = _as_prompts(splits[train_split], text_column, prompt_prefix, name, missing)
+    train_name = name + _left_out(splits[train_split], train)
     own_split = next((split for split in EVAL_SPLITS if split in splits and split != train_split), None)
     if eval_dataset is not None:
         eval_splits, eval_name = _load_splits(eval_dataset, text_column), _name(eval_dataset)
         eval_split = _first_of((*EVAL_SPLITS, "train"), eval_splits)
         held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name, missing)
-        words = f"all {len(held_out)} rows of {eval_name}"
+        words = f"all {len(held_out)} rows of {eval_name}{_left_out(eval_splits[eval_split], held_out)}"
     elif own_split is not None:
         held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}", missing)
         rows = min(len(held_out), MAX_EVAL_ROWS)
-        words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}"
+        left_out = _left_out(splits[own_split], held_out)
+        words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}{left_out}"
         held_out = held_out.select(range(rows))
     else:
         rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
         if len(train) <= rows:
             expected = f"more than {rows} rows in {name}, so that some can be held out"
             raise InputError(expected, f"{len(train)}", "give eval_dataset (--eval_dataset FILE), or more rows")
-        words = f"{rows} of {len(train)} rows of {name}, held out at random with seed {seed}"
+        words = f"{rows} of {len(train)} rows of {train_name}, held out at random with seed {seed}"
         train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
     if len(held_out) < MIN_PAIRS:
         words += f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
-    return RunData(train, held_out, name, words, prompt_prefix)
+    return RunData(train, held_out, train_name, words, prompt_prefix)
+
+
+def _left_out(rows: Dataset, prompts: Dataset) -> str:
+    left_out = len(rows) - len(prompts)
+    return f" ({left_out} without a text left out)" if left_out else ""
 
 
 def _first_of(names: Sequence[str], splits: Mapping[str, Dataset]) -> str:
@@ -155,14 +162,8 @@ def _load_file(path: Path, name: str, text_column: str) -> Dataset:
     from datasets import Dataset
     from pyarrow import ArrowException
 
-    columns = read_columns(path, text_column)
-    if path.suffix.lower() == ".txt" and columns:
-        # One column and one prompt a line: there is nothing to choose, and blank lines are only spacing.
-        columns = {text_column: [text for text in columns[text_column] if text.strip()]}
-    if not columns:
-        raise no_rows(name)
     try:
-        return Dataset.from_dict(columns)
+        return Dataset.from_dict(prompt_columns(path, name, text_column))
     except (ArrowException, UnicodeEncodeError) as error:
         expected, reason = f"values of one type in each column of {name}", str(error).splitlines()[0]
         raise InputError(expected, reason, "fix or remove that column") from error
@@ -188,9 +189,8 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
-    check_column(text_column, rows.column_names, name)
-    step = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
-    texts = column_texts(rows[text_column], text_column, missing, name, blank=missing == "empty", step=step)
+    check_column(text_column, rows[:100], name)
+    texts = column_texts(rows[text_column], text_column, missing, name)
     if len(texts) < len(rows):
         rows = rows.select(list(texts))
     if text_column == "prompt" and not prompt_prefix and missing != "empty":

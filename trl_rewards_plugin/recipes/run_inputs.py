@@ -35,6 +35,7 @@ class RunInputs:
     checkpoint: Path | None
     held_out_reward: Any = None
     cuts: Mapping[str, Any] = field(default_factory=dict)  # of `RunData.count_cuts`, once there is a tokenizer
+    room: int | None = None  # tokens of a prompt that the model has positions for, once it is loaded; None: any number
 
     @property
     def judge(self) -> Any:
@@ -87,12 +88,14 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     data, cuts = inputs.data, inputs.cuts
     rollouts = count_rollouts(args, len(data.train))
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
+    asked, limit = args.max_prompt_length, cuts["limit"]
+    lowered = f"; max_prompt_length {asked} is lowered to {limit}, the model's positions" if limit < asked else ""
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
         "Prompts": f"{len(data.train)} of {data.train_name}",
         "Held out": data.eval_name,
-        "Cut": cut_prompts(cuts),
+        "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",
         "Precision": precision(args),
@@ -101,8 +104,8 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if inputs.held_out_reward is not None:
         plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
-        room = "raise max_prompt_length" if cuts["limit"] == args.max_prompt_length else "take a model that reads more"
-        plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {room}, or shorten them"
+        step = "take a model that reads more" if limit == inputs.room else "raise max_prompt_length"
+        plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
 
 

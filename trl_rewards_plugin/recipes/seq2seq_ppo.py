@@ -19,10 +19,12 @@ from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
+from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
+from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.ppo.policy.prompts import as_read
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import console
@@ -235,8 +237,9 @@ class Seq2SeqPPO:
             peft_config=self.peft_config,
             held_out_reward=inputs.held_out_reward,
         )
-        limit = prompt_limit(trainer.policy_model, self.args)
-        return trainer, dataclasses.replace(inputs, cuts=inputs.data.count_cuts(trainer.processing_class, limit))
+        room = positions(bare_model(trainer.policy_model)).encoder
+        cuts = inputs.data.count_cuts(trainer.processing_class, prompt_limit(trainer.policy_model, self.args))
+        return trainer, dataclasses.replace(inputs, cuts=cuts, room=room)
 
     def _evaluator(
         self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, progress: Callable[[int], Any] = lambda count: None

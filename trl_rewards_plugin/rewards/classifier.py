@@ -3,18 +3,17 @@
 Leaves out: training of classifiers, and combining rewards (multi.py).
 """
 
-import os
 from typing import Any
 
 from torch import Tensor
 
+from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, is_out_of_memory
 from trl_rewards_plugin.rewards.base import Reward, named_failure
-from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, label_index
+from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, default_name, label_index
 from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 from trl_rewards_plugin.rewards.inference.score_types import is_independent, label_score
 from trl_rewards_plugin.rewards.inference.shared_classifier import SharedClassifier
-from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.texts import as_texts, called_on, paired_texts, shortened
 
 
@@ -76,15 +75,14 @@ class ClassifierReward(Reward):
         check_arguments(score_type, pair, batch_size, max_length, offload)
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
         config = self._classifier.config
-        self._index = label_index(config, self.model_id, label, score_type, max_length)
+        self._index = label_index(config, model if is_bundled(model) else self.model_id, label, score_type, max_length)
         self._independent = is_independent(config)
         self.label: str = config.id2label[self._index]
         self.score_type = score_type
         self.pair = pair
         self.batch_size = batch_size
         self.max_length = max_length
-        last_part = os.path.basename(self.model_id.rstrip("/\\"))
-        super().__init__(clean_name(f"{last_part}_{self.label}") if name is None else name)
+        super().__init__(default_name(self.model_id, self.label) if name is None else name)
 
     @property
     def model(self) -> Any:

@@ -79,13 +79,15 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 def read_run(folder: Path, name: str) -> Run:
     """The run in `folder`, finished or not."""
+    place = folder.parent if folder.is_file() else folder
+    is_run = any((place / name).is_file() for name in (layout.LOG, layout.METRICS))
     if folder.is_file():
-        raise InputError("a run folder", f"the file {folder}", f"give a folder, such as {folder.parent}")
+        step = f"give its folder: {place}" if is_run else "give the output_dir of a run"
+        raise InputError("a run folder", f"the file {folder}", step)
     if not folder.is_dir():
         near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         step = f"{did_you_mean(folder.name, near)}give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
-    is_run = any((folder / name).is_file() for name in (layout.LOG, layout.METRICS))
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
         run = Run(name, folder, (), evaluation=result)

@@ -335,7 +335,7 @@ def test_a_text_without_any_score_that_counts_has_no_total():
     ("settings", "message"),
     [
         ({"aggregation": "weighted_avg"}, "did you mean"),
-        ({"aggregation": None}, "aggregation one of weighted_sum"),
+        ({"aggregation": None}, "aggregation as one of weighted_sum"),
         ({"aggregation": "weighted_mean", "weights": [1.0, -1.0]}, "at least 0 for weighted_mean"),
         ({"aggregation": "geometric_mean", "weights": [1.0, -1.0]}, "at least 0 for geometric_mean"),
         ({"aggregation": "minimum", "weights": [0.0, 0.0]}, "a weight other than 0"),

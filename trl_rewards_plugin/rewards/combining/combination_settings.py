@@ -69,9 +69,10 @@ def checked_weights(
     if len(found) != len(names):
         expected = f"{len(names)} weights, one for each reward"
         raise InputError(expected, f"{len(found)}: {found}", "give one weight per reward")
-    for weight in found:
+    for name, weight in zip(names, found, strict=True):
         if not _is_finite(weight):
-            raise InputError("finite numbers as weights", repr(weight), "replace it; 0.0 only reports a component")
+            expected = f"a finite number as the weight of {name!r}"
+            raise InputError(expected, repr(weight), "replace it; 0.0 only reports a component")
     if not any(found):
         step = "raise one; beside constraints, some reward without one is the objective"
         raise InputError("a weight other than 0, since the total would be 0 for every text", f"{found}", step)

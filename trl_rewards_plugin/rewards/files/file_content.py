@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.assets import ASSETS, ROOT
-from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.assets import BUNDLED, is_bundled, resolve
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, by_name, check_gate, checked_settings
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name, imported
 from trl_rewards_plugin.rewards.inference import classifier_rules
 from trl_rewards_plugin.rewards.names import check_name as check_reward_name
+from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
@@ -57,7 +58,7 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     for key in ("only_if", "floor"):  # their form; gates name rewards, whose names are known only later
         by_name(key, by_place.pop(key), places)
     checked_settings(places, **own, **by_place)
-    names = [str(entry["name"]) for entry in entries if "name" in entry]
+    names = [one for entry in entries if (one := _name_of(entry)) is not None]
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     if len(names) == len(entries):  # otherwise what gates name is known only later
@@ -146,8 +147,6 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     source = next(key for key in SOURCES if key in entry)
     if not isinstance(entry[source], str):
         raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
-    if source == "asset":
-        check_choice("bundled asset", entry["asset"], ASSETS)
     if source == "function":
         check_name(entry["function"], path.parent)
     if source == "combination":
@@ -158,7 +157,10 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
         beside = path.parent / str(entry.get(key) or path.name)
         if key in entry and beside != path and beside.exists():
             entry[key] = str(beside)
-    _check_values(entry)
+    try:
+        _check_values(entry)
+    except InputError as error:
+        raise InputError(f"{where}: {error.expected}", error.found, error.next_step) from error
     return entry
 
 
@@ -176,11 +178,24 @@ def _check_values(entry: Mapping[str, Any]) -> None:
         imported(entry["function"])(**arguments)
     elif "model" in entry or "asset" in entry:
         classifier_rules.check_arguments(**arguments)
-        folder = ROOT / entry["asset"] if "asset" in entry else Path(entry["model"])
-        config = _config_in(folder)
+        named = entry.get("model", f"{BUNDLED}{entry.get('asset')}")
+        if not is_bundled(named):
+            check_hub_name(named, classifier_rules.EXPECTED)
+        config = _config_in(Path(resolve(named)))
         if config is not None:
             given = {key: arguments[key] for key in ("label", "score_type", "max_length") if key in arguments}
-            classifier_rules.label_index(config, entry.get("model", folder.name), **given)
+            classifier_rules.label_index(config, named, **given)
+
+
+def _name_of(entry: Mapping[str, Any]) -> str | None:
+    """The name that an entry's reward gets; None where only the code, the config or the file it names could tell."""
+    if "name" in entry or entry.get("function") in READY_MADE:
+        return str(entry.get("name", entry.get("function")))
+    if "metric" in entry:
+        return clean_name(str(entry["key"]))
+    if imports_code(entry) or not isinstance(entry.get("label"), str):
+        return None
+    return classifier_rules.default_name(entry.get("model", entry.get("asset")).removeprefix(BUNDLED), entry["label"])
 
 
 def _config_in(folder: Path) -> SimpleNamespace | None:

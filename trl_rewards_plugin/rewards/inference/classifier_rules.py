@@ -3,10 +3,13 @@
 Needs no torch: a reward file is checked before that is loaded.
 """
 
+import os
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
+from trl_rewards_plugin.rewards.names import clean_name
 
+EXPECTED = "a text classifier: a folder, or an id on the Hub"
 SCORE_TYPES = ("logit", "probability", "log_probability")
 OFFLOADS = (None, "cpu", "disk")
 
@@ -56,6 +59,12 @@ def label_index(config: Any, model_id: str, label: Any, score_type: Any = "logit
         raise InputError("a label name that the model has once", repr(label), f"give the index instead; {known}")
     step = f"{did_you_mean(label, names)}use one of these labels"
     raise InputError(f"a label of {model_id}, by name or index: {known}", repr(label), step)
+
+
+def default_name(model_id: str, label: str) -> str:
+    """The name of a reward that is given none: `<last part of the model's name>_<label>`."""
+    last_part = os.path.basename(model_id.rstrip("/\\"))
+    return clean_name(f"{last_part}_{label}")
 
 
 def check_score_type(score_type: str, config: Any) -> None:

@@ -13,11 +13,11 @@ from transformers.integrations import deepspeed
 from transformers.utils import cached_file, find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
+from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 # transformers sets torch's default dtype and device while it loads: one model at a time in a process.
 _LOADING = ForkSafeLock()
-_EXPECTED = "a text classifier: a folder, or an id on the Hub"
 _HEAD = re.compile(r"(classifier|score|classification_head)(\.out_proj)?\.weight$")
 
 
@@ -37,7 +37,7 @@ class Source:
 
 def read_config(source: Source) -> Any:
     """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
-    check_hub_name(source.name, _EXPECTED)
+    check_hub_name(source.name, EXPECTED)
     try:
         if _is_adapter(source, local_files_only=True):
             return _adapter_config(source)
@@ -49,7 +49,7 @@ def read_config(source: Source) -> Any:
             return _adapter_config(source)
     except (OSError, ValueError) as error:
         found = f"{source.name!r}: {str(error).splitlines()[0]}"
-        raise InputError(_EXPECTED, found, what_to_do(error, "check the spelling", source.name)) from error
+        raise InputError(EXPECTED, found, what_to_do(error, "check the spelling", source.name)) from error
 
 
 def _is_adapter(source: Source, **options: Any) -> bool:
