@@ -39,13 +39,15 @@ def make_home(folder: Path) -> Path:
 
 
 def make_reader(folder: Path) -> Path:
-    """A reader's folder: prompts, texts, a judge, a reward file, settings, and three runs."""
+    """A reader's folder: prompts, texts, outputs, a judge, a reward file, settings, and three runs."""
     from trl_rewards_plugin import Seq2SeqPPO
     from trl_rewards_plugin.recipes.adapters import lora_config
 
     texts = [{"text": text} for text in sentences(16)]
-    rows = [{"prompt": text, "output": text, "topic": "cat"} for text in sentences(16)]
-    for name, kept in (("prompts.jsonl", rows), ("outputs.jsonl", rows[:4]), ("texts.jsonl", texts)):
+    rows = [{"prompt": text, "output": text, "topic": "cat", "reference": text} for text in sentences(16)]
+    new, accepted = ([{"output": text[:end]} for text in sentences(16)] for end in (-1, -2))
+    files = {"prompts": rows, "outputs": rows[:4], "texts": texts, "new": new, "accepted": accepted}
+    for name, kept in ((f"{stem}.jsonl", kept) for stem, kept in files.items()):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     lines = ["text,label", *(f"{row['prompt']},{('bad', 'good')[place % 2]}" for place, row in enumerate(5 * rows))]
     (folder / "my.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from tests.documentation import ROOT, blocks_of
 from tests.recipes.tiny_run import SHORT, sentences
 from tests.tiny_models import tiny_bart
 from trl_rewards_plugin import Seq2SeqPPO, terminal
@@ -94,18 +97,19 @@ def test_two_files_of_outputs_by_hand(pairs, tmp_path, capsys):
 def test_rouge_needs_no_hub_and_a_bar_that_is_missed_is_an_exit_code(pairs, tmp_path, capsys):
     argv = ["evaluate", str(pairs), "--compare", str(pairs), "--compare_column", "old", "--metrics", "rouge"]
     argv += ["--dataset", str(pairs), "--text_column", "text", "--overwrite", "--output_dir", str(tmp_path / "out")]
-    assert cli.main([*argv, "--fail_under", "rougeL=0.5", "--fail_if_worse"]) == 0
+    assert cli.main([*argv, "--fail_under", "rougeL=0.5"]) == 0
     # The means of three outputs, as by hand above: 0.508.
     assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx(0.508, abs=1e-3)
     assert "rougeL: not distinguishable from before: fewer than 5 pairs" in capsys.readouterr().out
-    assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rouge1=0"]) == 3
-    assert "trl-rewards: failed: rougeL is 0.508, under 0.6" in capsys.readouterr().err
+    assert cli.main([*argv, "--fail-under", "rougeL=0.6", "rougeL=0.9", "--fail-under", "rouge1=0"]) == 3
+    reasons = ["rougeL is 0.508, under 0.6", "rougeL is 0.508, under 0.9"]
+    assert capsys.readouterr().err.endswith("".join(f"trl-rewards: failed: {reason}\n" for reason in reasons))
     result = result_of(tmp_path / "out")
-    assert result["bars"] == ["rougeL at least 0.6", "rouge1 at least 0"]
-    assert result["failed"] == ["rougeL is 0.508, under 0.6"]
+    assert result["bars"] == ["rougeL at least 0.6", "rougeL at least 0.9", "rouge1 at least 0"]
+    assert result["failed"] == reasons
     assert cli.main([*argv, "--fail-under", "rouge=0.6"]) == 2
     assert "'rouge', which is not one of them" in capsys.readouterr().err
-    assert "failed" not in result_of(tmp_path / "out")  # the numbers are kept
+    assert result_of(tmp_path / "out") == result
 
 
 def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
@@ -113,9 +117,15 @@ def test_what_is_worse_fails_and_what_cannot_be_told_apart_does_not():
     worse, unclear = {"n": 9, "ci95": [-0.2, -0.1]}, {"n": 9, "ci95": [-0.2, 0.1]}
     rows = {"tiny reward": {"after": None, "gain": unclear}, "length": {"after": 1.0, "gain": worse}}
     told = compare.failed({"metrics": rows}, settings)
-    assert told == ["tiny reward is -, under 0.5", "length is worse than before: the interval of its gain excludes 0"]
-    rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None], "reward_gain": -1.0}}
+    assert told == ["tiny reward is -, under 0.5", "length: worse than before: the interval of its gain excludes 0"]
+    rows["words"] = rows["length"]
+    assert compare.failed({"metrics": rows}, settings)[1:] == [
+        "length, words: worse than before: the interval of its gain excludes 0"
+    ]
+    few = rows["tiny reward"] = {"after": 0.5, "gain": {"n": 1, "ci95": [None, None], "reward_gain": -1.0}}
     assert len(compare.failed({"metrics": rows}, settings)) == 1
+    (reason,) = compare.failed({"metrics": {"tiny reward": few}}, settings)
+    assert reason.endswith("none can be found worse")
 
 
 def test_worse_in_every_pair_by_the_same_and_worse_by_rising_fail_and_so_does_what_cannot_be_compared():
@@ -124,8 +134,8 @@ def test_worse_in_every_pair_by_the_same_and_worse_by_rising_fail_and_so_does_wh
     settings = compare.EvaluationSettings(fail_if_worse=True, lower_is_better=["toxicity", "perplexity"])
     rows = {"exact_match": {"gain": equal}, "toxicity": {"gain": risen}, "a perplexity": {"gain": fallen}}
     assert compare.failed({"metrics": rows}, settings) == [
-        "exact_match is worse than before: all pairs moved equally",
-        "toxicity is worse (higher) than before: the interval of its gain excludes 0",
+        "exact_match: worse than before: all pairs moved equally",
+        "toxicity: worse (higher) than before: the interval of its gain excludes 0",
     ]
     with pytest.raises(InputError, match="a row of the table in lower_is_better: exact_match"):
         compare.failed({"metrics": {"exact_match": {"gain": equal}}}, settings)
@@ -140,13 +150,72 @@ def test_a_row_is_named_as_it_stands_in_the_file_where_others_are_skipped(tmp_pa
         read_outputs(str(path), "output", "skip")
 
 
+def measured(self, *args):
+    raise AssertionError("the outputs were made or measured before the names were checked")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "flags", "step"),
+    [
+        (["rouge"], ["--fail-under", "rougel=0.2"], "did you mean 'rougeL'?"),
+        (["rouge", "tiny"], ["--fail-under", "bleu=0.3"], "name one in full"),
+        (["tiny"], ["--lower-is-better", "toxicity"], "name one in full"),
+        (["grammaticality", "neutrality"], ["--fail-under", "share_above=0"], "name one in full"),
+    ],
+)
+def test_a_name_of_no_row_is_refused_before_anything_is_made_or_measured(
+    pairs, tmp_path, capsys, monkeypatch, metrics, flags, step
+):
+    monkeypatch.setattr(compare.EvaluationJob, "outputs_of", measured)
+    argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--metrics", *metrics, *flags]
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
+    assert step in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_rows_that_are_known_beforehand_are_those_that_come(tiny_run, pairs, tmp_path, monkeypatch):
+    known = []
+    monkeypatch.setattr(compare, "check_names", lambda settings, rows: known.append(list(rows)))
+    argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text"]
+    argv += ["--metrics", "rouge", "tiny", tiny_run.reward, "grammaticality"]
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    beforehand, afterwards = known
+    assert beforehand == afterwards == list(result_of(tmp_path / "out")["metrics"])
+
+
+def test_a_name_that_only_the_result_can_tell_is_refused_before_anything_is_written(pairs, tmp_path, capsys):
+    argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--metrics", ROUGE]
+    argv += ["--output_dir", str(tmp_path / "out")]
+    assert cli.main([*argv, "--fail-under", "rougel=0.2"]) == 2
+    assert "did you mean 'rougeL'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main([*argv, "--fail-under", "rougeL=0.2"]) == 0
+
+
+def test_the_references_are_named_where_a_metric_compares_with_them(pairs, tmp_path, capsys):
+    def printed(*flags):
+        argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--overwrite", *flags]
+        assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+        return capsys.readouterr().out, result_of(tmp_path / "out")["references"]
+
+    out, saved = printed("--metrics", "rouge")
+    assert re.search(r"^References +the prompts$", out, re.M)
+    assert saved == "the prompts"
+    out, saved = printed("--metrics", "rouge", "--reference_column", "best")
+    assert re.search(r"^References +column 'best'$", out, re.M)
+    assert saved == "column 'best'"
+    out, saved = printed("--metrics", "grammaticality")
+    assert "References" not in out
+    assert saved is None
+
+
 def test_a_column_of_references(pairs, tmp_path):
     argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--reference_column", "best"]
     assert cli.main([*argv, "--metrics", ROUGE, "--output_dir", str(tmp_path / "out")]) == 0
     result = result_of(tmp_path / "out")
     # "The cat sleeps." and "A cat.": 1 of 3 and 2 words, 2/5; "I went home." and "I went.": 4/5; nothing: 0.
     assert result["metrics"]["rouge_here rougeL"]["after"] == pytest.approx((2 / 5 + 4 / 5) / 3)
-    assert result["references"] == "best"
+    assert result["references"] == "column 'best'"
 
 
 def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
@@ -308,7 +377,18 @@ def test_help_says_every_option(capsys):
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
         (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),
-        (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "column"),
+        (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "did you mean 'best'?"),
+        (["--metrics", "acceptability"], "'acceptability'", "--metrics tiny, or --metrics grammaticality"),
+        (["--metrics", "politeness"], "'politeness'", "it is a row of polite"),
+        (["--metrics", "rougeL"], "'rougeL'", "it is a row of rouge"),
+        (["--metrics", "rouge,tiny"], "'rouge,tiny'", "with spaces: --metrics rouge tiny"),
+        (["OTHER.jsonl"], "OTHER.jsonl", "--compare OTHER.jsonl"),
+        (["--fail-under", "rougeL>=0.3"], "'rougeL>=0.3'", "for example"),
+        (["--fail-under", "rougeL=0.2,reward=-0.5"], "rougeL=0.2,reward=-0.5", "separate with spaces"),
+        (["--fail-under", "rougeL", "=", "0.2"], "'rougeL'", "none around ="),
+        (["--fail-under", "rougeL =0.2"], "'rougeL =0.2'", "none around ="),
+        (["--lower-is-better", "toxicity,perplexity"], "toxicity,perplexity", "with spaces"),
+        (["--fail-if-worse", "--compare", "PAIRS", "--compare_column", "old"], "3", "more rows"),
         (["--fail-under", "reward"], "'reward'", "--fail-under reward=0.5"),
         (["--fail-under", "reward=much"], "'reward=much'", "--fail-under reward=0.5"),
         (["--fail-if-worse"], "nothing to compare with", "--compare"),
@@ -352,6 +432,20 @@ def test_an_earlier_evaluation_is_replaced_when_asked(pairs, tmp_path):
     assert cli.main([*argv, "--rows", "2"]) == 2
     assert cli.main([*argv, "--rows", "2", "--overwrite"]) == 0
     assert result_of(folder)["n"] == 2
+
+
+def test_the_workflow_of_the_page_measures_its_example_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = blocks_of(ROOT / "docs" / "how-to" / "ci.md")
+    for line in blocks[0].code.splitlines():
+        name, row = line.split(maxsplit=1)
+        Path(name).write_text(f"{row}\n" * 5, encoding="utf-8")
+    (workflow,) = [yaml.safe_load(block.code) for block in blocks if block.language == "yaml"]
+    steps = [step.get("run", "") for step in workflow["jobs"]["outputs"]["steps"]]
+    commands = [shlex.split(step) for step in steps if step.startswith("trl-rewards")]
+    assert [cli.main(command[1:]) for command in commands] == [0, 0]
+    assert result_of(tmp_path / "evaluation")["references"] == "column 'reference'"
+    assert Path("report.html").stat().st_size
 
 
 def test_importing_the_command_is_cheap():

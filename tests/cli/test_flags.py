@@ -1,6 +1,7 @@
 """Dataclass -> flags, the same for every subcommand."""
 
 import dataclasses
+import enum
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from trl_rewards_plugin.cli.flags import parse_settings, read_config
-from trl_rewards_plugin.cli.train import TrainArguments
+from trl_rewards_plugin.cli.flags import parse_settings, read_config, settings_parser
+from trl_rewards_plugin.cli.serve import ServeSettings
+from trl_rewards_plugin.cli.train import TrainArguments, check_quickly
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 from trl_rewards_plugin.scoring.score_job import ScoreSettings
 
@@ -90,6 +93,7 @@ def test_a_value_of_the_wrong_type_in_the_file_is_refused(config, text):
         (["--extra", "[1]"], "expected a JSON object", "see tool --help"),
         (["--config", "nowhere.yaml"], "no file 'nowhere.yaml'", "check the path"),
         (["--batch=3"], "--batch", "did you mean --batch_size?"),
+        (["one", "two"], "two", "see tool --help"),
     ],
 )
 def test_refusals_name_the_next_step(argv, found, step):
@@ -125,3 +129,29 @@ def test_missing_is_one_option_of_three_commands():
     found = [field for kind in kinds for field in dataclasses.fields(kind) if field.name == "missing"]
     assert len(found) == 3
     assert len({(field.default, field.metadata["help"]) for field in found}) == 1
+
+
+def test_a_flag_that_takes_several_values_gathers_those_of_each_time_and_drops_the_default(config):
+    assert parse("--names", "x", "--batch_size", "2", "--names", "y", "z").names == ["x", "y", "z"]
+    assert parse(*config("names: [c]"), "--names=x", "--names", "y").names == ["x", "y"]
+    assert parse("file", "--names", "x").names == ["x"]
+
+
+@pytest.mark.parametrize(
+    "kinds", [(TrainArguments, Seq2SeqPPOConfig), (ScoreSettings,), (EvaluationSettings,), (ServeSettings,)]
+)
+def test_every_list_of_every_command_gathers(kinds):
+    parser = settings_parser(*kinds, usage="tool", description="A tool.")
+    lists = [action for action in parser._actions if action.nargs in ("+", "*")]
+    assert lists or kinds[0] in (ScoreSettings, ServeSettings)
+    for action in lists:
+        listed = [one.value for one in action.type] if isinstance(action.type, enum.EnumMeta) else action.choices
+        first, second = list(listed or ("1", "2"))[:2]
+        for flag in action.option_strings:
+            found = getattr(parser.parse([flag, first, flag, second]), action.dest)
+            assert found == [action.type(first), action.type(second)], flag
+
+
+def test_the_first_check_of_a_training_reads_every_value_of_a_repeated_list():
+    with pytest.raises(InputError, match="'x'"):
+        check_quickly(["--suppress_tokens", "x", "--suppress_tokens", "1"])

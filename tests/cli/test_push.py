@@ -95,6 +95,8 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
         ([".", "me/model"], "no config.json in ."),
         (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),
         (["--metric", "zzz", "me/x"], "give one of these"),
+        (["--metric", "fluncy", "me/x"], "did you mean 'fluency'?"),
+        (["--metric", "grammaticality", "grammar"], "put the owner first: user/grammar"),
         (["--metric", "grammaticality"], "trl-rewards push --metric NAME user/name"),
         (["run", "me/model", "--overwrite-card", "false"], "flags such as --overwrite-card take no value"),
         (["--revision"], "expected one argument"),
@@ -102,6 +104,8 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
 )
 def test_wrong_arguments_are_refused_with_the_next_step(tmp_path, monkeypatch, capsys, argv, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "fluency").mkdir()
+    (tmp_path / "fluency" / "app.py").touch()
     assert main(["push", *argv]) == 2
     assert message in capsys.readouterr().err
 

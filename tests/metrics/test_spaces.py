@@ -8,6 +8,8 @@ import evaluate
 import pytest
 import yaml
 
+from tests.documentation import ROOT, blocks_of
+from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.cli import push
 
@@ -58,8 +60,8 @@ def test_the_app_shows_the_module_beside_it_whatever_the_folder_is_called(folder
     assert [module.name for module in shown] == [folder.name]
 
 
-def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_path, monkeypatch):
-    """docs/how-to/metric-space.md: copy the folder, rename script and class."""
+def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_path, monkeypatch, capsys):
+    """docs/how-to/metric-space.md, but for the README: it still is the copied metric's, and the plan says so."""
     copy = shutil.copytree(metrics.GRAMMATICALITY, tmp_path / "fluency")
     script = copy / "fluency.py"
     (copy / "grammaticality.py").rename(script)
@@ -77,6 +79,41 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     monkeypatch.chdir(tmp_path)
     plan = push.main(["--metric", "fluency", "me/fluency", "--dry-run"])
     assert plan == 0
+    out = capsys.readouterr().out
+    for line in ("title: Grammaticality", "# Metric: grammaticality", "- `grammaticality` (float): the mean score."):
+        assert f"README.md still names grammaticality, as before it was copied: {line}\n" in out
+    assert "fluency.py still names" not in out
+    (copy / "README.md").write_text((copy / "README.md").read_text().replace("rammaticality", "luency"))
+    script.write_text(script.read_text().replace("class Fluency(", "class Grammaticality("))
+    assert push.main(["--metric", "fluency", "me/fluency", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert [line.partition(",")[0] for line in out.splitlines() if "still names" in line] == [
+        "fluency.py still names grammaticality"
+    ]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_plan_of_a_space_tells_a_copy_from_the_metric_itself(folder, tmp_path, capsys):
+    assert push.main(["--metric", folder.name, "me/metric", "--dry-run"]) == 0
+    assert "still names" not in capsys.readouterr().out
+    copy = shutil.copytree(folder, tmp_path / "fluency")
+    (copy / f"{folder.name}.py").rename(copy / "fluency.py")
+    assert push.main(["--metric", str(copy), "me/metric", "--dry-run"]) == 0
+    assert f"fluency.py still names {folder.name}, as before it was copied: class" in capsys.readouterr().out
+
+
+def test_the_default_judge_is_changed_as_the_page_says(tmp_path):
+    page = ROOT / "docs" / "how-to" / "metric-space.md"
+    (method,) = [block.code for block in blocks_of(page) if "def __init__" in block.code]
+    judge = tiny_classifier(tmp_path / "judge", ("bad", "good"))
+    copy = shutil.copytree(metrics.GRAMMATICALITY, tmp_path / "fluency")
+    script = (copy / "grammaticality.py").rename(copy / "fluency.py")
+    text = script.read_text(encoding="utf-8") + "\n" + method.replace("user/judge", str(judge))
+    script.write_text(text, encoding="utf-8")
+    texts = ["The cat sleeps."]
+    expected = evaluate.load(metrics.GRAMMATICALITY, str(judge), label="good").compute(predictions=texts)["scores"]
+    assert evaluate.load(str(copy)).compute(predictions=texts)["scores"] == expected
+    assert evaluate.load(str(copy), "tiny").compute(predictions=texts)["scores"] != expected
 
 
 @pytest.mark.parametrize("folder", FOLDERS[:2], ids=lambda folder: folder.name)

@@ -175,9 +175,10 @@ def test_an_evaluation_first_says_whether_it_met_its_bars(make_evaluation):
         "Passed: reward at least 0.5, nothing worse than before. 2 outputs"
         in read(write_report([folder])).of("li")[0][1]
     )
-    worse = [f"{name} is worse than before: the interval of its gain excludes 0" for name in ("rouge1", "rouge2")]
-    page = read(write_report([make_evaluation({}, bars=bars, failed=["reward is 0.257, under 0.5", *worse])]))
-    assert "Failed: reward is 0.257, under 0.5; worse than before: rouge1, rouge2. 2 outputs" in page.of("li")[0][1]
+    failed = ["reward is 0.257, under 0.5", "rouge1, rouge2: worse than before: the interval of its gain excludes 0"]
+    page = read(write_report([make_evaluation({}, bars=bars, failed=failed, references="the prompts")]))
+    assert f"Failed: {'; '.join(failed)}. 2 outputs" in page.of("li")[0][1]
+    assert "old.txt. References: the prompts." in page.of("li")[0][1]
     assert page.of("h1")[0][1] == "new.jsonl compared with old.txt"
 
 

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
     terminal.silence_libraries()
-    reasons = compare.evaluate_outputs(settings).get("failed")
-    if reasons:
-        print(f"trl-rewards: failed: {'; '.join(reasons)}", file=sys.stderr)
+    reasons = compare.evaluate_outputs(settings).get("failed", [])
+    for reason in reasons:
+        print(f"trl-rewards: failed: {reason}", file=sys.stderr)
     return 3 if reasons else 0

@@ -19,6 +19,15 @@ Settings = TypeVar("Settings")
 BOOLEANS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
 
+class _Gathering(argparse._StoreAction):
+    """Adds the values of a flag that takes several to those that were given before."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        given = getattr(namespace, self.dest, self.default)
+        gathers = self.nargs in ("+", "*") and given is not self.default
+        setattr(namespace, self.dest, [*given, *values] if gathers else values)
+
+
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `InputError`s."""
 
@@ -29,6 +38,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, usage: str, **options: Any):
         """`usage` begins with the command, such as "trl-rewards card"."""
         super().__init__(prog=" ".join(usage.split()[:2]), usage=usage, allow_abbrev=False, **options)
+        self.register("action", None, _Gathering)
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing two screens of usage."""
@@ -80,6 +90,8 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def _next_step(self, word: str, known: Iterable[str], prefix: str) -> str:
+        if not word.startswith("-") and "--compare" in known:
+            return f"to compare with a second model or file: --compare {word}"
         hint = self.hints.get(word.removeprefix("--").replace("-", "_"))
         near = nearest(word, known)
         if hint is not None:
@@ -131,6 +143,8 @@ def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[s
     parser.types = {key: hint for kind in kinds for key, hint in get_type_hints(kind).items()}
     parser.hints = switch_hints(key for key, hint in parser.types.items() if bool in _kinds(hint)) | dict(hints or {})
     for action in parser._actions:
+        if action.nargs == "+":
+            action.__class__ = _Gathering  # made by TrlParser, which knows only argparse's
         if dict in _kinds(parser.types.get(action.dest)) and str not in _kinds(parser.types[action.dest]):
             action.type = _json_object
     return parser

@@ -15,6 +15,8 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)
+    if "/" not in repo_id:
+        raise InputError("a repository as owner/name", repr(repo_id), f"put the owner first: user/{repo_id}")
     shared = {"revision": arguments.revision, "include_completions": arguments.include_completions}
     if arguments.dry_run:
         plan = plan_push(folder, repo_id, **shared)
@@ -47,7 +49,7 @@ def _what_and_where(arguments: argparse.Namespace) -> tuple[Path, str]:
                 raise InputError("the folder of a metric, with its app.py", found, "see docs/how-to/metric-space.md")
             return Path(arguments.metric), arguments.names[0]
         root = Path(__file__).parents[1] / "metrics"
-        known = sorted(path.parent.name for path in root.glob("*/app.py"))
+        known = sorted(path.parent.name for place in (root, Path()) for path in place.glob("*/app.py"))
         check_choice("metric", arguments.metric, known, "give one of these, or its folder")
         return root / arguments.metric, arguments.names[0]
     if len(arguments.names) != 2:

@@ -48,10 +48,21 @@ class UploadPlan:
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
         if unknown and kind == "model":
             lines.append(f"The card names no {' and no '.join(unknown)}: fill them in at the top of README.md.")
+        lines += self._copied() if kind == "Space" else []
         if self.left_out:
             lines.append("Stays local:")
             lines += [f"  {one_line(without_secrets(name))}  ({reason})" for name, reason in self.left_out.items()]
         return "\n".join(lines)
+
+    def _copied(self) -> list[str]:
+        """A warning for each title, class or key that a Space has kept of the metric it was copied from."""
+        names, found = {file.name.removesuffix(".py") for file in self.files}, []
+        for metric in sorted({"grammaticality", "neutrality", "reward_gain"} - names):
+            named = re.compile(rf"^(title: |# Metric: |class |- `){metric.replace('_', '[_ ]?')}\b.*", re.I | re.M)
+            for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
+                lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
+                found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
+        return found
 
     @property
     def card(self) -> str:

@@ -122,7 +122,9 @@ def headline(run: Run) -> str:
     metrics = run.metrics
     if run.evaluation is not None:
         against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
-        return f"{_outcome(run.evaluation)}{counted(run.evaluation['n'], 'output')}: {run.compared[1]}{against}."
+        references = f" References: {run.evaluation['references']}." if run.evaluation.get("references") else ""
+        outputs = counted(run.evaluation["n"], "output")
+        return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{references}"
     if metrics is None:
         return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
@@ -135,11 +137,7 @@ def _outcome(result: Mapping[str, Any]) -> str:
     """Whether an evaluation met its bars; empty where it had none."""
     if not result.get("failed"):
         return f"Passed: {', '.join(result['bars'])}. " if "bars" in result else ""
-    reasons, end = [reason.split(": ")[0] for reason in result["failed"]], " is worse than before"
-    worse = [reason.removesuffix(end) for reason in reasons if reason.endswith(end)]
-    others = [reason for reason in reasons if not reason.endswith(end)]
-    others += [f"worse than before: {', '.join(worse)}"] if worse else []
-    return f"Failed: {'; '.join(others)}. "
+    return f"Failed: {'; '.join(result['failed'])}. "
 
 
 def _change(before: float | None, after: float | None) -> str:

@@ -5,14 +5,14 @@
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.metrics.paired_gain import paired_gain
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS, paired_gain
 from trl_rewards_plugin.recipes.before_after import mean_scored
 from trl_rewards_plugin.recipes.console import decimals, direction, format_evaluation, format_plan, verdict
 from trl_rewards_plugin.recipes.evaluate.evaluation_job import EvaluationJob
@@ -35,6 +35,9 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
     job = EvaluationJob(settings)
     say(format_plan(job.plan()) + "\n")
     measures = job.load_measures()
+    known = dict.fromkeys(row for measure in measures for row in measure.rows or [""])
+    if "" not in known:
+        check_names(settings, known)
     sides = {side: job.outputs_of(side) for side in job.names}
     rows: dict[str, dict[str, Values]] = {}
     steps = [(measure, side, outputs) for measure in measures for side, outputs in sides.items()]
@@ -44,39 +47,46 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
             rows.setdefault(name, {})[side] = values
     result = job.describe(len(sides["after"])) | {"metrics": _summaries(rows)}
     say(format_evaluation(result))
-    _write(job, result, rows, sides)
-    if settings.fail_under or settings.fail_if_worse:  # last: a name that is no row is refused, with the numbers kept
-        bars = [f"{name} at least {least:g}" for name, least in thresholds(settings).items()]
+    check_names(settings, result["metrics"])
+    if settings.fail_under or settings.fail_if_worse:
+        bars = [f"{name} at least {least:g}" for name, least in thresholds(settings)]
         bars += ["nothing worse than before"] if settings.fail_if_worse else []
         result |= {"bars": bars, "failed": failed(result, settings)}
-        write_json(job.folder / EVALUATION, result)
+    _write(job, result, rows, sides)
     say(f"\nNumbers, picture, outputs: {job.folder / EVALUATION}, {PICTURE}, {OUTPUTS}")
     return result
 
 
-def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]:
-    """Why the outputs do not meet `fail_under` and `fail_if_worse`; empty where they do.
+def check_names(settings: EvaluationSettings, rows: Collection[str]) -> None:
+    """Refuses a name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several."""
+    for name, _ in thresholds(settings):
+        _row(name, rows, "fail_under")
+    for name in settings.lower_is_better or ():
+        _row(name, rows, "lower_is_better")
 
-    A name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several, is refused.
-    """
+
+def failed(result: Mapping[str, Any], settings: EvaluationSettings) -> list[str]:
+    """Why the outputs do not meet `fail_under` and `fail_if_worse`, whose names are rows; empty where they do."""
     rows, reasons = result["metrics"], []
-    for name, least in thresholds(settings).items():
+    for name, least in thresholds(settings):
         meant = _row(name, rows, "fail_under")
         mean = rows[meant].get("after")
         if mean is None or not mean >= least:
             reasons.append(f"{meant} is {decimals(mean)}, under {least:g}")
     if settings.fail_if_worse:
         lower_is_better = [_row(name, rows, "lower_is_better") for name in settings.lower_is_better or ()]
-        paired = {name: row["gain"] for name, row in rows.items() if row.get("gain")}
+        paired = {name: row["gain"] for name, row in rows.items() if row.get("gain", {"n": 0})["n"] >= MIN_PAIRS}
         if not paired:
-            reasons.append("no metric has a number for each output, before and after: none can be found worse")
+            reasons.append(f"no metric has numbers for {MIN_PAIRS} outputs before and after: none can be found worse")
+        worse: dict[str, list[str]] = {}
         for name, gain in paired.items():
             if direction(gain) == (1 if name in lower_is_better else -1):
-                reasons.append(f"{name} is {verdict(gain, ('worse (higher)', 'worse'))}")
+                worse.setdefault(verdict(gain, ("worse (higher)", "worse")), []).append(name)
+        reasons += [f"{', '.join(names)}: {how}" for how, names in worse.items()]
     return reasons
 
 
-def _row(name: str, rows: Mapping[str, Any], setting: str) -> str:
+def _row(name: str, rows: Collection[str], setting: str) -> str:
     """The one row of the table called `name`, or ending in it."""
     meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
     if len(meant) != 1:

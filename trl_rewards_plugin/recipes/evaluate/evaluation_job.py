@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
@@ -18,7 +20,7 @@ from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
     is_outputs_file,
     read_outputs,
 )
-from trl_rewards_plugin.recipes.evaluate.measures import Measure, load_measures
+from trl_rewards_plugin.recipes.evaluate.measures import OWN, Measure, load_measures
 from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.public_names import public_name
 
@@ -41,6 +43,9 @@ class EvaluationJob(EvaluationInputs):
         self._read = {side: outputs[: settings.rows] for side, outputs in texts.items()}
         self.data_name: str | None = None
         self.held_out = self._load_prompts()
+        compare = any(name not in (*OWN, *PRESETS) and not name.endswith(ENDINGS) for name in settings.metrics)
+        references = f"column {settings.reference_column!r}" if settings.reference_column else "the prompts"
+        self.references = references if self.held_out and compare else None
         self._check_counts()
 
     def _default(self, name: str) -> Any:
@@ -72,10 +77,13 @@ class EvaluationJob(EvaluationInputs):
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count} in {name}" for name, count in counts.items())
             raise InputError("as many outputs as prompts on both sides", found, "give files of the same prompts")
+        if self.settings.fail_if_worse and (count := min(counts.values())) < MIN_PAIRS:
+            step = f"give more rows, or use fail_under alone: fewer than {MIN_PAIRS} pairs are never found worse"
+            raise InputError(f"at least {MIN_PAIRS} rows with fail_if_worse", str(count), step)
         column = self.settings.reference_column
         known = list(self.held_out.columns) if self.held_out else []
         if column is not None and column not in known:
-            step = "name a column of the data set"
+            step = f"{did_you_mean(column, known)}name a column of the data set"
             raise InputError(f"the column {column!r} of references", ", ".join(known) or "no columns", step)
 
     def plan(self) -> dict[str, str]:
@@ -90,6 +98,8 @@ class EvaluationJob(EvaluationInputs):
             further = self.settings.generation_kwargs
             lines["Decoding"] = f"{how}, at most {self.generation['max_new_tokens']} tokens"
             lines["Decoding"] += f", {json.dumps(dict(further))}" if further else ""
+        if self.references:
+            lines["References"] = self.references
         lines["Metrics"] = ", ".join(self.settings.metrics)
         if {"grammaticality", "neutrality"} & set(self.settings.metrics):
             lines["Metrics"] += f"; judges of the preset {self.preset.name}"
@@ -136,7 +146,7 @@ class EvaluationJob(EvaluationInputs):
             "after": self._shown("after"),
             "before": self._shown("before") if "before" in self.names else None,
             "prompts": self.data_name,
-            "references": self.settings.reference_column or "the prompts without prefix" if self.held_out else None,
+            "references": self.references,
             "n": count,
             "decoding": self.generation | {"seed": self.settings.seed} if generated else None,
             "judges": self.preset.name,

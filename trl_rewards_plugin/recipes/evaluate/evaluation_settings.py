@@ -9,7 +9,7 @@ from typing import Any
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.preset_table import ENDINGS
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import Preset, get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import (
@@ -93,7 +93,7 @@ class EvaluationSettings:
         "its last word.",
     )
     fail_if_worse: bool = option(
-        False, "Exit with code 3 if a metric is worse than before: its gain's interval lies below 0."
+        False, "Exit with code 3 if a metric is worse than that of --compare: its gain's interval lies below 0."
     )
     lower_is_better: list[str] | None = option(
         None, "Metrics that get worse by rising, for fail_if_worse: toxicity, perplexity."
@@ -121,17 +121,37 @@ def check_settings(settings: EvaluationSettings) -> None:
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
             preset_content(metric)
+        elif not Path(metric).exists():
+            _check_metric(metric)
     thresholds(settings)
+    if any("," in row for row in settings.lower_is_better or ()):
+        raise InputError("names in lower_is_better", str(settings.lower_is_better), "separate them with spaces")
 
 
-def thresholds(settings: EvaluationSettings) -> dict[str, float]:
-    """Row of the table -> the least mean that it may have, as `fail_under` says."""
-    found = {}
+def _check_metric(name: str) -> None:
+    """Refuses several names in one, and a row of the table in place of its metric; neutrality is both."""
+    of = [preset for preset, entries in PRESETS.items() if name in [entry["name"] for entry in entries]]
+    if "," in name:
+        step = f"separate them with spaces: --metrics {name.replace(',', ' ')}"
+    elif re.fullmatch(r"rouge(\d+|L|Lsum)", name):
+        step = "it is a row of rouge: --metrics rouge"
+    elif not of or name == "neutrality":
+        return
+    else:
+        step = f"it is a row of {' and '.join(of)}: --metrics {of[-1]}"
+        step += ", or --metrics grammaticality for its probability" if name == "acceptability" else ""
+    raise InputError("the name of a metric", repr(name), step)
+
+
+def thresholds(settings: EvaluationSettings) -> list[tuple[str, float]]:
+    """Rows of the table, each with the least mean that it may have, as `fail_under` says."""
+    found = []
     for given in settings.fail_under or ():
-        name, _, value = given.rpartition("=")
-        if not name or not re.fullmatch(r"-?\d*\.?\d+", value):
-            raise InputError("fail_under as NAME=NUMBER", repr(given), "for example --fail-under reward=0.5")
-        found[name] = float(value)
+        match = re.fullmatch(r"([^<>=!,]*[^<>=!,\s])=(-?\d*\.?\d+)", given)
+        if not match:
+            step = "for example --fail-under reward=0.5 rougeL=0.3: separate with spaces, with none around ="
+            raise InputError("fail_under as NAME=NUMBER", repr(given), step)
+        found.append((match[1], float(match[2])))
     return found
 
 

@@ -14,6 +14,7 @@ from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
 from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.rewards.metric_reward import Rouge
 
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
@@ -49,16 +50,15 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
     compute_arguments = {key: value for key, value in arguments.items() if key not in LOAD_ARGUMENTS}
     if name in OWN and judge is not None:
         load_arguments.setdefault("config_name", judge)
-    measure = ModuleMeasure(_load_module(name, load_arguments), compute_arguments, given)
-    if name in OWN:  # ours accept empty lists, so wrong arguments fail before any outputs are generated
-        measure.measure([])
+    module = _load_module(name, load_arguments)
+    measure = ModuleMeasure(module, compute_arguments, given)
+    if name in OWN or isinstance(module, Rouge):  # quick on one text, so wrong arguments fail here too
+        measure.rows = list(measure.measure([""], HeldOut([""], [""], {})))
     return measure
 
 
 def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
     if name == "rouge" and not arguments and not os.path.exists(name):  # without the Hub
-        from trl_rewards_plugin.rewards.metric_reward import Rouge
-
         return Rouge()
     import evaluate
 
@@ -85,11 +85,12 @@ class ModuleMeasure:
 
     Numbers of its result are rows; a list of N numbers is a row as well, with its mean. A module that can leave its
     scores unaggregated (`use_aggregator`, as ROUGE has) is asked to. One that is not for texts, needs what is not
-    given, or does not take one of the arguments is refused.
+    given, or does not take one of the arguments is refused. `rows`: the names of its rows, where they are known.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):
         self.name: str = module.name
+        self.rows: list[str] | None = None
         self._module = module
         options = module.features if isinstance(module.features, list) else [module.features]
         self._inputs = list(options[0])
@@ -155,6 +156,8 @@ class RewardMeasure:
 
         self._reward = MultiClassifierReward.from_preset(preset)
         self.name = self._reward.name
+        parts = self._reward.component_names()
+        self.rows = [f"{self.name} {name}" for name in ("reward", *(parts if len(parts) > 1 else ()))]
 
     def measure(
         self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
@@ -162,10 +165,8 @@ class RewardMeasure:
         """Row name -> values of N outputs; a reward reads its own columns."""
         given = {} if held_out is None else {"prompts": held_out.prompts, **held_out.columns}
         scores = self._reward.score(list(outputs), **given)
-        rows = {f"{self.name} reward": scores.total}
-        if len(scores.components) > 1:
-            rows |= {f"{self.name} {name}": values for name, values in scores.components.items()}
-        return {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
+        values = [scores.total, *scores.components.values()]  # of a single component the total alone
+        return {name: np.asarray(one, dtype=np.float64) for name, one in zip(self.rows, values, strict=False)}
 
 
 Measure: TypeAlias = ModuleMeasure | RewardMeasure
