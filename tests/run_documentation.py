@@ -59,7 +59,8 @@ def make_reader(folder: Path) -> Path:
     for name, adapter in (("tiny-seed0", None), ("lora", lora_config(4, 8, None))):
         settings["output_dir"] = str(folder / "runs" / name)
         Seq2SeqPPO.from_preset("article", peft_config=adapter, **settings).run()
-    shutil.copytree(folder / "runs" / "tiny-seed0" / "checkpoint-1", folder / "runs" / "stopped" / "checkpoint-1")
+    stopped = shutil.ignore_patterns("metrics.json", "*.parquet", "README.md")
+    shutil.copytree(folder / "runs" / "tiny-seed0", folder / "runs" / "stopped", ignore=stopped)
     return folder
 
 

@@ -143,6 +143,7 @@ They reflect the choice of prompts, not of the training seed.
 | Length in words | 2.000 | 1.500 |
 | Share of distinct outputs | 1.000 | 1.000 |
 | Share of outputs that do not copy the whole input | 0.500 | 0.500 |
+| Share of distinct outputs, greedy | 1.000 | 1.000 |
 | KL to the starting model (nats per response) | 0.000 | 1.500 |
 
 For comparison: the source sentences score 9.000, best-of-16 sampling from the starting model scores \
@@ -158,7 +159,7 @@ Energy: 0.25 kWh, measured by CodeCarbon.
 Mean reward by epoch: 0.250, 0.500.
 
 Algorithm: PPO ([Proximal Policy Optimization Algorithms](https://arxiv.org/abs/1707.06347)).
-Non-default settings:
+Settings (all others have their defaults):
 
 | Setting | Value |
 | --- | --- |
@@ -531,6 +532,24 @@ def test_paths_and_bookkeeping_are_not_among_the_settings(tmp_path):
     assert not bookkeeping & set(re.findall(r"\w+", card))
 
 
+def test_epochs_that_max_steps_overrules_are_not_among_the_settings(tmp_path):
+    write_run(tmp_path, num_train_epochs=5.0, max_steps=3)
+    card = generate_model_card(tmp_path)
+    assert "`max_steps`" in card
+    assert "num_train_epochs" not in card
+    write_run(tmp_path, num_train_epochs=5.0)
+    assert "`num_train_epochs`" in generate_model_card(tmp_path)
+
+
+def test_a_card_names_files_without_the_way_to_them_and_warns_in_its_limitations(tmp_path):
+    write_run(tmp_path, model="./../../bart", dataset="./../own.csv", reward="run_reward.yaml")
+    write_json(tmp_path / "metrics.json", make_metrics() | {"warnings": ["Nearly all are the same."]})
+    card = generate_model_card(tmp_path)
+    assert ".." not in card.partition("## Usage")[0]
+    assert "`own.csv`" in card
+    assert "- Nearly all are the same." in card.partition("## Limitations")[2].partition("## Reproduce")[0]
+
+
 def test_a_run_on_rows_in_memory_promises_no_command(tmp_path):
     write_run(tmp_path)
     assert "trl-rewards train" not in generate_model_card(tmp_path)
@@ -587,7 +606,8 @@ def test_the_card_of_a_real_run_holds(run):
 
 def test_no_file_of_a_real_run_names_a_folder_of_this_machine(run, finished_run, tiny_run):
     places = {str(run.parent), str(finished_run.parent), str(Path(tiny_run.model).parent)}
-    for name in ("README.md", "config.yaml", "metrics.json", "config.json", "tokenizer_config.json"):
+    names = ("README.md", "config.yaml", "run_reward.yaml", "metrics.json", "config.json", "tokenizer_config.json")
+    for name in names:
         text = (run / name).read_text(encoding="utf-8")
         assert not [place for place in places if place in text], name
 

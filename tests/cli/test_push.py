@@ -15,7 +15,7 @@ def test_a_process_of_its_own_pushes_and_repeats(hub, run, tmp_path):
     command = [sys.executable, "-m", "trl_rewards_plugin.cli.main", "push", str(run), "me/model", "--private"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "model me/model: 10 files, " in done.stdout
+    assert "model me/model: 11 files, " in done.stdout
     assert "100%" in done.stderr  # the progress bar
     assert hub.repos["model", "me/model"].private
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

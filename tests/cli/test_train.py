@@ -1,5 +1,7 @@
 import json
 import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli import main as cli
 from trl_rewards_plugin.cli import train
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 
@@ -52,7 +55,9 @@ def test_the_output_folder_is_named_after_preset_and_seed(tmp_path):
 def test_a_model_that_is_given_gets_settings_made_for_real_models(tiny_run, tmp_path):
     tiny_bart(tmp_path / "bart")
     recipe, _ = build("--model", str(tmp_path / "bart"))
-    assert (recipe.preset, recipe.args.learning_rate, recipe.args.critic_learning_rate) == ("tiny", 2e-5, None)
+    assert (recipe.preset, recipe.args.learning_rate, recipe.args.critic_learning_rate) == (None, 2e-5, None)
+    assert (recipe.args.save_steps, recipe.args.save_total_limit, recipe.prompt_prefix) == (0.1, 2, "")
+    assert recipe.args.output_dir == "runs/bart-seed0"
     assert recipe.args.per_device_train_batch_size == 8
     assert recipe.args.max_prompt_length == 128  # BART's positions
     assert build("--model", tiny_run.model)[0].args.max_prompt_length == 512  # T5 has none
@@ -143,6 +148,12 @@ def test_help_says_what_the_run_is_first(capsys):
     assert "(default: 2e-05)" in out
 
 
+def test_help_shows_the_folder_of_this_very_run(tiny_run, capsys):
+    with pytest.raises(SystemExit):
+        train.build_recipe(["--model", tiny_run.model, "--help"])
+    assert "(default: runs/t5-seed0)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_run_that_is_interrupted_says_how_to_resume(tiny_run, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "a run"
     argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, output_dir=folder)
@@ -152,7 +163,13 @@ def test_a_run_that_is_interrupted_says_how_to_resume(tiny_run, tmp_path, capsys
 
     monkeypatch.setattr(Seq2SeqPPO, "run", interrupted)
     assert cli.main(["train", *argv, "--use_cpu"]) == 130
-    assert "To resume" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "No checkpoint yet, nothing to resume. To start again: trl-rewards train --model" in err
+    assert "--overwrite" not in err
+    folder.mkdir()
+    (folder / "log.jsonl").touch()
+    assert cli.main(["train", *argv, "--overwrite", "--use_cpu"]) == 130
+    assert capsys.readouterr().err.splitlines()[1].endswith(" --use_cpu --overwrite")  # else it would be refused
     (folder / "checkpoint-3").mkdir(parents=True)
     assert cli.main(["train", *argv, "--overwrite", "--use_cpu"]) == 130
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("To resume: "))
@@ -161,23 +178,91 @@ def test_a_run_that_is_interrupted_says_how_to_resume(tiny_run, tmp_path, capsys
     assert train.build_recipe(again)[0].args.resume_from_checkpoint is True
 
 
-def test_the_command_trains_and_its_config_trains_the_same_again(tiny_run, tmp_path, capsys):
-    folder = tmp_path / "first"
-    named = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset)
+@pytest.fixture
+def trained(tiny_run, tmp_path, monkeypatch):
+    """The folder of a run of one rollout on relative names, `reward.yaml` among them, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(tiny_run.model).parent, "inputs")
+    content = yaml.safe_load(Path(tiny_run.reward).read_text(encoding="utf-8"))
+    for entry in content["rewards"]:
+        entry["model"] = Path(entry["model"]).name
+    Path("inputs/reward.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    named = flags(model="inputs/t5", reward="inputs/reward.yaml", dataset="inputs/prompts.jsonl")
     short = flags(**{name: value for name, value in SHORT.items() if name != "use_cpu"})
-    assert cli.main(["train", *named, *short, "--use_cpu", "--output_dir", str(folder)]) == 0
+    argv = [*named, *short, "--use_cpu", "--max_steps", "1", "--output_dir", "runs/first"]
+    assert cli.main(["train", *argv]) == 0
+    return Path("runs/first")
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8")) | {"seconds": 0}
+
+
+def config_of(folder):
+    return {key: value for key, value in train.read_config(folder / "config.yaml").items() if key != "made_of"}
+
+
+def test_the_command_trains_and_its_config_trains_the_same_again_from_anywhere(capsys, trained, monkeypatch):
     out = capsys.readouterr().out
     assert "ROUGE-L to the source" in out
     assert out.count("source: ") == 4
-    first = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    # The file names no absolute paths, so the three inputs are given again.
-    again = ["--config", str(folder / "config.yaml"), "--output_dir", str(tmp_path / "second")]
-    assert cli.main(["train", *named, *again]) == 0
-    second = json.loads((tmp_path / "second" / "metrics.json").read_text(encoding="utf-8"))
-    for metrics in (first, second):
-        del metrics["seconds"]
-    assert first == second, "config.yaml leaves out something that counts"
-    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["max_steps"] == 2
+    first, config = metrics_of(trained), (trained / "config.yaml").read_text(encoding="utf-8")
+    Path("inputs/reward.yaml").unlink()  # the run has its own copy
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert cli.main(["train", "--config", "../runs/first/config.yaml", "--output_dir", "../runs/second"]) == 0
+    second = Path("../runs/second")
+    assert metrics_of(second) == first, "config.yaml leaves out something that counts"
+    settings, _, _ = config.partition("made_of:")
+    assert (second / "config.yaml").read_text(encoding="utf-8").startswith(settings)
+    assert (second / "run_reward.yaml").read_text() == Path("../runs/first/run_reward.yaml").read_text()
+    assert "preset" not in yaml.safe_load(settings)
+    capsys.readouterr()
+    assert cli.main(["push", str(second), "me/model", "--dry-run"]) == 0
+    assert "run_reward.yaml" in capsys.readouterr().out
+
+
+def test_the_command_on_a_card_works_in_the_run_folder(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    assert cli.main(["train", "--config", "config.yaml", "--dry_run"]) == 0
+    assert "Folder     runs/t5-seed0" in capsys.readouterr().out
+    assert not Path("runs").exists()
+
+
+def test_a_resume_of_another_run_is_refused_before_anything_is_loaded(trained, monkeypatch, capsys):
+    def loaded(*given):
+        raise AssertionError
+
+    monkeypatch.setattr(Seq2SeqPPO, "_trainer", loaded)
+    resume = ["--output_dir", "runs/first", "--resume_from_checkpoint", "--use_cpu"]
+    assert cli.main(["train", *resume, "--dataset", "inputs/prompts.jsonl"]) == 2
+    *_, found, step = capsys.readouterr().err.strip().splitlines()
+    assert "model 'bundled:tiny-t5' instead of 't5'; rewards [{" in found
+    assert "dataset" not in found
+    assert step.startswith("Next:     trl-rewards train --config runs/first/config.yaml --resume_from_checkpoint;")
+    own = flags(model="inputs/t5", reward="inputs/reward.yaml", dataset="inputs/prompts.jsonl")
+    assert cli.main(["train", *resume, *own, "--prompt_prefix", "say: "]) == 2
+    assert "Found:    prompt_prefix 'say: ' instead of ''" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        cli.main(["train", *resume, *own])
+
+
+def test_a_runs_own_config_is_enough_to_resume_it(trained):
+    assert (
+        cli.main(["train", "--config", "runs/first/config.yaml", "--resume_from_checkpoint", "--max_steps", "2"]) == 0
+    )
+    assert metrics_of(trained)["episodes"] == 16
+    assert (trained / "checkpoint-2").is_dir()
+
+
+def test_a_run_that_was_interrupted_has_the_config_to_resume_it(tiny_run, tmp_path, monkeypatch):
+    def interrupted(*given, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Seq2SeqPPOTrainer, "train", interrupted)
+    argv = flags(model=tiny_run.model, reward=tiny_run.reward, dataset=tiny_run.dataset, output_dir=tmp_path / "run")
+    assert cli.main(["train", *argv, "--use_cpu", "--response_length", "8"]) == 130
+    assert config_of(tmp_path / "run")["reward"] == str(tmp_path / "run" / "run_reward.yaml")
 
 
 def test_the_config_of_a_run_on_python_objects_needs_names_for_them(tmp_path):
@@ -210,8 +295,9 @@ def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path):
 
 
 def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):
-    assert dry_run(tiny_run, tmp_path / "run") == 0
+    assert dry_run(tiny_run, tmp_path / "runs" / "run") == 0
     assert "Dry run: nothing was trained or written." in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_old_trl_is_refused_with_the_command_that_upgrades_it(monkeypatch, capsys):

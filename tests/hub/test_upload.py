@@ -29,9 +29,9 @@ def test_push_then_again_then_after_a_change(hub, api, run):
     url = push_to_hub(run, "me/model", api=api, echo=said.append)
     head = read_state(api, Repository("me/model")).head
     assert url == f"{hub.url}/me/model/commit/{head}"
-    assert said[0].startswith("model me/model: 10 files, ")
+    assert said[0].startswith("model me/model: 11 files, ")
     assert "checkpoint-2  (training state)" in said[0]
-    assert hub.titles("me/model") == ["Add README.md, config.json, config.yaml and 7 more"]
+    assert hub.titles("me/model") == ["Add README.md, config.json, config.yaml and 8 more"]
     files = hub.files("me/model")
     assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
     assert not {"completions.parquet", "value_head.safetensors", "training_args.bin"} & set(files)

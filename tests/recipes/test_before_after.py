@@ -129,7 +129,7 @@ def test_metrics_have_the_keys_that_others_read():
     metrics = make_metrics()
     assert list(metrics) == [
         "before", "after", "before_greedy", "after_greedy", "before_std", "sources", "best_of_16", "reward_gain",
-        "component_gain", "guard", "kl", "episodes", "seconds", "seed",
+        "component_gain", "guard", "warnings", "kl", "episodes", "seconds", "seed",
     ]  # fmt: skip
     assert set(metrics["reward_gain"]) == {"mean", "ci95", "n"}
     assert {"mean", "ci95"} <= set(metrics["component_gain"]["good"])
@@ -155,6 +155,22 @@ def test_metrics_by_hand():
 
 def test_collapse_shows_in_the_guard():
     assert make_metrics(("same", "same"))["guard"]["distinct"] == {"before": 1.0, "after": 0.5}
+
+
+def test_greedy_outputs_that_collapse_show_in_the_guard_and_in_a_warning():
+    texts = [f"text {index}" for index in range(20)]
+
+    def metrics(greedy):
+        sides = (Evaluation(scored(texts, good=range(20)), scored(out, good=range(20))) for out in (texts, greedy))
+        return build_metrics(*sides, texts, {"sources": {}, "best_of_16": {}}, {"kl": 0.0})
+
+    found = metrics(["cy cy  cy"] * 10 + ["cy cy cy"] * 9 + ["cy"])
+    assert found["guard"]["distinct"] == {"before": 1.0, "after": 1.0}  # sampled
+    assert found["guard"]["distinct_greedy"] == {"before": 1.0, "after": 0.1}
+    (line,) = found["warnings"]
+    assert "2 different texts for 20 different sources (20 before training)" in line
+    assert metrics(["a", "b"] + ["c"] * 18)["warnings"] == []
+    assert make_metrics()["warnings"] == []
 
 
 def test_what_anyone_can_count_is_counted_on_both_sides():

@@ -93,3 +93,9 @@ def test_plan_is_aligned_and_wrapped():
     assert plan.splitlines()[0] == "Model     x"
     assert all(line.startswith(" " * 10) for line in plan.splitlines()[2:])
     assert max(map(len, plan.splitlines())) <= 60
+
+
+def test_a_warning_of_the_metrics_follows_the_verdict():
+    table = report.format_table(make_metrics() | {"warnings": ["Nearly all are the same."]})
+    assert table.splitlines()[-1] == "Nearly all are the same."
+    assert "distinct greedy outputs x 1.00" in " ".join(table.split())

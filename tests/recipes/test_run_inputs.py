@@ -5,7 +5,7 @@ from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin import LengthReward, MultiClassifierReward
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.data import load_run_data
+from trl_rewards_plugin.recipes.data import RunData, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_trackers, load_reward, plan_lines, reached_targets
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
@@ -99,3 +99,22 @@ def test_the_plan_says_what_limits_the_prompts_and_advises_what_is_possible(tmp_
     )
     assert plan["Cut"].partition("(median)")[2] == cut
     assert plan["Warning"] == f"50% of the prompts are cut: {step}, or shorten them"
+
+
+@pytest.mark.parametrize(
+    ("settings", "saves"),
+    [
+        ({"save_steps": 0.1, "max_steps": 167, "save_total_limit": 2}, "every 17 rollouts, at most 2 kept"),
+        ({"save_steps": 1, "max_steps": 2}, "every 1 rollout"),
+        ({"max_steps": 167}, "at the end only"),
+        ({"save_strategy": "no", "max_steps": 167}, "save_strategy no"),
+    ],
+)
+def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves, tmp_path):
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), learning_rate=3e-5, seed=4, use_cpu=True, **settings)
+    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "say: ")
+    cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
+    plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), None, cuts=cuts))
+    assert plan["Prompts"] == "9 of own.csv, each prefixed with 'say: '"
+    assert plan["Settings"] == "learning rate 3e-05, KL coefficient 0.05, responses of at most 53 tokens, seed 4"
+    assert plan["Saves"] == saves

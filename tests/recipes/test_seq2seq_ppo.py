@@ -12,6 +12,8 @@ from tests.recipes.tiny_run import SHORT, sentences
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.text_metrics import rouge_l
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.monitoring.callbacks import answers_bar
+from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.recipes import seq2seq_ppo
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 from trl_rewards_plugin.rewards import LengthReward, MultiClassifierReward
@@ -96,6 +98,25 @@ def test_a_run_resumes_and_is_not_overwritten_unasked(make):
     assert second.metrics["seconds"] > json.loads(saved)["seconds"] > 0  # those up to the checkpoint are among them
     third = make(overwrite=True, max_steps=1, save_strategy="no").run()
     assert not list(third.folder.glob("checkpoint-*"))
+
+
+def test_the_bar_of_a_measurement_says_when_it_scores(make, monkeypatch):
+    bars, seen = [], []
+
+    def remembered(*args, **settings):
+        bars.append(answers_bar(*args, **settings))
+        return bars[-1]
+
+    def judge(completions, **kwargs):
+        seen.append(bars[-1].desc)
+        return words_reward(completions)
+
+    monkeypatch.setattr(seq2seq_ppo, "answers_bar", remembered)
+    monkeypatch.setattr(Seq2SeqPPOTrainer, "train", lambda trainer, **settings: None)
+    monkeypatch.setattr(Seq2SeqPPO, "_finish", lambda *given: None)
+    make(reward=judge, disable_tqdm=False).run()
+    assert len(seen) == 6  # sampled, greedy, 16 of each, and the sources; then sampled and greedy
+    assert {text.rstrip(": ") for text in seen} == {"Scoring"}
 
 
 def test_plain_callables_and_texts_will_do(make, tmp_path):
@@ -283,7 +304,7 @@ def test_a_held_out_reward_judges_before_and_after_and_every_evaluation_and_is_o
     assert "`held_out_reward` is a second opinion" in card
     assert "| distinct | 0.5 | `repetition` |" in card
     config = yaml.safe_load((result.folder / "config.yaml").read_text(encoding="utf-8"))
-    assert config["held_out_reward"] == "second.yaml"
+    assert config["held_out_reward"] == "run_held_out_reward.yaml"
     assert [part["name"] for part in config["made_of"]["held_out_rewards"]] == ["length", "distinct"]
     assert "Held-out reward  1 x length + 0.5 x distinct" in "\n".join(recipe.said)
 

@@ -1,7 +1,16 @@
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 from trl_rewards_plugin.assets import ROOT
-from trl_rewards_plugin.runs.public_names import given_name, public_name, public_part, public_value
+from trl_rewards_plugin.runs.public_names import (
+    located,
+    public_name,
+    public_part,
+    public_value,
+    recorded_name,
+    shown_name,
+)
 
 
 def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
@@ -36,6 +45,33 @@ def test_a_setting_keeps_all_but_paths(tmp_path):
     assert public_value(given) == {"a": [1, None, "x"], "b": {"c": "zero.json", "d": "runs/../y"}, "e": ["z", 0.5]}
 
 
-def test_only_what_was_named_is_named():
-    assert given_name("owner/name") == "owner/name"
-    assert given_name(["a text"]) is None
+def test_only_what_was_named_is_recorded(tmp_path):
+    assert recorded_name("owner/name", tmp_path) == "owner/name"
+    assert recorded_name(str(ROOT / "tiny-t5"), tmp_path) == "bundled:tiny-t5"
+    assert recorded_name(["a text"], tmp_path) is None
+
+
+def test_a_file_is_recorded_so_that_it_is_found_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    name = recorded_name("own.csv", Path("runs/one"))
+    assert name == recorded_name(tmp_path / "own.csv", Path("runs/one")) == "./../../own.csv"
+    assert shown_name(name) == "own.csv"
+    assert (shown_name("owner/name"), shown_name(4)) == ("owner/name", 4)
+    settings = {"dataset": name, "model": "owner/name", "reward": "one", "seed": 4, "eval_dataset": None}
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        found = located(settings, Path(os.path.relpath(tmp_path / "runs" / "one")))
+        assert Path(found["dataset"]).resolve() == tmp_path / "own.csv"
+        assert {**found, "dataset": name} == settings
+    monkeypatch.chdir(tmp_path)
+    assert located({"reward": "runs"}, Path()) == {"reward": "runs"}  # a preset, whatever folder has its name
+
+
+def test_no_recorded_path_leads_into_a_home_from_outside(tmp_path, monkeypatch):
+    (tmp_path / "someone" / "data").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    assert recorded_name("~/data", tmp_path / "run") == "data"
+    assert recorded_name("~/data", tmp_path / "someone" / "run") == "./../data"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.cards.card_data import RewardModelCardData, our_algorithm
 from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE, REWARD_KL
-from trl_rewards_plugin.runs.public_names import public_value
+from trl_rewards_plugin.runs.public_names import public_value, shown_name
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
 from trl_rewards_plugin.text import is_hub_id
 
@@ -37,7 +37,7 @@ _BOOKKEEPING = (
 def card_data_from_folder(folder: Path) -> RewardModelCardData:
     """What a finished run's files say."""
     run = read_finished_run(folder)
-    config = dict(run.settings)
+    config = {key: shown_name(value) for key, value in run.settings.items()}
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in OWN_FIELDS}
     prefix = named["prompt_prefix"] or ""
@@ -77,8 +77,9 @@ def has_own_texts(folder: Path) -> bool:
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` for a reader: without the Trainer's bookkeeping and paths of this machine."""
-    kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(_BOOKKEEPING)}
+    """`settings` for a reader: without the Trainer's bookkeeping, paths of this machine, and what has no effect."""
+    left_out = (*_BOOKKEEPING, "num_train_epochs") if settings.get("max_steps", 0) > 0 else _BOOKKEEPING
+    kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(left_out)}
     return {key: public_value(value) for key, value in kept.items()}
 
 

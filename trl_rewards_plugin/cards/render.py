@@ -28,6 +28,7 @@ GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L F1 against the source",
     "output_length": "Length in words",
     "distinct": "Share of distinct outputs",
+    "distinct_greedy": "Share of distinct outputs, greedy",
     "not_whole_input": "Share of outputs that do not copy the whole input",
 }
 

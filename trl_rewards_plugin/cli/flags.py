@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl_rewards_plugin.errors import InputError, missing_file, nearest
+from trl_rewards_plugin.runs.public_names import located
 from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
@@ -173,7 +174,10 @@ def parse_settings(
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, else refused; as in TRL, what stands under `env` is set in the environment."""
+    """The mapping in a YAML file, else refused; files that it names are looked for beside it first.
+
+    As in TRL, what stands under `env` is set in the environment.
+    """
     path = Path(path)
     if not path.is_file():
         raise missing_file("a YAML file after --config", f"no file {str(path)!r}", path)
@@ -186,7 +190,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         found, step = f"env: {environment!r}", "write NAME: value on a line of its own below env:"
         raise InputError(f"env in {path} as a mapping", found, step)
     os.environ.update({str(key): str(value) for key, value in environment.items()})
-    return values
+    return located(values, path.parent)
 
 
 def _kinds(annotation: Any) -> set[Any]:

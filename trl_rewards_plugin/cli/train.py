@@ -25,14 +25,14 @@ from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, ch
 from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
 from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.adapters import check_peft
+from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
-from trl_rewards_plugin.runs.layout import refuse_run
+from trl_rewards_plugin.runs.layout import holds_run, refuse_run
 
 if TYPE_CHECKING:
-    from trl_rewards_plugin.recipes.run_presets import Preset
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
 # Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
@@ -60,8 +60,8 @@ class TrainArguments:
     preset: str | None = option(
         None,
         "Named run: 'tiny' (bundled models, offline) or 'article' (FLAN-T5-small, from the Hub). "
-        "The options below replace parts of it. Unset: tiny; with --model, the article's settings instead, "
-        "and prompts as long as the model has positions for.",
+        "The options below replace parts of it. Unset: tiny; with --model, the article's settings but for its prefix, "
+        "prompts as long as the model has positions for, and tiny's reward and prompts unless others are given.",
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
     reward: str | None = option(
@@ -83,8 +83,8 @@ class TrainArguments:
         "Held-out prompts, given the same way. Unset: the preset's if its dataset is used too; otherwise the "
         "validation or test split (first 100 rows), or a tenth of the rows. The plan says which.",
     )
-    text_column: str | None = option(None, "Column of the texts. Unset: the preset's.")
-    prompt_prefix: str | None = option(None, "Prepended to every text. Unset: the preset's.")
+    text_column: str | None = option(None, "Column of the texts. Unset: the preset's; with --model alone, 'prompt'.")
+    prompt_prefix: str | None = option(None, "Prepended to every text. Unset: the preset's; with --model alone, none.")
     missing: str = missing_option()
     dry_run: bool = option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = option(False, "Train a LoRA adapter and freeze the model's own weights.")
@@ -118,10 +118,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         recipe.run()
     except KeyboardInterrupt:
+        again = [argument for argument in argv if argument != "--overwrite"]
         if checkpoints(recipe.folder):
-            again = [argument for argument in argv if argument != "--overwrite"]
             again += [] if any("--resume" in argument for argument in argv) else ["--resume_from_checkpoint"]
-            print(f"\nTo resume: trl-rewards train {shlex.join(again)}", file=sys.stderr)
+            said = "To resume"
+        else:
+            again += ["--overwrite"] if holds_run(recipe.folder) else []
+            said = "No checkpoint yet, nothing to resume. To start again"
+        print(f"\n{said}: trl-rewards train {shlex.join(again)}", file=sys.stderr)
         raise
     return 0
 
@@ -130,8 +134,6 @@ def check_quickly(argv: Sequence[str]) -> None:
     """Refuses before torch is loaded what flags, keys and files say wrong, by themselves and together."""
     if without_help(argv) != list(argv):
         return
-    from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset
-
     own = {one.name: one for one in dataclasses.fields(TrainArguments)}
     types = TrainArguments.__annotations__  # transformers' parser overwrites the fields' own types
     declared = declared_settings()
@@ -155,8 +157,8 @@ def check_quickly(argv: Sequence[str]) -> None:
         check_peft()
     _check_trackers(values.get("report_to"))
     _check_files(train, preset)
-    seed = preset.config["seed"] if values.get("seed") is None else values["seed"]
-    folder = Path(values.get("output_dir") or default_output_dir(preset.name, seed)).expanduser()
+    asked = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(train), **values})
+    folder = Path(values.get("output_dir") or _default_folder(asked, preset)).expanduser()
     if not check_resume(folder, values.get("resume_from_checkpoint")) and not train.dry_run:
         refuse_run(folder, overwrite=train.overwrite)
     if train.push_to is not None:
@@ -166,7 +168,7 @@ def check_quickly(argv: Sequence[str]) -> None:
 
 
 def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[str, Any]:
-    """Setting -> what it is given by its flag, or else by the file of `--config`."""
+    """Setting -> what it is given by its flag, or else by the file of `--config`; and "config", that file."""
     parser = Parser("trl-rewards train")
     switches = [name for name, one in settings.items() if one.kinds == {"bool"}]
     on = [name for name in switches if settings[name].default is True]
@@ -185,12 +187,8 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     content |= {name: False for name in on if f"no_{name}" in flags}
     for key in flags.keys() & settings.keys():
         content[key] = flags[key] if "list" in settings[key].kinds else [True, *flags[key]][-1]
-    return {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
-
-
-def _has_own_model(given: Any, preset: "Preset") -> bool:
-    """Whether a model is given that no preset has settings for."""
-    return given.preset is None and given.model not in (None, preset.model)
+    values = {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
+    return values | {"config": flags.get("config", [None])[-1]}
 
 
 def _check_trackers(report_to: Any) -> None:
@@ -200,7 +198,7 @@ def _check_trackers(report_to: Any) -> None:
         check_installed(names, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
 
 
-def _check_files(train: TrainArguments, preset: "Preset") -> None:
+def _check_files(train: TrainArguments, preset: Preset) -> None:
     for reward in filter(None, (train.reward, train.held_out_reward)):
         preset_content(reward)
     if train.model is not None and not is_bundled(train.model):
@@ -211,11 +209,23 @@ def _check_files(train: TrainArguments, preset: "Preset") -> None:
             column_texts(prompt_columns(path, given, column)[column], column, train.missing, given)
 
 
+def _has_own_model(asked: Any, preset: Preset) -> bool:
+    """Whether a model is given that no preset has settings for."""
+    return asked.preset is None and asked.model not in (None, preset.model)
+
+
+def _default_folder(asked: Any, preset: Preset) -> str:
+    """Where a run goes that names no output_dir: to resume by its own config.yaml, the folder of that."""
+    if asked.config and asked.resume_from_checkpoint and checkpoints(Path(asked.config).parent):
+        return str(Path(asked.config).parent)
+    name = asked.model if _has_own_model(asked, preset) else preset.name
+    return default_output_dir(name, preset.config["seed"] if asked.seed is None else asked.seed)
+
+
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
     from trl_rewards_plugin.recipes.adapters import lora_config
-    from trl_rewards_plugin.recipes.run_presets import default_output_dir, get_preset, neutral_settings
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
     installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
@@ -232,9 +242,8 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     preset = get_preset(first.preset or "tiny")
     own_model = _has_own_model(first, preset)
     config = neutral_settings(resolve(first.model)) if own_model else preset.settings_for(first.objective)
-    seed = preset.config["seed"] if first.seed is None else first.seed
     # The Trainer turns its progress bar off, and prints dictionaries, when the log is as quiet as ours.
-    settings = {"disable_tqdm": False, **config, "output_dir": default_output_dir(preset.name, seed)}
+    settings = {"disable_tqdm": False, **config, "output_dir": _default_folder(first, preset)}
     parser.set_defaults(**{key: value for key, value in settings.items() if key not in from_file})
     values = vars(parser.parse(argv))  # --help shows the defaults of this very run
     own = {argument.name: values.pop(argument.name) for argument in dataclasses.fields(TrainArguments)}
@@ -254,7 +263,9 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
         raise InputError(
             "settings that transformers' Trainer accepts", found, "change what it names, or leave it out"
         ) from error
-    return Seq2SeqPPO.from_preset(preset.name, args=args, **shared), train
+    recipe = Seq2SeqPPO.from_preset(preset.name, args=args, **shared)
+    recipe.preset = None if own_model else preset.name
+    return recipe, train
 
 
 def _parser(config: type) -> Any:

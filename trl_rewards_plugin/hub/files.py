@@ -24,8 +24,8 @@ MODEL_FILES = (
     layout.CARD, *LICENSES, "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja",
-    "preprocessor_config.json", layout.METRICS, layout.CONFIG, layout.REWARD_CURVE, layout.REWARD_KL,
-    RESULTS,
+    "preprocessor_config.json", layout.METRICS, layout.CONFIG, *layout.REWARDS.values(),
+    layout.REWARD_CURVE, layout.REWARD_KL, RESULTS,
 )  # fmt: skip
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", INDEX)  # besides these, the shards that the index lists

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trl_rewards_plugin.text import counted
+
 
 def guard_metrics(
     texts: Sequence[str], sources: Sequence[str], prompts: Sequence[str] | None = None
@@ -57,6 +59,15 @@ def word_count(texts: Sequence[str]) -> np.ndarray:
 def distinct_share(texts: Sequence[str]) -> float:
     """Different texts / all texts, white space normalised."""
     return len({normalise_space(text) for text in texts}) / len(texts)
+
+
+def collapse_warning(before: Sequence[str], after: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """A line where N outputs `after` training for ten or more different sources are nearly all the same, else none."""
+    old, new, asked = (len(set(map(normalise_space, texts))) for texts in (before, after, sources))
+    if asked < 10 or new > asked / 10:
+        return []
+    text = f"Nearly all greedy outputs are the same: {counted(new, 'different text')} for {asked} different sources"
+    return [f"{text} ({old} before training). The reward does not count that."]
 
 
 def not_whole_input_share(texts: Sequence[str], *inputs: Sequence[str]) -> float:

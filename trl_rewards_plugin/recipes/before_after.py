@@ -14,7 +14,7 @@ import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.metrics.reward_at_kl import reward_at_kl
-from trl_rewards_plugin.metrics.text_metrics import guard_metrics
+from trl_rewards_plugin.metrics.text_metrics import collapse_warning, distinct_share, guard_metrics
 from trl_rewards_plugin.rewards.base import RewardScores
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def build_metrics(
     yardsticks: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The contents of `metrics.json`. Gains and guards are those of the sampled outputs.
+    """The contents of `metrics.json`. Gains and guards are those of the sampled outputs, but for `distinct_greedy`.
 
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
     `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports:
@@ -196,7 +196,10 @@ def build_metrics(
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}
-    guard_before, guard_after = (guard_metrics(each.sampled.texts, sources) for each in (before, after))
+    guard_before, guard_after = (
+        guard_metrics(each.sampled.texts, sources) | {"distinct_greedy": distinct_share(each.greedy.texts)}
+        for each in (before, after)
+    )
     return {
         **{side: scored.means() for side, scored in _sides(before, after).items()},
         "before_std": {name: spread_scored(values) for name, values in before.sampled.by_name().items()},
@@ -204,6 +207,7 @@ def build_metrics(
         "reward_gain": gains.pop("reward"),
         "component_gain": gains,
         "guard": {name: {"before": guard_before[name], "after": guard_after[name]} for name in guard_before},
+        "warnings": collapse_warning(before.greedy.texts, after.greedy.texts, sources),
         **facts,
     }
 

@@ -18,6 +18,7 @@ GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L to the source",
     "output_length": "words per output",
     "distinct": "distinct outputs",
+    "distinct_greedy": "distinct greedy outputs",
     "not_whole_input": "outputs that differ from the input",
 }
 MAX_WIDTH = 110
@@ -60,7 +61,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
     notes = [f"{prompts}; interval: {_how_made(gains.values())}.", f"Guards, after / before: {', '.join(guards)}{kl}."]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
-    notes.append(f"The reward is {verdict(metrics['reward_gain'])}.")
+    notes += [f"The reward is {verdict(metrics['reward_gain'])}.", *metrics.get("warnings", ())]
     table = _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), notes)  # 79 columns wide, to fit any terminal
     return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 

@@ -3,6 +3,7 @@
 Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,17 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
+from trl_rewards_plugin.preset_table import ENDINGS
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
+from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
 from trl_rewards_plugin.runs.environment import precision
-from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.public_names import NAMED_BY_PLACE, public_name, recorded_name
 from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
-from trl_rewards_plugin.text import cut_prompts
+from trl_rewards_plugin.text import counted, cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
@@ -34,6 +37,7 @@ class RunInputs:
     reward: Any
     checkpoint: Path | None
     held_out_reward: Any = None
+    reward_files: Mapping[str, Any] = field(default_factory=dict)  # setting -> content of the copy of its file
     cuts: Mapping[str, Any] = field(default_factory=dict)  # of `RunData.count_cuts`, once there is a tokenizer
     room: int | None = None  # tokens of a prompt that the model has positions for, once it is loaded; None: any number
 
@@ -73,6 +77,23 @@ def load_reward(reward: Any) -> Any:
     return scorer
 
 
+def reward_file(given: Any, reward: Any, folder: Path) -> dict[str, Any] | None:
+    """The reward file that was `given`, as the run's `folder` keeps it; None for anything else.
+
+    It has the reward's name, and what it names by its path from there. A server's address is this network's: no copy.
+    """
+    if not isinstance(given, str | Path) or Path(given).suffix.lower() not in ENDINGS:
+        return None
+    content = preset_content(given)
+    if any("url" in entry for entry in content["rewards"]):
+        return None
+    entries = [
+        entry | {key: recorded_name(entry[key], folder) for key in NAMED_BY_PLACE if key in entry}
+        for entry in content["rewards"]
+    ]
+    return without_none({**content, "name": reward.name, "rewards": entries})
+
+
 def reached_targets(reward: Any, means: Mapping[str, float | None]) -> dict[str, Any]:
     """{"targets": {name: target, "mean" and "slack", below 0 where it is missed}}; empty without constraints."""
     targets = {}
@@ -90,14 +111,21 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     updates = rollouts * args.num_ppo_epochs * args.num_mini_batches
     asked, limit = args.max_prompt_length, cuts["limit"]
     lowered = f"; max_prompt_length {asked} is lowered to {limit}, the model's positions" if limit < asked else ""
+    prefix = f"each prefixed with {data.prompt_prefix!r}" if data.prompt_prefix else "without a prefix"
+    every = math.ceil(args.save_steps * rollouts) if args.save_steps < 1 else int(args.save_steps)
+    kept = f", at most {args.save_total_limit} kept" if args.save_total_limit else ""
+    saves = f"every {counted(every, 'rollout')}{kept}" if every < rollouts else "at the end only"
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
-        "Prompts": f"{len(data.train)} of {data.train_name}",
+        "Prompts": f"{len(data.train)} of {data.train_name}, {prefix}",
         "Held out": data.eval_name,
         "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",
+        "Settings": f"learning rate {args.learning_rate:g}, KL coefficient {args.initial_kl_coef:g}, responses of at "
+        f"most {args.response_length} tokens, seed {args.seed}",
+        "Saves": saves if args.save_strategy == "steps" else f"save_strategy {args.save_strategy.value}",
         "Precision": precision(args),
         "Folder": str(args.output_dir),
     }

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from trl_rewards_plugin.errors import check_choice
 from trl_rewards_plugin.ppo.maths.methods import OBJECTIVES
+from trl_rewards_plugin.runs.public_names import public_name
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ _ARTICLE = Preset(
         learning_rate=2e-5,
         response_length=64,
         max_prompt_length=512,
+        save_steps=0.1,  # of the run
+        save_total_limit=2,  # should the last one be damaged
     ),
     license="apache-2.0",
     language="en",
@@ -114,6 +118,6 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def default_output_dir(preset: str, seed: int | None) -> str:
-    """`runs/<preset>-seed<seed>`; the Trainer's default seed is 42."""
-    return f"runs/{preset}-seed{42 if seed is None else seed}"
+def default_output_dir(name: str, seed: int | None) -> str:
+    """`runs/<name>-seed<seed>`, of a preset or of a model that is given; the Trainer's default seed is 42."""
+    return f"runs/{Path(public_name(name)).name}-seed{42 if seed is None else seed}"

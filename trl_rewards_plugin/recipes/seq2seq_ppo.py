@@ -4,7 +4,7 @@ Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -46,14 +46,15 @@ from trl_rewards_plugin.recipes.run_inputs import (
     load_reward,
     plan_lines,
     reached_targets,
+    reward_file,
 )
 from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.environment import energy, hardware, precision
 from trl_rewards_plugin.runs.lock import writing_run
-from trl_rewards_plugin.runs.public_names import given_name, public_name
-from trl_rewards_plugin.runs.record import configuration
+from trl_rewards_plugin.runs.public_names import GIVEN_BY_NAME, public_name, recorded_name
+from trl_rewards_plugin.runs.record import check_same_run, configuration
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
@@ -173,23 +174,26 @@ class Seq2SeqPPO:
         hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
         self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
         with answers_bar((2 + BEST_OF) * prompts, hidden=hidden) as bar:
-            evaluator = self._evaluator(trainer, inputs, bar.update)
+            evaluator = self._evaluator(trainer, inputs, bar)
             before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
+        if trainer.is_world_process_zero():  # now, so that a run that is interrupted can be resumed by it
+            self._record(trainer, inputs)
         trainer.train(resume_from_checkpoint=inputs.checkpoint)
         self.echo("Measuring the trained model on the same prompts ...\n")
         with answers_bar(2 * prompts, hidden=hidden) as bar:
-            after = self._evaluator(trainer, inputs, bar.update).evaluate(with_reference=True)
+            after = self._evaluator(trainer, inputs, bar).evaluate(with_reference=True)
         return self._finish(trainer, inputs, before, after, yardsticks)
 
     def dry_run(self) -> None:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
         with advised(self.args):
             inputs = self._check(None, dry=True)
-            existed = self.folder.exists()
+            absent = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             trainer, inputs = self._trainer(inputs)
-            if not existed and self.folder.is_dir() and not any(self.folder.iterdir()):
-                self.folder.rmdir()  # the Trainer creates it in its constructor; a dry run leaves nothing
-            evaluator = self._evaluator(trainer, inputs)
+            for path in absent:  # the Trainer creates them in its constructor; a dry run leaves nothing
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+            evaluator = self._evaluator(trainer, inputs, answers_bar(0, hidden=True))
             shown = inputs.data.train.select(range(min(DRY_RUN_PROMPTS, len(inputs.data.train))))
             prompts = list(shown["prompt"])
             scored = evaluator.sample_and_score(prompts, further_columns(shown))
@@ -213,16 +217,21 @@ class Seq2SeqPPO:
         check_settings(self.args)
         if isinstance(self.model, str | Path):
             check_seq2seq_model(resolve(str(self.model)))
+        rewards = {"reward": load_reward(self.reward)}
+        if checkpoint is not None:
+            check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix, "missing": self.missing}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
         if len(data.train) < self.args.prompts_per_rollout:
             expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
             raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
-        reward = load_reward(self.reward)
-        held_out_reward = None if self.held_out_reward is None else load_reward(self.held_out_reward)
-        check_held_out_reward(held_out_reward, [reward], self.args)
-        return RunInputs(data, reward, checkpoint, held_out_reward)
+        if self.held_out_reward is not None:
+            rewards["held_out_reward"] = load_reward(self.held_out_reward)
+        check_held_out_reward(rewards.get("held_out_reward"), [rewards["reward"]], self.args)
+        files = {key: reward_file(getattr(self, key), reward, self.folder) for key, reward in rewards.items()}
+        given = {key: content for key, content in files.items() if content}
+        return RunInputs(data, checkpoint=checkpoint, reward_files=given, **rewards)
 
     def _trainer(self, inputs: RunInputs) -> tuple[Seq2SeqPPOTrainer, RunInputs]:
         """The trainer, and the inputs with what its tokenizer makes of the prompts."""
@@ -241,15 +250,16 @@ class Seq2SeqPPO:
         cuts = inputs.data.count_cuts(trainer.processing_class, prompt_limit(trainer.policy_model, self.args))
         return trainer, dataclasses.replace(inputs, cuts=cuts, room=room)
 
-    def _evaluator(
-        self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, progress: Callable[[int], Any] = lambda count: None
-    ) -> Evaluator:
+    def _evaluator(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, bar: Any) -> Evaluator:
         def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
             reference = trainer.reference_logprobs if with_reference else None
             model, tokenizer = trainer.policy_model, trainer.processing_class
-            settings |= {"reference": reference, "progress": progress}
+            settings |= {"reference": reference, "progress": bar.update}
+            bar.set_description("Generating", refresh=False)
             # With the trainer's own calls no graph is captured a second time.
-            return decode_prompts(model, tokenizer, prompts, trainer.args, calls=trainer.calls, **settings)
+            decoded = decode_prompts(model, tokenizer, prompts, trainer.args, calls=trainer.calls, **settings)
+            bar.set_description("Scoring")  # which is what the evaluator does with them, all at once
+            return decoded
 
         def encode(texts: list[str]) -> Any:
             return trainer.processing_class(text_target=texts)["input_ids"]
@@ -287,7 +297,7 @@ class Seq2SeqPPO:
             return RunResult(metrics, self.folder, trainer)
         rows = completion_rows(held_out, before, after)
         write_rows(self.folder / layout.HELD_OUT, rows)
-        write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
+        self._record(trainer, inputs)
         # Last but for the card, which reads the other files: a folder that has the metrics is complete.
         write_json(self.folder / layout.METRICS, metrics)
         if series := reward_kl_series(metrics, trainer.state.log_history):
@@ -304,17 +314,23 @@ class Seq2SeqPPO:
         self.echo("")
         return RunResult(metrics, self.folder, trainer, push_to_hub(self.folder, self.push_to, echo=self.echo))
 
+    def _named(self, reward_files: Collection[str] = ()) -> dict[str, Any]:
+        """What the run was given, as `config.yaml` names it."""
+        named = {key: recorded_name(getattr(self, key), self.folder) for key in GIVEN_BY_NAME}
+        named["model"] = named["model"] or public_name(self.model)
+        named |= {key: layout.REWARDS[key] for key in reward_files}
+        return {"preset": self.preset, **named, "text_column": self.text_column, "prompt_prefix": self.prompt_prefix}
+
+    def _record(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs) -> None:
+        """Writes `config.yaml`, and copies of the reward files that it names."""
+        for key, content in inputs.reward_files.items():
+            write_yaml(self.folder / layout.REWARDS[key], content)
+        write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
+
     def _configuration(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs) -> dict[str, Any]:
         """The contents of `config.yaml`."""
         given = {
-            "preset": self.preset,
-            "model": public_name(self.model),
-            "reward": given_name(self.reward),
-            "held_out_reward": given_name(self.held_out_reward),
-            "dataset": given_name(self.dataset),
-            "eval_dataset": given_name(self.eval_dataset),
-            "text_column": self.text_column,
-            "prompt_prefix": self.prompt_prefix,
+            **self._named(inputs.reward_files),
             **({"missing": self.missing} if self.missing != "error" else {}),
             "seed": self.args.seed,
             **lora_settings(self.peft_config),
@@ -325,7 +341,7 @@ class Seq2SeqPPO:
             "held_out_rewards": reward_record(inputs.held_out_reward)["rewards"] if inputs.held_out_reward else None,
             "push_to": self.push_to,  # not a setting: running the file again must not upload over the first run
             "license": preset.license if preset and preset.model == self.model else None,
-            "language": preset.language if preset and preset.dataset == self.dataset else None,
+            "language": next((one.language for one in PRESETS.values() if one.dataset == self.dataset), None),
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
             "held_out": inputs.data.eval_name,

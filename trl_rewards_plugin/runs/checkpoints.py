@@ -189,7 +189,8 @@ def find_checkpoint(
         return folder
     beside = checkpoints(folder.parent if folder.is_dir() else output_dir)
     others = ", ".join(path.name for path in beside if path.name != folder.name)
-    step = f"resume from another of {others}, or from True, the last complete one" if others else "check the path"
+    another = f"resume from another of {others}, or from the last complete one by giving no folder (in Python: True)"
+    step = another if others else "check the path"
     raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
 
 

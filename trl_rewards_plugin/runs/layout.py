@@ -13,6 +13,7 @@ from trl_rewards_plugin.errors import InputError
 # What the recipe leaves at the end.
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
+REWARDS = {"reward": "run_reward.yaml", "held_out_reward": "run_held_out_reward.yaml"}  # copies of given reward files
 HELD_OUT = "completions.parquet"
 REWARD_CURVE = "reward_curve.png"
 REWARD_KL = "reward_kl.png"
@@ -74,7 +75,7 @@ def holds_run(folder: Path) -> list[str]:
     """Names in `folder` that only a run leaves there: its metrics, configuration, log, checkpoints and completions."""
     if not folder.is_dir():
         return []
-    own = (METRICS, CONFIG, LOG, ROLLOUTS, EVALUATIONS)
+    own = (METRICS, CONFIG, *REWARDS.values(), LOG, ROLLOUTS, EVALUATIONS)
     names = sorted(path.name for path in folder.iterdir())
     return [name for name in names if name in own or checkpoint_step(name) is not None]
 

@@ -8,8 +8,10 @@ from typing import Any
 from trl_rewards_plugin.assets import BUNDLED, ROOT
 from trl_rewards_plugin.text import mapped
 
-# Keys of a described reward that may name a folder.
-_NAMED_BY_PLACE = ("model", "tokenizer", "metric")
+# Keys of a reward that may name a file or folder.
+NAMED_BY_PLACE = ("model", "tokenizer", "metric", "combination")
+# Settings of a run that may name a file or folder.
+GIVEN_BY_NAME = ("model", "reward", "held_out_reward", "dataset", "eval_dataset")
 # Those that are no path even where they look like one: "/r/askscience" is a fine label.
 _WORDS = ("name", "label")
 
@@ -31,16 +33,37 @@ def public_name(name: Any) -> str:
     return f"./{path.as_posix()}" if os.path.exists(text) and not text.startswith(".") else text
 
 
-def given_name(given: Any) -> str | None:
-    """The public name of what was given by name; None for an object."""
-    return public_name(given) if isinstance(given, str | Path) else None
+def recorded_name(given: Any, folder: Path) -> str | None:
+    """The public name of what was given by name, of a path the way from `folder`; None for an object.
+
+    A way into the home folder would say whose it is: its last part alone.
+    """
+    if not isinstance(given, str | Path):
+        return None
+    path, here = Path(given).expanduser().resolve(), folder.resolve()
+    into_home = path.is_relative_to(Path.home()) > here.is_relative_to(Path.home())
+    if into_home or not path.exists() or path.is_relative_to(ROOT):
+        return public_name(given)
+    return os.path.join(".", os.path.relpath(path, here))
+
+
+def located(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings in a file in `folder`; what they name that lies beside it, by its absolute path."""
+    beside = {key: folder / str(settings[key]) for key in GIVEN_BY_NAME if settings.get(key)}
+    found = {key: path for key, path in beside.items() if path.is_file() or (path.is_dir() and "reward" not in key)}
+    return {**settings, **{key: str(path.resolve()) for key, path in found.items()}}
+
+
+def shown_name(name: Any) -> Any:
+    """A recorded name for a reader elsewhere: of a path its last part."""
+    return Path(name).name if isinstance(name, str) and name.startswith(".") else name
 
 
 def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
     """A described reward without missing values, this machine's paths and its network's addresses."""
     # The address of a reward server is this network's.
     known = {key: value for key, value in part.items() if value is not None and key != "url"}
-    named = {key: public_name(known[key]) for key in _NAMED_BY_PLACE if key in known}
+    named = {key: public_name(known[key]) for key in NAMED_BY_PLACE if key in known}
     return {key: value if key in _WORDS else public_value(value) for key, value in (known | named).items()}
 
 

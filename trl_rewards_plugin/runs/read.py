@@ -16,6 +16,7 @@ from trl_rewards_plugin import rows
 from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.runs import layout, shapes
 from trl_rewards_plugin.runs.checkpoints import checkpoints
+from trl_rewards_plugin.runs.public_names import shown_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 _RESTORE = "restore the file from the run, or train again"
@@ -40,7 +41,7 @@ class Run:
             names = (str(self.evaluation[side]) for side in ("before", "after"))
             before, after = (re.sub(r"^\./| \(column output\)$", "", name) for name in names)  # the usual column
             return before, after
-        return str(self.settings.get("model", "the starting model")), self.name
+        return str(shown_name(self.settings.get("model", "the starting model"))), self.name
 
     @property
     def ranked_by(self) -> str:

@@ -1,11 +1,20 @@
 """What `config.yaml` of a run folder holds: enough to do the same run again, and what it was made of."""
 
 import dataclasses
+import shlex
 from collections.abc import Collection, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.runs.environment import commit, versions
+from trl_rewards_plugin.runs.layout import CONFIG
+from trl_rewards_plugin.runs.public_names import shown_name
+from trl_rewards_plugin.runs.read import read_settings
+from trl_rewards_plugin.text import mapped
+
+_SAME_IN_A_RUN = ("model", "dataset", "text_column", "prompt_prefix", "rewards")
 
 # They differ by machine or run, are secret, or stand elsewhere in the file: none of them makes a run another run.
 _LEFT_OUT = {
@@ -25,6 +34,23 @@ def configuration(
     values = {key: value for key, value in given.items() if value is not None} | chosen_fields(args, always)
     facts = {**made_of, "versions": versions(), "commit": commit()}
     return values | {"made_of": {key: value for key, value in facts.items() if value}}
+
+
+def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
+    """Refuses to resume the run in `folder` if it began with another model, rewards or data; see `_SAME_IN_A_RUN`.
+
+    Of paths only the last parts are compared: folders move. What one side was given as an object has no name.
+    """
+    if not (folder / CONFIG).is_file():  # of an earlier version, or of a trainer without a recipe
+        return
+    recorded = read_settings(folder)
+    sides = (given, {**recorded, **recorded.get("made_of", {})})
+    pairs = [(key, *(mapped(side.get(key), shown_name) for side in sides)) for key in _SAME_IN_A_RUN]
+    found = [f"{key} {now!r} instead of {old!r}" for key, now, old in pairs if now != old and None not in (now, old)]
+    if found:
+        again = shlex.join(["--config", str(folder / CONFIG), "--resume_from_checkpoint"])
+        step = f"trl-rewards train {again}; or train anew in another output_dir"
+        raise InputError(f"what the run in {folder} began with, to resume it", "; ".join(found), step)
 
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:

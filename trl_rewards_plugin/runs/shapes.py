@@ -19,6 +19,7 @@ METRICS_SHAPE: Mapping[str, Any] = {
     "reward_gain": {**_GAIN, "n": (int,)},
     "component_gain": {"*": _GAIN},
     "guard": {"*": {"before": SCORE, "after": SCORE}},
+    "warnings?": [(str,)],
     "reward_at_kl?": {"*": [[_NUMBER, _NUMBER]]},
     "targets?": {"*": {"min?": _NUMBER, "max?": _NUMBER, "mean": SCORE, "slack": SCORE}},
     **{"kl": SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,)},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
@@ -17,7 +18,12 @@ from trl_rewards_plugin.cards.callback import ModelCardCallback
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo import trainer as trainer_module
 from trl_rewards_plugin.ppo.checkpoints import restartable_trainer as restart
-from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards, load_run_state, mark_untied_embeddings
+from trl_rewards_plugin.ppo.checkpoints.state import (
+    frozen_rewards,
+    load_run_state,
+    mark_untied_embeddings,
+    restore_weights,
+)
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import check_launch, check_sharding
 from trl_rewards_plugin.ppo.monitoring.callbacks import TrainingCurvesCallback
@@ -162,6 +168,14 @@ def test_another_models_checkpoint_is_refused(folder, tmp_path):
     other = make_trainer(tiny_bart(tmp_path / "bart"), tmp_path / "other")
     with pytest.raises(InputError, match="resume with the model that the run began with"):
         other.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path):
+    save_file({"weight": torch.zeros(1, 4), "extra": torch.zeros(2)}, tmp_path / "value_head.safetensors")
+    with pytest.raises(InputError) as caught:
+        restore_weights(torch.nn.Linear(3, 1), tmp_path)
+    shapes = "bias missing, here [1]; extra [2], here missing; weight [1, 4], here [1, 3]"
+    assert caught.value.found == f"{tmp_path} with {shapes}"
 
 
 def test_a_run_that_had_finished_is_not_trained_further(model, folder):

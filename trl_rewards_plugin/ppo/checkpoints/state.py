@@ -137,7 +137,10 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
     absent = module.load_state_dict(fitting, strict=False).missing_keys
     missing = [name for name in absent if own[name].data_ptr() not in loaded and not name.startswith(ignore)]
     if missing or unexpected:
-        found = f"{folder} with missing {missing[:3]} and unexpected {unexpected[:3]}"
+        there, here = ({name: list(value.shape) for name, value in each.items()} for each in (saved, own))
+        names = sorted({*missing, *unexpected})[:3]
+        differing = [f"{name} {there.get(name, 'missing')}, here {here.get(name, 'missing')}" for name in names]
+        found = f"{folder} with {'; '.join(differing)}"
         step = "resume with the model that the run began with"
         raise InputError(f"a checkpoint of this model ({type(module).__name__})", found, step)
 

@@ -22,7 +22,7 @@ from trl_rewards_plugin.rows import (
     read_rows,
 )
 from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
-from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.public_names import located, public_name
 from trl_rewards_plugin.runs.read import read_settings
 
 # As in training: softmax(logits), whatever the checkpoint's own generation config says.
@@ -166,7 +166,7 @@ class EvaluationInputs:
         self.settings = settings
         folder = Path(settings.model or "")
         is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
-        self.config: dict[str, Any] = read_settings(folder) if settings.model and is_run else {}
+        self.config: dict[str, Any] = located(read_settings(folder), folder) if settings.model and is_run else {}
         self.preset: Preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
         before = self.config.get("model") if settings.compare is None else settings.compare
         self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
