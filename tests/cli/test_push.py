@@ -96,7 +96,6 @@ def test_exit_code_and_message_of_each_failure(hub, run, capsys, what, code, mes
         (["--metric", "grammaticalty", "me/x"], "did you mean 'grammaticality'?"),
         (["--metric", "zzz", "me/x"], "give one of these"),
         (["--metric", "fluncy", "me/x"], "did you mean 'fluency'?"),
-        (["--metric", "grammaticality", "grammar"], "put the owner first: user/grammar"),
         (["--metric", "grammaticality"], "trl-rewards push --metric NAME user/name"),
         (["run", "me/model", "--overwrite-card", "false"], "flags such as --overwrite-card take no value"),
         (["--revision"], "expected one argument"),

@@ -134,7 +134,7 @@ def test_it_is_a_module_without_parameters_that_can_be_moved_and_pickled(tokeniz
         ({"response_template": ""}, "neither"),
         ({"prompts": [[1]], "response_template": "x"}, "both"),
         ({"part": "text", "response_template": "x"}, "part='text'"),
-        ({"part": "answer"}, "part one of"),
+        ({"part": "answer"}, "part as one of"),
         ({"prompts": []}, "no prompts"),
         ({"prompts": ["a dog"]}, r"prompts\[0\] is 'a dog'"),
         ({"prompts": [[1], [0.5]]}, r"prompts\[1\]"),

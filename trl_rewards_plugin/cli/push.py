@@ -15,8 +15,6 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = _parser().parse(argv)
     folder, repo_id = _what_and_where(arguments)
-    if "/" not in repo_id:
-        raise InputError("a repository as owner/name", repr(repo_id), f"put the owner first: user/{repo_id}")
     shared = {"revision": arguments.revision, "include_completions": arguments.include_completions}
     if arguments.dry_run:
         plan = plan_push(folder, repo_id, **shared)
