@@ -143,8 +143,8 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
-    of the same stem ("news.cvs" beside "news.csv"), or is that of a model's folder here but for punctuation and case.
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
+    file of the same stem ("news.cvs" beside "news.csv").
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -152,9 +152,7 @@ def check_hub_name(name: str, expected: str) -> None:
     near = near_path(path)
     is_path = name.startswith((".", "~", "/")) or name.endswith(("/", "\\")) or name.count("/") > 1
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
-    is_model = near is not None and any((near / one).is_file() for one in ("config.json", "adapter_config.json"))
-    respelt = is_model and len({"".join(filter(str.isalnum, str(one).casefold())) for one in (near, path)}) == 1
-    if is_path or mistyped or respelt or path.suffix.lower() in DATA_FILES:
+    if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
 
 

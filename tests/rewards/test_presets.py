@@ -277,7 +277,7 @@ def test_a_python_file_is_found_beside_the_reward_file_from_any_folder(tmp_path,
             "near_rewards.py:loudd",
             r"Found:    'near_rewards\.py:loudd': .* loud\n.*did you mean 'near_rewards\.py:loud'\?",
         ),
-        ("near_rewards.py:x", r"which defines loud\nNext:     check the name"),
+        ("near_rewards.py:x", r"has no attribute 'x'\nNext:     check the name"),
         ("near_rewards.loud", r"No module named 'near_rewards'\nNext:     did you mean 'near_rewards\.py:loud'\?"),
         ("near_rewards:loud", r"did you mean 'near_rewards\.py:loud'\?"),
         ("near_reward.py:loud", r"no file .*\nNext:     did you mean '.*/near_rewards\.py'\?$"),
@@ -289,6 +289,14 @@ def test_a_mistyped_function_of_a_file_is_shown_as_written_with_the_nearest(tmp_
     (tmp_path / "near_rewards.py").write_text(LOUD, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         MultiClassifierReward.from_preset(reward_file(tmp_path, f"rewards: [{{function: '{function}'}}]"))
+
+
+def test_a_ready_made_reward_is_known_by_its_own_name_before_it_is_built(tmp_path):
+    both = "rewards: [{function: repetition}, {function: length, min_length: 1, only_if: {distinct: 0.5}}]"
+    assert MultiClassifierReward.from_preset(reward_file(tmp_path, both)).component_names() == ["distinct", "length"]
+    one = "{function: similarity, reference: prompt}"
+    two = f"rewards: [{one}, {one[:-1]}, rouge_type: rouge1}}]"
+    assert len(MultiClassifierReward.from_preset(reward_file(tmp_path, two)).component_names()) == 2
 
 
 def test_weights_are_not_assigned(tmp_path):

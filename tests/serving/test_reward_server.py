@@ -316,16 +316,20 @@ def test_where_nobody_ever_answered_the_first_call_fails_at_once_and_says_why_in
     assert waits == caplog.messages == []
 
 
-def test_what_speaks_no_http_is_given_up_at_once(waits):
+def test_a_first_connection_that_is_closed_reached_something_and_is_tried_again(waits):
+    body = b'{"total": [0.5]}'
+
     def answer(listening):
+        listening.accept()[0].close()
         connection, _ = listening.accept()
-        connection.close()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=answer, args=(listening,)).start()
-        with pytest.raises(NoAnswerError, match=r"Found: .*(reset|closed connection)"):
-            RemoteReward(f"http://127.0.0.1:{listening.getsockname()[1]}")(["a"])
-    assert waits == []
+        assert RemoteReward(f"http://127.0.0.1:{listening.getsockname()[1]}")(["a"]) == [0.5]
+    assert len(waits) == 1
 
 
 def test_a_server_that_answered_is_waited_for_with_one_warning(waits, caplog):

@@ -189,7 +189,8 @@ def _load_from_hub(name: str) -> dict[str, Dataset]:
 
 def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
     """`rows` with the column "prompt" = prefix + text; every other column stays."""
-    check_column(text_column, rows[:100], name)
+    if text_column not in rows.column_names:  # else rows of images or sounds are not decoded for nothing
+        check_column(text_column, rows[:100], name)
     texts = column_texts(rows[text_column], text_column, missing, name)
     if len(texts) < len(rows):
         rows = rows.select(list(texts))

@@ -22,6 +22,6 @@ def check_decided(config: Any) -> None:
 def check_installed(trackers: Iterable[str], known: Iterable[str], installed: Iterable[str]) -> None:
     """Refuses trackers that are not `known` to transformers, or not `installed`."""
     for name in trackers:
-        check_choice("trackers in report_to, each", name, known, "use one of these, or none")
+        check_choice("a tracker in report_to", name, known, "use one of these, or none")
         if name not in (*_UNLISTED, *installed):
             raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "TRL_REWARDS_TOKEN"
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_UNREACHED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
 
 class RemoteReward(Reward):
@@ -128,9 +129,9 @@ class RemoteReward(Reward):
             if self.columns:
                 request["columns"] = {column: list(columns[column][rows]) for column in self.columns}
             scores.append(self._request(request))
-        self._served |= dict.fromkeys(name for one in scores for name in one.components)
+        served = self._served = self._served | dict.fromkeys(name for one in scores for name in one.components)
         # Those of requests without scores as well, so that every logged column keeps one value per text.
-        parts = {name: [one.components.get(name, one.total * math.nan) for one in scores] for name in self._served}
+        parts = {name: [one.components.get(name, one.total * math.nan) for one in scores] for name in served}
         total = torch.cat([one.total for one in scores])
         return RewardScores(total, {name: torch.cat(values) for name, values in parts.items()})
 
@@ -149,9 +150,9 @@ class RemoteReward(Reward):
                 asked = urllib3.Retry(retry_after_max=LONGEST_WAIT).get_retry_after(answer) or 0.0
             except urllib3.exceptions.HTTPError as error:
                 found, cause = _reason(error), error
-                slow = self.timeout if isinstance(error.__cause__, TimeoutError) else 0.0
+                slow = (self.timeout or 0.0) if isinstance(error.__cause__, TimeoutError) else 0.0
                 # One that took the connection may still be loading its models.
-                if self._answers is None and not isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                if self._answers is None and isinstance(error, _UNREACHED):
                     break
             if attempt < len(waits):
                 if attempt == 0:
@@ -194,7 +195,8 @@ class RemoteReward(Reward):
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
     """Why a request was not answered, in the system's words, which urllib3's own texts only repeat."""
     within = error.__cause__ or error.args[-1]
-    return str(getattr(within, "strerror", None) or within).lower()
+    reason = getattr(within, "strerror", None)
+    return str(reason).lower() if reason else str(within)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """T5's bias and mask, joined once a pass: transformers' numbers and gradients, with fewer joins."""
 
 import copy
+import gc
 import json
 
 import pytest
@@ -79,6 +80,19 @@ def test_numbers_and_gradients_are_those_of_transformers(plain, joined, mask, ch
 def test_a_pass_joins_once_where_transformers_joins_in_each_layer(plain, joined):
     (*_, before), (*_, after) = passed(plain, PADDED), passed(joined, PADDED)
     assert before - after == 3 * (LAYERS - 1)  # encoder, decoder, and from the one to the other
+
+
+@pytest.mark.parametrize("mask", [PADDED, torch.ones_like(PADDED)], ids=["padded", "full"])
+@pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
+def test_a_pass_leaves_no_bias_behind(joined, mask, checkpointing):
+    joined.train()
+    if checkpointing is not None:
+        enable = getattr(joined, "activation_checkpointing_enable", None) or joined.gradient_checkpointing_enable
+        enable(checkpointing)
+    passed(joined, mask)
+    gc.collect()
+    kept = [one for one in gc.get_objects() if type(one) is torch.Tensor and hasattr(one, "_joined")]
+    assert not kept
 
 
 def test_generation_with_a_cache_gives_the_same_tokens(plain, joined):

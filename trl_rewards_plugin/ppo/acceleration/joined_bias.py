@@ -13,11 +13,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 _NAME = "sdpa_joined_bias"
-_ALIGNED = 8  # numbers: torch copies a mask whose rows begin elsewhere, in every layer
+_ALIGNED = 8  # elements; SDPA pads a copy of any mask whose rows are not aligned to that, in every layer
 
 
 def join_bias_once(model: PreTrainedModel) -> None:
-    """Lets a T5 or mT5 that attends by torch's attention join its bias once a pass. Its config is saved as it was."""
+    """Lets a T5 or mT5 with SDPA attention join its bias once a pass; what `save_pretrained` writes is as it was."""
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(_NAME)
 
@@ -41,7 +41,7 @@ def _attend(
 
 
 def _joined(module: Any, query: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """What is added to the scores: the bias, and the lowest number wherever a mask forbids to look.
+    """What is added to the scores: the bias, and the lowest number at masked positions.
 
     It is kept on the bias, which the first layer of a pass makes and hands to all others.
     """
@@ -51,14 +51,15 @@ def _joined(module: Any, query: Tensor, bias: Tensor, mask: Tensor | None) -> Te
     visible = mask
     if mask is None and module.is_causal and query.shape[2] > 1:
         visible = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).tril()
-    # Attention to the prompt knows no places: its bias is 0 for all heads and tokens.
+    # Cross-attention has no position bias: it is 0 for all heads and tokens.
     joined = (bias[:, :1, :1] if module.is_decoder and not module.is_causal else bias).to(query.dtype).contiguous()
     if visible is not None:
         joined = torch.where(visible, joined, torch.finfo(query.dtype).min)
     if joined.device.type == "cuda" and joined.shape[-1] % _ALIGNED:
         width = joined.shape[-1]
         joined = nn.functional.pad(joined, (0, -width % _ALIGNED))[..., :width]
-    if joined is not bias:
+    # Not where the bias would keep itself alive, by a view or through the gradient of a leaf: nothing frees that ring.
+    if joined is not bias and joined._base is not bias and not (bias.is_leaf and bias.requires_grad):
         cast(Any, bias)._joined = (mask, joined)
     return joined
 

@@ -52,14 +52,14 @@ def _located(file: str, folder: Path) -> Path:
 
 
 def _check_mentioned(name: str, file: Path) -> None:
-    """Refuses "file.py:name" where that name stands nowhere in the file, unless it makes names as it runs."""
+    """Refuses "file.py:name" where that name stands nowhere in the file, but a near one is defined there."""
     text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
     attribute = path.partition(".")[0]
-    if not re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|exec\(|setattr\(", text):
-        defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
-        near = nearest(attribute, defined)
-        found = f"not in that file, which defines {', '.join(defined) or 'nothing'}"
-        raise _not_found(name, found, near and f"{written}:{near}")
+    if re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\(", text):
+        return
+    defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
+    if near := nearest(attribute, defined):
+        raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
 
 
 def _not_found(name: str, reason: object, near: str | None = None) -> InputError:

@@ -189,8 +189,10 @@ def _check_values(entry: Mapping[str, Any]) -> None:
 
 def _name_of(entry: Mapping[str, Any]) -> str | None:
     """The name that an entry's reward gets; None where only the code, the config or the file it names could tell."""
-    if "name" in entry or entry.get("function") in READY_MADE:
-        return str(entry.get("name", entry.get("function")))
+    if "name" in entry:
+        return str(entry["name"])
+    if entry.get("function") in READY_MADE:
+        return str(imported(entry["function"])(**own_arguments(entry)).name)
     if "metric" in entry:
         return clean_name(str(entry["key"]))
     if imports_code(entry) or not isinstance(entry.get("label"), str):
