@@ -16,7 +16,7 @@ from trl_rewards_plugin.preset_table import ENDINGS
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
-from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
+from trl_rewards_plugin.recipes.run_rules import check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
 from trl_rewards_plugin.runs.environment import precision
@@ -45,12 +45,6 @@ class RunInputs:
     def judge(self) -> Any:
         """What scores before and after: the reward, and the held-out one beside it."""
         return self.reward if self.held_out_reward is None else WithHeldOutReward(self.reward, self.held_out_reward)
-
-
-def check_settings(args: Seq2SeqPPOConfig) -> None:
-    """Refuses settings of the trainer alone that the recipe decides itself, and missing trackers."""
-    check_decided(args)
-    check_trackers(args.report_to)
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -41,7 +41,7 @@ from trl_rewards_plugin.recipes.before_after import (
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import (
     RunInputs,
-    check_settings,
+    check_trackers,
     estimate_minutes,
     load_reward,
     plan_lines,
@@ -49,6 +49,7 @@ from trl_rewards_plugin.recipes.run_inputs import (
     reward_file,
 )
 from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
+from trl_rewards_plugin.recipes.run_rules import check_decided
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.environment import energy, hardware, precision
@@ -214,7 +215,8 @@ class Seq2SeqPPO:
             layout.refuse_run(self.folder, overwrite=self.overwrite)
         if self.push_to is not None and self.args.process_index == 0:
             check_access(self.push_to)
-        check_settings(self.args)
+        check_decided(self.args)
+        check_trackers(self.args.report_to)
         if isinstance(self.model, str | Path):
             check_seq2seq_model(resolve(str(self.model)))
         rewards = {"reward": load_reward(self.reward)}
