@@ -57,15 +57,13 @@ def publish_files(unfinished: Path, folder: Path) -> None:
 
     An adapter leaves the weights of a whole model in the same folder where they are, as peft does.
     """
-    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
-    new = {path.relative_to(unfinished) for path in files}
-    for path in files:
-        flush(path)
+    new = [path.relative_to(unfinished) for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    for name in new:
+        flush(unfinished / name)
     for name in new:
         (folder / name).parent.mkdir(exist_ok=True)
         (unfinished / name).replace(folder / name)
-    is_adapter = Path("adapter_config.json") in new
-    for path in () if is_adapter else folder.iterdir():
+    for path in () if Path("adapter_config.json") in new else folder.iterdir():
         if _WEIGHTS.fullmatch(path.name) and path.relative_to(folder) not in new:
             path.unlink()
     remove_unfinished(folder)
@@ -190,8 +188,8 @@ def find_checkpoint(
     beside = checkpoints(folder.parent if folder.is_dir() else output_dir)
     others = ", ".join(path.name for path in beside if path.name != folder.name)
     another = f"resume from another of {others}, or from the last complete one by giving no folder (in Python: True)"
-    step = another if others else "check the path"
-    raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
+    expected = "a complete checkpoint of this trainer"
+    raise InputError(expected, f"{folder}: {wrong}", another if others else "check the path")
 
 
 def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None) -> bool:
@@ -200,12 +198,10 @@ def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None)
     Reads no checkpoint, and puts none back as that does, for which another run might not be ready.
     """
     word = str(resume).lower()
-    if word in _NO:
-        return False
     if word == "true":
         there = bool(checkpoints(output_dir)) or (output_dir / UNFINISHED).exists()
     else:
-        there = Path(str(resume)).exists()
+        there = word not in _NO and Path(str(resume)).exists()
     return there or find_checkpoint(output_dir, resume, quiet=True) is not None
 
 
@@ -226,7 +222,6 @@ def _last_whole(output_dir: Path, quiet: bool) -> Path:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
