@@ -37,11 +37,9 @@ class ModelCardCallback(TrainerCallback):
         self._started: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
         self._started = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Writes README.md and the curves beside the checkpoint's weights."""
         folder = Path(str(args.output_dir)) / checkpoint_name(state.global_step)
         if args.should_save and folder.is_dir():
             self.write(folder)

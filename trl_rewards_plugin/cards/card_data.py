@@ -20,12 +20,6 @@ from trl_rewards_plugin.text import is_hub_id
 
 _Row = TypeVar("_Row")
 _SAMPLES, _PROMPTS, _LOG_ROWS = 3, 2, 8
-# Algorithm, as a card calls it -> its paper.
-OUR_PAPERS: Mapping[str, Mapping[str, str]] = {
-    "PPO": {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"},
-    "RAFT": {"title": "RAFT: Reward rAnked FineTuning for Generative Foundation Model Alignment", "id": "2304.06767"},
-    "DPO (online)": {"title": "Direct Preference Optimization", "id": "2305.18290"},
-}
 _ALGORITHMS = {"raft": "RAFT", "dpo": "DPO (online)"}  # by objective; PPO where a run does not say
 # Task on the Hub: text2text-generation is deprecated there, only T5's prefixes identify its successors.
 _TASKS = {"summarize": "summarization", "translate": "translation"}
@@ -62,7 +56,7 @@ class RewardModelCardData:
         encoder_decoder: False for a decoder, which continues its prompt.
         chat: Whether the tokenizer has a chat template and the prompts are conversations.
         adapter: Whether the folder holds a PEFT adapter, not a full model.
-        algorithm: Such as "PPO", "GRPO" or "DPO"; ours are the keys of `OUR_PAPERS`.
+        algorithm: Such as "GRPO"; ours are "PPO", "RAFT" and "DPO (online)".
         paper: The algorithm's: `title`, `id` (arXiv) and `citation` (BibTeX), each where known.
         rewards: As `reward.describe()` returns them: name, model, label, weight, score_type, revision, pair ...
         held_out_rewards: Likewise, what judged the outputs without being trained on: `held_out_reward` in `metrics`.
@@ -80,10 +74,8 @@ class RewardModelCardData:
         settings: Non-default fields of the config.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         precision: What it was computed in, with the gap between sampling and scoring that was measured.
-        seconds: How long training took, unless `metrics` says.
-        energy: `kwh` and `co2_grams`, as measured.
-        license: SPDX id in lower case, if known.
-        language: Code of the texts' language.
+        seconds, energy: How long training took, unless `metrics` says, and `kwh` and `co2_grams` as measured.
+        license, language: SPDX id in lower case, and code of the texts' language, if known.
         tags: In addition to those that every card has.
     """
 
@@ -137,7 +129,11 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
     made_of = config.pop("made_of", {})
     named = {key: config.pop(key, None) for key in _OWN_FIELDS}
     prefix = named["prompt_prefix"] or ""
-    rows = [_card_row(row) for row in run.held_out]
+    shown = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
+    # What no reward scored is NaN in the file, which differs from itself, and a dash on the card.
+    rows: list[dict[str, Any]] = [
+        {key: row[key] if row[key] == row[key] else None for key in shown if key in row} for row in run.held_out
+    ]
     changed = sorted(filter(_gain, rows), key=_gain)
     better, worse = ([row for row in changed if sign * _gain(row) > 0] for sign in (1, -1))
     return RewardModelCardData(
@@ -177,13 +173,6 @@ def _public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     left_out = (*_BOOKKEEPING, "num_train_epochs") if settings.get("max_steps", 0) > 0 else _BOOKKEEPING
     kept = {key: value for key, value in settings.items() if value is not None and not key.startswith(left_out)}
     return {key: public_value(value) for key, value in kept.items()}
-
-
-def _card_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card shows of a row. What no reward scored is NaN in the file, and a dash on the card."""
-    wanted = ("prompt", "source", "before", "after", "after_greedy", "before_reward", "after_reward")
-    # NaN differs from itself.
-    return {key: row[key] if row[key] == row[key] else None for key in wanted if key in row}
 
 
 def _gain(row: Mapping[str, Any]) -> float:

@@ -14,8 +14,8 @@ from trl_rewards_plugin.cards.card_data import RewardModelCardData, card_data_fr
 from trl_rewards_plugin.cards.markdown import cell, quote
 from trl_rewards_plugin.cards.model_card import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import is_space, select_model, select_space
-from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_upload
+from trl_rewards_plugin.hub.files import UploadFile, is_space, select_model, select_space
+from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_content, check_name
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
@@ -85,14 +85,18 @@ def plan_push(
     """What `push_to_hub` would send, checked without the network; what must not or cannot be uploaded is refused."""
     folder, own_token = Path(folder), token if isinstance(token, str) else get_token()
     check_name(repo_id, revision)
-    if is_space(folder):  # its card is stamped, so that edits on the Hub are noticed later
+    kind = "space" if is_space(folder) else "model"
+    if kind == "space":  # its card is stamped, so that edits on the Hub are noticed later
         selection = select_space(folder)
-        repository, card = Repository(repo_id, "space", revision), stamped(selection.text_of(CARD))
+        card = stamped(selection.text_of(CARD))
     else:
         selection = select_model(folder, include_completions=include_completions)
         card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
-        repository = Repository(repo_id, "model", revision)
-    return plan_upload(folder, repository, selection, card, own_token)
+    check_card(card)
+    files = {file.name: file for file in selection.files} | {CARD: UploadFile(CARD, card.encode("utf-8"))}
+    plan = UploadPlan(Repository(repo_id, kind, revision), [files[name] for name in sorted(files)], selection.left_out)
+    check_content(folder, plan.files, own_token)
+    return plan
 
 
 def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:

@@ -15,12 +15,7 @@ from typing import Any
 from jinja2 import Environment
 
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.cards.card_data import (
-    OUR_PAPERS,
-    RewardModelCardData,
-    card_data_from_folder,
-    card_data_from_trainer,
-)
+from trl_rewards_plugin.cards.card_data import RewardModelCardData, card_data_from_folder, card_data_from_trainer
 from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, table
 from trl_rewards_plugin.cards.metadata import eval_results, front_matter
 from trl_rewards_plugin.charts.svg import environment_of
@@ -31,8 +26,12 @@ from trl_rewards_plugin.runs.read import read_text
 from trl_rewards_plugin.runs.reward_description import reward_formula, targets_in_words
 from trl_rewards_plugin.text import MINUS, counted, cut_prompts, duration, interval, listed, number, one_line
 
-MAX_NEW_TOKENS = 64
-PROMPT_LENGTH = 500
+# Algorithm, as a card calls it -> its paper.
+OUR_PAPERS: Mapping[str, Mapping[str, str]] = {
+    "PPO": {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"},
+    "RAFT": {"title": "RAFT: Reward rAnked FineTuning for Generative Foundation Model Alignment", "id": "2304.06767"},
+    "DPO (online)": {"title": "Direct Preference Optimization", "id": "2305.18290"},
+}
 GUARD_NAMES = {
     "rouge_l_source": "ROUGE-L F1 against the source",
     "output_length": "Length in words",
@@ -96,6 +95,10 @@ class _Markdown(str):
     """Text that is Markdown already. Any operation on it gives a plain `str`, which is escaped again."""
 
 
+def _trusted(function: Callable[..., str]) -> Callable[..., _Markdown]:
+    return lambda *args: _Markdown(function(*args))
+
+
 def render_model_card(data: RewardModelCardData) -> str:
     """Markdown with YAML front matter; the same data give the same text."""
     metrics: dict[str, Any] = {"kl": None, **data.metrics} if data.metrics else {}
@@ -110,7 +113,7 @@ def render_model_card(data: RewardModelCardData) -> str:
         ours=data.algorithm in OUR_PAPERS,
         title=data.model_name.rpartition("/")[2] or data.model_name,
         has_judges=any(part.get("model") for part in data.rewards),
-        max_new_tokens=data.max_new_tokens or MAX_NEW_TOKENS,
+        max_new_tokens=data.max_new_tokens or 64,
         gains={"reward": metrics["reward_gain"], **metrics["component_gain"]} if metrics else {},
         comparisons=[f"{name} {number(reward)}" for name, reward in rewards.items() if reward is not None],
         paper={"title": "", "id": "", "citation": "", **(data.paper or OUR_PAPERS.get(data.algorithm, {}))},
@@ -144,10 +147,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _trusted(function: Callable[..., str]) -> Callable[..., _Markdown]:
-    return lambda *args: _Markdown(function(*args))
-
-
 def _wrong_moves(data: RewardModelCardData) -> tuple[list[str], list[str]]:
     """Components that fell, and penalties that rose, each with the change of its mean."""
     gains: Mapping[str, Any] = data.metrics["component_gain"] if data.metrics else {}
@@ -177,7 +176,7 @@ def change(before: float | None, after: float | None) -> float | None:
 def prompt_literal(data: RewardModelCardData) -> str:
     """The first prompt as the code blocks show it, a long one over several lines, or a placeholder."""
     first = data.prompts[0] if data.prompts else f"{data.prompt_prefix}Your text here."
-    text = one_line(first, PROMPT_LENGTH)
+    text = one_line(first, 500)
     *lines, last = textwrap.wrap(text, 90, break_long_words=False, break_on_hyphens=False) or [""]
     if not lines:
         return literal(text)

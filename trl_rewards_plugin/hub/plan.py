@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import Selection, UploadFile
+from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_search import find_secret, forms, without_secrets
 from trl_rewards_plugin.hub.stamp import is_untouched
@@ -66,20 +66,6 @@ class UploadPlan:
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
         return found
-
-
-def plan_upload(
-    folder: Path, repository: Repository, selection: Selection, card: str, own_token: str | None
-) -> UploadPlan:
-    """The files that `selection` took from `folder`, with `card` as their README.md.
-
-    An invalid card is refused, and what must not become public; `own_token` is this login's.
-    """
-    check_card(card)
-    files = [file for file in selection.files if file.name != CARD] + [UploadFile(CARD, card.encode("utf-8"))]
-    files.sort(key=lambda file: file.name)
-    check_content(folder, files, own_token)
-    return UploadPlan(repository, files, selection.left_out)
 
 
 def check_name(repo_id: str, revision: str | None = None) -> None:

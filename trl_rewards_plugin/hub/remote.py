@@ -16,6 +16,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in, not_reached, too_many_requests, wait_of
 from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.runs.layout import CARD
 
 TIMEOUT = 120.0  # seconds without a byte after which a request fails; the client itself would wait forever
 SILENCE = 300.0  # seconds without any response after which no request is repeated
@@ -82,8 +83,9 @@ class Watch:
 
     def on_request(self, request: Any) -> None:
         # Not since the last response: in between, weights may be hashed for long.
-        self.waiting_since = self.waiting_since or time.monotonic()
-        if time.monotonic() - self.waiting_since > SILENCE:
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > SILENCE:
             raise not_reached()
 
     def on_response(self, response: Any) -> None:
@@ -160,11 +162,10 @@ def find_changes(files: Sequence[UploadFile], state: State) -> Changes:
     return Changes(added, updated, removed)
 
 
-def read_text(api: Any, repository: Repository, head: str, name: str) -> str:
-    """A file of the repository, downloaded outside of the cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = {**repository.arguments, "revision": head}
-        return Path(api.hf_hub_download(filename=name, local_dir=folder, **arguments)).read_text(encoding="utf-8")
+def read_card(api: Any, repository: Repository, head: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:  # not the cache
+        arguments = {**repository.arguments, "revision": head, "local_dir": folder}
+        return Path(api.hf_hub_download(filename=CARD, **arguments)).read_text(encoding="utf-8")
 
 
 def open_pull_request(api: Any, repository: Repository, files: Sequence[UploadFile], me: str) -> str | None:

@@ -109,7 +109,7 @@ def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
 
 def _check_remote_card(api: Any, repository: Repository, head: str) -> None:
     """Refuses to replace a card that was edited on the Hub."""
-    if not is_untouched(remote.read_text(api, repository, head, CARD)):
+    if not is_untouched(remote.read_card(api, repository, head)):
         copied = "copy the edits into your README.md and push with --overwrite-card"
         step = f"replace it with --overwrite-card, propose yours with --create-pr, or {copied}"
         expected = f"a card in {repository.repo_id} that nobody has edited"

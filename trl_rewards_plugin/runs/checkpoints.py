@@ -1,9 +1,8 @@
 """Checkpoint folders that are whole or absent: published by a rename, checked before use, removed by a rename.
 
-A checkpoint is written below `UNFINISHED` and renamed when every byte is on the disk. Its last file lists the others
-with sizes and checksums, so that later damage is found, and numbers the checkpoints in the order of saving, which
-their steps do not show where a run was resumed from an earlier one.
-Leaves out: what the files hold (`ppo/checkpoints/state.py`, and the Trainer).
+It is written below `UNFINISHED` and renamed when every byte is on the disk. Its last file lists the others with sizes
+and checksums, so that later damage is found, and numbers the checkpoints in the order of saving, which their steps do
+not show where a run was resumed from an earlier one. What the files hold: `ppo/checkpoints/state.py`, the Trainer.
 """
 
 import contextlib
@@ -109,16 +108,13 @@ def _put_back(output_dir: Path) -> None:
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoint folders in `output_dir` in the order of saving; before them, those whose order is not known."""
-    if not output_dir.is_dir():
-        return []
     found = [(checkpoint_step(path.name), path) for path in output_dir.glob(CHECKPOINTS) if path.is_dir()]
     return [path for *_, path in sorted((_number(path), step, path) for step, path in found if step is not None)]
 
 
 def next_number(output_dir: Path) -> int:
     """The number of a checkpoint that is saved now: one more than that of the last."""
-    saved = checkpoints(output_dir)
-    return _number(saved[-1]) + 1 if saved else 1
+    return max(map(_number, checkpoints(output_dir)), default=0) + 1
 
 
 def _number(folder: Path) -> int:
@@ -130,7 +126,7 @@ def _number(folder: Path) -> int:
 
 
 def _signed(text: str) -> str:
-    """A JSON object with the checksum of its text as its last entry."""
+    """`text`, a JSON object, with its checksum as the last entry."""
     return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode('utf-8'))}}}"
 
 

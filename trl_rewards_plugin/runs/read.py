@@ -1,9 +1,8 @@
 """Reads a run folder, finished or not, for card, report, upload, evaluation and resume.
 
-Every function raises InputError where a file is missing, damaged or of another shape: it names the file, what is wrong
-and what to do. A shape is a tuple of types; a list of one shape for any number of items, or of one shape per item; or
-a mapping of keys to shapes, where "*" stands for all further keys, and a key that ends in "?" may be missing.
-Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
+A file that is missing, damaged or of another shape is refused. A shape is a tuple of types; a list of one shape for
+any number of items, or of one shape per item; or a mapping of keys to shapes, where "*" stands for all further keys,
+and a key that ends in "?" may be missing. Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
 """
 
 import json
@@ -167,9 +166,8 @@ def read_finished_run(folder: Path) -> Run:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is not a folder"
         step = "give the output_dir of a finished run"
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
-    return Run(
-        folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder)
-    )  # fmt: skip
+    name = folder.resolve().name
+    return Run(name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -232,7 +230,6 @@ def _log_row(row: Any, path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -240,7 +237,6 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
     return checked(_parse_json(read_text(path), path), {}, path)
 
 

@@ -64,7 +64,18 @@ def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
     """Fields of a config dataclass that differ from a fresh one's, and those named in `always`, in plain types."""
-    fresh, fields = _fresh(args), {}
+    from accelerate.state import AcceleratorState, PartialState
+
+    # A config that is built clears the state that every Accelerator of the process shares, a training trainer's too.
+    kept = [(state._shared_state, dict(state._shared_state)) for state in (AcceleratorState, PartialState)]
+    try:
+        # On a machine without a GPU some configs refuse their own defaults without use_cpu.
+        fresh = type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
+    finally:
+        for state, values in kept:
+            state.clear()
+            state.update(values)
+    fields = {}
     for field in dataclasses.fields(args):
         name, value = field.name, getattr(args, field.name)
         default = field.default if name == "use_cpu" else getattr(fresh, name)
@@ -72,21 +83,6 @@ def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:
         if is_setting and (name in always or value != default):
             fields[name] = _plain(value)
     return fields
-
-
-def _fresh(args: Any) -> Any:
-    """A config of the same kind with nothing set."""
-    from accelerate.state import AcceleratorState, PartialState
-
-    # A config that is built clears the state that every Accelerator of the process shares, a training trainer's too.
-    kept = [(state._shared_state, dict(state._shared_state)) for state in (AcceleratorState, PartialState)]
-    try:
-        # On a machine without a GPU some configs refuse their own defaults without use_cpu.
-        return type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu)
-    finally:
-        for state, values in kept:
-            state.clear()
-            state.update(values)
 
 
 def _plain(value: Any) -> Any:
