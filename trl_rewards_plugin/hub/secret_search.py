@@ -2,9 +2,9 @@
 
 The formats are those that providers publish for secret scanning. Not taken from detect-secrets, whose last release
 (1.5.0, May 2024) finds 23 of the 49 kinds that tests/hub/test_secrets.py pastes and no token of Hugging Face. Escapes
-of JSON, YAML, Python and URLs are undone, also nested ones, UTF-16 and UTF-32 read, characters without a width dropped;
-of parquet all texts and bytes are read, names and metadata too, of pictures the notes. Not found: what is in the
-numbers of weights, in compressed or base64-encoded text, or broken over two lines.
+of JSON, YAML, Python and URLs are undone, also nested ones, UTF-16 and UTF-32 are read, and characters without a width
+dropped; of parquet all texts and bytes are read, names and metadata too, of pictures the notes. Not found: what is in
+the numbers of weights, in compressed or base64-encoded text, or broken over two lines.
 """
 
 import io
