@@ -153,11 +153,9 @@ def _wrong_moves(data: RewardModelCardData) -> tuple[list[str], list[str]]:
     ends = {part["name"]: set(part.get("constraints") or ()) for part in data.rewards}
     penalties = {part["name"] for part in data.rewards if part["weight"] < 0 or ends[part["name"]] == {"max"}}
     means = {name: gain["mean"] for name, gain in gains.items() if ends.get(name) != {"min", "max"}}
-    moves = {name: round(mean, 3) for name, mean in means.items() if mean is not None}
-    lower = [name for name, mean in moves.items() if mean < 0 and name not in penalties]
-    higher = [name for name, mean in moves.items() if mean > 0 and name in penalties]
-    named = ([f"{name} ({number(means[name], '+.3f')})" for name in names] for names in (lower, higher))
-    return next(named), next(named)
+    told = {name: f"{name} ({number(mean, '+.3f')})" for name, mean in means.items() if mean is not None}
+    lower = [text for name, text in told.items() if round(means[name], 3) < 0 and name not in penalties]
+    return lower, [text for name, text in told.items() if round(means[name], 3) > 0 and name in penalties]
 
 
 def outputs_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -170,6 +168,7 @@ def outputs_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def change(before: float | None, after: float | None) -> float | None:
+    """From `before` to `after`; None where one of them was not measured."""
     return None if before is None or after is None else after - before
 
 
@@ -189,7 +188,8 @@ def literal(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    return text.strip().replace("```", "")  # a fence would end the code block
+    """`text` for a code block, which a fence in it would end."""
+    return text.strip().replace("```", "")
 
 
 def with_name(card: str, name: str) -> str:

@@ -49,16 +49,19 @@ def is_transient(error: BaseException) -> bool:
 
 
 def not_logged_in(found: str) -> InputError:
+    """How to log in."""
     step = "run `hf auth login`, or notebook_login() of huggingface_hub in a notebook; HF_TOKEN takes precedence"
     return InputError("a login at the Hub with write permission", found, step)
 
 
 def not_allowed(repo_id: str, found: str) -> InputError:
+    """How to upload in spite of missing permission."""
     step = "use a repository of yours, a token with write permission there, or --create-pr to propose the files"
     return InputError(f"permission to write to {repo_id}", found, step)
 
 
 def not_reached() -> UploadError:
+    """A connection failed."""
     return UploadError("the Hub cannot be reached, or the connection was lost", _RETRY)
 
 

@@ -163,7 +163,8 @@ def find_changes(files: Sequence[UploadFile], state: State) -> Changes:
 
 
 def read_card(api: Any, repository: Repository, head: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:  # not the cache
+    """README.md of the repository, downloaded outside of the cache."""
+    with tempfile.TemporaryDirectory() as folder:
         arguments = {**repository.arguments, "revision": head, "local_dir": folder}
         return Path(api.hf_hub_download(filename=CARD, **arguments)).read_text(encoding="utf-8")
 

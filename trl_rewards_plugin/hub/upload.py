@@ -1,8 +1,7 @@
 """The only door to the network that writes: a planned upload becomes one commit on the Hub.
 
-Everything that can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the
-start, each compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
-Leaves out: what is sent (`plan.py`), what the repository holds (`remote.py`), messages of errors (`failures.py`).
+What can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the start, each
+compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
 """
 
 import time

@@ -230,6 +230,7 @@ def _log_row(row: Any, path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
+    """A text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -237,6 +238,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
     return checked(_parse_json(read_text(path), path), {}, path)
 
 
