@@ -18,26 +18,19 @@ from trl_rewards_plugin.rewards.files.file_content import preset_content
 class ServeSettings:
     """What `trl-rewards serve` does; a field's help is its flag's help."""
 
-    reward: str | None = option(
-        None, "Reward: name of a preset, or a YAML file, to be trusted like a script. Required."
-    )
+    reward: str | None = option(None, "Reward: name of a preset, or a YAML file, trusted like a script. Required.")
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 is reachable from other machines: set a token.")
     port: int = option(8000, "Port to listen on; 0 picks a free one.")
     token_env: str = option(
-        "TRL_REWARDS_TOKEN",
-        "Environment variable with the bearer token that clients must send; if it is unset, no token is required.",
+        "TRL_REWARDS_TOKEN", "Environment variable with the bearer token that clients must send; unset: none needed."
     )
     max_body_mb: int = option(16, "Largest request in MiB; a larger one gets 413.")
-    max_waiting_texts: int = option(
-        65_536, "Most texts that may be waiting; further requests get 503 and Retry-After."
-    )
+    max_waiting_texts: int = option(65_536, "Most texts that may wait; further requests get 503 and Retry-After.")
     batch_texts: int = option(1024, "Most texts, from all clients together, that are scored in one call.")
-    device: str | None = option(
-        None, "Where the classifiers run, for example cpu or cuda:1. Unset: chosen automatically."
-    )
+    device: str | None = option(None, "Where the classifiers run, such as cpu or cuda:1. Unset: chosen automatically.")
 
 
-def main(argv: Sequence[str]) -> int:
+def serve(argv: Sequence[str]) -> int:
     """Serves until SIGINT or SIGTERM, then answers what it has begun; returns the exit code."""
     settings = parse_settings(
         ServeSettings,
@@ -48,7 +41,14 @@ def main(argv: Sequence[str]) -> int:
         description="Serves a reward over HTTP: POST /score, OpenRLHF's POST /get_reward, GET /health, GET /metrics.",
         hints={argument: f"say --port {argument}" for argument in argv if argument.isdecimal()},
     )
-    _check(settings)
+    if settings.reward is None:
+        raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
+    preset_content(settings.reward)
+    for name in ("max_body_mb", "max_waiting_texts", "batch_texts"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
+    if not 0 <= settings.port <= 65_535:
+        raise InputError("a port from 0 to 65535", str(settings.port), "leave --port out for 8000")
     try:
         import uvicorn
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("starlette, uvicorn and prometheus_client", f"no {error.name}", step) from error
     address = _bind(settings)
     terminal.silence_libraries()
-    reward = _reward(settings)
+    reward = _loaded_reward(settings.reward, settings.device)
     token = os.environ.get(settings.token_env) or None
     if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
         warning = f"anyone who reaches {settings.host} can use it without a token; set {settings.token_env}"
@@ -79,17 +79,6 @@ def main(argv: Sequence[str]) -> int:
     return 0 if server.started else 1
 
 
-def _check(settings: ServeSettings) -> None:
-    if settings.reward is None:
-        raise InputError("a reward", "none", "trl-rewards serve tiny, or a .yaml file of your own")
-    preset_content(settings.reward)
-    for name in ("max_body_mb", "max_waiting_texts", "batch_texts"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
-    if not 0 <= settings.port <= 65_535:
-        raise InputError("a port from 0 to 65535", str(settings.port), "leave --port out for 8000")
-
-
 def _bind(settings: ServeSettings) -> socket.socket:
     # Taken before the models load, so that a port in use shows at once; clients that come early wait.
     address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
@@ -105,14 +94,13 @@ def _bind(settings: ServeSettings) -> socket.socket:
     return address
 
 
-def _reward(settings: ServeSettings) -> Any:
+def _loaded_reward(name: str, device: str | None) -> Any:
     from trl_rewards_plugin.rewards import MultiClassifierReward
 
-    reward = MultiClassifierReward.from_preset(str(settings.reward))
+    reward = MultiClassifierReward.from_preset(name)
     _check_fixed(reward)
-    if settings.device is not None:
-        for part in reward.classifiers:
-            part.place(settings.device)
+    for part in reward.classifiers if device is not None else ():
+        part.place(device)
     for part in reward.classifiers:
         part.score(["The first client shall not wait for the models."], ["Load."])
     return reward
@@ -124,9 +112,11 @@ def _check_fixed(reward: Any) -> None:
         moving = [key for key in ("weight_schedule", "constraints") if row.get(key)]
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
         if moving:
-            found = f"{', '.join(moving)} of {row['name']}"
-            step = "leave it out here, and combine remote rewards in the trainer"
-            raise InputError("a reward whose scores depend on the texts alone", found, step)
+            expected, found = (
+                "a reward whose scores depend on the texts alone",
+                f"{', '.join(moving)} of {row['name']}",
+            )
+            raise InputError(expected, found, "leave it out here, and combine remote rewards in the trainer")
         within = getattr(part, "function", part)
         if hasattr(within, "rewards"):
             _check_fixed(within)

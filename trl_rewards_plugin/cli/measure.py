@@ -1,4 +1,4 @@
-"""`trl-rewards score INPUT`: flags and YAML -> `score_file`. Leaves out: the job (`scoring/score_job.py`)."""
+"""`trl-rewards evaluate` and `score`: flags and YAML -> `evaluate_outputs`, `score_file`. Leaves out: the jobs."""
 
 import os
 import sys
@@ -7,13 +7,33 @@ from collections.abc import Sequence
 from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import STDIN, format_of, read_rows
-from trl_rewards_plugin.scoring.score_output import open_output
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings, check_columns, given_reward
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
+from trl_rewards_plugin.rows import STDIN
+from trl_rewards_plugin.scoring.score_job import ScoreSettings, check_input, score_file
 
 
-def main(argv: Sequence[str]) -> int:
+def evaluate(argv: Sequence[str]) -> int:
+    """Evaluates as the flags say; returns the exit code."""
+    settings = parse_settings(
+        EvaluationSettings,
+        argv,
+        positional="model",
+        metavar="MODEL_OR_FILE",
+        usage="trl-rewards evaluate [MODEL_OR_FILE] [--compare OTHER] [--metrics NAME ...] [options]",
+        description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
+        "Against a second model or file it also reports the paired gain with its 95% CI.",
+    )
+    EvaluationInputs(settings)  # refuses what it can at once
+    from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
+
+    terminal.silence_libraries()
+    reasons = compare.evaluate_outputs(settings).get("failed", [])
+    for reason in reasons:
+        print(f"trl-rewards: failed: {reason}", file=sys.stderr)
+    return 3 if reasons else 0
+
+
+def score(argv: Sequence[str]) -> int:
     """Scores as the flags say; returns the exit code. The summary goes to standard error."""
     settings = parse_settings(
         ScoreSettings,
@@ -27,15 +47,7 @@ def main(argv: Sequence[str]) -> int:
     if settings.input == STDIN and sys.stdin is not None and sys.stdin.isatty():
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
-    form = format_of(settings.input, settings.input_format)
-    if settings.input != STDIN:
-        row = next(read_rows(settings.input, form, settings.text_column), None)
-        if row is not None:
-            check_columns(settings, row, 1)
-    preset_content(given_reward(settings))
-    open_output(settings.output)
-    from trl_rewards_plugin.scoring.score_job import score_file  # loads torch
-
+    check_input(settings)  # what follows loads torch
     terminal.silence_libraries()
     try:
         summary = score_file(settings)
@@ -52,10 +64,8 @@ def main(argv: Sequence[str]) -> int:
         place = f" in {settings.output}" if settings.output else ""
         before = f", {summary.earlier} of them before" if summary.earlier else ""
         spreads = {name: "" if std is None else f" ({std:.4f})" for name, std in summary.stds.items()}
-        means = (
-            f"{name} {'missing' if mean is None else f'{mean:.4f}'}{spreads[name]}"
-            for name, mean in summary.means.items()
-        )
-        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means (std): {', '.join(means)}"
+        shown = {name: "missing" if mean is None else f"{mean:.4f}" for name, mean in summary.means.items()}
+        means = ", ".join(f"{name} {mean}{spreads[name]}" for name, mean in shown.items())
+        line = f"{summary.rows} texts{place}{before}, {summary.seconds:.1f} s. Means (std): {means}"
         print(line, file=sys.stderr)
     return 0
