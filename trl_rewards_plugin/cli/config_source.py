@@ -1,7 +1,4 @@
-"""The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import.
-
-Leaves out: rules that compare several settings (ppo/checks/settings_together.py).
-"""
+"""The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import."""
 
 import ast
 import importlib.util
@@ -86,16 +83,21 @@ def _json(name: str, given: str) -> Any:
 
 def declared_settings() -> dict[str, Declared]:
     """Field -> what its line declares, of `Seq2SeqPPOConfig` and what it inherits."""
-    inherited = _parsed(_TRANSFORMERS / "training_args.py")
-    listed = _listed(inherited) | _listed(_parsed(_TRANSFORMERS / "trainer_utils.py"))
+    files = [_TRANSFORMERS / name for name in ("trainer_utils.py", "training_args.py")]
+    files.append(Path(__file__).parents[1] / "ppo" / "config.py")
+    classes = [node for file in files for node in _parsed(file).body if isinstance(node, ast.ClassDef)]
+    # Class of transformers that lists what a text may be -> these texts.
+    listed = {
+        node.name: tuple(_literal(line.value) for line in node.body if isinstance(line, ast.Assign))
+        for node in classes
+        if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
+    }
     found: dict[str, Declared] = {}
-    for tree in (inherited, _parsed(Path(__file__).parents[1] / "ppo" / "config.py")):
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in _CLASSES]
-        for line in (line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)):
-            if not (name := ast.unparse(line.target)).startswith("_"):
-                one = _declared(line)
-                choices = [listed[kind] for kind in one.kinds & listed.keys() if "list" not in one.kinds]
-                found[name] = one._replace(choices=choices[0]) if choices else one
+    for line in (line for node in classes if node.name in _CLASSES for line in node.body):
+        if isinstance(line, ast.AnnAssign) and not (name := ast.unparse(line.target)).startswith("_"):
+            one = _declared(line)
+            choices = [listed[kind] for kind in one.kinds & listed.keys() if "list" not in one.kinds]
+            found[name] = one._replace(choices=choices[0]) if choices else one
     return found
 
 
@@ -105,15 +107,6 @@ def known_trackers() -> tuple[str, ...]:
         if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "INTEGRATION_TO_CALLBACK":
             return tuple(_literal(key) for key in getattr(line.value, "keys", ()))
     return ()
-
-
-def _listed(tree: ast.Module) -> dict[str, tuple[str, ...]]:
-    """Class of transformers that lists what a text may be -> these texts."""
-    return {
-        node.name: tuple(_literal(line.value) for line in node.body if isinstance(line, ast.Assign))
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
-    }
 
 
 def _declared(line: ast.AnnAssign) -> Declared:

@@ -20,7 +20,7 @@ COMMANDS = {
     "push": "upload a run's model, or a metric as a Space, to the Hub",
 }
 """Name, which is also that of a function `(argv) -> exit code`, and one line for --help."""
-_MODULES = {"train": "train", "serve": "serve", "evaluate": "measure", "score": "measure"}  # else finished_runs
+_MODULES = {"train": "train", "card": "finished_runs", "push": "finished_runs", "report": "finished_runs"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,10 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
         except InputError as error:
             message, code = f"input refused{error}", 2
-        except UploadError as error:
-            message, code = f"not uploaded{error}", 1
-        except NoAnswerError as error:
-            message, code = f"no answer{error}", 1
+        except (UploadError, NoAnswerError) as error:
+            message, code = f"{'not uploaded' if isinstance(error, UploadError) else 'no answer'}{error}", 1
         except KeyboardInterrupt:
             print(file=sys.stderr)  # behind the terminal's own ^C
             message, code = "interrupted", 130
@@ -55,7 +53,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     check_choice("command", name, COMMANDS, "see trl-rewards --help")
-    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, 'finished_runs')}")
+    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, 'measure')}")
     code: int = getattr(module, name)(rest)
     return code
 

@@ -161,18 +161,13 @@ def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) ->
 
 
 def build_metrics(
-    before: Evaluation,
-    after: Evaluation,
-    sources: Sequence[str],
-    yardsticks: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    before: Evaluation, after: Evaluation, sources: Sequence[str], yardsticks: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
     """The contents of `metrics.json`. Gains and guards are those of the sampled outputs, but for `distinct_greedy`.
 
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
-    `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports:
-    `kl` (mean over responses of the summed log-ratio to the reference, in nats), `episodes`, `seconds` of training
-    alone, `seed`, and `prompt_cuts` (see `RunData.count_cuts`).
+    `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports,
+    such as `kl`, the mean over responses of the summed log-ratio to the reference, in nats.
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}

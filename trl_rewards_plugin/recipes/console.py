@@ -64,22 +64,18 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")) -> str:
     """What a gain with its `ci95` shows, in one of `words`, or "not distinguishable" with the reason."""
-    moved = direction(gain)
+    moved, bounded = direction(gain), gain["ci95"][0] is not None
     if moved:
-        how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "all pairs moved equally"
+        how = "the interval of its gain excludes 0" if bounded else "all pairs moved equally"
         return f"{words[0] if moved > 0 else words[1]} than before: {how}"
-    if gain["ci95"][0] is None:
-        return f"not distinguishable from before: {_why_none(gain['n'])}"
-    return "not distinguishable from before: the interval of its gain includes 0"
+    why = "the interval of its gain includes 0" if bounded else _why_none(gain["n"])
+    return f"not distinguishable from before: {why}"
 
 
 def direction(gain: Mapping[str, Any]) -> int:
-    """1 or -1 where the mean has risen or fallen beyond the interval of the gain, else 0.
-
-    Pairs that all moved by the same amount have no interval, and leave no doubt.
-    """
+    """1 or -1 where the mean has risen or fallen beyond the interval of the gain, else 0."""
     low, high = gain["ci95"]
-    if low is None:
+    if low is None:  # pairs that all moved by the same amount leave no doubt
         mean = gain.get("reward_gain", gain.get("mean"))
         low = high = mean if gain["n"] >= MIN_PAIRS and mean is not None else 0.0
     return int(low > 0) - int(high < 0)
@@ -106,7 +102,6 @@ def _how_made(gains: Collection[Mapping[str, Any]]) -> str:
 
 
 def _why_none(pairs: int) -> str:
-    """Why a gain over so many pairs has no interval."""
     return f"fewer than {MIN_PAIRS} pairs" if pairs < MIN_PAIRS else "all gains are equal"
 
 

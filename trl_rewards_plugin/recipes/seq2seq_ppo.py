@@ -117,7 +117,7 @@ class Seq2SeqPPO:
         given = {key: value for key, value in overrides.items() if key in own and value is not None}
         fields = {key: value for key, value in overrides.items() if key not in own}
         known = [*own, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
-        for key in fields.keys() - known:
+        for key in (key for key in fields if key not in known):
             step = f"{did_you_mean(key, known)}see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
             raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(key), step)
         if "args" in given and fields:
@@ -163,7 +163,7 @@ class Seq2SeqPPO:
         self.echo("Measuring the trained model on the same prompts ...\n")
         with answers_bar(2 * prompts, hidden=hidden) as bar:
             after = self._evaluator(trainer, inputs, bar).evaluate(with_reference=True)
-        return self._finish(trainer, inputs, before, after, yardsticks)
+        return self._finish(trainer, inputs, [before, after], yardsticks)
 
     def dry_run(self) -> None:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
@@ -233,6 +233,8 @@ class Seq2SeqPPO:
         return trainer, dataclasses.replace(inputs, cuts=cuts, room=room)
 
     def _evaluator(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, bar: Any) -> Evaluator:
+        tokenizer: Any = trainer.processing_class
+
         def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
             settings["reference"] = trainer.reference_logprobs if with_reference else None
             settings |= {"progress": bar.update, "calls": trainer.calls}  # so no graph is captured a second time
@@ -244,18 +246,13 @@ class Seq2SeqPPO:
         def encode(texts: list[str]) -> Any:
             return tokenizer(text_target=texts)["input_ids"]
 
-        tokenizer: Any = trainer.processing_class
         penalty = self.args.missing_eos_penalty
         return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out, self.args.seed, penalty)
 
     def _finish(
-        self,
-        trainer: Seq2SeqPPOTrainer,
-        inputs: RunInputs,
-        before: Evaluation,
-        after: Evaluation,
-        yardsticks: dict[str, Any],
+        self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, sides: list[Evaluation], yardsticks: dict[str, Any]
     ) -> RunResult:
+        before, after = sides
         log_ratio = after.sampled.log_ratio
         episodes = [row["episode"] for row in trainer.state.log_history if "episode" in row]
         facts = {
@@ -272,7 +269,7 @@ class Seq2SeqPPO:
         metrics = before_after.build_metrics(before, after, sources, yardsticks, facts)
         preset = get_preset(self.preset) if self.preset else None
         if preset and preset.countable and preset.model == self.model:
-            texts = before.sampled.texts, after.sampled.texts
+            texts = [side.sampled.texts for side in sides]
             metrics["counts"] = before_after.count_texts(preset.countable, *texts)
         trainer.save_model(str(self.folder))
         if not trainer.is_world_process_zero():

@@ -78,10 +78,7 @@ def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
 
 
 class EvaluationJob(EvaluationInputs):
-    """One evaluation; input that cannot work is refused.
-
-    `held_out`: the prompts, None if both sides are files and no data set is given.
-    """
+    """One evaluation; `held_out`: the prompts, None if both sides are files and no data set is given."""
 
     def __init__(self, settings: EvaluationSettings):
         super().__init__(settings)
@@ -154,16 +151,12 @@ class EvaluationJob(EvaluationInputs):
         return lines
 
     def _shown(self, side: str) -> str:
-        """The name to show for a side; for a file, with its column."""
         name = self.names[side]
         column = f" (column {self.column(side)})" if side in self.files and not name.lower().endswith(".txt") else ""
         return public_name(name) + column
 
     def outputs_of(self, side: str) -> list[str]:
-        """N texts of this side: those of its file, or one for each prompt, as this package's pipeline gives it.
-
-        Sampled ones depend on seed and batch size; the global random state stays as it was.
-        """
+        """N texts of this side: those of its file, or one for each prompt, as this package's pipeline gives it."""
         if side in self._read:
             return self._read[side]
         assert self.held_out is not None  # a model always has prompts
