@@ -146,10 +146,7 @@ def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[s
 def parse_settings(
     kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, **texts: Any
 ) -> Settings:
-    """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
-
-    The field `positional` may also be given without its flag. `texts` are those of `settings_parser`.
-    """
+    """A dataclass as `argv` says, else the file of `--config`, else its defaults; `positional` needs no flag."""
     parser = settings_parser(kind, **texts)
     parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
     parser.load_config(argv)
@@ -163,10 +160,7 @@ def parse_settings(
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, else refused; files that it names are looked for beside it first.
-
-    As in TRL, what stands under `env` is set in the environment.
-    """
+    """The mapping in a YAML file, with files found beside it first; `env`, as in TRL, is set in the environment."""
     path = Path(path)
     if not path.is_file():
         raise missing_file("a YAML file after --config", f"no file {str(path)!r}", path)

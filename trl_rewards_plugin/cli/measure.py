@@ -1,7 +1,4 @@
-"""`trl-rewards evaluate`, `score` and `serve`: flags and YAML -> what measures texts, or a server that does.
-
-Leaves out: the jobs (recipes/evaluate/, scoring/), and the server's application (serving/).
-"""
+"""`trl-rewards evaluate`, `score` and `serve`: flags and YAML -> recipes/evaluate/, scoring/, serving/ on uvicorn."""
 
 import os
 import socket

@@ -63,8 +63,7 @@ class TrainArguments:
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
     reward: str | None = option(
-        None,
-        "Reward: a preset's name, or a YAML file, trusted like a script since it names code. Unset: the preset's.",
+        None, "Reward: a preset's name, or a YAML file, trusted like a script: it names code. Unset: the preset's."
     )
     held_out_reward: str | None = option(None, "A second reward, given likewise; measured, never trained for.")
     dataset: str | None = option(

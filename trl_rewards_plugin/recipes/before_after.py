@@ -1,7 +1,4 @@
-"""Before and after: decode the held-out prompts, score the texts, and make the contents of `metrics.json` of both.
-
-Decoding is passed in as a function, so that tests can bring their own texts. Leaves out: training, printing, files.
-"""
+"""Before and after: decode the held-out prompts, score the texts, and make the contents of `metrics.json` of both."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -118,7 +115,7 @@ def score_samples(
     columns: Columns,
     missing_eos_penalty: float | None,
 ) -> Scored:
-    """`n` samples for each of B prompts, side by side, by `decode(prompts, num_samples=n)`; columns have B values.
+    """`n` samples for each of B prompts, side by side; columns have B values.
 
     Scored as in training: with the ids that were drawn, less the penalty for a missing EOS.
     """

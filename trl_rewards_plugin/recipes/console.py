@@ -1,7 +1,4 @@
-"""What the terminal shows of a run or an evaluation: the plan, tables of numbers, outputs side by side.
-
-Plain text of at most the terminal's width, so that it reads the same in a pipe.
-"""
+"""What the terminal shows of a run or an evaluation, as plain text: the plan, tables, outputs side by side."""
 
 import shutil
 import textwrap

@@ -37,14 +37,11 @@ HOLD_OUT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source.
-
-    The names say in words where the rows come from: held-out ones are never chosen silently.
-    """
+    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source."""
 
     train: Dataset
     held_out: Dataset
-    train_name: str
+    train_name: str  # where the rows come from, in words: held-out ones are never chosen silently
     eval_name: str
     prompt_prefix: str = ""
 
@@ -55,10 +52,8 @@ class RunData:
         return HeldOut(prompts, sources, further_columns(self.held_out))
 
     def count_cuts(self, tokenizer: Any, limit: int) -> dict[str, Any]:
-        """How many `prompts` are `cut` to `limit` tokens, and the median share of those that is `kept`.
-
-        Of very many training prompts an even part is counted.
-        """
+        """How many `prompts` are `cut` to `limit` tokens, and the median share of those that is `kept`."""
+        # Of very many training prompts an even part is counted.
         every = math.ceil(len(self.train) / MAX_COUNTED)
         texts = [*self.train["prompt"][::every], *self.held_out["prompt"]]
         lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]

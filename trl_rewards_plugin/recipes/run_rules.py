@@ -1,7 +1,4 @@
-"""What a run refuses of its settings alone, and what its flags of LoRA mean; needs no torch.
-
-Leaves out: what the trainer refuses (ppo/checks/), and other adapters, which are passed as a peft config.
-"""
+"""What a run refuses of its settings alone, beside the trainer's checks, and its flags of LoRA; needs no torch."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec

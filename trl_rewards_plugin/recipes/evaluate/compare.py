@@ -1,7 +1,6 @@
 """Evaluates a model, or a file of outputs, with any metrics; against a second side also the paired gain and interval.
 
-`trl-rewards evaluate` is `evaluate_outputs(settings)`. Leaves out: what needs no model (`evaluation_settings.py`), and
-the metrics of a run itself (`before_after.py`).
+Leaves out: what needs no model (`evaluation_settings.py`), and the metrics of a run itself (`before_after.py`).
 """
 
 import json
@@ -43,10 +42,7 @@ _Rows: TypeAlias = Mapping[str, Mapping[str, Values]]  # row name -> side ("befo
 
 
 def evaluate_outputs(settings: EvaluationSettings) -> dict[str, Any]:
-    """Checks, generates, measures, prints a table, writes JSON, picture and outputs; returns what the JSON holds.
-
-    What cannot work is refused before any model is loaded, but for what only a metric can tell.
-    """
+    """Checks, generates, measures, prints a table, writes JSON, picture and outputs; returns what the JSON holds."""
     job = EvaluationJob(settings)
     say(format_plan(job.plan()) + "\n")
     measures = load_measures(
