@@ -29,6 +29,7 @@ FORMATS = {
 STDIN = "-"
 _PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
+SKIP = "--missing skip (leave such rows out) or "  # no advice where rows of several files belong together
 _PROMPTS = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -58,7 +59,7 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
 
 
 def _no_text(column: str, source: str, found: str) -> InputError:
-    step = "write one there, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
+    step = f"write one there, or pass {SKIP}--missing empty (read them as '')"
     return InputError(f"a text in column {column!r} of {source}", f"{found} (rows of data, counted from 1)", step)
 
 

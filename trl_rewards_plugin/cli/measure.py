@@ -11,7 +11,8 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
+from trl_rewards_plugin.recipes.evaluate.evaluation_inputs import EvaluationInputs
+from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import STDIN
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, check_input, score_file
@@ -28,11 +29,11 @@ def evaluate(argv: Sequence[str]) -> int:
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
-    EvaluationInputs(settings)  # refuses what it can at once
+    terminal.silence_libraries()
+    inputs = EvaluationInputs(settings)
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
-    terminal.silence_libraries()
-    reasons = compare.evaluate_outputs(settings).get("failed", [])
+    reasons = compare.evaluate_outputs(inputs).get("failed", [])
     for reason in reasons:
         print(f"trl-rewards: failed: {reason}", file=sys.stderr)
     return 3 if reasons else 0

@@ -7,8 +7,8 @@ import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,17 +22,26 @@ from pyarrow import ArrowException
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
-from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
+Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of a data set, by name, for rewards that read them
 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 MAX_COUNTED = 10_000
 HOLD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The prompts to evaluate on: as the model reads them, and without their prefix; and the data set's columns."""
+
+    prompts: list[str]
+    sources: list[str]
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
