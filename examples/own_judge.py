@@ -12,17 +12,15 @@ acceptability judge. Leaves out: choosing among epochs, and harder texts. Prints
 import csv
 import sys
 
-from datasets import load_dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
-
-from trl_rewards_plugin import ClassifierReward
 from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rows import existing_file, format_of, read_rows
 
 
 def write_sentences(path: str) -> str:
     """A CSV of the bundled prompts' last sentences, whole and cut, without the mark that would give them away."""
-    prompts = load_dataset("json", data_files=str(asset_path("prompts") / "train.jsonl"), split="train")["prompt"]
-    whole = [prompt.rstrip(" .!?").split(". ")[-1] for prompt in prompts]
+    prompts = read_rows(str(asset_path("prompts") / "train.jsonl"), "jsonl", "prompt")
+    whole = [row["prompt"].rstrip(" .!?").split(". ")[-1] for row in prompts]
     cut = [" ".join(text.split()[: 2 * len(text.split()) // 3]) for text in whole]
     rows = [*((text, "whole") for text in whole), *((text, "cut") for text in cut)]
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -30,9 +28,28 @@ def write_sentences(path: str) -> str:
     return path
 
 
+def read_labelled(path: str) -> list[dict[str, str]]:
+    """Its rows, each with a text and a label of two or more; anything else is refused."""
+    rows = list(read_rows(str(existing_file(path)), format_of(path), "text"))
+    for number, row in enumerate(rows, 1):
+        if row.get("text") is None or row.get("label") is None:
+            found = ", ".join(name for name, value in row.items() if value is not None) or "nothing"
+            step = "call the columns text and label, and fill them in"
+            raise InputError(f"a text and a label in every row of {path}", f"{found} in row {number}", step)
+    if len({row["label"] for row in rows}) < 2:
+        raise InputError(f"two or more labels in {path}", f"{len(rows)} rows", "add rows with another label")
+    return [{"text": str(row["text"]), "label": str(row["label"])} for row in rows]
+
+
 def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
     """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
-    rows = load_dataset("csv", data_files=path or write_sentences("sentences.csv"), split="train")
+    labelled = read_labelled(path or write_sentences("sentences.csv"))
+    from datasets import Dataset  # after what can be refused at once
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+    from trl_rewards_plugin import ClassifierReward
+
+    rows = Dataset.from_list(labelled)
     labels = sorted(set(rows["label"]))
     start = encoder or str(asset_path("acceptability-judge"))
     tokenizer = AutoTokenizer.from_pretrained(start)
@@ -56,4 +73,7 @@ def main(path: str | None = None, folder: str = "judge", encoder: str | None = N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"input refused{error}")

@@ -29,8 +29,9 @@ def evaluate(argv: Sequence[str]) -> int:
         description="Evaluates a model, or a file of outputs, with any metrics, and writes a table, JSON and a plot. "
         "Against a second model or file it also reports the paired gain with its 95% CI.",
     )
+    inputs = EvaluationInputs(settings)  # refuses what it can at once
     terminal.silence_libraries()
-    inputs = EvaluationInputs(settings)
+    inputs.read()
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
     reasons = compare.evaluate_outputs(inputs).get("failed", [])

@@ -123,6 +123,7 @@ def headline(run: Run) -> str:
     if run.evaluation is not None:
         against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
         references = f" References: {run.evaluation['references']}." if run.evaluation.get("references") else ""
+        references += f" Metrics: {run.evaluation['measured_by']}." if run.evaluation.get("metric_kwargs") else ""
         outputs = counted(run.evaluation["n"], "output")
         return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{references}"
     if metrics is None:

@@ -298,7 +298,8 @@ class MultiClassifierReward(Reward):
         inner: dict[str, _Outcome] = {}
         logits: dict[tuple[Any, ...], Tensor] = {}
         with running(pending) as futures:
-            for part in self._parts:
+            # Classifiers last: they take longest to load, and a server that cannot be reached shows before.
+            for part in sorted(self._parts, key=lambda part: isinstance(part, ClassifierReward)):
                 if isinstance(part, ClassifierReward):
                     if part.forward_key not in logits:
                         logits[part.forward_key] = part.logits(plain, plain_prompts)

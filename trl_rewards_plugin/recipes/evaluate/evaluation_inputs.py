@@ -40,9 +40,9 @@ class EvaluationInputs:
     """The settings with their defaults, from the run folder that is evaluated, else from a preset; and what they name.
 
     `names`: "before" (where there is one) and "after" -> model or file of outputs; `files`: those that are files;
-    `generates`: whether there are others; `generation`: what `generate` gets; `outputs`: side -> N texts of its file;
-    `held_out`: the prompts, None if both sides are files and no data set is given; `references`: N, or None;
-    `given`: what metrics can have.
+    `generates`: whether there are others; `generation`: what `generate` gets. Once `read`: `outputs`: side -> N texts
+    of its file; `held_out`: the prompts, None if both sides are files and no data set is given; `references`: N, or
+    None; `given`: what metrics can have.
     """
 
     def __init__(self, settings: EvaluationSettings):
@@ -64,21 +64,10 @@ class EvaluationInputs:
         self.generation: dict[str, Any] = {"max_new_tokens": length, **(SAMPLING if settings.sample else {})}
         self.generation |= settings.generation_kwargs or {}
         self._check()
-        paired = len(self.files) + bool(self.files and (settings.dataset or self.generates)) > 1
-        if settings.missing == "skip" and paired:
+        self._paired = len(self.files) + bool(self.files and (settings.dataset or self.generates)) > 1
+        if settings.missing == "skip" and self._paired:
             step = "fix those rows, or read them as '' with --missing empty"
             raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
-        try:
-            self._read()
-        except InputError as error:
-            if not paired:
-                raise
-            raise InputError(error.expected, error.found, error.next_step.replace(SKIP, "")) from error
-        self.given = ["predictions"] + ["references"] * (self.references is not None)
-        self.given += ["sources"] * (self.held_out is not None)
-        rows = check_metrics(settings.metrics, settings.metric_kwargs or {}, self.given)
-        if rows is not None:
-            check_names(settings, rows)
 
     def column(self, side: str) -> str:
         """The column of the outputs, if this side is a file."""
@@ -99,6 +88,20 @@ class EvaluationInputs:
         if not self.generates and settings.dataset is None and settings.text_column is not None:
             step = "add --dataset; the column of the outputs is --output_column"
             raise InputError("a dataset of prompts beside text_column", "outputs alone", step)
+
+    def read(self) -> None:
+        """Reads files and data set into `outputs`, `held_out` and `references`; refuses what does not go together."""
+        try:
+            self._read()
+        except InputError as error:
+            if not self._paired:
+                raise
+            raise InputError(error.expected, error.found, error.next_step.replace(SKIP, "")) from error
+        self.given = ["predictions"] + ["references"] * (self.references is not None)
+        self.given += ["sources"] * (self.held_out is not None)
+        rows = check_metrics(self.settings.metrics, self.settings.metric_kwargs or {}, self.given)
+        if rows is not None:
+            check_names(self.settings, rows)
 
     def _read(self) -> None:
         settings, config = self.settings, self.config

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
+
+_SIDE = "a folder with a model, the id of one on the Hub, or a file of outputs"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class EvaluationSettings:
     text_column: str | None = option(None, "Column of the prompts. Unset: the run folder's or the preset's.")
     prompt_prefix: str | None = option(None, "Prepended to every prompt. Unset: the run folder's or the preset's.")
     missing: str = missing_option()
-    reference_column: str | None = option(None, "Column of the references. Unset: the prompts without their prefix.")
+    reference_column: str | None = option(
+        None,
+        "Column of the references, in the outputs without a dataset. Unset: the prompts without their prefix.",
+    )
     output_column: str = option("output", "Column of the outputs if --model is a file.")
     compare_column: str | None = option(None, "Column of the outputs if --compare is a file. Unset: output_column.")
     rows: int | None = option(None, "Number of prompts to evaluate, from the first. Unset: all.")
@@ -95,7 +100,9 @@ def check_settings(settings: EvaluationSettings) -> None:
         if is_outputs_file(given):
             existing_file(given)
         elif given is not settings.dataset:
-            check_hub_name(given, "a folder with a model, the id of one on the Hub, or a file of outputs")
+            if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
+                raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
+            check_hub_name(given, _SIDE)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
             preset_content(metric)

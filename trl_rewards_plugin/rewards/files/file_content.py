@@ -58,7 +58,7 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     for key in ("only_if", "floor"):  # their form; gates name rewards, whose names are known only later
         by_name(key, by_place.pop(key), places)
     checked_settings(places, **own, **by_place)
-    names = [one for entry in entries if (one := _name_of(entry)) is not None]
+    names = reward_names(content)
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     if len(names) == len(entries):  # otherwise what gates name is known only later
@@ -68,6 +68,11 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
     return content
+
+
+def reward_names(content: Mapping[str, Any]) -> list[str]:
+    """The names of the rewards in such a content, as far as they are known."""
+    return [name for entry in content["rewards"] if (name := _name_of(entry)) is not None]
 
 
 def check_gates(preset: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
