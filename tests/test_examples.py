@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +75,24 @@ def example(tmp_path, monkeypatch):
     yield load
     for name in imported:
         del sys.modules[name]
+
+
+LABELLED = [
+    (None, "no such file"),
+    ("text,lable\na,b\n", "text, lable in row 1"),
+    ("text,label\na,b\n", "two or more"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), LABELLED)
+def test_own_judge_refuses_a_file_before_torch_is_loaded(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "my.csv").write_text(content, encoding="utf-8")
+    program = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), None, '__main__')"
+    line = [sys.executable, "-c", program, str(EXAMPLES / "own_judge.py"), "my.csv"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stderr.startswith("input refused\nExpected: ")
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SCRIPTS])

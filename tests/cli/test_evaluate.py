@@ -220,6 +220,28 @@ def test_a_column_of_references(pairs, tmp_path):
     assert result["references"] == "column 'best'"
 
 
+def test_references_may_stand_beside_the_outputs(pairs, tmp_path, capsys):
+    argv = ["evaluate", str(pairs), "--reference_column", "best", "--metrics", "rouge", "--rows", "2"]
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx((2 / 5 + 4 / 5) / 2)
+    assert re.search(r"^Outputs .*\nReferences +column 'best'$", capsys.readouterr().out, re.M)
+
+
+def test_rows_in_the_same_order_may_have_the_prefix_in_front(tmp_path):
+    names = [str(tmp_path / name) for name in ("new.csv", "old.csv", "prompts.csv")]
+    for name, prompt in zip(names, ("fix: a b", "a  b", "a b"), strict=True):
+        Path(name).write_text(f"prompt,output\n{prompt},a\n", encoding="utf-8")
+    argv = ["evaluate", names[0], "--compare", names[1], "--dataset", names[2], "--metrics", "rouge"]
+    assert cli.main([*argv, "--prompt_prefix", "fix: ", "--output_dir", str(tmp_path / "out")]) == 0
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 2
+
+
+def test_results_go_to_a_folder_of_the_name_of_the_file(pairs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", "pairs.jsonl", "--metrics", "rouge", "--reference_column", "best"]) == 0
+    assert result_of(tmp_path / "evaluations" / "pairs")["n"] == 3
+
+
 def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
     assert cli.main(["evaluate", str(pairs), "--output-dir", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()
@@ -257,11 +279,19 @@ def test_a_reward_file_is_a_metric(tiny_run, pairs, tmp_path):
     assert total == pytest.approx(acceptability + 0.5 * neutrality, abs=1e-5)
 
 
-def test_arguments_of_metrics(tiny_run, pairs, tmp_path):
+def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys):
     judge = str(Path(tiny_run.reward).parent / "acceptability")
     arguments = {"grammaticality": {"config_name": judge, "label": "unacceptable", "score_type": "logit"}}
     argv = ["evaluate", str(pairs), "--metrics", "grammaticality", "--metric-kwargs", json.dumps(arguments)]
     assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    shown = "grammaticality (judge: acceptability, label: unacceptable, score_type: logit)"
+    assert re.search(rf"^Metrics +{re.escape(shown)}$", capsys.readouterr().out, re.M)
+    recorded = (tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8")
+    assert json.loads(recorded)["metric_kwargs"]["grammaticality"]["label"] == "unacceptable"
+    assert str(tmp_path) not in recorded
+    assert str(Path(judge).parent) not in recorded
+    assert cli.main(["report", str(tmp_path / "out"), "--output", str(tmp_path / "r.html")]) == 0
+    assert shown in (tmp_path / "r.html").read_text(encoding="utf-8")
     from trl_rewards_plugin import ClassifierReward
 
     texts = [row["after"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]

@@ -30,6 +30,7 @@ from trl_rewards_plugin.rewards import (
     RemoteReward,
     RewardScores,
     SimilarityReward,
+    presets,
     remote_reward,
 )
 from trl_rewards_plugin.rewards.functions import CallableReward
@@ -389,6 +390,13 @@ def test_the_command_line_says_in_four_lines_that_nobody_answers(nobody, tmp_pat
 def test_an_address_with_a_path_too_many_is_told_what_to_leave_out(url, path, step):
     with pytest.raises(InputError, match=f"status 404[\\s\\S]*{step}"):
         RemoteReward(url + path)(["a"])
+
+
+def test_a_server_is_asked_before_any_classifier_is_loaded(monkeypatch, nobody):
+    judge = presets.tiny.rewards[0]
+    monkeypatch.setattr(type(judge), "logits", None)
+    with pytest.raises(NoAnswerError):
+        MultiClassifierReward([judge, RemoteReward(nobody)]).score(TEXTS)
 
 
 def test_the_components_of_the_server_are_logged_below_its_name(combination, waits):
