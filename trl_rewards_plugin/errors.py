@@ -6,6 +6,7 @@ Leaves out: failed uploads (`hub/failures.py`).
 import difflib
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,9 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
-    file of the same stem ("news.cvs" beside "news.csv").
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
+    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for a letter or their order
+    ("runs/ful" for "runs/full"), unless the Hub's cache has it: "google/t5-xl" is not to be lost to a "google/t5-xxl".
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -154,6 +156,24 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
+    slips = (one for one in path.parent.glob("*") if "/" in name and _is_slip(path.name, one.name))
+    if (meant := min(slips, default=None)) and not _in_cache(name):
+        step = f"did you mean '{meant}'? if not, to get that id from the Hub: hf download {name}"
+        raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    """Whether they differ by at most one letter, or by the order of the letters."""
+    one, other = Counter(typed.casefold()), Counter(meant.casefold())
+    return (one - other).total() <= 1 >= (other - one).total()
+
+
+def _in_cache(name: str) -> bool:
+    """Whether the Hub's cache holds a model, a data set or a metric of this id."""
+    from huggingface_hub import constants
+
+    folders = (f"{kind}s--{name.replace('/', '--')}" for kind in ("model", "dataset", "space"))
+    return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").is_dir() for folder in folders)
 
 
 def _mistyped_folder(name: str) -> str | None:
