@@ -25,7 +25,15 @@ from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, ch
 from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
 from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
-from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed, check_peft, lora_config
+from trl_rewards_plugin.recipes.run_rules import (
+    check_decided,
+    check_enough_prompts,
+    check_installed,
+    check_model_folder,
+    check_peft,
+    held_out_rows,
+    lora_config,
+)
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
@@ -40,8 +48,12 @@ _RENAMED = {
     "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
 }  # fmt: skip
-# Trackers that need the package of their own name.
-_BY_PACKAGE = ("clearml", "codecarbon", "dagshub", "dvclive", "mlflow", "swanlab", "trackio", "wandb")
+# Trackers that need the package of their own name; one has two.
+_BY_PACKAGE = (
+    "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard",
+    "trackio", "wandb",
+)  # fmt: skip
+_ALSO_BY = {"tensorboard": "tensorboardX"}
 _ONLY_RECORDED = ("made_of",)  # keys of a run's config.yaml that are for its reader
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
@@ -145,8 +157,9 @@ def check_quickly(argv: Sequence[str]) -> None:
     trackers = [trackers] if isinstance(trackers, str) else trackers
     if trackers not in (["all"], ["none"], []) and (known := known_trackers()):
         # As transformers finds most of them; of the others it is asked later.
-        check_installed(trackers, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
-    _check_files(asked, asked.text_column or preset.text_column, asked.dataset or preset.dataset)
+        absent = {name for name in _BY_PACKAGE if not (find_spec(name) or find_spec(_ALSO_BY.get(name, name)))}
+        check_installed(trackers, known, {*known} - absent)
+    _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
     if not check_resume(folder, values.get("resume_from_checkpoint")) and not asked.dry_run:
@@ -180,14 +193,19 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     return {**values, "config": path}
 
 
-def _check_files(asked: TrainArguments, column: str, dataset: str) -> None:
+def _check_files(asked: TrainArguments, preset: Preset, config: DerivedSettings) -> None:
     for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
+        check_model_folder(asked.model)
+    column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
+    has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
-            column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
+            rows = len(column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given))
+            if given == dataset:
+                check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, given), config, given)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:

@@ -34,7 +34,7 @@ from trl_rewards_plugin.recipes.before_after import Evaluation, Evaluator
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import RunInputs
 from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
-from trl_rewards_plugin.recipes.run_rules import check_decided, lora_settings
+from trl_rewards_plugin.recipes.run_rules import check_decided, check_enough_prompts, lora_settings
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.lock import writing_run
@@ -203,10 +203,7 @@ class Seq2SeqPPO:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
-        if len(data.train) < self.args.prompts_per_rollout:
-            expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
-            step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
-            raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
+        check_enough_prompts(len(data.train), self.args, data.train_name)
         if self.held_out_reward is not None:
             rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)
         check_held_out_reward(rewards.get("held_out_reward"), [rewards["reward"]], self.args)
