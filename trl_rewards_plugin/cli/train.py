@@ -193,7 +193,7 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     return {**values, "config": path}
 
 
-def _check_files(asked: TrainArguments, preset: Preset, config: DerivedSettings) -> None:
+def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
@@ -204,7 +204,7 @@ def _check_files(asked: TrainArguments, preset: Preset, config: DerivedSettings)
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
             rows = len(column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given))
-            if given == dataset:
+            if given == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
                 check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, given), config, given)
 
 
