@@ -47,9 +47,8 @@ from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgre
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
-from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
-from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, ExactKL, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
@@ -127,7 +126,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         exact = KL_ESTIMATORS[args.kl_estimator].exact
-        self.exact_kl = ExactKL(wrapped, self.ref_model, self.rules, args) if exact else None
+        reference = bare_model(self.ref_model or wrapped.core)
+        self.exact_kl = ExactKL(wrapped.core, reference, self.rules, args) if exact else None
         if not args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(RolloutProgressCallback(self.args.batch_size))

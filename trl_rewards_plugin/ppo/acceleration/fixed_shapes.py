@@ -6,7 +6,7 @@ Padding on the right changes no number beyond rounding.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _fixed: ContextVar[bool] = ContextVar("fixed_shapes", default=False)
 
@@ -22,12 +22,10 @@ def fixed_shapes() -> Iterator[None]:
 
 
 def shapes_are_fixed() -> bool:
-    """Whether `fixed_shapes()` holds here."""
     return _fixed.get()
 
 
-@dataclass(frozen=True)
-class Widths:
+class Widths(NamedTuple):
     """The widths that prompts and responses are padded to: multiples of this many tokens. 1 pads nothing."""
 
     prompt: int = 1
@@ -39,5 +37,4 @@ FEW = Widths(prompt=64, response=16)
 
 
 def round_up(length: int, multiple: int, most: int) -> int:
-    """The next multiple of `multiple`, but at most `most`."""
     return min(-(-length // multiple) * multiple, most)

@@ -27,11 +27,7 @@ def exact_matrices(model: nn.Module) -> dict[str, Tensor]:
 
 
 def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
-    """`model(*arguments, **named)`, under autocast and among fixed shapes with its matrices cast together.
-
-    Args:
-        model: a `PolicyWithValueHead`.
-    """
+    """A call of a `PolicyWithValueHead`, under autocast and among fixed shapes with its matrices cast together."""
     dtype = autocast_dtype(model)
     if dtype is None or not shapes_are_fixed():
         return model(*arguments, **named)

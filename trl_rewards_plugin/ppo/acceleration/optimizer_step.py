@@ -42,10 +42,9 @@ class GraphedStep:
         return [(group, [weight for weight in group["params"] if weight.grad is not None]) for group in groups]
 
     def __call__(self, numbers: Tensor) -> None:
-        """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
+        """Clips the gradients, takes a step where all `numbers` are finite, and clears the gradients.
 
-        Args:
-            numbers: what the step depends on being finite; the last is the norm of all gradients.
+        As `Framework.step`. The last number is the norm of all gradients.
         """
         if not self.skips_broken():
             self._framework.step()  # the first makes the state
@@ -82,7 +81,6 @@ class _Step(Work):
         self._numbers = torch.zeros(count, device=device)
 
     def fill(self, calls: StaticCalls, groups: list[tuple[Any, list[nn.Parameter]]], numbers: Tensor) -> None:
-        """Takes in the learning rates and what a step depends on."""
         for rate, (group, _) in zip(self._rates, groups, strict=True):
             rate.fill_(group["lr"])
         self._numbers.copy_(numbers)
@@ -120,8 +118,8 @@ class _Step(Work):
     def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
         # Against their own size: moments are far smaller than any tolerance.
         found, scales = self._sizes(), {name: value.max() for name, value in eager.items()}
-        relative = [{name: value / scales[name] for name, value in each.items()} for each in (eager, found)]
-        return relative[0], relative[1]
+        ours, theirs = ({name: value / scales[name] for name, value in each.items()} for each in (eager, found))
+        return ours, theirs
 
     def _sizes(self) -> Tensors:
         first, second = ([value for group in self._states for value in group[place]] for place in range(2))

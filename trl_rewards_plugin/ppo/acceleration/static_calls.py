@@ -1,8 +1,8 @@
 """Work over fixed buffers: captured as a graph on first use, replayed after that, and run eagerly where that fails.
 
 A graph belongs to shapes, to where weights and gradients lie, and to all that Python knew while it was captured; so
-does its key. Whatever goes wrong with one, the run continues.
-Leaves out: how a graph is made (graphs.py), sampling (static_sampling.py) and the optimizer (optimizer_step.py).
+does its key. Whatever goes wrong with one, the run continues. Tests put a pretended maker of graphs in the place of
+`maker_for`, which follows a CUDA graph's rules on the CPU.
 """
 
 import logging
@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.graphs import CudaGraphs
 from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import asks_for_sharding
@@ -27,6 +25,46 @@ Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
 Function = Callable[..., Inputs]
 _logger = logging.getLogger(__name__)
+
+
+def maker_for(device: torch.device) -> "CudaGraphs | None":
+    """What makes graphs on a device; None where it has none."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+class CudaGraphs:
+    """Graphs of one device in one memory pool: what one left inside it is undefined once another has run."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._pool: Any = None
+        self._side: torch.cuda.Stream | None = None  # one for all: libraries keep a workspace for each
+
+    def capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Records `work`, which reads and writes the same tensors every time and never waits for the device.
+
+        It runs beforehand, to warm up: what it leaves in its buffers is undefined afterwards. The device's random
+        state is left as it was, so that a run that captures at another step draws the same numbers.
+        """
+        state = torch.cuda.get_rng_state(self._device)
+        current = torch.cuda.current_stream(self._device)
+        side = self._side = self._side or torch.cuda.Stream(self._device)
+        try:
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                work()  # libraries set themselves up on first use, which is forbidden while capturing
+            current.wait_stream(side)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # A data loader's thread may pin memory meanwhile: only this thread's forbidden calls count.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        except Exception:
+            self._pool = None  # what a capture that failed leaves of its pool is not for the next one
+            raise
+        finally:
+            torch.cuda.set_rng_state(state, self._device)
+        return graph
 
 
 class GraphMismatchError(RuntimeError):
@@ -55,7 +93,6 @@ class Work(ABC):
         """What `eagerly` gave, and what a run has given since, in a form that can be compared."""
 
     def drop(self) -> None:
-        """Gives the graph up."""
         if self.graph is not None:
             self.graph.reset()
             self.graph = None
@@ -67,7 +104,7 @@ class StaticCalls:
     Args:
         maker: makes the graphs; None runs everything eagerly.
         tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
-            another order may do, which is far less than what a wrong graph does.
+            another order may do.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
     """
@@ -91,9 +128,8 @@ class StaticCalls:
 
         Args:
             name: tells functions apart, also in the log.
-            function: takes tensors by name and returns tensors by name, whose shapes depend on its inputs' shapes
-                alone, and None for what is left out; it never waits for the device.
-            inputs: its tensors; None where one is left out.
+            function: takes tensors (or None) by name and returns the like, of shapes that its inputs' shapes alone
+                decide; it never waits for the device.
             model: the module whose weights it reads.
             known: what else decides what it computes; settings that Python knows.
         """
@@ -111,8 +147,7 @@ class StaticCalls:
     def run(self, name: str, work: Work) -> None:
         """Runs work by its graph. The first time that is captured, and its replay must give what the eager pass does.
 
-        After any error the work, and all of its name from then on, runs eagerly from where it was, and the log says
-        why.
+        After any error the work, and all of its name from then on, runs eagerly, and the log says why.
         """
         # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
         if not self.by_graph(name) or not self._replayed(name, work):
@@ -147,11 +182,10 @@ class StaticCalls:
     ) -> Any:
         """What was made before for this name, this model as it is, and what is known; else `make()`.
 
-        Args:
-            make: makes something that is given up by its `drop()`.
-            most: how many of this name are kept, where each holds much memory.
+        What that makes is given up by its `drop()`. `most` of a name are kept, where each holds much memory.
         """
-        key, places = (name, known, id(model), _modes(model)), _places(model)
+        key = (name, known, id(model), _modes(model))
+        places = tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
         if key in self._kept and self._kept[key][0] != places:
             _logger.warning("%s: the weights of the model have moved; its graph is captured again", name)
             self._drop(key)
@@ -211,7 +245,6 @@ class _Call(Work):
         self.learns: list[nn.Parameter] = []  # what its backward pass gives a gradient
 
     def fill(self, inputs: Inputs) -> None:
-        """Takes in new inputs of the same shapes."""
         for name, buffer in self._inputs.items():
             if buffer is not None:
                 buffer.copy_(cast(Tensor, inputs[name]))
@@ -258,7 +291,7 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
         "several processes, or sharded weights": args.world_size > 1 or sharded,
         "gradient checkpointing": args.checkpoints_activations,
     }
-    maker, reason = graphs.maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
+    maker, reason = maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
     if args.cuda_graphs and (reason or maker is None):
         raise InputError(
             "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True",
@@ -309,18 +342,11 @@ def _modes(model: nn.Module) -> Hashable:
     return (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
 
 
-def _places(model: nn.Module) -> Hashable:
-    """Where every weight lies, and whether it learns."""
-    return tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
-
-
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
-    """What buffers hold now."""
     return [buffer.clone() for buffer in buffers]
 
 
 def restore(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Puts what `copies` returned back into the buffers."""
     with torch.no_grad():
         for buffer, value in zip(buffers, values, strict=True):
             buffer.copy_(value)

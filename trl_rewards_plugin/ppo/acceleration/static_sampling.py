@@ -14,19 +14,14 @@ from torch.func import functional_call
 from transformers import EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import MoEModelOutput
 
+from trl_rewards_plugin.ppo.acceleration import static_calls
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
 from trl_rewards_plugin.ppo.acceleration.lower_precision import LowerPrecisionWeights
-from trl_rewards_plugin.ppo.acceleration.static_calls import (
-    StaticCalls,
-    Tensors,
-    Work,
-    copies,
-    restore,
-    uncached_autocast,
-)
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors, Work
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import known_ids
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
@@ -39,14 +34,11 @@ _MOST = 4  # samplers: each holds the keys and values of a whole batch
 class StaticSampler:
     """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches."""
 
-    def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool = False):
-        batch, width, _ = states.shape
-        device = states.device
+    def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool):
+        (batch, width, _), device = states.shape, states.device
         self._model, self._rules, self._greedy = model, rules, greedy
         config, length = model.config.get_text_config(decoder=True), len(rules.prefix) + steps
-        self._cache = EncoderDecoderCache(
-            *(StaticCache(config=config, max_cache_len=most) for most in (length, width))
-        )
+        self._cache = EncoderDecoderCache(*(StaticCache(config=config, max_cache_len=n) for n in (length, width)))
         self._lower = LowerPrecisionWeights(model)
         self._prefix = known_ids(rules.prefix, device).expand(batch, -1)
         self._states = states.clone()
@@ -81,7 +73,6 @@ class StaticSampler:
         calls.run(_NAME, self._next)
 
     def drop(self) -> None:
-        """Gives the graphs up."""
         self._first.drop()
         self._next.drop()
 
@@ -106,10 +97,9 @@ class StaticSampler:
             "use_cache": True,
             "return_dict": True,
         }
-        with uncached_autocast(token.device.type):
+        with static_calls.uncached_autocast(token.device.type):
             outputs: Any = functional_call(self._model, self._lower.lower, (), arguments, tie_weights=False)
-        logits: Tensor = outputs.logits[:, -1]
-        return logits
+        return cast(Tensor, outputs.logits[:, -1])
 
     def logprobs_of(self, logits: Tensor) -> Tensor:
         """Log-probabilities (B, V) of the next token, by the rules of this step."""
@@ -140,11 +130,11 @@ class _Draw(Work):
         self._sampler.draw(self._read())
 
     def eagerly(self) -> Tensors:
-        before = copies(self.moving())
+        before = static_calls.copies(self.moving())
         try:
             return {"logprobs": self._sampler.logprobs_of(self._read())}
         finally:
-            restore(self.moving(), before)
+            static_calls.restore(self.moving(), before)
 
     def moving(self) -> list[Tensor]:
         return self._sampler.moving()
@@ -156,36 +146,22 @@ class _Draw(Work):
 
 
 def sample_static(
-    calls: StaticCalls,
-    model: PreTrainedModel,
-    states: Tensor,
-    prompt_mask: Tensor,
-    rules: TokenRules,
-    steps: int,
-    greedy: bool = False,
+    calls: StaticCalls, model: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, steps: int, greedy: bool
 ) -> tuple[Tensor, Tensor]:
-    """Draws a response for each prompt; what lies behind an EOS is to be masked.
-
-    Args:
-        calls: keeps the sampler for the next prompts of this shape.
-        states, prompt_mask: (B, S, H) and (B, S), S one of few widths.
-        steps: most tokens of a response.
+    """Draws responses of at most `steps` tokens to encoded prompts, padded to one of few widths.
 
     Returns:
-        Token ids and their log-probabilities in nats (B, T); T is below `steps` where all have ended.
+        Token ids and their log-probabilities in nats (B, T), anything behind an EOS; T is below `steps` where all have
+        ended.
 
     Raises:
         NotFiniteError: the model's logits are NaN.
     """
-    sampler = calls.kept(
-        _NAME,
-        (states.shape, states.dtype, rules, steps, greedy),
-        model,
-        lambda: StaticSampler(model, rules, states, steps, greedy),
-        most=_MOST,
-    )
+    states = cast(Tensor, prompts.states)
+    known = (states.shape, states.dtype, rules, steps, greedy)
+    sampler = calls.kept(_NAME, known, model, lambda: StaticSampler(model, rules, states, steps, greedy), most=_MOST)
     with fixed_shapes():
-        sampler.open(states, prompt_mask, calls)
+        sampler.open(states, prompts.mask, calls)
         step = 1
         while step < steps:
             sampler.advance(calls)

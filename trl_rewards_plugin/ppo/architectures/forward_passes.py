@@ -1,7 +1,4 @@
-"""The forward passes of any encoder-decoder: encoder, teacher-forced decoder, decoder one token at a time.
-
-Leaves out: faster ways to the same numbers, for which acceleration/seam.py is asked first.
-"""
+"""The forward passes of any encoder-decoder: encoder, teacher-forced decoder, decoder one token at a time."""
 
 from inspect import signature
 from typing import Any, cast
@@ -17,14 +14,13 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 def decoder_width(model: PreTrainedModel) -> int:
-    """Size H of the decoder's hidden states."""
     return int(model.config.get_text_config(decoder=True).hidden_size)
 
 
 def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
     """The encoder's last hidden states (B, S, H) of prompts (B, S), padded on the right; of padding they may be 0."""
     encoder = cast(Any, model).get_encoder()
-    states = seam.encode(encoder, prompt_ids, prompt_mask)
+    states = seam.encode(encoder, prompt_ids, prompt_mask)  # by a faster way to the same numbers, where there is one
     if states is None:
         states = encoder(input_ids=prompt_ids, attention_mask=prompt_mask.long(), return_dict=True)[0]
     return states
@@ -33,11 +29,8 @@ def run_encoder(model: PreTrainedModel, prompt_ids: Tensor, prompt_mask: Tensor)
 def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
     """The teacher-forced forward pass: logits (B, T, V) and the decoder's last hidden states (B, T, H).
 
-    Args:
-        prompts: with states the encoder is not run again. (FSMT makes its causal mask only where the prompt's ids are
-            passed as well.)
-        decoder_input_ids: (B, T), the decoder's start first. No mask goes with them: padding lies behind the EOS,
-            and a causal decoder never looks there.
+    Where the prompts have states, the encoder is not run again. The decoder's input (B, T) begins with its start. No
+    mask goes with it: padding lies behind the EOS, and a causal decoder never looks there.
     """
     states = run_encoder(model, prompts.ids, prompts.mask) if prompts.states is None else prompts.states
     if family_of(model.config).scored_token_by_token:
@@ -46,7 +39,7 @@ def run_decoder(model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_i
         logits, hidden = zip(*steps, strict=True)
         return torch.cat(logits, dim=1), torch.cat(hidden, dim=1)
     outputs = model(
-        input_ids=prompts.ids,
+        input_ids=prompts.ids,  # FSMT makes its causal mask only where they are passed as well
         attention_mask=prompts.mask.long(),
         encoder_outputs=MoEModelOutput(last_hidden_state=states),  # models with experts ask it for router logits
         decoder_input_ids=decoder_input_ids,

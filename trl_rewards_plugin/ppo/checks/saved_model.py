@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.checks.special_tokens import embedding_rows
 from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts

@@ -51,10 +51,8 @@ class PolicyWithValueHead(nn.Module):
         sliced: bool = False,
     ):
         super().__init__()
-        self.policy = policy
-        self.value_model = value_model
-        self.detach_value_head = detach_value_head
-        self.sliced = sliced
+        self.policy, self.value_model = policy, value_model
+        self.detach_value_head, self.sliced = detach_value_head, sliced
         self.value_head = None
         if has_critic:  # it starts at 0, which leaves the first advantages to the rewards alone (arXiv 2403.17031)
             self.value_head = nn.Linear(decoder_width(value_model or self.core), 1)
@@ -67,36 +65,33 @@ class PolicyWithValueHead(nn.Module):
         return bare_model(self.policy)
 
     def critic_parts(self) -> dict[str, nn.Module]:
-        """What the value loss alone trains, by name: the head, and a separate value model; often less."""
+        """What the value loss alone trains, by name."""
         parts = {"value_head": self.value_head, "value_model": self.value_model}
         return {name: part for name, part in parts.items() if part is not None}
 
+    # What follows is the policy's own; the Trainer and accelerate look for it here.
+
     @property
     def config(self) -> Any:
-        """The policy's own configuration, which the Trainer looks for here."""
         return self.core.config
 
     @property
     def generation_config(self) -> Any:
-        """The policy's own generation configuration."""
         return self.core.generation_config
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Classes of the layers that FSDP makes units of, which accelerate looks for here."""
+        """Classes of the layers that FSDP makes units of."""
         present = {type(module).__name__ for module in self.modules()}
         return [name for name in self.core._no_split_modules or [] if name in present]
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The policy's own `generate`."""
         return cast(Any, self.policy).generate(*args, **kwargs)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy, by the Trainer's name since transformers 5.23."""
         cast(Any, self.core).activation_checkpointing_enable(**settings)
 
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """The same, by the name before."""
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:  # its name before transformers 5.23
         cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
@@ -113,7 +108,6 @@ class PolicyWithValueHead(nn.Module):
         Args:
             prompts: B prompts, with the states of the policy's encoder where they are known already.
             response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
-            rules: the distribution that the tokens were drawn from.
             critic_only: no gradient reaches the policy.
             anchor: what to measure the exact KL to.
         """
@@ -126,8 +120,7 @@ class PolicyWithValueHead(nn.Module):
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
         """The critic's values (B, T) of the states before each token; 0 where there is no critic.
 
-        Args:
-            hidden: (B, T, H) the policy decoder's last hidden states, which a separate value model does not read.
+        A separate value model does not read `hidden`, the policy decoder's last hidden states (B, T, H).
         """
         if self.value_head is None:
             return torch.zeros(hidden.shape[:2], device=hidden.device)
@@ -137,8 +130,7 @@ class PolicyWithValueHead(nn.Module):
             hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
         with torch.autocast(hidden.device.type, enabled=False):
-            values: Tensor = self.value_head(hidden.float())
-        return values.squeeze(-1)
+            return cast(Tensor, self.value_head(hidden.float()).squeeze(-1))
 
 
 def bare_model(model: nn.Module) -> PreTrainedModel:
@@ -163,14 +155,12 @@ def score_responses(
 ) -> tuple[TokenScores, Tensor, Tensor | None]:
     """Scores of response tokens, the decoder's hidden states (B, T, H) and, where sliced, the output matrix's input.
 
-    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding. Only
-    slices are compared with an anchor.
+    Sliced or not, the numbers are the same up to rounding; only slices are compared with an anchor.
     """
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
         return token_scores(log_weights, response_ids), hidden, None
-    inputs = _decoder_inputs(response_ids, rules.prefix)
-    first = len(rules.prefix) - 1
+    inputs, first = _decoder_inputs(response_ids, rules.prefix), len(rules.prefix) - 1
     features, hidden = (states[:, first:] for states in decoder_features(model, prompts, inputs))
     return score_in_slices(OutputHead(model), features, response_ids, rules, anchor), hidden, features
 
@@ -182,8 +172,7 @@ def teacher_forced(
 
     What the decoder reads before the response's first token was not chosen by the policy and is not scored.
     """
-    inputs = _decoder_inputs(response_ids, rules.prefix)
-    logits, hidden = run_decoder(model, prompts, inputs)
+    logits, hidden = run_decoder(model, prompts, _decoder_inputs(response_ids, rules.prefix))
     first = len(rules.prefix) - 1
     return rules.log_weights(logits[:, first:]), hidden[:, first:]
 

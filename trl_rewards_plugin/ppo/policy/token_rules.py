@@ -60,11 +60,7 @@ class TokenRules:
 
 
 def token_rules(
-    model: PreTrainedModel,
-    *,
-    temperature: float = 1.0,
-    min_new_tokens: int = 0,
-    suppressed: tuple[int, ...] = (),
+    model: PreTrainedModel, *, temperature: float = 1.0, min_new_tokens: int = 0, suppressed: tuple[int, ...] = ()
 ) -> TokenRules:
     """The rules of a model, from its generation config or, where that is silent, its config.
 
@@ -94,9 +90,7 @@ def token_rules(
 def _token_id(model: PreTrainedModel, name: str, needed: bool = True) -> Any:
     own, general = (getattr(config, name, None) for config in (model.generation_config, model.config))
     if own is None and general is None and needed:
-        raise InputError(
-            f"a model whose generation config or config sets {name}",
-            f"{name}=None in both for {type(model).__name__}",
-            f"set model.generation_config.{name} before the model is passed",
-        )
+        expected, found = f"a model whose generation config or config sets {name}", f"{name}=None in both for "
+        step = f"set model.generation_config.{name} before the model is passed"
+        raise InputError(expected, found + type(model).__name__, step)
     return general if own is None else own
