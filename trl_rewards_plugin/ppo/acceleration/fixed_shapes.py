@@ -1,7 +1,4 @@
-"""Few shapes: what a GPU runs in a loop is padded to a few widths, so that plans, kernels and graphs are found again.
-
-Padding on the right changes no number beyond rounding.
-"""
+"""Few shapes: what a GPU runs in a loop is padded to a few widths, so that kernels and graphs are found again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

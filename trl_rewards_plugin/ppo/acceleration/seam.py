@@ -22,26 +22,18 @@ _ALIGNED = 8  # elements; SDPA pads a copy of any mask whose rows are not aligne
 
 
 def encode(encoder: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor | None:
-    """The encoder's last hidden states (B, S, H) of prompts (B, S), padded on the right; 0 on padding.
-
-    None where the encoder itself has to be run.
-    """
-    if is_plain_encoder(encoder) and runs_packed(encoder, prompt_mask):
-        return encode_packed(encoder, prompt_ids, prompt_mask)
-    return None
+    """The encoder's last hidden states (B, S, H) of prompts (B, S), 0 on padding; None where it has to be run."""
+    packed = is_plain_encoder(encoder) and runs_packed(encoder, prompt_mask)
+    return encode_packed(encoder, prompt_ids, prompt_mask) if packed else None
 
 
 def exchange_modules(model: nn.Module) -> None:
-    """Exchanges modules of a built model for faster ones: T5's attention and norms, and the tanh form of GELU.
-
-    That form takes transformers eight passes over the activations, and torch one. What `save_pretrained` writes of
-    the attention is as it was.
-    """
+    """Exchanges modules of a built model for faster ones: T5's attention and norms, and the tanh form of GELU."""
     for part in list(model.modules()):
         if isinstance(part, (T5PreTrainedModel, MT5PreTrainedModel)) and part.config._attn_implementation == "sdpa":
-            part.set_attn_implementation(_JOINED_BIAS)
+            part.set_attn_implementation(_JOINED_BIAS)  # what `save_pretrained` writes is as it was
         for name, child in part.named_children():
-            if isinstance(child, NewGELUActivation):
+            if isinstance(child, NewGELUActivation):  # eight passes over the activations, where torch takes one
                 setattr(part, name, nn.GELU(approximate="tanh"))
             elif type(child) in (T5LayerNorm, MT5LayerNorm):
                 # What the last norm gives is also read by the critic, in float32.
@@ -52,21 +44,16 @@ def exchange_modules(model: nn.Module) -> None:
 
 
 class FusedNorm(nn.Module):
-    """In the place of a norm of T5 or mT5, whose weight it keeps: one kernel on a GPU, few passes on a CPU.
-
-    Args:
-        rounds: under autocast the output is in its precision, cast once, not three times by the products that read it.
-    """
+    """In the place of a norm of T5 or mT5, whose weight it keeps: one kernel on a GPU, few passes on a CPU."""
 
     def __init__(self, norm: nn.Module, rounds: bool):
         super().__init__()
         self.weight: Tensor = cast(Tensor, norm.weight)
         self.variance_epsilon = cast(float, norm.variance_epsilon)
-        self.rounds = rounds
+        self.rounds = rounds  # under autocast the output is cast once, not by each of the products that read it
         self._usual = type(norm).forward
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(..., H) -> (..., H)."""
         if hidden_states.device.type == "cuda":
             lower = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") and self.rounds else None
             return rms_norm(hidden_states, self.weight, self.variance_epsilon, lower)
@@ -76,10 +63,7 @@ class FusedNorm(nn.Module):
 
 
 def rms_norm(values: Tensor, weight: Tensor, epsilon: float, lower: torch.dtype | None = None) -> Tensor:
-    """RMSNorm (arXiv 1910.07467): values / sqrt(mean(values^2) + epsilon) * weight over the last dimension.
-
-    Computed in float32; the result has the precision `lower`, or the weight's.
-    """
+    """RMSNorm (arXiv 1910.07467): values / sqrt(mean(values^2) + epsilon) * weight by rows, computed in float32."""
     with torch.autocast(values.device.type, enabled=False):
         normed = nn.functional.rms_norm(values.float(), weight.shape, weight.float(), epsilon)
     return normed.to(lower or weight.dtype)
@@ -112,25 +96,18 @@ class _FewPasses(torch.autograd.Function):
 
 
 def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    position_bias: Tensor | None = None,
-    **settings: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> Any:
-    """transformers' `sdpa`; query (B, heads, T, D), mask (B, 1, T, S), bias (1, heads, T, S)."""
-    if position_bias is not None and (attention_mask is None or attention_mask.dtype == torch.bool):
-        attention_mask, position_bias = _joined(module, query, position_bias, attention_mask), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **settings)
+    """transformers' `sdpa`; query (B, heads, T, D), mask (B, 1, T, S), `position_bias` (1, heads, T, S)."""
+    bias = settings.pop("position_bias", None)
+    if bias is not None and (attention_mask is None or attention_mask.dtype == torch.bool):
+        attention_mask, bias = _joined(module, query, bias, attention_mask), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=bias, **settings)
 
 
 def _joined(module: Any, query: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """What is added to the scores: the bias, and the lowest number at masked positions.
-
-    It is kept on the bias, which the first layer of a pass makes and hands to all others.
-    """
+    """What is added to the scores: the bias, and the lowest number at masked positions."""
+    # Kept on the bias, which the first layer of a pass makes and hands to all others.
     kept = getattr(bias, "_joined", None)
     if kept is not None and kept[0] is mask:
         return cast(Tensor, kept[1])

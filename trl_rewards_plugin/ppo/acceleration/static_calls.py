@@ -1,8 +1,7 @@
 """Work over fixed buffers: captured as a graph on first use, replayed after that, and run eagerly where that fails.
 
 A graph belongs to shapes, to where weights and gradients lie, and to all that Python knew while it was captured; so
-does its key. Whatever goes wrong with one, the run continues. Tests put a pretended maker of graphs in the place of
-`maker_for`, which follows a CUDA graph's rules on the CPU.
+does its key. Whatever goes wrong with one, the run continues.
 """
 
 import logging
@@ -23,12 +22,11 @@ from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
-Function = Callable[..., Inputs]
 _logger = logging.getLogger(__name__)
 
 
 def maker_for(device: torch.device) -> "CudaGraphs | None":
-    """What makes graphs on a device; None where it has none."""
+    """What makes graphs on a device, if anything; tests put one in its place that follows a graph's rules on a CPU."""
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
@@ -36,8 +34,7 @@ class CudaGraphs:
     """Graphs of one device in one memory pool: what one left inside it is undefined once another has run."""
 
     def __init__(self, device: torch.device):
-        self._device = device
-        self._pool: Any = None
+        self._device, self._pool = device, cast(Any, None)
         self._side: torch.cuda.Stream | None = None  # one for all: libraries keep a workspace for each
 
     def capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -72,9 +69,9 @@ class GraphMismatchError(RuntimeError):
 
 
 class Work(ABC):
-    """Something that reads and writes the same buffers each time, and its graph once it is captured."""
+    """Something that reads and writes the same buffers each time."""
 
-    graph: torch.cuda.CUDAGraph | None = None
+    graph: torch.cuda.CUDAGraph | None = None  # once it is captured
 
     @abstractmethod
     def run(self) -> None:
@@ -103,8 +100,7 @@ class StaticCalls:
 
     Args:
         maker: makes the graphs; None runs everything eagerly.
-        tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
-            another order may do.
+        tolerance: most that a first replay may differ from the eager pass, absolute and relative.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
     """
@@ -122,15 +118,14 @@ class StaticCalls:
         return self.maker is not None and name not in self.eager
 
     def __call__(
-        self, name: str, function: Function, inputs: Inputs, model: nn.Module, known: Hashable = ()
+        self, name: str, function: Callable[..., Inputs], inputs: Inputs, model: nn.Module, known: Hashable = ()
     ) -> Tensors:
         """`function(**inputs)`; a backward pass inside adds to the gradients of the model's parameters, as ever.
 
         Args:
             name: tells functions apart, also in the log.
-            function: takes tensors (or None) by name and returns the like, of shapes that its inputs' shapes alone
-                decide; it never waits for the device.
-            model: the module whose weights it reads.
+            function: reads the model's weights and tensors by name, and returns tensors by name, of shapes that its
+                inputs' shapes alone decide, None for what is left out; it never waits for the device.
             known: what else decides what it computes; settings that Python knows.
         """
         if not self.fixed:
@@ -145,10 +140,7 @@ class StaticCalls:
         return {key: value.clone() for key, value in call.outputs.items()}  # the next replay writes to these again
 
     def run(self, name: str, work: Work) -> None:
-        """Runs work by its graph. The first time that is captured, and its replay must give what the eager pass does.
-
-        After any error the work, and all of its name from then on, runs eagerly, and the log says why.
-        """
+        """Runs work by its graph; after any error the work, and all of its name from then on, runs eagerly."""
         # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
         if not self.by_graph(name) or not self._replayed(name, work):
             work.run()
@@ -180,11 +172,12 @@ class StaticCalls:
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
     ) -> Any:
-        """What was made before for this name, this model as it is, and what is known; else `make()`.
-
-        What that makes is given up by its `drop()`. `most` of a name are kept, where each holds much memory.
-        """
-        key = (name, known, id(model), _modes(model))
+        """What was made before for this name, this model as it is, and what is known; else `make()`."""
+        # What Python knows while the model runs: gradients, precision, training mode, adapters on or off.
+        layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
+        adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
+        modes = (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
+        key = (name, known, id(model), modes)
         places = tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
         if key in self._kept and self._kept[key][0] != places:
             _logger.warning("%s: the weights of the model have moved; its graph is captured again", name)
@@ -201,8 +194,8 @@ class StaticCalls:
 
     def give_up(self, name: str, reason: str, *, everything: bool = False) -> None:
         """Runs what has this name, or everything, eagerly from now on, and says why."""
-        what = "Everything" if everything else name
-        _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", what, reason)
+        message = "%s runs without a CUDA graph for the rest of this run. %s"
+        _logger.warning(message, "Everything" if everything else name, reason)
         self.eager.add(name)
         for key in [key for key in self._kept if everything or key[0] == name]:
             self._drop(key)
@@ -236,9 +229,7 @@ class StaticCalls:
 
 
 class _Call(Work):
-    """A function of tensors with its buffers."""
-
-    def __init__(self, calls: StaticCalls, function: Function, inputs: Inputs, model: nn.Module):
+    def __init__(self, calls: StaticCalls, function: Callable[..., Inputs], inputs: Inputs, model: nn.Module):
         self._calls, self._function, self._model = calls, function, model
         self._inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
         self.outputs: Tensors = {}  # name -> buffer that a run writes
@@ -280,11 +271,7 @@ class _Call(Work):
 
 
 def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
-    """How a model's passes run under a config; where there could be graphs and are none, the log says why.
-
-    Raises:
-        InputError: `cuda_graphs=True` where there can be none.
-    """
+    """How a model's passes run under a config; where there could be graphs and are none, the log says why."""
     sharded = asks_for_sharding(args)
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,
@@ -293,22 +280,17 @@ def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
     }
     maker, reason = maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
     if args.cuda_graphs and (reason or maker is None):
-        raise InputError(
-            "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True",
-            reason or f"the device {args.device}",
-            "leave cuda_graphs out: graphs are used where they can be",
-        )
+        expected = "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True"
+        step = "leave cuda_graphs out: graphs are used where they can be"
+        raise InputError(expected, reason or f"the device {args.device}", step)
     if maker is not None and reason and args.cuda_graphs is None:
         _logger.info("CUDA graphs are off: %s", reason)
-    exact = not args.bf16 and next(model.parameters()).element_size() == 4
-    return StaticCalls(
-        None if reason else maker,
-        tolerance=1e-3 if exact else 0.1,
-        fixed=args.device.type == "cuda" and args.world_size == 1 and not sharded,
-    )
+    tolerance = 1e-3 if not args.bf16 and next(model.parameters()).element_size() == 4 else 0.1
+    fixed = args.device.type == "cuda" and args.world_size == 1 and not sharded
+    return StaticCalls(None if reason else maker, tolerance, fixed=fixed)
 
 
-def _run(function: Function, inputs: Inputs) -> Tensors:
+def _run(function: Callable[..., Inputs], inputs: Inputs) -> Tensors:
     """The function, as it may be captured."""
     kind = next(value.device.type for value in inputs.values() if value is not None)
     with fixed_shapes(), uncached_autocast(kind):
@@ -333,13 +315,6 @@ def uncached_autocast(kind: str) -> Iterator[None]:
             yield
     finally:
         torch.clear_autocast_cache()
-
-
-def _modes(model: nn.Module) -> Hashable:
-    """What Python knows while a model runs: gradients, precision, training mode, adapters on or off."""
-    layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
-    adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
-    return (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
 
 
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:

@@ -1,8 +1,7 @@
 """Sampling over fixed buffers: one decoding step, the same work every time, replayed as a graph where there is one.
 
-The cache is transformers' own `StaticCache`, so that the step has no code for any architecture; the record of a
-family says whether it keeps to fixed buffers. Rows that have ended run on, and are masked behind their EOS.
-Leaves out: the sampler that drops rows as they end (policy/sampling.py), which is what a CPU wants.
+The cache is transformers' own `StaticCache`, so that the step has no code for any architecture. Rows that have ended
+run on, to be masked behind their EOS. Leaves out: the sampler that drops them (policy/sampling.py), as a CPU wants.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from transformers.modeling_outputs import MoEModelOutput
 
 from trl_rewards_plugin.ppo.acceleration import static_calls
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.lower_precision import LowerPrecisionWeights
+from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype, exact_matrices
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors, Work
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
@@ -25,8 +24,7 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
-LOOK_EVERY = 16
-"""Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""
+LOOK_EVERY = 16  # tokens between two looks at what was sampled: each waits for all that the device was asked for
 _NAME = "sampling"
 _MOST = 4  # samplers: each holds the keys and values of a whole batch
 
@@ -39,7 +37,10 @@ class StaticSampler:
         self._model, self._rules, self._greedy = model, rules, greedy
         config, length = model.config.get_text_config(decoder=True), len(rules.prefix) + steps
         self._cache = EncoderDecoderCache(*(StaticCache(config=config, max_cache_len=n) for n in (length, width)))
-        self._lower = LowerPrecisionWeights(model)
+        # Copies of the matrices in autocast's precision, read instead of them; none without autocast.
+        dtype, exact = autocast_dtype(model), exact_matrices(model)
+        self._lower = {} if dtype is None else {name: weight.detach().to(dtype) for name, weight in exact.items()}
+        self._exact = [exact[name].detach() for name in self._lower]
         self._prefix = known_ids(rules.prefix, device).expand(batch, -1)
         self._states = states.clone()
         self._prompt_mask = torch.zeros(batch, width, dtype=torch.long, device=device)
@@ -59,17 +60,17 @@ class StaticSampler:
         self._read(self._prefix)  # the cache makes its buffers with the first pass
 
     def open(self, states: Tensor, prompt_mask: Tensor, calls: StaticCalls) -> None:
-        """Takes in encoder states (B, S, H) and mask (B, S) of new prompts, and draws the first token of each."""
+        """Draws the first token of new prompts, of encoder states (B, S, H) and mask (B, S)."""
         self._states.copy_(states)
         self._prompt_mask.copy_(prompt_mask)
-        self._lower.refresh()
+        if self._exact:
+            torch._foreach_copy_(list(self._lower.values()), self._exact)
         self.now.zero_()
         self.alive.fill_(True)
         self.broken.fill_(False)
         calls.run(_NAME, self._first)
 
     def advance(self, calls: StaticCalls) -> None:
-        """Reads the token drawn last, and draws the next, of every row."""
         calls.run(_NAME, self._next)
 
     def drop(self) -> None:
@@ -98,7 +99,7 @@ class StaticSampler:
             "return_dict": True,
         }
         with static_calls.uncached_autocast(token.device.type):
-            outputs: Any = functional_call(self._model, self._lower.lower, (), arguments, tie_weights=False)
+            outputs: Any = functional_call(self._model, self._lower, (), arguments, tie_weights=False)
         return cast(Tensor, outputs.logits[:, -1])
 
     def logprobs_of(self, logits: Tensor) -> Tensor:
@@ -150,12 +151,7 @@ def sample_static(
 ) -> tuple[Tensor, Tensor]:
     """Draws responses of at most `steps` tokens to encoded prompts, padded to one of few widths.
 
-    Returns:
-        Token ids and their log-probabilities in nats (B, T), anything behind an EOS; T is below `steps` where all have
-        ended.
-
-    Raises:
-        NotFiniteError: the model's logits are NaN.
+    Returns token ids and their log-probabilities in nats (B, T), T below `steps` where all have ended.
     """
     states = cast(Tensor, prompts.states)
     known = (states.shape, states.dtype, rules, steps, greedy)

@@ -84,15 +84,13 @@ class _Scaled(nn.Module):
 
 
 def _route_each_token_alone(part: PreTrainedModel) -> None:
-    """No full expert: its limit counts the tokens of the whole batch, and the last batch's is kept for training.
-
-    In generation experts are scaled by 1 - p instead of dropping tokens with probability p; now in training, too.
-    """
+    """No full expert: its limit counts the tokens of the whole batch, and the last batch's is kept for training."""
     for module in part.modules():
         if hasattr(module, "moe_eval_capacity_token_fraction"):
             module.moe_eval_capacity_token_fraction = cast(Any, 0.0)
             module.expert_capacity = cast(Any, _NO_LIMIT)
         if hasattr(module, "moe_token_dropout"):
+            # In generation experts are scaled by 1 - p instead of dropping tokens with probability p.
             module.token_dropout = _Scaled(1 - cast(float, module.moe_token_dropout))
 
 
@@ -123,11 +121,6 @@ def _check_pad(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
 # ---- The table ----
 
 
-def _attends_fully(config: Any) -> bool:
-    """Whether no layer of T5Gemma's decoder has a sliding window, whose cache counts in Python."""
-    return set(config.decoder.layer_types) == {"full_attention"}
-
-
 def _always(config: Any) -> bool:
     return True
 
@@ -135,7 +128,8 @@ def _always(config: Any) -> bool:
 FAMILIES = (
     Family(("t5", "mt5", "umt5", "longt5", "blenderbot", "blenderbot-small"), static_decoding=_always),
     Family(("bart", "plbart", "pegasus", "pegasus_x", "marian"), static_decoding=_always),
-    Family(("t5gemma",), static_decoding=_attends_fully),
+    # The cache of a layer with a sliding window counts in Python.
+    Family(("t5gemma",), static_decoding=lambda config: set(config.decoder.layer_types) == {"full_attention"}),
     # The first mBART starts its decoder with the language, mBART-50 forces it as the others do.
     Family(("mbart",), forces_language=True, language_may_start=True, static_decoding=_always),
     Family(("m2m_100", "seamless_m4t", "seamless_m4t_v2"), forces_language=True),

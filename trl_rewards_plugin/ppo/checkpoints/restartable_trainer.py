@@ -1,7 +1,4 @@
-"""A Trainer whose saves survive a kill and whose resumed runs end as uninterrupted ones, and its doors to the Hub.
-
-Leaves out: what the counters of a run are (trainer.py), and the files themselves (state.py, runs/checkpoints.py).
-"""
+"""A Trainer whose saves survive a kill and whose resumed runs end as uninterrupted ones, and its doors to the Hub."""
 
 import dataclasses
 import logging
@@ -69,9 +66,8 @@ class RestartableTrainer(Trainer):
     ) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`.
 
-        Args:
-            resume_from_checkpoint: a checkpoint folder, or True for the last intact one in `output_dir`; damaged
-                ones are skipped with a warning that names them.
+        `resume_from_checkpoint` is a folder, or True for the last intact one in `output_dir`; damaged ones are skipped
+        with a warning that names them.
 
         Raises:
             InputError: the folder given is damaged, none is intact, or another process trains in `output_dir`.
@@ -89,11 +85,10 @@ class RestartableTrainer(Trainer):
                 self._resume_run_state(folder)
                 if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
                     best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
-                    folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
+                    folders.rotate(output_dir, self.args.save_total_limit, {folder, Path(best or "")})
             elif self.args.should_save and (found := folders.checkpoints(output_dir)):
-                _logger.warning(
-                    "%s holds %s of an earlier run, and this run starts afresh", output_dir, found[-1].name
-                )
+                message = "%s holds %s of an earlier run, and this run starts afresh"
+                _logger.warning(message, output_dir, found[-1].name)
             self._resumed_from = folder
             saved.reward_states(self.reward_funcs)  # refused now rather than at the first save
             self._began = time.perf_counter()
@@ -104,11 +99,11 @@ class RestartableTrainer(Trainer):
 
     def _resume_run_state(self, folder: Path) -> None:
         state = saved.load_run_state(folder)
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        if state.processes != processes and process == 0:
+        earlier, processes = len(state.rewards), self.accelerator.num_processes
+        if earlier != processes and self.accelerator.process_index == 0:
             message = "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have"
-            _logger.warning(message, folder, state.processes, processes)
-        own = process % state.processes
+            _logger.warning(message, folder, earlier, processes)
+        own = self.accelerator.process_index % earlier
         saved.restore_rewards(self.reward_funcs, state.rewards[own])
         self._evaluation_states = state.evaluation_rewards[own] if state.evaluation_rewards else {}
         self._seconds_before, self.kl_coef = state.seconds, state.kl_coef
@@ -182,9 +177,8 @@ class RestartableTrainer(Trainer):
                 self.state.save_to_json(str(unfinished / TRAINER_STATE))
                 folders.seal(unfinished, {**dataclasses.asdict(state), **known}, folders.next_number(output_dir))
             folders.publish(unfinished, folder)
-            folders.rotate(
-                output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")}
-            )
+            keep = {folder, Path(self.state.best_model_checkpoint or "")}
+            folders.rotate(output_dir, self.args.save_total_limit, keep)
             folders.remove_unfinished(output_dir)
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:

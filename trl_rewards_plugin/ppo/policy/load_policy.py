@@ -22,10 +22,7 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored.
-
-    The name of a PEFT adapter gives its base model with the adapter to train further.
-    """
+    """The model and its tokenizer, which agree on special tokens; names, adapters' too, are loaded in float32."""
     name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
     if isinstance(model, str | os.PathLike):
         base = input_checks.adapter_base(name)
@@ -43,26 +40,8 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
     return model, processing_class
 
 
-def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | None:
-    """The separate critic with dropout off, or None; names are loaded in float32."""
-    if value_model is None:
-        return None
-    if isinstance(value_model, str | os.PathLike):
-        value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
-    if value_model is bare_model(policy):
-        raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
-    input_checks.check_no_shared_weights(value_model, "value_model", policy)
-    input_checks.check_trained_dtype(value_model)
-    tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
-    if tokens < needed:
-        expected, found = f"a value_model that reads the policy's {needed} tokens", f"one of {tokens} tokens"
-        raise InputError(expected, found, "start it from the same model")
-    make_deterministic(value_model)
-    return value_model
-
-
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
-    """The policy, frozen as the settings say, and its critic as one module."""
+    """The policy, frozen as the settings say, and its critic as one module; names are loaded in float32."""
     core = bare_model(policy)
     freeze_what_is_not_saved(core)
     check_something_learns(policy)
@@ -70,11 +49,24 @@ def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules:
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
     check_adapter_not_frozen(policy, learning)
     check_something_learns(policy)
+    if value_model is not None:
+        if isinstance(value_model, str | os.PathLike):
+            value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
+        if value_model is core:
+            step = "leave it out: the head shares its decoder"
+            raise InputError("a value_model of its own", "the policy itself", step)
+        input_checks.check_no_shared_weights(value_model, "value_model", policy)
+        input_checks.check_trained_dtype(value_model)
+        tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
+        if tokens < needed:
+            expected, found = f"a value_model that reads the policy's {needed} tokens", f"one of {tokens} tokens"
+            raise InputError(expected, found, "start it from the same model")
+        make_deterministic(value_model)
     return PolicyWithValueHead(
         policy,
         has_critic=args.has_critic,
         detach_value_head=args.detach_value_head,
-        value_model=load_value_model(value_model, policy),
+        value_model=value_model,
         sliced=head_is_whole(core, rules),
     )
 

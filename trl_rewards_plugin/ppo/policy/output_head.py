@@ -28,13 +28,10 @@ class OutputHead:
     """What turns a decoder's features into logits, as the model says; see `head_is_whole` for whether that is all."""
 
     def __init__(self, model: PreTrainedModel):
-        self.matrix, config = (
-            cast(nn.Module, model.get_output_embeddings()),
-            model.config.get_text_config(decoder=True),
-        )
+        self.matrix = cast(nn.Module, model.get_output_embeddings())
         self.bias: Tensor | None = getattr(model, "final_logits_bias", None)  # added to the logits (BART, Marian)
-        # Logits are squashed to +- this by a tanh, as in T5Gemma.
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        config = model.config.get_text_config(decoder=True)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)  # of a tanh (T5Gemma)
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, V)."""
@@ -72,12 +69,10 @@ def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
 def decoder_features(
     model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the output matrix is given (B, T, H), and the decoder's last hidden states (B, T, H); they may be scaled.
-
-    The arguments are those of `run_decoder`. The model is run as it is, but its output matrix sees no step.
-    """
+    """What the output matrix is given, maybe scaled, and the decoder's last hidden states, both (B, T, H)."""
     seen: list[Tensor] = []
 
+    # The model is run as it is, but its output matrix sees no step.
     def keep_no_step(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         seen.append(inputs[0])
         return (inputs[0][:, :0], *inputs[1:])
@@ -101,8 +96,7 @@ def score_in_slices(
 ) -> TokenScores:
     """Scores of response tokens (B, T), with the KL to an anchor where there is one.
 
-    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held;
-    smaller batches are not computed twice.
+    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held.
     """
     vocabulary = cast(Any, head.matrix).weight.shape[0]
     steps = max(1, slice_size // (len(token_ids) * vocabulary * (1 if anchor is None else 2)))
@@ -135,9 +129,6 @@ class ExactKL:
     """The output heads: `reference`, for the KL that is logged, and `anchor`, for the KL in the loss.
 
     The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference.
-
-    Raises:
-        InputError: logits that are not the product of a whole output matrix, or are of other tokens.
     """
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, rules: TokenRules, args: Seq2SeqPPOConfig):

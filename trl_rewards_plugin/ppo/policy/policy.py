@@ -30,25 +30,16 @@ class PolicyOutput(NamedTuple):
 
 
 class PolicyWithValueHead(nn.Module):
-    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state.
-
-    Args:
-        policy: a sequence-to-sequence `PreTrainedModel`, or a `PeftModel` around one. It stays reachable, as it was
-            passed, under `policy`, and is what gets saved.
-        has_critic: False leaves the head out; all values are then 0.
-        detach_value_head: the value loss trains the head alone.
-        value_model: a further encoder-decoder of the same vocabulary, on whose decoder the head sits instead.
-        sliced: logits are computed a few steps at a time; `output_head.head_is_whole` says whether they can be.
-    """
+    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state."""
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: nn.Module,  # a `PreTrainedModel`, or a `PeftModel` around one, which is what gets saved
         *,
-        has_critic: bool = True,
-        detach_value_head: bool = False,
-        value_model: PreTrainedModel | None = None,
-        sliced: bool = False,
+        has_critic: bool = True,  # False leaves the head out; all values are then 0
+        detach_value_head: bool = False,  # the value loss trains the head alone
+        value_model: PreTrainedModel | None = None,  # of the same vocabulary, on whose decoder the head sits instead
+        sliced: bool = False,  # logits are computed a few steps at a time, where `output_head.head_is_whole` allows it
     ):
         super().__init__()
         self.policy, self.value_model = policy, value_model
@@ -103,13 +94,9 @@ class PolicyWithValueHead(nn.Module):
         critic_only: bool = False,
         anchor: Anchor | None = None,
     ) -> PolicyOutput:
-        """Scores responses by teacher forcing.
+        """Scores responses (B, T) without the decoder start by teacher forcing; what lies after EOS must be masked.
 
-        Args:
-            prompts: B prompts, with the states of the policy's encoder where they are known already.
-            response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
-            critic_only: no gradient reaches the policy.
-            anchor: what to measure the exact KL to.
+        With `critic_only` no gradient reaches the policy; the exact KL is measured to an `anchor`.
         """
         with torch.no_grad() if critic_only else nullcontext():
             found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
@@ -118,10 +105,7 @@ class PolicyWithValueHead(nn.Module):
         return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, kept)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
-        """The critic's values (B, T) of the states before each token; 0 where there is no critic.
-
-        A separate value model does not read `hidden`, the policy decoder's last hidden states (B, T, H).
-        """
+        """Values (B, T) of the states before each token, from the decoder's last hidden states (B, T, H), or 0."""
         if self.value_head is None:
             return torch.zeros(hidden.shape[:2], device=hidden.device)
         if self.value_model is not None:
@@ -168,12 +152,9 @@ def score_responses(
 def teacher_forced(
     model: PreTrainedModel, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules
 ) -> tuple[Tensor, Tensor]:
-    """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses.
-
-    What the decoder reads before the response's first token was not chosen by the policy and is not scored.
-    """
+    """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses."""
     logits, hidden = run_decoder(model, prompts, _decoder_inputs(response_ids, rules.prefix))
-    first = len(rules.prefix) - 1
+    first = len(rules.prefix) - 1  # what the decoder reads before the response was not chosen by the policy
     return rules.log_weights(logits[:, first:]), hidden[:, first:]
 
 

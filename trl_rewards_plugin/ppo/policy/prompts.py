@@ -72,10 +72,7 @@ def quoted(prompt: Prompt) -> str:
 def tokenize_prompts(
     prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int, multiple: int = 1
 ) -> tuple[EncodedPrompts, int]:
-    """The prompts without encoder states, and how many were cut on the right, before their EOS, to `max_length`.
-
-    Padded on the right, whatever side the tokenizer is set to, to the next `multiple`, up to `max_length`.
-    """
+    """Prompts, cut and padded on the right whatever the tokenizer's side is, and how many of them were cut."""
     texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
     rows = tokenizer(texts, verbose=False)["input_ids"]
     cut = [number for number, ids in enumerate(rows) if len(ids) > max_length]
@@ -89,17 +86,16 @@ def tokenize_prompts(
 
 def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
     """The part of each prompt that the model reads: all of it, or what is left by the cut to `max_length` tokens."""
-    read = []
-    for prompt in prompts:
+
+    def read(prompt: str) -> str:
         if len(tokenizer(prompt, verbose=False)["input_ids"]) <= max_length:
-            read.append(prompt)
-            continue
+            return prompt
         cut = tokenizer(prompt, truncation=True, max_length=max_length, return_offsets_mapping=tokenizer.is_fast)
         if tokenizer.is_fast:
-            read.append(prompt[: max(end for _, end in cut["offset_mapping"])])
-        else:  # it does not know where in the text its tokens lie
-            read.append(str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True)))
-    return read
+            return prompt[: max(end for _, end in cut["offset_mapping"])]
+        return str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True))  # where in the text is not known
+
+    return [read(prompt) for prompt in prompts]
 
 
 def padded_rows(rows: Sequence[Tensor], pad_id: int, multiple: int = 1, most: int = maxsize) -> EncodedPrompts:
@@ -142,9 +138,5 @@ class PromptCollator:
         """Prompt ids and mask (B, S), how many were truncated (0-d), and every column as a list."""
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         prompts, truncated = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length, self.multiple)
-        return {
-            "prompt_ids": prompts.ids,
-            "prompt_mask": prompts.mask,
-            "truncated": torch.tensor(truncated),
-            "columns": columns,
-        }
+        tensors = {"prompt_ids": prompts.ids, "prompt_mask": prompts.mask, "truncated": torch.tensor(truncated)}
+        return {**tensors, "columns": columns}

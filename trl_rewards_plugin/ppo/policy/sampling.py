@@ -63,22 +63,14 @@ def sample_responses(
     model: PreTrainedModel,
     prompts: EncodedPrompts,
     rules: TokenRules,
-    max_new_tokens: int,
+    max_new_tokens: int,  # a response that is cut here has no EOS
     *,
-    greedy: bool = False,
-    calls: StaticCalls | None = None,
+    greedy: bool = False,  # take the likeliest allowed token instead of drawing
+    calls: StaticCalls | None = None,  # where shapes are fixed, responses are padded to one of few widths
 ) -> Responses:
     """Draws one response per prompt from softmax(logits / temperature) over the allowed tokens.
 
     Uses torch's global random state, which the Trainer saves in its checkpoints.
-
-    Args:
-        model: the bare encoder-decoder.
-        prompts: encoded here where they have no states yet.
-        max_new_tokens: a response that is cut here has no EOS.
-        greedy: take the likeliest allowed token instead of drawing.
-        calls: where shapes are fixed they run the decoding step, if the architecture keeps to fixed buffers; the
-            responses are then padded to one of few widths.
 
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.
@@ -142,5 +134,4 @@ def _sample_dropping_rows(
 
 
 def _look_every(device: torch.device) -> int:
-    """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
     return 1 if device.type == "cpu" else LOOK_EVERY

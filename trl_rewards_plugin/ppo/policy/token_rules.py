@@ -62,12 +62,7 @@ class TokenRules:
 def token_rules(
     model: PreTrainedModel, *, temperature: float = 1.0, min_new_tokens: int = 0, suppressed: tuple[int, ...] = ()
 ) -> TokenRules:
-    """The rules of a model, from its generation config or, where that is silent, its config.
-
-    Raises:
-        InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is not in the vocabulary,
-            or the target language of a multilingual model is missing.
-    """
+    """The rules of a model, from its generation config or, where that is silent, its config."""
     size = model.get_output_embeddings().weight.shape[0]
     beyond = [token for token in suppressed if not 0 <= token < size]
     if beyond:
@@ -77,12 +72,10 @@ def token_rules(
     forced, family = _token_id(model, "forced_bos_token_id", needed=False), family_of(model.config)
     starts_with_it = family.language_may_start and start not in eos_ids
     if forced is None and family.forces_language and not starts_with_it:
-        raise InputError(
-            f"the target language of {type(model).__name__}, a multilingual model",
-            "forced_bos_token_id=None in its generation config",
-            "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
-            "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first",
-        )
+        expected = f"the target language of {type(model).__name__}, a multilingual model"
+        step = "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
+        step += "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first"
+        raise InputError(expected, "forced_bos_token_id=None in its generation config", step)
     forced_ids = () if forced is None else (forced,)
     return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
 

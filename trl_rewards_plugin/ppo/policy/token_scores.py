@@ -30,12 +30,8 @@ def token_scores(log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor 
         entropy = logsumexp(log_weights) - sum softmax(log_weights) * log_weights
         kl      = sum softmax(log_weights) * (log_weights - anchor_weights) less the difference of their logsumexp
     A token that is not allowed (the padding behind an EOS) gets a large negative finite log-probability without
-    gradient, because -inf times a mask of 0 would be NaN.
-
-    Args:
-        log_weights: (B, T, V) float32, -inf where a token is not allowed.
-        token_ids: (B, T).
-        anchor_weights: (B, T, V) of what to compare with, -inf for the same tokens; without gradient.
+    gradient, because -inf times a mask of 0 would be NaN. Log-weights, and without gradient an anchor's, are float32
+    (B, T, V), -inf for the same tokens.
     """
     check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
     return TokenScores(*cast(Any, _TokenScores).apply(log_weights, token_ids, anchor_weights))
