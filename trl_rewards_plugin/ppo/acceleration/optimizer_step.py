@@ -1,8 +1,7 @@
 """Clipping and the optimizer's step as work over fixed buffers: eagerly, hundreds of launches for each mini-batch.
 
-It is torch's fused AdamW, by the function that the optimizer itself calls and on the optimizer's own state. On numbers
-that are not finite it changes nothing, so that the host need not read them before it.
-Leaves out: the last step of an update, which the Trainer takes; other optimizers.
+It is torch's fused AdamW, by the function that the optimizer itself calls and on its own state. On numbers that are
+not finite it changes nothing, so that the host need not read them before it.
 """
 
 from typing import Any, cast
@@ -22,8 +21,6 @@ _Groups = list[tuple[Any, list[nn.Parameter]]]  # of the optimizer, with those o
 
 
 class GraphedStep:
-    """Takes the optimizer steps inside an update."""
-
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework
         optimizer = framework.optimizer

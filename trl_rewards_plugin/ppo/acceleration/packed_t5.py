@@ -1,8 +1,7 @@
 """The encoder of T5 and mT5 over prompts laid end to end, on a CPU: no time goes into padding.
 
 transformers' own modules are called where weights are, so that adapters keep working; the code between them is
-replaced, and only where nobody has changed it. Not on GPUs, in lower precision than float32, with gradient
-checkpointing, or for relatives with another attention (LongT5, UMT5).
+replaced, where nobody has changed it. Leaves out relatives with another attention (LongT5, UMT5).
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,7 +110,6 @@ def _by_head(values: Tensor, heads: int) -> Tensor:
 
 
 def _spans(lengths: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Length and place of each sequence."""
     for length, end in zip(lengths, accumulate(lengths), strict=True):
         yield length, slice(end - length, end)
 

@@ -114,7 +114,6 @@ class StaticCalls:
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
     def by_graph(self, name: str) -> bool:
-        """Whether work of this name runs by graphs, as far as is known."""
         return self.maker is not None and name not in self.eager
 
     def __call__(

@@ -89,17 +89,12 @@ class StaticSampler:
 
     def _read(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what follows tokens (B, n), which the cache takes in."""
-        arguments = {
-            "encoder_outputs": MoEModelOutput(last_hidden_state=self._states),
-            "attention_mask": self._prompt_mask,
-            "decoder_input_ids": token,
-            "decoder_attention_mask": self._decoder_mask,
-            cache_name(self._model): self._cache,
-            "use_cache": True,
-            "return_dict": True,
-        }
+        encoded = MoEModelOutput(last_hidden_state=self._states)
+        inputs: dict[str, Any] = {"encoder_outputs": encoded, "attention_mask": self._prompt_mask, "return_dict": True}
+        inputs |= {"decoder_input_ids": token, "decoder_attention_mask": self._decoder_mask}
+        inputs |= {cache_name(self._model): self._cache, "use_cache": True}
         with static_calls.uncached_autocast(token.device.type):
-            outputs: Any = functional_call(self._model, self._lower, (), arguments, tie_weights=False)
+            outputs: Any = functional_call(self._model, self._lower, (), inputs, tie_weights=False)
         return cast(Tensor, outputs.logits[:, -1])
 
     def logprobs_of(self, logits: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """One record a family of architectures: all that it needs beyond the interface that encoder-decoders share.
 
 A model type without a record needs nothing. What is recorded here was read in transformers 5.23.
-Leaves out: special tokens (policy/token_rules.py), and lengths (limits.py).
 """
 
 import copy
@@ -21,8 +20,6 @@ _NO_LIMIT = 2**62  # larger than the number of tokens in any batch
 
 @dataclass(frozen=True)
 class Family:
-    """What is special about models of some types."""
-
     model_types: tuple[str, ...]  # `config.model_type` of its members
     scored_token_by_token: bool = False  # the forward pass over a whole response is not what generation computes
     positions_after_pad: bool = False  # position embeddings begin behind the pad token's id
@@ -39,7 +36,6 @@ class Family:
 
 
 def family_of(config: Any) -> Family:
-    """The record of a model's or one side's config."""
     return _BY_TYPE.get(config.model_type, Family(()))
 
 

@@ -11,14 +11,14 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 class Positions(NamedTuple):
-    """Most tokens that a model takes; None where any length will do."""
+    """Most tokens that each side of a model takes; None where any length will do."""
 
     encoder: int | None
     decoder: int | None
 
 
 def positions(model: Any) -> Positions:
-    """How many tokens each side of a model, or of anything with its `config`, has positions for."""
+    """Of a model, or of anything with its `config`."""
     return Positions(_positions_of(model, "encoder"), _positions_of(model, "decoder"))
 
 
@@ -34,8 +34,7 @@ def _positions_of(model: Any, side: str) -> int | None:
 
 
 def _config_of(model: Any, side: str) -> Any:
-    """The config of one side, where the two have their own (T5Gemma, BERT2BERT)."""
-    own = getattr(model.config, side, None)
+    own = getattr(model.config, side, None)  # where the two sides have their own (T5Gemma, BERT2BERT)
     return model.config if own is None else own.get_text_config()
 
 

@@ -189,8 +189,7 @@ class RestartableTrainer(Trainer):
             push_checkpoint(self, checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes the bare policy and the tokenizer, as `from_pretrained` (or peft) reads them; in a checkpoint the
-        critic too."""
+        """Writes policy and tokenizer as `from_pretrained` (or peft) reads them; in a checkpoint the critic, too."""
         if not self.args.should_save:
             return
         place = Path(output_dir or cast(str, self.args.output_dir))

@@ -2,7 +2,7 @@
 
 A checkpoint holds the policy or its adapter, the tokenizer, the critic (`value_head.safetensors`), the Trainer's
 optimizer, scheduler, random states and `trainer_state.json`, and `ppo_state.json`: `RunState`, with the checksum of
-every other file. Leaves out: saving the policy, and how a folder is published (runs/checkpoints.py).
+every other file (runs/checkpoints.py).
 """
 
 import copy
@@ -46,7 +46,6 @@ class RunState:
 
 
 def load_run_state(folder: Path) -> RunState:
-    """Reads the state of a checkpoint's run; refused where it is missing or damaged."""
     saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
     state = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
     return RunState(**{**state, "epoch_scores": tuple(saved["epoch_scores"])})
@@ -56,9 +55,8 @@ def check_fingerprint(folder: Path, found: list[float]) -> None:
     """Refuses a resume whose policy is not the one that was saved, though all of its saved weights were loaded.
 
     The weights below an adapter are not saved: another base model, or another random decomposition of it, shows here.
-    Checkpoints of earlier versions have no fingerprint.
     """
-    saved = read_json(folder / RUN_STATE).get("fingerprint", found)
+    saved = read_json(folder / RUN_STATE).get("fingerprint", found)  # earlier versions wrote none
     # Relative to the size of logits in lower precision, and on another device than the one that saved it.
     gap = max(abs(before - now) / max(1, abs(before)) for before, now in zip(saved, found, strict=True))
     if not gap <= 0.05:
@@ -96,14 +94,11 @@ _MAY_DIFFER = {"auto_mapping", "base_model_name_or_path", "inference_mode", "lor
 
 
 def _restore_adapter(policy: Any, folder: Path) -> None:
-    """Loads an adapter in place, once it adapts the same modules by the same settings as the policy's."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     saved = load_file(folder / "adapter_model.safetensors")
     own = get_peft_model_state_dict(policy)
-    differing = sorted(saved.keys() ^ own.keys()) or [
-        name for name, value in saved.items() if value.shape != own[name].shape
-    ]
+    differing = sorted(saved.keys() ^ own.keys()) or [name for name in saved if saved[name].shape != own[name].shape]
     theirs = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     ours = json.loads(json.dumps(policy.active_peft_config.to_dict(), default=sorted))
     settings = (theirs.keys() & ours.keys()) - _MAY_DIFFER
@@ -115,8 +110,7 @@ def _restore_adapter(policy: Any, folder: Path) -> None:
 
 
 def _unordered(value: Any) -> Any:
-    """A value from JSON, a list in one order: what a set became has none."""
-    return sorted(map(str, value)) if isinstance(value, list) else value
+    return sorted(map(str, value)) if isinstance(value, list) else value  # a set became a list in any order
 
 
 def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str = " ") -> None:

@@ -4,7 +4,7 @@ A new estimator is a pure function here and a line in the table (methods.py). Le
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -148,8 +148,7 @@ def estimate_advantages(
     """
     estimator = ESTIMATORS[name]
     if estimator.needs_critic:
-        advantages, returns = estimator.function(rewards, values, mask, gamma=gamma, lam=lam)
-        return advantages, returns
+        return cast(tuple[Tensor, Tensor], estimator.function(rewards, values, mask, gamma=gamma, lam=lam))
     if estimator.compares_responses:
         per_response = estimator.function(rewards.sum(1), num_generations, **(scaling if estimator.scales else {}))
         advantages = torch.where(mask, per_response.unsqueeze(1), torch.zeros_like(rewards))

@@ -1,7 +1,6 @@
-"""PPO's clipped losses, for every token. Pure functions; sums and means over tokens are the caller's.
+"""PPO's clipped losses, for every token. Pure functions.
 
-A loss is returned token by token because the trainer divides a sum over tokens by the token count of the whole
-mini-batch (all processes, all micro-batches), never by a mean of means.
+Sums are the caller's, who divides by the token count of the whole mini-batch (all processes, all micro-batches).
 """
 
 import torch

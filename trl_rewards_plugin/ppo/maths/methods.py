@@ -1,7 +1,6 @@
 """The tables of methods: estimators of advantages and of the KL, and objectives; needs no torch.
 
-Config choices, rules, help, messages and the update are made from them: a new method is a pure function in a module
-beside this one, and a line here that names it.
+Config choices, rules, help, messages and the update are made from them.
 """
 
 from collections.abc import Callable
@@ -22,8 +21,6 @@ def _function(module: str, name: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Estimator:
-    """One line of the table of advantages."""
-
     name: str  # of `function`, in advantages.py
     summary: str  # for `--help`
     needs_critic: bool = False  # it reads values

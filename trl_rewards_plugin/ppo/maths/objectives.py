@@ -1,7 +1,4 @@
-"""What the objectives that rank the `num_generations` responses to a prompt do: the ones they mark, and a pair's loss.
-
-A new objective is two functions here and a line in the table (methods.py).
-"""
+"""Objectives that rank the `num_generations` responses to a prompt: those they mark, and the loss of a pair."""
 
 import torch
 from torch import Tensor

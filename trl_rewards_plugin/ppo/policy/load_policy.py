@@ -62,12 +62,9 @@ def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules:
             expected, found = f"a value_model that reads the policy's {needed} tokens", f"one of {tokens} tokens"
             raise InputError(expected, found, "start it from the same model")
         make_deterministic(value_model)
+    detached, sliced = args.detach_value_head, head_is_whole(core, rules)
     return PolicyWithValueHead(
-        policy,
-        has_critic=args.has_critic,
-        detach_value_head=args.detach_value_head,
-        value_model=value_model,
-        sliced=head_is_whole(core, rules),
+        policy, has_critic=args.has_critic, detach_value_head=detached, value_model=value_model, sliced=sliced
     )
 
 

@@ -2,8 +2,6 @@
 
 Each slice of steps is multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass
 computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
-With them what `kl_estimator="full"` compares the policy with: an output matrix kept here and features kept in the
-rollout, which give logits slice by slice; why these two is in maths/kl.py.
 """
 
 import copy
@@ -126,9 +124,10 @@ def score_in_slices(
 
 
 class ExactKL:
-    """The output heads: `reference`, for the KL that is logged, and `anchor`, for the KL in the loss.
+    """The heads of `kl_estimator="full"`: `reference`, for the KL that is logged, and `anchor`, for that in the loss.
 
-    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference.
+    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference. The features that
+    they are given are kept in the rollout.
     """
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, rules: TokenRules, args: Seq2SeqPPOConfig):

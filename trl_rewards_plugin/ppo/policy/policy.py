@@ -1,7 +1,4 @@
-"""The policy and its value head as one module: token ids in, log-probabilities, entropies and values out.
-
-One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Leaves out: sampling (sampling.py).
-"""
+"""The policy and its value head as one module with one `forward`, because that is what DDP, FSDP and ZeRO wrap."""
 
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast

@@ -35,7 +35,6 @@ class TokenRules:
 
     @property
     def never(self) -> tuple[int, ...]:
-        """Ids that no step allows."""
         return tuple(sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids))))
 
     def of_any_text(self) -> "TokenRules":
@@ -45,10 +44,9 @@ class TokenRules:
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
-        Both are (B, T, V), of the steps first_step ... first_step + T - 1. Logits in float32 may be overwritten, which
-        spares two passes over the vocabulary.
+        Both are (B, T, V), of the steps first_step ... first_step + T - 1.
         """
-        weights = logits.float()
+        weights = logits.float()  # those in float32 may be overwritten, which spares two passes over the vocabulary
         if self.temperature != 1.0:
             weights = weights / self.temperature
         never, eos = (known_ids(ids, logits.device) for ids in (self.never, self.eos_ids))

@@ -1,7 +1,6 @@
 """What a distribution over the vocabulary gives: log-probability of a token, entropy, exact KL, and a draw.
 
-Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass, and with an anchor a second; plain
-operations would keep three and more.
+Of given tokens one (B, T, V) tensor is kept for the backward pass, and with an anchor a second, not three and more.
 """
 
 import functools
