@@ -1,4 +1,4 @@
-"""Faster ways to the same numbers: all that architectures/ asks this room for, with T5's norm, attention and encoder.
+"""Faster ways to the same numbers: all that architectures/ asks this room for, with T5's norm and position bias.
 
 Where the device, the precision or the model is not one that this room knows, transformers' own code runs.
 """

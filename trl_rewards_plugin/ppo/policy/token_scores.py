@@ -40,7 +40,7 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     """One token per row, from torch's global random state; `torch.multinomial` would wait for a GPU to check them.
 
     Of independent exponential times with rates p_1 ... p_V the i-th is the shortest with probability p_i; the time of
-    rate p is a unit-rate time divided by p. (M, V), 0 where a token is not allowed -> (M, 1) ids; of NaN any.
+    rate p is a unit-rate time divided by p. (M, V) -> (M, 1) token ids; of a row of NaN any token is drawn.
     """
     # -log of a uniform number: `exponential_` takes a CPU three times as long. In float64, as float32 has no times
     # between 0 and 6e-8, without which rare tokens are drawn too seldom. At 0 the time would be infinite, and where
