@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trl_rewards_plugin.errors import InputError, NoAnswerError, check_choice
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.secret_rules import without_secrets
+from trl_rewards_plugin.hub.secret_search import without_secrets
 from trl_rewards_plugin.terminal import patient_output
 from trl_rewards_plugin.text import printable
 
@@ -48,7 +48,7 @@ def _dispatch(arguments: list[str]) -> int:
         print("trl-rewards COMMAND --help lists a command's options; --version prints the version.")
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from trl_rewards_plugin.runs.environment import versions
+        from trl_rewards_plugin.runs.record import versions
 
         print("trl-rewards", versions().get("trl_rewards_plugin", "(not installed: run from a source tree)"))
         return 0

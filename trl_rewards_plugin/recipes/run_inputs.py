@@ -19,8 +19,8 @@ from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.recipes.run_rules import check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
-from trl_rewards_plugin.runs.environment import precision
 from trl_rewards_plugin.runs.public_names import NAMED_BY_PLACE, public_name, recorded_name
+from trl_rewards_plugin.runs.record import precision
 from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
 from trl_rewards_plugin.text import counted, cut_prompts
 

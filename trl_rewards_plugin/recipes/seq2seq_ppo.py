@@ -52,10 +52,9 @@ from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, 
 from trl_rewards_plugin.recipes.run_rules import check_decided
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
-from trl_rewards_plugin.runs.environment import energy, hardware, precision
 from trl_rewards_plugin.runs.lock import writing_run
 from trl_rewards_plugin.runs.public_names import GIVEN_BY_NAME, public_name, recorded_name
-from trl_rewards_plugin.runs.record import check_same_run, configuration
+from trl_rewards_plugin.runs.record import check_same_run, configuration, energy, hardware, precision
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say

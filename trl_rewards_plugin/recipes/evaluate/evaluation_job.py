@@ -21,8 +21,8 @@ from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
     read_outputs,
 )
 from trl_rewards_plugin.recipes.evaluate.measures import OWN, Measure, load_measures
-from trl_rewards_plugin.runs.environment import versions
 from trl_rewards_plugin.runs.public_names import public_name
+from trl_rewards_plugin.runs.record import versions
 
 
 class EvaluationJob(EvaluationInputs):
