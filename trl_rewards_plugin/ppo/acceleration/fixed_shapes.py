@@ -19,6 +19,7 @@ def fixed_shapes() -> Iterator[None]:
 
 
 def shapes_are_fixed() -> bool:
+    """Whether `fixed_shapes()` holds here."""
     return _fixed.get()
 
 
@@ -34,4 +35,5 @@ FEW = Widths(prompt=64, response=16)
 
 
 def round_up(length: int, multiple: int, most: int) -> int:
+    """The next multiple of `multiple`, but at most `most`."""
     return min(-(-length // multiple) * multiple, most)

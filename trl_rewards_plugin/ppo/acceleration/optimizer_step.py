@@ -21,6 +21,8 @@ _Groups = list[tuple[Any, list[nn.Parameter]]]  # of the optimizer, with those o
 
 
 class GraphedStep:
+    """Takes the optimizer steps inside an update."""
+
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework
         optimizer = framework.optimizer

@@ -317,10 +317,12 @@ def uncached_autocast(kind: str) -> Iterator[None]:
 
 
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
+    """What buffers hold now."""
     return [buffer.clone() for buffer in buffers]
 
 
 def restore(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Puts what `copies` returned back into the buffers."""
     with torch.no_grad():
         for buffer, value in zip(buffers, values, strict=True):
             buffer.copy_(value)

@@ -20,6 +20,8 @@ _NO_LIMIT = 2**62  # larger than the number of tokens in any batch
 
 @dataclass(frozen=True)
 class Family:
+    """What is special about models of some types."""
+
     model_types: tuple[str, ...]  # `config.model_type` of its members
     scored_token_by_token: bool = False  # the forward pass over a whole response is not what generation computes
     positions_after_pad: bool = False  # position embeddings begin behind the pad token's id
@@ -36,6 +38,7 @@ class Family:
 
 
 def family_of(config: Any) -> Family:
+    """The record of a model's or one side's config."""
     return _BY_TYPE.get(config.model_type, Family(()))
 
 

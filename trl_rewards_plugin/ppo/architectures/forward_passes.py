@@ -14,6 +14,7 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 
 
 def decoder_width(model: PreTrainedModel) -> int:
+    """Size H of the decoder's hidden states."""
     return int(model.config.get_text_config(decoder=True).hidden_size)
 
 

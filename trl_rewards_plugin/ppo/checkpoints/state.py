@@ -45,6 +45,7 @@ class RunState:
 
 
 def load_run_state(folder: Path) -> RunState:
+    """Reads the state of a checkpoint's run; refused where it is missing or damaged."""
     saved = checked(read_json(folder / RUN_STATE), RUN_STATE_SHAPE, folder / RUN_STATE)
     state = {field.name: saved[field.name] for field in fields(RunState) if field.name in saved}
     return RunState(**{**state, "epoch_scores": tuple(saved["epoch_scores"])})

@@ -21,6 +21,8 @@ def _function(module: str, name: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Estimator:
+    """One line of the table of advantages."""
+
     name: str  # of `function`, in advantages.py
     summary: str  # for `--help`
     needs_critic: bool = False  # it reads values

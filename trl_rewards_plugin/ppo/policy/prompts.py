@@ -51,6 +51,7 @@ class EncodedPrompts:
 
 
 def prompt_text(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a prompt; a conversation goes through the tokenizer's chat template."""
     if isinstance(prompt, str):
         return prompt
     return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
@@ -127,6 +128,8 @@ def tokenize_references(
 
 @dataclass(frozen=True)
 class PromptCollator:
+    """Collates dataset rows for the trainer."""
+
     tokenizer: PreTrainedTokenizerBase
     max_prompt_length: int
     multiple: int = 1
