@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
+from trl_rewards_plugin.rewards.combining.running_statistics import Moments, merged
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 from trl_rewards_plugin.rewards.texts import PROTOCOL, valid_unicode
 from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows, without_missing
