@@ -30,10 +30,7 @@ _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 @dataclasses.dataclass(frozen=True)
 class RewardScores:
-    """Scores of N texts, float32 on the CPU: the total (N,), and each component (N,) of it by name.
-
-    Components are raw, before normalisation and weights. NaN is where there is no score.
-    """
+    """Total (N,), and raw components (N,) by name, of N texts: float32 on the CPU, NaN where there is no score."""
 
     total: "Tensor"
     components: "dict[str, Tensor]"
@@ -117,6 +114,9 @@ class Reward:
         """Its entry in a reward file: every argument that is not at its default; of what no file can name, a name."""
         return {"name": self.name}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.entry().items())})"
+
     def _changed(self, of: type | None = None) -> dict[str, Any]:
         """The arguments, `of` this class or its own, that are not at their default, as YAML values; all attributes."""
         settings = inspect.signature(of or type(self)).parameters.values()
@@ -145,10 +145,7 @@ class Reward:
 
 
 class TextReward(Reward):
-    """A reward computed in Python: a subclass, usually a frozen dataclass with a field `name`, defines `score_text`.
-
-    Where it reads prompts or columns of the data set, it defines `values`.
-    """
+    """A reward in Python: a subclass, often a frozen dataclass, defines `score_text`, or `values` to read columns."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -206,10 +203,7 @@ def no_scores(count: int, why: str) -> "Tensor":
 
 
 def checked_scores(name: str, returned: Any, given: Sequence[Any]) -> "Tensor":
-    """What reward `name` returned for the N completions that it was `given` as (N,) float32, NaN for None.
-
-    InputError for another number of scores, or one that is infinite or no number; the completion is shown.
-    """
+    """`returned` by reward `name` for N completions as (N,) float32, NaN for None; InputError for no N numbers."""
     found = returned.tolist() if hasattr(returned, "tolist") else returned
     if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(given):
         step = "return a list with one entry per completion, None where there is nothing to score"

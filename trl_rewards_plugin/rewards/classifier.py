@@ -49,8 +49,7 @@ class ClassifierReward(Reward):
         is_named: Whether model and tokenizer were given by name, so that a reward file can name them.
 
     Raises:
-        InputError: an unknown label, score type or pair, a value out of range, or a model whose config cannot be
-            read.
+        InputError: an unknown label, score type or pair, a value out of range, or a model without readable config.
     """
 
     def __init__(
@@ -70,9 +69,9 @@ class ClassifierReward(Reward):
         offload: str | None = None,
         trust_remote_code: bool = False,
     ):
+        classifier_rules.check_arguments(score_type, pair, batch_size, max_length, offload)
         from trl_rewards_plugin.rewards.inference.shared_classifier import SharedClassifier
 
-        classifier_rules.check_arguments(score_type, pair, batch_size, max_length, offload)
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
         config, named = self._classifier.config, self._classifier.named
         self.model_id, self.revision, self.is_named = named.name, named.revision, self._classifier.is_named
@@ -111,10 +110,7 @@ class ClassifierReward(Reward):
         self._classifier.place(device)
 
     def logits(self, texts: list[str], prompts: list[str] | None) -> "Tensor":
-        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
-
-        A failure of the classifier is a RuntimeError, but OSError and OutOfMemoryError stay what they are.
-        """
+        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels."""
         if self.pair is None:
             prompts = None
         elif prompts is None:
@@ -135,8 +131,7 @@ class ClassifierReward(Reward):
     def pick(self, logits: "Tensor", texts: list[str]) -> "Tensor":
         """(N, L) raw outputs -> this reward's score (N,); RuntimeError for NaN or infinity, which must not train."""
         scores = classifier_rules.label_score(logits, self._index, self.score_type, self._independent)
-        broken = (~scores.isfinite()).nonzero().flatten().tolist()
-        if broken:
+        if broken := (~scores.isfinite()).nonzero().flatten().tolist():
             found = f"{scores[broken[0]].item()} for {len(broken)} of {len(texts)} texts"
             where = f"first for {shortened(texts[broken[0]])}"
             raise RuntimeError(f"reward {self.name!r} ({self.model_id}) gave {found}, {where}")
@@ -154,6 +149,3 @@ class ClassifierReward(Reward):
         entry["dtype"] = None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch.")
         entry["trust_remote_code"] = classifier.named.trust_remote_code or None
         return {key: value for key, value in entry.items() if value is not None}
-
-    def __repr__(self) -> str:
-        return f"ClassifierReward({self.model_id!r}, label={self.label!r}, name={self.name!r})"

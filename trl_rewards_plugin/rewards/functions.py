@@ -7,11 +7,8 @@ def keeps_topic(completions, topic):  # "topic" is a column of the data set
 client = httpx.AsyncClient(base_url="http://localhost:8000")
 
 async def judge(prompts, completions):  # a remote judge: all texts at once, together with other async rewards
-    pairs = zip(prompts, completions)
-    answers = await asyncio.gather(*(client.post("/judge", json=pair) for pair in pairs))
+    answers = await asyncio.gather(*(client.post("/judge", json=pair) for pair in zip(prompts, completions)))
     return [answer.raise_for_status().json()["score"] for answer in answers]
-
-MultiClassifierReward([ClassifierReward(...), keeps_topic, judge])
 ```
 
 Async functions run on one event loop of the process, in a thread of its own: also where the caller runs a loop itself,
@@ -130,9 +127,6 @@ class CallableReward(Reward):
         path = path_of(self.function)
         return super().entry() if path is None else {**super().entry(), **self._changed(), "function": path}
 
-    def __repr__(self) -> str:
-        return f"CallableReward({self.name})"
-
 
 def _parameters(function: Callable[..., Any], name: str) -> tuple[list[str], list[str], bool]:
     """Names of the parameters without default, of all, and whether there is a `**kwargs`."""
@@ -168,10 +162,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 @contextmanager
 def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
-    """Starts all `calls` at once on the background loop; gives a future a name. On exit what still runs is cancelled.
-
-    RuntimeError where it is called from the background loop itself, which would wait for itself.
-    """
+    """Starts all `calls` on the background loop; gives a future a name. On exit what still runs is cancelled."""
     if not calls:  # needs no thread
         yield {}
         return

@@ -128,9 +128,6 @@ class MetricReward(TextReward):
         stays = isinstance(self._module, Rouge) or not self._is_named
         return {**self.__dict__, "_module": self._module if stays else None}
 
-    def __repr__(self) -> str:
-        return f"MetricReward({self.metric!r}, {self.key!r}, references={self.references!r})"
-
 
 def _check_found(name: str) -> None:
     """Finds the module's script, here or on the Hub; none of it runs yet."""

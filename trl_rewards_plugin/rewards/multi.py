@@ -25,13 +25,10 @@ from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.remote_reward import RemoteReward
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, total_name
 
-__all__ = ["MultiClassifierReward", "RewardScores"]
-
 _logger = logging.getLogger(__name__)
 
-
-# What texts are scored for, which decides the scale and the weights.
 _Purpose = enum.Enum("_Purpose", "TRAINING EVALUATION SCORING")
+"""What texts are scored for, which decides the scale and the weights."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,17 @@ class _Outcome:
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
         """As `RewardScores.log`, with what else is to be logged, and the combinations within."""
         self.scores.log(columns, within)
-        if (log_metric := columns.get("log_metric")) is not None:
-            for name, moments in self.evaluation.items():
-                mean, scale = used_scale(moments)
-                log_metric(f"scale/{within}{name}/mean", mean)
-                log_metric(f"scale/{within}{name}/std", scale)
-            for name, weight in self.weights.items():
-                log_metric(f"weight/{within}{name}", weight)
-            for name, passing in self.passing.items():
-                log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
-            for name, ends in self.ascent.multipliers.items() if self.ascent else ():
-                for end, multiplier in ends.items():
-                    log_metric(f"multiplier/{within}{name}/{end}", multiplier)
+        log_metric = columns.get("log_metric") or (lambda name, value: None)
+        for name, moments in self.evaluation.items():
+            for what, value in zip(("mean", "std"), used_scale(moments), strict=True):
+                log_metric(f"scale/{within}{name}/{what}", value)
+        for name, weight in self.weights.items():
+            log_metric(f"weight/{within}{name}", weight)
+        for name, passing in self.passing.items():
+            log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
+        for name, ends in self.ascent.multipliers.items() if self.ascent else ():
+            for end, multiplier in ends.items():
+                log_metric(f"multiplier/{within}{name}/{end}", multiplier)
         for name, outcome in self.inner.items():
             outcome.log(columns, f"{within}{name}/")
 
@@ -226,8 +222,7 @@ class MultiClassifierReward(Reward):
             purpose = _Purpose.EVALUATION
         schedule = self._combination.weight_schedule
         targets, training = self._combination.constraints, purpose is _Purpose.TRAINING
-        moves = training and (schedule or targets)
-        progress = training_progress(columns.get("trainer_state")) if moves else None
+        progress = training_progress(columns.get("trainer_state")) if training and (schedule or targets) else None
         components, inner = self._components(plain, completions, prompts, columns, purpose)
         batches = self._statistics.batches(components) if training else []
         moments, evaluation = self._statistics.after(batches), Batch()

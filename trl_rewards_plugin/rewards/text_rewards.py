@@ -37,8 +37,8 @@ class LengthReward(TextReward):
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
         if not all(map(_is_count, ends)):
-            expected = "min_length and max_length as whole numbers of at least 0"
-            raise InputError(expected, found, "for example LengthReward(min_length=20, max_length=60)")
+            step = "for example LengthReward(min_length=20, max_length=60)"
+            raise InputError("min_length and max_length as whole numbers of at least 0", found, step)
         if self.max_length is not None and self.max_length < max(self.min_length, 1):
             raise InputError("max_length of at least min_length, and at least 1", found, "are they swapped?")
 

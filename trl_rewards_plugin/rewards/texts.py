@@ -37,10 +37,7 @@ def paired_texts(prompts: Any, completions: list[str]) -> list[str] | None:
 def column_references(
     column: str, count: int, prompts: Sequence[Any] | None, columns: dict[str, Any], name: str
 ) -> list[str | list[str] | None]:
-    """The references of `count` texts: a column of the data set, or "prompt" for the prompts; else InputError.
-
-    Each is a text, a list of alternative texts, or None where the row has none.
-    """
+    """A text, several or None for each row, from a column, or of the prompts ("prompt"); InputError without either."""
     offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
     if column not in offered:
         found = f"only {', '.join(offered) or 'completions'}"
@@ -96,10 +93,7 @@ def called_on(completions: Sequence[Any]) -> str:
 
 
 def valid_unicode(text: str) -> str:
-    """`text` with U+FFFD in place of lone surrogates, which no tokenizer reads.
-
-    Two surrogates that stand for one character, as some JSON writers leave them, become that character.
-    """
+    """`text` without lone surrogates, which no tokenizer reads: pairs become their character, others U+FFFD."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

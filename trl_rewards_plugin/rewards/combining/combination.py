@@ -23,10 +23,7 @@ _SLACK = 1e-6  # how far float rounding may carry a probability out of [0, 1]
 
 
 def training_progress(trainer_state: Any) -> float:
-    """global_step / max_steps of a `transformers.TrainerState`, from 0 at the start of training to at most 1.
-
-    InputError for no state, or one of a training that has not begun.
-    """
+    """global_step / max_steps of a `transformers.TrainerState`, at most 1; InputError where no training has begun."""
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or steps is None:
         how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which needs none"
@@ -70,10 +67,7 @@ class Combination:
         passing: Mapping[str, Tensor],
         texts: Sequence[str],
     ) -> Tensor:
-        """Totals (N,) of raw scores (N, K), NaN where a reward gave none, by the moments of each name in `learnt`.
-
-        InputError for geometric_mean of something that is no probability, RuntimeError for an infinite total.
-        """
+        """Totals (N,) of raw scores (N, K), NaN where a reward gave none; RuntimeError for an infinite one."""
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
         for k, name in enumerate(self.names):
             if name in passing:  # NaN, no score, stays NaN behind the gate too
@@ -93,10 +87,7 @@ class Combination:
         return total
 
     def passing(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Name of each reward with a gate -> which texts pass it, (N,) bool, by the raw scores (N,) of all rewards.
-
-        A text passes where every reward in the gate reaches its threshold, and not where one gave no score (NaN).
-        """
+        """Gated reward -> texts that pass, (N,) bool, by raw scores (N,); no text passes without a gating score."""
         reached = {name: [raw[other] >= least for other, least in gate.items()] for name, gate in self.only_if.items()}
         return {name: torch.stack(each).all(dim=0) for name, each in reached.items()}
 

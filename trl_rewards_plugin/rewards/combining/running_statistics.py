@@ -113,10 +113,7 @@ class RunningStatistics:
             self.moments, self.evaluation = self.after(batches), dict(evaluation or self.evaluation)
 
     def of_evaluation(self, scores: Mapping[str, Tensor]) -> Batch:
-        """The moments that every evaluation uses: those known at the first one, or its own where none were.
-
-        Nothing changes. Where its own count, those of all processes do, each of which has to make the call.
-        """
+        """Those that evaluations use: known at the first one, or else its own, for which every process has to call."""
         if self.evaluation:
             return dict(self.evaluation)
         if all(moments.count for moments in self.moments.values()):

@@ -9,13 +9,11 @@ rewards:
   weight: 1.0
   normalization: zscore            # or {mean: 1.0, scale: 2.0}
   clip: [-3.0, 3.0]
-- function: length                 # or repetition, similarity, package.module.name, file.py:name
+- function: length
   max_length: 60
   weight_schedule: {0.0: 0.0, 0.5: 1.0}
   only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
-- function: length                 # without a window: the number of words
-  name: words
-  constraints: {max: 25}           # a target for the mean score, min, max or both, in place of a weight
+- {function: length, name: words, constraints: {max: 25}}  # a target for the mean score in place of a weight
 - combination: judges.yaml         # a file of several judges as one part, for example aggregation: mean_minus_std
 ```
 
@@ -148,10 +146,7 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def exact_entry(part: Reward) -> dict[str, Any]:
-    """`part.entry()` with what a repetition needs: the commit of a Hub model, a folder's absolute path.
-
-    InputError for a reward that no file can name, or a Hub model whose commit is unknown.
-    """
+    """`part.entry()` with a Hub model's commit and folders' absolute paths; InputError for what no file can name."""
     entry = part.entry()
     if not any(key in entry for key in SOURCES):
         expected = f"reward {part.name!r} as something that a file can name"

@@ -47,10 +47,7 @@ def as_dtype(dtype: Any) -> torch.dtype | None:
 
 
 def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """The autocast for a classifier of this dtype: on for the half dtypes, which keeps sums in float32.
-
-    Off otherwise, also inside a trainer's own autocast: the judge keeps the precision that it was given.
-    """
+    """On for the half dtypes, which keeps sums in float32; off for others, also inside a trainer's own autocast."""
     half = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device.type, dtype=dtype if half else None, enabled=half)
 

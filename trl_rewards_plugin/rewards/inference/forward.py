@@ -20,22 +20,17 @@ logger = logging.getLogger(__name__)
 
 WINDOW_TEXTS = 4_096
 WINDOW_CHARACTERS = 4_000_000
-
+# Padded tokens in one forward pass: on an accelerator 32 texts of 512 tokens, or 512 texts of 32; on a CPU enough to
+# use it fully, few enough that texts of like length are alone with each other.
 TOKEN_BUDGET = 16_384
-"""Padded tokens in one forward pass on an accelerator: 32 texts of 512 tokens, or 512 texts of 32."""
 CPU_TOKEN_BUDGET = 768
-"""The same on a CPU: enough to use it fully, few enough that texts of like length are alone with each other."""
 
 Row = tuple[str, str | None]  # a text, and the prompt that it is paired with
 Encoded = dict[str, list[list[int]]]  # what a tokenizer gives for N texts, by `input_ids`, `attention_mask` ...
 
 
 def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> Encoded:
-    """Token ids of N texts, or of N (prompt, text) pairs, cut to `max_length` tokens.
-
-    A row without any token (an empty text, where the tokenizer adds no special ones) becomes a single special token,
-    so that it has a score too.
-    """
+    """Token ids of N texts or (prompt, text) pairs, cut to `max_length`; a row without any gets one special token."""
     columns = [[valid_unicode(text) for text, _ in rows]]
     if rows[0][1] is not None:
         columns.insert(0, [valid_unicode(prompt or "") for _, prompt in rows])
@@ -57,10 +52,7 @@ def unique_rows(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
 
 
 def windows(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """`rows` in order, in slices of at most 4,096 texts and 4 million characters (one text may have more).
-
-    A slice's token ids are all that is in memory beside the texts and their scores, however many texts there are.
-    """
+    """`rows` in slices of at most 4,096 texts and 4 million characters, whose token ids alone are in memory."""
     start = characters = 0
     for index, (text, prompt) in enumerate(rows):
         size = len(text) + len(prompt or "")
@@ -106,10 +98,7 @@ def fingerprint(tokenizer: Any) -> str | None:
 
 
 def padded(encoded: Encoded, batch: Sequence[int], fills: dict[str, int], left: bool) -> dict[str, Tensor]:
-    """The rows `batch` of `encoded` as tensors (B, T), T the longest row's tokens, padded in front where `left`.
-
-    `fills` says with what each key is padded; 0 where it is not named.
-    """
+    """The rows `batch` as tensors (B, T), T the longest's tokens, padded by `fills`, else 0, in front where `left`."""
     width = max(len(encoded["input_ids"][index]) for index in batch)
     tensors = {}
     for key, values in encoded.items():
@@ -122,15 +111,11 @@ class BatchedForward:
     """Runs a classifier over encoded texts; where a batch is too large for the memory, halves it and remembers."""
 
     def __init__(self, model_id: str, dtype: torch.dtype | None):
-        self.model_id = model_id
-        self.dtype = dtype
+        self.model_id, self.dtype = model_id, dtype
         self.token_budget: int | None = None  # padded tokens in a forward pass, once the memory was too small for more
 
     def logits(self, model: Any, tokenizer: Any, encoded: Encoded, batch_size: int | None) -> Tensor:
-        """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels.
-
-        Where a single text is too large for the memory, torch.OutOfMemoryError (on a CPU a RuntimeError) stays.
-        """
+        """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels."""
         lengths = [len(ids) for ids in encoded["input_ids"]]
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         # Behind the text, so that a neighbour's length never moves its positions, but for XLNet, which reads the end.

@@ -112,8 +112,8 @@ def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
         except (OSError, ValueError):
             if not _is_adapter(source):
                 raise
-            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path, trust_remote_code=source.trust_remote_code)
-    elif isinstance(tokenizer, str):
+            tokenizer = config.name_or_path
+    if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=source.trust_remote_code)
     # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
     # more): most texts would read the same.

@@ -18,10 +18,7 @@ LONGEST = 512  # tokens of a text that are read at most where max_length is not 
 
 
 class SharedClassifier:
-    """A sequence classifier and its tokenizer, loaded on first use; picklable; thread-safe.
-
-    Arguments are those of `ClassifierReward`. `memo` keeps token ids for other classifiers with the same tokenizer.
-    """
+    """A sequence classifier and its tokenizer, loaded on first use; picklable; thread-safe."""
 
     def __init__(
         self,
