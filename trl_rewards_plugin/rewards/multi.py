@@ -66,15 +66,13 @@ class MultiClassifierReward(Reward):
 
     Each reward's scores are normalised, clipped, gated and weighted, in this order, and then aggregated; by default
     they are only weighted and added. Rewards on one model share one loaded copy and one forward pass; async callables
-    run together while the others run. Called by TRL, it logs each raw component as `rewards/<component>/mean` and
-    `/std` (of n - 1), TRL's own form, and as a column of the completions table; those of a combination within as
-    `<combination>/<component>`.
+    run together while the others run. A call logs each raw component as TRL does, as `rewards/<component>/mean` and
+    `/std` (of n - 1) and as a column of the completions table; those within another as `<combination>/<component>`.
 
-    A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
-    `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
-    `score()` uses the statistics as they are, and the weights without schedule. Both leave constraints out, which are
-    about means: their total is the objective's. In a distributed run the statistics are those of all processes, each
-    of which has to make the call; `score()` may be called in one alone. A call that fails changes nothing.
+    A call is training: it takes the batch into the running statistics, of all processes, then uses them, and follows
+    `weight_schedule`; one that fails changes nothing. Within `frozen()` a call is evaluation, always at the same scale
+    and weights. `score()` uses the statistics as they are, and the weights without schedule; in a distributed run it
+    alone may be called in one process. Both leave constraints out, which are about means.
 
     Args:
         rewards: K rewards and functions (see `CallableReward`). None and NaN are left out of the total, as in TRL.
@@ -92,10 +90,9 @@ class MultiClassifierReward(Reward):
             named here, as that gave it, is at least the threshold, for example {"neutrality": {"acceptability": 0.0}}.
             The share of texts that pass is logged as `gate/<name>/passed`.
         floor: By name, what a text behind the gate gets in place of that score, before the weight; 0 if omitted.
-        constraints: By name, {"min": m}, {"max": m} or both: a target for the mean score of that reward, as it gave
-            it. In place of a weight it has a multiplier, which training raises while the target is missed and lowers
-            while it is met: `multiplier/<name>/min` and `/max` in the log, and all `weight/<name>` that follow. The
-            formulas are in combining/constraints.py.
+        constraints: By name, {"min": m}, {"max": m} or both: a target for the mean raw score of that reward. In place
+            of a weight it has a multiplier, which training raises while the target is missed and lowers while it is
+            met (`multiplier/<name>/min` and `/max` in the log): see combining/constraints.py.
         disagreement_coef: Of mean_minus_std; 1 if omitted.
 
     Attributes:
@@ -155,8 +152,7 @@ class MultiClassifierReward(Reward):
             raw = part in self._parts and not changed
             if aggregation == "geometric_mean" and raw and part.score_type != "probability":
                 found = f"score_type={part.score_type!r} in reward {part.name!r}"
-                step = "build it with score_type='probability'"
-                raise InputError("probabilities for geometric_mean", found, step)
+                raise InputError("probabilities for geometric_mean", found, "build it with score_type='probability'")
             part.share(first_of.setdefault(part.forward_key[0], part), self.classifiers[0])
 
     @classmethod
@@ -277,10 +273,9 @@ class MultiClassifierReward(Reward):
     def frozen(self) -> Iterator[None]:
         """Within this block calls are evaluation: nothing is learnt, and scale and weights never move.
 
-        A running z-score uses the mean and standard deviation known at the first evaluation (before training: of that
-        evaluation's own first batch), then and ever after; they are part of `state_dict`. Weights are those given,
-        without `weight_schedule`, as in `score()`. Both are logged, as `scale/<name>/mean`, `scale/<name>/std` and
-        `weight/<name>`. `RewardStateCallback` and `Seq2SeqPPOTrainer` do so for their evaluations.
+        A running z-score uses the mean and standard deviation known at the first evaluation (before training: of its
+        own first batch), then and ever after. Weights are without `weight_schedule`, as in `score()`. They are logged
+        as `scale/<name>/mean`, `/std` and `weight/<name>`. `RewardStateCallback` and `Seq2SeqPPOTrainer` do so.
         """
         with self._lock:
             self._frozen += 1

@@ -60,6 +60,7 @@ def merged(first: Moments, second: Moments) -> Moments:
 
 
 def merged_batches(names: Iterable[str], batches: Sequence[Batch]) -> Batch:
+    """The moments of each of `names` over all `batches`."""
     return {name: functools.reduce(merged, [batch[name] for batch in batches], Moments()) for name in names}
 
 
