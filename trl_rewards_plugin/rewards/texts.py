@@ -93,8 +93,12 @@ def called_on(completions: Sequence[Any]) -> str:
 
 
 def valid_unicode(text: str) -> str:
-    """`text` without lone surrogates, which no tokenizer reads: pairs become their character, others U+FFFD."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """`text` itself, or one without surrogates, which no tokenizer reads: pairs are their character, others U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def clean_name(text: str) -> str:
