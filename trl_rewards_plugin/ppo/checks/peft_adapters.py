@@ -1,6 +1,6 @@
 """Adapters: which ones PPO can train, and whether the policy without its own is the model that the run started from.
 
-Leaves out: LoRA by flags (recipes/adapters.py), and how an adapter is resumed (checkpoints/state.py).
+Leaves out: LoRA by flags (recipes/run_rules.py), and how an adapter is resumed (checkpoints/state.py).
 """
 
 from typing import Any, cast
