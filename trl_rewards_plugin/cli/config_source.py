@@ -1,6 +1,6 @@
 """The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import.
 
-Leaves out: rules that compare several settings (ppo/checks/settings_together.py).
+Leaves out: rules that compare several settings (ppo/config_rules.py).
 """
 
 import ast
@@ -122,7 +122,7 @@ def _listed(tree: ast.Module) -> dict[str, tuple[str, ...]]:
 
 def _declared(line: ast.AnnAssign) -> Declared:
     text = ast.unparse(line.annotation)
-    annotation = vars(config_rules).get(text, text)
+    annotation = vars(config_rules).get(text.removeprefix("rules."), text)
     if not isinstance(line.value, ast.Call):
         return Declared(annotation)
     words = {word.arg: word.value for word in line.value.keywords}

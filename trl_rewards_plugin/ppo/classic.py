@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,24 +32,17 @@ from trl_rewards_plugin.ppo.scoring import less_eos_penalty
 from trl_rewards_plugin.ppo.trainer_base import RolloutTrainer
 
 # The names that dashboards of the classic trainer read, and ours for the same numbers.
+_OBJECTIVES, _LENGTHS = ("kl", "kl_coef", "entropy"), ("queries_len_mean", "responses_len_mean")
+_MEANS = ("loss/policy", "loss/value", "loss/total", "policy/entropy", "policy/approxkl", "policy/clipfrac")
 CLASSIC_NAMES = {
-    "objective/kl": "objective/kl",
-    "objective/kl_coef": "objective/kl_coef",
-    "objective/entropy": "objective/entropy",
+    **{f"objective/{name}": f"objective/{name}" for name in _OBJECTIVES},
+    **{f"tokens/{name}": f"tokens/{name}" for name in _LENGTHS},
+    **{f"ppo/{name}": f"{name}_avg" for name in _MEANS},
+    **{f"ppo/val/{name}": f"val/{name}" for name in ("error", "var_explained")},
     "ppo/mean_scores": "objective/scores",
     "ppo/std_scores": "objective/scores_std",
     "ppo/mean_non_score_reward": "objective/non_score_reward",
-    "ppo/loss/policy": "loss/policy_avg",
-    "ppo/loss/value": "loss/value_avg",
-    "ppo/loss/total": "loss/total_avg",
-    "ppo/policy/entropy": "policy/entropy_avg",
-    "ppo/policy/approxkl": "policy/approxkl_avg",
-    "ppo/policy/clipfrac": "policy/clipfrac_avg",
     "ppo/policy/ratio": "val/ratio",
-    "ppo/val/error": "val/error",
-    "ppo/val/var_explained": "val/var_explained",
-    "tokens/queries_len_mean": "tokens/queries_len_mean",
-    "tokens/responses_len_mean": "tokens/responses_len_mean",
 }
 REFUSED = {
     "length_sampler": "leave it out: a length that is drawn elsewhere is not the policy's; max_new_tokens cuts",
@@ -76,16 +68,20 @@ class ClassicLoop(RolloutTrainer):
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
         if self._dataloader is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            random, size = torch.Generator().manual_seed(seed), self.args.local_batch_size // self.args.num_generations
             loader: DataLoader[Any] = DataLoader(
-                self.train_dataset,
-                batch_size=self.args.local_batch_size // self.args.num_generations,
-                shuffle=True,
-                generator=torch.Generator().manual_seed(seed),
-                collate_fn=self._queries,
-                drop_last=True,
+                self.train_dataset, size, shuffle=True, generator=random, collate_fn=self._queries, drop_last=True
             )
             self._dataloader = self.accelerator.prepare(loader)
         return self._dataloader
+
+    def _refuse_sharding(self) -> None:
+        """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            expected = "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()"
+            step = "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too"
+            raise InputError(expected, kind.value, step)
 
     def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         rows = [row for row in rows for _ in range(self.args.num_generations)]
@@ -110,14 +106,12 @@ class ClassicLoop(RolloutTrainer):
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
 
         Raises:
-            InputError: no 1-D tensors, a setting that `step` could not score exactly, or a launch with FSDP or
-                DeepSpeed.
+            InputError: no 1-D tensors, a setting that `step` could not score exactly, or sharded weights.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
-        refuse_sharding(self.accelerator)
-        check_tensors("queries", queries)
-        length = self._checked_generation(generation)
-        size = batch_size or self.args.micro_batch_size
+        self._refuse_sharding()
+        _check_tensors("queries", queries)
+        length, size = self._checked_generation(generation), batch_size or self.args.micro_batch_size
         core = self._wrapped.eval().core
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
@@ -168,15 +162,15 @@ class ClassicLoop(RolloutTrainer):
             The statistics of the step, under the classic names.
 
         Raises:
-            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or a
-                launch with FSDP or DeepSpeed.
+            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or
+                sharded weights.
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
         if self.args.sft_coef:
             step = "leave sft_coef out, or call train()"
             raise InputError("step with sft_coef=0, as it gets no reference texts", str(self.args.sft_coef), step)
-        refuse_sharding(self.accelerator)
+        self._refuse_sharding()
         if self.args.normalizes_each_reward:
             step = "call train(), or leave multi_objective_aggregation out"
             raise InputError("sum_then_normalize, as step() gets one score per response", "normalize_then_sum", step)
@@ -210,9 +204,9 @@ class ClassicLoop(RolloutTrainer):
     ) -> tuple[list[Tensor], list[Tensor], list[float]]:
         counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
         if len(set(counts.values())) > 1 or not len(queries):
-            step = "pass one of each per row"
-            raise InputError("equal numbers of queries, responses and scores, at least one", str(counts), step)
-        check_tensors("queries", queries)
+            expected = "equal numbers of queries, responses and scores, at least one"
+            raise InputError(expected, str(counts), "pass one of each per row")
+        _check_tensors("queries", queries)
         copies = self.args.num_generations
         groups = f"responses in groups of num_generations={copies}, one prompt's side by side"
         step = "pass each query num_generations times, as trainer.dataloader yields them"
@@ -223,19 +217,18 @@ class ClassicLoop(RolloutTrainer):
             if not torch.equal(query.cpu(), queries[first].cpu()):
                 raise InputError(groups, f"another query at {place} than at {first}", step)
         plain = [response.reshape(-1) if isinstance(response, Tensor) else response for response in responses]
-        check_tensors("responses", plain)
+        _check_tensors("responses", plain)
         numbers = [float(score) for score in scores]
-        wrong = [number for number in numbers if not math.isfinite(number)]
-        if wrong:
-            raise InputError("finite scores", f"{wrong[0]} at {numbers.index(wrong[0])}", "leave such rows out")
+        for place, number in enumerate(numbers):
+            if not math.isfinite(number):
+                raise InputError("finite scores", f"{number} at {place}", "leave such rows out")
         return list(queries), [self._without_start(row) for row in plain], numbers
 
     def _without_start(self, response: Tensor) -> Tensor:
         """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
         prefix = response.new_tensor(self.rules.prefix)
-        if len(response) > len(prefix) and bool((response[: len(prefix)] == prefix).all()):
-            return response[len(prefix) :]
-        return response
+        starts = len(response) > len(prefix) and torch.equal(response[: len(prefix)], prefix)
+        return response[len(prefix) :] if starts else response
 
     def record_rows(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         """Scored responses as a part of a rollout."""
@@ -257,19 +250,15 @@ class ClassicLoop(RolloutTrainer):
         if self._prepared_optimizer is not None and self.optimizer is self._prepared_optimizer:
             return
         if self.state.global_step > 0:
-            raise InputError(
-                "step() in a trainer that has not run train()",
-                "step() after train(), whose schedule has ended",
-                "make a new trainer with model=trainer.policy_model",
-            )
+            found = "step() after train(), whose schedule has ended"
+            step = "make a new trainer with model=trainer.policy_model"
+            raise InputError("step() in a trainer that has not run train()", found, step)
         constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")
         if self.args.max_steps <= 0 and not constant:
-            raise InputError(
-                "max_steps, total_episodes with a train_dataset, or a constant schedule: the learning rate falls to 0 "
-                "over the steps to come",
-                "neither",
-                "set max_steps to the steps of your loop, or lr_scheduler_type='constant'",
-            )
+            expected = "max_steps, total_episodes with a train_dataset, or a constant schedule"
+            expected += ": the learning rate falls to 0 over the steps to come"
+            step = "set max_steps to the steps of your loop, or lr_scheduler_type='constant'"
+            raise InputError(expected, "neither", step)
         align_special_tokens(self.model, self.processing_class)
         self.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
@@ -289,17 +278,7 @@ class ClassicLoop(RolloutTrainer):
             self.run_log.completions.log_batch(table, self.state.global_step)
 
 
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        step = "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too"
-        raise InputError(
-            "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()", kind.value, step
-        )
-
-
-def check_tensors(role: str, rows: Sequence[Any]) -> None:
+def _check_tensors(role: str, rows: Sequence[Any]) -> None:
     """Refuses rows that are not 1-D tensors of token ids, or are empty."""
     for place, row in enumerate(rows):
         if not isinstance(row, Tensor) or row.dim() != 1 or len(row) == 0 or row.is_floating_point():

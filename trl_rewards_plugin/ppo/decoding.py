@@ -1,24 +1,34 @@
-"""Prompts to texts with a policy: for evaluation, before and after training alike. Leaves out: scoring the texts."""
+"""Prompts to texts with a policy, before and after training alike, and what evaluation measures of held-out ones.
+
+Leaves out: when to evaluate and logging (trainer.py), and the comparison of before and after (recipes/).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
 from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
-from trl_rewards_plugin.ppo.checks.special_tokens import unknown_ids
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import weighted_means
+from trl_rewards_plugin.ppo.input_checks import unknown_ids
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
+from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import bare_model, score_responses
-from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, Prompt, tokenize_prompts
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, Prompt, as_read, prompt_text, tokenize_prompts
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
+from trl_rewards_plugin.ppo.scoring import Scored
 
 # prompts (B), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
 Reference = Callable[[EncodedPrompts, Tensor], Tensor]
@@ -48,14 +58,10 @@ def rules_for(
     model: nn.Module, args: Seq2SeqPPOConfig, processing_class: PreTrainedTokenizerBase | None = None
 ) -> TokenRules:
     """The token rules of a model under a config; ids that its tokenizer does not have are not sampled."""
-    core = bare_model(model)
-    unknown = () if processing_class is None else unknown_ids(core, processing_class)
-    return token_rules(
-        core,
-        temperature=args.temperature,
-        min_new_tokens=args.min_new_tokens,
-        suppressed=(*(args.suppress_tokens or ()), *unknown),
-    )
+    core, suppressed = bare_model(model), tuple(args.suppress_tokens or ())
+    if processing_class is not None:
+        suppressed += unknown_ids(core, processing_class)
+    return token_rules(core, temperature=args.temperature, min_new_tokens=args.min_new_tokens, suppressed=suppressed)
 
 
 @torch.no_grad()
@@ -88,9 +94,7 @@ def decode_prompts(
     calls = calls or static_calls(args, model)
     rules, limit = rules_for(model, args, processing_class), prompt_limit(model, args)
     core = bare_model(model)
-    texts: list[str] = []
-    ids: list[list[int]] = []
-    ended, ratios = [], []
+    texts, ids, ended, ratios = [], [], [], []
     total, size = len(prompts) * num_samples, args.per_device_eval_batch_size
     devices = [core.device] if core.device.type == "cuda" else []
     with in_evaluation(core), torch.random.fork_rng(devices=devices):
@@ -138,3 +142,83 @@ def _generated(
         output = output[:, len(forced) :]
     mask = first_eos_mask(output, rules.eos_ids)
     return Responses(output, mask, has_eos(output, mask, rules.eos_ids))
+
+
+Samples = tuple[Decoded, Scored, list[str]]
+"""Responses, their scores, and what the model read of their N prompts (of conversations: of the last messages)."""
+
+
+def sample_held_out(
+    policy: nn.Module,
+    processing_class: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    args: Seq2SeqPPOConfig,
+    score: Callable[[dict[str, list[Any]], list[str], list[list[int]], Tensor], Scored],
+    reference: Reference,
+    calls: StaticCalls | None = None,
+) -> Samples | None:
+    """Decodes this process's share of the prompts, always with the same seed, and scores them as in training.
+
+    Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
+    calls, since rewards may gather their scale over processes; one without a share makes them for None. `score` takes
+    columns (N values each), texts (N), their token ids (N) and `ended` (N,).
+
+    Plain samples are also compared with the reference. Responses decoded by `eval_generation_kwargs` (beams, greedy
+    ...) are not drawn from the policy's distribution, so the mean of their log-ratios is no KL divergence.
+    """
+    process = PartialState().process_index
+    own = range(process, len(dataset), PartialState().num_processes)
+    columns = dataset.select(own or [0]).to_dict()
+    kwargs: Any = args.eval_generation_kwargs
+    decoded = decode_prompts(
+        policy,
+        processing_class,
+        columns["prompt"],
+        args,
+        seed=args.seed + process,
+        reference=reference if kwargs is None else None,
+        generation_kwargs=kwargs,
+        calls=calls,
+    )
+    scored = score(columns, decoded.texts, decoded.ids, decoded.ended)
+    read = _read(columns["prompt"], processing_class, prompt_limit(policy, args))
+    return (decoded, scored, read) if own else None
+
+
+def held_out_metrics(samples: Samples | None) -> dict[str, float]:
+    """The metrics over the samples of all processes; None where a process had no prompt.
+
+    `reward`, `rewards/<name>/mean`, `length` (tokens), `kl` (mean over responses of the summed log-ratio to the
+    reference, in nats) where there is one, and `guard/<name>` of `guard_metrics`.
+    """
+    parts, tables = [], []
+    if samples is not None:
+        decoded, scored, read = samples
+        lengths = decoded.lengths.float()
+        means = {"reward": scored.total.mean().item(), **scored.metrics, "length": lengths.mean().item()}
+        if decoded.log_ratio is not None:
+            means["kl"] = decoded.log_ratio.mean().item()
+        parts, tables = [(len(lengths), means)], [{"read": read, "text": list(map(_text, scored.table["completion"]))}]
+    metrics = weighted_means(parts)
+    table: Table = join_tables(gather_object(tables))
+    guards = guard_metrics(table["text"], without_instruction(table["read"]), table["read"])
+    return {**metrics, **{f"guard/{name}": value for name, value in guards.items()}}
+
+
+def _read(prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[str]:
+    """What is left of each prompt, or of a conversation's last message, by the cut to `limit` tokens."""
+    whole = [prompt_text(prompt, tokenizer) for prompt in prompts]
+    found = []
+    for prompt, text, read in zip(prompts, whole, as_read(whole, tokenizer, limit), strict=True):
+        if not isinstance(prompt, str):
+            last = _text(prompt).strip()  # as many chat templates do
+            start = text.rfind(last)
+            unchanged = read == text or start < 0  # nothing is cut, or the template has other words for the message
+            read = _text(prompt) if unchanged else read[start : start + len(last)]
+        found.append(read)
+    return found
+
+
+def _text(prompt: Prompt) -> str:
+    """The text itself, or of a conversation its last message."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

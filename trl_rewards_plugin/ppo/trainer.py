@@ -1,6 +1,4 @@
-"""`Seq2SeqPPOTrainer`: PPO for encoder-decoders as a `transformers.Trainer`.
-
-One step of the Trainer is one rollout. `training_step` collects it over the accumulation steps, then learns from it:
+"""`Seq2SeqPPOTrainer`: PPO for encoder-decoders as a `transformers.Trainer`, whose step is one rollout.
 
     collect   rollout: encode, sample, score, and record the old policy, its values and the reference
     update    token rewards, advantages, epochs of updates, log
@@ -14,7 +12,8 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -34,9 +33,8 @@ from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
+from trl_rewards_plugin.ppo.decoding import held_out_metrics, prompt_limit, rules_for, sample_held_out
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
-from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_held_out_reward, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
@@ -45,8 +43,7 @@ from trl_rewards_plugin.ppo.maths.methods import KL_ESTIMATORS
 from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
-from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
-from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
+from trl_rewards_plugin.ppo.monitoring.run_log import RunLog, critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
@@ -114,16 +111,10 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self._reference_sliced = head_is_whole(bare_model(self.ref_model or policy), self.rules)
         wrapped = add_value_head(policy, value_model, args, self.rules)
         with unchanged_use_cache(wrapped.config):
-            super().__init__(
-                model=wrapped,
-                args=with_max_steps(args, train_dataset),
-                data_collator=PromptCollator(processing_class, prompt_limit(policy, args), self.calls.widths.prompt),
-                train_dataset=train_dataset,
-                eval_dataset=eval_dataset,
-                processing_class=processing_class,
-                callbacks=callbacks,
-                optimizers=optimizers,
-            )
+            collator = PromptCollator(processing_class, prompt_limit(policy, args), self.calls.widths.prompt)
+            datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "data_collator": collator}
+            more = {"processing_class": processing_class, "callbacks": callbacks, "optimizers": optimizers}
+            super().__init__(wrapped, with_max_steps(args, train_dataset), **datasets, **more)
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         exact = KL_ESTIMATORS[args.kl_estimator].exact
@@ -178,7 +169,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
     def collect(self, inputs: dict[str, Any]) -> Rollout:
         """Samples `num_generations` responses to each prompt, side by side, scores them, and records the old policy.
 
-        The prompts, and further columns for the rewards, are a batch of `PromptCollator`.
+        The inputs are a batch of `PromptCollator`.
         """
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
@@ -191,30 +182,24 @@ class Seq2SeqPPOTrainer(ClassicLoop):
             with enough_memory(self.args, "sampling"), self.accelerator.autocast():
                 prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
                 responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
-            scored = self._score(columns, responses)  # rewards say themselves where their memory runs out
+            texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
+            ids = rows_of_ids(responses.ids, responses.mask)
+            scored = self._score(columns, texts, ids, responses.ended)  # rewards say themselves where memory runs out
+            self.run_log.add_metrics(scored.metrics)
+            self.run_log.completions.add(scored.table)
             with enough_memory(self.args, "the old policy and the reference"):
                 rollout = self.record(prompts, responses, scored.total.to(self.args.device))
         if self.args.normalizes_each_reward:
             rollout = replace(rollout, reward_scores=scored.by_reward)
-        return self._with_references(rollout, columns) if self.args.sft_coef else rollout
+        if self.args.sft_coef:  # the language-model term
+            texts, multiple = columns[self.args.sft_column], self.calls.widths.response
+            found = tokenize_references(texts, self.processing_class, self.rules, self.args.response_length, multiple)
+            target_ids, target_mask = (tensor.to(self.args.device) for tensor in found)
+            rollout = replace(rollout, target_ids=target_ids, target_mask=target_mask)
+        return rollout
 
-    def _with_references(self, rollout: Rollout, columns: dict[str, list[Any]]) -> Rollout:
-        """The rollout with the reference texts of its prompts, for the language-model term."""
-        texts, length = columns[self.args.sft_column], self.args.response_length
-        found = tokenize_references(texts, self.processing_class, self.rules, length, self.calls.widths.response)
-        ids, mask = (tensor.to(rollout.scores.device) for tensor in found)
-        return replace(rollout, target_ids=ids, target_mask=mask)
-
-    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Scored:
-        """Rewards of responses, the total less the penalty for a missing EOS."""
-        texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
-        scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
-        self.run_log.add_metrics(scored.metrics)
-        self.run_log.completions.add(scored.table)
-        return scored
-
-    def _score_texts(
-        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, *held_out: Any
+    def _score(
+        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, held_out: Any = ()
     ) -> Scored:
         """The rewards of completions, less the penalty for a missing EOS; beside them those of `held_out`."""
         shared: dict[str, Any] = {"completion_ids": ids, "columns": columns, "trainer_state": self.state}
@@ -226,9 +211,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
-        """What the update will need of scored responses: the old policy, its values and the reference.
+        """What the update will need of responses with scores (B,): the old policy, its values and the reference.
 
-        The B prompts have the states of the policy's encoder; the scores are (B,).
+        The B prompts have the states of the policy's encoder.
         """
         self._wrapped.eval()
         with self.accelerator.autocast():
@@ -269,20 +254,14 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return self._reference_scores(prompts, response_ids, copies)["logprobs"]
 
     def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
-        """What `reference_scores` gives."""
-        reference, without_adapter = self._wrapped.core, nullcontext()
-        if self.ref_model is not None:
-            reference = bare_model(self.ref_model)
-        else:
-            without_adapter = cast(Any, self.policy_model).disable_adapter()
-        with without_adapter:
+        reference = bare_model(self.ref_model or self.policy_model)
+        adapted: Any = self.policy_model
+        with nullcontext() if self.ref_model is not None else adapted.disable_adapter():
             if not self._shares_encoder or prompts.states is None:
                 own = prompts.select(slice(None, None, copies))
                 prompts = encode_prompts(reference, own, self.calls).repeat(copies)
-            sliced = self._reference_sliced
-            return reference_scores(
-                self.calls, reference, prompts, response_ids, self.rules, sliced, self.exact_kl is not None
-            )
+            how = (self._reference_sliced, self.exact_kl is not None)
+            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, *how)
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from this process's part of a rollout: all optimizer steps but the last, which the Trainer takes.
@@ -361,15 +340,13 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         held_out = self.held_out_rewards
         frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
         with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
-            samples = sample_held_out(
+            policy, tokenizer, score = (
                 self.policy_model,
                 self.processing_class,
-                dataset,
-                self.args,
-                lambda *completions: self._score_texts(*completions, *held_out),
-                self.reference_logprobs,
-                self.calls,
+                partial(self._score, held_out=held_out),
             )
+            reference = self.reference_logprobs
+            samples = sample_held_out(policy, tokenizer, dataset, self.args, score, reference, self.calls)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         others = self.eval_dataset is not None and dataset is not self.eval_dataset
         self.log({**metrics, OTHER_PROMPTS: True} if others else metrics)

@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.checks.special_tokens import embedding_rows
+from trl_rewards_plugin.ppo.input_checks import embedding_rows
 from trl_rewards_plugin.ppo.policy.policy import bare_model, teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules

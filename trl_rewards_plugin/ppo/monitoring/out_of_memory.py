@@ -10,7 +10,7 @@ from trl_rewards_plugin.errors import InputError, is_out_of_memory
 
 
 class TooLittleMemoryError(torch.OutOfMemoryError):
-    """Memory ran out; what it was needed for, torch's message, and the settings that help."""
+    """Its message: what memory was needed for, torch's own, and the settings that help."""
 
 
 def memory_advice(args: Any) -> str:

@@ -13,16 +13,16 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
+from trl_rewards_plugin.ppo.checks import trainable
 from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
-from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
-from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import (
     adapter_base,
+    agree_on_tokens,
     check_no_shared_weights,
     check_reference,
     check_trained_dtype,
+    embedding_rows,
 )
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
@@ -80,11 +80,11 @@ def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules:
     """The policy, frozen as the settings say, and its critic as one module."""
     core = bare_model(policy)
     freeze_what_is_not_saved(core)
-    check_something_learns(policy)
-    learning = trainable_names(policy)
+    trainable.check_something_learns(policy)
+    learning = trainable.trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
-    check_adapter_not_frozen(policy, learning)
-    check_something_learns(policy)
+    trainable.check_adapter_not_frozen(policy, learning)
+    trainable.check_something_learns(policy)
     return PolicyWithValueHead(
         policy,
         has_critic=args.has_critic,
@@ -103,9 +103,9 @@ def policy_and_reference(
     initial weights are those of `seed`.
     """
     for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
-        check_adapter(adapter)
+        trainable.check_adapter(adapter)
     if peft_config is not None:
-        policy = with_adapter(policy, peft_config, seed)
+        policy = trainable.with_adapter(policy, peft_config, seed)
     check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
@@ -117,7 +117,7 @@ def policy_and_reference(
                 f"one for {found[1]} tokens",
                 "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
             )
-    elif peft_config is None or not starts_without_adapter(policy, rules):
+    elif peft_config is None or not trainable.starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
