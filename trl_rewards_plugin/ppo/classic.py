@@ -61,8 +61,8 @@ class ClassicLoop(RolloutTrainer):
     def dataloader(self) -> DataLoader[Any]:
         """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
 
-        With `num_generations` each prompt is repeated that often, side by side, as `step` wants them. `input_ids` are
-        1-D tensors without padding, `query` the texts, and every column of the data set is there.
+        Each prompt is there `num_generations` times, side by side, as `step` wants it: `input_ids` (1-D, without
+        padding), `query` (the text), and every column of the data set.
         """
         if self.train_dataset is None:
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
@@ -100,13 +100,10 @@ class ClassicLoop(RolloutTrainer):
             query_tensor: one 1-D tensor of prompt ids, or a list of them.
             batch_size: queries at a time; `per_device_train_batch_size` if left out.
             **generation: `max_new_tokens` (`response_length` if left out), and settings that change nothing, such as
-                `do_sample=True` or `top_p=1.0`.
+                `do_sample=True` or `top_p=1.0`; all others are refused, since `step` could not score them exactly.
 
         Returns:
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
-
-        Raises:
-            InputError: no 1-D tensors, a setting that `step` could not score exactly, or sharded weights.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
         self._refuse_sharding()
@@ -122,21 +119,17 @@ class ClassicLoop(RolloutTrainer):
         return found[0] if isinstance(query_tensor, Tensor) else found
 
     def _checked_generation(self, generation: dict[str, Any]) -> int:
-        """Maximum new tokens, after everything else is found to change nothing."""
+        """Maximum new tokens, after all else is found to change nothing."""
         asked = dict(generation)
         length = asked.pop("max_new_tokens", self.args.response_length)
         for name in asked.keys() & REFUSED.keys():
             if asked.pop(name) is not False:
                 raise InputError(f"generate without {name}", f"{name}={generation[name]!r}", REFUSED[name])
         # Values of a tokenizer's ids, and of the classic loop's lower bounds, that have no effect.
-        neutral = {
-            "pad_token_id": (None, self.rules.pad_id),
-            "eos_token_id": (None, *self.rules.eos_ids, list(self.rules.eos_ids)),
-            "temperature": (None, self.rules.temperature),
-            "min_length": (None, -1, 0),
-            "min_new_tokens": (None, self.rules.min_new_tokens),
-        }
-        check_sampling_settings(asked, neutral)
+        rules = self.rules
+        neutral = {"pad_token_id": (None, rules.pad_id), "eos_token_id": (None, *rules.eos_ids, list(rules.eos_ids))}
+        lower = {"min_length": (None, -1, 0), "min_new_tokens": (None, rules.min_new_tokens)}
+        check_sampling_settings(asked, {**neutral, **lower, "temperature": (None, rules.temperature)})
         if not isinstance(length, int) or length < 1:
             raise InputError("max_new_tokens of at least 1", repr(length), "leave it out for response_length")
         return length
@@ -154,16 +147,14 @@ class ClassicLoop(RolloutTrainer):
 
         Args:
             queries: N 1-D tensors of prompt ids.
-            responses: N 1-D tensors of response ids. A leading decoder start and what follows the first EOS are
-                dropped.
+            responses: N 1-D tensors of response ids; a leading decoder start and all behind the first EOS are dropped.
             scores: N numbers; `missing_eos_penalty` is subtracted from those of responses without EOS, as in `train`.
 
         Returns:
             The statistics of the step, under the classic names.
 
         Raises:
-            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or
-                sharded weights.
+            InputError: counts that differ, tensors or scores that cannot be learnt from, or sharded weights.
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
@@ -187,17 +178,13 @@ class ClassicLoop(RolloutTrainer):
         self.framework(self.model_wrapped).step()  # the last one, which the Trainer would take
         self.run_log.take_means()  # the caller has them
         schedule: Any = self.lr_scheduler
-        rate = schedule.get_last_lr()[0]
+        stats = {classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found}
+        stats["ppo/learning_rate"] = schedule.get_last_lr()[0]
         schedule.step()
         self.state.global_step += 1
         ended = time.perf_counter()
-        return {
-            **{classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found},
-            "ppo/learning_rate": rate,
-            "time/ppo/forward_pass": recorded - began,
-            "time/ppo/optimize_step": ended - recorded,
-            "time/ppo/total": ended - began,
-        }
+        times = {"forward_pass": recorded - began, "optimize_step": ended - recorded, "total": ended - began}
+        return {**stats, **{f"time/ppo/{name}": seconds for name, seconds in times.items()}}
 
     def _checked_rows(
         self, queries: Sequence[Tensor], responses: Sequence[Tensor], scores: Sequence[float | Tensor]
@@ -222,13 +209,10 @@ class ClassicLoop(RolloutTrainer):
         for place, number in enumerate(numbers):
             if not math.isfinite(number):
                 raise InputError("finite scores", f"{number} at {place}", "leave such rows out")
-        return list(queries), [self._without_start(row) for row in plain], numbers
-
-    def _without_start(self, response: Tensor) -> Tensor:
-        """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
-        prefix = response.new_tensor(self.rules.prefix)
-        starts = len(response) > len(prefix) and torch.equal(response[: len(prefix)], prefix)
-        return response[len(prefix) :] if starts else response
+        start = list(self.rules.prefix)  # of the decoder. EOS alone stays: BART starts with its EOS
+        size = len(start)
+        own = [row[size:] if len(row) > size and row[:size].tolist() == start else row for row in plain]
+        return list(queries), own, numbers
 
     def record_rows(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         """Scored responses as a part of a rollout."""

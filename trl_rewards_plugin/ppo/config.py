@@ -1,7 +1,4 @@
-"""Every setting of `Seq2SeqPPOTrainer`, once, beside its type, rule, default and help.
-
-Leaves out: settings of transformers' Trainer that keep their meaning (they are inherited), rules (config_rules.py).
-"""
+"""Every setting of `Seq2SeqPPOTrainer` that transformers' Trainer lacks or means otherwise, with its rule and help."""
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import math

@@ -1,7 +1,4 @@
-"""Rules on settings, of the config or of flags: of each alone, on several together, and what follows from them.
-
-Needs no torch: `trl-rewards train` asks before that is loaded. Leaves out: inherited settings (checks/).
-"""
+"""Rules on settings, of the config or of flags, before torch is loaded: of each alone, and on several together."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,6 @@
-"""Prompts to texts with a policy, before and after training alike, and what evaluation measures of held-out ones.
+"""Prompts to texts with a policy, before and after training alike, and what evaluation measures of held-out ones."""
 
-Leaves out: when to evaluate and logging (trainer.py), and the comparison of before and after (recipes/).
-"""
-
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
 from trl_rewards_plugin.ppo.architectures.limits import positions
-from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
+from trl_rewards_plugin.ppo.checks.trainable import in_evaluation
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
-from trl_rewards_plugin.ppo.input_checks import unknown_ids
+from trl_rewards_plugin.ppo.input_checks import embedding_rows
 from trl_rewards_plugin.ppo.maths.masking import first_eos_mask, has_eos, rows_of_ids
 from trl_rewards_plugin.ppo.monitoring.completions import Table, join_tables
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
@@ -29,6 +27,8 @@ from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, Prompt, as_rea
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules, token_rules
 from trl_rewards_plugin.ppo.scoring import Scored
+
+_logger = logging.getLogger(__name__)
 
 # prompts (B), response_ids (B, T) -> log-probabilities (B, T) under the frozen reference
 Reference = Callable[[EncodedPrompts, Tensor], Tensor]
@@ -59,8 +59,11 @@ def rules_for(
 ) -> TokenRules:
     """The token rules of a model under a config; ids that its tokenizer does not have are not sampled."""
     core, suppressed = bare_model(model), tuple(args.suppress_tokens or ())
-    if processing_class is not None:
-        suppressed += unknown_ids(core, processing_class)
+    if processing_class is not None:  # rows that fill up the output matrix: each would be an empty text
+        unknown = set(range(embedding_rows(core)[1])) - set(processing_class.get_vocab().values())
+        if unknown:
+            _logger.info("%d ids that the tokenizer does not have are never sampled", len(unknown))
+        suppressed += tuple(sorted(unknown))
     return token_rules(core, temperature=args.temperature, min_new_tokens=args.min_new_tokens, suppressed=suppressed)
 
 
@@ -102,9 +105,8 @@ def decode_prompts(
         for start in range(0, total, size):
             asked = torch.arange(start, min(start + size, total)) // num_samples  # the prompt of each response
             first, last = int(asked[0]), int(asked[-1])
-            tokenized, _ = tokenize_prompts(
-                list(prompts[first : last + 1]), processing_class, limit, calls.widths.prompt
-            )
+            some = list(prompts[first : last + 1])
+            tokenized, _ = tokenize_prompts(some, processing_class, limit, calls.widths.prompt)
             own, rows = tokenized.to(core.device), (asked - first).to(core.device)
             if generation_kwargs is not None:
                 responses = _generated(core, own.select(rows), rules, args.response_length, generation_kwargs)
@@ -135,8 +137,8 @@ def _generated(
     core: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, length: int, settings: dict[str, Any]
 ) -> Responses:
     """What `generate` makes of prompts by any settings: without the decoder's start, cut after the first EOS."""
-    asked = {"max_new_tokens": length, **settings}
-    output = core.generate(input_ids=prompts.ids, attention_mask=prompts.mask.long(), **asked)[:, 1:]
+    inputs = {"input_ids": prompts.ids, "attention_mask": prompts.mask.long()}
+    output = core.generate(**inputs, **{"max_new_tokens": length, **settings})[:, 1:]
     forced = output.new_tensor(rules.forced_ids)
     if (output[:, : len(forced)] == forced).all():
         output = output[:, len(forced) :]
@@ -170,16 +172,9 @@ def sample_held_out(
     own = range(process, len(dataset), PartialState().num_processes)
     columns = dataset.select(own or [0]).to_dict()
     kwargs: Any = args.eval_generation_kwargs
-    decoded = decode_prompts(
-        policy,
-        processing_class,
-        columns["prompt"],
-        args,
-        seed=args.seed + process,
-        reference=reference if kwargs is None else None,
-        generation_kwargs=kwargs,
-        calls=calls,
-    )
+    how: Any = {"seed": args.seed + process, "generation_kwargs": kwargs, "calls": calls}
+    compared = reference if kwargs is None else None
+    decoded = decode_prompts(policy, processing_class, columns["prompt"], args, reference=compared, **how)
     scored = score(columns, decoded.texts, decoded.ids, decoded.ended)
     read = _read(columns["prompt"], processing_class, prompt_limit(policy, args))
     return (decoded, scored, read) if own else None

@@ -16,12 +16,11 @@ from trl_rewards_plugin.errors import InputError
 
 def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
     """Weighted means by name over the (weight, values) of all processes; a name may be missing in some of them."""
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, tuple[float, float]] = {}
     for weight, values in gather_object(parts):
         for name, value in values.items():
-            total = sums.setdefault(name, [0.0, 0.0])
-            total[0] += weight * value
-            total[1] += weight
+            total, weights = sums.get(name, (0.0, 0.0))
+            sums[name] = (total + weight * value, weights + weight)
     return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
 
 

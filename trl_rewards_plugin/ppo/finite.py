@@ -1,7 +1,4 @@
-"""Non-finite numbers (NaN, infinity): found before the optimizer step and reported with the step and the prompt.
-
-Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (monitoring/alarms.py).
-"""
+"""Non-finite numbers (NaN, infinity): found before the optimizer step, reported with the step and the prompt."""
 
 import math
 from collections.abc import Callable, Iterator

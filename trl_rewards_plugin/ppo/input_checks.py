@@ -1,11 +1,7 @@
-"""Models, tokenizers, rewards and datasets that `Seq2SeqPPOTrainer` refuses, most before it loads a model.
-
-Leaves out: settings, which the config checks itself.
-"""
+"""Models, tokenizers, rewards and datasets that `Seq2SeqPPOTrainer` refuses, most before it loads a model."""
 
 import inspect
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,34 +22,37 @@ from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.runs.reward_description import describe_reward
 
 _EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
-_logger = logging.getLogger(__name__)
 
 
 def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
     """Refuses what can be refused before a model is loaded; rewards are checked by `check_reward_funcs`."""
     if value_model is not None:
-        _check_value_model(value_model, args)
+        if not args.has_critic:
+            setting = "objective" if args.ranks else "advantage_estimator"
+            expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
+            step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
+            raise InputError(expected, f"a {type(value_model).__name__}", step)
+        if args.detach_value_head:
+            expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"
+            raise InputError(expected, "detach_value_head=True", "leave one of the two out")
+        check_seq2seq_model(value_model)
     check_devices(args.n_gpu)
     check_launch(args.world_size)
     if train_dataset is not None:
         check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
-        if args.sft_coef:
-            _check_references(train_dataset, args.sft_column)
+    if train_dataset is not None and args.sft_coef:
+        column = args.sft_column
+        expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
+        if column not in train_dataset.column_names:
+            step = "name its column with sft_column, or leave sft_coef out"
+            raise InputError(expected, f"the columns {train_dataset.column_names}", step)
+        for row, text in enumerate(train_dataset[column]):
+            if not isinstance(text, str) or not text.strip():
+                step = f"drop such rows: dataset.filter(lambda row: row[{column!r}])"
+                raise InputError(f"{expected}, none of them empty", f"{text!r} in row {row}", step)
     if eval_dataset is not None:
         check_dataset(eval_dataset, "eval_dataset")
     check_seq2seq_model(model)
-
-
-def _check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
-    if not args.has_critic:
-        setting = "objective" if args.ranks else "advantage_estimator"
-        expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
-        step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
-        raise InputError(expected, f"a {type(value_model).__name__}", step)
-    if args.detach_value_head:
-        expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"
-        raise InputError(expected, "detach_value_head=True", "leave one of the two out")
-    check_seq2seq_model(value_model)
 
 
 def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
@@ -136,10 +135,7 @@ def check_trained_dtype(model: nn.Module) -> None:
 
 
 def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase) -> None:
-    """Sets EOS, pad and BOS of a model's configs to the tokenizer's, as the Trainer does at the start of training.
-
-    Refused: a tokenizer without a pad token, or with tokens that the model has no embedding for.
-    """
+    """Sets EOS, pad and BOS of a model's configs to a tokenizer's that fits, as the Trainer does before training."""
     model = bare_model(policy)
     if processing_class.pad_token_id is None:
         expected = "a tokenizer with a pad token, to read prompts of several lengths at once"
@@ -160,21 +156,8 @@ def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase
 
 def embedding_rows(model: PreTrainedModel) -> tuple[int, int]:
     """For how many tokens a model has input embeddings, and output embeddings."""
-    inputs: Any = model.get_input_embeddings()
-    outputs: Any = model.get_output_embeddings()
-    return len(inputs.weight), len(outputs.weight)
-
-
-def unknown_ids(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that the model could write and the tokenizer cannot read: rows that fill up its output matrix.
-
-    They are never sampled: each would be an empty text, whatever the reward says of it.
-    """
-    known = set(processing_class.get_vocab().values())
-    unknown = tuple(token for token in range(embedding_rows(model)[1]) if token not in known)
-    if unknown:
-        _logger.info("%d ids that the tokenizer does not have are never sampled", len(unknown))
-    return unknown
+    whole: Any = model
+    return len(whole.get_input_embeddings().weight), len(whole.get_output_embeddings().weight)
 
 
 def check_devices(n_gpu: int) -> None:
@@ -265,14 +248,3 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             expected = f"a text or a conversation in every row of {role}'s column 'prompt'"
             step = "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)"
             raise InputError(expected, f"{prompt!r} in row {row}", step)
-
-
-def _check_references(dataset: Dataset, column: str) -> None:
-    expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
-    if column not in dataset.column_names:
-        step = "name its column with sft_column, or leave sft_coef out"
-        raise InputError(expected, f"the columns {dataset.column_names}", step)
-    for row, text in enumerate(dataset[column]):
-        if not isinstance(text, str) or not text.strip():
-            step = f"drop such rows: dataset.filter(lambda row: row[{column!r}])"
-            raise InputError(f"{expected}, none of them empty", f"{text!r} in row {row}", step)

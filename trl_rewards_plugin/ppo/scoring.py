@@ -39,14 +39,10 @@ def score_completions(
     trainer_state: Any,
     may_be_missing: bool = False,
 ) -> Scored:
-    """Scores B >= 1 completions by K rewards.
+    """Scores B >= 1 completions by K rewards, each called as TRL calls it.
 
-    Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
-    where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
-    column. Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error.
-
-    Raises:
-        RewardError: names the reward, the steps done, and the prompt and completion that it was about.
+    Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error. A RewardError names the
+    reward, the steps done, and the prompt and completion that it was about.
     """
     metrics: dict[str, float] = {}
     logged: dict[str, list[Any]] = {}

@@ -167,16 +167,11 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses to each prompt, side by side, scores them, and records the old policy.
-
-        The inputs are a batch of `PromptCollator`.
-        """
+        """Samples `num_generations` responses to each prompt of a batch, side by side; scores and records them."""
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
         self.run_log.add_metrics({"prompts/truncated_share": inputs["truncated"].item() / len(prompts)})
-        columns = {
-            name: [value for value in values for _ in range(copies)] for name, values in inputs["columns"].items()
-        }
+        columns = {name: [one for one in values for _ in range(copies)] for name, values in inputs["columns"].items()}
         self._wrapped.eval()
         with locate_non_finite(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row])):
             with enough_memory(self.args, "sampling"), self.accelerator.autocast():
@@ -211,10 +206,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
-        """What the update will need of responses with scores (B,): the old policy, its values and the reference.
-
-        The B prompts have the states of the policy's encoder.
-        """
+        """What the update will need of responses with scores (B,) to prompts with the encoder's states."""
         self._wrapped.eval()
         with self.accelerator.autocast():
             found = self._reference_scores(prompts, responses.ids, self.args.num_generations)
@@ -278,8 +270,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
         anchor_head = None if self.exact_kl is None else self.exact_kl.keep()
         context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls, anchor_head)
-        in_reward, copies = not args.use_kl_loss, args.num_generations
-        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=in_reward, num_generations=copies)
+        how: Any = {"in_reward": not args.use_kl_loss, "num_generations": args.num_generations}
+        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, **how)
         self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
         with self.run_log.alarms.watching(batch, stats, step + 1):
             stats |= run_update(model, batch, self.kl_coef, context)
@@ -289,8 +281,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
         if args.adaptive_kl and not context.critic_only:
-            mean_kl, episodes = stats["objective/kl"], len(scores)
-            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, episodes, args.kl_horizon)
+            mean_kl = stats["objective/kl"]
+            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, len(scores), args.kl_horizon)
         return stats
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -324,13 +316,12 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
         Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was, and
         so is what rewards learn from the texts of training. Their scale and weights are those of the first evaluation,
-        over a resume too (see `frozen_rewards`), so that `eval_reward` can choose among checkpoints.
+        over a resume too, so that `eval_reward` can choose among checkpoints.
 
         Returns:
             `eval_reward` (less `missing_eos_penalty`, as in training), `eval_rewards/<name>/mean`, `eval_length` in
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
-            responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
-            such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
+            responses of the summed log-ratio to the reference, in nats; it would be no KL of other distributions.
             With a `held_out_reward` also `eval_held_out_reward` and `eval_held_out_rewards/<name>/mean`.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset

@@ -1,20 +1,22 @@
-"""What of a policy learns: adapters that PPO can train, the parts that learn, and what the first update must find.
-
-Leaves out: freezing parts (policy/load_policy.py), LoRA by flags (recipes/adapters.py).
-"""
+"""What of a policy learns: the adapter, the parts, what the first update must find; and that this is what is saved."""
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
-from transformers import set_seed
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, set_seed
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation, tried_weights
+from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.input_checks import embedding_rows
 from trl_rewards_plugin.ppo.maths.masking import Reduce, alone, masked_sum
-from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
+from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model, teacher_forced
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.rollout import Rollout
 
@@ -26,6 +28,7 @@ _NEED_MORE = {
 }
 # Mean distance of a token's log-probabilities, in nats. In lower precision sampling and scoring round differently.
 _SAME = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+_TRIED_TOKENS = 8
 _logger = logging.getLogger(__name__)
 
 
@@ -175,3 +178,77 @@ def check_gradients_arrive(wrapped: PolicyWithValueHead) -> bool:
         step = "freeze it with requires_grad_(False), or look for detach() or no_grad() in the model's forward"
         raise InputError(expected, f"none in: {', '.join(unreached)}", step)
     return True
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module, rules: TokenRules) -> Tensor:
+    """Log-weights (T, V) of a model after a prompt of a few tokens, in evaluation mode: what tells models apart."""
+    core = bare_model(model)
+    with in_evaluation(core):
+        return tried_weights(core, rules)[0].cpu()
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in evaluation mode; afterwards in the mode that it was in before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
+    """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
+    last = min(embedding_rows(core)) - 1
+    ids = torch.linspace(0, last, _TRIED_TOKENS, device=core.device).long().unsqueeze(0)
+    prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
+    return teacher_forced(core, prompt, ids.flip(1), rules)[0]
+
+
+def freeze_what_is_not_saved(model: PreTrainedModel) -> None:
+    """Freezes the parameters that `_keys_to_ignore_on_save` names and that are saved under no other name.
+
+    Marian's sinusoidal positions, for one: computed anew by every load, so what they learned would be lost.
+    """
+    patterns = [str(pattern) for pattern in getattr(model, "_keys_to_ignore_on_save", None) or ()]
+    named = list(model.named_parameters(remove_duplicate=False))
+    saved = {parameter for name, parameter in named if not any(re.search(pattern, name) for pattern in patterns)}
+    for _, parameter in named:
+        if parameter not in saved:
+            parameter.requires_grad_(False)
+
+
+def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
+    """Loads what was saved, and refuses it where it scores a prompt otherwise than the policy does.
+
+    An adapter is loaded onto the model that its config names, if that can be loaded here.
+    """
+    core, adapted = bare_model(policy), hasattr(policy, "peft_config")
+    kind: Any = type(core)
+    loaded = _with_saved_adapter(folder, core) if adapted else kind.from_pretrained(folder, dtype=core.dtype)
+    if loaded is None:
+        return
+    make_deterministic(loaded)  # as the trained one is: what experts drop is no matter of the weights
+    gap = (fingerprint(policy, rules) - fingerprint(loaded.to(core.device), rules)).nan_to_num().abs().max().item()
+    if gap > (1e-3 if core.dtype == torch.float32 else 0.1):
+        whole = "save the whole model: trainer.policy_model.merge_and_unload().save_pretrained(folder)"
+        step = "report it with the model's name; trainer.policy_model.state_dict() holds the trained weights"
+        found = f"one whose logits on a prompt differ from it by up to {gap:.3g}"
+        raise InputError(f"the trained model in {folder}", found, whole if adapted else step)
+
+
+def _with_saved_adapter(folder: Path, core: PreTrainedModel) -> nn.Module | None:
+    from peft import PeftModel
+
+    name = core.config._name_or_path
+    if not name:
+        return None
+    try:
+        base = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=core.dtype)
+    except OSError as error:
+        _logger.warning("the saved adapter is not compared with the trained one: %s cannot be loaded: %s", name, error)
+        return None
+    adapted: nn.Module = PeftModel.from_pretrained(base, folder)
+    return adapted

@@ -1,7 +1,6 @@
 """Alarms: finite numbers of a run that show that training is going wrong. Pure checks, and their monitor.
 
 Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had.
-Leaves out: non-finite numbers, which always stop the run (finite.py).
 """
 
 import logging

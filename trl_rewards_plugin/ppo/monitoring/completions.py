@@ -74,12 +74,11 @@ class CompletionLog:
 
 def join_tables(tables: Sequence[Table]) -> Table:
     """All rows under all columns, None where a table lacks a column."""
-    columns = dict.fromkeys(name for table in tables for name in table)
-    joined: Table = {name: [] for name in columns}
+    joined: Table = {name: [] for table in tables for name in table}
     for table in tables:
         rows = len(next(iter(table.values()), []))
-        for name in columns:
-            joined[name] += table.get(name, [None] * rows)
+        for name, values in joined.items():
+            values += table.get(name, [None] * rows)
     return joined
 
 

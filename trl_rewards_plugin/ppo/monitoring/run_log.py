@@ -1,7 +1,4 @@
-"""What a run reports of itself: statistics of rollouts and their means, completions, alarms, episodes, epochs.
-
-Leaves out: evaluation, and where logs go (the Trainer's callbacks).
-"""
+"""What a run reports of itself: statistics of rollouts and their means, completions, alarms, episodes, epochs."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -85,14 +82,11 @@ def rollout_statistics(
     """What a rollout on all processes looked like before the update, under TRL's names.
 
     `objective/kl`, `non_score_reward` and `rlhf_reward` are means over responses of token sums, KL in nats; the
-    entropy is a mean over tokens.
+    entropy is a mean over tokens. Of several responses to a prompt, `frac_reward_zero_std` is the share with equal
+    scores. `in_reward`: whether the penalty is part of the reward; in the loss it is no reward that was given.
 
-    Args:
-        rollout: this process's part.
-        kl: (B, T) its KL to the reference, in nats, 0 where the response mask is False.
-        gather: joins rows (B, columns) of all processes; the identity on one.
-        num_generations: responses to a prompt; of several, `frac_reward_zero_std` is the share with equal scores.
-        in_reward: whether the KL penalty is part of the reward; in the loss it is no reward that was given.
+    The rollout is this process's part, `kl` (B, T) its KL to the reference, in nats, 0 where the response mask is
+    False, and `gather` joins rows (B, columns) of all processes.
     """
     mask = rollout.response_mask
     entropies = torch.where(mask, rollout.entropies, 0.0).sum(1)

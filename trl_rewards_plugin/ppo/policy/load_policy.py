@@ -14,7 +14,6 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.checks import trainable
-from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import (
     adapter_base,
@@ -79,7 +78,7 @@ def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | N
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module."""
     core = bare_model(policy)
-    freeze_what_is_not_saved(core)
+    trainable.freeze_what_is_not_saved(core)
     trainable.check_something_learns(policy)
     learning = trainable.trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
