@@ -144,14 +144,12 @@ class ClassicLoop(RolloutTrainer):
         """One PPO step on scored responses: `num_ppo_epochs` of updates, then one step of the schedule.
 
         The old log-probabilities are recomputed. The first call prepares model and optimizer as `train()` does.
+        Returns the statistics of the step, under the classic names.
 
         Args:
             queries: N 1-D tensors of prompt ids.
             responses: N 1-D tensors of response ids; a leading decoder start and all behind the first EOS are dropped.
             scores: N numbers; `missing_eos_penalty` is subtracted from those of responses without EOS, as in `train`.
-
-        Returns:
-            The statistics of the step, under the classic names.
 
         Raises:
             InputError: counts that differ, tensors or scores that cannot be learnt from, or sharded weights.
@@ -249,10 +247,7 @@ class ClassicLoop(RolloutTrainer):
         self._prepared_optimizer = self.optimizer
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
-        """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
-
-        With `log_completions` the batch's `query` and `response` are printed and written with their rewards.
-        """
+        """Sends a step's statistics and rewards to every tracker; `log_completions` shows the batch, too."""
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}

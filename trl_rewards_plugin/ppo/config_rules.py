@@ -44,9 +44,9 @@ _NEUTRAL: list[tuple[str, Any]] = [
     ("top_p typical_p repetition_penalty encoder_repetition_penalty length_penalty guidance_scale", 1.0),
     ("forced_bos_token_id forced_eos_token_id bad_words_ids", None),
 ]
-NEUTRAL_GENERATION = {name: (None, neutral) for names, neutral in _NEUTRAL for name in names.split()}
+_NEUTRAL_GENERATION = {name: (None, neutral) for names, neutral in _NEUTRAL for name in names.split()}
 # Generation settings that have a field of their own in the config.
-FIELD_INSTEAD = {
+_FIELD_INSTEAD = {
     **{name: name for name in ("temperature", "min_new_tokens", "suppress_tokens")},
     **{"max_new_tokens": "response_length", "max_length": "response_length", "min_length": "min_new_tokens"},
 }
@@ -87,16 +87,13 @@ def _check(config: Any, *rules: tuple[str, bool, str]) -> None:
 
 
 def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tuple[Any, ...]] = {}) -> None:
-    """Refuses by name the generation settings under which the sampled policy would not be the scored one.
-
-    `also_neutral` are further values that ask for nothing, by name.
-    """
-    neutral = {**also_neutral, **NEUTRAL_GENERATION}
+    """Refuses by name settings, unless at a neutral value, by which the sampled policy is not the scored one."""
+    neutral = {**also_neutral, **_NEUTRAL_GENERATION}
     for name, value in asked.items():
         if value in neutral.get(name, ()):
             continue
         step = f"leave {name} out; evaluation may use it through eval_generation_kwargs"
-        if instead := FIELD_INSTEAD.get(name):
+        if instead := _FIELD_INSTEAD.get(name):
             expected, step = f"{instead} as a field of the config", f"set Seq2SeqPPOConfig({instead}=...) instead"
         elif name not in neutral:
             expected = "generation settings known to leave the sampled distribution as it is"

@@ -85,14 +85,11 @@ def decode_prompts(
     """Decodes every prompt `num_samples` times; equal arguments give equal texts.
 
     Args:
-        model: the policy.
         args: temperature, lengths and batch size come from here.
-        greedy: the most likely token at every step instead of a sampled one.
         seed: of the sampling alone; the global random state is restored.
         reference: to compare plain samples with, such as `trainer.reference_logprobs`.
         generation_kwargs: decode by `model.generate` with these settings instead, whatever they are.
         progress: called after every batch with its number of responses.
-        calls: run the forward passes; made for the model if left out.
     """
     calls = calls or static_calls(args, model)
     rules, limit = rules_for(model, args, processing_class), prompt_limit(model, args)
@@ -164,9 +161,6 @@ def sample_held_out(
     Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
     calls, since rewards may gather their scale over processes; one without a share makes them for None. `score` takes
     columns (N values each), texts (N), their token ids (N) and `ended` (N,).
-
-    Plain samples are also compared with the reference. Responses decoded by `eval_generation_kwargs` (beams, greedy
-    ...) are not drawn from the policy's distribution, so the mean of their log-ratios is no KL divergence.
     """
     process = PartialState().process_index
     own = range(process, len(dataset), PartialState().num_processes)
@@ -181,11 +175,7 @@ def sample_held_out(
 
 
 def held_out_metrics(samples: Samples | None) -> dict[str, float]:
-    """The metrics over the samples of all processes; None where a process had no prompt.
-
-    `reward`, `rewards/<name>/mean`, `length` (tokens), `kl` (mean over responses of the summed log-ratio to the
-    reference, in nats) where there is one, and `guard/<name>` of `guard_metrics`.
-    """
+    """The metrics of `Seq2SeqPPOTrainer.evaluate` over all processes; None where this one had no prompt."""
     parts, tables = [], []
     if samples is not None:
         decoded, scored, read = samples

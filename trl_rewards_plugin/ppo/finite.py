@@ -81,10 +81,7 @@ def most_extreme_row(rollout: Rollout, returns: Tensor) -> int:
 def locate_non_finite(
     step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0
 ) -> Iterator[None]:
-    """Adds the step and a prompt to errors about non-finite numbers that are raised within.
-
-    Steps count from 1; `prompt_of` shows the prompt of a row of the rollout, `suspect()` where the error names none.
-    """
+    """Adds the step, from 1, and the prompt of the error's row, or of `suspect()`, to errors raised within."""
     try:
         yield
     except FloatingPointError as error:

@@ -238,10 +238,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
-        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference.
+        """Log-probabilities (B, T) of responses (B, T) to B prompts, each `copies` times, under the frozen reference.
 
-        States of the prompts are the policy's, used where the reference has the same encoder; `copies` rows side by
-        side have one prompt, which is then encoded once.
+        States of the prompts are the policy's, used where the reference has the same encoder.
         """
         return self._reference_scores(prompts, response_ids, copies)["logprobs"]
 

@@ -68,8 +68,7 @@ def compute_advantages(
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
 
-    Where the objective ranks the responses, both are its marks: 1 or -1 on the tokens of a response that is learnt
-    from, 0 on the others.
+    Where the objective ranks, both are its marks: 1 or -1 on the tokens of a response that is learnt from, else 0.
     """
     mask = rollout.response_mask
     known = replace(rollout, reward_scores=None).tensors()

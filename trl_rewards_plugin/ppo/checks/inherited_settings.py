@@ -26,6 +26,9 @@ _RESUMES = "set save_steps: a run that is killed resumes from its last checkpoin
 _SMALLER = "lower per_device_train_batch_size and raise gradient_accumulation_steps"
 _NOISE = "noise in the embeddings would make the sampled policy differ from the scored one"
 _PROJECTED = "GaLore's and APOLLO's projections are untried with PPO"
+_BFLOAT16 = "leave it out; bf16=True computes evaluation in bfloat16 too"
+_BF16_ITSELF = "leave fp16 out: bf16 is switched on automatically if the GPU supports it"
+_SEQUENTIAL = "leave it out, or set 'sequential'"
 _KEPT = "the device's memory is kept for the next rollout"
 _REFUSED = {
     "auto_find_batch_size": Refused(_OFF, "a rollout that failed halfway would be joined to the next one", _SMALLER),
@@ -34,21 +37,15 @@ _REFUSED = {
     "eval_accumulation_steps": Refused((None,), *_DECODES),
     "eval_do_concat_batches": Refused((True,), *_DECODES),
     "include_for_metrics": Refused((None, []), *_DECODES),
-    "bf16_full_eval fp16_full_eval": Refused(
-        _OFF, "evaluation computes as training does", "leave it out; bf16=True computes evaluation in bfloat16 too"
-    ),
+    "bf16_full_eval fp16_full_eval": Refused(_OFF, "evaluation computes as training does", _BFLOAT16),
     "dataloader_drop_last": Refused((True,), "every rollout has rollout_batch_size episodes"),
     "debug": Refused((None, "", []), "underflow_overflow reads modules that PPO calls by part"),
     "enable_jit_checkpoint": Refused(_OFF, "it may save in the middle of a rollout's updates", _RESUMES),
     "optim_target_modules": Refused((None,), _PROJECTED, "pass peft_config to save memory"),
     "do_predict": Refused(_OFF, "there is no predict()", "use evaluate(dataset)"),
-    "fp16": Refused(
-        _OFF, "T5 overflows in it", "leave fp16 out: bf16 is switched on automatically if the GPU supports it"
-    ),
+    "fp16": Refused(_OFF, "T5 overflows in it", _BF16_ITSELF),
     "length_column_name": Refused((None, "length"), _BY_LENGTH),
-    "train_sampling_strategy": Refused(
-        (None, "random", "sequential"), _BY_LENGTH, "leave it out, or set 'sequential'"
-    ),
+    "train_sampling_strategy": Refused((None, "random", "sequential"), _BY_LENGTH, _SEQUENTIAL),
     "include_num_input_tokens_seen": Refused((None, False, "no"), *_COUNTS),
     "include_tokens_per_second": Refused(_OFF, *_COUNTS),
     "label_names label_smoothing_factor": Refused((None, 0.0, []), "PPO learns from rewards and has no labels"),

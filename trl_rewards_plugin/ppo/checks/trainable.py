@@ -28,7 +28,6 @@ _NEED_MORE = {
 }
 # Mean distance of a token's log-probabilities, in nats. In lower precision sampling and scoring round differently.
 _SAME = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-_TRIED_TOKENS = 8
 _logger = logging.getLogger(__name__)
 
 
@@ -126,11 +125,7 @@ def what_learns(wrapped: PolicyWithValueHead) -> str:
 
 
 def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learning_rate: float | None) -> None:
-    """Adds the critic, which the trainer made, to an optimizer that the user made before; None for its own rate.
-
-    Raises:
-        InputError: it lacks weights of the policy, too, such as those of an adapter.
-    """
+    """Adds the critic to an optimizer that the user made before; refused where it lacks weights of the policy, too."""
     held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     critic = {parameter for part in wrapped.critic_parts().values() for parameter in part.parameters()}
     missing = {p: name for name, p in wrapped.named_parameters() if p.requires_grad and p not in held}
@@ -145,10 +140,7 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
 
 
 def check_same_start(rollout: Rollout, dtype: torch.dtype, reduce: Reduce = alone) -> None:
-    """Refuses to update a policy whose reference is not the model that the run starts from, on all processes.
-
-    The rollout is this process's part of the first one, and the models compute in `dtype`.
-    """
+    """Refuses a policy that, in its first rollout, is not its reference; the models compute in `dtype`."""
     mask = rollout.response_mask
     distance = masked_sum((rollout.logprobs - rollout.ref_logprobs).abs(), mask)
     total, tokens = reduce(torch.stack([distance, mask.sum().to(distance)])).tolist()
@@ -161,13 +153,10 @@ def check_same_start(rollout: Rollout, dtype: torch.dtype, reduce: Reduce = alon
 
 
 def check_gradients_arrive(wrapped: PolicyWithValueHead) -> bool:
-    """Whether a backward pass left gradients that could be looked at; called between it and the optimizer's step.
+    """Whether a backward pass left gradients to look at; refused where a part that should learn got none.
 
     A gradient of 0 is one: the first reward may say nothing. What is part of neither encoder nor decoder (a model of
     speech in the same checkpoint) need not get any.
-
-    Raises:
-        InputError: a part that should learn is not connected to the loss.
     """
     learning = {name: own for name, own in _learning_parts(wrapped).items() if own and name != "other parts"}
     unreached = [name for name, own in learning.items() if all(weight.grad is None for weight in own)]
@@ -202,7 +191,7 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
 def tried_weights(core: PreTrainedModel, rules: TokenRules) -> Tensor:
     """Log-weights (1, T, V) after a prompt of several tokens, since attention to a single one is constant."""
     last = min(embedding_rows(core)) - 1
-    ids = torch.linspace(0, last, _TRIED_TOKENS, device=core.device).long().unsqueeze(0)
+    ids = torch.linspace(0, last, 8, device=core.device).long().unsqueeze(0)
     prompt = EncodedPrompts(ids, torch.ones_like(ids, dtype=torch.bool))
     return teacher_forced(core, prompt, ids.flip(1), rules)[0]
 
@@ -221,10 +210,7 @@ def freeze_what_is_not_saved(model: PreTrainedModel) -> None:
 
 
 def check_saved(folder: Path, policy: nn.Module, rules: TokenRules) -> None:
-    """Loads what was saved, and refuses it where it scores a prompt otherwise than the policy does.
-
-    An adapter is loaded onto the model that its config names, if that can be loaded here.
-    """
+    """Loads what was saved, an adapter onto its base model; refused where it scores otherwise than the policy."""
     core, adapted = bare_model(policy), hasattr(policy, "peft_config")
     kind: Any = type(core)
     loaded = _with_saved_adapter(folder, core) if adapted else kind.from_pretrained(folder, dtype=core.dtype)

@@ -57,10 +57,7 @@ def find_alarms(
     limits: Seq2SeqPPOConfig,
     gather: Callable[[list[Any]], list[Any]] = lambda parts: parts,
 ) -> list[Alarm]:
-    """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none.
-
-    The rollout is this process's part, `stats` are of all, and `gather` joins lists over them.
-    """
+    """The alarms of a rollout, this process's part; `stats` are of all of them, and `gather` joins their lists."""
     mask = rollout.response_mask
     texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})
     # The log-ratio itself, whatever estimator is logged: one token far below the reference is e^6 nats by k3.

@@ -33,6 +33,5 @@ def enough_memory(args: Any, work: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         found = str(error).strip().split("\n")[0] or type(error).__name__
-        rows = f"{args.micro_batch_size} responses at a time"
-        message = str(InputError(f"memory for {work}, {rows}", found, memory_advice(args)))
-        raise TooLittleMemoryError(message) from error
+        expected = f"memory for {work}, {args.micro_batch_size} responses at a time"
+        raise TooLittleMemoryError(str(InputError(expected, found, memory_advice(args)))) from error
