@@ -10,6 +10,8 @@ from trl_rewards_plugin.errors import InputError
 
 
 class Refused(NamedTuple):
+    """A setting that PPO does not follow."""
+
     neutral: tuple[Any, ...]  # values that ask for nothing
     reason: str  # completes "<name> left out: ..."
     next_step: str = "leave it out"
