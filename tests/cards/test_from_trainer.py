@@ -10,9 +10,8 @@ from tests.hub.loopback import check_metadata
 from tests.recipes.tiny_run import sentences
 from tests.tiny_models import word_tokenizer
 from trl_rewards_plugin import MultiClassifierReward, generate_model_card
-from trl_rewards_plugin.cards.from_run import picked
-from trl_rewards_plugin.cards.from_trainer import card_data_from_trainer
-from trl_rewards_plugin.runs import environment as facts
+from trl_rewards_plugin.cards.card_data import card_data_from_trainer, picked
+from trl_rewards_plugin.runs import record
 
 
 def tiny_trainer(tmp_path, **more):
@@ -117,15 +116,15 @@ def test_the_commit_is_of_a_checkout_that_knows_the_file(tmp_path):
     (tmp_path / "package").mkdir()
     file = tmp_path / "package" / "code.py"
     file.touch()
-    assert facts._checkout_commit(file) is None
+    assert record._checkout_commit(file) is None
     git("init")
-    assert facts._checkout_commit(file) is None
+    assert record._checkout_commit(file) is None
     git("add", ".")
     git("commit", "-m", "x")
-    commit = facts._checkout_commit(file)
+    commit = record._checkout_commit(file)
     assert len(commit) == 40
     file.write_text("changed")
-    assert facts._checkout_commit(file) in (commit, f"{commit} with changes")
+    assert record._checkout_commit(file) in (commit, f"{commit} with changes")
 
 
 def tiny_llama(folder):

@@ -15,9 +15,8 @@ from tests.hub.loopback import check_metadata
 from tests.recipes.test_before_after import make_metrics
 from trl_rewards_plugin.cards import metadata
 from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.model_card import generate_model_card, write_model_card
+from trl_rewards_plugin.cards.model_card import generate_model_card, render_model_card, write_model_card
 from trl_rewards_plugin.cards.preview import preview_html
-from trl_rewards_plugin.cards.render import render_model_card
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.stamp import is_untouched, unstamped
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml

@@ -62,3 +62,10 @@ def test_one_side_alone_and_what_was_not_scored(tmp_path, drawn):
 def test_nothing_to_draw_is_said(tmp_path, drawn):
     draw(tmp_path, {})
     assert drawn[0].axes[0].texts[0].get_text() == "No metric has a score for each output."
+
+
+def test_a_score_that_repeats_another_is_drawn_once(tmp_path, drawn):
+    before, after = np.arange(3.0), np.array([1.0, np.nan, 3.0])
+    rows = {"rougeL": (before, after), "rougeLsum": (before.copy(), after.copy()), "reward": (after, before)}
+    draw(tmp_path, rows)
+    assert [axes.get_xlabel() for axes in drawn[0].axes[::2]] == ["rougeL (dashed: mean)", "reward (dashed: mean)"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub import files, plan, space
-from trl_rewards_plugin.hub.outgoing import UploadFile
+from trl_rewards_plugin.hub import files, plan
+from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.hub.remote import Repository
 
 
@@ -94,13 +94,13 @@ def test_a_metric_folder_must_be_whole(tmp_path):
     folder = tmp_path / "kindness"
     folder.mkdir()
     (folder / "README.md").write_text("---\ntitle: Kindness\nsdk: gradio\n---\n# Kindness\n")
-    assert space.is_space(folder)
+    assert files.is_space(folder)
     with pytest.raises(InputError, match=r"no app\.py, requirements\.txt, kindness\.py"):
-        space.select_space(folder)
+        files.select_space(folder)
     for name in ("app.py", "requirements.txt", "kindness.py", "__pycache__/x.pyc", ".cache"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    selection = space.select_space(folder)
+    selection = files.select_space(folder)
     assert names(selection) == {"README.md", "app.py", "kindness.py", "requirements.txt"}
     assert set(selection.left_out) == {"__pycache__", ".cache"}
 
@@ -120,12 +120,12 @@ def test_a_space_takes_the_modules_that_its_scripts_import_and_nothing_else(tmp_
     for name, source in (sources | dict.fromkeys((*private, "parts/second.py"), "")).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(source)
-    selection = space.select_space(folder)
+    selection = files.select_space(folder)
     assert names(selection) == set(sources)
     assert set(selection.left_out) == {*private, "parts/second.py"}
     (folder / "words.py").write_text("def")
     with pytest.raises(InputError, match=r"Python in words\.py"):
-        space.select_space(folder)
+        files.select_space(folder)
 
 
 def test_weights_are_taken_by_standard_name_or_if_the_index_lists_them(tmp_path):
@@ -172,7 +172,7 @@ def test_a_link_out_of_a_space_is_refused_by_name(tmp_path, outside):
         (folder / name).touch()
     (folder / "app.py").symlink_to(outside)
     with pytest.raises(InputError, match=r"app\.py, a link to"):
-        space.select_space(folder)
+        files.select_space(folder)
 
 
 def test_links_inside_the_folder_and_inside_the_hubs_cache_are_followed(tmp_path):
@@ -236,7 +236,7 @@ def test_weights_that_change_after_the_check_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["# A model\nsdk: gradio\n", "---\nlicense: mit\n---\n\nsdk: x\n"])
 def test_a_models_card_is_no_space(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
-    assert not space.is_space(tmp_path)
+    assert not files.is_space(tmp_path)
 
 
 def test_secrets_and_paths_of_this_machine_are_refused(tmp_path):

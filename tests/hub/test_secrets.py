@@ -15,10 +15,9 @@ import yaml
 from PIL import Image, PngImagePlugin
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.outgoing import UploadFile, read_file
+from trl_rewards_plugin.hub.files import UploadFile, read_file
 from trl_rewards_plugin.hub.plan import check_content
-from trl_rewards_plugin.hub.readable import forms, searchable
-from trl_rewards_plugin.hub.secret_rules import SECRETS, find_secret, without_secrets
+from trl_rewards_plugin.hub.secret_search import SECRETS, find_secret, forms, searchable, without_secrets
 
 _RANDOM = random.Random(1)
 WORD = string.ascii_letters + string.digits

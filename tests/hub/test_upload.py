@@ -13,7 +13,7 @@ from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub import remote
 from trl_rewards_plugin.hub.failures import UploadError
-from trl_rewards_plugin.hub.outgoing import UploadFile
+from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.hub.remote import Changes, Repository, State, find_changes, read_state
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import upload

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.runs.environment import precision
+from trl_rewards_plugin.runs.record import precision
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 

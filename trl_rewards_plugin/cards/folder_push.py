@@ -1,6 +1,6 @@
 """A run, a saved model or a metric on its way to the Hub: its card is rendered, then everything uploaded at once.
 
-Leaves out: what belongs to an upload, the network (`hub/`), the Trainer's own hooks (`trainer_push.py`).
+Leaves out: what belongs to an upload, the network (`hub/`), the Trainer's own hooks (`callback.py`).
 """
 
 import dataclasses
@@ -10,15 +10,13 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, get_token
 
-from trl_rewards_plugin.cards.card_data import RewardModelCardData
-from trl_rewards_plugin.cards.from_run import WITHOUT_TEXTS, card_data_from_folder, has_own_texts
+from trl_rewards_plugin.cards.card_data import RewardModelCardData, card_data_from_folder, has_own_texts
 from trl_rewards_plugin.cards.markdown import cell, quote
-from trl_rewards_plugin.cards.render import prompt_literal, render_model_card, with_name
+from trl_rewards_plugin.cards.model_card import prompt_literal, render_model_card, with_name
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import select_model
-from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_name, plan_upload
+from trl_rewards_plugin.hub.files import UploadFile, is_space, select_model, select_space
+from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_content, check_name
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.space import is_space, select_space
 from trl_rewards_plugin.hub.stamp import is_untouched, stamped
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
@@ -94,7 +92,11 @@ def plan_push(
     else:
         selection = select_model(folder, include_completions=include_completions)
         card = _card(folder, selection.text_of(CARD), repo_id, include_completions)
-    return plan_upload(folder, Repository(repo_id, kind, revision), selection, card, own_token)
+    check_card(card)
+    files = {file.name: file for file in selection.files} | {CARD: UploadFile(CARD, card.encode("utf-8"))}
+    plan = UploadPlan(Repository(repo_id, kind, revision), [files[name] for name in sorted(files)], selection.left_out)
+    check_content(folder, plan.files, own_token)
+    return plan
 
 
 def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:
@@ -110,9 +112,11 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
         if not may_show_texts:
             _check_own_texts(existing, data)
         return existing
+    data = dataclasses.replace(data, model_name=repo_id)
     if not may_show_texts:
-        data = dataclasses.replace(data, **WITHOUT_TEXTS)
-    return render_model_card(dataclasses.replace(data, model_name=repo_id))
+        nothing: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()}
+        data = dataclasses.replace(data, rows_better=None, rows_worse=None, **nothing)
+    return render_model_card(data)
 
 
 def _check_own_texts(card: str, data: RewardModelCardData) -> None:
@@ -120,8 +124,7 @@ def _check_own_texts(card: str, data: RewardModelCardData) -> None:
     check_card(card)
     rows = [*data.samples, *data.gains, *data.losses]
     shown = {f"| {cell(row['source'])} |" for row in rows} | {quote(prompt) for prompt in data.prompts}
-    if data.prompts:
-        shown.add(prompt_literal(data))
+    shown |= {prompt_literal(data)} if data.prompts else set()
     prompts = {one_line(row.get("prompt") or data.prompt_prefix + row["source"]) for row in rows}
     examples = ModelCard(card).data.get("widget") or []
     widget = [str(example["text"]) for example in examples if isinstance(example, dict) and "text" in example]

@@ -43,7 +43,7 @@ def link(name: str, kind: str = "") -> str:
     return f"[{name}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else code(name)
 
 
-def table(head: list[str], rows: list[list[str]], right: set[int] | frozenset[int] = frozenset()) -> str:
+def table(head: list[str], rows: list[list[str]], right: tuple[int, ...] = ()) -> str:
     """A table of ready cells; the columns in `right` are aligned to the right."""
     rule = ["---:" if index in right else "---" for index in range(len(head))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])

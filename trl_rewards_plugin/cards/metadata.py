@@ -13,30 +13,40 @@ from trl_rewards_plugin.text import is_hub_id, mapped, one_line
 
 WIDGET_EXAMPLES = 2
 _ASKED = {"license": "apache-2.0", "base_model": "owner/name"}
-# text2text-generation is deprecated on the Hub; results still have to name a task.
-ANY_TASK = "text-generation"
 
 
 def front_matter(data: RewardModelCardData) -> str:
     """The YAML block between its `---` lines."""
+    has_base = is_hub_id(data.base_model)
+    widget = [
+        {
+            "text": row.get("prompt") or data.prompt_prefix + row["source"],
+            "example_title": f"Held-out prompt {index}",
+            # A hosted model decodes greedily by default.
+            "output": {"text": row.get("after_greedy") or row["after"]},
+        }
+        for index, row in enumerate(data.samples[:WIDGET_EXAMPLES], start=1)
+    ]
+    names = ["reward", *data.metrics["component_gain"]] if data.metrics else []
+    names += ["rouge"] if data.metrics and "rouge_l_source" in data.metrics["guard"] else []
     values: dict[str, Any] = {
         "library_name": "peft" if data.adapter else "transformers",
         "license": data.license,
         "language": data.language,
-        "base_model": data.base_model if is_hub_id(data.base_model) else None,
-        "base_model_relation": ("adapter" if data.adapter else "finetune") if is_hub_id(data.base_model) else None,
+        "base_model": data.base_model if has_base else None,
+        "base_model_relation": ("adapter" if data.adapter else "finetune") if has_base else None,
         "datasets": [name for name in (data.dataset or "").split(", ") if is_hub_id(name)],
         "pipeline_tag": data.pipeline_tag,
         "tags": _tags(data),
-        "metrics": _metric_names(data),
-        "widget": _widget(data),
+        "metrics": list(dict.fromkeys(names)),
+        "widget": widget,
         "co2_eq_emissions": _emissions(data),
-        "model-index": _model_index(data),
+        "model-index": _model_index(data) if data.metrics else None,
     }
     kept = {key: value for key, value in values.items() if value}
     # What only the author knows is asked for where it belongs; the Hub skips comments.
     asked = [f"# {key}: {example} (unknown here: fill in)\n" for key, example in _ASKED.items() if key not in kept]
-    return f"---\n{yaml.safe_dump(_plain(kept), sort_keys=False, allow_unicode=True, width=110)}{''.join(asked)}---\n"
+    return f"---\n{_yaml(kept, width=110)}{''.join(asked)}---\n"
 
 
 def eval_results(data: RewardModelCardData) -> str | None:
@@ -49,42 +59,21 @@ def eval_results(data: RewardModelCardData) -> str | None:
         EvalResultEntry(dataset_id=str(data.dataset), task_id=kind, value=value, notes=name)
         for kind, name, value in _measured(data)
     ]
-    return yaml.safe_dump(_plain(eval_result_entries_to_yaml(entries)), sort_keys=False, allow_unicode=True)
+    return _yaml(eval_result_entries_to_yaml(entries))
 
 
-def _plain(value: Any) -> Any:
-    """`value` of strings on one line, numbers and containers."""
-    return mapped(value, lambda item: one_line(item) if isinstance(item, str) else item)
+def _yaml(values: Any, **settings: Any) -> str:
+    plain = mapped(values, lambda item: one_line(item) if isinstance(item, str) else item)
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, **settings))
 
 
 def _tags(data: RewardModelCardData) -> list[str]:
+    models = [part.get("model") for part in data.rewards]
     tags = ["trl", data.algorithm.split()[0].lower(), "reinforcement-learning"]
     tags += ["seq2seq"] if data.encoder_decoder else []
-    if any(part.get("model") for part in data.rewards):
-        tags.append("classifier-reward")
-    for part in data.rewards:
-        model = part.get("model")
-        tags.append(f"reward-model:{model if is_hub_id(model) else part['name']}")
-    return list(dict.fromkeys([*tags, *data.tags]))
-
-
-def _metric_names(data: RewardModelCardData) -> list[str]:
-    if not data.metrics:
-        return []
-    names = ["reward", *data.metrics["component_gain"]]
-    return list(dict.fromkeys(names + (["rouge"] if "rouge_l_source" in data.metrics["guard"] else [])))
-
-
-def _widget(data: RewardModelCardData) -> list[dict[str, Any]]:
-    return [
-        {
-            "text": row.get("prompt") or data.prompt_prefix + row["source"],
-            "example_title": f"Held-out prompt {index}",
-            # A hosted model decodes greedily by default.
-            "output": {"text": row.get("after_greedy") or row["after"]},
-        }
-        for index, row in enumerate(data.samples[:WIDGET_EXAMPLES], start=1)
-    ]
+    tags += ["classifier-reward"] if any(models) else []
+    judges = [one if is_hub_id(one) else part["name"] for one, part in zip(models, data.rewards, strict=True)]
+    return list(dict.fromkeys([*tags, *(f"reward-model:{judge}" for judge in judges), *data.tags]))
 
 
 def _emissions(data: RewardModelCardData) -> dict[str, Any] | None:
@@ -108,23 +97,19 @@ def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
         yield name, f"{name} (before training {pair['before']:.4f})", round(pair["after"], 4)
 
 
-def _model_index(data: RewardModelCardData) -> list[dict[str, Any]] | None:
-    if not data.metrics:
-        return None
+def _model_index(data: RewardModelCardData) -> Any:
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    task = data.pipeline_tag or ANY_TASK
+    shared: dict[str, Any] = {
+        # text2text-generation is deprecated on the Hub; results still have to name a task.
+        "task_type": data.pipeline_tag or "text-generation",
+        "task_name": f"{data.algorithm} from text classifier rewards",
+        "dataset_type": str(data.dataset) if is_hub_id(data.dataset) else "custom",
+        "dataset_name": one_line(data.held_out or "held-out prompts"),
+    }
     results = [
-        EvalResult(
-            task_type=task,
-            task_name=f"{data.algorithm} from text classifier rewards",
-            dataset_type=str(data.dataset) if is_hub_id(data.dataset) else "custom",
-            dataset_name=one_line(data.held_out or "held-out prompts"),
-            metric_type=kind,
-            metric_name=name,
-            metric_value=value,
-        )
+        EvalResult(metric_type=kind, metric_name=name, metric_value=value, **shared)
         for kind, name, value in _measured(data)
     ]
     return eval_results_to_model_index(one_line(data.model_name), results)

@@ -3,9 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from markupsafe import Markup
@@ -14,7 +12,6 @@ from trl_rewards_plugin.charts.svg import environment_of
 from trl_rewards_plugin.hub.stamp import unstamped
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_PICTURE = re.compile(r'(<img src=")([\w.-]+\.png)(")')
 _LABELS = ("license", "language", "library_name", "pipeline_tag", "base_model", "datasets", "tags")
 
 
@@ -26,23 +23,16 @@ def preview_html(card: str, folder: Path | None = None) -> str:
     body = unstamped(card[front.end() :] if front else card)
     # HTML stays off: the card has none of its own, and what a model wrote must not become any.
     page = MarkdownIt("commonmark", {"html": False}).enable("table").render(body)
-    if folder is not None:
-        page = _PICTURE.sub(lambda found: found[1] + _embedded(folder / found[2], found[2]) + found[3], page)
+    for name in re.findall(r'<img src="([\w.-]+\.png)"', page):
+        if folder is not None and (folder / name).is_file():
+            picture = base64.b64encode((folder / name).read_bytes()).decode()
+            page = page.replace(f'<img src="{name}"', f'<img src="data:image/png;base64,{picture}"')
     heading = re.search(r"<h1>(.*?)</h1>", page)
     title = html.unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else "Model card"
-    labels = _labels(yaml.safe_load(front[1]) if front else {})
-    template = environment_of(Path(__file__).parent).get_template("preview.html.jinja")
-    return template.render(title=title, labels=labels, page=Markup(page))
-
-
-def _embedded(path: Path, name: str) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else name
-
-
-def _labels(values: Mapping[str, Any]) -> list[str]:
-    labels = []
+    values, labels = yaml.safe_load(front[1]) if front else {}, []
     for key in _LABELS:
         found = values.get(key) or []
         name = "" if key == "tags" else f"{key.removesuffix('s').replace('_', ' ')}: "
         labels += [f"{name}{value}" for value in (found if isinstance(found, list) else [found])]
-    return labels
+    template = environment_of(Path(__file__).parent).get_template("preview.html.jinja")
+    return template.render(title=title, labels=labels, page=Markup(page))

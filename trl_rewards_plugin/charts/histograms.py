@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
-from trl_rewards_plugin.charts.series import histograms
+from trl_rewards_plugin.charts.series import distinct, histograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ def save_distributions(
     The counts start at 0, both sides have the same bins, and no prompt is left outside the axes. `rows`: name -> (N,)
     before or None, (N,) after, NaN where a text was not scored; `gains`: name -> what `paired_gain` gives.
     """
+    rows = distinct(rows)
     height, columns = max(len(rows), 1), 2 if gains else 1
     figure = new_figure(5.4 * columns, 0.5 + ROW_HEIGHT * height)
     figure.set_layout_engine("constrained")

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 Log: TypeAlias = Sequence[Mapping[str, Any]]
+T = TypeVar("T", bound=tuple[np.ndarray | None, ...])
 
 SCORES = "objective/scores"
 KL = "objective/kl"
@@ -155,6 +156,14 @@ def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
         Histogram(np.histogram(values, edges)[0], float(values.mean()) if len(values) else None) for values in scored
     ]
     return edges, drawn
+
+
+def distinct(rows: Mapping[str, T]) -> dict[str, T]:
+    """`rows` of (N,) scores without those that repeat another's: a single component's, rougeLsum's of single lines."""
+    first: dict[tuple[bytes, ...], str] = {}
+    for name, sides in rows.items():
+        first.setdefault(tuple(b"" if side is None else side.tobytes() for side in sides), name)
+    return {name: rows[name] for name in first.values()}
 
 
 def _edges(values: np.ndarray, outputs: int) -> np.ndarray:

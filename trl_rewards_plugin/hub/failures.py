@@ -13,23 +13,22 @@ class UploadError(RuntimeError):
     """An upload that failed at the Hub or on the network. The repository is unchanged; retrying is safe."""
 
     def __init__(self, found: str, next_step: str):
-        super().__init__(f"\nFound:    {found}\nNext:     {next_step}")
-        self.found = found
-        self.next_step = next_step
+        super().__init__(found, next_step)  # its `args`, by which it crosses a process border
+        self.found, self.next_step = found, next_step
 
-    def __reduce__(self) -> "tuple[type[UploadError], tuple[str, str]]":
-        # The default would call UploadError(message) with one argument when it crosses a process border.
-        return type(self), (self.found, self.next_step)
+    def __str__(self) -> str:
+        return f"\nFound:    {self.found}\nNext:     {self.next_step}"
 
 
-def _responses(error: BaseException) -> list[Any]:
+def _response_of(error: BaseException) -> Any:
     found = (getattr(cause, "response", None) for cause in causes(error))
-    return [response for response in found if response is not None]
+    return next((response for response in found if response is not None), None)
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of the Hub's response, if there was one."""
-    return next((int(response.status_code) for response in _responses(error)), None)
+    response = _response_of(error)
+    return None if response is None else int(response.status_code)
 
 
 def is_dropped(error: BaseException) -> bool:
@@ -37,17 +36,16 @@ def is_dropped(error: BaseException) -> bool:
     return bool(kinds_of(error) & {"TransportError", "ConnectionError", "TimeoutError", "JSONDecodeError"})
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may well succeed a little later."""
-    if is_offline(error):
-        return False
-    status = status_of(error)
-    return is_dropped(error) if status is None else status in (408, 425, 429) or status >= 500
-
-
 def is_offline(error: BaseException) -> bool:
     """Whether the client is in offline mode."""
     return "OfflineModeIsEnabled" in kinds_of(error)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may well succeed a little later."""
+    status = status_of(error)
+    failed = is_dropped(error) if status is None else status in (408, 425, 429) or status >= 500
+    return failed and not is_offline(error)
 
 
 def not_logged_in(found: str) -> InputError:
@@ -82,7 +80,8 @@ def wait_of(response: Any) -> float:
 
 def wait_after(error: BaseException) -> float:
     """As `wait_of`, of the response that `error` came with."""
-    return max(map(wait_of, _responses(error)), default=0.0)
+    response = _response_of(error)
+    return 0.0 if response is None else wait_of(response)
 
 
 def explain(error: Exception, repo_id: str) -> Exception:
@@ -117,8 +116,8 @@ def _explain_status(status: int, error: Exception, repo_id: str) -> Exception:
     if status == 403:
         return not_allowed(repo_id, "the Hub refuses it (403)")
     if status == 404:
-        step = "check owner, name and revision"
-        return InputError(f"a repository {repo_id} that this login can see", "not found (404)", step)
+        expected = f"a repository {repo_id} that this login can see"
+        return InputError(expected, "not found (404)", "check owner, name and revision")
     if status in (409, 412):
         found = f"{repo_id} was changed by someone else meanwhile ({status}); nothing was overwritten"
         return UploadError(found, _RETRY)

@@ -12,11 +12,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.files import Selection
-from trl_rewards_plugin.hub.outgoing import UploadFile
-from trl_rewards_plugin.hub.readable import forms
+from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.secret_rules import find_secret, without_secrets
+from trl_rewards_plugin.hub.secret_search import find_secret, forms, without_secrets
 from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
@@ -34,6 +32,11 @@ class UploadPlan:
     repository: Repository
     files: Sequence[UploadFile]
     left_out: Mapping[str, str]
+
+    @property
+    def card(self) -> str:
+        """README.md as it will be in the repository."""
+        return next(file.text for file in self.files if file.name == CARD)
 
     def format(self) -> str:
         """The files with their sizes and what stays local, as text."""
@@ -63,25 +66,6 @@ class UploadPlan:
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
         return found
-
-    @property
-    def card(self) -> str:
-        """README.md as it will be in the repository."""
-        return next(file.text for file in self.files if file.name == CARD)
-
-
-def plan_upload(
-    folder: Path, repository: Repository, selection: Selection, card: str, own_token: str | None
-) -> UploadPlan:
-    """The files that `selection` took from `folder`, with `card` as their README.md.
-
-    An invalid card is refused, and what must not become public; `own_token` is this login's.
-    """
-    check_card(card)
-    files = [file for file in selection.files if file.name != CARD] + [UploadFile(CARD, card.encode("utf-8"))]
-    files.sort(key=lambda file: file.name)
-    check_content(folder, files, own_token)
-    return UploadPlan(repository, files, selection.left_out)
 
 
 def check_name(repo_id: str, revision: str | None = None) -> None:
@@ -115,10 +99,10 @@ def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | No
             step = "remove it from the file, and revoke it if anyone else may have seen it"
             raise InputError("files without secrets", f"{kind} in {without_secrets(file.name)}", step)
         if any(fnmatch(file.name, pattern) for pattern in _MAY_HOLD_PATHS):
-            found = next((place for place in places if any(place.encode() in one for one in contents)), None)
-            if found is not None:
-                step = "replace it with a name that others know"
-                raise InputError("files without paths of this machine", f"{found} in {file.name}", step)
+            for place in places:
+                if any(place.encode() in content for content in contents):
+                    found, step = f"{place} in {file.name}", "replace it with a name that others know"
+                    raise InputError("files without paths of this machine", found, step)
 
 
 def format_size(size: int) -> str:

@@ -15,14 +15,12 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in, not_reached, too_many_requests, wait_of
-from trl_rewards_plugin.hub.outgoing import UploadFile
+from trl_rewards_plugin.hub.files import UploadFile
+from trl_rewards_plugin.runs.layout import CARD
 
-# Seconds without a byte after which a request fails; the client itself would wait forever.
-TIMEOUT = 120.0
-# Seconds without any response after which no request is repeated.
-SILENCE = 300.0
-# Seconds that the Hub may ask to wait in all, with 429.
-TURN = 120.0
+TIMEOUT = 120.0  # seconds without a byte after which a request fails; the client itself would wait forever
+SILENCE = 300.0  # seconds without any response after which no request is repeated
+TURN = 120.0  # seconds that the Hub may ask to wait in all, with 429
 # Weights of an earlier upload that a loader would find beside the new ones, or prefer to them.
 _WEIGHTS = (
     "model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "pytorch_model*.bin",
@@ -68,21 +66,20 @@ class Changes:
     def summary(self) -> str:
         """`Add config.json; update README.md and 2 more`."""
         added, updated = ([file.name for file in files] for files in (self.added, self.updated))
-        parts = [
-            f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        text = "; ".join(
+            f"{verb} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if names[3:] else "")
             for verb, names in {"add": added, "update": updated, "remove": self.removed}.items()
             if names
-        ]
-        text = "; ".join(parts)
+        )
         return text[:1].upper() + text[1:]
 
 
+@dataclass
 class Watch:
     """Ends waiting that has become pointless, over all attempts of one upload."""
 
-    def __init__(self) -> None:
-        self.waiting_since: float | None = None
-        self.asked_to_wait = 0.0
+    waiting_since: float | None = None
+    asked_to_wait: float = 0.0
 
     def on_request(self, request: Any) -> None:
         # Not since the last response: in between, weights may be hashed for long.
@@ -93,12 +90,11 @@ class Watch:
 
     def on_response(self, response: Any) -> None:
         self.waiting_since = None
-        if response.status_code != 429:
-            return
-        seconds = wait_of(response)
-        self.asked_to_wait += seconds
-        if self.asked_to_wait > TURN:
-            raise too_many_requests(seconds)
+        if response.status_code == 429:
+            seconds = wait_of(response)
+            self.asked_to_wait += seconds
+            if self.asked_to_wait > TURN:
+                raise too_many_requests(seconds)
 
 
 @contextmanager
@@ -122,8 +118,7 @@ def patient_client(watch: Watch) -> Iterator[None]:
 def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str, str]:
     """The full id of the repository and the user's name; refuses who may not write there."""
     me = api.whoami()
-    role = me.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
+    if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise not_logged_in("a read-only token")
     owner, _, name = repo_id.rpartition("/")
     owner = owner or me["name"]
@@ -134,22 +129,20 @@ def check_login(api: Any, repo_id: str, *, create_pr: bool = False) -> tuple[str
 
 
 def read_state(api: Any, repository: Repository) -> State:
-    """What the repository holds now."""
+    """What the repository holds now; of a branch that is missing, what it would start from."""
     try:
         info = api.repo_info(**repository.arguments)
-        head = info.sha
-        tree = list(api.list_repo_tree(**{**repository.arguments, "revision": head}, recursive=True))
+        tree = list(api.list_repo_tree(**{**repository.arguments, "revision": info.sha}, recursive=True))
     except RepositoryNotFoundError:
         return State(None, False, {})
     except RevisionNotFoundError:
         if repository.revision is None:
             return State(None, False, {})
-        # What a new branch would start from.
         main = read_state(api, dataclasses.replace(repository, revision=None))
         return dataclasses.replace(main, has_branch=False)
     files = [entry for entry in tree if hasattr(entry, "blob_id")]
     digests = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
-    return State(head, True, digests, info.private)
+    return State(info.sha, True, digests, info.private)
 
 
 def check_private(repository: Repository, state: State, private: bool | None) -> None:
@@ -164,19 +157,16 @@ def find_changes(files: Sequence[UploadFile], state: State) -> Changes:
     added = [file for file in files if file.name not in state.digests]
     updated = [file for file in files if file.name in state.digests and not file.has_digest(state.digests[file.name])]
     names = {file.name for file in files}
-    removed = [name for name in state.digests if name not in names and _is_weights(name)]
-    return Changes(added, updated, removed if any(map(_is_weights, names)) else [])
+    weights = {name for name in names | state.digests.keys() if any(fnmatch(name, pattern) for pattern in _WEIGHTS)}
+    removed = [name for name in state.digests if name in weights - names] if weights & names else []
+    return Changes(added, updated, removed)
 
 
-def _is_weights(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in _WEIGHTS)
-
-
-def read_text(api: Any, repository: Repository, head: str, name: str) -> str:
-    """A file of the repository, downloaded outside of the cache."""
+def read_card(api: Any, repository: Repository, head: str) -> str:
+    """README.md of the repository, downloaded outside of the cache."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = {**repository.arguments, "revision": head}
-        return Path(api.hf_hub_download(filename=name, local_dir=folder, **arguments)).read_text(encoding="utf-8")
+        arguments = {**repository.arguments, "revision": head, "local_dir": folder}
+        return Path(api.hf_hub_download(filename=CARD, **arguments)).read_text(encoding="utf-8")
 
 
 def open_pull_request(api: Any, repository: Repository, files: Sequence[UploadFile], me: str) -> str | None:

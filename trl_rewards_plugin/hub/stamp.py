@@ -4,13 +4,13 @@ import hashlib
 import re
 
 _STAMP = re.compile(r"\n<!-- written by trl_rewards_plugin, sha256 ([0-9a-f]{64}): [^\n]*-->\n?\Z")
-_NOTE = "edit freely, uploads then leave this card alone"
 
 
 def stamped(text: str) -> str:
     """`text` with the stamp as its last line, in place of an old one."""
     body = unstamped(text)
-    return f"{body}\n<!-- written by trl_rewards_plugin, sha256 {_digest(body)}: {_NOTE} -->\n"
+    note = "edit freely, uploads then leave this card alone"
+    return f"{body}\n<!-- written by trl_rewards_plugin, sha256 {_digest(body)}: {note} -->\n"
 
 
 def unstamped(text: str) -> str:
@@ -23,10 +23,8 @@ def is_untouched(text: str, rendered: str = "") -> bool:
 
     An empty card is nobody's edit, nor is the beginning of `rendered`, which a kill or a full disk once left.
     """
-    if rendered.startswith(text):
-        return True
     found = _STAMP.search(text.replace("\r\n", "\n"))
-    return found is not None and found[1] == _digest(unstamped(text))
+    return rendered.startswith(text) or (found is not None and found[1] == _digest(unstamped(text)))
 
 
 def _digest(body: str) -> str:

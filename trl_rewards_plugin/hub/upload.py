@@ -1,8 +1,7 @@
 """The only door to the network that writes: a planned upload becomes one commit on the Hub.
 
-Everything that can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the
-start, each compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
-Leaves out: what is sent (`plan.py`), what the repository holds (`remote.py`), messages of errors (`failures.py`).
+What can be refused is refused (InputError) before anything is sent. A failed attempt is repeated from the start, each
+compares with the repository first, so that nothing is sent twice; then it ends in an UploadError.
 """
 
 import time
@@ -21,8 +20,7 @@ from trl_rewards_plugin.hub.stamp import is_untouched
 from trl_rewards_plugin.runs.layout import CARD
 
 _Result = TypeVar("_Result")
-# Seconds before each further attempt.
-WAITS = (1.0, 3.0)
+_WAITS = (1.0, 3.0)  # seconds before each further attempt
 
 
 def upload(
@@ -51,7 +49,7 @@ def upload(
             echo(f"Nothing to upload: the repository is up to date ({url})")
             return url
         if not create_pr and not overwrite_card and any(file.name == CARD for file in changes.updated):
-            _check_remote_card(api, repository, state)
+            _check_remote_card(api, repository, str(state.head))
         request = remote.open_pull_request(api, repository, plan.files, me) if create_pr and state.head else None
         if request is not None:
             echo(f"Nothing to upload: a pull request already holds it all ({request})")
@@ -94,7 +92,7 @@ def open_repository(api: Any, repo_id: str, *, revision: str | None = None, priv
 def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
     """Calls `action`, a few times if the network or the Hub fails; raises errors with messages of ours."""
     watch = remote.Watch()
-    for wait in (*WAITS, None):
+    for wait in (*_WAITS, None):
         try:
             with remote.patient_client(watch):
                 return action()
@@ -108,10 +106,9 @@ def with_retries(action: Callable[[], _Result], repo_id: str) -> _Result:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _check_remote_card(api: Any, repository: Repository, state: State) -> None:
+def _check_remote_card(api: Any, repository: Repository, head: str) -> None:
     """Refuses to replace a card that was edited on the Hub."""
-    assert state.head is not None
-    if not is_untouched(remote.read_text(api, repository, state.head, CARD)):
+    if not is_untouched(remote.read_card(api, repository, head)):
         copied = "copy the edits into your README.md and push with --overwrite-card"
         step = f"replace it with --overwrite-card, propose yours with --create-pr, or {copied}"
         expected = f"a card in {repository.repo_id} that nobody has edited"
@@ -132,15 +129,15 @@ def _commit(
     api: Any, repository: Repository, state: State, changes: Changes, create_pr: bool, commit_message: str | None
 ) -> str:
     """One commit on top of what was compared with; returns its URL or that of the pull request."""
-    added = [file.operation for file in (*changes.added, *changes.updated)]
-    removed = [CommitOperationDelete(name) for name in changes.removed]
+    new = (*changes.added, *changes.updated)
     with warnings.catch_warnings():
         # Outputs in a model's repository are intended, and so is a Space's card without a license.
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
         warnings.filterwarnings("ignore", message="Warnings while validating metadata in README.md")
+        operations = [*(file.operation for file in new), *map(CommitOperationDelete, changes.removed)]
         try:
             commit = api.create_commit(
-                operations=[*added, *removed],
+                operations=operations,
                 commit_message=commit_message or changes.summary(),
                 commit_description=changes.summary() if commit_message else "",
                 create_pr=create_pr,
@@ -148,7 +145,7 @@ def _commit(
                 **repository.arguments,
             )
         except Exception:
-            for file in (*changes.added, *changes.updated):
+            for file in new:
                 file.check_unchanged()  # the Hub refuses content that does not have its digest
             raise
     return str(commit.pr_url or commit.commit_url)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.charts.reward_kl import BEST_OF_N, draw_reward_kl, reward_kl_series
-from trl_rewards_plugin.charts.series import Panel, Series, panels, series_of, smoothing_window
+from trl_rewards_plugin.charts.series import Panel, Series, distinct, panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import environment_of, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
@@ -80,17 +80,12 @@ def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
     """Name -> chart of the reward and each component of the sampled held-out outputs, before and after."""
     columns = run.held_out[0] if run.held_out else {}
     names = [name.removeprefix("before_") for name in columns if name.startswith("before_")]
-    scores = {
-        name: np.array([(row[f"before_{name}"], row[f"after_{name}"]) for row in run.held_out], dtype=np.float64).T
-        for name in names
-        if not name.startswith("greedy") and f"after_{name}" in columns
-    }  # (2, N) each; NaN where a text was not scored
-    return {
-        name: Markup(draw_distributions(name, before, after, index))
-        for place, (name, (before, after)) in enumerate(scores.items())
-        # A single component of weight 1 is the reward once more, rougeLsum of single lines rougeL.
-        if not any(np.array_equal(scores[name], other, equal_nan=True) for other in [*scores.values()][:place])
-    }
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name in names:
+        if not name.startswith("greedy") and f"after_{name}" in columns:
+            before, after = ([row[f"{side}_{name}"] for row in run.held_out] for side in ("before", "after"))
+            scores[name] = np.array(before, dtype=np.float64), np.array(after, dtype=np.float64)
+    return {name: Markup(draw_distributions(name, *sides, index)) for name, sides in distinct(scores).items()}
 
 
 def _digest(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.cards.from_run import picked
+from trl_rewards_plugin.cards.card_data import picked
 from trl_rewards_plugin.charts.series import total_name
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.runs.layout import EVALUATIONS, ROLLOUTS

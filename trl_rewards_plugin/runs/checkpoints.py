@@ -1,9 +1,8 @@
 """Checkpoint folders that are whole or absent: published by a rename, checked before use, removed by a rename.
 
-A checkpoint is written below `UNFINISHED` and renamed when every byte is on the disk. Its last file lists the others
-with sizes and checksums, so that later damage is found, and numbers the checkpoints in the order of saving, which
-their steps do not show where a run was resumed from an earlier one.
-Leaves out: what the files hold (`ppo/checkpoints/state.py`, and the Trainer).
+It is written below `UNFINISHED` and renamed when every byte is on the disk. Its last file lists the others with sizes
+and checksums, so that later damage is found, and numbers the checkpoints in the order of saving, which their steps do
+not show where a run was resumed from an earlier one. What the files hold: `ppo/checkpoints/state.py`, the Trainer.
 """
 
 import contextlib
@@ -57,15 +56,13 @@ def publish_files(unfinished: Path, folder: Path) -> None:
 
     An adapter leaves the weights of a whole model in the same folder where they are, as peft does.
     """
-    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
-    new = {path.relative_to(unfinished) for path in files}
-    for path in files:
-        flush(path)
+    new = [path.relative_to(unfinished) for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    for name in new:
+        flush(unfinished / name)
     for name in new:
         (folder / name).parent.mkdir(exist_ok=True)
         (unfinished / name).replace(folder / name)
-    is_adapter = Path("adapter_config.json") in new
-    for path in () if is_adapter else folder.iterdir():
+    for path in () if Path("adapter_config.json") in new else folder.iterdir():
         if _WEIGHTS.fullmatch(path.name) and path.relative_to(folder) not in new:
             path.unlink()
     remove_unfinished(folder)
@@ -111,16 +108,13 @@ def _put_back(output_dir: Path) -> None:
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoint folders in `output_dir` in the order of saving; before them, those whose order is not known."""
-    if not output_dir.is_dir():
-        return []
     found = [(checkpoint_step(path.name), path) for path in output_dir.glob(CHECKPOINTS) if path.is_dir()]
     return [path for *_, path in sorted((_number(path), step, path) for step, path in found if step is not None)]
 
 
 def next_number(output_dir: Path) -> int:
     """The number of a checkpoint that is saved now: one more than that of the last."""
-    saved = checkpoints(output_dir)
-    return _number(saved[-1]) + 1 if saved else 1
+    return max(map(_number, checkpoints(output_dir)), default=0) + 1
 
 
 def _number(folder: Path) -> int:
@@ -132,7 +126,7 @@ def _number(folder: Path) -> int:
 
 
 def _signed(text: str) -> str:
-    """A JSON object with the checksum of its text as its last entry."""
+    """`text`, a JSON object, with its checksum as the last entry."""
     return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode('utf-8'))}}}"
 
 
@@ -190,8 +184,8 @@ def find_checkpoint(
     beside = checkpoints(folder.parent if folder.is_dir() else output_dir)
     others = ", ".join(path.name for path in beside if path.name != folder.name)
     another = f"resume from another of {others}, or from the last complete one by giving no folder (in Python: True)"
-    step = another if others else "check the path"
-    raise InputError("a complete checkpoint of this trainer", f"{folder}: {wrong}", step)
+    expected = "a complete checkpoint of this trainer"
+    raise InputError(expected, f"{folder}: {wrong}", another if others else "check the path")
 
 
 def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None) -> bool:
@@ -200,12 +194,10 @@ def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None)
     Reads no checkpoint, and puts none back as that does, for which another run might not be ready.
     """
     word = str(resume).lower()
-    if word in _NO:
-        return False
     if word == "true":
         there = bool(checkpoints(output_dir)) or (output_dir / UNFINISHED).exists()
     else:
-        there = Path(str(resume)).exists()
+        there = word not in _NO and Path(str(resume)).exists()
     return there or find_checkpoint(output_dir, resume, quiet=True) is not None
 
 
@@ -226,7 +218,6 @@ def _last_whole(output_dir: Path, quiet: bool) -> Path:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -15,32 +15,22 @@ METRICS = "metrics.json"
 CONFIG = "config.yaml"
 REWARDS = {"reward": "run_reward.yaml", "held_out_reward": "run_held_out_reward.yaml"}  # copies of given reward files
 HELD_OUT = "completions.parquet"
-REWARD_CURVE = "reward_curve.png"
-REWARD_KL = "reward_kl.png"
+REWARD_CURVE, REWARD_KL = "reward_curve.png", "reward_kl.png"
 CARD = "README.md"
 EVAL_RESULTS = ".eval_results/trl_rewards_plugin.yaml"
 FINISHED_RUN = (CONFIG, METRICS, HELD_OUT)  # a folder with these holds a finished run of the recipe
-
-# What grows while it trains.
+# What grows while it trains; each of the folders has one parquet file of completions a step, or an evaluation.
 LOG = "log.jsonl"
-ROLLOUTS = "completions"  # folder of the completions of training, one parquet file a step
-EVALUATIONS = "eval_completions"  # folder of the completions on held-out prompts, one parquet file an evaluation
-
-# What `trl-rewards evaluate` leaves in a folder of its own.
-EVALUATION = "evaluation.json"
-OUTPUTS = "outputs.parquet"
-
-# What `trl-rewards report` adds.
+ROLLOUTS, EVALUATIONS = "completions", "eval_completions"
+# What `trl-rewards evaluate` leaves in a folder of its own, and what `trl-rewards report` adds.
+EVALUATION, OUTPUTS = "evaluation.json", "outputs.parquet"
 REPORT = "report.html"
-
 # Checkpoints.
 TRAINER_STATE = "trainer_state.json"
 RUN_STATE = "ppo_state.json"  # written last: a checkpoint that has it is whole
 VALUE_HEAD = "value_head.safetensors"
 UNFINISHED = "_unfinished"  # folder of checkpoints that are being saved or removed
 CHECKPOINTS = "checkpoint-*"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-
 # What no reader and no upload takes for a file of the run.
 LOCK = ".writer.lock"
 
@@ -52,7 +42,7 @@ def checkpoint_name(step: int) -> str:
 
 def checkpoint_step(name: str) -> int | None:
     """12 of "checkpoint-12"; None for any other name."""
-    found = _CHECKPOINT.fullmatch(name)
+    found = re.fullmatch(r"checkpoint-(\d+)", name)
     return int(found[1]) if found else None
 
 
@@ -73,10 +63,8 @@ def is_housekeeping(name: str) -> bool:
 
 def holds_run(folder: Path) -> list[str]:
     """Names in `folder` that only a run leaves there: its metrics, configuration, log, checkpoints and completions."""
-    if not folder.is_dir():
-        return []
     own = (METRICS, CONFIG, *REWARDS.values(), LOG, ROLLOUTS, EVALUATIONS)
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [name for name in names if name in own or checkpoint_step(name) is not None]
 
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from trl_rewards_plugin.errors import InputError
@@ -21,8 +21,7 @@ from trl_rewards_plugin.runs.layout import LOCK
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _logger = logging.getLogger(__name__)
-# Lock file -> its descriptor and the thread that holds it.
-_held: dict[Path, tuple[int, int]] = {}
+_held: dict[Path, tuple[int, int]] = {}  # lock file -> its descriptor and the thread that holds it
 
 
 def writing_run(folder: Path) -> AbstractContextManager[None]:
@@ -36,17 +35,15 @@ def writing_run(folder: Path) -> AbstractContextManager[None]:
 
 def writing_file(path: Path) -> AbstractContextManager[None]:
     """Likewise for a file that grows over the life of a process."""
-    place = path.resolve()
-    return _only_writer(place.with_name(f".{place.name}{LOCK}"), path, "--output")
+    return _only_writer(path.resolve().with_name(f".{path.resolve().name}{LOCK}"), path, "--output")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _only_writer(lock: Path, place: Path, other_place: str) -> Iterator[None]:
-    me = threading.get_ident()
-    if _held.get(lock, (0, 0))[1] == me:
+    if _held.get(lock, (0, 0))[1] == threading.get_ident():
         yield
         return
-    _held[lock] = _acquire(lock, place, other_place), me
+    _held[lock] = _acquire(lock, place, other_place), threading.get_ident()
     try:
         yield
     finally:

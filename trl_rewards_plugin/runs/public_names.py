@@ -8,12 +8,9 @@ from typing import Any
 from trl_rewards_plugin.assets import BUNDLED, ROOT
 from trl_rewards_plugin.text import mapped
 
-# Keys of a reward that may name a file or folder.
+# Keys of a reward, and settings of a run, that may name a file or folder.
 NAMED_BY_PLACE = ("model", "tokenizer", "metric", "combination")
-# Settings of a run that may name a file or folder.
 GIVEN_BY_NAME = ("model", "reward", "held_out_reward", "dataset", "eval_dataset")
-# Those that are no path even where they look like one: "/r/askscience" is a fine label.
-_WORDS = ("name", "label")
 
 
 def public_name(name: Any) -> str:
@@ -24,8 +21,7 @@ def public_name(name: Any) -> str:
     """
     if not isinstance(name, str | Path):
         return public_name(getattr(name, "name_or_path", "") or type(name).__name__)
-    text = str(name)
-    path = Path(text)
+    text, path = str(name), Path(name)
     if path.is_absolute() and path.is_relative_to(ROOT):
         return BUNDLED + path.relative_to(ROOT).as_posix()
     if path.is_absolute() or text.startswith("~"):
@@ -61,17 +57,15 @@ def shown_name(name: Any) -> Any:
 
 def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
     """A described reward without missing values, this machine's paths and its network's addresses."""
-    # The address of a reward server is this network's.
     known = {key: value for key, value in part.items() if value is not None and key != "url"}
-    named = {key: public_name(known[key]) for key in NAMED_BY_PLACE if key in known}
-    return {key: value if key in _WORDS else public_value(value) for key, value in (known | named).items()}
+    known |= {key: public_name(known[key]) for key in NAMED_BY_PLACE if key in known}
+    # A name or label is no path even where it looks like one: "/r/askscience" is a fine label.
+    return {key: value if key in ("name", "label") else public_value(value) for key, value in known.items()}
 
 
 def public_value(value: Any) -> Any:
     """A setting, whatever containers it is made of, with the last part of each absolute path in it."""
-
-    def without_place(item: Any) -> Any:
-        is_path = isinstance(item, Path) or (isinstance(item, str) and (item.startswith("~") or os.path.isabs(item)))
-        return public_name(item) if is_path else item
-
-    return mapped(value, without_place)
+    if isinstance(value, str | Path):
+        is_path = isinstance(value, Path) or value.startswith("~") or os.path.isabs(value)
+        return public_name(value) if is_path else value
+    return mapped(value, public_value) if isinstance(value, Mapping | list | tuple) else value

@@ -1,7 +1,8 @@
 """Reads a run folder, finished or not, for card, report, upload, evaluation and resume.
 
-Every function raises InputError where a file is missing or damaged: it names the file, what is wrong and what to do.
-Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
+A file that is missing, damaged or of another shape is refused. A shape is a tuple of types; a list of one shape for
+any number of items, or of one shape per item; or a mapping of keys to shapes, where "*" stands for all further keys,
+and a key that ends in "?" may be missing. Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
 """
 
 import json
@@ -10,16 +11,60 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 from trl_rewards_plugin import rows
 from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.runs import layout, shapes
+from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 from trl_rewards_plugin.runs.public_names import shown_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 _RESTORE = "restore the file from the run, or train again"
+_NUMBER: Any = (int, float)
+_SCORE: Any = (int, float, NoneType)  # None where nothing was scored
+_TEXT: Any = (str, NoneType)
+_SIDES = ("before", "after", "before_greedy", "after_greedy", "sources", "best_of_16")
+_ENDS = [_SCORE, _SCORE]
+_GAIN = {"mean": _SCORE, "ci95": _ENDS}
+
+_METRICS: Mapping[str, Any] = {
+    **{side: {"reward": _SCORE, "*": _SCORE} for side in _SIDES},
+    "reward_gain": {**_GAIN, "n": (int,)}, "component_gain": {"*": _GAIN}, "warnings?": [(str,)],
+    "guard": {"*": {"before": _SCORE, "after": _SCORE}}, "counts?": {"*": {"before": _NUMBER, "after": _NUMBER}},
+    "targets?": {"*": {"min?": _NUMBER, "max?": _NUMBER, "mean": _SCORE, "slack": _SCORE}},
+    "prompt_cuts?": {"prompts": (int,), "cut": (int,), "limit": (int,), "kept": _SCORE},
+    "reward_at_kl?": {"*": [[_NUMBER, _NUMBER]]},
+    "kl": _SCORE, "episodes": (int,), "seconds": _NUMBER, "seed": (int,),
+}  # fmt: skip
+_EVALUATION: Mapping[str, Any] = {
+    "after": (str,), "before": _TEXT, "n": (int,), "bars?": [(str,)], "failed?": [(str,)],
+    "metrics": {"*": {"before?": _SCORE, "after?": _SCORE, "gain?": {"reward_gain": _SCORE, "ci95": _ENDS}}},
+}  # fmt: skip
+_REWARDS = [{"name": (str,), "weight": _NUMBER, "model?": _TEXT}]
+_SETTINGS: Mapping[str, Any] = {
+    "preset?": _TEXT, "model?": _TEXT, "reward?": _TEXT, "held_out_reward?": _TEXT, "dataset?": _TEXT,
+    "eval_dataset?": _TEXT, "prompt_prefix?": _TEXT, "response_length?": (int, NoneType), "seed?": (int, NoneType),
+    "made_of?": {
+        "rewards?": _REWARDS, "held_out_rewards?": _REWARDS, "aggregation?": _TEXT, "disagreement_coef?": _NUMBER,
+        "push_to?": _TEXT, "held_out?": _TEXT, "hardware?": _TEXT, "precision?": _TEXT, "license?": _TEXT,
+        "commit?": _TEXT, "train_rows?": (int, NoneType), "epoch_rewards?": [_SCORE], "energy?": {"*": _NUMBER},
+        "versions?": {"*": (str,)},
+    },
+}  # fmt: skip
+# As `ppo/checkpoints/state.py` writes it.
+RUN_STATE_SHAPE: Mapping[str, Any] = {
+    "kl_coef": _NUMBER, "episodes": (int,), "epoch_scores": [_NUMBER, (int,)], "seconds": _NUMBER,
+    "alarms": {"*": (int,)}, "metrics": [{"*": [_SCORE]}], "rewards": [{}], "total_loss?": _SCORE,
+    "evaluation_rewards?": [{}],
+}  # fmt: skip
+_ROW: Mapping[str, Any] = {
+    "prompt?": _TEXT, "source": (str,), "before": (str,), "after": (str,), "before_greedy?": _TEXT,
+    "after_greedy?": _TEXT, "before_reward": _SCORE, "after_reward": _SCORE,
+}  # fmt: skip
+# Beginnings of the log's keys whose values are drawn.
+_DRAWN = ("step", "episode", "epoch_reward", "objective/", "rewards/", "tokens/", "multiplier/", "eval_")
 
 
 @dataclass(frozen=True)
@@ -90,7 +135,7 @@ def read_run(folder: Path, name: str) -> Run:
         step = f"{did_you_mean(folder.name, near)}give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
     if not is_run and (folder / layout.EVALUATION).is_file():
-        result = checked(read_json(folder / layout.EVALUATION), shapes.EVALUATION_SHAPE, folder / layout.EVALUATION)
+        result = checked(read_json(folder / layout.EVALUATION), _EVALUATION, folder / layout.EVALUATION)
         run = Run(name, folder, (), evaluation=result)
         return replace(run, held_out=[_held_out_row(row, run.ranked_by) for row in read_rows(folder / layout.OUTPUTS)])
     log = read_log(folder)
@@ -121,15 +166,14 @@ def read_finished_run(folder: Path) -> Run:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is not a folder"
         step = "give the output_dir of a finished run"
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
-    return Run(
-        folder.resolve().name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder)
-    )  # fmt: skip
+    name = folder.resolve().name
+    return Run(name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """`metrics.json`."""
     path = folder / layout.METRICS
-    metrics = checked(read_json(path), shapes.METRICS_SHAPE, path)
+    metrics = checked(read_json(path), _METRICS, path)
     names = {"reward", *metrics["component_gain"]}
     for side in ("before", "after", "before_greedy", "after_greedy"):
         if metrics[side].keys() != names:
@@ -140,7 +184,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """`config.yaml`, `made_of` included."""
     path = folder / layout.CONFIG
-    return checked(read_yaml(path, f"YAML in {path}", _RESTORE, by_hand=False), shapes.SETTINGS_SHAPE, path)
+    return checked(read_yaml(path, f"YAML in {path}", _RESTORE, by_hand=False), _SETTINGS, path)
 
 
 def read_held_out(folder: Path) -> list[dict[str, Any]]:
@@ -149,7 +193,7 @@ def read_held_out(folder: Path) -> list[dict[str, Any]]:
     found = read_rows(path)
     columns = [name for name in next(iter(found), {}) if name.startswith("before_") and name != "before_greedy"]
     scores = [name.removeprefix("before_") for name in columns]
-    shape = {**shapes.ROW_SHAPE, **{f"{side}_{name}": shapes.SCORE for name in scores for side in ("before", "after")}}
+    shape = {**_ROW, **{f"{side}_{name}": _SCORE for name in scores for side in ("before", "after")}}
     return [checked(row, shape, path) for row in found]
 
 
@@ -178,8 +222,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _log_row(row: Any, path: Path) -> dict[str, Any]:
     values = checked(row, {}, path)
-    drawn = {key: value for key, value in values.items() if key.startswith(shapes.LOGGED_NUMBERS)}
-    checked(drawn, {"*": shapes.LOGGED_NUMBER}, path)
+    drawn = {key: value for key, value in values.items() if key.startswith(_DRAWN)}
+    checked(drawn, {"*": _NUMBER}, path)
     if drawn and not math.isfinite(values.get("step", math.nan)):
         raise _damaged(path, f"step is {values.get('step')}")
     return values
@@ -207,10 +251,35 @@ def _parse_json(text: str, path: Path) -> Any:
 
 def checked(values: Any, shape: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """`values` of `path`, which must be a mapping of the shape that the run wrote."""
-    wrong = shapes.mismatch(values, shape)
+    wrong = _mismatch(values, shape)
     if wrong is not None:
         raise _damaged(path, wrong)
     return cast(dict[str, Any], values)
+
+
+def _mismatch(values: Any, shape: Any, place: str = "it") -> str | None:
+    """What in `values` has another shape, in words; None if nothing has."""
+    parts: list[tuple[Any, Any, str]] = []
+    if isinstance(shape, tuple):
+        # JSON and YAML have integers that no float holds.
+        fits = isinstance(values, shape) and not isinstance(values, bool)
+        fits = fits and not (isinstance(values, int) and abs(values) >= 2**63)
+    elif isinstance(shape, list):
+        fits = isinstance(values, list) and len(shape) in (1, len(values))
+        if fits:
+            parts = [(value, shape[index % len(shape)], f"{place}[{index}]") for index, value in enumerate(values)]
+    else:
+        fits = isinstance(values, dict) and all(isinstance(key, str) for key in values)
+        if fits:
+            missing = [key for key in shape if not key.endswith(("?", "*")) and key not in values]
+            if missing:
+                return f"{place} lacks {', '.join(missing)}"
+            known = {key.removesuffix("?"): kind for key, kind in shape.items()}
+            parts = [(value, known.get(key, known.get("*")), key) for key, value in values.items()]
+    if not fits:
+        return f"{place} is {values!r}"[:200]
+    wrong = (_mismatch(value, kind, where) for value, kind, where in parts if kind is not None)
+    return next((words for words in wrong if words is not None), None)
 
 
 def _damaged(path: Path, found: str) -> InputError:

@@ -25,21 +25,20 @@ def public_parts(reward: Any) -> list[dict[str, Any]]:
 
 def reward_record(reward: Any) -> dict[str, Any]:
     """For `made_of`: `rewards`, each as it is described but without this machine's paths, and `aggregation`."""
-    rewards = public_parts(reward)
-    coefficient = getattr(reward, "disagreement_coef", None)
+    aggregation, coefficient = _combined_by(reward)
     further = {} if coefficient is None else {"disagreement_coef": coefficient}
-    return {"rewards": rewards, "aggregation": aggregation_of(reward), **further}
+    return {
+        "rewards": public_parts(reward), "aggregation": None if aggregation == WEIGHTED_SUM else aggregation, **further
+    }  # fmt: skip
 
 
-def aggregation_of(reward: Any) -> str | None:
-    """How a combination's components become one number, where it is not a weighted sum."""
-    found = getattr(reward, "aggregation", WEIGHTED_SUM)
-    return None if found == WEIGHTED_SUM else found
+def _combined_by(reward: Any) -> tuple[str, float | None]:
+    return getattr(reward, "aggregation", None) or WEIGHTED_SUM, getattr(reward, "disagreement_coef", None)
 
 
 def formula_of(reward: Any) -> str:
     """How a reward's components become one number; see `reward_formula`."""
-    aggregation, coefficient = aggregation_of(reward) or WEIGHTED_SUM, getattr(reward, "disagreement_coef", None)
+    aggregation, coefficient = _combined_by(reward)
     return reward_formula(describe_reward(reward), aggregation, disagreement_coef=coefficient)
 
 

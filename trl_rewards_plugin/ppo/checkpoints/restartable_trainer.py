@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from trl_rewards_plugin.cards.callback import create_model_card
-from trl_rewards_plugin.cards.trainer_push import open_repository, push_checkpoint, push_trainer
+from trl_rewards_plugin.cards.callback import create_model_card, open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints import state as saved
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
 from trl_rewards_plugin.ppo.checks.trainable import check_saved, fingerprint

@@ -22,8 +22,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import reward_name
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
 from trl_rewards_plugin.runs.layout import RUN_STATE, VALUE_HEAD
-from trl_rewards_plugin.runs.read import checked, read_json
-from trl_rewards_plugin.runs.shapes import RUN_STATE_SHAPE
+from trl_rewards_plugin.runs.read import RUN_STATE_SHAPE, checked, read_json
 
 POLICY_PREFIX = "policy."
 
