@@ -11,11 +11,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo import input_checks
 from trl_rewards_plugin.ppo.architectures.families import make_deterministic
-from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
-from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
-from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
-from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
+from trl_rewards_plugin.ppo.checks import trainable
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.input_checks import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -43,12 +41,12 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module; names are loaded in float32."""
     core = bare_model(policy)
-    freeze_what_is_not_saved(core)
-    check_something_learns(policy)
-    learning = trainable_names(policy)
+    trainable.freeze_what_is_not_saved(core)
+    trainable.check_something_learns(policy)
+    learning = trainable.trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
-    check_adapter_not_frozen(policy, learning)
-    check_something_learns(policy)
+    trainable.check_adapter_not_frozen(policy, learning)
+    trainable.check_something_learns(policy)
     if value_model is not None:
         if isinstance(value_model, str | os.PathLike):
             value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
@@ -77,9 +75,9 @@ def policy_and_reference(
     initial weights are those of `seed`.
     """
     for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
-        check_adapter(adapter)
+        trainable.check_adapter(adapter)
     if peft_config is not None:
-        policy = with_adapter(policy, peft_config, seed)
+        policy = trainable.with_adapter(policy, peft_config, seed)
     input_checks.check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
@@ -89,7 +87,7 @@ def policy_and_reference(
             expected = f"a ref_model with embeddings for the policy's {needed[1]} tokens"
             step = "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model"
             raise InputError(expected, f"one for {found[1]} tokens", step)
-    elif peft_config is None or not starts_without_adapter(policy, rules):
+    elif peft_config is None or not trainable.starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
