@@ -5,14 +5,17 @@ Leaves out: failed uploads (`hub/failures.py`).
 
 import difflib
 import errno
+import functools
+import inspect
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trl_rewards_plugin.text import DATA_FILES
 
+_T = TypeVar("_T")
 _LONGEST = 2_000
 # Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
 _TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -64,6 +67,24 @@ def check_choice(what: str, value: object, known: Iterable[object], step: str = 
     if value not in known:
         expected = f"{what} as one of {', '.join(map(str, known))}"
         raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
+
+
+def refusing_unknown(step: Callable[[str], str]) -> Callable[[type[_T]], type[_T]]:
+    """Decorates a dataclass: a keyword that it lacks is an InputError with the next step `step(keyword)`."""
+
+    def decorated(kind: type[_T]) -> type[_T]:
+        init, known = kind.__init__, inspect.signature(kind).parameters
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **given: Any) -> None:
+            for name in given.keys() - known.keys():
+                raise InputError(f"an argument of {kind.__name__}", f"{name}={given[name]!r}", step(name))
+            init(self, *args, **given)
+
+        kind.__init__ = checked  # type: ignore[method-assign]
+        return kind
+
+    return decorated
 
 
 def check_no_model(reward: Any, expected: str) -> None:

@@ -256,6 +256,19 @@ def test_from_preset_refuses_what_it_does_not_know(tmp_path):
         Seq2SeqPPO.from_preset("tiny", args=args, learning_rate=1.0)
 
 
+@pytest.mark.parametrize(
+    ("given", "step"),
+    [
+        ({"learning_rate": 1e-4}, r"put it into args=Seq2SeqPPOConfig\(learning_rate=...\)"),
+        ({"text_colum": "body"}, "did you mean 'text_column'"),
+        ({"lr": 1e-4}, "here it is called learning_rate"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_way_to_give_it(given, step):
+    with pytest.raises(InputError, match=f"an argument of Seq2SeqPPO\n[\\s\\S]*{step}"):
+        Seq2SeqPPO("m", words_reward, ["x"], **given)
+
+
 def test_without_args_the_folder_is_named_after_the_model():
     assert Seq2SeqPPO("google/flan-t5-small", words_reward, ["x"]).args.output_dir == "runs/flan-t5-small"
 

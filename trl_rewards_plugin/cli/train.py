@@ -41,12 +41,6 @@ from trl_rewards_plugin.runs.layout import holds_run, refuse_run
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
-# Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
-_RENAMED = {
-    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "init_kl_coef": "kl_coef",
-    "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
-    "ppo_epochs": "num_ppo_epochs",
-}  # fmt: skip
 # Trackers that need the package of their own name; one has two.
 _BY_PACKAGE = (
     "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard",
@@ -54,12 +48,6 @@ _BY_PACKAGE = (
 )  # fmt: skip
 _ALSO_BY = {"tensorboard": "tensorboardX"}
 _ONLY_RECORDED = ("made_of",)  # keys of a run's config.yaml that are for its reader
-_OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
-_HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
-    _OF_GENERATE,
-    "rollouts are sampled at {}temperature, otherwise the KL estimate turns negative; "
-    "set how evaluation decodes with {}eval_generation_kwargs",
-)
 
 
 @dataclass
@@ -176,7 +164,7 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     parser = Parser("trl-rewards train")
     switches = [name for name, one in settings.items() if one.kinds == {"bool"}]
     on = [name for name in switches if settings[name].default is True]
-    parser.hints, parser.types = switch_hints(switches) | _HINTS, settings
+    parser.hints, parser.types = switch_hints(switches) | config_rules.HINTS, settings
     for name in ("config", *settings, *(f"no_{name}" for name in on)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
@@ -268,7 +256,7 @@ def _parser(config: type) -> Any:
     parser = settings_parser(
         TrainArguments,
         config,
-        hints=_HINTS,
+        hints=config_rules.HINTS,
         usage="trl-rewards train [--preset NAME] [--config FILE.yaml] [options]",
         description="Trains an encoder-decoder with PPO on the scores of text classifiers, and measures the gain. The "
         "first options choose the run; the others are the fields of Seq2SeqPPOConfig, shown with the preset's "

@@ -17,11 +17,11 @@ from trl_rewards_plugin.atomic import is_full_disk
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
-from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory
+from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory, refusing_unknown
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.architectures.limits import positions
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, instead_of
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
@@ -57,6 +57,14 @@ class RunResult:
     url: str | None = None
 
 
+def _instead_of(name: str) -> str:
+    if name in Seq2SeqPPOConfig.__dataclass_fields__:
+        return f"put it into args=Seq2SeqPPOConfig({name}=...)"
+    near = did_you_mean(name, Seq2SeqPPO.__dataclass_fields__)
+    return f"{near}see help(Seq2SeqPPO)" if near else instead_of(name)
+
+
+@refusing_unknown(_instead_of)
 @dataclass(eq=False, repr=False)
 class Seq2SeqPPO:
     """Trains an encoder-decoder with PPO on a reward, and measures what that changed.
