@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from pandas import DataFrame
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, T5Model
 
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
@@ -182,6 +183,7 @@ def refused(call):
         (lambda: check_reward_funcs(torch.nn.Linear(1, 1), None), "reward callables", "Linear", "ClassifierReward("),
         (lambda: check_reward_funcs([reward, reward], None), "different names", "two named 'reward'", "name"),
         (lambda: check_reward_funcs([reward], [1.0, 2.0]), "1 reward_weights", "2: [1.0, 2.0]", "one weight for each"),
+        (lambda: check_dataset(DataFrame(), "train_dataset"), "datasets.Dataset", "DataFrame", "from_pandas(df)"),
         (lambda: check_dataset(["the cat"], "train_dataset"), "datasets.Dataset", "list", "from_list"),
         (
             lambda: check_dataset(splits("train"), "train_dataset"),

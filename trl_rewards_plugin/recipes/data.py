@@ -25,7 +25,14 @@ from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.run_rules import held_out_rows
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
+from trl_rewards_plugin.rows import (
+    check_column,
+    column_texts,
+    data_file,
+    existing_file,
+    from_data_frame,
+    prompt_columns,
+)
 from trl_rewards_plugin.runs.public_names import public_name
 
 DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
@@ -137,7 +144,8 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
     expected = "a data set: a Hub id, a file, a datasets.Dataset or a list of texts"
-    step = "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly"
+    made = from_data_frame(dataset) or "Dataset.from_list(rows)"
+    step = f"for rows in memory: {made}; for conversations: use Seq2SeqPPOTrainer directly"
     raise InputError(expected, type(dataset).__name__, step)
 
 

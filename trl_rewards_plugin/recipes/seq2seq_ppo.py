@@ -43,11 +43,12 @@ from trl_rewards_plugin.runs.record import check_same_run, configuration, energy
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
+from trl_rewards_plugin.text import interval, number
 
 DRY_RUN_PROMPTS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A finished run: what `metrics.json` holds, its folder, its trainer with the trained `policy_model`, its URL."""
 
@@ -55,6 +56,13 @@ class RunResult:
     folder: Path
     trainer: Seq2SeqPPOTrainer
     url: str | None = None
+
+    def __repr__(self) -> str:
+        before, after = (number(self.metrics[side]["reward"]) for side in ("before", "after"))
+        gain = self.metrics["reward_gain"]
+        told = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
+        kl = f"KL to the reference {number(self.metrics['kl'])} nats"
+        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {told}\n{kl}"
 
 
 def _instead_of(name: str) -> str:
@@ -160,7 +168,8 @@ class Seq2SeqPPO:
             layout.clear_run(self.folder)
         prompts = len(inputs.data.held_out)
         hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
-        self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
+        again = " again, so that before and after are scored by the same code" if inputs.checkpoint else ""
+        self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts{again} ...")
         with answers_bar((2 + before_after.BEST_OF) * prompts, hidden=hidden) as bar:
             evaluator = self._evaluator(trainer, inputs, bar)
             before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
