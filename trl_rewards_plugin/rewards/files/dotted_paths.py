@@ -25,41 +25,36 @@ def imported(name: str, folder: Path = Path()) -> Any:
     file, _, attribute = name.rpartition(":")
     path = READY_MADE.get(name, name)
     if file.endswith(".py"):
-        path = f"{_import_file(_located(file, folder).resolve())}:{attribute}"
+        path = f"{_import_file(python_file(file, folder).resolve())}:{attribute}"
     try:
         return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         module, _, rest = name.replace(":", ".").partition(".")
-        is_file = getattr(error, "name", None) == module and _located(f"{module}.py", folder).is_file()
+        is_file = getattr(error, "name", None) == module and python_file(f"{module}.py", folder).is_file()
         raise _not_found(name, error, f"{module}.py:{rest}" if is_file else None) from error
 
 
 def check_name(name: str, folder: Path = Path()) -> None:
     """Refuses what `imported` cannot find, as far as that shows without importing a module of the user's."""
-    file = _located(name.rpartition(":")[0], folder)
+    file = python_file(name.rpartition(":")[0], folder)
     if file.suffix == ".py" and not file.is_file():
         expected = f"the file of {file.name}:name, beside the reward file or in the current folder"
         raise missing_file(expected, f"no file {(folder / file).resolve()}", folder / file)
-    if file.suffix == ".py":
-        _check_mentioned(name, file)
+    if file.suffix == ".py":  # in which that name may stand nowhere, and a near one be defined
+        text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
+        attribute = path.partition(".")[0]
+        defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
+        may_be_there = rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\("
+        if not re.search(may_be_there, text) and (near := nearest(attribute, defined)):
+            raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
     if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
 
-def _located(file: str, folder: Path) -> Path:
+def python_file(file: str, folder: Path) -> Path:
+    """Where the file of "file.py:name" in a reward file of `folder` is looked for: there, else in the current one."""
     beside = folder / file
     return beside if beside.is_file() else Path(file)
-
-
-def _check_mentioned(name: str, file: Path) -> None:
-    """Refuses "file.py:name" where that name stands nowhere in the file, but a near one is defined there."""
-    text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
-    attribute = path.partition(".")[0]
-    if re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\(", text):
-        return
-    defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
-    if near := nearest(attribute, defined):
-        raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
 
 
 def _not_found(name: str, reason: object, near: str | None = None) -> InputError:
