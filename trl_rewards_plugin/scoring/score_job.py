@@ -125,7 +125,7 @@ def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
         if column is not None and column not in row and (number == 1 or settings.missing == "error"):
             likely = [name for name in ("output", "completion", "prompt") if name in row] if flag[2] == "t" else []
             meant = nearest(column, row) or next(iter([*likely, *(row if len(row) == 1 else ())]), None)
-            step = f"{did_you_mean(column, row)}give {flag} one of these" + (f": {flag} {meant}" if meant else "")
+            step = did_you_mean(column, row) + (f"give {flag} {meant}" if meant else f"give {flag} one of these")
             raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
 
 
