@@ -78,8 +78,8 @@ def test_one_run_has_every_chart_with_its_data(page):
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
     assert len(page.of("polyline", "mean")) == len(curves) + 1  # and reward against KL
     assert len(page.of("polyline", "bars")) == 2 * 3
-    # Evaluated were the reward, one component, KL and length; the last is reward against KL.
-    assert len(page.of("circle", "dot")) == 4 + 1
+    # Evaluated were the reward, one component, KL and length; the last two are reward against KL.
+    assert len(page.of("circle", "dot")) == 4 + 2
     assert page.of("title")[0] == ({}, "Run one")
 
 
@@ -353,10 +353,11 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     path.write_text(json.dumps(values), encoding="utf-8")
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
-    assert "the most reward that any model can have at that KL" in text
+    assert "the best possible reward at that KL (too low at the right end)" in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
-    assert text.count("best possible") == 2  # at its two dots
+    assert text.count("best possible, estimated") == 2  # at its two dots
+    assert text.count("3 at 1.5 nats") >= 2  # the result
     assert text.count("1.75 at 1.25 nats") >= 2
     values["reward_at_kl"]["tilted"] = [[0.0]]
     path.write_text(json.dumps(values), encoding="utf-8")
