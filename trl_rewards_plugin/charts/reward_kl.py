@@ -65,13 +65,12 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     for name, points in series.items():
         marker, size = ("kD", 7.0) if name == RESULT else ("o-", 3.5)
         axes.plot(*points.T, marker, markersize=size, linewidth=1.5, label=name)
-    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    ground: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     for word, point in _ends(series):
-        side = -1 if point[0] > np.mean(axes.get_xlim()) else 1  # towards the middle
-        place = (7 * side, 6 if word == "end" else -14)
-        how = {"ha": "left" if side > 0 else "right", "fontsize": 9, "weight": "bold", "bbox": ground}
         axes.plot(*point, "ko", markersize=9, fillstyle="none")
-        axes.annotate(word, point, place, textcoords="offset points", **how)
+        side, align = (-1, "right") if point[0] > np.mean(axes.get_xlim()) else (1, "left")  # towards the middle
+        place: Any = {"xytext": (7 * side, 6 if word == "end" else -14), "textcoords": "offset points", "ha": align}
+        axes.annotate(word, point, **place, fontsize=9, weight="bold", bbox=ground)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
     axes.legend(frameon=False)
     save_picture(figure, [axes], path)
@@ -88,7 +87,7 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
             chart.add_line(f"mean {colour}", *points.T)
         for kl, reward in points:
             chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
-    for word, point in _ends(series):
-        chart.add_dot("ring", *point, 6)
-        chart.add_label(word, *point, above=word == "end")
+    for word, (kl, reward) in _ends(series):
+        chart.add_dot("ring", kl, reward, 6)
+        chart.add_label(word, kl, reward, above=word == "end")
     return chart.to_svg()
