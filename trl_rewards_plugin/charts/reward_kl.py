@@ -17,7 +17,7 @@ from trl_rewards_plugin.charts.series import (
     smoothing_window,
     thinned,
 )
-from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
+from trl_rewards_plugin.charts.svg import WIDTH, Chart, padded_range, series_class
 
 TILTED, BEST_OF_N = "best possible, estimated (too low at the right end)", "best of n"
 RESULT = "result of this run, held-out prompts"
@@ -68,9 +68,10 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     ground: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
     for word, point in _ends(series):
         axes.plot(*point, "ko", markersize=9, fillstyle="none")
-        side, align = (-1, "right") if point[0] > np.mean(axes.get_xlim()) else (1, "left")  # towards the middle
-        place: Any = {"xytext": (7 * side, 6 if word == "end" else -14), "textcoords": "offset points", "ha": align}
-        axes.annotate(word, point, **place, fontsize=9, weight="bold", bbox=ground)
+        left_of = word == "result" and point[0] > np.mean(axes.get_xlim())
+        offset = (-7 if left_of else 7, 6 if word == "end" else -14)
+        place: Any = {"xytext": offset, "textcoords": "offset points", "ha": "right" if left_of else "left"}
+        axes.annotate(word, (point[0], point[1]), **place, fontsize=9, weight="bold", bbox=ground)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
     axes.legend(frameon=False)
     save_picture(figure, [axes], path)
@@ -89,5 +90,6 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
             chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
     for word, (kl, reward) in _ends(series):
         chart.add_dot("ring", kl, reward, 6)
-        chart.add_label(word, kl, reward, above=word == "end")
+        left_of = word == "result" and float(chart.x(kl)) > WIDTH / 2
+        chart.add_label(word, kl, reward, left_of=left_of, above=word == "end")
     return chart.to_svg()
