@@ -86,5 +86,6 @@ def test_a_run_in_a_sentence(make, unfinished):
     )
     assert headline(unfinished).startswith("Not finished: 2 rollouts so far")
     without = make("two")
-    without.metrics["kl"] = None
+    without.metrics.update(kl=None, warnings=["Nearly all are the same."])
     assert "KL" not in headline(without)
+    assert headline(without).endswith(". Nearly all are the same.")

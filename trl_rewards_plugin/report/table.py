@@ -195,7 +195,8 @@ def headline(run: Run) -> str:
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
     change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
     gain = metrics["reward_gain"]
-    return f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+    result = f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+    return " ".join([result, *metrics.get("warnings", ())])
 
 
 def _outcome(result: Mapping[str, Any]) -> str:
