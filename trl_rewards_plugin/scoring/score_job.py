@@ -103,7 +103,7 @@ class _Job:
             raise InputError("a file as input of several processes", "standard input", step)
         from accelerate import PartialState
 
-        from trl_rewards_plugin.rewards.combining.normalize import Moments
+        from trl_rewards_plugin.rewards.combining.running_statistics import Moments
 
         self.index = PartialState().process_index if self.processes > 1 else 0
         self.reward = _reward(settings)
@@ -210,7 +210,7 @@ class _Job:
         return [{name: _number(values[name][index]) for name in self.columns} for index in range(len(rows))]
 
     def _count(self, row: Row) -> None:
-        from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
+        from trl_rewards_plugin.rewards.combining.running_statistics import Moments, merged
 
         for name, seen in self.moments.items():
             if (value := _number(row[name])) is not None:
