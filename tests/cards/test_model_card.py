@@ -374,9 +374,7 @@ def test_a_rising_penalty_is_a_limitation_and_a_falling_one_is_not():
     assert "Mean score lower than before training" not in told
     # A target met by falling is no damage, and within two ends neither direction is.
     assert "score lower than" not in limits(good, {**kind, "weight": 0.0, "constraints": {"max": 8.0}})
-    assert "score lower than" not in limits(
-        good, {**kind, "weight": 0.0, "constraints": {"min": 1.0, "max": 8.0}}
-    )
+    assert "score lower than" not in limits(good, {**kind, "weight": 0.0, "constraints": {"min": 1.0, "max": 8.0}})
     told = limits(good, kind)
     assert "Mean score lower than before training: kind (\N{MINUS SIGN}0.250)." in told
     assert "score higher than" not in told
