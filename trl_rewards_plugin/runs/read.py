@@ -133,7 +133,8 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         names = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         near = nearest(folder.name, names)
-        step = f"{f'did you mean {str(folder.parent / near)!r}? ' if near else ''}give the output_dir of a run"
+        slip = f"did you mean {str(folder.parent / near)!r}? " if near else ""
+        step = f"{slip}give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), _EVALUATION, folder / layout.EVALUATION)
