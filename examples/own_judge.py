@@ -14,7 +14,7 @@ import sys
 
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rows import existing_file, format_of, read_rows
+from trl_rewards_plugin.rows import format_of, read_rows
 
 
 def write_sentences(path: str) -> str:
@@ -22,35 +22,31 @@ def write_sentences(path: str) -> str:
     prompts = read_rows(str(asset_path("prompts") / "train.jsonl"), "jsonl", "prompt")
     whole = [row["prompt"].rstrip(" .!?").split(". ")[-1] for row in prompts]
     cut = [" ".join(text.split()[: 2 * len(text.split()) // 3]) for text in whole]
-    rows = [*((text, "whole") for text in whole), *((text, "cut") for text in cut)]
+    rows = [(text, label) for label, texts in {"whole": whole, "cut": cut}.items() for text in texts]
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
     return path
 
 
 def read_labelled(path: str) -> list[dict[str, str]]:
-    """Its rows, each with a text and a label of two or more; anything else is refused."""
-    rows = list(read_rows(str(existing_file(path)), format_of(path), "text"))
-    for number, row in enumerate(rows, 1):
-        if row.get("text") is None or row.get("label") is None:
-            found = ", ".join(name for name, value in row.items() if value is not None) or "nothing"
-            step = "call the columns text and label, and fill them in"
-            raise InputError(f"a text and a label in every row of {path}", f"{found} in row {number}", step)
-    if len({row["label"] for row in rows}) < 2:
-        raise InputError(f"two or more labels in {path}", f"{len(rows)} rows", "add rows with another label")
-    return [{"text": str(row["text"]), "label": str(row["label"])} for row in rows]
+    """The rows of a file, each with a text and a label; anything else is refused."""
+    rows = [(row.get("text"), row.get("label"), row) for row in read_rows(path, format_of(path), "text")]
+    bad = next((f"row {n}: {row}"[:99] for n, (*pair, row) in enumerate(rows, 1) if None in pair), None)
+    if bad or len({label for _, label, _ in rows}) < 2:
+        expected = f"the columns text and label in {path}, filled in every row, with two labels or more"
+        raise InputError(expected, bad or f"{len(rows)} rows with less", "rename the columns, or add what is missing")
+    return [{"text": str(text), "label": str(label)} for text, label, _ in rows]
 
 
 def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
     """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
     labelled = read_labelled(path or write_sentences("sentences.csv"))
-    from datasets import Dataset  # after what can be refused at once
+    from datasets import Dataset  # torch is loaded after what can be refused
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
     from trl_rewards_plugin import ClassifierReward
 
-    rows = Dataset.from_list(labelled)
-    labels = sorted(set(rows["label"]))
+    rows, labels = Dataset.from_list(labelled), sorted({row["label"] for row in labelled})
     start = encoder or str(asset_path("acceptability-judge"))
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForSequenceClassification.from_pretrained(
