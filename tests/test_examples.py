@@ -107,7 +107,7 @@ def test_an_example_runs_and_prints_what_it_says(name, example, tmp_path, capsys
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_example_is_short_and_shows_how_to_run_it_and_what_it_prints(name):
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 75
+    assert len(text.splitlines()) <= 75
     docstring = text.split('"""')[1]
     assert f"python examples/{name}.py" in docstring
     assert "prints" in docstring.lower()
