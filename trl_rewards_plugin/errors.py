@@ -6,6 +6,7 @@ Leaves out: failed uploads (`hub/failures.py`).
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
+
+
+def check_tokenizer_files(name: str) -> None:
+    """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
+
+    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub.
+    """
+    files = [path.name for path in Path(name).glob("*")]
+    if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+        raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 
 def _mistyped_folder(name: str) -> str | None:

@@ -102,6 +102,8 @@ FILES = {
     "r_label.yaml": "rewards:\n- {asset: acceptability-judge, label: aceptable}\n",
     "r_folder.yaml": "rewards:\n- {model: judge, label: aceptable}\n",
     "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
+    "judge/tokenizer.json": "",
+    "merged/config.json": "{}",
     "r_long.yaml": f"{ONE}, max_length: 1000}}\n",
     "r_type.yaml": f"{ONE}, score_type: logits}}\n",
     "r_batch.yaml": f"{ONE}, batch_size: 0}}\n",
@@ -132,6 +134,7 @@ FILES = {
     "together.yaml": "num_mini_batches: 3\n",
     "outputs.jsonl": '{"output": "a"}\n',
     "evaluated/evaluation.json": "{}",
+    "stopped/config.yaml": "seed: 0\n",
 }
 # Line -> what the message says.
 FILE_LINES = {
@@ -280,6 +283,10 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
+    "train --model merged": "AutoTokenizer.from_pretrained(what it was made from).save_pretrained('merged')",
+    "evaluate merged": "a tokenizer beside the model",
+    "card stopped": "this run has not finished: resume it",
+    "push stopped me/model --dry-run": "this run has not finished: resume it",
     "evaluate outputs.jsonl --no-overwrite": "set --overwrite to false",
     "evaluate outputs.jsonl --output_dir evaluated": "--overwrite",
     "evaluate outputs.jsonl --fail-if-worse": "--compare MODEL_OR_FILE",

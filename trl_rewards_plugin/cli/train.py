@@ -19,7 +19,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled, resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
-from trl_rewards_plugin.errors import InputError, check_hub_name
+from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
@@ -203,6 +203,7 @@ def _check_files(train: TrainArguments, preset: Preset) -> None:
         preset_content(reward)
     if train.model is not None and not is_bundled(train.model):
         check_hub_name(train.model, "a folder with a model, or the id of one on the Hub")
+        check_tokenizer_files(train.model)
     column = train.text_column or preset.text_column
     for given in filter(None, (train.dataset or preset.dataset, train.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:

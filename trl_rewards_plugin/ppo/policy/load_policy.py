@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_tokenizer_files
 from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
 from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
 from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
@@ -46,6 +46,7 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
     if processing_class is None:
         if not name:
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
+        check_tokenizer_files(name)
         processing_class = AutoTokenizer.from_pretrained(name)
     agree_on_tokens(model, processing_class)
     return model, processing_class
