@@ -38,7 +38,6 @@ from transformers import RobertaConfig, RobertaForSequenceClassification, Robert
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
 from trl_rewards_plugin.rewards.inference import forward
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
 
 WORDS = (5, 60)
 
@@ -125,11 +124,9 @@ def own_tokens():
     """Each classifier tokenizes for itself."""
 
     def forgetful(self, tokenizer, fingerprint, rows, max_length):
-        from trl_rewards_plugin.rewards.inference.encoding import encode
+        return forward.encode(tokenizer, rows, max_length)
 
-        return encode(tokenizer, rows, max_length)
-
-    with mock.patch.object(EncodingMemo, "encode", forgetful):
+    with mock.patch.object(forward.EncodingMemo, "encode", forgetful):
         yield
 
 

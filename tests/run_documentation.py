@@ -41,7 +41,7 @@ def make_home(folder: Path) -> Path:
 def make_reader(folder: Path) -> Path:
     """A reader's folder: prompts, texts, outputs, a judge, a reward file, settings, and three runs."""
     from trl_rewards_plugin import Seq2SeqPPO
-    from trl_rewards_plugin.recipes.adapters import lora_config
+    from trl_rewards_plugin.recipes.run_rules import lora_config
 
     texts = [{"text": text} for text in sentences(16)]
     rows = [{"prompt": text, "output": text, "topic": "cat", "reference": text} for text in sentences(16)]

@@ -9,7 +9,7 @@ import pytest
 
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.files.preset_file import write_preset_file
+from trl_rewards_plugin.rewards.files.file_content import write_preset_file
 from trl_rewards_plugin.runs.layout import is_housekeeping
 
 LONG = "x" * 20_000

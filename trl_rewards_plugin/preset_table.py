@@ -1,4 +1,4 @@
-"""The rewards that have a name: one entry per preset, in the form of a reward file's `rewards:` (see preset_file.py).
+"""The rewards that have a name: one entry per preset, in the form of a reward file's `rewards:` (see file_content.py).
 
 The classifiers' labels are those of their model cards and configs.
 """

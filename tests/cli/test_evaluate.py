@@ -449,5 +449,5 @@ def test_the_workflow_of_the_page_measures_its_example_files(tmp_path, monkeypat
 
 
 def test_importing_the_command_is_cheap():
-    code = "import sys, trl_rewards_plugin.cli.evaluate; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
+    code = "import sys, trl_rewards_plugin.cli.measure; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

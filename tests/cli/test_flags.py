@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trl_rewards_plugin.cli.flags import parse_settings, read_config, settings_parser
-from trl_rewards_plugin.cli.serve import ServeSettings
+from trl_rewards_plugin.cli.measure import ServeSettings
 from trl_rewards_plugin.cli.train import TrainArguments, check_quickly
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig

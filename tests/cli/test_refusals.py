@@ -338,7 +338,7 @@ def test_the_flags_that_are_checked_first_are_all_that_there_are():
 
 
 def test_a_missing_peft_is_told_without_torch(monkeypatch):
-    monkeypatch.setattr("trl_rewards_plugin.recipes.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("trl_rewards_plugin.recipes.run_rules.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
         check_quickly(["--use_peft"])
 

@@ -12,7 +12,7 @@ import yaml
 from tests.documentation import ROOT, blocks_of
 from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.cli import push
+from trl_rewards_plugin.cli.finished_runs import push
 
 FOLDERS = [Path(getattr(metrics, name)) for name in metrics.__all__]
 
@@ -83,7 +83,7 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     runpy.run_path(str(copy / "app.py"), run_name="__main__")
     assert shown == [str(script)]
     monkeypatch.chdir(tmp_path)
-    plan = push.main(["--metric", "fluency", "me/fluency", "--dry-run"])
+    plan = push(["--metric", "fluency", "me/fluency", "--dry-run"])
     assert plan == 0
     out = capsys.readouterr().out
     for line in ("title: Grammaticality", "# Metric: grammaticality", "- `grammaticality` (float): the mean score."):
@@ -93,17 +93,17 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     shutil.rmtree(copy)
     (block,) = [one.code for one in blocks_of(ROOT / "docs" / "how-to" / "metric-space.md") if "copytree" in one.code]
     exec(block, {"GRAMMATICALITY": metrics.GRAMMATICALITY})
-    assert push.main(["--metric", "fluency", "me/fluency", "--dry-run"]) == 0
+    assert push(["--metric", "fluency", "me/fluency", "--dry-run"]) == 0
     assert "still names" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_plan_of_a_space_tells_a_copy_from_the_metric_itself(folder, tmp_path, capsys):
-    assert push.main(["--metric", folder.name, "me/metric", "--dry-run"]) == 0
+    assert push(["--metric", folder.name, "me/metric", "--dry-run"]) == 0
     assert "still names" not in capsys.readouterr().out
     copy = shutil.copytree(folder, tmp_path / "fluency")
     (copy / f"{folder.name}.py").rename(copy / "fluency.py")
-    assert push.main(["--metric", str(copy), "me/metric", "--dry-run"]) == 0
+    assert push(["--metric", str(copy), "me/metric", "--dry-run"]) == 0
     assert f"fluency.py still names {folder.name}, as before it was copied: " in capsys.readouterr().out
 
 

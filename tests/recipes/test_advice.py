@@ -6,8 +6,7 @@ import torch
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.recipes.advice import advised
-from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
+from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO, advised
 
 
 @pytest.fixture

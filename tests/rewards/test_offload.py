@@ -72,7 +72,7 @@ def test_weights_on_disk_are_loaded_for_each_scoring_and_dropped_after_it(loads)
     loads.clear()
     for count in (1, 2):
         assert reward(TEXTS) == expected
-        assert not reward._classifier.loaded
+        assert reward._classifier._model is None
         assert len(loads) == count
     assert reward.model.training is False
 
@@ -83,7 +83,7 @@ def test_weights_leave_the_memory_after_a_failure_too():
     model.classifier.forward = None
     with pytest.raises(RuntimeError, match="raised TypeError"):
         reward(TEXTS)
-    assert not reward._classifier.loaded
+    assert reward._classifier._model is None
 
 
 def test_a_loaded_model_waits_in_the_cpus_memory(monkeypatch):
@@ -96,7 +96,7 @@ def test_a_loaded_model_waits_in_the_cpus_memory(monkeypatch):
     assert reward(TEXTS) == expected
     assert moves[-1] == "cpu"
     assert len(moves) > 1  # on its device before it is moved away
-    assert reward._classifier.loaded
+    assert reward._classifier._model is not None
 
 
 def test_rewards_on_one_model_share_it_only_where_both_offload_it_alike():

@@ -1,6 +1,5 @@
 import functools
 import importlib.util
-import inspect
 import os
 import pickle
 import shutil
@@ -28,8 +27,6 @@ from trl_rewards_plugin.rewards import (
 )
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.rewards.combining.combination_settings import AGGREGATION_NAMES
-from trl_rewards_plugin.rewards.files import file_content
-from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, imported
 from trl_rewards_plugin.rewards.inference import loading
 
 
@@ -152,13 +149,6 @@ def test_an_unknown_preset_is_refused_with_a_suggestion():
 
 
 # --- files ---
-
-
-def test_the_arguments_that_are_read_in_the_source_are_those_of_the_classes():
-    for path in {*file_content._MADE_BY.values(), *READY_MADE.values()}:
-        parameters = inspect.signature(imported(path)).parameters
-        found = file_content.parameters_in_source(path)
-        assert found == {name: one.default is one.empty for name, one in parameters.items()}, path
 
 
 def test_the_names_of_aggregations_are_those_of_the_functions():

@@ -1,7 +1,4 @@
-"""The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import.
-
-Leaves out: rules that compare several settings (ppo/checks/settings_together.py).
-"""
+"""The settings of `Seq2SeqPPOConfig` as its source declares them: no torch, which both its classes import."""
 
 import ast
 import importlib.util
@@ -28,14 +25,15 @@ class Declared(NamedTuple):
     choices: tuple[str, ...] = ()
 
     @property
-    def kinds(self) -> set[str]:
-        """The names in its type: {"list", "int"} of `list[int] | None`."""
-        return _words(self._text)
-
-    @property
-    def _text(self) -> str:
+    def type(self) -> str:
+        """Its type as text, without its rule."""
         kind = config_rules.without_rules(self.annotation)
         return kind if isinstance(kind, str) else inspect.formatannotation(kind)
+
+    @property
+    def kinds(self) -> set[str]:
+        """The names in its type: {"list", "int"} of `list[int] | None`."""
+        return set(re.findall(r"\w+", self.type)) - {"None", "Optional", "Union"}
 
     def read(self, name: str, given: Any) -> Any:
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
@@ -47,7 +45,7 @@ class Declared(NamedTuple):
             value = [one.read(name, item) for item in given]
             if None in value:
                 raise InputError(f"{name} as a list of values", repr(given), f"correct {name}")
-        elif "list" in self.kinds and not _words(re.sub(r"list\[.*?\]", "", self._text)):
+        elif "list" in self.kinds and not Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds:
             raise InputError(f"{name} as a list", repr(given), f"correct {name}")
         elif isinstance(given, list | dict) and kinds <= {"bool", "int", "float", "str"}:
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")
@@ -65,10 +63,6 @@ class Declared(NamedTuple):
             value = str(given) if kinds == {"str"} else given
         config_rules.check_field(name, value, self.annotation, self.default, self.choices)
         return value
-
-
-def _words(annotation: str) -> set[str]:
-    return set(re.findall(r"\w+", annotation)) - {"None", "Optional", "Union"}
 
 
 def _number(name: str, given: Any, kind: type[int] | type[float]) -> int | float:
@@ -89,16 +83,21 @@ def _json(name: str, given: str) -> Any:
 
 def declared_settings() -> dict[str, Declared]:
     """Field -> what its line declares, of `Seq2SeqPPOConfig` and what it inherits."""
-    inherited = _parsed(_TRANSFORMERS / "training_args.py")
-    listed = _listed(inherited) | _listed(_parsed(_TRANSFORMERS / "trainer_utils.py"))
+    files = [_TRANSFORMERS / name for name in ("trainer_utils.py", "training_args.py")]
+    files.append(Path(__file__).parents[1] / "ppo" / "config.py")
+    classes = [node for file in files for node in _parsed(file).body if isinstance(node, ast.ClassDef)]
+    # Class of transformers that lists what a text may be -> these texts.
+    listed = {
+        node.name: tuple(_literal(line.value) for line in node.body if isinstance(line, ast.Assign))
+        for node in classes
+        if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
+    }
     found: dict[str, Declared] = {}
-    for tree in (inherited, _parsed(Path(__file__).parents[1] / "ppo" / "config.py")):
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in _CLASSES]
-        for line in (line for node in classes for line in node.body if isinstance(line, ast.AnnAssign)):
-            if isinstance(line.target, ast.Name) and not line.target.id.startswith("_"):
-                one = _declared(line)
-                choices = [listed[kind] for kind in one.kinds & listed.keys() if "list" not in one.kinds]
-                found[line.target.id] = one._replace(choices=choices[0]) if choices else one
+    for line in (line for node in classes if node.name in _CLASSES for line in node.body):
+        if isinstance(line, ast.AnnAssign) and not (name := ast.unparse(line.target)).startswith("_"):
+            one = _declared(line)
+            choices = [listed[kind] for kind in one.kinds & listed.keys() if "list" not in one.kinds]
+            found[name] = one._replace(choices=choices[0]) if choices else one
     return found
 
 
@@ -110,30 +109,19 @@ def known_trackers() -> tuple[str, ...]:
     return ()
 
 
-def _listed(tree: ast.Module) -> dict[str, tuple[str, ...]]:
-    """Class of transformers that lists what a text may be -> these texts."""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    return {
-        node.name: tuple(_literal(line.value) for line in node.body if isinstance(line, ast.Assign))
-        for node in classes
-        if [ast.unparse(base) for base in node.bases] == ["ExplicitEnum"]
-    }
-
-
 def _declared(line: ast.AnnAssign) -> Declared:
     text = ast.unparse(line.annotation)
-    annotation = vars(config_rules).get(text, text)
+    annotation = vars(config_rules).get(text.removeprefix("rules."), text)
     if not isinstance(line.value, ast.Call):
         return Declared(annotation)
     words = {word.arg: word.value for word in line.value.keywords}
     default = line.value.args[0] if line.value.args else words.get("default")  # `option` or `field`
-    return Declared(annotation, _literal(default), _names(words["choices"]) if "choices" in words else ())
-
-
-def _names(node: ast.expr) -> tuple[str, ...]:
-    """The names that a list says, or `list(TABLE)`."""
-    tables = vars(methods) | vars(config_rules)
-    return tuple(tables[ast.unparse(node.args[0])] if isinstance(node, ast.Call) else _literal(node))
+    choices: Any = words.get("choices")
+    if isinstance(choices, ast.Call):  # list(TABLE)
+        names = (vars(methods) | vars(config_rules))[ast.unparse(choices.args[0])]
+    else:
+        names = _literal(choices) or ()
+    return Declared(annotation, _literal(default), tuple(names))
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -1,7 +1,6 @@
 """The parser of every subcommand: flags from a dataclass's fields, and a YAML file of defaults behind `--config`.
 
 A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown is refused with the nearest known one.
-Leaves out: the flags themselves, which each subcommand or its dataclass declares.
 """
 
 import argparse
@@ -30,19 +29,18 @@ class _Gathering(argparse._StoreAction):
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are `InputError`s."""
+    """An `ArgumentParser` whose errors are `InputError`s; `usage` begins with the command, as "trl-rewards card"."""
 
     types: Mapping[str, Any] = {}  # field -> its annotation, of the fields that became flags
+    # Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key.
     hints: Mapping[str, str] = {}
-    """Unknown flag or key -> the next step; "{}" in it becomes "--" for a flag and "" for a key."""
 
     def __init__(self, usage: str, **options: Any):
-        """`usage` begins with the command, such as "trl-rewards card"."""
         super().__init__(prog=" ".join(usage.split()[:2]), usage=usage, allow_abbrev=False, **options)
         self.register("action", None, _Gathering)
 
     def error(self, message: str) -> NoReturn:
-        """Raises instead of printing two screens of usage."""
+        """Not two screens of usage."""
         raise InputError("valid values for the flags", message, f"see {self.prog} --help")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -56,10 +54,7 @@ class Parser(argparse.ArgumentParser):
         return values
 
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:
-        """Makes the settings in the file of `--config` the flags' defaults; returns what the file holds.
-
-        Other keys than settings and those in `ignored` are refused, and values that do not fit.
-        """
+        """Makes the settings in the file of `--config` the flags' defaults; returns what the file holds."""
         path = self.parse(without_help(argv)).config
         if path is None:
             return {}
@@ -131,10 +126,7 @@ def switch_hints(names: Iterable[str]) -> dict[str, str]:
 
 
 def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[str, str] | None = None) -> Parser:
-    """A parser with `--config` and a flag for every field of the dataclasses `kinds`, by its `metadata["help"]`.
-
-    Types, both spellings and "None" are `TrlParser`'s; `hints` are `Parser`'s.
-    """
+    """A parser with `--config` and, by `TrlParser`, a flag for every field of the dataclasses `kinds`."""
     from trl import TrlParser
 
     config = argparse.ArgumentParser(add_help=False)
@@ -154,30 +146,21 @@ def settings_parser(*kinds: type, usage: str, description: str, hints: Mapping[s
 def parse_settings(
     kind: type[Settings], argv: Sequence[str], *, positional: str, metavar: str, **texts: Any
 ) -> Settings:
-    """A `kind`, a dataclass, as `argv` says; what it leaves open the file of `--config` says, then the defaults.
-
-    The field `positional` may also be given without its flag, and is called `metavar` in help. Unknown flags and keys
-    are refused, and values that do not fit. `texts` are those of `settings_parser`.
-    """
+    """A dataclass as `argv` says, else the file of `--config`, else its defaults; `positional` needs no flag."""
     parser = settings_parser(kind, **texts)
     parser.add_argument("positional", nargs="?", metavar=metavar, help=f"short for --{positional}")
     parser.load_config(argv)
     values = vars(parser.parse(argv))
     given = values.pop("positional")
-    if given is not None:
-        if values[positional] != parser.get_default(positional):
-            found = f"{given} and --{positional} {values[positional]}"
-            raise InputError(f"one {positional}", found, "leave one of them out")
-        values[positional] = given
+    if given is not None and values[positional] != parser.get_default(positional):
+        found = f"{given} and --{positional} {values[positional]}"
+        raise InputError(f"one {positional}", found, "leave one of them out")
     del values["config"]
-    return kind(**values)
+    return kind(**values | ({} if given is None else {positional: given}))
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, else refused; files that it names are looked for beside it first.
-
-    As in TRL, what stands under `env` is set in the environment.
-    """
+    """The mapping in a YAML file, with files found beside it first; `env`, as in TRL, is set in the environment."""
     path = Path(path)
     if not path.is_file():
         raise missing_file("a YAML file after --config", f"no file {str(path)!r}", path)
@@ -204,6 +187,6 @@ def _json_object(text: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"invalid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"expected a JSON object in braces, got {text}")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise argparse.ArgumentTypeError(f"expected a JSON object in braces, got {text}")

@@ -10,7 +10,6 @@ from trl_rewards_plugin.hub.secret_search import without_secrets
 from trl_rewards_plugin.terminal import patient_output
 from trl_rewards_plugin.text import printable
 
-# Name, which is also that of a module here with `main(argv) -> int`, and one line for --help.
 COMMANDS = {
     "train": "train an encoder-decoder with PPO on the scores of classifiers",
     "report": "write one or more runs as a page of curves, numbers and outputs",
@@ -20,6 +19,8 @@ COMMANDS = {
     "card": "render a run's model card again, and show it",
     "push": "upload a run's model, or a metric as a Space, to the Hub",
 }
+"""Name, which is also that of a function `(argv) -> exit code`, and one line for --help."""
+_MODULES = {"train": "train", "card": "finished_runs", "push": "finished_runs", "report": "finished_runs"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,10 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
         except InputError as error:
             message, code = f"input refused{error}", 2
-        except UploadError as error:
-            message, code = f"not uploaded{error}", 1
-        except NoAnswerError as error:
-            message, code = f"no answer{error}", 1
+        except (UploadError, NoAnswerError) as error:
+            message, code = f"{'not uploaded' if isinstance(error, UploadError) else 'no answer'}{error}", 1
         except KeyboardInterrupt:
             print(file=sys.stderr)  # behind the terminal's own ^C
             message, code = "interrupted", 130
@@ -54,7 +53,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     check_choice("command", name, COMMANDS, "see trl-rewards --help")
-    code: int = importlib.import_module(f"trl_rewards_plugin.cli.{name}").main(rest)
+    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, 'measure')}")
+    code: int = getattr(module, name)(rest)
     return code
 
 

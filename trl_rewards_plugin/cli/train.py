@@ -9,7 +9,7 @@ import importlib.metadata
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +21,10 @@ from trl_rewards_plugin.cli.config_source import Declared, declared_settings, kn
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
-from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
-from trl_rewards_plugin.recipes.adapters import check_peft
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
-from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed
+from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed, check_peft, lora_config
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
@@ -41,10 +39,9 @@ _RENAMED = {
     "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
     "ppo_epochs": "num_ppo_epochs",
 }  # fmt: skip
+# Trackers that need the package of their own name.
 _BY_PACKAGE = ("clearml", "codecarbon", "dagshub", "dvclive", "mlflow", "swanlab", "trackio", "wandb")
-"""Trackers that need the package of their own name."""
-_ONLY_RECORDED = ("made_of",)
-"""Keys of a run's config.yaml that are for its reader."""
+_ONLY_RECORDED = ("made_of",)  # keys of a run's config.yaml that are for its reader
 _OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
 _HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
     _OF_GENERATE,
@@ -65,18 +62,11 @@ class TrainArguments:
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
     reward: str | None = option(
-        None,
-        "Reward: name of a reward preset, or a YAML file, to be trusted like a script, since the functions and "
-        "metrics that it names are run. Unset: the preset's.",
+        None, "Reward: a preset's name, or a YAML file, trusted like a script: it names code. Unset: the preset's."
     )
-    held_out_reward: str | None = option(
-        None,
-        "A second reward, given the same way, that training never sees; every evaluation measures it.",
-    )
+    held_out_reward: str | None = option(None, "A second reward, given likewise; measured, never trained for.")
     dataset: str | None = option(
-        None,
-        "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the preset's "
-        "eval_dataset no longer applies.",
+        None, "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's."
     )
     eval_dataset: str | None = option(
         None,
@@ -88,43 +78,40 @@ class TrainArguments:
     missing: str = missing_option()
     dry_run: bool = option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = option(False, "Train a LoRA adapter and freeze the model's own weights.")
-    lora_r: CountOrNone = option(None, "Rank of the LoRA adapter. Unset: 16.")
-    lora_alpha: CountOrNone = option(
-        None, "Scale of the LoRA adapter: its updates are multiplied by lora_alpha / lora_r. Unset: 32."
+    lora_r: config_rules.CountOrNone = option(None, "Rank of the LoRA adapter. Unset: 16.")
+    lora_alpha: config_rules.CountOrNone = option(
+        None, "LoRA: updates are multiplied by lora_alpha / lora_r. Unset: 32."
     )
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Modules that get an adapter. Unset: peft's default for the architecture."}
-    )
+    lora_target_modules: list[str] | None = option(None, "Modules that get an adapter. Unset: peft's default.")
     overwrite: bool = option(False, "Overwrite the run in output_dir.")
     push_to: str | None = option(None, "Hub repository (owner/name) to upload the finished run to.")
 
     def __post_init__(self) -> None:
-        check_fields(self, TrainArguments)
+        config_rules.check_fields(self, TrainArguments)
         for name, value in vars(self).items():
             # Without an adapter the whole model would be trained.
             if name.startswith("lora_") and value is not None and not self.use_peft:
-                step = "add --use_peft, or leave it out"
-                raise InputError(f"--use_peft with --{name}", f"--{name} {value} alone", step)
+                found = f"--{name} {value} alone"
+                raise InputError(f"--use_peft with --{name}", found, "add --use_peft, or leave it out")
 
 
-def main(argv: Sequence[str]) -> int:
+def train(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
     check_quickly(argv)
     terminal.silence_libraries()
-    recipe, arguments = build_recipe(argv)
-    if arguments.dry_run:
+    recipe, asked = build_recipe(argv)
+    if asked.dry_run:
         recipe.dry_run()
         return 0
     try:
         recipe.run()
     except KeyboardInterrupt:
         again = [argument for argument in argv if argument != "--overwrite"]
-        if checkpoints(recipe.folder):
-            again += [] if any("--resume" in argument for argument in argv) else ["--resume_from_checkpoint"]
-            said = "To resume"
-        else:
+        said = "To resume" if checkpoints(recipe.folder) else "No checkpoint yet, nothing to resume. To start again"
+        if not checkpoints(recipe.folder):
             again += ["--overwrite"] if holds_run(recipe.folder) else []
-            said = "No checkpoint yet, nothing to resume. To start again"
+        elif not any("--resume" in argument for argument in argv):
+            again.append("--resume_from_checkpoint")
         print(f"\n{said}: trl-rewards train {shlex.join(again)}", file=sys.stderr)
         raise
     return 0
@@ -141,30 +128,34 @@ def check_quickly(argv: Sequence[str]) -> None:
         name: Declared(types[name], one.default, one.metadata.get("choices", ())) for name, one in own.items()
     } | declared
     values = _given_values(argv, settings)
-    train = TrainArguments(**{key: value for key, value in values.items() if key in own})
-    preset = get_preset(train.preset or "tiny")
+    asked = TrainArguments(**{key: value for key, value in values.items() if key in own})
+    preset = get_preset(asked.preset or "tiny")
     objective = values.get("objective")
-    base = get_preset("article").config if _has_own_model(train, preset) else preset.settings_for(objective)
+    base = get_preset("article").config if _has_own_model(asked, preset) else preset.settings_for(objective)
     defaults = {name: one.default for name, one in declared.items()}
-    config = DerivedSettings()  # in place of Seq2SeqPPOConfig, which would load torch
+    config = config_rules.DerivedSettings()  # in place of Seq2SeqPPOConfig, which would load torch
     vars(config).update({**defaults, **base, **values, "world_size": 1})
     check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
     check_prepared(config)
-    check_together(config, SimpleNamespace(**defaults))
+    config_rules.check_together(config, SimpleNamespace(**defaults))
     check_decided(config)
-    check_held_out_asked(config, train.held_out_reward)
-    if train.use_peft:
+    config_rules.check_held_out_asked(config, asked.held_out_reward)
+    if asked.use_peft:
         check_peft()
-    _check_trackers(values.get("report_to"))
-    _check_files(train, preset)
-    asked = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(train), **values})
-    folder = Path(values.get("output_dir") or _default_folder(asked, preset)).expanduser()
-    if not check_resume(folder, values.get("resume_from_checkpoint")) and not train.dry_run:
-        refuse_run(folder, overwrite=train.overwrite)
-    if train.push_to is not None:
+    trackers = values.get("report_to") or []
+    trackers = [trackers] if isinstance(trackers, str) else trackers
+    if trackers not in (["all"], ["none"], []) and (known := known_trackers()):
+        # As transformers finds most of them; of the others it is asked later.
+        check_installed(trackers, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
+    _check_files(asked, asked.text_column or preset.text_column, asked.dataset or preset.dataset)
+    everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
+    folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
+    if not check_resume(folder, values.get("resume_from_checkpoint")) and not asked.dry_run:
+        refuse_run(folder, overwrite=asked.overwrite)
+    if asked.push_to is not None:
         from trl_rewards_plugin.hub.plan import check_name
 
-        check_name(train.push_to)
+        check_name(asked.push_to)
 
 
 def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[str, Any]:
@@ -180,34 +171,25 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
         is_switch = "bool" in settings[key].kinds if key in settings else key != "config"  # or --no_SETTING
         if not value and not is_switch and key != "resume_from_checkpoint":
             raise InputError(f"a value after --{key}", "none", f"for example --{key} VALUE")
-    content = {}
-    if "config" in flags:
-        content = read_config(flags["config"][-1])
-        parser.check_keys(content, flags["config"][-1], _ONLY_RECORDED)
+    path = flags.get("config", [None])[-1]
+    content = {} if path is None else read_config(path)
+    parser.check_keys(content, str(path), _ONLY_RECORDED)
     content |= {name: False for name in on if f"no_{name}" in flags}
     for key in flags.keys() & settings.keys():
         content[key] = flags[key] if "list" in settings[key].kinds else [True, *flags[key]][-1]
     values = {key: settings[key].read(key, given) for key, given in content.items() if key in settings}
-    return values | {"config": flags.get("config", [None])[-1]}
+    return {**values, "config": path}
 
 
-def _check_trackers(report_to: Any) -> None:
-    names = [report_to] if isinstance(report_to, str) else report_to or []
-    if names not in (["all"], ["none"], []) and (known := known_trackers()):
-        # As transformers finds most of them; of the others it is asked later.
-        check_installed(names, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
-
-
-def _check_files(train: TrainArguments, preset: Preset) -> None:
-    for reward in filter(None, (train.reward, train.held_out_reward)):
+def _check_files(asked: TrainArguments, column: str, dataset: str) -> None:
+    for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
-    if train.model is not None and not is_bundled(train.model):
-        check_hub_name(train.model, "a folder with a model, or the id of one on the Hub")
-        check_tokenizer_files(train.model)
-    column = train.text_column or preset.text_column
-    for given in filter(None, (train.dataset or preset.dataset, train.eval_dataset)):
+    if asked.model is not None and not is_bundled(asked.model):
+        check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
+        check_tokenizer_files(asked.model)
+    for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
-            column_texts(prompt_columns(path, given, column)[column], column, train.missing, given)
+            column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:
@@ -226,14 +208,12 @@ def _default_folder(asked: Any, preset: Preset) -> str:
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-    from trl_rewards_plugin.recipes.adapters import lora_config
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
     installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
     if int(installed.split(".")[0]) < 1:
         raise InputError("TRL 1.0 or newer", installed, 'pip install --upgrade "trl>=1.0"')
     parser = _parser(Seq2SeqPPOConfig)
-    parser.set_defaults(seed=None)  # so that the preset's seed applies where none is given
     from_file = parser.load_config(argv, ignored=_ONLY_RECORDED)
     first = parser.parse(without_help(argv))
     missing = [key for key in ("model", "reward", "dataset") if getattr(first, key) is None]
@@ -251,22 +231,20 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     del values["config"]
     if str(values["resume_from_checkpoint"]).lower() == "true":
         values["resume_from_checkpoint"] = True
-    train = TrainArguments(**own)
+    asked = TrainArguments(**own)
     shared = {argument.name: own[argument.name] for argument in dataclasses.fields(Seq2SeqPPO) if argument.name in own}
-    if train.use_peft:
-        shared["peft_config"] = lora_config(train.lora_r or 16, train.lora_alpha or 32, train.lora_target_modules)
+    if asked.use_peft:
+        shared["peft_config"] = lora_config(asked.lora_r or 16, asked.lora_alpha or 32, asked.lora_target_modules)
     try:
         args = Seq2SeqPPOConfig(**values)
     except InputError:
         raise
     except ValueError as error:  # of the Trainer's own settings
-        found = " ".join(str(error).split())
-        raise InputError(
-            "settings that transformers' Trainer accepts", found, "change what it names, or leave it out"
-        ) from error
+        expected, found = "settings that transformers' Trainer accepts", " ".join(str(error).split())
+        raise InputError(expected, found, "change what it names, or leave it out") from error
     recipe = Seq2SeqPPO.from_preset(preset.name, args=args, **shared)
     recipe.preset = None if own_model else preset.name
-    return recipe, train
+    return recipe, asked
 
 
 def _parser(config: type) -> Any:
@@ -280,6 +258,7 @@ def _parser(config: type) -> Any:
         "defaults. FILE.yaml sets any of them, one per line, such as `learning_rate: 1.0e-5`; the config.yaml of a "
         "run folder is such a file.",
     )
+    parser.set_defaults(seed=None)  # so that the preset's seed applies where none is given
     resume = next(action for action in parser._actions if action.dest == "resume_from_checkpoint")
     resume.nargs, resume.const = "?", "true"  # alone: from the last checkpoint
     return parser

@@ -1,27 +1,21 @@
-"""Before and after: decode the held-out prompts, score the texts, and make the contents of `metrics.json` of both.
-
-Decoding is passed in as a function, so that tests can bring their own texts. Leaves out: training, printing, and
-files, which the recipe writes (seq2seq_ppo.py).
-"""
+"""Before and after: decode the held-out prompts, score the texts, and make the contents of `metrics.json` of both."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.metrics.reward_at_kl import reward_at_kl
 from trl_rewards_plugin.metrics.text_metrics import collapse_warning, distinct_share, guard_metrics
+from trl_rewards_plugin.ppo.decoding import Decoded
 from trl_rewards_plugin.rewards.base import RewardScores
 
-if TYPE_CHECKING:
-    from trl_rewards_plugin.ppo.decoding import Decoded
-
+Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of a data set, by name, for rewards that read them
 BEST_OF = 16
-# A sentence ends at . ! or ?, with closing quotes or brackets, before white space.
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+")
 
 
@@ -35,7 +29,7 @@ class Scored:
     log_ratio: np.ndarray | None = None  # to the reference, summed over a response, in nats
 
     def means(self) -> dict[str, float | None]:
-        """`{"reward": mean total, "<component>": mean}`, over the texts that were scored; None if none were."""
+        """`{"reward": mean total, "<component>": mean}`, see `mean_scored`."""
         return {name: mean_scored(values) for name, values in self.by_name().items()}
 
     def by_name(self) -> dict[str, np.ndarray]:
@@ -56,7 +50,6 @@ class WithHeldOutReward:
     held_out_reward: Any
 
     def score(self, texts: list[str], **columns: Any) -> RewardScores:
-        """Both rewards' scores."""
         scores, judged = (each.score(texts, **columns) for each in (self.reward, self.held_out_reward))
         parts = judged.components if len(judged.components) > 1 else {}
         beside = {"held_out_reward": judged.total, **{f"held_out_{name}": values for name, values in parts.items()}}
@@ -69,7 +62,7 @@ class HeldOut:
 
     prompts: list[str]
     sources: list[str]
-    columns: Mapping[str, list[Any]] = field(default_factory=dict)  # for rewards that read them
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Evaluation:
 class Evaluator:
     """Decodes and scores the held-out prompts, always with the same settings and seed."""
 
-    decode: Callable[..., "Decoded"]  # decode(prompts, *, greedy, num_samples, seed, with_reference)
+    decode: Callable[..., Decoded]  # decode(prompts, *, greedy, num_samples, seed, with_reference)
     reward: Any  # what judges the texts, with `.score` (see `RewardScores`)
     encode: Callable[[list[str]], list[list[int]]]  # texts -> token ids, EOS included, for rewards that read those
     held_out: HeldOut
@@ -93,48 +86,38 @@ class Evaluator:
     best_of: int = BEST_OF
 
     def evaluate(self, *, with_reference: bool = False) -> Evaluation:
-        """Sampled and greedy outputs of the model as it is now."""
         score = partial(self.sample_and_score, self.held_out.prompts, self.held_out.columns)
         return Evaluation(score(with_reference=with_reference), score(greedy=True))
 
     def yardsticks(self) -> dict[str, Any]:
         """What to compare a gain with: the sources' own sentences, the best of 16 samples, and `reward_at_kl`."""
         held_out = self.held_out
-        many = self.sample_and_score(held_out.prompts, held_out.columns, num_samples=self.best_of)
+        many = self.sample_and_score(held_out.prompts, held_out.columns, self.best_of)
         best, rewards = many.take(best_of(many.total, self.best_of)), many.total.reshape(-1, self.best_of)
-        split = [split_sentences(source) for source in held_out.sources]
-        owners = [index for index, sentences in enumerate(split) for _ in sentences]
-        texts = [sentence for sentences in split for sentence in sentences]
-        columns = {name: [values[index] for index in owners] for name, values in held_out.columns.items()}
+        owned = [(owner, text) for owner, source in enumerate(held_out.sources) for text in split_sentences(source)]
+        texts = [text for _, text in owned]
+        columns = {name: [values[owner] for owner, _ in owned] for name, values in held_out.columns.items()}
         columns["completion_ids"] = self.encode(texts)
-        sources = score_texts(self.reward, texts, [held_out.prompts[index] for index in owners], columns)
+        sources = score_texts(self.reward, texts, [held_out.prompts[owner] for owner, _ in owned], columns)
         return {"sources": sources.means(), "best_of_16": best.means(), "reward_at_kl": reward_at_kl(rewards)}
 
-    def sample_and_score(
-        self,
-        prompts: Sequence[str],
-        columns: Mapping[str, list[Any]],
-        *,
-        num_samples: int = 1,
-        greedy: bool = False,
-        with_reference: bool = False,
-    ) -> Scored:
-        """As many responses to each of B prompts, side by side, scored with B values of each further column."""
-        decode = partial(self.decode, greedy=greedy, seed=self.seed, with_reference=with_reference)
-        return score_samples(decode, self.reward, prompts, num_samples, columns, self.missing_eos_penalty)
+    def sample_and_score(self, prompts: Sequence[str], columns: Columns, n: int = 1, **settings: bool) -> Scored:
+        """`n` responses to each of B prompts, as in `score_samples`; `settings`: `greedy`, `with_reference`."""
+        how = {"greedy": False, "with_reference": False, "seed": self.seed, **settings}
+        return score_samples(partial(self.decode, **how), self.reward, prompts, n, columns, self.missing_eos_penalty)
 
 
 def score_samples(
-    decode: Callable[..., "Decoded"],
+    decode: Callable[..., Decoded],
     reward: Any,
     prompts: Sequence[Any],
     n: int,
-    columns: Mapping[str, Sequence[Any]],
+    columns: Columns,
     missing_eos_penalty: float | None,
 ) -> Scored:
-    """`n` samples for each of B prompts, side by side, by `decode(prompts, num_samples=n)`; columns have B values.
+    """`n` samples for each of B prompts, side by side; columns have B values.
 
-    Scored as training does: with the ids that were drawn, less the penalty for a missing EOS.
+    Scored as in training: with the ids that were drawn, less the penalty for a missing EOS.
     """
     repeated = [prompt for prompt in prompts for _ in range(n)]
     beside = {name: [value for value in values for _ in range(n)] for name, values in columns.items()}
@@ -144,18 +127,12 @@ def score_samples(
     return replace(scored, total=scored.total - (missing_eos_penalty or 0.0) * ~np.asarray(decoded.ended))
 
 
-def score_texts(
-    reward: Any,
-    texts: Sequence[str],
-    prompts: Sequence[Any],
-    columns: Mapping[str, list[Any]],
-    log_ratio: Any = None,
-) -> Scored:
+def score_texts(reward: Any, texts: list[str], prompts: list[Any], columns: Columns, log_ratio: Any = None) -> Scored:
     """Scores N responses to N prompts, with N values of each further column."""
-    scores = reward.score(list(texts), prompts=list(prompts), **columns)
+    scores = reward.score(texts, prompts=prompts, **columns)
     components = {name: np.asarray(values, dtype=np.float64) for name, values in scores.components.items()}
     ratio = None if log_ratio is None else np.asarray(log_ratio, dtype=np.float64)
-    return Scored(list(texts), np.asarray(scores.total, dtype=np.float64), components, ratio)
+    return Scored(texts, np.asarray(scores.total, dtype=np.float64), components, ratio)
 
 
 def gain(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
@@ -181,18 +158,13 @@ def completion_rows(held_out: HeldOut, before: Evaluation, after: Evaluation) ->
 
 
 def build_metrics(
-    before: Evaluation,
-    after: Evaluation,
-    sources: Sequence[str],
-    yardsticks: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    before: Evaluation, after: Evaluation, sources: Sequence[str], yardsticks: dict[str, Any], facts: dict[str, Any]
 ) -> dict[str, Any]:
     """The contents of `metrics.json`. Gains and guards are those of the sampled outputs, but for `distinct_greedy`.
 
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
-    `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports:
-    `kl` (mean over responses of the summed log-ratio to the reference, in nats), `episodes`, `seconds` of training
-    alone, `seed`, and `prompt_cuts` (see `RunData.count_cuts`).
+    `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports,
+    such as `kl`, the mean over responses of the summed log-ratio to the reference, in nats.
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}
@@ -234,9 +206,9 @@ def spread_scored(values: np.ndarray) -> float | None:
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`: cut after . ! or ? (and closing quotes or brackets) where white space follows.
+    """The sentences of `text`: cut at line breaks, and after . ! or ? with closing quotes where white space follows.
 
-    Line breaks end a sentence too. A simple rule: it also cuts after "Mr." and never inside "e.g.this".
+    A simple rule: it also cuts after "Mr." and never inside "e.g.this".
     """
     marked = _SENTENCE_END.sub(lambda end: f"{end[0]}\n", text)
     return [line.strip() for line in marked.splitlines() if line.strip()]

@@ -1,7 +1,4 @@
-"""`best_of_n`: what sampling alone reaches, the baseline for a trained model; as pairs, best against worst.
-
-Leaves out: training, and the comparison itself (before_after.py has it for a run, with n = 16).
-"""
+"""`best_of_n`: what sampling alone reaches, the baseline for a trained model; as pairs, best against worst."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from datasets import Dataset
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for
@@ -112,8 +109,8 @@ def as_scorer(reward: Any) -> Any:
 
 def _check(prompts: Any, n: int, columns: Mapping[str, Sequence[Any]]) -> None:
     if isinstance(prompts, str) or not len(prompts):
-        found = repr(prompts)
-        raise InputError("a list of at least one prompt", found, "pass [prompt], or the column dataset['prompt']")
+        step = "pass [prompt], or the column dataset['prompt']"
+        raise InputError("a list of at least one prompt", repr(prompts), step)
     if n < 1:
         raise InputError("n of at least 1 sample per prompt", f"n={n}", "16 is what a run compares with")
     for name, values in columns.items():

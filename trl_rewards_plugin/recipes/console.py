@@ -1,7 +1,4 @@
-"""What the terminal shows of a run or an evaluation: the plan, tables of numbers, outputs side by side.
-
-Plain text of at most the terminal's width, so that it reads the same in a pipe. Leaves out: computing any number.
-"""
+"""What the terminal shows of a run or an evaluation, as plain text: the plan, tables, outputs side by side."""
 
 import shutil
 import textwrap
@@ -21,23 +18,20 @@ GUARD_NAMES = {
     "distinct_greedy": "distinct greedy outputs",
     "not_whole_input": "outputs that differ from the input",
 }
-MAX_WIDTH = 110
-_YARDSTICKS = ("sources", "best_of_16")
 
 
 def terminal_width() -> int:
     """Columns to print in: the terminal's, between 60 and 110; 100 in a pipe."""
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), MAX_WIDTH)
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 110)
 
 
 def format_plan(lines: Mapping[str, str], width: int | None = None) -> str:
     """One labelled line per entry, wrapped with a hanging indent."""
     pad = max(map(len, lines)) + 2
     fill = partial(textwrap.fill, width=width or terminal_width(), break_long_words=False, break_on_hyphens=False)
-    wrapped = (
+    return "\n".join(
         fill(text, initial_indent=f"{label:<{pad}}", subsequent_indent=" " * pad) for label, text in lines.items()
     )
-    return "\n".join(wrapped)
 
 
 def format_counts(counts: Mapping[str, Mapping[str, float]], outputs: int) -> str:
@@ -51,9 +45,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     gains = {"reward": metrics["reward_gain"], **metrics["component_gain"]}
     rows = [["", "before", "after", "gain", "95% CI", "sources", "best of 16"]]
     for name, gain in gains.items():
-        before, after, sources, best = (decimals(metrics[key][name]) for key in ("before", "after", *_YARDSTICKS))
-        interval = _interval(gain, 2)
-        rows.append([name[:22], before, after, decimals(gain["mean"], "+"), interval, sources, best])
+        sides = [decimals(metrics[side][name]) for side in ("before", "after", "sources", "best_of_16")]
+        rows.append([name[:22], *sides[:2], decimals(gain["mean"], "+"), _interval(gain, 2), *sides[2:]])
     prompts = f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training"
     measured = {name: pair for name, pair in metrics["guard"].items() if pair["before"]}
     guards = [f"{GUARD_NAMES.get(key, key)} x {pair['after'] / pair['before']:.2f}" for key, pair in measured.items()]
@@ -68,22 +61,18 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 
 def verdict(gain: Mapping[str, Any], words: tuple[str, str] = ("better", "worse")) -> str:
     """What a gain with its `ci95` shows, in one of `words`, or "not distinguishable" with the reason."""
-    moved = direction(gain)
+    moved, bounded = direction(gain), gain["ci95"][0] is not None
     if moved:
-        how = "the interval of its gain excludes 0" if gain["ci95"][0] is not None else "all pairs moved equally"
+        how = "the interval of its gain excludes 0" if bounded else "all pairs moved equally"
         return f"{words[0] if moved > 0 else words[1]} than before: {how}"
-    if gain["ci95"][0] is None:
-        return f"not distinguishable from before: {_why_none(gain['n'])}"
-    return "not distinguishable from before: the interval of its gain includes 0"
+    why = "the interval of its gain includes 0" if bounded else _why_none(gain["n"])
+    return f"not distinguishable from before: {why}"
 
 
 def direction(gain: Mapping[str, Any]) -> int:
-    """1 or -1 where the mean has risen or fallen beyond the interval of the gain, else 0.
-
-    Pairs that all moved by the same amount have no interval, and leave no doubt.
-    """
+    """1 or -1 where the mean has risen or fallen beyond the interval of the gain, else 0."""
     low, high = gain["ci95"]
-    if low is None:
+    if low is None:  # pairs that all moved by the same amount leave no doubt
         mean = gain.get("reward_gain", gain.get("mean"))
         low = high = mean if gain["n"] >= MIN_PAIRS and mean is not None else 0.0
     return int(low > 0) - int(high < 0)
@@ -91,11 +80,10 @@ def direction(gain: Mapping[str, Any]) -> int:
 
 def _under_each_other(rows: Sequence[Sequence[str]], widths: Sequence[int], notes: Sequence[str]) -> str:
     """Rows of a name on the left and cells on the right of their columns, and a paragraph for each note below."""
-    sides = ["<", *">" * len(widths)]
-    cells = [zip(row, sides, widths, strict=False) for row in rows]
-    lines = [" ".join(f"{cell:{side}{width}}" for cell, side, width in row) for row in cells]
+    formats = [f"<{widths[0]}", *(f">{width}" for width in widths[1:])]
+    lines = [" ".join(map(format, row, formats)).rstrip() for row in rows]
     below = [line for note in notes for line in textwrap.wrap(note, terminal_width())]
-    return "\n".join([*(line.rstrip() for line in lines), "", *below])
+    return "\n".join([*lines, "", *below])
 
 
 def _interval(gain: Mapping[str, Any], digits: int) -> str:
@@ -111,7 +99,6 @@ def _how_made(gains: Collection[Mapping[str, Any]]) -> str:
 
 
 def _why_none(pairs: int) -> str:
-    """Why a gain over so many pairs has no interval."""
     return f"fewer than {MIN_PAIRS} pairs" if pairs < MIN_PAIRS else "all gains are equal"
 
 
@@ -128,11 +115,13 @@ def format_pairs(pairs: Mapping[str, Mapping[str, Any]], width: int | None = Non
     for title, row in pairs.items():
         source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
         block = [f"{title}:", *textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")]
-        sides = []
-        for side in ("before", "after"):
-            output = f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}"
-            sides.append(textwrap.wrap(output, column))
-        block += [f"{left:<{column}} | {right}".rstrip() for left, right in zip_longest(*sides, fillvalue="")]
+        before, after = (
+            textwrap.wrap(
+                f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}", column
+            )
+            for side in ("before", "after")
+        )
+        block += [f"{left:<{column}} | {right}".rstrip() for left, right in zip_longest(before, after, fillvalue="")]
         blocks.append("\n".join(block))
     return "\n\n".join(blocks)
 

@@ -1,19 +1,23 @@
 """Any data set of texts -> a training set and a held-out set, both with the column "prompt".
 
-Leaves out: tokenising, streaming and conversations (the trainer takes those; a recipe's evaluation compares plain
-texts).
+Leaves out: streaming and conversations (the trainer takes those; a recipe's evaluation compares plain texts).
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import datasets
+import huggingface_hub
+from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pyarrow import ArrowException
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, what_to_do
@@ -23,10 +27,7 @@ from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
-if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
-
-    DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
+DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
@@ -36,29 +37,23 @@ HOLD_OUT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source.
-
-    The names say in words where the rows come from; held-out ones are never chosen silently.
-    """
+    """What a run trains and is judged on: column "prompt" (prefix included) and every other column of the source."""
 
     train: Dataset
     held_out: Dataset
-    train_name: str
+    train_name: str  # where the rows come from, in words: held-out ones are never chosen silently
     eval_name: str
     prompt_prefix: str = ""
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:
-        """The held-out prompts with and without their prefix, and the other columns."""
         prompts = list(self.held_out["prompt"])
         sources = [prompt[len(self.prompt_prefix) :] for prompt in prompts]
         return HeldOut(prompts, sources, further_columns(self.held_out))
 
     def count_cuts(self, tokenizer: Any, limit: int) -> dict[str, Any]:
-        """How many `prompts`, training and held out, are `cut` to `limit` tokens, and what share of those is `kept`.
-
-        `kept` is the median share of a cut prompt's tokens. Of very many training prompts an even part is counted.
-        """
+        """How many `prompts` are `cut` to `limit` tokens, and the median share of those that is `kept`."""
+        # Of very many training prompts an even part is counted.
         every = math.ceil(len(self.train) / MAX_COUNTED)
         texts = [*self.train["prompt"][::every], *self.held_out["prompt"]]
         lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
@@ -91,22 +86,34 @@ def load_run_data(
     Raises:
         InputError: no such file or column, an empty data set, a row without text, too few rows to hold some out.
     """
-    splits = _load_splits(dataset, text_column)
-    name = _name(dataset)
-    train_split = _first_of(("train",), splits)
-    train = _as_prompts(splits[train_split], text_column, prompt_prefix, name, missing)
-    train_name = name + _left_out(splits[train_split], train)
+
+    def prompts_of(rows: Dataset, name: str) -> tuple[Dataset, str]:
+        """`rows` with the column "prompt" = prefix + text, every other column as it was; and what they are called."""
+        if text_column not in rows.column_names:  # else rows of images or sounds are not decoded for nothing
+            check_column(text_column, rows[:100], name)
+        texts = column_texts(rows[text_column], text_column, missing, name)
+        left_out = len(rows) - len(texts)
+        rows = rows.select(list(texts)) if left_out else rows
+        if text_column != "prompt" or prompt_prefix or missing == "empty":
+            # Added before the old one goes: a table without columns would have no rows either.
+            added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts.values()])
+            others = added.remove_columns("prompt") if "prompt" in rows.column_names else added
+            rows = others.rename_column("new_prompt", "prompt")
+        return rows, f"{name} ({left_out} without a text left out)" if left_out else name
+
+    splits, name = _load_splits(dataset, text_column), _name(dataset)
+    train_split = "train" if "train" in splits else next(iter(splits))
+    train, train_name = prompts_of(splits[train_split], name)
     own_split = next((split for split in EVAL_SPLITS if split in splits and split != train_split), None)
     if eval_dataset is not None:
-        eval_splits, eval_name = _load_splits(eval_dataset, text_column), _name(eval_dataset)
-        eval_split = _first_of((*EVAL_SPLITS, "train"), eval_splits)
-        held_out = _as_prompts(eval_splits[eval_split], text_column, prompt_prefix, eval_name, missing)
-        words = f"all {len(held_out)} rows of {eval_name}{_left_out(eval_splits[eval_split], held_out)}"
+        eval_splits = _load_splits(eval_dataset, text_column)
+        eval_rows = next(eval_splits[split] for split in (*EVAL_SPLITS, "train", *eval_splits) if split in eval_splits)
+        held_out, eval_name = prompts_of(eval_rows, _name(eval_dataset))
+        words = f"all {len(held_out)} rows of {eval_name}"
     elif own_split is not None:
-        held_out = _as_prompts(splits[own_split], text_column, prompt_prefix, f"{name}, split {own_split}", missing)
+        held_out, eval_name = prompts_of(splits[own_split], f"{name}, split {own_split}")
         rows = min(len(held_out), MAX_EVAL_ROWS)
-        left_out = _left_out(splits[own_split], held_out)
-        words = f"the first {rows} of {len(held_out)} rows of {name}, split {own_split}{left_out}"
+        words = f"the first {rows} of {len(held_out)} rows of {eval_name}"
         held_out = held_out.select(range(rows))
     else:
         rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
@@ -120,23 +127,12 @@ def load_run_data(
     return RunData(train, held_out, train_name, words, prompt_prefix)
 
 
-def _left_out(rows: Dataset, prompts: Dataset) -> str:
-    left_out = len(rows) - len(prompts)
-    return f" ({left_out} without a text left out)" if left_out else ""
-
-
-def _first_of(names: Sequence[str], splits: Mapping[str, Dataset]) -> str:
-    return next((name for name in names if name in splits), next(iter(splits)))
-
-
 def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
     """Split name -> rows, nothing renamed yet but a text file's one column."""
-    from datasets import Dataset, DatasetDict
-
-    if isinstance(dataset, Dataset):
-        return {"train": dataset}
     if isinstance(dataset, str | Path):
         return _load_named(str(dataset), text_column)
+    if isinstance(dataset, Dataset):
+        return {"train": dataset}
     if isinstance(dataset, DatasetDict):
         if not dataset:
             raise InputError("a data set with at least one split", "DatasetDict has none", "give a data set with rows")
@@ -149,60 +145,26 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
 
 
 def _load_named(name: str, text_column: str) -> dict[str, Dataset]:
-    if is_bundled(name):
-        path: Path | None = existing_file(bundled_path(name), "a data file or a Hub id", shown=name)
-    else:
-        path = data_file(name)
+    """A file as one split; of the Hub all, from the network, an earlier `load_dataset`, or what `hf download` left."""
+    path = existing_file(bundled_path(name), "a data file or a Hub id", name) if is_bundled(name) else data_file(name)
     if path is not None:
-        return {"train": _load_file(path, name, text_column)}
-    return _load_from_hub(name)
-
-
-def _load_file(path: Path, name: str, text_column: str) -> Dataset:
-    from datasets import Dataset
-    from pyarrow import ArrowException
-
+        try:
+            return {"train": Dataset.from_dict(prompt_columns(path, name, text_column))}
+        except (ArrowException, UnicodeEncodeError) as error:
+            expected, reason = f"values of one type in each column of {name}", str(error).splitlines()[0]
+            raise InputError(expected, reason, "fix or remove that column") from error
     try:
-        return Dataset.from_dict(prompt_columns(path, name, text_column))
-    except (ArrowException, UnicodeEncodeError) as error:
-        expected, reason = f"values of one type in each column of {name}", str(error).splitlines()[0]
-        raise InputError(expected, reason, "fix or remove that column") from error
-
-
-def _load_from_hub(name: str) -> dict[str, Dataset]:
-    """All splits, from the network, from an earlier `load_dataset`, or from files that `hf download` left."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return dict(load_dataset(name))
+        return dict(datasets.load_dataset(name))
     except (ConnectionError, FileNotFoundError, DatasetNotFoundError) as error:
         # datasets looks offline only into its own cache of built Arrow files, not at downloaded repositories.
         with contextlib.suppress(LocalEntryNotFoundError):
-            return dict(load_dataset(snapshot_download(name, repo_type="dataset", local_files_only=True)))
+            folder = huggingface_hub.snapshot_download(name, repo_type="dataset", local_files_only=True)
+            return dict(datasets.load_dataset(folder))
         step = "check the id; for a file, give its path with its ending, such as data/prompts.jsonl"
         expected, reason = f"the data set {name} on the Hub, or in the local cache", str(error).splitlines()[0]
         raise InputError(expected, reason, what_to_do(error, step)) from error
 
 
-def _as_prompts(rows: Dataset, text_column: str, prompt_prefix: str, name: str, missing: str) -> Dataset:
-    """`rows` with the column "prompt" = prefix + text; every other column stays."""
-    if text_column not in rows.column_names:  # else rows of images or sounds are not decoded for nothing
-        check_column(text_column, rows[:100], name)
-    texts = column_texts(rows[text_column], text_column, missing, name)
-    if len(texts) < len(rows):
-        rows = rows.select(list(texts))
-    if text_column == "prompt" and not prompt_prefix and missing != "empty":
-        return rows
-    # Added before the old one goes: a table without columns would have no rows either.
-    added = rows.add_column("new_prompt", [prompt_prefix + text for text in texts.values()])
-    others = added.remove_columns("prompt") if "prompt" in rows.column_names else added
-    return others.rename_column("new_prompt", "prompt")
-
-
 def _name(dataset: DatasetLike) -> str:
-    if isinstance(dataset, str | Path):
-        return public_name(dataset)
-    return "the given texts" if isinstance(dataset, Sequence) else "the given data set"
+    given = "the given texts" if isinstance(dataset, Sequence) else "the given data set"
+    return public_name(dataset) if isinstance(dataset, str | Path) else given

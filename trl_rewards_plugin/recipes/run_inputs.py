@@ -1,7 +1,4 @@
-"""What a run checks before it loads a model, and its plan: rollouts, updates, an estimate of minutes.
-
-Leaves out: reading the data (`data.py`) and the settings' own ranges (`ppo/config.py`).
-"""
+"""What a run checks before it loads a model, and its plan: rollouts, updates, an estimate of minutes."""
 
 import math
 import time
@@ -49,12 +46,9 @@ class RunInputs:
 
 def check_trackers(names: Sequence[str]) -> None:
     """Refuses now the trackers in `report_to` that the Trainer would refuse after loading the models."""
-    from transformers.integrations.integration_utils import (
-        INTEGRATION_TO_CALLBACK,
-        get_available_reporting_integrations,
-    )
+    from transformers.integrations import integration_utils as known
 
-    check_installed(names, INTEGRATION_TO_CALLBACK, get_available_reporting_integrations())
+    check_installed(names, known.INTEGRATION_TO_CALLBACK, known.get_available_reporting_integrations())
 
 
 def load_reward(reward: Any) -> Any:
@@ -79,12 +73,11 @@ def reward_file(given: Any, reward: Any, folder: Path) -> dict[str, Any] | None:
     if not isinstance(given, str | Path) or Path(given).suffix.lower() not in ENDINGS:
         return None
     content = preset_content(given)
-    if any("url" in entry for entry in content["rewards"]):
+    entries = content["rewards"]
+    if any("url" in entry for entry in entries):
         return None
-    entries = [
-        entry | {key: recorded_name(entry[key], folder) for key in NAMED_BY_PLACE if key in entry}
-        for entry in content["rewards"]
-    ]
+    named = [{key: recorded_name(entry[key], folder) for key in NAMED_BY_PLACE if key in entry} for entry in entries]
+    entries = [entry | names for entry, names in zip(entries, named, strict=True)]
     return without_none({**content, "name": reward.name, "rewards": entries})
 
 

@@ -30,8 +30,6 @@ class Preset:
 
     def settings_for(self, objective: str | None) -> Mapping[str, Any]:
         """`config` without what `objective` does not use, so that it need not be unset by whoever asks for it."""
-        if objective is None:
-            return self.config
         unused = OBJECTIVES[objective].unused if objective in OBJECTIVES else ()
         return {key: value for key, value in self.config.items() if key not in unused}
 
@@ -100,10 +98,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 
 
 def neutral_settings(model: str) -> dict[str, Any]:
-    """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for.
-
-    InputError where there is no such model, or it is no encoder-decoder.
-    """
+    """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for."""
     from trl_rewards_plugin.ppo.architectures.limits import positions
     from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model, read_model_config
 

@@ -1,6 +1,7 @@
-"""What a run refuses of its settings alone; needs no torch. Leaves out: what the trainer refuses (ppo/checks/)."""
+"""What a run refuses of its settings alone, beside the trainer's checks, and its flags of LoRA; needs no torch."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
@@ -25,3 +26,31 @@ def check_installed(trackers: Iterable[str], known: Iterable[str], installed: It
         check_choice("a tracker in report_to", name, known, "use one of these, or none")
         if name not in (*_UNLISTED, *installed):
             raise InputError(f"the package {name} for report_to", "not installed", f"pip install {name}")
+
+
+def check_peft() -> None:
+    """Refuses an adapter where peft is not installed."""
+    if find_spec("peft") is None:
+        raise InputError("the package peft for --use_peft", "not installed", 'pip install "peft>=0.21.2"')
+
+
+def lora_config(r: int, alpha: int, target_modules: list[str] | None) -> Any:
+    """peft's `LoraConfig` of rank `r` for a sequence-to-sequence model (that of TRL's flags is for a causal one).
+
+    Updates are multiplied by alpha / r. `target_modules` get an adapter; None: peft's default for the architecture.
+    """
+    check_peft()
+    from peft import LoraConfig
+
+    # No dropout: PPO turns it off.
+    return LoraConfig("SEQ_2_SEQ_LM", r=r, lora_alpha=alpha, target_modules=target_modules)
+
+
+def lora_settings(peft_config: Any) -> dict[str, Any]:
+    """The flags that give this adapter; empty without one."""
+    if peft_config is None:
+        return {}
+    modules = peft_config.target_modules
+    modules = sorted(modules) if isinstance(modules, set | list) else modules
+    ranks = {"lora_r": peft_config.r, "lora_alpha": peft_config.lora_alpha}
+    return {"use_peft": True, **ranks, "lora_target_modules": modules}

@@ -4,8 +4,8 @@ Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files 
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 from transformers import set_seed
 
 from trl_rewards_plugin.assets import resolve
+from trl_rewards_plugin.atomic import is_full_disk
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.architectures.limits import positions
@@ -24,32 +25,16 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
+from trl_rewards_plugin.ppo.monitoring.out_of_memory import TooLittleMemoryError, memory_advice
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.ppo.policy.prompts import as_read
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
-from trl_rewards_plugin.recipes import console
-from trl_rewards_plugin.recipes.adapters import lora_settings
-from trl_rewards_plugin.recipes.advice import advised
-from trl_rewards_plugin.recipes.before_after import (
-    BEST_OF,
-    Evaluation,
-    Evaluator,
-    build_metrics,
-    completion_rows,
-    count_texts,
-)
+from trl_rewards_plugin.recipes import before_after, console, run_inputs
+from trl_rewards_plugin.recipes.before_after import Evaluation, Evaluator
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
-from trl_rewards_plugin.recipes.run_inputs import (
-    RunInputs,
-    check_trackers,
-    estimate_minutes,
-    load_reward,
-    plan_lines,
-    reached_targets,
-    reward_file,
-)
+from trl_rewards_plugin.recipes.run_inputs import RunInputs
 from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
-from trl_rewards_plugin.recipes.run_rules import check_decided
+from trl_rewards_plugin.recipes.run_rules import check_decided, lora_settings
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.lock import writing_run
@@ -120,7 +105,6 @@ class Seq2SeqPPO:
         """The run called `name` ("tiny" or "article") with changes.
 
         Args:
-            name: A preset.
             **overrides: Arguments of this class and fields of `Seq2SeqPPOConfig`. A whole `args` replaces the
                 preset's settings. With another `dataset` the preset's `eval_dataset` no longer applies.
 
@@ -132,10 +116,9 @@ class Seq2SeqPPO:
         given = {key: value for key, value in overrides.items() if key in own and value is not None}
         fields = {key: value for key, value in overrides.items() if key not in own}
         known = [*own, *(field.name for field in dataclasses.fields(Seq2SeqPPOConfig) if field.init)]
-        for key in fields:
-            if key not in known:
-                step = f"{did_you_mean(key, known)}see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
-                raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(key), step)
+        for key in (key for key in fields if key not in known):
+            step = f"{did_you_mean(key, known)}see help(Seq2SeqPPO) and help(Seq2SeqPPOConfig)"
+            raise InputError("an argument of Seq2SeqPPO or a field of Seq2SeqPPOConfig", repr(key), step)
         if "args" in given and fields:
             found = f"args and {', '.join(fields)}"
             raise InputError("either args or single settings", found, "put the settings into args")
@@ -151,14 +134,11 @@ class Seq2SeqPPO:
         return recipe
 
     def run(self, resume_from_checkpoint: str | bool | None = None) -> RunResult:
-        """Trains, and leaves the run folder.
+        """Trains, and leaves the run folder; bad input is refused, before a model is loaded where it alone decides.
 
         Args:
             resume_from_checkpoint: A checkpoint folder, or True for the last one in the output folder; None: what
                 the settings say.
-
-        Raises:
-            InputError: bad input; before any model is loaded where the input alone decides it.
         """
         with advised(self.args):
             inputs = self._check(resume_from_checkpoint)
@@ -167,13 +147,13 @@ class Seq2SeqPPO:
 
     def _train_and_measure(self, inputs: RunInputs) -> RunResult:
         trainer, inputs = self._trainer(inputs)
-        self.echo(console.format_plan(plan_lines(self.model, self.args, inputs)))
+        self.echo(console.format_plan(run_inputs.plan_lines(self.model, self.args, inputs)))
         if self.overwrite and inputs.checkpoint is None and trainer.is_world_process_zero():
             layout.clear_run(self.folder)
         prompts = len(inputs.data.held_out)
         hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
         self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
-        with answers_bar((2 + BEST_OF) * prompts, hidden=hidden) as bar:
+        with answers_bar((2 + before_after.BEST_OF) * prompts, hidden=hidden) as bar:
             evaluator = self._evaluator(trainer, inputs, bar)
             before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
         if trainer.is_world_process_zero():  # now, so that a run that is interrupted can be resumed by it
@@ -182,7 +162,7 @@ class Seq2SeqPPO:
         self.echo("Measuring the trained model on the same prompts ...\n")
         with answers_bar(2 * prompts, hidden=hidden) as bar:
             after = self._evaluator(trainer, inputs, bar).evaluate(with_reference=True)
-        return self._finish(trainer, inputs, before, after, yardsticks)
+        return self._finish(trainer, inputs, [before, after], yardsticks)
 
     def dry_run(self) -> None:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
@@ -201,10 +181,10 @@ class Seq2SeqPPO:
             for index, (prompt, text) in enumerate(zip(map(console.shortened, read), scored.texts, strict=True)):
                 parts = ", ".join(f"{name} {values[index]:+.3f}" for name, values in scored.components.items())
                 self.echo(f"prompt: {prompt}\nresponse: {text}\nreward: {scored.total[index]:+.3f} ({parts})\n")
-            minutes = estimate_minutes(evaluator, self.args, inputs.data)
+            minutes = run_inputs.estimate_minutes(evaluator, self.args, inputs.data)
             time = f"about {minutes:.1f} minutes: one rollout was timed, and its update is assumed to take as long"
-            self.echo(console.format_plan(plan_lines(self.model, self.args, inputs) | {"Time": time}))
-            self.echo("\nDry run: nothing was trained or written.")
+            plan = run_inputs.plan_lines(self.model, self.args, inputs) | {"Time": time}
+            self.echo(console.format_plan(plan) + "\n\nDry run: nothing was trained or written.")
 
     def _check(self, resume: str | bool | None, *, dry: bool = False) -> RunInputs:
         """Everything that can be refused without loading a model, cheapest first."""
@@ -215,22 +195,22 @@ class Seq2SeqPPO:
         if self.push_to is not None and self.args.process_index == 0:
             check_access(self.push_to)
         check_decided(self.args)
-        check_trackers(self.args.report_to)
+        run_inputs.check_trackers(self.args.report_to)
         if isinstance(self.model, str | Path):
             check_seq2seq_model(resolve(str(self.model)))
-        rewards = {"reward": load_reward(self.reward)}
+        rewards = {"reward": run_inputs.load_reward(self.reward)}
         if checkpoint is not None:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
-        texts = {"text_column": self.text_column, "prompt_prefix": self.prompt_prefix, "missing": self.missing}
+        texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
         if len(data.train) < self.args.prompts_per_rollout:
             expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
             raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
         if self.held_out_reward is not None:
-            rewards["held_out_reward"] = load_reward(self.held_out_reward)
+            rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)
         check_held_out_reward(rewards.get("held_out_reward"), [rewards["reward"]], self.args)
-        files = {key: reward_file(getattr(self, key), reward, self.folder) for key, reward in rewards.items()}
+        files = {key: run_inputs.reward_file(getattr(self, key), one, self.folder) for key, one in rewards.items()}
         given = {key: content for key, content in files.items() if content}
         return RunInputs(data, checkpoint=checkpoint, reward_files=given, **rewards)
 
@@ -252,30 +232,26 @@ class Seq2SeqPPO:
         return trainer, dataclasses.replace(inputs, cuts=cuts, room=room)
 
     def _evaluator(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, bar: Any) -> Evaluator:
+        tokenizer: Any = trainer.processing_class
+
         def decode(prompts: list[str], *, with_reference: bool, **settings: Any) -> Any:
-            reference = trainer.reference_logprobs if with_reference else None
-            model, tokenizer = trainer.policy_model, trainer.processing_class
-            settings |= {"reference": reference, "progress": bar.update}
+            settings["reference"] = trainer.reference_logprobs if with_reference else None
+            settings |= {"progress": bar.update, "calls": trainer.calls}  # so no graph is captured a second time
             bar.set_description("Generating", refresh=False)
-            # With the trainer's own calls no graph is captured a second time.
-            decoded = decode_prompts(model, tokenizer, prompts, trainer.args, calls=trainer.calls, **settings)
+            decoded = decode_prompts(trainer.policy_model, tokenizer, prompts, trainer.args, **settings)
             bar.set_description("Scoring")  # which is what the evaluator does with them, all at once
             return decoded
 
         def encode(texts: list[str]) -> Any:
-            return trainer.processing_class(text_target=texts)["input_ids"]
+            return tokenizer(text_target=texts)["input_ids"]
 
         penalty = self.args.missing_eos_penalty
         return Evaluator(decode, inputs.judge, encode, inputs.data.as_held_out, self.args.seed, penalty)
 
     def _finish(
-        self,
-        trainer: Seq2SeqPPOTrainer,
-        inputs: RunInputs,
-        before: Evaluation,
-        after: Evaluation,
-        yardsticks: dict[str, Any],
+        self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs, sides: list[Evaluation], yardsticks: dict[str, Any]
     ) -> RunResult:
+        before, after = sides
         log_ratio = after.sampled.log_ratio
         episodes = [row["episode"] for row in trainer.state.log_history if "episode" in row]
         facts = {
@@ -288,15 +264,16 @@ class Seq2SeqPPO:
         held_out = inputs.data.as_held_out
         read = as_read(held_out.prompts, trainer.processing_class, inputs.cuts["limit"])
         sources = [text.removeprefix(self.prompt_prefix) for text in read]
-        facts |= reached_targets(inputs.reward, after.sampled.means())
-        metrics = build_metrics(before, after, sources, yardsticks, facts)
+        facts |= run_inputs.reached_targets(inputs.reward, after.sampled.means())
+        metrics = before_after.build_metrics(before, after, sources, yardsticks, facts)
         preset = get_preset(self.preset) if self.preset else None
         if preset and preset.countable and preset.model == self.model:
-            metrics["counts"] = count_texts(preset.countable, before.sampled.texts, after.sampled.texts)
+            texts = [side.sampled.texts for side in sides]
+            metrics["counts"] = before_after.count_texts(preset.countable, *texts)
         trainer.save_model(str(self.folder))
         if not trainer.is_world_process_zero():
             return RunResult(metrics, self.folder, trainer)
-        rows = completion_rows(held_out, before, after)
+        rows = before_after.completion_rows(held_out, before, after)
         write_rows(self.folder / layout.HELD_OUT, rows)
         self._record(trainer, inputs)
         # Last but for the card, which reads the other files: a folder that has the metrics is complete.
@@ -309,11 +286,10 @@ class Seq2SeqPPO:
         self.echo("Greedy outputs for held-out prompts, by gain (reward in brackets):\n")
         self.echo(console.format_pairs(pairs_by_gain(rows)) + "\n")
         self.echo(console.format_table(metrics))
-        self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}")
-        if not self.push_to:
-            return RunResult(metrics, self.folder, trainer)
-        self.echo("")
-        return RunResult(metrics, self.folder, trainer, push_to_hub(self.folder, self.push_to, echo=self.echo))
+        end = "\n" if self.push_to else ""
+        self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}{end}")
+        url = push_to_hub(self.folder, self.push_to, echo=self.echo) if self.push_to else None
+        return RunResult(metrics, self.folder, trainer, url)
 
     def _named(self, reward_files: Collection[str] = ()) -> dict[str, Any]:
         """What the run was given, as `config.yaml` names it."""
@@ -326,16 +302,8 @@ class Seq2SeqPPO:
         """Writes `config.yaml`, and copies of the reward files that it names."""
         for key, content in inputs.reward_files.items():
             write_yaml(self.folder / layout.REWARDS[key], content)
-        write_yaml(self.folder / layout.CONFIG, self._configuration(trainer, inputs))
-
-    def _configuration(self, trainer: Seq2SeqPPOTrainer, inputs: RunInputs) -> dict[str, Any]:
-        """The contents of `config.yaml`."""
-        given = {
-            **self._named(inputs.reward_files),
-            **({"missing": self.missing} if self.missing != "error" else {}),
-            "seed": self.args.seed,
-            **lora_settings(self.peft_config),
-        }
+        given = self._named(inputs.reward_files) | ({"missing": self.missing} if self.missing != "error" else {})
+        given |= {"seed": self.args.seed, **lora_settings(self.peft_config)}
         preset = get_preset(self.preset) if self.preset else None
         made_of = {
             **reward_record(inputs.reward),
@@ -353,4 +321,25 @@ class Seq2SeqPPO:
         }
         # The file is read on top of a preset, so what any preset sets is written even at its default.
         always = {key for preset in PRESETS.values() for key in preset.config}
-        return configuration(given, self.args, made_of, always)
+        write_yaml(self.folder / layout.CONFIG, configuration(given, self.args, made_of, always))
+
+
+@contextmanager
+def advised(args: Any) -> Iterator[None]:
+    """Adds to an error raised inside which of the settings `args` to change; InputError where the disk is full.
+
+    Of memory the error stays the library's own; the advice is a note on it (PEP 678), printed below the traceback.
+    """
+    try:
+        yield
+    except (InputError, TooLittleMemoryError):  # say themselves what to do
+        raise
+    except Exception as error:
+        full = next((cause for cause in causes(error) if is_full_disk(cause)), None)
+        if full is not None:
+            step = "free space there, or choose another output_dir (--output_dir); save_total_limit=1 keeps one "
+            step += "checkpoint, and --resume_from_checkpoint resumes from the last complete one"
+            raise InputError(f"room on the disk of {args.output_dir}", " ".join(str(full).split()), step) from error
+        if is_out_of_memory(error):
+            error.add_note(f"Next:     {memory_advice(args)}")
+        raise

@@ -1,7 +1,6 @@
 """What every reward has: a name, TRL's call, scores with their parts, an entry in reward files, TRL's module face.
 
-A new reward that needs no model is a `TextReward` with one method; see text_rewards.py for examples. Needs torch only
-where something is scored, so that the rewards of a file are built, and their settings checked, before it is loaded.
+Needs torch only where something is scored: the rewards of a file are built, and so checked, before it is loaded.
 """
 
 import contextlib
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
-from trl_rewards_plugin.rewards.names import check_name, total_name
-from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, check_name, shortened, total_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +30,7 @@ _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 @dataclasses.dataclass(frozen=True)
 class RewardScores:
-    """Scores of N texts, float32 on the CPU: the total and every component of it.
-
-    Attributes:
-        total: (N,), the combination of the components; NaN where none of them scored the text.
-        components: Name -> (N,), raw, before normalisation and weights; NaN where that component gave no score.
-    """
+    """Total (N,), and raw components (N,) by name, of N texts: float32 on the CPU, NaN where there is no score."""
 
     total: "Tensor"
     components: "dict[str, Tensor]"
@@ -50,10 +43,7 @@ class RewardScores:
         return pandas.DataFrame({name: values.numpy() for name, values in scores.items()})
 
     def log(self, columns: Mapping[str, Any], within: str) -> None:
-        """Hands each component to the trainer's `log_metric` and `log_extra`, where `columns` has them.
-
-        `within` stands before a component's name, "<combination>/", so that no two share a column.
-        """
+        """Hands each component to the trainer's `log_metric` and `log_extra`, by its name after `within`."""
         log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
         for name, values in self.components.items():
             # A mean over nothing is NaN and would poison the average of the logging step.
@@ -117,21 +107,18 @@ class Reward:
 
     def component(self, name: str) -> "Reward":
         """The component of this name alone, raw, as a reward function; InputError where there is none."""
-        self._component_index(name)
+        check_choice("component", name, self.component_names())
         return self
-
-    def _component_index(self, name: str) -> int:
-        names = self.component_names()
-        check_choice("component", name, names)
-        return names.index(name)
 
     def entry(self) -> dict[str, Any]:
         """Its entry in a reward file: every argument that is not at its default; of what no file can name, a name."""
         return {"name": self.name}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.entry().items())})"
+
     def _changed(self, of: type | None = None) -> dict[str, Any]:
-        """The arguments, `of` this class or its own, that are not at their default, as YAML values; each is kept as
-        an attribute."""
+        """The arguments, `of` this class or its own, that are not at their default, as YAML values; all attributes."""
         settings = inspect.signature(of or type(self)).parameters.values()
         given = {one.name: getattr(self, one.name) for one in settings if getattr(self, one.name) != one.default}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
@@ -151,20 +138,14 @@ class Reward:
         response_template: str | None = None,
         part: str = "response",
     ) -> "RewardModel":
-        """This reward as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as `reward_model`.
-
-        Args and errors: see `RewardModel`.
-        """
+        """This reward as the `reward_model` of TRL's PPOTrainer (up to 1.12): see `RewardModel`."""
         from trl_rewards_plugin.rewards.reward_model import RewardModel
 
         return RewardModel(self, processing_class, prompts=prompts, response_template=response_template, part=part)
 
 
 class TextReward(Reward):
-    """A reward computed in Python: a subclass, usually a frozen dataclass with a field `name`, defines `score_text`.
-
-    Where it reads prompts or columns of the data set, it defines `values`.
-    """
+    """A reward in Python: a subclass, often a frozen dataclass, defines `score_text`, or `values` to read columns."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -189,10 +170,8 @@ class TextReward(Reward):
         return checked_scores(self.name, returned, texts)
 
     def entry(self) -> dict[str, Any]:
-        path = path_of(type(self))
-        if path is None or not dataclasses.is_dataclass(self):
-            return super().entry()
-        return {**super().entry(), "function": path, **self._changed()}
+        path = path_of(type(self)) if dataclasses.is_dataclass(self) else None
+        return {**super().entry(), **({} if path is None else {"function": path, **self._changed()})}
 
 
 @contextlib.contextmanager
@@ -211,10 +190,8 @@ def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None
     check_choice("on_failure", on_failure, ("stop", "none"))
     waits = timeout is None or (isinstance(timeout, Real) and timeout > 0)
     if not waits or not isinstance(retries, Integral) or retries < 0:
-        found = f"timeout={timeout!r}, retries={retries!r}"
-        raise InputError(
-            "timeout above 0, retries of at least 0, as numbers", found, "leave them out to get the defaults"
-        )
+        expected, step = "timeout above 0, retries of at least 0, as numbers", "leave them out to get the defaults"
+        raise InputError(expected, f"timeout={timeout!r}, retries={retries!r}", step)
 
 
 def no_scores(count: int, why: str) -> "Tensor":
@@ -226,10 +203,7 @@ def no_scores(count: int, why: str) -> "Tensor":
 
 
 def checked_scores(name: str, returned: Any, given: Sequence[Any]) -> "Tensor":
-    """What reward `name` returned for the N completions that it was `given` as (N,) float32, NaN for None.
-
-    InputError for another number of scores, or one that is infinite or no number; the completion is shown.
-    """
+    """`returned` by reward `name` for N completions as (N,) float32, NaN for None; InputError for no N numbers."""
     found = returned.tolist() if hasattr(returned, "tolist") else returned
     if isinstance(found, str) or not isinstance(found, Sequence) or len(found) != len(given):
         step = "return a list with one entry per completion, None where there is nothing to score"

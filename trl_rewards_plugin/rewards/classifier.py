@@ -1,20 +1,15 @@
-"""ClassifierReward: one Hugging Face text classifier, one label, as a reward function.
+"""ClassifierReward: one Hugging Face text classifier, one label, as a reward function; needs torch once built."""
 
-Leaves out: training of classifiers, and combining rewards (multi.py).
-"""
-
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, is_out_of_memory
 from trl_rewards_plugin.rewards.base import Reward, named_failure
-from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, default_name, label_index
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo
-from trl_rewards_plugin.rewards.inference.score_types import is_independent, label_score
-from trl_rewards_plugin.rewards.inference.shared_classifier import SharedClassifier
+from trl_rewards_plugin.rewards.inference import classifier_rules
 from trl_rewards_plugin.rewards.texts import as_texts, called_on, paired_texts, shortened
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ClassifierReward(Reward):
@@ -26,8 +21,7 @@ class ClassifierReward(Reward):
     ```
 
     Only the model's config is read when it is built; tokenizer and weights are loaded on first use. It is pickled
-    without the weights and can be called from several threads. Of a call's keywords it reads `completions` and, with
-    `pair="prompt"`, `prompts`.
+    without the weights and can be called from several threads.
 
     Args:
         model: Hub id, folder, or a loaded `PreTrainedModel`, which is used where and as it is, in eval mode. A
@@ -50,9 +44,12 @@ class ClassifierReward(Reward):
             them, "cpu" moves them from the accelerator to the CPU's memory, "disk" drops them, to be loaded again.
         trust_remote_code: Runs the code that a Hub model or folder brings along; without it such a model is refused.
 
+    Attributes:
+        model_id: The model's Hub id or folder; `revision` likewise, as it was given.
+        is_named: Whether model and tokenizer were given by name, so that a reward file can name them.
+
     Raises:
-        InputError: an unknown label, score type or pair, a value out of range, or a model whose config cannot be
-            read.
+        InputError: an unknown label, score type or pair, a value out of range, or a model without readable config.
     """
 
     def __init__(
@@ -72,17 +69,18 @@ class ClassifierReward(Reward):
         offload: str | None = None,
         trust_remote_code: bool = False,
     ):
-        check_arguments(score_type, pair, batch_size, max_length, offload)
+        classifier_rules.check_arguments(score_type, pair, batch_size, max_length, offload)
+        from trl_rewards_plugin.rewards.inference.shared_classifier import SharedClassifier
+
         self._classifier = SharedClassifier(model, tokenizer, revision, device, dtype, offload, trust_remote_code)
-        config = self._classifier.config
-        self._index = label_index(config, model if is_bundled(model) else self.model_id, label, score_type, max_length)
-        self._independent = is_independent(config)
+        config, named = self._classifier.config, self._classifier.named
+        self.model_id, self.revision, self.is_named = named.name, named.revision, self._classifier.is_named
+        shown = model if is_bundled(model) else self.model_id
+        self._index = classifier_rules.label_index(config, shown, label, score_type, max_length)
+        self._independent = classifier_rules.is_independent(config)
         self.label: str = config.id2label[self._index]
-        self.score_type = score_type
-        self.pair = pair
-        self.batch_size = batch_size
-        self.max_length = max_length
-        super().__init__(default_name(self.model_id, self.label) if name is None else name)
+        self.score_type, self.pair, self.batch_size, self.max_length = score_type, pair, batch_size, max_length
+        super().__init__(classifier_rules.default_name(self.model_id, self.label) if name is None else name)
 
     @property
     def model(self) -> Any:
@@ -91,23 +89,8 @@ class ClassifierReward(Reward):
 
     @property
     def tokenizer(self) -> Any:
-        """The classifier's tokenizer; loaded on first use."""
+        """Loaded on first use."""
         return self._classifier.load()[1]
-
-    @property
-    def model_id(self) -> str:
-        """The model's Hub id or folder as it was given; nothing is loaded."""
-        return self._classifier.named.name
-
-    @property
-    def revision(self) -> str | None:
-        """Branch, tag or commit of the model, as it was given."""
-        return self._classifier.named.revision
-
-    @property
-    def is_named(self) -> bool:
-        """Whether model and tokenizer were given by name, so that a reward file can name them."""
-        return self._classifier.is_named
 
     @property
     def forward_key(self) -> tuple[Any, ...]:
@@ -116,6 +99,8 @@ class ClassifierReward(Reward):
 
     def share(self, same_model: "ClassifierReward", first: "ClassifierReward") -> None:
         """From now on uses the loaded copy of `same_model`, and takes token ids from `first` where these agree."""
+        from trl_rewards_plugin.rewards.inference.forward import EncodingMemo
+
         if self._classifier.key == same_model._classifier.key:
             self._classifier = same_model._classifier
         first._classifier.memo = self._classifier.memo = first._classifier.memo or EncodingMemo()
@@ -124,12 +109,8 @@ class ClassifierReward(Reward):
         """Runs on `device` from now on, with all that share the model; InputError for a model passed in loaded."""
         self._classifier.place(device)
 
-    def logits(self, texts: list[str], prompts: list[str] | None) -> Tensor:
-        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
-
-        InputError where prompts are needed and missing; a failure of the classifier is a RuntimeError, but OSError and
-        OutOfMemoryError stay what they are.
-        """
+    def logits(self, texts: list[str], prompts: list[str] | None) -> "Tensor":
+        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels."""
         if self.pair is None:
             prompts = None
         elif prompts is None:
@@ -147,35 +128,24 @@ class ClassifierReward(Reward):
             with named_failure(self.name, texts):
                 raise
 
-    def pick(self, logits: Tensor, texts: list[str]) -> Tensor:
+    def pick(self, logits: "Tensor", texts: list[str]) -> "Tensor":
         """(N, L) raw outputs -> this reward's score (N,); RuntimeError for NaN or infinity, which must not train."""
-        scores = label_score(logits, self._index, self.score_type, self._independent)
-        broken = (~scores.isfinite()).nonzero().flatten().tolist()
-        if broken:
+        scores = classifier_rules.label_score(logits, self._index, self.score_type, self._independent)
+        if broken := (~scores.isfinite()).nonzero().flatten().tolist():
             found = f"{scores[broken[0]].item()} for {len(broken)} of {len(texts)} texts"
             where = f"first for {shortened(texts[broken[0]])}"
             raise RuntimeError(f"reward {self.name!r} ({self.model_id}) gave {found}, {where}")
         return scores
 
-    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
         plain = as_texts(completions)
         return self.pick(self.logits(plain, paired_texts(prompts, plain)), plain)
 
     def entry(self) -> dict[str, Any]:
         classifier = self._classifier
-        entry = {
-            "name": self.name,
-            "model": self.model_id,
-            "label": self.label,
-            "score_type": self.score_type,
-            "revision": self.revision,
-            "pair": self.pair,
-            "tokenizer": classifier.tokenizer_name,
-            "max_length": self.max_length,
-            "dtype": None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch."),
-            "trust_remote_code": classifier.named.trust_remote_code or None,
-        }
+        entry: dict[str, Any] = {"name": self.name, "model": self.model_id}
+        entry |= {key: getattr(self, key) for key in ("label", "score_type", "revision", "pair")}
+        entry |= {"tokenizer": classifier.tokenizer_name, "max_length": self.max_length}
+        entry["dtype"] = None if classifier.dtype is None else str(classifier.dtype).removeprefix("torch.")
+        entry["trust_remote_code"] = classifier.named.trust_remote_code or None
         return {key: value for key, value in entry.items() if value is not None}
-
-    def __repr__(self) -> str:
-        return f"ClassifierReward({self.model_id!r}, label={self.label!r}, name={self.name!r})"

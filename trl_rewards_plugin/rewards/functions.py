@@ -1,39 +1,46 @@
 """CallableReward: a reward function in TRL's protocol, plain or async, named, with everything it returns checked.
 
 ```python
-def shouts(completions, **kwargs):
-    return [-1.0 if re.search(r"[A-Z]{4,}", text) else 0.0 for text in completions]
-
 def keeps_topic(completions, topic):  # "topic" is a column of the data set
     return [float(word in text) for text, word in zip(completions, topic)]
 
 client = httpx.AsyncClient(base_url="http://localhost:8000")
 
 async def judge(prompts, completions):  # a remote judge: all texts at once, together with other async rewards
-    pairs = zip(prompts, completions)
-    answers = await asyncio.gather(*(client.post("/judge", json=pair) for pair in pairs))
+    answers = await asyncio.gather(*(client.post("/judge", json=pair) for pair in zip(prompts, completions)))
     return [answer.raise_for_status().json()["score"] for answer in answers]
-
-MultiClassifierReward([ClassifierReward(...), shouts, keeps_topic, judge])
 ```
+
+Async functions run on one event loop of the process, in a thread of its own: also where the caller runs a loop itself,
+as TRL's trainers do, and so that what a reward keeps between calls (an HTTP client's connections) stays usable.
 """
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+import os
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
-
-from torch import Tensor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_no_model, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, named_failure, no_scores
-from trl_rewards_plugin.rewards.event_loop import attempted, running
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
-from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.texts import as_texts
+from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.texts import as_texts, clean_name
 
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30
+"""Seconds before the second attempt, which double with every further one, and at most."""
+
+_lock = ForkSafeLock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner: int | None = None  # the process that it runs in
 
 
 class CallableReward(Reward):
@@ -41,8 +48,7 @@ class CallableReward(Reward):
 
     It gets the arguments in its signature, or all if it takes `**kwargs`: `prompts` and `completions` as TRL has them
     (texts or chat messages), `completion_ids`, `trainer_state`, `log_metric`, `log_extra` and every dataset column.
-    An async function runs on an event loop in another thread. It is named by its `__name__`, else by its class, unless
-    `name` is given. It can be pickled where the function can.
+    It is named by its `__name__`, else its class, unless `name` is given, and can be pickled where the function can.
 
     Args:
         timeout, retries, on_failure: Of an async function, as in `RemoteReward`: seconds that one call may take, how
@@ -81,7 +87,7 @@ class CallableReward(Reward):
             raise InputError("an async function for timeout, retries, on_failure", f"a plain one, {self.name}", step)
         self._required, self._named, self._takes_all = _parameters(function, self.name)
 
-    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> Tensor:
+    def _own_scores(self, completions: Any, prompts: Any, columns: dict[str, Any]) -> "Tensor":
         as_texts(completions)  # refuses what is neither texts nor chat messages
         call = self.prepared(completions, prompts, columns)
         if self.is_async:
@@ -106,7 +112,7 @@ class CallableReward(Reward):
         call = functools.partial(self.function, **wanted)
         return functools.partial(attempted, call, self.timeout, self.retries) if self.is_async else call
 
-    def result(self, future: Future[Any], completions: Any) -> Tensor:
+    def result(self, future: Future[Any], completions: Any) -> "Tensor":
         """The async function's scores (N,) of N completions, waited for."""
         try:
             with named_failure(self.name, completions):
@@ -121,19 +127,79 @@ class CallableReward(Reward):
         path = path_of(self.function)
         return super().entry() if path is None else {**super().entry(), **self._changed(), "function": path}
 
-    def __repr__(self) -> str:
-        return f"CallableReward({self.name})"
 
-
-def _parameters(function: Callable[..., Any], name: str) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+def _parameters(function: Callable[..., Any], name: str) -> tuple[list[str], list[str], bool]:
     """Names of the parameters without default, of all, and whether there is a `**kwargs`."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        signature = inspect.signature(function)
     except ValueError:  # functions written in C may have no signature: they get everything
-        return (), ("completions",), True
-    if any(p.kind is p.POSITIONAL_ONLY and p.default is p.empty for p in parameters):
+        return [], ["completions"], True
+    parameters = signature.parameters.values()
+    if any(one.kind is one.POSITIONAL_ONLY and one.default is one.empty for one in parameters):
         expected = f"a reward function that takes its arguments by name ({name!r})"
-        raise InputError(expected, f"{name}{inspect.signature(function)}", "define it as f(completions, **kwargs)")
-    named = [p for p in parameters if p.kind in _BY_NAME]
-    required = tuple(p.name for p in named if p.default is p.empty)
-    return required, tuple(p.name for p in named), any(p.kind is p.VAR_KEYWORD for p in parameters)
+        raise InputError(expected, f"{name}{signature}", "define it as f(completions, **kwargs)")
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    required = [one.name for one in named if one.default is one.empty]
+    return required, [one.name for one in named], any(one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """This process's loop, started on first use. A forked child gets its own: threads do not survive a fork."""
+    global _loop, _owner
+    with _lock:
+        if _loop is None or _owner != os.getpid():
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_run, args=(_loop,), name="async-rewards", daemon=True).start()
+        return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+@contextmanager
+def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
+    """Starts all `calls` on the background loop; gives a future a name. On exit what still runs is cancelled."""
+    if not calls:  # needs no thread
+        yield {}
+        return
+    loop = background_loop()
+    # The running loop of this thread, or None; unlike get_running_loop() it raises nothing.
+    if asyncio._get_running_loop() is loop:
+        step = "await asyncio.to_thread(reward, ...) instead"
+        raise RuntimeError(f"a combination with async rewards was called from within an async reward; {step}")
+    futures = {name: asyncio.run_coroutine_threadsafe(_awaited(call), loop) for name, call in calls.items()}
+    try:
+        yield futures
+    finally:
+        for future in futures.values():
+            future.cancel()
+
+
+async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
+    try:
+        return await call()
+    except SystemExit as error:  # would end the loop, and leave its caller waiting
+        raise RuntimeError(f"SystemExit({error.code!r})") from error
+
+
+def wait_after(attempt: int) -> float:
+    """Seconds to wait after the failed `attempt`, counted from 0, up to FIRST_WAIT of them at random."""
+    return min(FIRST_WAIT * 2.0 ** min(attempt, 9) + random.uniform(0, FIRST_WAIT), LONGEST_WAIT)
+
+
+async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
+    """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
+    for attempt in range(retries + 1):
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await call()
+        except Exception as error:
+            if attempt == retries and limit.expired():
+                raise TimeoutError(f"no scores within {timeout} s, attempt {attempt + 1} of {retries + 1}") from error
+            if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
+                raise
+        await asyncio.sleep(wait_after(attempt))

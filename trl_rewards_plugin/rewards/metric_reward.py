@@ -1,6 +1,5 @@
 """MetricReward: an `evaluate` metric or measurement as a reward function, one value per text."""
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
@@ -9,8 +8,7 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.texts import column_references
+from trl_rewards_plugin.rewards.texts import clean_name, column_references
 
 
 class MetricReward(TextReward):
@@ -23,8 +21,8 @@ class MetricReward(TextReward):
 
     A module that answers with a list under `key` (toxicity, perplexity, BERTScore) is asked once for all texts; one
     that answers with a number (BLEU, exact match: a mean over what it is given) once for each text. "rouge" is
-    computed here, by the package `rouge_score`, and needs no Hub. Any other module is found when the reward is built
-    and loaded on first use; the reward can be pickled where it is given by name, and called from several threads.
+    computed here and needs no Hub; any other module is found when the reward is built and loaded on first use. It can
+    be pickled where the module is given by name, and called from several threads.
 
     Args:
         metric: What `evaluate.load` takes, or a loaded module.
@@ -32,11 +30,10 @@ class MetricReward(TextReward):
         references: The column with the reference of each text, or the list of its references, or "prompt"; for
             modules that compare. A text whose reference is None scores None.
         compute_kwargs: Further arguments of `compute`.
-        name: Name of the component; None is the key.
+        name: None is the key.
 
     Raises:
-        InputError: no such module; when called: references missing or not wanted, an unknown key, or values of
-            another count.
+        InputError: no such module; when called: references missing or not wanted, an unknown key or count of values.
     """
 
     def __init__(
@@ -49,16 +46,16 @@ class MetricReward(TextReward):
         name: str | None = None,
     ):
         super().__init__(clean_name(str(key)) if name is None else name)
-        self.metric = metric
-        self.key = key
-        self.references = references
+        self.metric, self.key, self.references = metric, key, references
         self.compute_kwargs = dict(compute_kwargs or {})
         self._lock = ForkSafeLock()
         self._one_by_one: bool | None = None
         self._is_named = isinstance(metric, str | os.PathLike)
-        self._is_rouge = metric == "rouge" and not os.path.exists("rouge")
+        self._shown = repr(str(metric) if self._is_named else getattr(metric, "name", metric))
         self._module: Any = None if self._is_named else metric
-        if self._is_named and not self._is_rouge:
+        if metric == "rouge" and not os.path.exists("rouge"):
+            self._module = Rouge()
+        elif self._is_named:
             _check_found(str(metric))
 
     def values(self, texts: list[str], prompts: Any, columns: dict[str, Any]) -> list[float | None]:
@@ -66,14 +63,12 @@ class MetricReward(TextReward):
         if self.references is not None:
             given = column_references(self.references, len(texts), prompts, columns, self.name)
         wanted = [i for i, reference in enumerate(given) if self.references is None or reference is not None]
-        scores: list[float | None] = [None] * len(texts)
-        if wanted:
-            # A module keeps the batch that it computes on in itself.
-            with self._lock:
-                values = self._compute([texts[i] for i in wanted], [given[i] for i in wanted])
-            for index, value in zip(wanted, values, strict=True):
-                scores[index] = value
-        return scores
+        if not wanted:
+            return [None] * len(texts)
+        with self._lock:  # a module keeps the batch that it computes on in itself
+            values = self._compute([texts[i] for i in wanted], [given[i] for i in wanted])
+        scores = dict(zip(wanted, values, strict=True))
+        return [scores.get(index) for index in range(len(texts))]
 
     def entry(self) -> dict[str, Any]:
         if not self._is_named:
@@ -100,16 +95,14 @@ class MetricReward(TextReward):
             import evaluate
 
             # In memory: two processes, or two rewards, would otherwise share one cache file.
-            load = functools.partial(evaluate.load, str(self.metric), keep_in_memory=True)
-            self._module = Rouge() if self._is_rouge else load()
-        inputs = self._inputs()
-        arguments = {inputs[0]: texts} | ({inputs[1]: references} if len(inputs) > 1 else {})
+            self._module = evaluate.load(str(self.metric), keep_in_memory=True)
+        arguments = dict(zip(self._inputs(), (texts, references), strict=False))
         result = self._module.compute(**arguments, **self.compute_kwargs)
-        check_choice(f"key in what metric {self._shown()} returns,", self.key, result)
+        check_choice(f"key in what metric {self._shown} returns,", self.key, result)
         value = result[self.key]
         value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, list) and len(value) != len(texts):
-            expected = f"a number, or {len(texts)} values, one for each text, under {self.key!r} of {self._shown()}"
+            expected = f"a number, or {len(texts)} values, one for each text, under {self.key!r} of {self._shown}"
             raise InputError(expected, f"{len(value)} values", "name a key that holds one value per text")
         return value
 
@@ -119,26 +112,21 @@ class MetricReward(TextReward):
         features = features[0] if isinstance(features, list) else features
         compares = "references" in features
         if compares != (self.references is not None):
-            expected, step = f"no references for metric {self._shown()}, which uses none", "leave them out"
+            expected, step = f"no references for metric {self._shown}, which uses none", "leave them out"
             if compares:
-                expected = f"references= as the column that metric {self._shown()} compares with"
+                expected = f"references= as the column that metric {self._shown} compares with"
                 step = "name the column of the data set, or 'prompt'"
             raise InputError(expected, f"references={self.references!r}", step)
         inputs = ["predictions" if "predictions" in features else "data", *(["references"] if compares else [])]
         if set(features) != set(inputs):
             expected = "a metric of texts (predictions or data), with or without references"
-            found = f"{self._shown()}, which wants {', '.join(features)}"
+            found = f"{self._shown}, which wants {', '.join(features)}"
             raise InputError(expected, found, "write a reward function that calls it")
         return inputs
 
-    def _shown(self) -> str:
-        return repr(str(self.metric) if self._is_named else self.metric.name)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_module": None if self._is_named else self._module}
-
-    def __repr__(self) -> str:
-        return f"MetricReward({self.metric!r}, {self.key!r}, references={self.references!r})"
+        stays = isinstance(self._module, Rouge) or not self._is_named
+        return {**self.__dict__, "_module": self._module if stays else None}
 
 
 def _check_found(name: str) -> None:
@@ -175,8 +163,8 @@ class Rouge:
         types = list(rouge_types or ("rouge1", "rouge2", "rougeL", "rougeLsum"))
         own = None if tokenizer is None else SimpleNamespace(tokenize=tokenizer)
         scorer = RougeScorer(types, use_stemmer=use_stemmer, tokenizer=own)
-        several = [one if isinstance(one, list) else [one] for one in references]
-        scores = [scorer.score_multi(refs, text) for refs, text in zip(several, predictions, strict=True)]
+        pairs = zip(predictions, references, strict=True)
+        scores = [scorer.score_multi(refs if isinstance(refs, list) else [refs], text) for text, refs in pairs]
         return {key: [one[key].fmeasure for one in scores] for key in types}
 
     _compute = compute

@@ -1,7 +1,4 @@
-"""MultiClassifierReward: several rewards as one reward function. One forward pass per distinct model.
-
-Leaves out: the maths of making one number of many (combining/), and classifiers themselves (classifier.py).
-"""
+"""MultiClassifierReward: several rewards as one reward function. Leaves out the maths of it (combining/)."""
 
 import contextlib
 import enum
@@ -21,32 +18,22 @@ from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
 from trl_rewards_plugin.rewards.combining.constraints import START, Ascent, ascent_after, mixed
-from trl_rewards_plugin.rewards.combining.normalize import used_scale
-from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics
-from trl_rewards_plugin.rewards.event_loop import running
-from trl_rewards_plugin.rewards.files.preset_file import exact_entry, preset_arguments, write_preset_file
-from trl_rewards_plugin.rewards.functions import CallableReward
+from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics, used_scale
+from trl_rewards_plugin.rewards.files.file_content import exact_entry, preset_arguments, write_preset_file
+from trl_rewards_plugin.rewards.functions import CallableReward, running
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.remote_reward import RemoteReward
-from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
-
-__all__ = ["MultiClassifierReward", "RewardScores"]
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, total_name
 
 _logger = logging.getLogger(__name__)
 
-
-class _Purpose(enum.Enum):
-    """What texts are scored for, which decides the scale and the weights."""
-
-    TRAINING = enum.auto()
-    EVALUATION = enum.auto()
-    SCORING = enum.auto()
+_Purpose = enum.Enum("_Purpose", "TRAINING EVALUATION SCORING")
+"""What texts are scored for, which decides the scale and the weights."""
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a combination, here or on a server, made of N texts; dicts by the name of a reward."""
+    """What a combination, or a server, made of N texts; dicts by the name of a reward."""
 
     scores: RewardScores
     batches: list[Batch] = field(default_factory=list)  # for its running statistics; empty where nothing is learnt
@@ -59,18 +46,17 @@ class _Outcome:
     def log(self, columns: Mapping[str, Any], within: str = "") -> None:
         """As `RewardScores.log`, with what else is to be logged, and the combinations within."""
         self.scores.log(columns, within)
-        if (log_metric := columns.get("log_metric")) is not None:
-            for name, moments in self.evaluation.items():
-                mean, scale = used_scale(moments)
-                log_metric(f"scale/{within}{name}/mean", mean)
-                log_metric(f"scale/{within}{name}/std", scale)
-            for name, weight in self.weights.items():
-                log_metric(f"weight/{within}{name}", weight)
-            for name, passing in self.passing.items():
-                log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
-            for name, ends in self.ascent.multipliers.items() if self.ascent else ():
-                for end, multiplier in ends.items():
-                    log_metric(f"multiplier/{within}{name}/{end}", multiplier)
+        log_metric = columns.get("log_metric") or (lambda name, value: None)
+        for name, moments in self.evaluation.items():
+            for what, value in zip(("mean", "std"), used_scale(moments), strict=True):
+                log_metric(f"scale/{within}{name}/{what}", value)
+        for name, weight in self.weights.items():
+            log_metric(f"weight/{within}{name}", weight)
+        for name, passing in self.passing.items():
+            log_metric(f"gate/{within}{name}/passed", passing.float().mean().item())
+        for name, ends in self.ascent.multipliers.items() if self.ascent else ():
+            for end, multiplier in ends.items():
+                log_metric(f"multiplier/{within}{name}/{end}", multiplier)
         for name, outcome in self.inner.items():
             outcome.log(columns, f"{within}{name}/")
 
@@ -79,28 +65,22 @@ class MultiClassifierReward(Reward):
     """Several rewards combined into one number per text, with every component beside the total.
 
     Each reward's scores are normalised, clipped, gated and weighted, in this order, and then aggregated; by default
-    they are only weighted and added. The components that are returned and logged stay raw, as the rewards gave them.
+    they are only weighted and added. Rewards on one model share one loaded copy and one forward pass; async callables
+    run together while the others run. A call logs each raw component as TRL does, as `rewards/<component>/mean` and
+    `/std` (of n - 1) and as a column of the completions table; those within another as `<combination>/<component>`.
 
-    Rewards on one model share one loaded copy (those passed here are made to) and one forward pass; async callables
-    run together while the others run. Called by TRL, it logs each component's mean and standard deviation (of n - 1)
-    as `rewards/<component>/mean` and `/std`, TRL's own form, and each component as a column of the completions table;
-    those of a combination within as `<combination>/<component>`.
-
-    A call, as TRL makes it, is training: it takes the batch into the running statistics, then uses them, and follows
-    `weight_schedule`. Within `frozen()` a call is evaluation: scale and weights are the same in every evaluation.
-    `score()` uses the statistics as they are, and the weights without schedule. Both leave constraints out, which are
-    about means: their total is the objective's. In a distributed run the statistics are those of all processes, each
-    of which has to make the call; `score()` may be called in one alone. A call that fails changes nothing.
+    A call is training: it takes the batch into the running statistics, of all processes, then uses them, and follows
+    `weight_schedule`; one that fails changes nothing. Within `frozen()` a call is evaluation, always at the same scale
+    and weights. `score()` uses the statistics as they are, and the weights without schedule; in a distributed run it
+    alone may be called in one process. Both leave constraints out, which are about means.
 
     Args:
-        rewards: K rewards of this package and plain or async functions, mixed; see functions.py for what these get and
-            return. None and NaN are left out of the total, as in TRL.
+        rewards: K rewards and functions (see `CallableReward`). None and NaN are left out of the total, as in TRL.
         weights: K finite floats, not all 0, or a dict by name; 1.0 each if omitted.
         name: Of letters, digits, `_`, `-`, `.`, and no component's; by default the components' names joined by `_`,
             and `<component>_total` for a single one.
-        aggregation: "weighted_sum", "weighted_mean", "minimum" or "geometric_mean" (of probabilities: give
-            classifiers score_type="probability"); "mean_minus_std" makes several judges of one question one part of
-            another combination. The formulas are in combining/aggregate.py.
+        aggregation: "weighted_sum", "weighted_mean", "minimum", "geometric_mean" (of probabilities) or, for several
+            judges of one question, "mean_minus_std". The formulas are in combining/aggregate.py.
         normalization: "zscore" for every reward: by the mean and standard deviation of its scores so far. Or a dict by
             name, with "zscore" or {"mean": m, "scale": s}, which is (score - m) / s. None leaves scores as they are.
         clip: None or (low, high), to which normalised scores are clipped. For every reward, or a dict by name.
@@ -110,20 +90,19 @@ class MultiClassifierReward(Reward):
             named here, as that gave it, is at least the threshold, for example {"neutrality": {"acceptability": 0.0}}.
             The share of texts that pass is logged as `gate/<name>/passed`.
         floor: By name, what a text behind the gate gets in place of that score, before the weight; 0 if omitted.
-        constraints: By name, {"min": m}, {"max": m} or both: a target for the mean score of that reward, as it gave
-            it. In place of a weight it has a multiplier, which training raises while the target is missed and lowers
-            while it is met: `multiplier/<name>/min` and `/max` in the log, and all `weight/<name>` that follow. The
-            formulas are in combining/constraints.py.
+        constraints: By name, {"min": m}, {"max": m} or both: a target for the mean raw score of that reward. In place
+            of a weight it has a multiplier, which training raises while the target is missed and lowers while it is
+            met (`multiplier/<name>/min` and `/max` in the log): see combining/constraints.py.
         disagreement_coef: Of mean_minus_std; 1 if omitted.
 
     Attributes:
         rewards: The K rewards as they were given.
+        classifiers: Those among them and in combinations within, in order.
 
     Raises:
         InputError: no rewards, two of one name, a count that differs, a setting that does not fit, a model that is
             not wrapped, all before anything is loaded; in a call: scores that are not N finite numbers, Nones or NaNs.
-        RuntimeError: in a call: a component failed; its name and a text are in the message, the cause is chained. Too
-            little memory keeps its own error, with a note.
+        RuntimeError: in a call: a component failed; the cause is chained. Too little memory keeps its own error.
     """
 
     def __init__(
@@ -163,27 +142,25 @@ class MultiClassifierReward(Reward):
         self._ascent = Ascent(start, start)
         self._frozen = 0
         self._lock = ForkSafeLock()
-        classifiers = self.classifiers
+        self._inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
+        self.classifiers: list[ClassifierReward] = []
+        for one in self._parts:
+            self.classifiers += [one] if isinstance(one, ClassifierReward) else getattr(one, "classifiers", [])
         first_of: dict[tuple[Any, ...], ClassifierReward] = {}
-        for part in classifiers:
+        for part in self.classifiers:
             changed = part.name in self._combination.normalization or part.name in self._combination.clip
-            # At once what the first call would refuse.
-            single = part in self._parts
-            if aggregation == "geometric_mean" and single and part.score_type != "probability" and not changed:
+            raw = part in self._parts and not changed
+            if aggregation == "geometric_mean" and raw and part.score_type != "probability":
                 found = f"score_type={part.score_type!r} in reward {part.name!r}"
-                step = "build it with score_type='probability'"
-                raise InputError("probabilities for geometric_mean", found, step)
-            part.share(first_of.setdefault(part.forward_key[0], part), classifiers[0])
+                raise InputError("probabilities for geometric_mean", found, "build it with score_type='probability'")
+            part.share(first_of.setdefault(part.forward_key[0], part), self.classifiers[0])
 
     @classmethod
     def from_preset(cls, preset: str | PathLike[str], *, allow_code: bool = True) -> "MultiClassifierReward":
-        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/preset_file.py.
+        """The reward of a preset's name ("article", "tiny" ...) or of a YAML file: see files/file_content.py.
 
         Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
-        takes files from others sets `allow_code=False`, which refuses them unimported.
-
-        Raises:
-            InputError: an unknown preset, key or label, a setting that does not fit, or a file of another form.
+        takes files from others sets `allow_code=False`, which refuses them unimported. InputError for any misfit.
         """
         return cls(**preset_arguments(preset, allow_code=allow_code))
 
@@ -191,10 +168,7 @@ class MultiClassifierReward(Reward):
         """Writes the YAML file from which `from_preset` makes this reward again, Hub models with their commit.
 
         Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
-
-        Raises:
-            InputError: a reward that no file can name (a lambda, a loaded model), another ending than .yaml, or a file
-                there that it did not write.
+        InputError for a reward that no file can name (a lambda, a loaded model), or over a file that it did not write.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
         content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}
@@ -211,46 +185,26 @@ class MultiClassifierReward(Reward):
 
     @weights.setter
     def weights(self, weights: Any) -> None:
-        step = (
-            f"build it anew, with all else as before: MultiClassifierReward(reward.rewards, weights={weights!r}, ...)"
-        )
+        anew = f"MultiClassifierReward(reward.rewards, weights={weights!r}, ...)"
+        step = f"build it anew, with all else as before: {anew}"
         raise InputError("weights that stay as they were given, for runs to be comparable", "new weights", step)
 
     @property
-    def classifiers(self) -> list[ClassifierReward]:
-        """The classifiers among the rewards and in combinations within, in order."""
-        found: list[ClassifierReward] = []
-        for part in self._parts:
-            found += [part] if isinstance(part, ClassifierReward) else getattr(part, "classifiers", [])
-        return found
-
-    @property
     def aggregation(self) -> str:
-        """How the weighted scores become one number."""
         return self._combination.aggregation
 
     @property
     def disagreement_coef(self) -> float | None:
-        """Of the aggregation mean_minus_std; None for its default, 1."""
         return self._combination.disagreement_coef
 
-    @property
-    def _inner(self) -> "dict[str, MultiClassifierReward]":
-        return {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
-
-    def __call__(
-        self, /, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
-    ) -> list[float]:
+    def __call__(self, /, completions: Any, prompts: Any = None, **kwargs: Any) -> list[float]:
         found = self._evaluate(completions, prompts, kwargs, _Purpose.TRAINING)
-        # Only now, where nothing failed.
-        self._learn(found)
+        self._learn(found)  # only now, where nothing failed
         found.log(kwargs)
         return found.scores.total.tolist()
 
     def _learn(self, found: _Outcome) -> None:
-        self._statistics.learn(found.batches)
-        if found.evaluation:
-            self._statistics.keep_for_evaluation(found.evaluation)
+        self._statistics.learn(found.batches, found.evaluation)
         self._ascent = found.ascent or self._ascent
         for name, part in self._inner.items():
             part._learn(found.inner[name])
@@ -264,8 +218,7 @@ class MultiClassifierReward(Reward):
             purpose = _Purpose.EVALUATION
         schedule = self._combination.weight_schedule
         targets, training = self._combination.constraints, purpose is _Purpose.TRAINING
-        moves = training and (schedule or targets)
-        progress = training_progress(columns.get("trainer_state")) if moves else None
+        progress = training_progress(columns.get("trainer_state")) if training and (schedule or targets) else None
         components, inner = self._components(plain, completions, prompts, columns, purpose)
         batches = self._statistics.batches(components) if training else []
         moments, evaluation = self._statistics.after(batches), Batch()
@@ -320,15 +273,9 @@ class MultiClassifierReward(Reward):
     def frozen(self) -> Iterator[None]:
         """Within this block calls are evaluation: nothing is learnt, and scale and weights never move.
 
-        ```python
-        with reward.frozen():
-            trainer.evaluate()
-        ```
-
-        A running z-score uses the mean and standard deviation known at the first evaluation (before training: of that
-        evaluation's own first batch), then and ever after; they are part of `state_dict`. Weights are those given,
-        without `weight_schedule`, as in `score()`. Both are logged, as `scale/<name>/mean`, `scale/<name>/std` and
-        `weight/<name>`. `RewardStateCallback` and `Seq2SeqPPOTrainer` do so for their evaluations.
+        A running z-score uses the mean and standard deviation known at the first evaluation (before training: of its
+        own first batch), then and ever after. Weights are without `weight_schedule`, as in `score()`. They are logged
+        as `scale/<name>/mean`, `/std` and `weight/<name>`. `RewardStateCallback` and `Seq2SeqPPOTrainer` do so.
         """
         with self._lock:
             self._frozen += 1
@@ -339,14 +286,11 @@ class MultiClassifierReward(Reward):
                 self._frozen -= 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The running statistics and, after an evaluation, those that evaluations use; multipliers; as JSON values.
-
-        Empty where nothing is learnt. `RewardStateCallback` saves them.
-        """
+        """The running statistics, those of evaluations, and multipliers, as JSON values; {} if nothing is learnt."""
         inner = {name: part.state_dict() for name, part in self._inner.items()}
         state = {
             "statistics": self._statistics.state_dict(),
-            "evaluation": self._statistics.evaluation_state_dict(),
+            "evaluation": {name: asdict(moments) for name, moments in self._statistics.evaluation.items()},
             "constraints": asdict(self._ascent) if self._ascent.multipliers else {},
             "rewards": {k: v for k, v in inner.items() if v},
         }
@@ -369,7 +313,8 @@ class MultiClassifierReward(Reward):
         return [part.name for part in self._parts]
 
     def component(self, name: str) -> Reward:
-        part = self._parts[self._component_index(name)]
+        super().component(name)
+        part = next(part for part in self._parts if part.name == name)
         if left_out := self._combination.settings(name):
             _logger.warning("component(%r) gives raw scores: %s of %s left out", name, ", ".join(left_out), self.name)
         return part

@@ -1,11 +1,4 @@
-"""RemoteReward: a reward that another process or machine computes, the client of `trl-rewards serve`.
-
-```python
-MultiClassifierReward([RemoteReward("http://10.0.0.5:8000"), LengthReward(max_length=40)])
-```
-
-The pool of connections is urllib3's. Leaves out: the server (serving/).
-"""
+"""RemoteReward: a reward that another process or machine computes, the client of `trl-rewards serve`."""
 
 import json
 import logging
@@ -20,7 +13,7 @@ import urllib3
 
 from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards.base import Reward, RewardScores, check_attempts, checked_scores, no_scores
-from trl_rewards_plugin.rewards.event_loop import LONGEST_WAIT, wait_after
+from trl_rewards_plugin.rewards.functions import LONGEST_WAIT, wait_after
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 if TYPE_CHECKING:
@@ -36,23 +29,20 @@ _UNREACHED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectT
 class RemoteReward(Reward):
     """Scores texts at `POST <url>/score`; the totals are those of a local call, to float32 rounding.
 
-    The server gets texts, prompts, and the columns of the data set that are named here; its components are logged as
-    `<name>/<component>`. A request that fails on the way, or is answered by 408, 425, 429 or 5xx, is repeated after
-    0.5, 1, 2 ... seconds plus up to a half at random, 30 at most, with one warning. But one that reaches no server is
-    not if none ever answered, and none is after one that failed, until the server answers again. Thread-safe; pickled
-    without its connections.
+    The server's components are logged as `<name>/<component>`. A request that fails on the way, or is answered by 408,
+    425, 429 or 5xx, is repeated after 0.5, 1, 2 ... seconds plus up to a half at random, 30 at most, with one warning.
+    But one that reaches no server is not if none ever answered, and none is after one that failed, until the server
+    answers again. The bearer token, where it wants one, is read from the environment: TRL_REWARDS_TOKEN. Thread-safe;
+    pickled without its connections.
 
     Args:
         url: Of the server, for example "http://127.0.0.1:8000".
-        name: Name of the component.
-        columns: Columns of the data set that the server's reward reads.
+        columns: Columns of the data set that the server's reward reads beside texts and prompts.
         timeout: Seconds to wait for a connection, and for an answer.
         retries: How often a request is repeated.
         batch_size: Texts in one request.
         on_failure: What happens when all attempts failed: "stop" raises, "none" gives no score (None) to the texts
             of that request and logs a warning; combine it by `aggregation="weighted_mean"`.
-
-    The bearer token, where the server wants one, is read from the environment: TRL_REWARDS_TOKEN.
 
     Raises:
         InputError: a setting that does not fit; when called: a request that the server refuses, or a wrong answer.
@@ -160,12 +150,10 @@ class RemoteReward(Reward):
                     message = "reward %r: no scores from %s (%s); trying again for up to %d s"
                     logger.warning(message, self.name, self.url, found, seconds)
                 time.sleep(max(waits[attempt], asked))
-        return self._failed(len(request["texts"]), f"{found}; {attempt + 1} attempts" if attempt else found, cause)
-
-    def _failed(self, count: int, found: str, cause: Exception | None) -> RewardScores:
-        self._answers = False
+        found, self._answers = f"{found}; {attempt + 1} attempts" if attempt else found, False
         if self.on_failure == "none":
-            return RewardScores(no_scores(count, f"reward {self.name!r}: no scores from {self.url} ({found})"), {})
+            why = f"reward {self.name!r}: no scores from {self.url} ({found})"
+            return RewardScores(no_scores(len(request["texts"]), why), {})
         step = 'start the server or correct the url; on_failure="none" (in a file on_failure: none) goes on without it'
         raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step) from cause
 

@@ -1,8 +1,4 @@
-"""RewardModel: a reward function as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as its reward model.
-
-TRL hands it query + response as token ids of the *policy's* vocabulary, does not say where the response begins, and
-reads one number at the last token. The text is decoded here, scored, and the score put at every position.
-"""
+"""RewardModel: a reward function as the `nn.Module` that TRL's PPOTrainer (up to 1.12) takes as its reward model."""
 
 import bisect
 import math
@@ -16,25 +12,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.texts import shortened
 
-PARTS = ("response", "text")
-
-
-class _Backbone(nn.Module):
-    """Stands where TRL looks for the transformer; its hidden states are the scores of the decoded responses."""
-
-    def __init__(self, scores: Callable[[Tensor, Tensor], Tensor]):
-        super().__init__()
-        self._scores = scores
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
-        hidden = self._scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
-        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
-
 
 class RewardModel(nn.Module):
     """A reward as TRL's PPOTrainer wants it: `base_model_prefix`, a backbone with hidden states, and `score`.
 
-    It has no parameters of its own: the classifiers stay outside, on the device they were given.
+    TRL hands it query + response as token ids of the *policy's* vocabulary, does not say where the response begins,
+    and reads one number at the last token. The text is decoded here, scored, and the score put at every position. It
+    has no parameters of its own: the classifiers stay outside, on the device they were given.
 
     Args:
         reward: Any reward function in TRL's protocol.
@@ -63,25 +47,27 @@ class RewardModel(nn.Module):
         part: str = "response",
     ):
         super().__init__()
-        check_choice("part", part, PARTS)
+        check_choice("part", part, ("response", "text"))
         given = (prompts is not None) + bool(response_template)
         if part == "response" and given != 1:
             expected = "prompts= or response_template=, one of them, to tell the response from the query"
             step = "pass prompts= the tokenised queries, or part='text' to score query and response together"
             raise InputError(expected, "both" if given else "neither", step)
         if part == "text" and given:
-            step = "leave it out, or part='text'"
-            raise InputError("neither prompts nor response_template with part='text'", "one of them", step)
+            expected = "neither prompts nor response_template with part='text'"
+            raise InputError(expected, "one of them", "leave it out, or part='text'")
         self.reward = reward
         self.tokenizer = processing_class
-        self.part = part
-        self.response_template = response_template
-        self._queries = None if prompts is None else _query_set(prompts, processing_class.pad_token_id)
-        self._query_lengths = sorted({len(query) for query in self._queries or ()}, reverse=True)
-        self.backbone = _Backbone(self.forward)
+        self.part, self.response_template = part, response_template
+        self._queries = set() if prompts is None else _query_set(prompts, processing_class.pad_token_id)
+        self._query_lengths = sorted({len(query) for query in self._queries}, reverse=True)
+
+    def backbone(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
+        """Called as the transformer; its hidden states (B, S + T, 1) are the rows' scores."""
+        hidden = self(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
 
     def score(self, hidden_states: Tensor) -> Tensor:
-        """The backbone's hidden states (B, S + T, 1) are the scores already."""
         return hidden_states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -91,8 +77,7 @@ class RewardModel(nn.Module):
         given = {"completions": [self._decode(row[start:]) for row, start in zip(rows, starts, strict=True)]}
         if self.part == "response":
             given["prompts"] = [self._decode(row[:start]) for row, start in zip(rows, starts, strict=True)]
-        scores = self.reward(**given)
-        numbers = [math.nan if score is None else score for score in scores]
+        numbers = [math.nan if score is None else score for score in self.reward(**given)]
         total = torch.tensor(numbers, dtype=torch.float32, device=input_ids.device)
         if not total.isfinite().all():
             first = int((~total.isfinite()).nonzero()[0])
@@ -101,22 +86,18 @@ class RewardModel(nn.Module):
         return total
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _response_start(self, row: list[int]) -> int:
-        if self._queries is None:
-            return self._template_end(row)
         # Longest first: one query may be the beginning of another.
         for length in self._query_lengths:
             if tuple(row[:length]) in self._queries:
                 return length
-        expected = f"a row that begins with one of the {len(self._queries)} queries given as prompts="
-        step = "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them"
-        raise InputError(expected, shortened(self._decode(row)), step)
-
-    def _template_end(self, row: list[int]) -> int:
-        """The fewest tokens whose text holds the template. First occurrence: the policy may write it again."""
+        if self._queries:
+            expected = f"a row that begins with one of the {len(self._queries)} queries given as prompts="
+            step = "pass the tokenised queries of the training and of the evaluation set, as the trainer gets them"
+            raise InputError(expected, shortened(self._decode(row)), step)
+        # The fewest tokens whose text holds the template. First occurrence: the policy may write it again.
         template = self.response_template or ""
         if template not in self.tokenizer.decode(row):
             found = f"none in {shortened(self.tokenizer.decode(row))}"

@@ -21,9 +21,6 @@ class RewardStateCallback(TrainerCallback):
     The statistics are part of `trainer_state.json`. Trainers that score in another process (TRL's AsyncGRPO) keep a
     copy of the reward there, which this callback does not see.
 
-    Args:
-        *rewards: Those of the trainer's rewards that have statistics.
-
     Raises:
         InputError: no reward, one that is no `MultiClassifierReward`, or two of one name; in training, a checkpoint
             without statistics, or with those of another reward.
@@ -33,10 +30,10 @@ class RewardStateCallback(TrainerCallback):
         if not rewards:
             step = "pass those that the trainer was given: RewardStateCallback(reward)"
             raise InputError("the rewards whose statistics are to be saved", "no rewards", step)
-        for reward in rewards:
-            if not isinstance(reward, MultiClassifierReward):
-                step = "pass the reward that the trainer was given"
-                raise InputError("MultiClassifierRewards", type(reward).__name__, step)
+        for one in rewards:
+            if not isinstance(one, MultiClassifierReward):
+                found = type(one).__name__
+                raise InputError("MultiClassifierRewards", found, "pass the reward that the trainer was given")
         self.rewards = {reward.name: reward for reward in rewards}
         if len(self.rewards) != len(rewards):
             raise InputError("rewards with different names", ", ".join(r.name for r in rewards), "pass name= to them")
@@ -48,12 +45,11 @@ class RewardStateCallback(TrainerCallback):
             step = "resume a run that had this callback, or leave it out to restart the statistics"
             found = f"none in that of step {state.global_step}"
             raise InputError("a checkpoint with the rewards' running statistics", found, step)
-        if saved is not None:
-            if set(saved) != set(self.rewards):
-                expected = f"statistics of {', '.join(self.rewards)}"
-                raise InputError(expected, ", ".join(saved), "pass the rewards of that run")
-            for name, reward in self.rewards.items():
-                reward.load_state_dict(saved[name])
+        if saved is not None and set(saved) != set(self.rewards):
+            expected = f"statistics of {', '.join(self.rewards)}"
+            raise InputError(expected, ", ".join(saved), "pass the rewards of that run")
+        for name, state_dict in (saved or {}).items():
+            self.rewards[name].load_state_dict(state_dict)
         if args.eval_on_start:
             self._freeze()
 

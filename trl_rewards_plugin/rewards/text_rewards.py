@@ -1,7 +1,4 @@
-"""Small rewards that need no model: length or a window of it, how little a text repeats itself, ROUGE to a reference.
-
-Reward files name them `function: length`, `repetition` and `similarity`. Leaves out: similarity by embeddings.
-"""
+"""Rewards that need no model; reward files name them `function: length`, `repetition` and `similarity`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +7,9 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.base import TextReward
-from trl_rewards_plugin.rewards.names import clean_name
-from trl_rewards_plugin.rewards.texts import column_references
+from trl_rewards_plugin.rewards.texts import clean_name, column_references
 
 UNITS = ("words", "characters")
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-MEASURES = ("fmeasure", "precision", "recall")
 LONGEST = 1000  # words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths
 
 
@@ -43,8 +37,8 @@ class LengthReward(TextReward):
         found = f"min_length={self.min_length!r}, max_length={self.max_length!r}"
         ends = [self.min_length] if self.max_length is None else [self.min_length, self.max_length]
         if not all(map(_is_count, ends)):
-            expected = "min_length and max_length as whole numbers of at least 0"
-            raise InputError(expected, found, "for example LengthReward(min_length=20, max_length=60)")
+            step = "for example LengthReward(min_length=20, max_length=60)"
+            raise InputError("min_length and max_length as whole numbers of at least 0", found, step)
         if self.max_length is not None and self.max_length < max(self.min_length, 1):
             raise InputError("max_length of at least min_length, and at least 1", found, "are they swapped?")
 
@@ -65,8 +59,8 @@ class RepetitionReward(TextReward):
 
         reward = distinct n-grams / n-grams;  1 for a text with fewer than n words
 
-    with n = `ngram_size`, in words or characters (`unit`). This is distinct-n within one text (Li et al. 2016, arXiv
-    1510.03055). Letter case does not count. InputError for an n below 1 or an unknown unit.
+    with n = `ngram_size`, in words or characters (`unit`), whatever their case: distinct-n within one text (Li et al.
+    2016, arXiv 1510.03055). InputError for an n below 1 or an unknown unit.
     """
 
     ngram_size: int = 3
@@ -95,8 +89,8 @@ class SimilarityReward(TextReward):
 
     The overlap is the number of common words ("rouge1"), of common word pairs ("rouge2"), or the length of the
     longest common subsequence of words ("rougeL"). Lin, "ROUGE: A Package for Automatic Evaluation of Summaries"
-    (2004), by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing. A reference without
-    any word scores None, as a missing one does. Only the first 1,000 words of each text are compared.
+    (2004), by the package `rouge_score`, whose words are runs of a-z and 0-9 after lower-casing. A reference that is
+    missing or has no word scores None. Only the first 1,000 words of each text are compared.
 
     ```python
     SimilarityReward("summary")                      # a column with reference summaries
@@ -105,8 +99,6 @@ class SimilarityReward(TextReward):
 
     Args:
         reference: The column that holds the reference, or the list of references, of each text, or "prompt".
-        rouge_type: "rouge1", "rouge2" or "rougeL".
-        measure: "fmeasure", "precision" or "recall".
         use_stemmer: Whether words are stemmed (English) before they are compared.
         name: None is `<rouge_type>_<reference>`.
 
@@ -121,8 +113,8 @@ class SimilarityReward(TextReward):
     name: str = None  # type: ignore[assignment]  # never None once it is built
 
     def __post_init__(self) -> None:
-        check_choice("rouge_type", self.rouge_type, ROUGE_TYPES)
-        check_choice("measure", self.measure, MEASURES)
+        check_choice("rouge_type", self.rouge_type, ("rouge1", "rouge2", "rougeL"))
+        check_choice("measure", self.measure, ("fmeasure", "precision", "recall"))
         if self.name is None:
             object.__setattr__(self, "name", clean_name(f"{self.rouge_type}_{self.reference}"))
         super().__post_init__()

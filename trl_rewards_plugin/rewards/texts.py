@@ -1,23 +1,22 @@
-"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts, and how errors quote them.
+"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts, how errors quote them, rewards' names.
 
 Leaves out: chat templates; a classifier reads what was said, not the markup around it.
 """
 
 import numbers
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 
 PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
 """Arguments of a reward's own protocol, which no column of a data set may stand in for."""
+_OUTSIDE = re.compile(r"[^A-Za-z0-9._-]+")  # the alphabet of names, which become columns, metric keys and file names
 
 
 def as_texts(items: Any, what: str = "completions") -> list[str]:
-    """N texts: each item itself, or the content of its last message where it is a list of chat messages.
-
-    InputError, which names the argument by `what`, for one string, no list, or an item of neither form.
-    """
+    """N texts: each item itself, or the content of its last chat message; else InputError, which names `what`."""
     if isinstance(items, str) or not isinstance(items, Sequence):
         hint = f"pass {what}=[text]" if isinstance(items, str) else f"pass {what} as a list of texts"
         raise InputError(f"{what} as a list of texts or of chat messages", _shown(items), hint)
@@ -38,10 +37,7 @@ def paired_texts(prompts: Any, completions: list[str]) -> list[str] | None:
 def column_references(
     column: str, count: int, prompts: Sequence[Any] | None, columns: dict[str, Any], name: str
 ) -> list[str | list[str] | None]:
-    """The references of `count` texts: a column of the data set, or "prompt" for the prompts; else InputError.
-
-    Each is a text, a list of alternative texts, or None where the row has none (an empty list counts as none).
-    """
+    """A text, several or None for each row, from a column, or of the prompts ("prompt"); InputError without either."""
     offered = {**columns, **({} if prompts is None else {"prompt": prompts})}
     if column not in offered:
         found = f"only {', '.join(offered) or 'completions'}"
@@ -86,7 +82,7 @@ def _shown(item: Any) -> str:
 def shortened(item: Any, limit: int = 200) -> str:
     """A text, quoted, or chat messages, cut to `limit` characters for an error message."""
     text = item if isinstance(item, str) else repr(item)
-    short = text if len(text) <= limit else text[: limit - 3] + "..."
+    short = text if len(text) <= limit else f"{text[: limit - 3]}..."
     return repr(short) if isinstance(item, str) else short
 
 
@@ -97,14 +93,27 @@ def called_on(completions: Sequence[Any]) -> str:
 
 
 def valid_unicode(text: str) -> str:
-    """`text` itself, or where it has lone surrogates, which no tokenizer reads, U+FFFD in their place.
-
-    Two surrogates that stand for one character, as some JSON writers leave them, become that character.
-    """
-    if text.isascii():
-        return text
+    """`text` itself, or one without surrogates, which no tokenizer reads: pairs are their character, others U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def clean_name(text: str) -> str:
+    """`text` with every run of characters outside letters, digits, `_`, `-` and `.` made one `_`; never empty."""
+    return _OUTSIDE.sub("_", text).strip("_") or "reward"
+
+
+def check_name(name: object) -> str:
+    """`name` itself; InputError where it is not of letters, digits, `_`, `-` and `.` only."""
+    if not isinstance(name, str) or not name or _OUTSIDE.search(name):
+        better = f"for example name={clean_name(str(name))!r}"
+        raise InputError("a reward name of letters, digits, '_', '-' and '.'", repr(name), better)
+    return name
+
+
+def total_name(default: str, components: Iterable[str]) -> str:
+    """`default`, or `<default>_total` where a component has that name: a total is no component's column."""
+    return f"{default}_total" if default in components else default

@@ -1,11 +1,10 @@
 """Scores every text of a file, or of standard input, by one reward: what `trl-rewards score` does.
 
 Resumes after the rows that an earlier, interrupted job wrote. Under a launcher each process scores its share and the
-first one writes. Leaves out: formats of input (rows.py) and output (score_output.py).
+first one writes. What only checks needs no torch, hence the imports in functions.
 """
 
 import itertools
-import json
 import math
 import os
 import sys
@@ -13,25 +12,39 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.combining.normalize import Moments, merged
-from trl_rewards_plugin.rewards.multi import MultiClassifierReward
-from trl_rewards_plugin.rewards.texts import PROTOCOL, valid_unicode
-from trl_rewards_plugin.rows import STDIN, Row, format_of, read_rows, without_missing
+from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.options import option
+from trl_rewards_plugin.preset_table import PRESETS
+from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rewards.texts import PROTOCOL
+from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
-from trl_rewards_plugin.scoring.score_output import foreign, open_output
-from trl_rewards_plugin.scoring.score_settings import ScoreSettings, check_columns, given_reward
+from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, open_output
 
 SLICE = 512  # rows that a process scores between two writes
-
 TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `trl-rewards score` does; a field's help is its flag's help."""
+
+    input: str = option(STDIN, "Texts: .txt (one a line), .jsonl, .json, .csv, .tsv or .parquet; - is standard input.")
+    reward: str | None = option(None, "Reward: name of a preset, or a YAML file, trusted like a script. Required.")
+    output: str | None = option(
+        None, "File to write: .jsonl, .csv or .parquet. One that exists is resumed. Unset: JSONL to standard output."
+    )
+    text_column: str = option("text", "Column of the texts to score.")
+    prompt_column: str | None = option(None, "Column of the prompts, for rewards that read them. Unset: no prompts.")
+    missing: str = missing_option()
+    input_format: str | None = option(
+        None, "lines, jsonl, csv, tsv or parquet. Unset: by the input's extension; standard input is read as lines."
+    )
+    device: str | None = option(None, "Where the classifiers run, such as cpu or cuda:1. Unset: this process's own.")
 
 
 @dataclass(frozen=True)
@@ -53,23 +66,46 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     is loaded or anything is written.
     """
     job = _Job(settings)
-    lock = settings.output is not None and job.first
-    with writing_file(Path(str(settings.output))) if lock else nullcontext():
+    writes = settings.output is not None and job.index == 0
+    with writing_file(job.output.path) if writes else nullcontext():
         return job.run()
+
+
+def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
+    """The form of the input, and the output; refused is what shows without the reward's models."""
+    form = format_of(settings.input, settings.input_format)
+    if settings.input != STDIN:
+        for row in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
+            _check_columns(settings, row, 1)
+    if settings.reward is None:
+        step = "for example --reward article"
+        raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
+    preset_content(settings.reward)
+    return form, open_output(settings.output)
+
+
+def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
+    """Refuses the row of this `number` if it lacks a column that is read; after the first, if `missing` says so."""
+    for column, flag in ((settings.text_column, "--text-column"), (settings.prompt_column, "--prompt-column")):
+        if column is not None and column not in row and (number == 1 or settings.missing == "error"):
+            step = f"{did_you_mean(column, row)}give {flag} one of these"
+            raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
 
 
 class _Job:
     def __init__(self, settings: ScoreSettings):
         self.settings = settings
         self.columns_read = [name for name in (settings.text_column, settings.prompt_column) if name is not None]
-        self.form = format_of(settings.input, settings.input_format)
-        self.output = open_output(settings.output)
+        self.form, self.output = check_input(settings)
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
             raise InputError("a file as input of several processes", "standard input", step)
+        from accelerate import PartialState
+
+        from trl_rewards_plugin.rewards.combining.running_statistics import Moments
+
         self.index = PartialState().process_index if self.processes > 1 else 0
-        self.first = self.index == 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
         self.moments = dict.fromkeys(self.columns, Moments())
@@ -82,25 +118,27 @@ class _Job:
                 self.count += len(batch)
 
     def run(self) -> ScoreSummary | None:
+        from accelerate.utils import broadcast_object_list, gather_object
+
         began = time.monotonic()
-        rows = self._rows()
-        earlier = self._skip_existing(rows) if self.first else 0
+        rows, first = self._rows(), self.index == 0
+        earlier = self._skip_existing(rows) if first else 0
         if self.processes > 1:
             earlier = broadcast_object_list([earlier])[0]
-            rows = rows if self.first else itertools.islice(rows, earlier, None)
+            rows = rows if first else itertools.islice(rows, earlier, None)
         written = earlier
-        with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not self.first) as bar:
+        with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not first) as bar:
             for batch in _slices(rows, SLICE * self.processes):
                 scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
                 if self.processes > 1:
                     scored = gather_object(scored)
-                if self.first:
+                if first:
                     self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
                     for further in scored:
                         self._count(further)
                 written += len(batch)
                 bar.update(len(batch))
-        if not self.first:
+        if not first:
             return None
         self.output.finish()
         means = {name: seen.mean if seen.count else None for name, seen in self.moments.items()}
@@ -108,14 +146,13 @@ class _Job:
         return ScoreSummary(written, earlier, means, stds, time.monotonic() - began)
 
     def _rows(self) -> Iterator[Row]:
-        settings = self.settings
-        rows = self._checked(read_rows(settings.input, self.form, settings.text_column))
-        return without_missing(rows, self.columns_read, settings.missing, settings.input)
+        rows = self._checked(read_rows(self.settings.input, self.form, self.settings.text_column))
+        return without_missing(rows, self.columns_read, self.settings.missing, self.settings.input)
 
     def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Refuses a row without the columns that are read, or with one that will be added."""
         for number, row in enumerate(rows, 1):
-            check_columns(self.settings, row, number)
+            _check_columns(self.settings, row, number)
             for column in self.columns_read:
                 # A list is taken for chat messages, which the reward itself reads.
                 if not isinstance(row.get(column), str | list | None):
@@ -132,23 +169,22 @@ class _Job:
         earlier = 0
         for earlier, old in enumerate(self.output.existing([*self.columns_read, *self.columns]), 1):
             new = next(rows, None)
-            if new is None or not self._same(old, new):
-                expected = f"in {self.settings.output} the scores of this input's first rows by this reward"
-                step = "choose another --output, or delete that file"
-                raise InputError(expected, f"another text or other columns in its row {earlier}", step)
+            if (
+                new is None
+                or not old.keys() >= {*new, *self.columns}
+                or any((flat(old[name]) or "") != (flat(new[name]) or "") for name in self.columns_read)
+            ):
+                found = f"another text or other columns in its row {earlier}"
+                raise foreign(self.output.path, found, "the scores of this input's first rows by this reward")
             try:
                 if earlier == 1:
                     self._check_reward(old, new)
                 self._count(old)
+            except InputError:
+                raise
             except (TypeError, ValueError) as error:
-                if isinstance(error, InputError):
-                    raise
                 raise foreign(self.output.path, f"{error} in its row {earlier}") from error
         return earlier
-
-    def _same(self, old: Row, new: Row) -> bool:
-        texts = all(_comparable(old[name]) == _comparable(new[name]) for name in self.columns_read if name in old)
-        return texts and set(old) >= {*new, *self.columns}
 
     def _check_reward(self, old: Row, new: Row) -> None:
         """Scores the first row again: other weights or models must not resume the same file."""
@@ -158,12 +194,11 @@ class _Job:
             # Another device or dtype moves the last digits.
             if (before is None) != (now is None) or abs((before or 0.0) - (now or 0.0)) > 0.02 * (1 + abs(now or 0.0)):
                 found = f"{name} {before} for its first row, where this reward gives {now}"
-                step = "choose another --output, or delete that file"
-                raise InputError(f"in {self.settings.output} the scores by this reward", found, step)
+                raise foreign(self.output.path, found, "the scores by this reward")
 
     def _score(self, rows: Sequence[Row]) -> list[Row]:
         """The further columns of each row."""
-        if not rows:
+        if not rows:  # the share of a process at the end
             return []
         text, prompt = self.settings.text_column, self.settings.prompt_column
         # Every column of any row: JSON objects need not all have the same.
@@ -171,18 +206,21 @@ class _Job:
         columns = {name: [row.get(name) for row in rows] for name in names if name not in PROTOCOL}
         prompts = None if prompt is None else [row[prompt] for row in rows]
         scores = self.reward.score([row[text] for row in rows], prompts, **columns)
-        values = {TOTAL: scores.total.tolist(), **{name: one.tolist() for name, one in scores.components.items()}}
+        values = {name: column.tolist() for name, column in {TOTAL: scores.total, **scores.components}.items()}
         return [{name: _number(values[name][index]) for name in self.columns} for index in range(len(rows))]
 
     def _count(self, row: Row) -> None:
+        from trl_rewards_plugin.rewards.combining.running_statistics import Moments, merged
+
         for name, seen in self.moments.items():
-            value = _number(row[name])
-            if value is not None:
+            if (value := _number(row[name])) is not None:
                 self.moments[name] = merged(seen, Moments(1, value))
 
 
 def _reward(settings: ScoreSettings) -> Any:
-    reward = MultiClassifierReward.from_preset(given_reward(settings))
+    from trl_rewards_plugin.rewards.multi import MultiClassifierReward
+
+    reward = MultiClassifierReward.from_preset(str(settings.reward))
     for part in reward.classifiers:
         if part.pair is not None and settings.prompt_column is None:
             step = "name the column of the prompts: --prompt-column prompt"
@@ -202,16 +240,4 @@ def _slices(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 
 def _number(value: Any) -> float | None:
     """A score as it is written: None for NaN and for an empty field."""
-    if value is None:
-        return None
-    number = float(value)
-    return None if math.isnan(number) else number
-
-
-def _comparable(value: Any) -> str:
-    """Equal for a value and for what a file gives back of it."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return valid_unicode(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return None if value is None or math.isnan(float(value)) else float(value)

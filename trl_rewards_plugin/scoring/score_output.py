@@ -36,7 +36,7 @@ class ScoreOutput:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds rows; once it returns they survive the end of this process."""
-        sys.stdout.buffer.write("".join(_json_line(row) for row in rows).encode())
+        sys.stdout.buffer.write("".join(map(_json_line, rows)).encode())
         sys.stdout.buffer.flush()
 
     def finish(self) -> None:
@@ -58,12 +58,8 @@ def open_output(path: str | None) -> ScoreOutput:
     return kind(Path(path))
 
 
-class _Growing(ScoreOutput):
+class _JsonLines(ScoreOutput):
     """A file of lines, to which rows are added."""
-
-    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row | None]:
-        """The rows in `lines`, None for a header."""
-        raise NotImplementedError
 
     def existing(self, columns: Sequence[str]) -> Iterator[Row]:
         if not self.path.exists():
@@ -86,18 +82,8 @@ class _Growing(ScoreOutput):
             raise foreign(self.path, "not one whole row")
         os.truncate(self.path, whole)
 
-    def add(self, text: str) -> None:
-        with explained(self.path), open(self.path, "ab") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    def finish(self) -> None:
-        self.path.touch()
-
-
-class _JsonLines(_Growing):
-    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+    def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row | None]:
+        """The rows in `lines`, None for a header."""
         for line in lines:
             row = json.loads(line)
             if not isinstance(row, dict):
@@ -105,10 +91,22 @@ class _JsonLines(_Growing):
             yield row
 
     def append(self, rows: Sequence[Row]) -> None:
-        self.add("".join(_json_line(row) for row in rows))
+        with explained(self.path), open(self.path, "ab") as stream:
+            stream.write(self.written(rows).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def written(self, rows: Sequence[Row]) -> str:
+        """The lines to add for these rows."""
+        return "".join(map(_json_line, rows))
+
+    def finish(self) -> None:
+        self.path.touch()
 
 
-class _Csv(_Growing):
+class _Csv(_JsonLines):
+    """The same with rows of CSV under a header."""
+
     def __init__(self, path: Path):
         super().__init__(path)
         self._header: list[str] | None = None
@@ -130,7 +128,7 @@ class _Csv(_Growing):
             else:
                 yield {name: text or None for name, text in zip(self._header, fields, strict=True)}
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def written(self, rows: Sequence[Row]) -> str:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         if self._header is None and rows:
@@ -138,8 +136,8 @@ class _Csv(_Growing):
             writer.writerow(self._header)
         header = self._header or []
         _check_columns(header, rows)
-        writer.writerows([_flat(row.get(name)) for name in header] for row in rows)
-        self.add(text.getvalue())
+        writer.writerows([flat(row.get(name)) for name in header] for row in rows)
+        return text.getvalue()
 
 
 def _check_columns(header: Sequence[str], rows: Sequence[Row]) -> None:
@@ -190,14 +188,7 @@ class _Parquet(ScoreOutput):
             pyarrow.parquet.write_table(self._table(rows), new)
         self._count += len(rows)
 
-    def finish(self) -> None:
-        if self.parts.is_dir() or not self.path.exists():
-            with replacing(self.path) as new:
-                _merge(self._files(), new)
-            shutil.rmtree(self.parts, ignore_errors=True)
-
     def _files(self) -> list[Path]:
-        import pyarrow
         import pyarrow.parquet
 
         parts = sorted(part for part in self.parts.glob("*.parquet") if part.stem.isdecimal())
@@ -210,24 +201,23 @@ class _Parquet(ScoreOutput):
         # Parts that are in the file already: the job ended between writing it and removing them.
         return [self.path, *(part for part in parts if int(part.stem) >= done)]
 
+    def finish(self) -> None:
+        """Joins the parts, a slice in memory at a time."""
+        import pyarrow.parquet
 
-def _merge(files: Sequence[Path], new: Path) -> None:
-    """Writes the rows of `files` into `new`, a slice in memory at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
-    if not files:
-        pyarrow.parquet.write_table(pyarrow.table({}), new)
-        return
-    schemas = [pyarrow.parquet.read_schema(file) for file in files]
-    schema = pyarrow.unify_schemas(schemas, promote_options="permissive").remove_metadata()
-    with pyarrow.parquet.ParquetWriter(new, schema) as writer:
-        for file in files:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_024):
-                table = pyarrow.Table.from_batches([batch])
-                # The empty table in front has every column, in the schema's order and types.
-                whole = pyarrow.concat_tables([schema.empty_table(), table], promote_options="permissive")
-                writer.write_table(whole.cast(schema))
+        if not self.parts.is_dir() and self.path.exists():
+            return
+        files = self._files()
+        schemas = [pyarrow.schema([]), *map(pyarrow.parquet.read_schema, files)]
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+        with replacing(self.path) as new, pyarrow.parquet.ParquetWriter(new, schema) as writer:
+            for file in files:
+                for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1_024):
+                    table = pyarrow.Table.from_batches([batch])
+                    # The empty table in front has every column, in the schema's order and types.
+                    whole = pyarrow.concat_tables([schema.empty_table(), table], promote_options="permissive")
+                    writer.write_table(whole.cast(schema))
+        shutil.rmtree(self.parts, ignore_errors=True)
 
 
 class _CountedLines:
@@ -248,10 +238,9 @@ class _CountedLines:
         self.ended = True
 
 
-def foreign(path: Path, found: str) -> InputError:
-    """The refusal of an output that no earlier job of this kind wrote."""
-    step = "choose another --output, or delete that file"
-    return InputError(f"in {path} the rows of an earlier trl-rewards score", found, step)
+def foreign(path: Path, found: str, expected: str = "the rows of an earlier trl-rewards score") -> InputError:
+    """The refusal of an output that this very job did not begin."""
+    return InputError(f"in {path} {expected}", found, "choose another --output, or delete that file")
 
 
 def _json_line(row: Row) -> str:
@@ -260,13 +249,11 @@ def _json_line(row: Row) -> str:
     return (line if valid_unicode(line) is line else json.dumps(row, default=str)) + "\n"
 
 
-def _flat(value: Any) -> Any:
+def flat(value: Any) -> Any:
     """`value` as one field: a text, a number, nothing, or JSON."""
-    if isinstance(value, str):
-        return valid_unicode(value)
     if value is None or isinstance(value, int | float):
         return value
-    return valid_unicode(json.dumps(value, ensure_ascii=False, default=str))
+    return valid_unicode(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _storable(value: Any) -> Any:

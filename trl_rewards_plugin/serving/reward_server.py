@@ -9,7 +9,7 @@
 
 Bad requests are answered by {"error": {"expected", "found", "next_step"}}: 400 (no JSON), 401 (token), 413 (too
 large), 422 (refused by the reward); 500 where the reward failed, 503 with Retry-After where too many texts wait.
-Leaves out: the process around it (`cli/serve.py`).
+Leaves out: the process around it (`cli/measure.py`).
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from trl_rewards_plugin.rewards.combining.constraints import (
     mixed,
     slack,
 )
-from trl_rewards_plugin.rewards.combining.normalize import Moments, moments_of
+from trl_rewards_plugin.rewards.combining.running_statistics import Moments, moments_of
 
 
 def at(progress):

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.combining.normalize import moments_of
-from trl_rewards_plugin.rewards.combining.running_statistics import RunningStatistics
+from trl_rewards_plugin.rewards.combining.running_statistics import RunningStatistics, moments_of
 
 
 def batch(*values):

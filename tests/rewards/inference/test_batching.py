@@ -1,8 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.rewards.inference.encoding import unique_rows
-from trl_rewards_plugin.rewards.inference.forward import TOKEN_BUDGET, token_batches
+from trl_rewards_plugin.rewards.inference.forward import TOKEN_BUDGET, token_batches, unique_rows
 
 LENGTHS = st.lists(st.integers(0, 40), max_size=60)
 

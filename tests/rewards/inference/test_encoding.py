@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from tests.rewards.judges import TEXTS, judge, sentiment
 from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
-from trl_rewards_plugin.rewards.inference import encoding
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, encode, fingerprint, padded
+from trl_rewards_plugin.rewards.inference import forward
+from trl_rewards_plugin.rewards.inference.forward import EncodingMemo, encode, fingerprint, padded
 from trl_rewards_plugin.rewards.texts import valid_unicode
 
 
@@ -77,7 +77,7 @@ def calls(monkeypatch):
         counted.append(args)
         return encode(*args)
 
-    monkeypatch.setattr(encoding, "encode", count)
+    monkeypatch.setattr(forward, "encode", count)
     return counted
 
 

@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.inference.classifier_rules import check_arguments, check_score_type
-from trl_rewards_plugin.rewards.inference.score_types import is_independent, label_score
+from trl_rewards_plugin.rewards.inference.classifier_rules import (
+    check_arguments,
+    check_score_type,
+    is_independent,
+    label_score,
+)
 
 LOGITS = torch.tensor([[0.0, math.log(3.0)]])
 

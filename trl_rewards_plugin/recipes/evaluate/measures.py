@@ -1,7 +1,4 @@
-"""Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module.
-
-Leaves out: where the texts come from (`evaluation_job.py`) and comparing two sides (`compare.py`).
-"""
+"""Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module."""
 
 import inspect
 import os
@@ -12,7 +9,7 @@ import numpy as np
 
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
-from trl_rewards_plugin.preset_table import PRESETS
+from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 
@@ -20,9 +17,8 @@ OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALIT
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 """Of a metric's arguments, those that `evaluate.load` takes; the others are `compute`'s."""
 
-
+# One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored.
 Values: TypeAlias = float | np.ndarray
-"""One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored."""
 
 
 def load_measures(
@@ -31,8 +27,7 @@ def load_measures(
     """The metrics called `names`, loaded: ours (config name `judge`), reward presets and files, any `evaluate` module.
 
     `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
-    "references", "sources" there are. InputError for no such metric, one that is not for texts or needs what is not
-    given, or arguments for a metric that is not asked for.
+    "references", "sources" there are, more than which no metric may need.
     """
     for name in arguments:
         if name not in names:
@@ -44,13 +39,13 @@ def load_measures(
 
 
 def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Sequence[str]) -> "Measure":
-    if name in PRESETS or name.endswith((".yaml", ".yml")):
+    if name in PRESETS or name.endswith(ENDINGS):
         return RewardMeasure(name)
     load_arguments = {key: value for key, value in arguments.items() if key in LOAD_ARGUMENTS}
-    compute_arguments = {key: value for key, value in arguments.items() if key not in LOAD_ARGUMENTS}
     if name in OWN and judge is not None:
         load_arguments.setdefault("config_name", judge)
     module = _load_module(name, load_arguments)
+    compute_arguments = {key: value for key, value in arguments.items() if key not in LOAD_ARGUMENTS}
     measure = ModuleMeasure(module, compute_arguments, given)
     if name in OWN or isinstance(module, Rouge):  # quick on one text, so wrong arguments fail here too
         measure.rows = list(measure.measure([""], HeldOut([""], [""], {})))
@@ -73,19 +68,17 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
             step = "check its name (config_name in --metric-kwargs) and the network, or take --preset tiny"
         else:
             expected = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
-            found = name
-            step = "check the spelling and the network, or give the folder of an evaluate module"
-            near = did_you_mean(name, [*OWN, "rouge", *PRESETS])
-            step = "install the missing package" if isinstance(error, ImportError) else near + step
+            found, near = name, did_you_mean(name, [*OWN, "rouge", *PRESETS])
+            step = f"{near}check the spelling and the network, or give the folder of an evaluate module"
+            step = "install the missing package" if isinstance(error, ImportError) else step
         raise InputError(expected, f"{found!r}: {' '.join(str(error).split())[:300]}", step) from error
 
 
 class ModuleMeasure:
-    """An evaluate module over texts.
+    """An evaluate module over texts; `rows`: the names of its rows, where they are known.
 
     Numbers of its result are rows; a list of N numbers is a row as well, with its mean. A module that can leave its
-    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to. One that is not for texts, needs what is not
-    given, or does not take one of the arguments is refused. `rows`: the names of its rows, where they are known.
+    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):
@@ -94,15 +87,15 @@ class ModuleMeasure:
         self._module = module
         options = module.features if isinstance(module.features, list) else [module.features]
         self._inputs = list(options[0])
-        if not any(_is_text(option.get("predictions")) for option in options):
+        texts = [[key for key, kind in option.items() if getattr(kind, "dtype", "") == "string"] for option in options]
+        if not any("predictions" in keys for keys in texts):
             found = f"{self.name}, whose predictions are {options[0].get('predictions')}"
             raise InputError("a metric of texts", found, "name another metric")
-        missing = [name for name in self._inputs if name not in given]
-        if missing:
+        if missing := [name for name in self._inputs if name not in given]:
             step = "give a data set (--dataset) or leave this metric out"
             raise InputError(f"{', '.join(missing)} for the metric {self.name}", f"only {', '.join(given)}", step)
         # Some modules only take several references a text.
-        self._several = "references" in self._inputs and not any(_is_text(option["references"]) for option in options)
+        self._several = "references" in self._inputs and not any("references" in keys for keys in texts)
         parameters = inspect.signature(module._compute).parameters
         takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
         known = [parameter for parameter in parameters if parameter not in self._inputs]
@@ -116,32 +109,25 @@ class ModuleMeasure:
     def measure(
         self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
     ) -> dict[str, Values]:
-        """Row name -> values of N outputs, beside their prompts, where they are known, and a column of references.
-
-        Without that column the prompts' sources are the references.
-        """
-        found: dict[str, Any] = {"predictions": list(outputs)}
+        """Row name -> values of N outputs; the references are a column of the data set, else the prompts' sources."""
+        given: dict[str, Any] = {"predictions": list(outputs)}
         if held_out is not None:
-            sources = held_out.sources
-            references = sources if reference_column is None else held_out.columns[reference_column]
+            references = held_out.columns[reference_column] if reference_column else held_out.sources
             several = [[reference] for reference in references]
-            found |= {"references": several if self._several else references, "sources": sources}
-        inputs = {name: found[name] for name in self._inputs}
-        return self._rows(self._module.compute(**inputs, **self._arguments), len(outputs))
-
-    def _rows(self, result: Mapping[str, Any], count: int) -> dict[str, Values]:
+            given |= {"references": several if self._several else references, "sources": held_out.sources}
+        inputs = {name: given[name] for name in self._inputs}
+        result = self._module.compute(**inputs, **self._arguments)
         rows: dict[str, Values] = {}
-        scores: Any = result.get("scores")
         for key, value in result.items():
+            if key == "scores" and self.name in result:
+                continue  # they are the values of that row
             row = key if key.startswith(self.name) else f"{self.name} {key}"
-            if key == self.name and _is_number_list(scores, count):
-                rows[row] = np.array(scores, dtype=np.float64)
-            elif key == "scores" and self.name in result:
-                continue  # the row above
-            elif _is_number_list(value, count):
-                rows[row] = np.array(value, dtype=np.float64)
-            elif _is_number(value):
-                rows[row] = float(value)
+            has_scores = key == self.name and _is_number_list(result.get("scores"), len(outputs))
+            found = result["scores"] if has_scores else value
+            if _is_number_list(found, len(outputs)):
+                rows[row] = np.array(found, dtype=np.float64)
+            elif _is_number(found):
+                rows[row] = float(found)
         if not rows:
             step = "name another metric"
             raise InputError(f"numbers from the metric {self.name}", ", ".join(result) or "nothing", step)
@@ -172,15 +158,10 @@ class RewardMeasure:
 Measure: TypeAlias = ModuleMeasure | RewardMeasure
 
 
-def _is_text(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) == "string"
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _is_number_list(value: Any, count: int) -> bool:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     return isinstance(value, list) and len(value) == count and all(item is None or _is_number(item) for item in value)

@@ -1,4 +1,4 @@
-"""Scores of K rewards on N texts -> one total per text. Pure tensor maths, no models.
+"""Scores of K rewards on N texts -> one total per text.
 
 Every function takes scores (N, K), one column per reward, and weights (K,), and returns totals (N,) in the dtype of
 the scores; shapes that do not fit raise ValueError. A missing score is NaN (TRL's None): it takes no part in a total,
@@ -17,7 +17,6 @@ def weighted_sum(scores: Tensor, weights: Tensor) -> Tensor:
     total[n] = sum over k with scores[n, k] not NaN of weights[k] * scores[n, k]
     """
     weights = _checked(weights, scores)
-    # all() over zero rewards is True as well: no rewards, no total.
     return torch.where(scores.isnan().all(dim=1), torch.nan, (scores * weights).nansum(dim=1))
 
 
@@ -25,9 +24,8 @@ def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of the scores that a text has; weights are not negative.
 
         total[n] = sum_k weights[k] * scores[n, k] / sum_k weights[k],  both over k with scores[n, k] not NaN
-        total[n] = NaN where that sum of weights is 0
 
-    Unlike in `weighted_sum` a missing score does not pull a text's total towards 0.
+    It is NaN where that sum of weights is 0. Unlike in `weighted_sum` a missing score does not pull a total towards 0.
     """
     present = _checked(weights, scores) * ~scores.isnan()
     # 0 / 0 is the NaN that is wanted.
@@ -40,8 +38,8 @@ def mean_minus_std(scores: Tensor, weights: Tensor, disagreement_coef: float = 1
         total[n] = mean[n] - disagreement_coef * std[n],  both over the judges k, as in `weighted_mean`
         std[n] = sqrt(sum_k weights[k] * (scores[n, k] - mean[n])^2 / sum_k weights[k])
 
-    Coste et al., "Reward Model Ensembles Help Mitigate Overoptimization" (arXiv 2310.02743), where it is UWO, with the
-    variance in place of the standard deviation, which has the unit of the scores. Their WCO is `minimum`.
+    Coste et al., "Reward Model Ensembles Help Mitigate Overoptimization" (arXiv 2310.02743): UWO, but by the standard
+    deviation, which has the unit of the scores, not the variance. Their WCO is `minimum`.
     """
     mean = weighted_mean(scores, weights)
     return mean - disagreement_coef * weighted_mean((scores - mean[:, None]).square(), weights).sqrt()
@@ -50,8 +48,7 @@ def mean_minus_std(scores: Tensor, weights: Tensor, disagreement_coef: float = 1
 def minimum(scores: Tensor, weights: Tensor) -> Tensor:
     """The worst weighted score of each text: no reward can be traded for another, and a weight of 0 leaves one out.
 
-    total[n] = min over k with scores[n, k] not NaN and weights[k] != 0 of weights[k] * scores[n, k]
-    total[n] = NaN where there is no such k
+    total[n] = min over k with scores[n, k] not NaN and weights[k] != 0 of weights[k] * scores[n, k], NaN without any
     """
     weights = _checked(weights, scores)
     left_out = scores.isnan() | (weights == 0)
@@ -62,8 +59,7 @@ def minimum(scores: Tensor, weights: Tensor) -> Tensor:
 def geometric_mean(scores: Tensor, weights: Tensor) -> Tensor:
     """Weighted geometric mean of probabilities in [0, 1]: near 0 where any of them is; weights are not negative.
 
-    total[n] = exp(sum_k weights[k] * log scores[n, k] / sum_k weights[k]),  over k with scores[n, k] not NaN
-    total[n] = NaN where that sum of weights is 0
+    total[n] = exp(weighted mean over k of log scores[n, k]), as in `weighted_mean`
     """
     missing = scores.isnan()
     present = _checked(weights, scores) * ~missing
@@ -78,7 +74,6 @@ AGGREGATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 def _checked(weights: Tensor, scores: Tensor) -> Tensor:
-    """The weights in the dtype of the scores."""
     if scores.ndim != 2 or weights.ndim != 1 or scores.shape[1] != weights.shape[0]:
         found = f"scores {tuple(scores.shape)} and weights {tuple(weights.shape)}"
         raise ValueError(f"aggregation needs scores (N, K) and weights (K,), found {found}")

@@ -1,8 +1,7 @@
 """Combination: how the raw scores of K named rewards become one total per text.
 
-In this order: normalise each reward's scores (normalize.py), clip them, put the floor in place of those behind a gate
-(style counts where grammar holds), weight them, aggregate (aggregate.py). The form of each setting is in
-combination_settings.py. Leaves out: where scores come from, and when statistics are learnt.
+In this order: each reward's scores are normalised (running_statistics.py) and clipped, the floor takes the place of
+those behind a gate (style counts where grammar holds), and they are weighted and aggregated (aggregate.py).
 """
 
 import copy
@@ -17,17 +16,14 @@ from torch import Tensor
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, ZSCORE, checked_settings
-from trl_rewards_plugin.rewards.combining.normalize import Moments, rescaled, z_scores
+from trl_rewards_plugin.rewards.combining.running_statistics import Moments, rescaled, z_scores
 from trl_rewards_plugin.rewards.texts import shortened
 
 _SLACK = 1e-6  # how far float rounding may carry a probability out of [0, 1]
 
 
 def training_progress(trainer_state: Any) -> float:
-    """global_step / max_steps of a `transformers.TrainerState`, from 0 at the start of training to at most 1.
-
-    InputError for no state, or one of a training that has not begun.
-    """
+    """global_step / max_steps of a `transformers.TrainerState`, at most 1; InputError where no training has begun."""
     step, steps = getattr(trainer_state, "global_step", None), getattr(trainer_state, "max_steps", None)
     if step is None or steps is None:
         how = "GRPO, RLOO and Seq2SeqPPOTrainer pass it; for scoring use score(), which needs none"
@@ -40,7 +36,7 @@ def training_progress(trainer_state: Any) -> float:
 
 @dataclass(frozen=True)
 class Combination:
-    """Settings for K rewards, checked when made; dicts by name. For their meaning see `MultiClassifierReward`."""
+    """Settings for K rewards; dicts by name. For their meaning see `MultiClassifierReward`."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
@@ -55,7 +51,7 @@ class Combination:
 
     @classmethod
     def checked(cls, names: Sequence[str], *settings: Any, **more: Any) -> "Combination":
-        """The settings as the user gave them, in one form: see `checked_settings`, which refuses what does not fit."""
+        """Of settings as the user gave them: see `checked_settings`, which refuses what does not fit."""
         return cls(tuple(names), **checked_settings(names, *settings, **more))
 
     @property
@@ -71,11 +67,7 @@ class Combination:
         passing: Mapping[str, Tensor],
         texts: Sequence[str],
     ) -> Tensor:
-        """Totals (N,) of raw scores (N, K), NaN where a reward gave none, by the moments of each name in `learnt`.
-
-        InputError for geometric_mean of something that is no probability, RuntimeError for an infinite total; reward
-        and text are named.
-        """
+        """Totals (N,) of raw scores (N, K), NaN where a reward gave none; RuntimeError for an infinite one."""
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
         for k, name in enumerate(self.names):
             if name in passing:  # NaN, no score, stays NaN behind the gate too
@@ -95,20 +87,12 @@ class Combination:
         return total
 
     def passing(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Name of each reward with a gate -> which texts pass it, (N,) bool, by the raw scores (N,) of all rewards.
-
-            passing[name][n] = raw[other][n] >= least, for every other reward in its gate
-
-        A text without a gating score (NaN) does not pass: nothing says that it may.
-        """
+        """Gated reward -> texts that pass, (N,) bool, by raw scores (N,); no text passes without a gating score."""
         reached = {name: [raw[other] >= least for other, least in gate.items()] for name, gate in self.only_if.items()}
         return {name: torch.stack(each).all(dim=0) for name, each in reached.items()}
 
     def weights_at(self, progress: float | None) -> list[float]:
-        """The K weights at this point of training; those that were given where `progress` is None.
-
-        A schedule's factor is linear between its points, constant before the first and after the last.
-        """
+        """The K weights at this point of training; those that were given where `progress` is None."""
         weights = dict(zip(self.names, self.weights, strict=True))
         if progress is not None:
             for name, points in self.weight_schedule.items():

@@ -1,7 +1,6 @@
 """What a user may give as weights, normalization, clip or weight_schedule, brought into one form or refused.
 
-Every refusal is an InputError that names the setting. FORMS is the table of all settings but the weights. Needs no
-torch: a reward file is checked before that is loaded.
+Every refusal is an InputError that names the setting. Needs no torch: a reward file is checked before that is loaded.
 """
 
 import math
@@ -26,31 +25,37 @@ def checked_settings(
     """The fields of a `Combination` but for `names`, settings (see FORMS) being as the user gave them."""
     check_choice("aggregation", aggregation, AGGREGATION_NAMES)
     forms = {what: by_name(what, settings.get(what), names) for what in FORMS}
-    own = tuple(checked_weights(weights, names, forms["constraints"]))
+    own = _checked_weights(weights, names, forms["constraints"])
     for name, gate in forms["only_if"].items():
         check_gate(gate, f"only_if of {name!r}", name, names)
     for name in forms["floor"]:
         if name not in forms["only_if"]:
             raise InputError(f"only_if of {name!r} beside its floor", "no gate", "give only_if, or leave floor out")
-    check_coefficient(disagreement_coef, aggregation)
-    for name, weight in zip(names, own, strict=True):
-        if name in forms["constraints"]:
-            beside = {what: values[name] for what, values in forms.items() if name in values}
-            check_target(name, {"weight": weight, **beside}, aggregation)
+    fits = aggregation == "mean_minus_std" and _is_finite(disagreement_coef) and disagreement_coef >= 0
+    if disagreement_coef is not None and not fits:
+        expected = "disagreement_coef as a number of at least 0, with aggregation='mean_minus_std'"
+        raise InputError(expected, f"{disagreement_coef!r} with {aggregation!r}", "leave it out")
+    for name in forms["constraints"]:  # of raw scores in a weighted sum: nothing beside them may change either
+        others = {what: values.get(name) for what, values in forms.items() if what != "constraints"}
+        beside = [key for key, value in {"weight": own[names.index(name)], **others}.items() if value]
+        if beside or aggregation != "weighted_sum":
+            found = ", ".join(beside) or f"aggregation={aggregation!r}"
+            step = "leave that out; what is meant for other rewards goes into a dict by name"
+            raise InputError(f"constraints of {name!r} alone, since its weight is learnt", found, step)
     if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(own) < 0:
         step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"
-        raise InputError(f"weights of at least 0 for {aggregation}", f"{list(own)}", step)
+        raise InputError(f"weights of at least 0 for {aggregation}", f"{own}", step)
     if aggregation == "geometric_mean" and ZSCORE in forms["normalization"].values():
         found = "normalization='zscore', which turns them into other numbers"
         step = "leave normalization out, or use another aggregation"
         raise InputError("probabilities for geometric_mean", found, step)
     if aggregation == "geometric_mean" and not all(0 <= value <= 1 for value in forms["floor"].values()):
         raise InputError("a floor in [0, 1] for geometric_mean", f"{forms['floor']}", "leave it out for 0")
-    return {"weights": own, "aggregation": aggregation, "disagreement_coef": disagreement_coef, **forms}
+    return {"weights": tuple(own), "aggregation": aggregation, "disagreement_coef": disagreement_coef, **forms}
 
 
-def checked_weights(
-    weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str], constrained: Collection[str] = ()
+def _checked_weights(
+    weights: Sequence[float] | Mapping[str, float] | None, names: Sequence[str], constrained: Collection[str]
 ) -> list[float]:
     """One finite float for each name, not all 0; 1.0 each, or 0.0 if `constrained`, where none is given."""
     if weights is None:
@@ -79,11 +84,36 @@ def checked_weights(
     return [float(weight) for weight in found]
 
 
+def check_gate(gate: Collection[str], what: str, name: str, names: Sequence[str]) -> None:
+    """Refuses a gate, called `what`, by an unknown reward or by the gated one, `name`, itself."""
+    if name in gate:
+        raise InputError(f"{what} to name another reward", f"{name!r}, that reward itself", "name the reward to pass")
+    _check_known(what, gate, names)
+
+
 def _check_known(what: str, given: Collection[str], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
             step = f"{did_you_mean(name, names)}use the names of the rewards"
             raise InputError(f"{what} for rewards of this combination, {', '.join(names)}", repr(name), step)
+
+
+def by_name(what: str, given: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The setting `what`, a dict by name or one value for every reward, as a dict by name without the Nones."""
+    form, whose = FORMS[what], " of {!r}"
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if not form.for_all:
+            raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
+        given, whose = dict.fromkeys(names, given), ""
+    _check_known(what, given, names)
+    found = {name: form.read(given[name]) for name in names if given.get(name) is not None}
+    for name, value in found.items():
+        if value is None:
+            step = (did_you_mean(given[name], [ZSCORE]) if what == "normalization" else "") + form.step
+            raise InputError(f"{what}{whose.format(name)} as {form.expected}", repr(given[name]), step)
+    return found
 
 
 class Form(NamedTuple):
@@ -95,119 +125,43 @@ class Form(NamedTuple):
     for_all: bool = False  # whether one value may stand for every reward
 
 
-def by_name(what: str, given: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The setting `what`, a dict by name or one value for every reward, as a dict by name without the Nones."""
-    if given is None:
-        return {}
-    if isinstance(given, Mapping):
-        _check_known(what, given, names)
-        return {name: _read(what, given[name], f" of {name!r}") for name in names if given.get(name) is not None}
-    if not FORMS[what].for_all:
-        raise InputError(f"{what} as a dict by reward name", repr(given), f"one or more of {', '.join(names)}")
-    return {name: _read(what, given) for name in names}
-
-
-def _read(what: str, value: Any, whose: str = "") -> Any:
-    form = FORMS[what]
-    found = form.read(value)
-    if found is None:
-        step = (did_you_mean(value, [ZSCORE]) if what == "normalization" else "") + form.step
-        raise InputError(f"{what}{whose} as {form.expected}", repr(value), step)
-    return found
-
-
 def _normalization(value: Any) -> Any:
-    """ZSCORE, or a mean and a scale above 0 as floats."""
     if value == ZSCORE:
         return ZSCORE
-    if isinstance(value, Mapping) and set(value) == {"mean", "scale"} and all(map(_is_finite, value.values())):
-        mean, scale = float(value["mean"]), float(value["scale"])
-        return {"mean": mean, "scale": scale} if scale > 0 else None
-    return None
+    found = _floats(value) or {}
+    return found if found.keys() == {"mean", "scale"} and found["scale"] > 0 else None
 
 
 def _clip(value: Any) -> tuple[float, float] | None:
     """(low, high) as floats; either may be infinite."""
-    if isinstance(value, list | tuple) and len(value) == 2:
-        low, high = value
-        if all(_is_number(end) and not math.isnan(end) for end in value) and low < high:
-            return float(low), float(high)
+    if isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]:
+        return float(value[0]), float(value[1])
     return None
 
 
 def _schedule(value: Any) -> dict[float, float] | None:
     """{progress: factor} as floats, in the order of progress."""
-    if not isinstance(value, Mapping) or not value or not all(map(_is_finite, [*value, *value.values()])):
+    factors = _floats(value) or {}
+    if not factors or not all(_is_finite(place) and 0 <= place <= 1 for place in value) or min(factors.values()) < 0:
         return None
-    fits = all(0 <= place <= 1 for place in value) and all(factor >= 0 for factor in value.values())
-    return {float(place): float(factor) for place, factor in sorted(value.items())} if fits else None
+    return {float(place): factor for place, factor in sorted(factors.items())}
 
 
 def _gate(value: Any) -> dict[str, float] | None:
-    """{gating reward: threshold} as floats."""
-    if isinstance(value, Mapping) and value and all(map(_is_finite, value.values())):
-        return {str(name): float(threshold) for name, threshold in value.items()}
-    return None
+    found = _floats(value)
+    return {str(name): threshold for name, threshold in found.items()} if found else None
 
 
 def _target(value: Any) -> dict[str, float] | None:
-    """{"min": minimum mean score}, {"max": maximum} or both as floats."""
     ends = _gate(value) or {}
     fits = ends and set(ends) <= {"min", "max"} and ends.get("min", -math.inf) <= ends.get("max", math.inf)
     return ends if fits else None
 
 
-FORMS = {
-    "normalization": Form(
-        _normalization,
-        f"{ZSCORE!r}, or as {{'mean': m, 'scale': s}} with finite m and s above 0",
-        f"for example {{'reward name': {ZSCORE!r}}}",
-        for_all=True,
-    ),
-    "clip": Form(_clip, "[low, high] with low below high", "for example [-3, 3]", for_all=True),
-    "weight_schedule": Form(
-        _schedule,
-        "{progress: factor}, progress from 0 to 1, factors of at least 0",
-        "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training",
-    ),
-    "only_if": Form(
-        _gate,
-        "{reward: minimum score}",
-        "for example {'acceptability': 0.0}: where that reward's own score is at least 0",
-    ),
-    "floor": Form(
-        lambda value: float(value) if _is_finite(value) else None, "a finite number", "leave it out for 0"
-    ),
-    "constraints": Form(
-        _target,
-        "{'min': m}, {'max': m} or both, with min not above max",
-        "for example {'acceptability': {'min': 0.9}, 'length': {'max': 25}}",
-    ),
-}  # fmt: skip
-"""Setting -> its form, in the order in which reward files write them."""
-
-
-def check_target(name: str, settings: Mapping[str, Any], aggregation: str) -> None:
-    """Refuses a target, of raw scores in a weighted sum, beside what changes either in the reward's other settings."""
-    found = [key for key, value in settings.items() if key != "constraints" and value]
-    if found or aggregation != "weighted_sum":
-        step = "leave that out; what is meant for other rewards goes into a dict by name"
-        found = found or [f"aggregation={aggregation!r}"]
-        raise InputError(f"constraints of {name!r} alone, since its weight is learnt", ", ".join(found), step)
-
-
-def check_coefficient(value: Any, aggregation: str) -> None:
-    """Refuses a disagreement_coef that is no number of at least 0, or that the aggregation does not read."""
-    if value is not None and (aggregation != "mean_minus_std" or not _is_finite(value) or value < 0):
-        expected = "disagreement_coef as a number of at least 0, with aggregation='mean_minus_std'"
-        raise InputError(expected, f"{value!r} with {aggregation!r}", "leave it out")
-
-
-def check_gate(gate: Collection[str], what: str, name: str, names: Sequence[str]) -> None:
-    """Refuses a gate, called `what`, by an unknown reward or by the gated one, `name`, itself."""
-    if name in gate:
-        raise InputError(f"{what} to name another reward", f"{name!r}, that reward itself", "name the reward to pass")
-    _check_known(what, gate, names)
+def _floats(value: Any) -> dict[Any, float] | None:
+    """A dict of finite numbers with these as floats; None for anything else."""
+    fits = isinstance(value, Mapping) and all(map(_is_finite, value.values()))
+    return {key: float(number) for key, number in value.items()} if fits else None
 
 
 def _is_number(value: Any) -> bool:
@@ -216,3 +170,26 @@ def _is_number(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return _is_number(value) and math.isfinite(value)
+
+
+FORMS = {
+    "normalization": Form(
+        _normalization, f"{ZSCORE!r}, or as {{'mean': m, 'scale': s}} with finite m and s above 0",
+        f"for example {{'reward name': {ZSCORE!r}}}", for_all=True,
+    ),
+    "clip": Form(_clip, "[low, high] with low below high", "for example [-3, 3]", for_all=True),
+    "weight_schedule": Form(
+        _schedule, "{progress: factor}, progress from 0 to 1, factors of at least 0",
+        "for example {0.0: 0.0, 0.5: 1.0}, which brings the weight in over the first half of training",
+    ),
+    "only_if": Form(
+        _gate, "{reward: minimum score}",
+        "for example {'acceptability': 0.0}: where that reward's own score is at least 0",
+    ),
+    "floor": Form(lambda value: float(value) if _is_finite(value) else None, "a finite number", "leave it out for 0"),
+    "constraints": Form(
+        _target, "{'min': m}, {'max': m} or both, with min not above max",
+        "for example {'acceptability': {'min': 0.9}, 'length': {'max': 25}}",
+    ),
+}  # fmt: skip
+"""Setting -> its form, in the order in which reward files write them."""

@@ -3,23 +3,19 @@
     maximise E[objective] subject to E[score] >= min and E[score] <= max of each reward with a target
 
 Moskovitz et al., "Confronting Reward Model Overoptimization with Constrained RLHF" (arXiv 2310.04373). As there, the
-multipliers are bounded and the total is a mixture, so that a target out of reach does not outgrow the KL penalty. They
-differ in that they are clipped, not squashed by a sigmoid, count scores in standard deviations, whatever the unit, and
-are damped as in Stooke et al., "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods" (arXiv
-2007.03964), since a policy follows them late.
+multipliers are bounded and the total is a mixture, so that a target out of reach does not outgrow the KL penalty. Here
+they are clipped, not squashed, count scores in standard deviations, and are damped as in Stooke et al., "Responsive
+Safety in Reinforcement Learning by PID Lagrangian Methods" (arXiv 2007.03964), since a policy follows them late.
 """
 
 import copy
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from trl_rewards_plugin.rewards.combining.normalize import merged, used_scale
-from trl_rewards_plugin.rewards.combining.running_statistics import Batch
+from trl_rewards_plugin.rewards.combining.running_statistics import Batch, merged_batches, used_scale
 
 START, LARGEST = 1.0, 10.0
-RATE = 20.0
-"""By how much an integral rises when its target is missed by one standard deviation for the whole of training."""
+RATE = 20.0  # by how much an integral rises when its target is missed by one standard deviation all through training
 DAMPING = 2.0  # by how much a multiplier is above its integral while its target is missed by one standard deviation
 
 Ends = dict[str, dict[str, float]]  # name of a reward with a target -> "min" and, or "max" -> a number
@@ -54,14 +50,14 @@ def ascended(integral: float, slack: float, passed: float) -> tuple[float, float
 
 def ascent_after(ascent: Ascent, targets: Ends, batches: Sequence[Batch], progress: float) -> Ascent:
     """The ascent after one batch of scores, given as the moments of its part in each process."""
-    batch = {name: functools.reduce(merged, [part[name] for part in batches]) for name in targets}
+    batch = merged_batches(targets, batches)
     stds = ascent.stds or {name: used_scale(moments)[1] for name, moments in batch.items()}
     # Another training of the same reward begins at 0 again.
     passed = progress - ascent.progress if progress >= ascent.progress else progress
     multipliers, integrals = copy.deepcopy(ascent.multipliers), copy.deepcopy(ascent.integrals)
-    for name in (name for name, moments in batch.items() if moments.count):
-        for end, bound in targets[name].items():
-            left = slack(batch[name].mean, end, bound) / stds[name]
+    for name, moments in batch.items():
+        for end, bound in targets[name].items() if moments.count else ():
+            left = slack(moments.mean, end, bound) / stds[name]
             integrals[name][end], multipliers[name][end] = ascended(integrals[name][end], left, passed)
     return Ascent(multipliers, integrals, stds, progress)
 
@@ -71,8 +67,8 @@ def mixed(weights: Mapping[str, float], targets: Ends, ascent: Ascent) -> tuple[
 
         total = (objective + sum of multiplier * slack(score, end, bound) / std) / (1 + sum of multipliers)
 
-    `weights` are those of the objective, and 0 for each reward with a target. A score that is missing takes its
-    constant with it: else a text that a judge cannot score would be one that meets the target.
+    `weights` are 0 for each reward with a target. A missing score takes its constant with it: else a text that a judge
+    cannot score would be one that meets the target.
     """
     whole = 1.0 + sum(sum(ends.values()) for ends in ascent.multipliers.values())
     mixture, constants = {name: weight / whole for name, weight in weights.items()}, dict.fromkeys(targets, 0.0)

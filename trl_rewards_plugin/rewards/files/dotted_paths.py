@@ -40,8 +40,13 @@ def check_name(name: str, folder: Path = Path()) -> None:
     if file.suffix == ".py" and not file.is_file():
         expected = f"the file of {file.name}:name, beside the reward file or in the current folder"
         raise missing_file(expected, f"no file {(folder / file).resolve()}", folder / file)
-    if file.suffix == ".py":
-        _check_mentioned(name, file)
+    if file.suffix == ".py":  # in which that name may stand nowhere, and a near one be defined
+        text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
+        attribute = path.partition(".")[0]
+        defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
+        may_be_there = rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\("
+        if not re.search(may_be_there, text) and (near := nearest(attribute, defined)):
+            raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
     if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
@@ -49,17 +54,6 @@ def check_name(name: str, folder: Path = Path()) -> None:
 def _located(file: str, folder: Path) -> Path:
     beside = folder / file
     return beside if beside.is_file() else Path(file)
-
-
-def _check_mentioned(name: str, file: Path) -> None:
-    """Refuses "file.py:name" where that name stands nowhere in the file, but a near one is defined there."""
-    text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
-    attribute = path.partition(".")[0]
-    if re.search(rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\(", text):
-        return
-    defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
-    if near := nearest(attribute, defined):
-        raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
 
 
 def _not_found(name: str, reason: object, near: str | None = None) -> InputError:

@@ -1,25 +1,58 @@
-"""The content of a reward file, checked as far as that needs no model and no torch: YAML, keys, settings.
+"""Reward files: the YAML form of a `MultiClassifierReward`, checked as far as possible without torch and any model.
 
-Leaves out: making the rewards, and the arguments of functions of the user's, which have to be imported
-(preset_file.py, which describes the format).
+```yaml
+aggregation: weighted_sum          # or weighted_mean, mean_minus_std, minimum, geometric_mean
+rewards:
+- model: textattack/roberta-base-CoLA
+  label: LABEL_1
+  name: acceptability
+  weight: 1.0
+  normalization: zscore            # or {mean: 1.0, scale: 2.0}
+  clip: [-3.0, 3.0]
+- function: length
+  max_length: 60
+  weight_schedule: {0.0: 0.0, 0.5: 1.0}
+  only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
+- {function: length, name: words, constraints: {max: 25}}  # a target for the mean score in place of a weight
+- combination: judges.yaml         # a file of several judges as one part, for example aggregation: mean_minus_std
+```
+
+An entry names what scores, by one of five keys, and has the arguments of it beside it:
+
+    model: a text classifier (Hub id or folder), asset: a bundled one    arguments of `ClassifierReward`
+    function: length, repetition, similarity or remote                   arguments of that reward
+    function: package.module.name or file.py:name, one of yours          a name; the arguments of the class
+    metric: what `evaluate.load` takes                                   arguments of `MetricReward`
+    combination: another reward file                                     a name
+
+A file may name functions and metrics, which are code: trust it like a script. Models, tokenizers, metrics and files
+in it are looked for beside the file first. A preset (../../preset_table.py) is such a content under a name.
 """
 
-import ast
+import functools
+import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.assets import BUNDLED, is_bundled, resolve
+import yaml
+
+from trl_rewards_plugin import assets
+from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, missing_file, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
+from trl_rewards_plugin.rewards.base import Reward
+from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination_settings import FORMS, by_name, check_gate, checked_settings
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name, imported
+from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference import classifier_rules
-from trl_rewards_plugin.rewards.names import check_name as check_reward_name
-from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.metric_reward import MetricReward
+from trl_rewards_plugin.rewards.texts import check_name as check_reward_name
+from trl_rewards_plugin.rewards.texts import clean_name, total_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
@@ -27,14 +60,9 @@ FILE_KEYS = ("name", "aggregation", "disagreement_coef", "rewards")
 SETTINGS = ("weight", *FORMS)
 """Keys that every entry may have beside its own."""
 
-_CLASSIFIER = "trl_rewards_plugin.rewards.classifier.ClassifierReward"
-_MADE_BY = {
-    "model": _CLASSIFIER,
-    "asset": _CLASSIFIER,
-    "metric": "trl_rewards_plugin.rewards.metric_reward.MetricReward",
-}
 _DEFAULTS: Mapping[str, Any] = {"aggregation": "weighted_sum", "disagreement_coef": None}
 _EXAMPLE = "for example: rewards: [{model: textattack/roberta-base-CoLA, label: LABEL_1, weight: 1.0}]"
+_OURS = "# Read by MultiClassifierReward.from_preset."
 
 
 def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -54,7 +82,7 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     content = {**_DEFAULTS, **_read_reward_file(path)}
     entries = content["rewards"]
     places = [f"{path.name}, rewards[{place}]" for place in range(len(entries))]  # which its reader can find
-    own, by_place = {key: content[key] for key in _DEFAULTS}, settings_by_name(entries, places)
+    own, by_place = {key: content[key] for key in _DEFAULTS}, _settings_by_name(entries, places)
     for key in ("only_if", "floor"):  # their form; gates name rewards, whose names are known only later
         by_name(key, by_place.pop(key), places)
     checked_settings(places, **own, **by_place)
@@ -62,62 +90,96 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     if len(names) == len(entries):  # otherwise what gates name is known only later
-        check_gates(path, entries, names)
-        checked_settings(names, **own, **settings_by_name(entries, names))
+        _check_gates(path, entries, names)
+        checked_settings(names, **own, **_settings_by_name(entries, names))
     for entry in entries:
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
     return content
 
 
-def check_gates(preset: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Refuses a gate of unknown rewards, or of itself, by the place of its entry; `names` are those of the rewards."""
-    for place, (entry, name) in enumerate(zip(entries, names, strict=True)):
-        check_gate([*map(str, entry.get("only_if", ()))], f"only_if of {preset}, rewards[{place}]", name, names)
+def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
+    """The arguments of `MultiClassifierReward` for a preset's name or a YAML file; of models only configs are read.
 
-
-def settings_by_name(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The arguments of `MultiClassifierReward` that entries set for their own reward: "weights", and dicts by name."""
-    rows = list(zip(names, entries, strict=True))
-    weights = [entry.get("weight", 0.0 if "constraints" in entry else 1.0) for entry in entries]
-    by_name = {key: {name: entry[key] for name, entry in rows if key in entry} for key in FORMS}
-    return {"weights": weights, **by_name}
-
-
-def check_arguments(entry: Mapping[str, Any], where: str, parameters: Mapping[str, bool]) -> None:
-    """Checks the keys of an entry; `parameters`: argument of what it names -> whether it is required."""
-    source = next(key for key in SOURCES if key in entry)
-    _check_keys(entry, (source, *(name for name in parameters if name != "model"), *SETTINGS), where)
-    missing = [name for name, required in parameters.items() if required and name not in (*entry, "model")]
-    if missing:
-        step = f"add {' and '.join(f'{name}:' for name in missing)} beside {source}:"
-        raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", step)
-
-
-def parameters_in_source(path: str) -> dict[str, bool]:
-    """Argument -> whether it is required, of a class of this package by its dotted path, which is not imported."""
-    module, _, name = path.rpartition(".")
-    file = Path(__file__).parents[2].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    nodes = ast.parse(file.read_text(encoding="utf-8")).body
-    lines = next(node.body for node in nodes if isinstance(node, ast.ClassDef) and node.name == name)
-    for line in lines:
-        if isinstance(line, ast.FunctionDef) and line.name == "__init__":
-            free = len(line.args.args) - len(line.args.defaults)
-            positional = {one.arg: place < free for place, one in enumerate(line.args.args) if place}
-            by_name = zip(line.args.kwonlyargs, line.args.kw_defaults, strict=True)
-            return positional | {one.arg: default is None for one, default in by_name}
-    fields = [line for line in lines if isinstance(line, ast.AnnAssign)]  # of a dataclass
-    return {line.target.id: line.value is None for line in fields if isinstance(line.target, ast.Name)}
-
-
-def imports_code(entry: Mapping[str, Any]) -> bool:
-    """Whether so much as the keys of this entry can only be known by importing a module of the user's."""
-    return "function" in entry and entry["function"] not in READY_MADE
+    Functions of yours are imported last, when all else in the file has been checked; with `allow_code=False` a file
+    that names functions, metrics, servers or `trust_remote_code` is refused: nothing is imported, no text is sent.
+    """
+    content = preset_content(preset)
+    entries, folder = content["rewards"], Path(preset).parent
+    for entry in entries if not allow_code else ():
+        if "combination" in entry:
+            preset_arguments(entry["combination"], allow_code=False)
+        foreign = [key for key in ("metric", "trust_remote_code") if entry.get(key)]
+        foreign += ["function"] if _imports_code(entry) or entry.get("function") == "remote" else []
+        if foreign:
+            local = ", ".join(name for name in READY_MADE if name != "remote")
+            step = f"use models, assets and {local}, or trust the file with allow_code=True"
+            found = f"{foreign[0]}: {entry[foreign[0]]}"
+            raise InputError(f"rewards of {preset} that run no code of their own", found, step)
+    makers = [_maker(entry, folder) for entry in entries]
+    for place, (entry, maker) in enumerate(zip(entries, makers, strict=True)):
+        if _imports_code(entry):
+            _check_arguments(entry, f"{preset}, rewards[{place}]", maker)
+    rewards = [maker(**_own_arguments(entry)) for entry, maker in zip(entries, makers, strict=True)]
+    names = [one.name for one in rewards]
+    _check_gates(preset, entries, names)
+    name = content["name"] if "name" in content else total_name(clean_name(Path(preset).stem), names)
+    return {**content, "rewards": rewards, "name": name, **_settings_by_name(entries, names)}
 
 
 def without_none(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
     """`mapping` without what is null."""
     return {key: value for key, value in mapping.items() if value is not None}
+
+
+def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` as YAML; InputError for another ending, a missing folder, or over a file of someone else's."""
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError("a path that ends in .yaml or .yml", repr(str(path)), f"for example {path.name}.yaml")
+    if not path.parent.is_dir():
+        raise InputError("a path in a folder that exists", repr(str(path)), f"make the folder {path.parent}")
+    if path.is_file() and not path.read_bytes().startswith(_OURS.encode()):
+        step = "give another path, or delete that file"
+        raise InputError("a path that is free, or a file that save_preset wrote", f"another file, {path}", step)
+    text = yaml.safe_dump(without_none(content), sort_keys=False, allow_unicode=True)
+    write_text(path, f"{_OURS} save_preset replaces a file that begins like this.\n{text}")
+
+
+def exact_entry(part: Reward) -> dict[str, Any]:
+    """`part.entry()` with a Hub model's commit and folders' absolute paths; InputError for what no file can name."""
+    entry = part.entry()
+    if not any(key in entry for key in SOURCES):
+        expected = f"reward {part.name!r} as something that a file can name"
+        found = "a function that cannot be imported, a loaded module, or a combination"
+        step = "define it at the top of a module, give metrics by name, and save a combination as its own file"
+        raise InputError(expected, found, step)
+    named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
+    entry |= {key: os.path.abspath(entry[key]) for key in named}
+    if not isinstance(part, ClassifierReward):
+        return entry
+    if not part.is_named:
+        expected = f"model and tokenizer of reward {part.name!r} by name, for a file"
+        raise InputError(expected, "a loaded model or tokenizer", "save it to a folder and pass the folder")
+    if "model" not in named:
+        return entry | {"revision": _commit(part.model_id, part.revision)}
+    folder, name = os.path.split(entry["model"])
+    if folder == str(assets.ROOT):  # bundled: the same everywhere, whatever its path
+        del entry["model"]
+        return {"name": entry.pop("name"), "asset": name, **entry}
+    return entry
+
+
+def _commit(model_id: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a Hub model stood for when its config was read into the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    # The cache and not the config: newer transformers no longer keep the commit there.
+    for name in ("config.json", "adapter_config.json"):
+        path = try_to_load_from_cache(model_id, name, revision=revision)
+        if isinstance(path, str):
+            return os.path.basename(os.path.dirname(path))
+    expected = f"{model_id} in the cache of the Hub, which records the commit that makes a run repeatable"
+    raise InputError(expected, "no such entry", "pass revision= a commit, and rebuild the reward")
 
 
 def _read_reward_file(path: Path) -> dict[str, Any]:
@@ -138,21 +200,18 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InputError(f"{where} as a mapping", repr(given), _EXAMPLE)
     entry = without_none(given)
-    if sum(key in entry for key in SOURCES) != 1:
+    sources = [key for key in SOURCES if key in entry]
+    if len(sources) != 1:
+        unknown = [key for key in entry if key not in (*SETTINGS, *SOURCES, "name", "label")]
+        step = "".join(did_you_mean(key, SOURCES) for key in unknown) + _EXAMPLE
         found = ", ".join(map(str, entry)) or "nothing"
-        near = "".join(
-            did_you_mean(key, SOURCES) for key in entry if key not in (*SETTINGS, *SOURCES, "name", "label")
-        )
-        raise InputError(f"exactly one of {', '.join(SOURCES)} in {where}", found, f"{near}{_EXAMPLE}")
-    source = next(key for key in SOURCES if key in entry)
-    if not isinstance(entry[source], str):
-        raise InputError(f"{source} in {where} as a name", repr(entry[source]), _EXAMPLE)
-    if source == "function":
+        raise InputError(f"exactly one of {', '.join(SOURCES)} in {where}", found, step)
+    if not isinstance(entry[sources[0]], str):
+        raise InputError(f"{sources[0]} in {where} as a name", repr(entry[sources[0]]), _EXAMPLE)
+    if "function" in entry:
         check_name(entry["function"], path.parent)
-    if source == "combination":
-        check_arguments(entry, where, {"combination": True, "name": False})
-    elif not imports_code(entry):
-        check_arguments(entry, where, parameters_in_source(_MADE_BY.get(source) or READY_MADE[entry["function"]]))
+    if not _imports_code(entry):
+        _check_arguments(entry, where, _maker(entry, path.parent))
     for key in ("model", "tokenizer", "metric", "combination"):
         beside = path.parent / str(entry.get(key) or path.name)
         if key in entry and beside != path and beside.exists():
@@ -164,40 +223,41 @@ def _checked_entry(given: Any, path: Path, place: int) -> dict[str, Any]:
     return entry
 
 
-def own_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of what an entry names."""
-    return {key: value for key, value in entry.items() if key not in ("asset", "function", *SETTINGS)}
+def _check_arguments(entry: Mapping[str, Any], where: str, maker: Callable[..., Reward]) -> None:
+    """Checks the keys of an entry by the parameters of what makes its reward."""
+    source = next(key for key in SOURCES if key in entry)
+    parameters = [one for one in inspect.signature(maker).parameters.values() if one.name != "model"]
+    _check_keys(entry, (source, *(one.name for one in parameters), *SETTINGS), where)
+    missing = [one.name for one in parameters if one.default is one.empty and one.name not in entry]
+    if missing:
+        step = f"add {' and '.join(f'{name}:' for name in missing)} beside {source}:"
+        raise InputError(f"{', '.join(missing)} in {where}", f"only {', '.join(entry)}", step)
+
+
+def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> None:
+    for key in found:
+        if key not in known:
+            setting = nearest(key, SETTINGS) if known == FILE_KEYS else None
+            step = f"write {setting}: into the entry of its reward" if setting else "rename or remove it"
+            step = did_you_mean(key, known) + step
+            raise InputError(f"only the keys {', '.join(dict.fromkeys(known))} in {where}", repr(key), step)
 
 
 def _check_values(entry: Mapping[str, Any]) -> None:
     """Checks the arguments of a ready-made reward or a classifier, by its config where that is on the disk."""
-    arguments = own_arguments(entry)
+    arguments = _own_arguments(entry)
     if "name" in entry:
         check_reward_name(entry["name"])
     if entry.get("function") in READY_MADE:
         imported(entry["function"])(**arguments)
-    elif "model" in entry or "asset" in entry:
+    elif "model" in arguments:
         classifier_rules.check_arguments(**arguments)
-        named = entry.get("model", f"{BUNDLED}{entry.get('asset')}")
-        if not is_bundled(named):
-            check_hub_name(named, classifier_rules.EXPECTED)
-        config = _config_in(Path(resolve(named)))
+        if not assets.is_bundled(arguments["model"]):
+            check_hub_name(arguments["model"], classifier_rules.EXPECTED)
+        config = _config_in(Path(assets.resolve(arguments["model"])))
         if config is not None:
             given = {key: arguments[key] for key in ("label", "score_type", "max_length") if key in arguments}
-            classifier_rules.label_index(config, named, **given)
-
-
-def _name_of(entry: Mapping[str, Any]) -> str | None:
-    """The name that an entry's reward gets; None where only the code, the config or the file it names could tell."""
-    if "name" in entry:
-        return str(entry["name"])
-    if entry.get("function") in READY_MADE:
-        return str(imported(entry["function"])(**own_arguments(entry)).name)
-    if "metric" in entry:
-        return clean_name(str(entry["key"]))
-    if imports_code(entry) or not isinstance(entry.get("label"), str):
-        return None
-    return classifier_rules.default_name(entry.get("model", entry.get("asset")).removeprefix(BUNDLED), entry["label"])
+            classifier_rules.label_index(config, arguments["model"], **given)
 
 
 def _config_in(folder: Path) -> SimpleNamespace | None:
@@ -213,10 +273,59 @@ def _config_in(folder: Path) -> SimpleNamespace | None:
     return SimpleNamespace(**{"problem_type": None, "model_type": None, **content, "id2label": id2label})
 
 
-def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> None:
-    for key in found:
-        if key not in known:
-            setting = nearest(key, SETTINGS) if known == FILE_KEYS else None
-            step = f"write {setting}: into the entry of its reward" if setting else "rename or remove it"
-            step = did_you_mean(key, known) + step
-            raise InputError(f"only the keys {', '.join(dict.fromkeys(known))} in {where}", repr(key), step)
+def _check_gates(preset: str | os.PathLike[str], entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Refuses a gate of unknown rewards, or of itself, by the place of its entry; `names` are those of the rewards."""
+    for place, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        check_gate([*map(str, entry.get("only_if", ()))], f"only_if of {preset}, rewards[{place}]", name, names)
+
+
+def _settings_by_name(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """The arguments of `MultiClassifierReward` that entries set for their own reward: "weights", and dicts by name."""
+    rows = list(zip(names, entries, strict=True))
+    weights = [entry.get("weight", 0.0 if "constraints" in entry else 1.0) for entry in entries]
+    return {"weights": weights, **{key: {name: entry[key] for name, entry in rows if key in entry} for key in FORMS}}
+
+
+def _name_of(entry: Mapping[str, Any]) -> str | None:
+    """The name that an entry's reward gets; None where only the code, the config or the file it names could tell."""
+    arguments = _own_arguments(entry)
+    if "name" in entry:
+        return str(entry["name"])
+    if entry.get("function") in READY_MADE:
+        return str(imported(entry["function"])(**arguments).name)
+    if "metric" in entry:
+        return clean_name(str(entry["key"]))
+    if "model" not in arguments or not isinstance(entry["label"], str):
+        return None
+    return classifier_rules.default_name(arguments["model"].removeprefix(assets.BUNDLED), entry["label"])
+
+
+def _imports_code(entry: Mapping[str, Any]) -> bool:
+    """Whether so much as the keys of this entry can only be known by importing a module of the user's."""
+    return "function" in entry and entry["function"] not in READY_MADE
+
+
+def _own_arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of what an entry names."""
+    asset = {"model": f"{assets.BUNDLED}{entry['asset']}"} if "asset" in entry else {}
+    return asset | {key: value for key, value in entry.items() if key not in ("asset", "function", *SETTINGS)}
+
+
+def _maker(entry: Mapping[str, Any], folder: Path) -> Callable[..., Reward]:
+    """What makes the reward of such an entry in a file of `folder`, whose other keys are its arguments."""
+    if "function" in entry:
+        found = imported(entry["function"], folder)
+        is_reward = isinstance(found, type) and issubclass(found, Reward)
+        return found if is_reward else functools.partial(CallableReward, found)
+    if "combination" in entry:
+        return _nested
+    return MetricReward if "metric" in entry else ClassifierReward
+
+
+def _nested(combination: str, name: str | None = None) -> Reward:
+    """The combination of another reward file, as one part."""
+    arguments = preset_arguments(combination)
+    arguments["name"] = name or arguments["name"]
+    # By its path: multi.py imports this module.
+    made: Reward = imported("trl_rewards_plugin.rewards.multi.MultiClassifierReward")(**arguments)
+    return made

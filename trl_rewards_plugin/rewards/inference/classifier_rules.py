@@ -1,17 +1,18 @@
-"""What the arguments of `ClassifierReward` must be, by themselves and for a model's config.
+"""What the arguments of `ClassifierReward` must be, by themselves and for a model's config, and what its score is.
 
-Needs no torch: a reward file is checked before that is loaded.
+Imports no torch: a reward file is checked before that is loaded.
 """
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
-from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import clean_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXPECTED = "a text classifier: a folder, or an id on the Hub"
-SCORE_TYPES = ("logit", "probability", "log_probability")
-OFFLOADS = (None, "cpu", "disk")
 
 # Families that count positions from the pad token's index on: the first `pad_token_id + 1` of
 # `max_position_embeddings` are never used, so that RoBERTa's 514 take 512 tokens.
@@ -30,14 +31,14 @@ def check_arguments(
     **others: Any,
 ) -> None:
     """Refuses what no classifier can be asked for; `others` depend on the model or the machine."""
-    check_choice("score_type", score_type, SCORE_TYPES)
+    check_choice("score_type", score_type, ("logit", "probability", "log_probability"))
     if pair not in (None, "prompt"):
         raise InputError("pair=None or pair='prompt'", repr(pair), "use 'prompt' to score (prompt, completion)")
     for what, value in (("batch_size", batch_size), ("max_length", max_length)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             step = f"leave {what} out to have it set"
             raise InputError(f"{what} as a positive whole number, or None", repr(value), step)
-    if offload not in OFFLOADS:
+    if offload not in (None, "cpu", "disk"):
         step = "use 'cpu' where the accelerator is too small, 'disk' where the CPU's memory is"
         raise InputError("offload=None, 'cpu' or 'disk'", repr(offload), step)
 
@@ -84,3 +85,23 @@ def position_limit(config: Any) -> int | None:
         pad = getattr(config, "pad_token_id", None)
         positions -= (1 if pad is None else pad) + 1
     return positions
+
+
+def is_independent(config: Any) -> bool:
+    """True where each label has its own sigmoid: multi-label and single-label models, as in transformers' pipeline."""
+    return config.problem_type == "multi_label_classification" or len(config.id2label) == 1
+
+
+def label_score(logits: "Tensor", index: int, score_type: str, independent: bool) -> "Tensor":
+    """Score (N,) of label `index` for each text, from logits z (N, L) of L labels.
+
+    logit            z[n, i]
+    probability      sigmoid(z[n, i]) if independent, else softmax(z[n, :])[i]
+    log_probability  the logarithm of that, computed without underflow (nats, at most 0)
+    """
+    from torch.nn.functional import logsigmoid
+
+    if score_type == "logit":
+        return logits[:, index]
+    log_probability = logsigmoid(logits[:, index]) if independent else logits.log_softmax(dim=1)[:, index]
+    return log_probability if score_type == "log_probability" else log_probability.exp()

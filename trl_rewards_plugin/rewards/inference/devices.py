@@ -1,4 +1,4 @@
-"""Where a classifier runs: devices, dtypes, memory. Knows nothing of models."""
+"""Where a classifier runs: devices, dtypes, memory."""
 
 import gc
 import os
@@ -22,10 +22,8 @@ def own_device() -> torch.device:
 
 def as_device(device: Any) -> torch.device | None:
     """`device` as torch has it, InputError where it has none such; None stays None. It need not be there yet."""
-    if device is None:
-        return None
     try:
-        return torch.device(device)
+        return None if device is None else torch.device(device)
     except (RuntimeError, TypeError) as error:
         step = "leave it out for this process's own device"
         raise InputError("a device such as 'cpu', 'cuda' or 'cuda:1'", repr(device), step) from error
@@ -33,30 +31,23 @@ def as_device(device: Any) -> torch.device | None:
 
 def check_present(device: torch.device) -> None:
     """Refuses with an InputError an accelerator that this process does not see."""
-    if device.type == "cpu":
-        return
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = torch.accelerator.device_count() if found is not None and found.type == device.type else 0
-    if (device.index or 0) >= count:
+    if device.type != "cpu" and (device.index or 0) >= count:
         here = "only the CPU" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
         raise InputError(f"the device {str(device)!r}", here, "give device='cpu', or leave it out")
 
 
 def as_dtype(dtype: Any) -> torch.dtype | None:
     """A floating dtype by itself or its name, InputError for anything else; None stays None."""
-    if dtype is None:
-        return None
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    found = getattr(torch, dtype, "") if isinstance(dtype, str) else dtype
+    if found is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise InputError("dtype as a floating torch.dtype or its name", repr(dtype), "for example dtype='bfloat16'")
     return found
 
 
 def precision(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """The autocast to run a classifier of this dtype in: on for the half dtypes, which keeps sums in float32.
-
-    Off otherwise, also inside a trainer's own autocast: the judge keeps the precision that it was given.
-    """
+    """On for the half dtypes, which keeps sums in float32; off for others, also inside a trainer's own autocast."""
     half = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device.type, dtype=dtype if half else None, enabled=half)
 

@@ -9,10 +9,7 @@ import weakref
 
 
 class ForkSafeLock:
-    """A reentrant lock. In a forked child it is free unless the thread that forked holds it itself.
-
-    A pickled one is a new, free lock on the other side.
-    """
+    """A reentrant lock. In a forked child it is free unless the thread that forked holds it itself; pickled free."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -45,10 +42,5 @@ class ForkSafeLock:
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
 
 
-def _renew_all() -> None:
-    for lock in list(_locks):
-        lock.renew()
-
-
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_all)
+    os.register_at_fork(after_in_child=lambda: list(map(ForkSafeLock.renew, list(_locks))))

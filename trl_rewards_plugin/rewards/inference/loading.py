@@ -1,4 +1,4 @@
-"""A classifier, its config and its tokenizer by name; what would score noise is refused. Leaves out: devices."""
+"""A classifier, its config and its tokenizer by name; what would score noise is refused."""
 
 import re
 from collections.abc import Iterator
@@ -27,8 +27,7 @@ class Source:
 
     name: str
     revision: str | None = None
-    # Never None, at which transformers asks on standard input.
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # never None, at which transformers asks on standard input
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,12 +38,12 @@ def read_config(source: Source) -> Any:
     """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
     check_hub_name(source.name, EXPECTED)
     try:
-        if _is_adapter(source, local_files_only=True):
+        if _is_adapter(source):
             return _adapter_config(source)
         try:
             return AutoConfig.from_pretrained(source.name, **source.options)
         except OSError as error:  # one on the Hub that is not in the cache yet
-            if "does not appear to have a file named" not in str(error) or not _is_adapter(source):
+            if "does not appear to have a file named" not in str(error) or not _is_adapter(source, ask_hub=True):
                 raise
             return _adapter_config(source)
     except (OSError, ValueError) as error:
@@ -52,8 +51,8 @@ def read_config(source: Source) -> Any:
         raise InputError(EXPECTED, found, what_to_do(error, "check the spelling", source.name)) from error
 
 
-def _is_adapter(source: Source, **options: Any) -> bool:
-    return find_adapter_config_file(source.name, revision=source.revision, **options) is not None
+def _is_adapter(source: Source, ask_hub: bool = False) -> bool:
+    return find_adapter_config_file(source.name, revision=source.revision, local_files_only=not ask_hub) is not None
 
 
 def _adapter_config(source: Source) -> Any:
@@ -85,11 +84,8 @@ def _peft() -> Any:
 
 
 def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> Any:
-    """The classifier, unsharded, in the CPU's memory, an adapter merged into it; float32 where `dtype` is None.
-
-    InputError for a checkpoint without a trained classification head.
-    """
-    is_adapter = _is_adapter(source, local_files_only=True)
+    """The classifier, unsharded, in the CPU's memory, an adapter merged into it; float32 where `dtype` is None."""
+    is_adapter = _is_adapter(source)
     options: dict[str, Any] = {**source.options, "dtype": dtype or torch.float32, "output_loading_info": True}
     if is_adapter:
         options |= {"revision": None, "config": config, "ignore_mismatched_sizes": True}
@@ -109,18 +105,15 @@ def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> A
 
 
 def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
-    """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model or its adapter's base.
-
-    InputError for one without words, or without a pad token.
-    """
+    """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model or its adapter's base."""
     if tokenizer is None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.name, **source.options)
         except (OSError, ValueError):
-            if not _is_adapter(source, local_files_only=True):
+            if not _is_adapter(source):
                 raise
-            tokenizer = AutoTokenizer.from_pretrained(config.name_or_path, trust_remote_code=source.trust_remote_code)
-    elif isinstance(tokenizer, str):
+            tokenizer = config.name_or_path
+    if isinstance(tokenizer, str):
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=source.trust_remote_code)
     # Without tokenizer files transformers 5 silently builds a tokenizer of special tokens (and for DeBERTa two
     # more): most texts would read the same.

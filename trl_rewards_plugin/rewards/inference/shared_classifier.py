@@ -1,7 +1,4 @@
-"""SharedClassifier: one loaded text classifier, used by as many rewards as read its labels.
-
-Texts in, logits out. Knows nothing of labels, weights or rewards. Loads on first use; picklable; thread-safe.
-"""
+"""SharedClassifier: one loaded text classifier, texts in, logits out, used by as many rewards as read its labels."""
 
 import copy
 import os
@@ -13,28 +10,15 @@ from transformers import Pipeline, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError, check_hub_name
-from trl_rewards_plugin.rewards.inference import devices
+from trl_rewards_plugin.rewards.inference import devices, forward, loading
 from trl_rewards_plugin.rewards.inference.classifier_rules import position_limit
-from trl_rewards_plugin.rewards.inference.encoding import EncodingMemo, fingerprint, unique_rows, windows
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.inference.forward import BatchedForward
-from trl_rewards_plugin.rewards.inference.loading import (
-    Source,
-    check_tokens,
-    load_classifier,
-    load_tokenizer,
-    read_config,
-)
 
 LONGEST = 512  # tokens of a text that are read at most where max_length is not given
 
 
 class SharedClassifier:
-    """A sequence classifier and its tokenizer.
-
-    Arguments are those of `ClassifierReward`; a `device` of None is a loaded model's present one. `memo` keeps token
-    ids for other classifiers with the same tokenizer; None keeps none.
-    """
+    """A sequence classifier and its tokenizer, loaded on first use; picklable; thread-safe."""
 
     def __init__(
         self,
@@ -49,19 +33,18 @@ class SharedClassifier:
         self.device = devices.as_device(device)
         self.dtype = devices.as_dtype(dtype)
         self.offload = offload
-        self.memo: EncodingMemo | None = None
-        self._tokenizer_source = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
+        self.memo: forward.EncodingMemo | None = None
+        given = resolve(os.fspath(tokenizer) if isinstance(tokenizer, os.PathLike) else tokenizer)
+        self._tokenizer_source = given
+        self.tokenizer_name = given if isinstance(given, str) else None  # not the model's own, nor passed in loaded
         if self.tokenizer_name is not None:
             check_hub_name(self.tokenizer_name, "a tokenizer: a folder, or an id on the Hub")
         self._lock = ForkSafeLock()
         self._model: Any = None
-        self._place: torch.device | None = None
         self._tokenizer: Any = None
-        self._encoder: Any = None
-        self._fingerprint: str | None = None
         if isinstance(model, PreTrainedModel):
             self.source: Any = model
-            self.named = Source(model.config.name_or_path or type(model).__name__, None, trust_remote_code)
+            self.named = loading.Source(model.config.name_or_path or type(model).__name__, None, trust_remote_code)
             found = f"a loaded {type(model).__name__}"
             if tokenizer is None:
                 step = "pass tokenizer=, or the model's name instead"
@@ -74,14 +57,15 @@ class SharedClassifier:
             self.config = model.config
         elif isinstance(model, str | os.PathLike):
             self.source = resolve(os.fspath(model))
-            self.named = Source(self.source, revision, trust_remote_code)
-            self.config = read_config(self.named)
+            self.named = loading.Source(self.source, revision, trust_remote_code)
+            self.config = loading.read_config(self.named)
         else:
             step = "pass the name that AutoModelForSequenceClassification.from_pretrained takes"
             if isinstance(model, Pipeline):
                 step = "pass what it holds: ClassifierReward(pipe.model, tokenizer=pipe.tokenizer, label=...)"
             raise InputError("model as a Hub id, a folder, or a loaded PreTrainedModel", type(model).__name__, step)
-        self.forward = BatchedForward(self.named.name, self.dtype)
+        self.is_named = isinstance(self.source, str) and isinstance(given, str | None)  # so that a file can name both
+        self.forward = forward.BatchedForward(self.named.name, self.dtype)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -89,21 +73,6 @@ class SharedClassifier:
         given = (self.source, self._tokenizer_source)
         same = [one if isinstance(one, str | None) else id(one) for one in given]
         return (*same, self.named, self.device, self.dtype, self.offload)
-
-    @property
-    def tokenizer_name(self) -> str | None:
-        """The tokenizer's own name; None where it is the model's, or was passed in loaded."""
-        return self._tokenizer_source if isinstance(self._tokenizer_source, str) else None
-
-    @property
-    def is_named(self) -> bool:
-        """Whether model and tokenizer were given by name, so that a reward file can name them."""
-        return isinstance(self.source, str) and isinstance(self._tokenizer_source, str | None)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._model is not None
 
     def place(self, device: Any) -> None:
         """Runs on `device` from now on; weights in memory are dropped. InputError for a model passed in loaded."""
@@ -115,10 +84,7 @@ class SharedClassifier:
             self._model = None
 
     def load(self) -> tuple[Any, Any]:
-        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
-
-        InputError for a checkpoint without trained head, a tokenizer without words or pad token, or an absent device.
-        """
+        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading."""
         with self._lock:
             if self._lock.was_broken():
                 self._tokenizer = None  # a thread that is not in this process was reading with it
@@ -126,15 +92,13 @@ class SharedClassifier:
                 self._model = self._load_model()
                 self._place = self._model.device
             if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._tokenizer_source, self.named, self.config)
-                check_tokens(self._model, self._tokenizer, self.named.name)
-                self._encoder = self._tokenizer
-                if self._tokenizer is self._tokenizer_source:
-                    # Truncation is a setting of the object, which others who hold it may change meanwhile.
-                    self._encoder = copy.deepcopy(self._tokenizer)
-                self._fingerprint = fingerprint(self._encoder)
-            if self._model.config.pad_token_id is None:
-                # Decoder-only classifiers find a text's last token by it.
+                given = self._tokenizer_source
+                self._tokenizer = loading.load_tokenizer(given, self.named, self.config)
+                loading.check_tokens(self._model, self._tokenizer, self.named.name)
+                # Truncation is a setting of the object, which others who hold it may change meanwhile.
+                self._encoder = copy.deepcopy(given) if self._tokenizer is given else self._tokenizer
+                self._fingerprint = forward.fingerprint(self._encoder)
+            if self._model.config.pad_token_id is None:  # by which decoder-only classifiers find a text's last token
                 self._model.config.pad_token_id = self._tokenizer.pad_token_id
             if self.offload == "cpu":
                 self._model.to(self._place)
@@ -146,14 +110,11 @@ class SharedClassifier:
             return self.source.eval()
         place = self.device or devices.own_device()
         devices.check_present(place)
-        model = self.source if loaded else load_classifier(self.named, self.config, self.dtype)
+        model = self.source if loaded else loading.load_classifier(self.named, self.config, self.dtype)
         return model.to(place).eval()
 
-    def max_tokens(self, max_length: int | None, pair: bool = False) -> int:
-        """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512.
-
-        InputError where `max_length` leaves nothing of a text beside the special tokens.
-        """
+    def _max_tokens(self, max_length: int | None, pair: bool) -> int:
+        """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512."""
         _, tokenizer = self.load()
         if max_length is None:
             return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
@@ -171,17 +132,18 @@ class SharedClassifier:
 
         A repeated row is scored once. Texts that are too long lose tokens at the end (of the longer of a pair first).
         """
-        rows, places = unique_rows([(text, None if prompts is None else prompts[i]) for i, text in enumerate(texts)])
+        pairs = zip(texts, [None] * len(texts) if prompts is None else prompts, strict=True)
+        rows, places = forward.unique_rows(list(pairs))
         if not rows:
             return torch.zeros(0, len(self.config.id2label))
         parts = []
         # A fast tokenizer keeps its truncation setting in one shared object, so it is under the lock as well.
         with self._lock:
             try:
-                limit = self.max_tokens(max_length, prompts is not None)
-                for window in windows(rows):
+                limit = self._max_tokens(max_length, prompts is not None)
+                for window in forward.windows(rows):
                     model, tokenizer = self.load()
-                    memo = self.memo or EncodingMemo()
+                    memo = self.memo or forward.EncodingMemo()
                     encoded = memo.encode(self._encoder, self._fingerprint, window, limit)
                     parts.append(self.forward.logits(model, tokenizer, encoded, batch_size))
             finally:

@@ -7,8 +7,8 @@ from transformers import AutoModelForSeq2SeqLM
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.cli.train import build_recipe
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.recipes import adapters
-from trl_rewards_plugin.recipes.adapters import lora_config, lora_settings
+from trl_rewards_plugin.recipes import run_rules
+from trl_rewards_plugin.recipes.run_rules import lora_config, lora_settings
 
 
 # peft asks transformers by the old name.
@@ -35,6 +35,6 @@ def test_without_the_flag_there_is_none(tmp_path):
 
 
 def test_without_peft_the_message_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
+    monkeypatch.setattr(run_rules, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install \"peft>=0.21.2\""):
         lora_config(4, 8, None)

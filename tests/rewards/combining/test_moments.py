@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.rewards.combining.normalize import Moments, merged, moments_of, rescaled, z_scores
+from trl_rewards_plugin.rewards.combining.running_statistics import Moments, merged, moments_of, rescaled, z_scores
 
 NAN = math.nan
 FLOATS = st.floats(-1000, 1000, width=32)
