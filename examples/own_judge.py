@@ -34,9 +34,7 @@ def read_labelled(path: str) -> list[dict[str, str]]:
     bad = next((f"row {n}: {row}"[:99] for n, (*pair, row) in enumerate(rows, 1) if None in pair), None)
     if bad or len({label for _, label, _ in rows}) < 2:
         expected = f"the columns text and label in {path}, filled in every row, with two labels or more"
-        raise InputError(
-            expected, bad or f"{len(rows)} rows, with fewer labels", "rename the columns, or add what is missing"
-        )
+        raise InputError(expected, bad or f"{len(rows)} rows, one label", "rename or fill the columns")
     return [{"text": str(text), "label": str(label)} for text, label, _ in rows]
 
 

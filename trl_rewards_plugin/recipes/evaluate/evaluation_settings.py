@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.errors import (
+    InputError,
+    check_hub_name,
+    check_tokenizer_files,
+    did_you_mean,
+    missing_file,
+    nearest,
+)
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
@@ -103,6 +110,7 @@ def check_settings(settings: EvaluationSettings) -> None:
             if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
                 raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
             check_hub_name(given, _SIDE)
+            check_tokenizer_files(given)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
             preset_content(metric)
