@@ -139,6 +139,7 @@ FILES = {
 FILE_LINES = {
     "train --dataset news.csv": "--text_column text",
     "train --dataset news.csv --text_column txt": "did you mean 'text'?",
+    "train --dataset news.csv --text_column text --eval_dataset folder/../news.csv": "other rows, or leave eval_dataset",
     "train --dataset news.cvs": "did you mean 'news.csv'?",
     "train --dataset empty.csv": "an empty file",
     "train --dataset header.csv": "only a header",
@@ -216,8 +217,8 @@ FILE_LINES = {
     "train --text_column prompts": "did you mean 'prompt'?",
     "train --missing drop": "missing as one of error, skip, empty",
     "train --output_dir news.csv": "a folder as output_dir",
-    "train --output_dir earlier": "give up what is there with overwrite",
-    "train --resume_from_checkpoint": "train without resume_from_checkpoint",
+    "train --output_dir earlier": "resume with --resume_from_checkpoint, or give up what is there with --overwrite",
+    "train --resume_from_checkpoint": "train without --resume_from_checkpoint, or check --output_dir",
     "train --resume_from_checkpoint nowhere": "nowhere: there is no such folder",
     "train --push_to me/my+model": "a repository as owner/name",
     "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",

@@ -6,6 +6,7 @@ A flag overrides the YAML file of `--config`, which overrides the preset, which 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import dataclasses
 import importlib.metadata
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed, check_peft, lora_config
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
+from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import holds_run, refuse_run
 
@@ -96,6 +97,14 @@ class TrainArguments:
 
 def train(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
+    try:
+        return _train(argv)
+    except InputError as error:  # of the folder, by the names that these settings have in Python
+        step = re.sub(r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()", r"--\1", error.next_step)
+        raise InputError(error.expected, error.found, step) from error
+
+
+def _train(argv: Sequence[str]) -> int:
     check_quickly(argv)
     terminal.silence_libraries()
     recipe, asked = build_recipe(argv)
@@ -185,9 +194,13 @@ def _check_files(asked: TrainArguments, column: str, dataset: str) -> None:
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
+    read = []
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
-            column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
+            texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
+            read.append([*texts.values()])
+    if len(read) > 1:
+        check_held_out(*read, str(asked.eval_dataset))
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:

@@ -8,7 +8,7 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, column_texts, data_file, existing_file, prompt_columns
+from trl_rewards_plugin.rows import check_column, check_held_out, column_texts, data_file, existing_file, prompt_columns
 from trl_rewards_plugin.runs.public_names import public_name
 
 DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
@@ -44,6 +44,15 @@ class RunData:
     train_name: str  # where the rows come from, in words: held-out ones are never chosen silently
     eval_name: str
     prompt_prefix: str = ""
+
+    def checked(self) -> "RunData":
+        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`."""
+        train, held_out = list(self.train["prompt"]), list(self.held_out["prompt"])
+        check_held_out(train, held_out, self.train_name)
+        known = set(train)
+        seen = sum(text in known for text in held_out)
+        told = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
+        return replace(self, eval_name=self.eval_name + told) if seen else self
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:

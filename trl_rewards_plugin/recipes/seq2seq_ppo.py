@@ -184,6 +184,8 @@ class Seq2SeqPPO:
             minutes = run_inputs.estimate_minutes(evaluator, self.args, inputs.data)
             time = f"about {minutes:.1f} minutes: one rollout was timed, and its update is assumed to take as long"
             plan = run_inputs.plan_lines(self.model, self.args, inputs) | {"Time": time}
+            if inputs.checkpoint is None and not self.overwrite and layout.holds_run(self.folder):
+                plan["Folder"] += ", which holds a run: add --overwrite or --resume_from_checkpoint to train there"
             self.echo(console.format_plan(plan) + "\n\nDry run: nothing was trained or written.")
 
     def _check(self, resume: str | bool | None, *, dry: bool = False) -> RunInputs:
@@ -202,7 +204,7 @@ class Seq2SeqPPO:
         if checkpoint is not None:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
-        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts).checked()
         if len(data.train) < self.args.prompts_per_rollout:
             expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
             step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
@@ -319,8 +321,9 @@ class Seq2SeqPPO:
             "precision": precision(self.args, trainer.state.log_history),
             "energy": energy(trainer.callback_handler.callbacks),
         }
-        # The file is read on top of a preset, so what any preset sets is written even at its default.
-        always = {key for preset in PRESETS.values() for key in preset.config}
+        # The file is read on top of a preset, so what that sets is written even at its default.
+        read_on = self.preset or ("tiny" if given["model"] == get_preset("tiny").model else "article")
+        always = get_preset(read_on).config
         write_yaml(self.folder / layout.CONFIG, configuration(given, self.args, made_of, always))
 
 
