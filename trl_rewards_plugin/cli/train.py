@@ -100,7 +100,9 @@ def train(argv: Sequence[str]) -> int:
     try:
         return _train(argv)
     except InputError as error:  # of the folder, by the names that these settings have in Python
-        step = re.sub(r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()", r"--\1", error.next_step)
+        step = re.sub(
+            r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()", r"--\1", error.next_step
+        )
         raise InputError(error.expected, error.found, step) from error
 
 

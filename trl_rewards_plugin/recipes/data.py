@@ -24,7 +24,14 @@ from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import check_column, check_held_out, column_texts, data_file, existing_file, prompt_columns
+from trl_rewards_plugin.rows import (
+    check_column,
+    check_held_out,
+    column_texts,
+    data_file,
+    existing_file,
+    prompt_columns,
+)
 from trl_rewards_plugin.runs.public_names import public_name
 
 DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]

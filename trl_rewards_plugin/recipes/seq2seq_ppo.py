@@ -5,7 +5,7 @@ Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files 
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,9 @@ class Seq2SeqPPO:
         """
         with advised(self.args):
             inputs = self._check(resume_from_checkpoint)
-            with writing_run(self.folder) if self.args.process_index == 0 else nullcontext():
+            if self.args.process_index != 0:
+                return self._train_and_measure(inputs)
+            with no_empty_folder(self.folder), writing_run(self.folder):
                 return self._train_and_measure(inputs)
 
     def _train_and_measure(self, inputs: RunInputs) -> RunResult:
@@ -168,11 +170,8 @@ class Seq2SeqPPO:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
         with advised(self.args):
             inputs = self._check(None, dry=True)
-            absent = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            trainer, inputs = self._trainer(inputs)
-            for path in absent:  # the Trainer creates them in its constructor; a dry run leaves nothing
-                if path.is_dir() and not any(path.iterdir()):
-                    path.rmdir()
+            with no_empty_folder(self.folder):  # which the Trainer makes
+                trainer, inputs = self._trainer(inputs)
             evaluator = self._evaluator(trainer, inputs, answers_bar(0, hidden=True))
             shown = inputs.data.train.select(range(min(DRY_RUN_PROMPTS, len(inputs.data.train))))
             prompts = list(shown["prompt"])
@@ -325,6 +324,18 @@ class Seq2SeqPPO:
         read_on = self.preset or ("tiny" if given["model"] == get_preset("tiny").model else "article")
         always = get_preset(read_on).config
         write_yaml(self.folder / layout.CONFIG, configuration(given, self.args, made_of, always))
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Removes a folder, and those above it, that the block made and left nothing in."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that is not empty
+            for path in absent:
+                path.rmdir()
 
 
 @contextmanager
