@@ -139,7 +139,7 @@ FILES = {
 FILE_LINES = {
     "train --dataset news.csv": "--text_column text",
     "train --dataset news.csv --text_column txt": "did you mean 'text'?",
-    "train --dataset news.csv --text_column text --eval_dataset folder/../news.csv": "other rows, or leave eval_dataset",
+    "train --dataset news.csv --text_column text --eval_dataset folder/../news.csv": "give other rows",
     "train --dataset news.cvs": "did you mean 'news.csv'?",
     "train --dataset empty.csv": "an empty file",
     "train --dataset header.csv": "only a header",
@@ -462,6 +462,18 @@ def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
     assert_refused(
         in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column"
     )
+
+
+@pytest.mark.parametrize("verb", ["score", "train"])
+def test_a_reward_that_raises_is_told_by_the_line_of_its_file(train, tmp_path, verb):
+    code = "import json\n\ndef words(completions):\n    return [json.loads(text + '{') for text in completions]\n"
+    own = tmp_path / f"raises_in_{verb}.py"
+    own.write_text(code)
+    (tmp_path / "r.yaml").write_text(f"rewards:\n- {{function: '{own.name}:words'}}\n")
+    (tmp_path / "t.txt").write_text("a text\n")
+    flags = ["--reward", tmp_path / "r.yaml"]
+    run = train(*flags, "--dry_run") if verb == "train" else command("score", tmp_path / "t.txt", *flags)
+    assert_refused(run, "JSONDecodeError: ", f" at {own}:4 in words; it was called on ", "the first of them")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         (
             "config.yaml",
             "a: 1\n\tb: 2",
-            r"invalid YAML in line 2, column 1: .*'\\t'.*\nNext:     restore the file from the run",
+            r"YAML in line 2, column 1: .*'\\t'.*\nNext:     restore the file from the run",
         ),
         ("config.yaml", b"a: \xff", r"YAML in .*config.yaml\n.*utf-8.*\nNext:     restore the file from the run"),
         ("config.yaml", "- a", r"config.yaml as the run wrote it\nFound:    it is \['a'\]"),

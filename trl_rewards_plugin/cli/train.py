@@ -99,11 +99,9 @@ def train(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
     try:
         return _train(argv)
-    except InputError as error:  # of the folder, by the names that these settings have in Python
-        step = re.sub(
-            r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()", r"--\1", error.next_step
-        )
-        raise InputError(error.expected, error.found, step) from error
+    except InputError as error:  # it may name these as in Python
+        names = r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()"
+        raise InputError(error.expected, error.found, re.sub(names, r"--\1", error.next_step)) from error
 
 
 def _train(argv: Sequence[str]) -> int:

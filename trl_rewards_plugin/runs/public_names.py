@@ -45,7 +45,7 @@ def recorded_name(given: Any, folder: Path) -> str | None:
 
 
 def located(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings in a file in `folder`; what they name that lies beside it is named from here, outside by its full path."""
+    """Settings in a file in `folder`; names of what lies beside it as paths from here, or full ones outside."""
     beside = {key: folder / str(settings[key]) for key in GIVEN_BY_NAME if settings.get(key)}
     found = {key: path for key, path in beside.items() if path.is_file() or (path.is_dir() and "reward" not in key)}
     return {**settings, **{key: _from_here(path.resolve()) for key, path in found.items()}}

@@ -49,10 +49,9 @@ def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
 
 def _no_such_module(policy: Any, target: Any, found: str) -> InputError:
     """The refusal of `found`, with the names of the model's linear layers and the nearest to `target`."""
-    layers = {name: one for name, one in policy.named_modules() if isinstance(one, nn.Linear)}
-    known = sorted(
-        {name.rpartition(".")[2] for name, one in layers.items() if one is not policy.get_output_embeddings()}
-    )
+    head = policy.get_output_embeddings()
+    layers = [name for name, one in policy.named_modules() if isinstance(one, nn.Linear) and one is not head]
+    known = sorted({name.rpartition(".")[2] for name in layers})
     step = f"{did_you_mean(target, known)}name some of {', '.join(known)}, or leave them out for peft's default"
     return InputError("target_modules (--lora_target_modules) that are layers of the model", found, step)
 
