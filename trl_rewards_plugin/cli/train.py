@@ -199,8 +199,8 @@ def _check_files(asked: TrainArguments, column: str, dataset: str) -> None:
         if (path := data_file(resolve(given))) is not None:
             texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
             read.append([*texts.values()])
-    if len(read) > 1:
-        check_held_out(*read, str(asked.eval_dataset))
+    if len(read) == 2:
+        check_held_out(read[0], read[1], str(asked.eval_dataset))
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:
