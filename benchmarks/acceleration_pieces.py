@@ -23,7 +23,7 @@ from transformers.activations import NewGELUActivation
 
 from trl_rewards_plugin.ppo.acceleration import packed_t5, seam
 from trl_rewards_plugin.ppo.acceleration.kept_memory import kept_memory
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_encoder
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts
 

@@ -18,9 +18,8 @@ import real_size
 import torch
 from transformers import GenerationConfig
 
-from trl_rewards_plugin.ppo.acceleration import graphs
-from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, maker_for
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator
 from trl_rewards_plugin.ppo.policy.sampling import sample_responses
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
@@ -39,7 +38,7 @@ def measure(
     batch: int, repeats: int, device: torch.device, dtype: torch.dtype, by_graphs: bool | None
 ) -> dict[str, float]:
     """Median tokens a second of both."""
-    maker = None if by_graphs is False else graphs.maker_for(device)
+    maker = None if by_graphs is False else maker_for(device)
     calls = StaticCalls(maker, tolerance=0.1, fixed=device.type == "cuda")
     model = real_size.make_policy().to(device).eval()
     make_deterministic(model)

@@ -24,7 +24,7 @@ from transformers import AutoModelForSeq2SeqLM, PrinterCallback, TrainerCallback
 
 from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.assets import asset_path
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.recipes.data import load_run_data
 from trl_rewards_plugin.recipes.run_presets import get_preset

@@ -18,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tests.ppo.test_trainer import make_trainer, rollout_rows
 from tests.pretend_graph import PretendGraphs
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
 from trl_rewards_plugin.ppo.acceleration.static_sampling import StaticSampler
 from trl_rewards_plugin.ppo.monitoring import callbacks
@@ -44,7 +43,9 @@ def machine(request, monkeypatch):
     """The kind of device that the trainers of a test are on. A picture of curves would take longer than the run."""
     monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)
     if request.param == "pretended":
-        monkeypatch.setattr(graphs, "maker_for", lambda device: PretendGraphs())
+        monkeypatch.setattr(
+            "trl_rewards_plugin.ppo.acceleration.static_calls.maker_for", lambda device: PretendGraphs()
+        )
     return request.param
 
 

@@ -10,9 +10,8 @@ from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
 
 from tests.ppo.test_trainer import dataset, make_trainer, rollout_rows, vowels
 from tests.tiny_models import tiny_t5
-from trl_rewards_plugin.ppo import evaluation
-from trl_rewards_plugin.ppo.decoding import Decoded
-from trl_rewards_plugin.ppo.evaluation import held_out_metrics
+from trl_rewards_plugin.ppo import decoding
+from trl_rewards_plugin.ppo.decoding import Decoded, held_out_metrics
 from trl_rewards_plugin.ppo.scoring import Scored
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.rewards import MultiClassifierReward
@@ -149,14 +148,14 @@ def test_processes_draw_different_samples_and_one_without_a_prompt_makes_the_sam
 
     def texts_of(process, rows):
         state = SimpleNamespace(process_index=process, num_processes=2)
-        monkeypatch.setattr(evaluation, "PartialState", lambda: state)
+        monkeypatch.setattr(decoding, "PartialState", lambda: state)
         held_out = Dataset.from_list([{"prompt": "the cat"}] * rows)
 
         def score(columns, texts, ids, ended):
             called.append(texts)
             return Scored(torch.zeros(len(texts)), {}, {"prompt": columns["prompt"], "completion": texts})
 
-        return evaluation.sample_held_out(
+        return decoding.sample_held_out(
             trainer.policy_model, trainer.processing_class, held_out, trainer.args, score, trainer.reference_logprobs
         )
 
@@ -193,7 +192,7 @@ def test_guards_compare_with_what_the_model_read(model, tmp_path):
         return Scored(torch.zeros(1), {}, {"prompt": columns["prompt"], "completion": ["the cat sees a"]})
 
     text, conversation = (
-        evaluation.sample_held_out(
+        decoding.sample_held_out(
             trainer.policy_model, trainer.processing_class, row, trainer.args, score, trainer.reference_logprobs
         )
         for row in rows

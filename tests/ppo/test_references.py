@@ -9,7 +9,6 @@ from tests.ppo.test_trainer import vowels
 from tests.pretend_graph import PretendGraphs
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_references
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -121,7 +120,7 @@ def test_the_critic_s_warm_up_leaves_the_policy_alone(folders, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"objective": "dpo", "num_generations": 2, "freeze_encoder": True}], ids=str)
 def test_a_training_by_graphs_is_the_same_training(folders, tmp_path, monkeypatch, settings):
     def trained(maker):
-        monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
+        monkeypatch.setattr("trl_rewards_plugin.ppo.acceleration.static_calls.maker_for", lambda device: maker)
         trainer = make_trainer(folders["t5"], tmp_path, **settings)
         trainer.train()
         return trainer, {name: value.clone() for name, value in trainer.model.named_parameters()}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
+from trl_rewards_plugin.ppo.monitoring.run_log import critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput
 from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch, join_rollouts
 from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards, ppo_losses

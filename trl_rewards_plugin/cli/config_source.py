@@ -118,7 +118,7 @@ def known_trackers() -> tuple[str, ...]:
 
 def _declared(line: ast.AnnAssign) -> Declared:
     text = ast.unparse(line.annotation)
-    annotation = vars(config_rules).get(text, text)
+    annotation = vars(config_rules).get(text.removeprefix("rules."), text)
     if not isinstance(line.value, ast.Call):
         return Declared(annotation)
     words = {word.arg: word.value for word in line.value.keywords}

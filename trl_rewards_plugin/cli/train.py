@@ -22,9 +22,8 @@ from trl_rewards_plugin.cli.config_source import Declared, declared_settings, kn
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
 from trl_rewards_plugin.errors import InputError, check_hub_name
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_held_out_asked, check_together
-from trl_rewards_plugin.ppo.config_rules import CountOrNone, check_fields
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
 from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed, check_peft, lora_config
 from trl_rewards_plugin.rewards.files.file_content import preset_content
@@ -80,14 +79,16 @@ class TrainArguments:
     missing: str = missing_option()
     dry_run: bool = option(False, "Load everything, score four prompts, print the plan and stop.")
     use_peft: bool = option(False, "Train a LoRA adapter and freeze the model's own weights.")
-    lora_r: CountOrNone = option(None, "Rank of the LoRA adapter. Unset: 16.")
-    lora_alpha: CountOrNone = option(None, "LoRA: updates are multiplied by lora_alpha / lora_r. Unset: 32.")
+    lora_r: config_rules.CountOrNone = option(None, "Rank of the LoRA adapter. Unset: 16.")
+    lora_alpha: config_rules.CountOrNone = option(
+        None, "LoRA: updates are multiplied by lora_alpha / lora_r. Unset: 32."
+    )
     lora_target_modules: list[str] | None = option(None, "Modules that get an adapter. Unset: peft's default.")
     overwrite: bool = option(False, "Overwrite the run in output_dir.")
     push_to: str | None = option(None, "Hub repository (owner/name) to upload the finished run to.")
 
     def __post_init__(self) -> None:
-        check_fields(self, TrainArguments)
+        config_rules.check_fields(self, TrainArguments)
         for name, value in vars(self).items():
             # Without an adapter the whole model would be trained.
             if name.startswith("lora_") and value is not None and not self.use_peft:
@@ -141,13 +142,13 @@ def check_quickly(argv: Sequence[str]) -> None:
     objective = values.get("objective")
     base = get_preset("article").config if _has_own_model(asked, preset) else preset.settings_for(objective)
     defaults = {name: one.default for name, one in declared.items()}
-    config = DerivedSettings()  # in place of Seq2SeqPPOConfig, which would load torch
+    config = config_rules.DerivedSettings()  # in place of Seq2SeqPPOConfig, which would load torch
     vars(config).update({**defaults, **base, **values, "world_size": 1})
     check_inherited(SimpleNamespace(**{"optim": None, **values, "optim_args": None}))
     check_prepared(config)
-    check_together(config, SimpleNamespace(**defaults))
+    config_rules.check_together(config, SimpleNamespace(**defaults))
     check_decided(config)
-    check_held_out_asked(config, asked.held_out_reward)
+    config_rules.check_held_out_asked(config, asked.held_out_reward)
     if asked.use_peft:
         check_peft()
     trackers = values.get("report_to") or []

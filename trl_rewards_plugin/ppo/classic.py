@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,24 +32,17 @@ from trl_rewards_plugin.ppo.scoring import less_eos_penalty
 from trl_rewards_plugin.ppo.trainer_base import RolloutTrainer
 
 # The names that dashboards of the classic trainer read, and ours for the same numbers.
+_OBJECTIVES, _LENGTHS = ("kl", "kl_coef", "entropy"), ("queries_len_mean", "responses_len_mean")
+_MEANS = ("loss/policy", "loss/value", "loss/total", "policy/entropy", "policy/approxkl", "policy/clipfrac")
 CLASSIC_NAMES = {
-    "objective/kl": "objective/kl",
-    "objective/kl_coef": "objective/kl_coef",
-    "objective/entropy": "objective/entropy",
+    **{f"objective/{name}": f"objective/{name}" for name in _OBJECTIVES},
+    **{f"tokens/{name}": f"tokens/{name}" for name in _LENGTHS},
+    **{f"ppo/{name}": f"{name}_avg" for name in _MEANS},
+    **{f"ppo/val/{name}": f"val/{name}" for name in ("error", "var_explained")},
     "ppo/mean_scores": "objective/scores",
     "ppo/std_scores": "objective/scores_std",
     "ppo/mean_non_score_reward": "objective/non_score_reward",
-    "ppo/loss/policy": "loss/policy_avg",
-    "ppo/loss/value": "loss/value_avg",
-    "ppo/loss/total": "loss/total_avg",
-    "ppo/policy/entropy": "policy/entropy_avg",
-    "ppo/policy/approxkl": "policy/approxkl_avg",
-    "ppo/policy/clipfrac": "policy/clipfrac_avg",
     "ppo/policy/ratio": "val/ratio",
-    "ppo/val/error": "val/error",
-    "ppo/val/var_explained": "val/var_explained",
-    "tokens/queries_len_mean": "tokens/queries_len_mean",
-    "tokens/responses_len_mean": "tokens/responses_len_mean",
 }
 REFUSED = {
     "length_sampler": "leave it out: a length that is drawn elsewhere is not the policy's; max_new_tokens cuts",
@@ -69,23 +61,27 @@ class ClassicLoop(RolloutTrainer):
     def dataloader(self) -> DataLoader[Any]:
         """Batches of one rollout's prompts, shuffled anew by seed in every pass: dicts of lists.
 
-        With `num_generations` each prompt is repeated that often, side by side, as `step` wants them. `input_ids` are
-        1-D tensors without padding, `query` the texts, and every column of the data set is there.
+        Each prompt is there `num_generations` times, side by side, as `step` wants it: `input_ids` (1-D, without
+        padding), `query` (the text), and every column of the data set.
         """
         if self.train_dataset is None:
             raise InputError("a train_dataset, whose prompts the dataloader yields", "none", "pass one to the trainer")
         if self._dataloader is None:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            random, size = torch.Generator().manual_seed(seed), self.args.local_batch_size // self.args.num_generations
             loader: DataLoader[Any] = DataLoader(
-                self.train_dataset,
-                batch_size=self.args.local_batch_size // self.args.num_generations,
-                shuffle=True,
-                generator=torch.Generator().manual_seed(seed),
-                collate_fn=self._queries,
-                drop_last=True,
+                self.train_dataset, size, shuffle=True, generator=random, collate_fn=self._queries, drop_last=True
             )
             self._dataloader = self.accelerator.prepare(loader)
         return self._dataloader
+
+    def _refuse_sharding(self) -> None:
+        """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            expected = "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()"
+            step = "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too"
+            raise InputError(expected, kind.value, step)
 
     def _queries(self, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         rows = [row for row in rows for _ in range(self.args.num_generations)]
@@ -104,20 +100,15 @@ class ClassicLoop(RolloutTrainer):
             query_tensor: one 1-D tensor of prompt ids, or a list of them.
             batch_size: queries at a time; `per_device_train_batch_size` if left out.
             **generation: `max_new_tokens` (`response_length` if left out), and settings that change nothing, such as
-                `do_sample=True` or `top_p=1.0`.
+                `do_sample=True` or `top_p=1.0`; all others are refused, since `step` could not score them exactly.
 
         Returns:
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
-
-        Raises:
-            InputError: no 1-D tensors, a setting that `step` could not score exactly, or a launch with FSDP or
-                DeepSpeed.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
-        refuse_sharding(self.accelerator)
-        check_tensors("queries", queries)
-        length = self._checked_generation(generation)
-        size = batch_size or self.args.micro_batch_size
+        self._refuse_sharding()
+        _check_tensors("queries", queries)
+        length, size = self._checked_generation(generation), batch_size or self.args.micro_batch_size
         core = self._wrapped.eval().core
         found: list[Tensor] = []
         for start in range(0, len(queries), size):
@@ -128,21 +119,17 @@ class ClassicLoop(RolloutTrainer):
         return found[0] if isinstance(query_tensor, Tensor) else found
 
     def _checked_generation(self, generation: dict[str, Any]) -> int:
-        """Maximum new tokens, after everything else is found to change nothing."""
+        """Maximum new tokens, after all else is found to change nothing."""
         asked = dict(generation)
         length = asked.pop("max_new_tokens", self.args.response_length)
         for name in asked.keys() & REFUSED.keys():
             if asked.pop(name) is not False:
                 raise InputError(f"generate without {name}", f"{name}={generation[name]!r}", REFUSED[name])
         # Values of a tokenizer's ids, and of the classic loop's lower bounds, that have no effect.
-        neutral = {
-            "pad_token_id": (None, self.rules.pad_id),
-            "eos_token_id": (None, *self.rules.eos_ids, list(self.rules.eos_ids)),
-            "temperature": (None, self.rules.temperature),
-            "min_length": (None, -1, 0),
-            "min_new_tokens": (None, self.rules.min_new_tokens),
-        }
-        check_sampling_settings(asked, neutral)
+        rules = self.rules
+        neutral = {"pad_token_id": (None, rules.pad_id), "eos_token_id": (None, *rules.eos_ids, list(rules.eos_ids))}
+        lower = {"min_length": (None, -1, 0), "min_new_tokens": (None, rules.min_new_tokens)}
+        check_sampling_settings(asked, {**neutral, **lower, "temperature": (None, rules.temperature)})
         if not isinstance(length, int) or length < 1:
             raise InputError("max_new_tokens of at least 1", repr(length), "leave it out for response_length")
         return length
@@ -157,26 +144,22 @@ class ClassicLoop(RolloutTrainer):
         """One PPO step on scored responses: `num_ppo_epochs` of updates, then one step of the schedule.
 
         The old log-probabilities are recomputed. The first call prepares model and optimizer as `train()` does.
+        Returns the statistics of the step, under the classic names.
 
         Args:
             queries: N 1-D tensors of prompt ids.
-            responses: N 1-D tensors of response ids. A leading decoder start and what follows the first EOS are
-                dropped.
+            responses: N 1-D tensors of response ids; a leading decoder start and all behind the first EOS are dropped.
             scores: N numbers; `missing_eos_penalty` is subtracted from those of responses without EOS, as in `train`.
 
-        Returns:
-            The statistics of the step, under the classic names.
-
         Raises:
-            InputError: counts that differ, no 1-D tensors, empty responses, scores that are no finite numbers, or a
-                launch with FSDP or DeepSpeed.
+            InputError: counts that differ, tensors or scores that cannot be learnt from, or sharded weights.
         """
         if response_masks is not None:
             raise InputError("step without response_masks", "masks", "leave them out: every token up to EOS counts")
         if self.args.sft_coef:
             step = "leave sft_coef out, or call train()"
             raise InputError("step with sft_coef=0, as it gets no reference texts", str(self.args.sft_coef), step)
-        refuse_sharding(self.accelerator)
+        self._refuse_sharding()
         if self.args.normalizes_each_reward:
             step = "call train(), or leave multi_objective_aggregation out"
             raise InputError("sum_then_normalize, as step() gets one score per response", "normalize_then_sum", step)
@@ -193,26 +176,22 @@ class ClassicLoop(RolloutTrainer):
         self.framework(self.model_wrapped).step()  # the last one, which the Trainer would take
         self.run_log.take_means()  # the caller has them
         schedule: Any = self.lr_scheduler
-        rate = schedule.get_last_lr()[0]
+        stats = {classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found}
+        stats["ppo/learning_rate"] = schedule.get_last_lr()[0]
         schedule.step()
         self.state.global_step += 1
         ended = time.perf_counter()
-        return {
-            **{classic: found[ours] for classic, ours in CLASSIC_NAMES.items() if ours in found},
-            "ppo/learning_rate": rate,
-            "time/ppo/forward_pass": recorded - began,
-            "time/ppo/optimize_step": ended - recorded,
-            "time/ppo/total": ended - began,
-        }
+        times = {"forward_pass": recorded - began, "optimize_step": ended - recorded, "total": ended - began}
+        return {**stats, **{f"time/ppo/{name}": seconds for name, seconds in times.items()}}
 
     def _checked_rows(
         self, queries: Sequence[Tensor], responses: Sequence[Tensor], scores: Sequence[float | Tensor]
     ) -> tuple[list[Tensor], list[Tensor], list[float]]:
         counts = {"queries": len(queries), "responses": len(responses), "scores": len(scores)}
         if len(set(counts.values())) > 1 or not len(queries):
-            step = "pass one of each per row"
-            raise InputError("equal numbers of queries, responses and scores, at least one", str(counts), step)
-        check_tensors("queries", queries)
+            expected = "equal numbers of queries, responses and scores, at least one"
+            raise InputError(expected, str(counts), "pass one of each per row")
+        _check_tensors("queries", queries)
         copies = self.args.num_generations
         groups = f"responses in groups of num_generations={copies}, one prompt's side by side"
         step = "pass each query num_generations times, as trainer.dataloader yields them"
@@ -223,19 +202,15 @@ class ClassicLoop(RolloutTrainer):
             if not torch.equal(query.cpu(), queries[first].cpu()):
                 raise InputError(groups, f"another query at {place} than at {first}", step)
         plain = [response.reshape(-1) if isinstance(response, Tensor) else response for response in responses]
-        check_tensors("responses", plain)
+        _check_tensors("responses", plain)
         numbers = [float(score) for score in scores]
-        wrong = [number for number in numbers if not math.isfinite(number)]
-        if wrong:
-            raise InputError("finite scores", f"{wrong[0]} at {numbers.index(wrong[0])}", "leave such rows out")
-        return list(queries), [self._without_start(row) for row in plain], numbers
-
-    def _without_start(self, response: Tensor) -> Tensor:
-        """A response without what the decoder starts with. EOS alone stays: BART starts with its EOS."""
-        prefix = response.new_tensor(self.rules.prefix)
-        if len(response) > len(prefix) and bool((response[: len(prefix)] == prefix).all()):
-            return response[len(prefix) :]
-        return response
+        for place, number in enumerate(numbers):
+            if not math.isfinite(number):
+                raise InputError("finite scores", f"{number} at {place}", "leave such rows out")
+        start = list(self.rules.prefix)  # of the decoder. EOS alone stays: BART starts with its EOS
+        size = len(start)
+        own = [row[size:] if len(row) > size and row[:size].tolist() == start else row for row in plain]
+        return list(queries), own, numbers
 
     def record_rows(self, queries: list[Tensor], responses: list[Tensor], scores: list[float]) -> Rollout:
         """Scored responses as a part of a rollout."""
@@ -257,29 +232,22 @@ class ClassicLoop(RolloutTrainer):
         if self._prepared_optimizer is not None and self.optimizer is self._prepared_optimizer:
             return
         if self.state.global_step > 0:
-            raise InputError(
-                "step() in a trainer that has not run train()",
-                "step() after train(), whose schedule has ended",
-                "make a new trainer with model=trainer.policy_model",
-            )
+            found = "step() after train(), whose schedule has ended"
+            step = "make a new trainer with model=trainer.policy_model"
+            raise InputError("step() in a trainer that has not run train()", found, step)
         constant = str(self.args.lr_scheduler_type).rpartition(".")[2].lower().startswith("constant")
         if self.args.max_steps <= 0 and not constant:
-            raise InputError(
-                "max_steps, total_episodes with a train_dataset, or a constant schedule: the learning rate falls to 0 "
-                "over the steps to come",
-                "neither",
-                "set max_steps to the steps of your loop, or lr_scheduler_type='constant'",
-            )
+            expected = "max_steps, total_episodes with a train_dataset, or a constant schedule"
+            expected += ": the learning rate falls to 0 over the steps to come"
+            step = "set max_steps to the steps of your loop, or lr_scheduler_type='constant'"
+            raise InputError(expected, "neither", step)
         align_special_tokens(self.model, self.processing_class)
         self.create_optimizer_and_scheduler(num_training_steps=self.args.max_steps)
         self.model_wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self._prepared_optimizer = self.optimizer
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
-        """Sends the statistics of a step to every tracker, with `env/reward_mean` and `env/reward_std` of the rewards.
-
-        With `log_completions` the batch's `query` and `response` are printed and written with their rewards.
-        """
+        """Sends a step's statistics and rewards to every tracker; `log_completions` shows the batch, too."""
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}
@@ -289,17 +257,7 @@ class ClassicLoop(RolloutTrainer):
             self.run_log.completions.log_batch(table, self.state.global_step)
 
 
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """Refuses launches that shard weights or optimizer, which only `train` prepares for."""
-    kind = accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        step = "launch with ddp.yaml, or call train(), which runs under FSDP2 and DeepSpeed too"
-        raise InputError(
-            "one process or DDP (examples/accelerate/ddp.yaml) for generate() and step()", kind.value, step
-        )
-
-
-def check_tensors(role: str, rows: Sequence[Any]) -> None:
+def _check_tensors(role: str, rows: Sequence[Any]) -> None:
     """Refuses rows that are not 1-D tensors of token ids, or are empty."""
     for place, row in enumerate(rows):
         if not isinstance(row, Tensor) or row.dim() != 1 or len(row) == 0 or row.is_floating_point():

@@ -1,8 +1,4 @@
-"""Every setting of `Seq2SeqPPOTrainer`, once, beside its type, rule, default and help.
-
-Leaves out: settings of transformers' Trainer that keep their meaning (they are inherited), what the rules are made of
-(config_rules.py), and rules on several settings (checks/settings_together.py).
-"""
+"""Every setting of `Seq2SeqPPOTrainer` that transformers' Trainer lacks or means otherwise, with its rule and help."""
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import math
@@ -13,27 +9,15 @@ import torch
 from transformers import TrainingArguments
 
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.ppo import config_rules as rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
-from trl_rewards_plugin.ppo.checks.settings_together import DerivedSettings, check_together
-from trl_rewards_plugin.ppo.config_rules import (
-    ALARMS,
-    Count,
-    CountOrNone,
-    CountOrZero,
-    CountZeroOrNone,
-    Fraction,
-    NotNegative,
-    NotNegativeOrNone,
-    Penalty,
-    Positive,
-    PositiveOrNone,
-    Rollouts,
-    Share,
-    Weights,
-    check_fields,
-)
+from trl_rewards_plugin.ppo.config_rules import ALARMS, DerivedSettings, check_fields, check_together
 from trl_rewards_plugin.ppo.maths import methods
 from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS, KL_ESTIMATORS, LABELS, OBJECTIVES
+
+
+def _listed(table: dict[str, Any]) -> str:
+    return ", ".join(f"{name} ({one.summary})" for name, one in table.items())
 
 
 @dataclass
@@ -48,7 +32,7 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
     """
 
     # Defaults of transformers' Trainer that differ, with the reason in the help.
-    learning_rate: NotNegative = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
+    learning_rate: rules.NotNegative = option(3e-6, "Initial learning rate; the default is that of TRL's PPO.")
     adam_epsilon: float = option(1e-5, "Epsilon of Adam; 1e-5 as in the PPO papers (arXiv 2403.17031), not 1e-8.")
     logging_steps: float = option(1, "Log every N rollouts; 1, because the reward of every rollout matters.")
     bf16: bool | None = option(None, "bfloat16 autocast. Unset: on if the GPU supports it in hardware, else float32.")
@@ -60,48 +44,43 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
     dataloader_drop_last: bool = option(True, "On, so that every rollout has `rollout_batch_size` episodes.")
 
     # Those of its settings that have a rule here.
-    per_device_train_batch_size: Count = option(8, "Responses that each process samples and scores at a time.")
-    num_train_epochs: Positive = option(3.0, "Passes over the prompts.")
-    gradient_accumulation_steps: Count = option(1, "Batches of responses that each process adds to a rollout.")
-    warmup_steps: NotNegative = option(0, "Rollouts of linear warm-up; below 1, their share of all.")
-    max_steps: Rollouts = option(-1, "Rollouts to train on, instead of num_train_epochs. -1: unset.")
+    per_device_train_batch_size: rules.Count = option(8, "Responses that each process samples and scores at a time.")
+    num_train_epochs: rules.Positive = option(3.0, "Passes over the prompts.")
+    gradient_accumulation_steps: rules.Count = option(1, "Batches of responses that each process adds to a rollout.")
+    warmup_steps: rules.NotNegative = option(0, "Rollouts of linear warm-up; below 1, their share of all.")
+    max_steps: rules.Rollouts = option(-1, "Rollouts to train on, instead of num_train_epochs. -1: unset.")
 
     # What is learnt; then PPO, with TRL's names.
     objective: str = option(
-        "ppo",
-        ", ".join(f"{name} ({objective.summary})" for name, objective in OBJECTIVES.items())
-        + "; what each converges to: ppo/maths/objectives.py.",
-        choices=list(OBJECTIVES),
+        "ppo", f"{_listed(OBJECTIVES)}; what each converges to: ppo/maths/objectives.py.", choices=list(OBJECTIVES)
     )
-    total_episodes: CountOrNone = option(
+    total_episodes: rules.CountOrNone = option(
         None, "Responses to train on. Unset: num_train_epochs x prompts x num_generations."
     )
-    num_ppo_epochs: Count = option(4, "Passes over each rollout.")
-    num_mini_batches: Count = option(1, "Optimizer steps in one pass over a rollout.")
-    response_length: Count = option(53, "Maximum tokens of a response, EOS included.")
-    temperature: Positive = option(
+    num_ppo_epochs: rules.Count = option(4, "Passes over each rollout.")
+    num_mini_batches: rules.Count = option(1, "Optimizer steps in one pass over a rollout.")
+    response_length: rules.Count = option(53, "Maximum tokens of a response, EOS included.")
+    temperature: rules.Positive = option(
         1.0, "Sampling temperature; 1.0, so that sampling from the saved model reproduces the trained policy."
     )
-    missing_eos_penalty: Penalty = option(None, "Subtracted from the score of a response that has no EOS. Positive.")
-    kl_coef: NotNegativeOrNone = option(
+    missing_eos_penalty: rules.Penalty = option(
+        None, "Subtracted from the score of a response that has no EOS. Positive."
+    )
+    kl_coef: rules.NotNegativeOrNone = option(
         None,
         "Weight of the KL penalty, in the token rewards (by which raft ranks) or in the loss. "
         "Unset: 0.05, and 0 for dpo, where beta is the weight.",
     )
-    kl_estimator: str = option(
-        "k1",
-        ", ".join(f"{name} ({estimator.summary})" for name, estimator in KL_ESTIMATORS.items()) + "; see maths/kl.py.",
-        choices=list(KL_ESTIMATORS),
-    )
+    kl_estimator: str = option("k1", f"{_listed(KL_ESTIMATORS)}; see maths/kl.py.", choices=list(KL_ESTIMATORS))
     use_kl_loss: bool = option(
         False, "Put the KL penalty into the loss (as GRPO does, with k3) instead of the token rewards."
     )
-    cliprange: Positive = option(0.2, "Clip range of the policy's ratio.")
-    cliprange_high: PositiveOrNone = option(None, "Clip range above 1, as in DAPO with 0.28. Unset: cliprange.")
-    cliprange_value: Positive = option(0.2, "Clip range of the value.")
-    vf_coef: NotNegative = option(0.1, "Weight of the value loss.")
-    gamma: Fraction = option(1.0, "Discount factor.")
-    lam: Fraction = option(0.95, "Lambda of generalised advantage estimation.")
+    cliprange: rules.Positive = option(0.2, "Clip range of the policy's ratio.")
+    cliprange_high: rules.PositiveOrNone = option(None, "Clip range above 1, as in DAPO with 0.28. Unset: cliprange.")
+    cliprange_value: rules.Positive = option(0.2, "Clip range of the value.")
+    vf_coef: rules.NotNegative = option(0.1, "Weight of the value loss.")
+    gamma: rules.Fraction = option(1.0, "Discount factor.")
+    lam: rules.Fraction = option(0.95, "Lambda of generalised advantage estimation.")
     whiten_rewards: bool = option(False, "Scale token rewards to variance 1, mean kept.")
 
     # With the names of TRL's GRPOConfig.
@@ -122,17 +101,17 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
         choices=["dapo", "grpo"],
     )
     mask_truncated_completions: bool = option(False, "Responses without EOS count in the baseline, not in the loss.")
-    entropy_coef: NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
+    entropy_coef: rules.NotNegative = option(0.0, "Weight of an entropy bonus in the loss, per token.")
 
     # Ours.
-    beta: Positive = option(0.1, "Weight of the KL to the reference in dpo, TRL's name and default.")
+    beta: rules.Positive = option(0.1, "Weight of the KL to the reference in dpo, TRL's name and default.")
     dpo_labels: str = option(
         "bradley_terry",
         "Which response dpo prefers: the best with probability sigmoid(difference of the scores), which leads to the "
         "KL-regularised optimum at beta, or always (hard), as in TRL, which leads to the best response alone.",
         choices=list(LABELS),
     )
-    sft_coef: NotNegative = option(
+    sft_coef: rules.NotNegative = option(
         0.0,
         "Weight of the language-model term added to the loss: the cross-entropy of a prompt's reference text, in nats "
         "per token (PPO-ptx, arXiv 2203.02155). 0: none.",
@@ -142,12 +121,9 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
         "Column of the training data with the reference texts for sft_coef; truncated to response_length tokens.",
     )
     advantage_estimator: str = option(
-        "gae",
-        ", ".join(f"{name} ({estimator.summary})" for name, estimator in ESTIMATORS.items())
-        + "; see ppo/maths/advantages.py.",
-        choices=list(ESTIMATORS),
+        "gae", f"{_listed(ESTIMATORS)}; see ppo/maths/advantages.py.", choices=list(ESTIMATORS)
     )
-    num_generations: Count = option(
+    num_generations: rules.Count = option(
         1, f"Responses to each prompt of a rollout; at least 2 for {methods.NEED_SEVERAL}."
     )
     whiten_advantages: bool | None = option(
@@ -155,13 +131,13 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
         f"Scale advantages to mean 0 and variance 1 over the rollout. Unset: on for {methods.WHITENING}, "
         f"off for {methods.COMPARING}, which centre them by prompt.",
     )
-    critic_learning_rate: PositiveOrNone = option(
+    critic_learning_rate: rules.PositiveOrNone = option(
         None,
         "Learning rate of the value head, which starts at 0 and has further to go than the policy. "
         "Unset: learning_rate.",
     )
     detach_value_head: bool = option(False, "Let the value loss train only the value head, not the policy.")
-    critic_warmup_steps: CountOrZero = option(
+    critic_warmup_steps: rules.CountOrZero = option(
         0, "Rollouts at the start from which only the critic learns (arXiv 2307.04964)."
     )
     freeze_encoder: bool = option(
@@ -169,39 +145,41 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
         "Train the decoder alone, with its cross-attention. A prompt's encoder states are then "
         "computed once per rollout; embeddings that it shares with the decoder stay as they are.",
     )
-    num_layers_unfrozen: CountZeroOrNone = option(
+    num_layers_unfrozen: rules.CountZeroOrNone = option(
         None,
         "Train only the last N layers of the decoder, what lies above them, and the value head; "
         "implies freeze_encoder. Unset: all layers.",
     )
     adaptive_kl: bool = option(False, "Adapt the KL coefficient towards `kl_target`.")
-    kl_target: Positive = option(6.0, "Target of the adaptive KL, in nats per response.")
-    kl_horizon: Count = option(10_000, "Horizon of the adaptive KL, in episodes.")
-    early_stop_kl: PositiveOrNone = option(
+    kl_target: rules.Positive = option(6.0, "Target of the adaptive KL, in nats per response.")
+    kl_horizon: rules.Count = option(10_000, "Horizon of the adaptive KL, in episodes.")
+    early_stop_kl: rules.PositiveOrNone = option(
         None,
         "End a rollout's update once the mean approximate KL to the old policy, in nats per token, "
         "is above this; the mini-batch that showed it is discarded.",
     )
-    reward_weights: Weights = option(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
-    min_new_tokens: CountOrZero = option(0, "EOS is not allowed before this many tokens.")
-    max_prompt_length: Count = option(512, "Longer prompts are cut on the right; their share is logged.")
+    reward_weights: rules.Weights = option(None, "One weight for each of `reward_funcs`. Unset: 1.0 each.")
+    min_new_tokens: rules.CountOrZero = option(0, "EOS is not allowed before this many tokens.")
+    max_prompt_length: rules.Count = option(512, "Longer prompts are cut on the right; their share is logged.")
     suppress_tokens: list[int] | None = option(None, "Token ids that are never sampled.")
     top_k: int | None = option(None, "Only 0 (off) is accepted: a truncated distribution cannot be scored.")
     top_p: float | None = option(None, "Only 1.0 (off) is accepted: a truncated distribution cannot be scored.")
     generation_kwargs: dict[str, Any] | str | None = option(
         None, "Further generation settings for rollouts; only neutral values can be scored exactly."
     )
-    max_kl: PositiveOrNone = option(
+    max_kl: rules.PositiveOrNone = option(
         50.0, "Alarm `kl` above this mean KL to the reference, in nats per response. None: no alarm."
     )
-    min_entropy: PositiveOrNone = option(
+    min_entropy: rules.PositiveOrNone = option(
         0.05, "Alarm `entropy` below this mean entropy, in nats per token. None: no alarm."
     )
-    max_unended_share: Share = option(
+    max_unended_share: rules.Share = option(
         0.95, "Alarm `unended_responses` above this share of responses without EOS. None: no alarm."
     )
     stop_on: list[str] | None = option(
-        None, "Alarms that stop the run instead of warning. Non-finite numbers always stop it.", choices=list(ALARMS)
+        None,
+        "Alarms that stop the run instead of warning. Non-finite numbers always stop it.",
+        choices=list(ALARMS),
     )
     cuda_graphs: bool | None = option(
         None, "Replay sampling and update as CUDA graphs, which changes no number. Unset: wherever possible."
@@ -211,7 +189,7 @@ class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
         "At every log, print completions with their scores and write them to completions/ and "
         "eval_completions/ in the output folder, one parquet file per step.",
     )
-    num_completions_to_print: CountZeroOrNone = option(
+    num_completions_to_print: rules.CountZeroOrNone = option(
         5, "Completions to print, 0 for none; the files hold all. None prints all."
     )
     eval_generation_kwargs: dict[str, Any] | str | None = option(

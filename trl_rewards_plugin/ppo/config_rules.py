@@ -1,14 +1,13 @@
-"""Rules on settings: how those beside the fields of config.py are held, and what generation may be asked for.
-
-Needs no torch: `trl-rewards train` asks before that is loaded.
-"""
+"""Rules on settings, of the config or of flags, before torch is loaded: of each alone, and on several together."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
 
 from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.ppo.maths import methods
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS, KL_ESTIMATORS, OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,8 @@ CountOrZero = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
 CountZeroOrNone = Annotated[int | None, Rule("0 or more", lambda value: value >= 0)]
 Penalty = Annotated[float | None, Rule("0 or more, as it is subtracted", lambda value: value >= 0)]
 Share = Annotated[float | None, Rule("from 0 to below 1", lambda share: 0 <= share < 1)]
-Weights = Annotated[
-    list[float] | None,
-    Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights))),
-    Rule("of which at least one is not 0", any),
-]
+_FINITE = Rule("of finite numbers", lambda weights: all(map(math.isfinite, weights)))
+Weights = Annotated[list[float] | None, _FINITE, Rule("of which at least one is not 0", any)]
 
 ALARMS = ("kl", "entropy", "equal_responses", "unended_responses", "held_out_reward")
 
@@ -48,15 +44,11 @@ _NEUTRAL: list[tuple[str, Any]] = [
     ("top_p typical_p repetition_penalty encoder_repetition_penalty length_penalty guidance_scale", 1.0),
     ("forced_bos_token_id forced_eos_token_id bad_words_ids", None),
 ]
-NEUTRAL_GENERATION = {name: (None, neutral) for names, neutral in _NEUTRAL for name in names.split()}
+_NEUTRAL_GENERATION = {name: (None, neutral) for names, neutral in _NEUTRAL for name in names.split()}
 # Generation settings that have a field of their own in the config.
-FIELD_INSTEAD = {
-    "temperature": "temperature",
-    "max_new_tokens": "response_length",
-    "max_length": "response_length",
-    "min_new_tokens": "min_new_tokens",
-    "min_length": "min_new_tokens",
-    "suppress_tokens": "suppress_tokens",
+_FIELD_INSTEAD = {
+    **{name: name for name in ("temperature", "min_new_tokens", "suppress_tokens")},
+    **{"max_new_tokens": "response_length", "max_length": "response_length", "min_length": "min_new_tokens"},
 }
 
 
@@ -66,11 +58,7 @@ def without_rules(annotation: Any) -> Any:
 
 
 def check_fields(config: Any, owner: type) -> None:
-    """Refuses settings that break the rule in their annotation, or are not among their choices.
-
-    Args:
-        owner: the dataclass whose own fields are checked; those that it inherits check themselves.
-    """
+    """`check_field` for the own fields of the dataclass `owner`; those that it inherits check themselves."""
     for known in fields(owner):
         annotation = owner.__annotations__.get(known.name)
         if annotation is not None:
@@ -91,31 +79,21 @@ def check_field(name: str, value: Any, annotation: Any, default: Any = None, cho
             raise InputError(f"{name} {rule.expected}{suffix}", f"{name}={value!r}", f"change {name}")
 
 
-def check(config: Any, name: str, holds: bool, expected: str) -> None:
-    """Refuses one setting unless its rule holds."""
-    if not holds:
-        raise InputError(f"{name} {expected}", f"{name}={getattr(config, name)!r}", f"change {name}")
-
-
-def check_unused(config: Any, owner: type, names: Iterable[str], by: str) -> None:
-    """Refuses settings that would be ignored; left at the owner's default, or off where that is unset, they pass."""
-    for name in names:
-        value, default = getattr(config, name), getattr(owner, name)
-        check(config, name, value == default or (default is None and not value), f"left out: {by} does not use it")
+def _check(config: Any, *rules: tuple[str, bool, str]) -> None:
+    """Refuses the first setting whose rule does not hold; each is a name, whether it holds, and what is expected."""
+    for name, holds, expected in rules:
+        if not holds:
+            raise InputError(f"{name} {expected}", f"{name}={getattr(config, name)!r}", f"change {name}")
 
 
 def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tuple[Any, ...]] = {}) -> None:
-    """Refuses by name the generation settings under which the sampled policy would not be the scored one.
-
-    Args:
-        also_neutral: further values that ask for nothing, by name.
-    """
-    neutral = {**also_neutral, **NEUTRAL_GENERATION}
+    """Refuses by name settings, unless at a neutral value, by which the sampled policy is not the scored one."""
+    neutral = {**also_neutral, **_NEUTRAL_GENERATION}
     for name, value in asked.items():
         if value in neutral.get(name, ()):
             continue
         step = f"leave {name} out; evaluation may use it through eval_generation_kwargs"
-        if instead := FIELD_INSTEAD.get(name):
+        if instead := _FIELD_INSTEAD.get(name):
             expected, step = f"{instead} as a field of the config", f"set Seq2SeqPPOConfig({instead}=...) instead"
         elif name not in neutral:
             expected = "generation settings known to leave the sampled distribution as it is"
@@ -124,3 +102,153 @@ def check_sampling_settings(asked: dict[str, Any], also_neutral: Mapping[str, tu
             expected = f"{name} left out or neutral ({neutral[name][-1]!r}), because {why}"
             step += "; to sharpen sampling lower `temperature`"
         raise InputError(expected, f"{name}={value!r}", step)
+
+
+class DerivedSettings:
+    """Properties of whatever holds the settings; batch sizes under TRL's names, here read-only."""
+
+    @property
+    def ranks(self: Any) -> bool:
+        """Whether the objective ranks a prompt's responses, instead of estimating advantages."""
+        return OBJECTIVES[self.objective].mark_name is not None
+
+    @property
+    def has_critic(self: Any) -> bool:
+        """Whether advantages are estimated, by an estimator that needs values."""
+        return not self.ranks and ESTIMATORS[self.advantage_estimator].needs_critic
+
+    @property
+    def initial_kl_coef(self: Any) -> float:
+        """`kl_coef`; left unset, the default for this objective."""
+        default = 0.0 if "kl_coef" in OBJECTIVES[self.objective].unused else 0.05
+        return default if self.kl_coef is None else self.kl_coef
+
+    @property
+    def whitens_advantages(self: Any) -> bool:
+        """`whiten_advantages`; left unset, the default for this estimator."""
+        default = not self.ranks and ESTIMATORS[self.advantage_estimator].whitens_by_default
+        return default if self.whiten_advantages is None else self.whiten_advantages
+
+    @property
+    def normalizes_each_reward(self: Any) -> bool:
+        return bool(self.multi_objective_aggregation == "normalize_then_sum")
+
+    @property
+    def frozen_encoder(self: Any) -> bool:
+        return self.freeze_encoder or self.num_layers_unfrozen is not None
+
+    @property
+    def checkpoints_activations(self: Any) -> bool:
+        """Whether gradient checkpointing is on, by the Trainer's name since transformers 5.23 or the one before."""
+        return any(getattr(self, name, False) for name in ("activation_checkpointing", "gradient_checkpointing"))
+
+    @property
+    def prompts_per_rollout(self: Any) -> int:
+        """Prompts of a rollout on all processes; each gets `num_generations` responses."""
+        return int(self.batch_size // self.num_generations)
+
+    @property
+    def micro_batch_size(self: Any) -> int:
+        """Episodes that one process generates and scores at a time."""
+        return int(self.per_device_train_batch_size)
+
+    @property
+    def local_batch_size(self: Any) -> int:
+        """Episodes of a rollout on one process."""
+        return int(self.per_device_train_batch_size * self.gradient_accumulation_steps)
+
+    @property
+    def batch_size(self: Any) -> int:
+        """Episodes of a rollout on all processes."""
+        return int(self.local_batch_size * self.world_size)
+
+    rollout_batch_size = batch_size
+
+    @property
+    def local_mini_batch_size(self: Any) -> int:
+        """Episodes of one optimizer step on one process."""
+        return int(self.local_batch_size // self.num_mini_batches)
+
+    @property
+    def mini_batch_size(self: Any) -> int:
+        """Episodes of one optimizer step on all processes."""
+        return int(self.batch_size // self.num_mini_batches)
+
+    @property
+    def num_total_batches(self: Any) -> int | None:
+        """Rollouts that `total_episodes` makes; None while it is unset."""
+        return None if self.total_episodes is None else math.ceil(self.total_episodes / self.batch_size)
+
+
+def check_together(config: Any, defaults: Any) -> None:
+    """Refuses settings that do not fit together or sampling, or are ignored and not as in `defaults`."""
+    unused = [(name, f"objective={config.objective!r}") for name in OBJECTIVES[config.objective].unused]
+    for name, by in unused if config.sft_coef else [*unused, ("sft_column", "sft_coef=0")]:
+        value, default = getattr(config, name), getattr(defaults, name)
+        unset = value == default or (default is None and not value)
+        _check(config, (name, unset, f"left out: {by} does not use it"))
+    batch, local, generations = config.per_device_train_batch_size, config.local_batch_size, config.num_generations
+    units, of_units = (local // generations, "prompts") if config.ranks else (local, "episodes")
+    stops_once = config.max_steps <= 0 or config.total_episodes is None
+    horizon_fits = not config.adaptive_kl or config.kl_horizon >= config.batch_size
+    _check(
+        config,
+        ("min_new_tokens", config.min_new_tokens < config.response_length, "from 0 to below response_length"),
+        ("max_steps", stops_once, "unset where total_episodes is given: both say when to stop"),
+        ("kl_horizon", horizon_fits, "of at least one rollout's episodes"),
+        ("num_generations", batch % generations == 0, f"that divides per_device_train_batch_size ({batch})"),
+    )
+    _check_estimators(config)
+    if units % config.num_mini_batches:
+        rollout = "this process's rollout (per_device_train_batch_size x gradient_accumulation_steps)"
+        found = f"num_mini_batches={config.num_mini_batches} for {units} {of_units}"
+        step = f"choose num_mini_batches among the divisors of {units}"
+        raise InputError(f"num_mini_batches that divides {rollout}", found, step)
+    for name in ("generation_kwargs", "eval_generation_kwargs"):
+        if not isinstance(getattr(config, name), dict | None):
+            raise InputError(f"{name} as a mapping", repr(getattr(config, name)), 'write for example {"top_k": 0}')
+    for asked in (config.generation_kwargs or {}, {"top_k": config.top_k, "top_p": config.top_p}):
+        check_sampling_settings(asked)
+
+
+def _check_estimators(config: Any) -> None:
+    """Refuses what the estimators of advantages and of the KL cannot do."""
+    estimator, sampled_kl = ESTIMATORS[config.advantage_estimator], config.kl_estimator != "full"
+    compares, scales, one_by_one = estimator.compares_responses, estimator.scales, config.normalizes_each_reward
+    several = config.num_generations >= 2 or not (compares or config.ranks)
+    own_scale = config.scale_rewards == "group" or (scales and not one_by_one)
+    in_loss = KL_ESTIMATORS[config.kl_estimator].in_loss or not config.use_kl_loss
+    not_k1 = "'k3' or 'full' with use_kl_loss: the gradient of k1 is 0 on average and would teach nothing there"
+    not_full = f"'k1' or 'k3' in the rewards by which {config.objective} ranks; 'full' has a gradient of its own"
+    halves = "off with kl_estimator='full', half of which is in the rewards and half in the loss"
+    no_critic = f"unset: {config.advantage_estimator} has no critic"
+    _check(
+        config,
+        ("num_generations", several, f"at least 2 for {methods.NEED_SEVERAL}"),
+        ("scale_rewards", own_scale, f"'group', as {methods.SCALING} alone scales"),
+        ("multi_objective_aggregation", scales or not one_by_one, f"for {methods.SCALING} alone"),
+        ("gamma", config.gamma == 1 or not compares, f"1 for {methods.COMPARING}, which judge whole responses"),
+        ("kl_estimator", in_loss, not_k1),
+        ("kl_estimator", not config.ranks or config.use_kl_loss or sampled_kl, not_full),
+        ("whiten_rewards", not config.whiten_rewards or sampled_kl, halves),
+        ("critic_learning_rate", config.has_critic or not config.critic_learning_rate, no_critic),
+        ("detach_value_head", config.has_critic or not config.detach_value_head, no_critic),
+        ("critic_warmup_steps", config.has_critic or not config.critic_warmup_steps, no_critic),
+    )
+    if config.has_critic and config.vf_coef == 0:
+        expected = (
+            f"vf_coef above 0 with advantage_estimator={config.advantage_estimator!r}, whose critic learns by it"
+        )
+        step = "set advantage_estimator='reinforce', which has no critic, or a small vf_coef"
+        raise InputError(expected, "vf_coef=0", step)
+
+
+def check_held_out_asked(config: Any, held_out: Any) -> None:
+    """Refuses settings that name the held-out reward where there is none, or no evaluation that measures it."""
+    names = ("metric_for_best_model", "stop_on")
+    asked = [name for name in names if "held_out_reward" in (getattr(config, name) or "")]
+    unmeasured = "eval_strategy='no'" if config.eval_strategy == "no" else ""
+    missing = "no held_out_reward" if held_out is None else unmeasured
+    if asked and missing:
+        expected = f"evaluations that measure a held_out_reward, as {' and '.join(asked)} names it"
+        raise InputError(expected, missing, "pass held_out_reward and set eval_strategy='steps'")

@@ -1,7 +1,4 @@
-"""Several processes: means over them, sharded weights, and processes that were launched but do not work together.
-
-Leaves out: reducing tensors over processes, which accelerate does.
-"""
+"""Several processes: means over them, sharded weights, and processes that were launched but do not work together."""
 
 import os
 from collections.abc import Iterator
@@ -19,12 +16,11 @@ from trl_rewards_plugin.errors import InputError
 
 def weighted_means(parts: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
     """Weighted means by name over the (weight, values) of all processes; a name may be missing in some of them."""
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, tuple[float, float]] = {}
     for weight, values in gather_object(parts):
         for name, value in values.items():
-            total = sums.setdefault(name, [0.0, 0.0])
-            total[0] += weight * value
-            total[1] += weight
+            total, weights = sums.get(name, (0.0, 0.0))
+            sums[name] = (total + weight * value, weights + weight)
     return {name: sums[name][0] / sums[name][1] for name in sorted(sums)}
 
 
@@ -50,19 +46,13 @@ def check_sharding(accelerator: Accelerator) -> None:
 
 
 def load_unsharded() -> None:
-    """Undoes what ZeRO-3's config asks of `from_pretrained`: to shard every model over the processes.
-
-    References and judges stay whole on each process, and so does the policy until DeepSpeed itself shards it.
-    """
+    """Undoes what ZeRO-3's config asks of `from_pretrained`: to shard every model, references and judges, too."""
     unset_hf_deepspeed_config()
 
 
 @contextmanager
 def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Within it each process holds all weights of a prepared model that FSDP2 or ZeRO-3 shards.
-
-    So each can sample for as many steps as its own responses need, without waiting for the others.
-    """
+    """Within it each process holds all weights of a prepared model that FSDP2 or ZeRO-3 shards, to sample alone."""
     if isinstance(model, FSDPModule):
         parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
         # FSDP2 wants the first forward pass to be the root's: an empty one, registered as FSDP2 provides for.
@@ -95,16 +85,11 @@ def gathered_weights(model: nn.Module, accelerator: Accelerator) -> Iterator[Non
 
 
 class Framework:
-    """What an update needs of accelerate and of the Trainer's optimizer.
-
-    Args:
-        model: the prepared model.
-        max_grad_norm: gradients are clipped to it before a step; None or 0 for no clipping.
-    """
+    """What the update of a prepared model needs of accelerate and the Trainer's optimizer."""
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: Any, max_grad_norm: float | None):
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm = max_grad_norm  # None or 0: no clipping
         self.autocast, self.gather = accelerator.autocast, accelerator.gather
         self.world_size: int = accelerator.num_processes
 
@@ -122,15 +107,15 @@ class Framework:
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """Within it gradients are added up on each process, without communication and without DeepSpeed's step."""
-        if _engine(self.accelerator):
-            self.accelerator.sync_gradients = False
-            try:
-                yield
-            finally:
-                self.accelerator.sync_gradients = True
-        else:
+        if not _engine(self.accelerator):
             with self.accelerator.no_sync(self.model):
                 yield
+            return
+        self.accelerator.sync_gradients = False
+        try:
+            yield
+        finally:
+            self.accelerator.sync_gradients = True
 
     def step(self) -> None:
         """Clips the gradients, takes an optimizer step and clears the gradients."""
@@ -142,6 +127,4 @@ class Framework:
 
 def _engine(accelerator: Accelerator) -> Any:
     """DeepSpeed's engine, or None."""
-    if accelerator.distributed_type != DistributedType.DEEPSPEED or accelerator.deepspeed_engine_wrapped is None:
-        return None
-    return accelerator.deepspeed_engine_wrapped.engine
+    return getattr(getattr(accelerator, "deepspeed_engine_wrapped", None), "engine", None)

@@ -1,7 +1,4 @@
-"""Non-finite numbers (NaN, infinity): found before the optimizer step and reported with the step and the prompt.
-
-Leaves out: rewards, which scoring.py checks one by one, and numbers that are finite but bad (monitoring/alarms.py).
-"""
+"""Non-finite numbers (NaN, infinity): found before the optimizer step, reported with the step and the prompt."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,16 +11,14 @@ from torch.distributed.tensor import DTensor
 from trl_rewards_plugin.ppo.maths.masking import Reduce, alone
 from trl_rewards_plugin.ppo.rollout import Rollout
 
-POLICY_CAUSE = (
-    "the policy's weights have diverged (resume from the last checkpoint with a lower learning_rate), or its "
-    "checkpoint was damaged"
-)
-CAUSES = {
+_LOWER = "resume from the last checkpoint with a lower"
+_DIVERGED = f"the policy's weights have diverged ({_LOWER} learning_rate), or its checkpoint was damaged"
+_CAUSES = {
     "scores": "a reward, or the penalty for a missing EOS, is not finite",
-    "logprobs": POLICY_CAUSE,
-    "entropies": POLICY_CAUSE,
+    "logprobs": _DIVERGED,
+    "entropies": _DIVERGED,
     "ref_logprobs": "the reference model's weights are damaged, or it does not know a token that the policy sampled",
-    "values": "the critic has diverged: resume from the last checkpoint with a lower critic_learning_rate or vf_coef",
+    "values": f"the critic has diverged: {_LOWER} critic_learning_rate or vf_coef",
 }
 
 
@@ -39,26 +34,21 @@ def check_sampling(broken: Tensor, rows: Tensor) -> None:
     """Refuses a policy whose logits gave the sampler NaN: `broken` (M,) bool, of the responses `rows` (M,)."""
     if broken.any():
         row = int(rows[int(broken.nonzero()[0])])
-        raise NotFiniteError(f"the policy's logits are not finite. Likely cause: {POLICY_CAUSE}", row)
+        raise NotFiniteError(f"the policy's logits are not finite. Likely cause: {_DIVERGED}", row)
 
 
 def check_rollout(rollout: Rollout) -> None:
     """Refuses a rollout with a non-finite number on a real token: names the field, its likely cause, and the row."""
-    broken = []
-    for name in CAUSES:
-        bad = ~torch.isfinite(getattr(rollout, name))
-        broken.append((bad & rollout.response_mask).any(dim=1) if bad.dim() == 2 else bad)
-    for (name, cause), rows in zip(CAUSES.items(), torch.stack(broken).cpu(), strict=True):
+    found = [~torch.isfinite(getattr(rollout, name)) for name in _CAUSES]
+    broken = [(bad & rollout.response_mask).any(dim=1) if bad.dim() == 2 else bad for bad in found]
+    for (name, cause), rows in zip(_CAUSES.items(), torch.stack(broken).cpu(), strict=True):
         if rows.any():
             message = f"{name} of the rollout are not finite. Likely cause: {cause}"
             raise NotFiniteError(message, int(rows.nonzero()[0]))
 
 
 def gradient_norm(model: nn.Module, reduce: Reduce = alone) -> Tensor:
-    """Norm of the gradients, 0-d, over processes so that all see what is non-finite in one; 0 without gradients.
-
-    (DeepSpeed keeps its own.)
-    """
+    """Norm of the gradients, 0-d, over processes so that all see what is non-finite in one; 0 where none are kept."""
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     if not gradients:
         return torch.zeros((), device=next(model.parameters()).device)
@@ -77,9 +67,8 @@ def check_gradients(model: nn.Module, norm: float) -> None:
     of = f"of {bad[0]} and {len(bad) - 1} more parameters " if bad else "(its norm overflows) "
     if not bad and math.isnan(norm):  # read after the update, when that mini-batch's gradients are gone
         of = "of a mini-batch "
-    raise NotFiniteError(
-        f"the gradient {of}is not finite. Likely cause: learning_rate or the scale of the rewards is too high"
-    )
+    cause = "learning_rate or the scale of the rewards is too high"
+    raise NotFiniteError(f"the gradient {of}is not finite. Likely cause: {cause}")
 
 
 def most_extreme_row(rollout: Rollout, returns: Tensor) -> int:
@@ -92,10 +81,7 @@ def most_extreme_row(rollout: Rollout, returns: Tensor) -> int:
 def locate_non_finite(
     step: int, prompt_of: Callable[[int], str], suspect: Callable[[], int] = lambda: 0
 ) -> Iterator[None]:
-    """Adds the step and a prompt to errors about non-finite numbers that are raised within.
-
-    Steps count from 1; `prompt_of` shows the prompt of a row of the rollout, `suspect()` where the error names none.
-    """
+    """Adds the step, from 1, and the prompt of the error's row, or of `suspect()`, to errors raised within."""
     try:
         yield
     except FloatingPointError as error:

@@ -1,7 +1,4 @@
-"""What `Seq2SeqPPOTrainer` refuses before it loads a model: models, rewards and datasets that cannot work.
-
-Leaves out: settings, which the config checks itself.
-"""
+"""Models, tokenizers, rewards and datasets that `Seq2SeqPPOTrainer` refuses, most before it loads a model."""
 
 import inspect
 import json
@@ -13,41 +10,53 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
-from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import align_special_tokens
 from transformers.utils import find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_hub_name, check_no_model, nearest, what_to_do
-from trl_rewards_plugin.ppo.checks.settings_together import check_held_out_asked
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config_rules import check_held_out_asked
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.runs.reward_description import describe_reward
 
-EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
+_EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
 
 
 def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dataset: Any, eval_dataset: Any) -> None:
     """Refuses what can be refused before a model is loaded; rewards are checked by `check_reward_funcs`."""
     if value_model is not None:
-        check_value_model(value_model, args)
+        if not args.has_critic:
+            setting = "objective" if args.ranks else "advantage_estimator"
+            expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
+            step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
+            raise InputError(expected, f"a {type(value_model).__name__}", step)
+        if args.detach_value_head:
+            expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"
+            raise InputError(expected, "detach_value_head=True", "leave one of the two out")
+        check_seq2seq_model(value_model)
     check_devices(args.n_gpu)
     check_launch(args.world_size)
     if train_dataset is not None:
         check_dataset(train_dataset, "train_dataset", args.prompts_per_rollout)
-        if args.sft_coef:
-            check_references(train_dataset, args.sft_column)
+    if train_dataset is not None and args.sft_coef:
+        column = args.sft_column
+        expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
+        if column not in train_dataset.column_names:
+            step = "name its column with sft_column, or leave sft_coef out"
+            raise InputError(expected, f"the columns {train_dataset.column_names}", step)
+        for row, text in enumerate(train_dataset[column]):
+            if not isinstance(text, str) or not text.strip():
+                step = f"drop such rows: dataset.filter(lambda row: row[{column!r}])"
+                raise InputError(f"{expected}, none of them empty", f"{text!r} in row {row}", step)
     if eval_dataset is not None:
         check_dataset(eval_dataset, "eval_dataset")
     check_seq2seq_model(model)
 
 
 def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
-    """Refuses what is not an encoder-decoder; given a name, only the configuration is read, no weights.
-
-    Raises:
-        InputError: a folder without a model, a name that is neither a folder nor on the Hub, a decoder-only or
-            encoder-only model, one for speech or images, a model in fp16, or something other than a `PreTrainedModel`.
-    """
+    """Refuses what is not an encoder-decoder of text; given a name, only the configuration is read, no weights."""
     if isinstance(model, str | os.PathLike):
         config = read_model_config(str(model))
         shown = f"{model} (model_type {config.model_type})"
@@ -55,14 +64,14 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
     else:
         bare = bare_model(model)
         if not isinstance(bare, PreTrainedModel):
-            raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {EXAMPLES}")
+            raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {_EXAMPLES}")
         if bare.dtype == torch.float16:
             raise InputError("a model in float32", "one in float16", "call model.float() first; T5 overflows in fp16")
         if not bare.can_generate():
             raise InputError("a model that generates text", type(bare).__name__, "load it with AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__
         reads_text = bare.main_input_name == "input_ids"
-    found, step = f"{shown}, which is not one", f"pass one, {EXAMPLES}"
+    found, step = f"{shown}, which is not one", f"pass one, {_EXAMPLES}"
     if not config.is_encoder_decoder:
         step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
         raise InputError("an encoder-decoder model", found, step)
@@ -93,7 +102,7 @@ def read_model_config(name: str) -> Any:
         return AutoConfig.from_pretrained(base or name)
     except (OSError, ValueError) as error:
         found = f"{name!r}: {str(error).splitlines()[0]}"
-        step = what_to_do(error, f"check the spelling, {EXAMPLES}", name)
+        step = what_to_do(error, f"check the spelling, {_EXAMPLES}", name)
         raise InputError("a folder with a model, or the id of one on the Hub", found, step) from error
 
 
@@ -111,8 +120,7 @@ def check_reference(ref_model: Any, policy: nn.Module) -> None:
 def check_no_shared_weights(model: nn.Module, role: str, policy: nn.Module) -> None:
     """Refuses a further model that holds tensors of the policy: it would be frozen, or would move, with it."""
     own = {parameter.data_ptr() for parameter in policy.parameters()} - {0}  # 0: without memory of their own
-    shared = [name for name, parameter in model.named_parameters() if parameter.data_ptr() in own]
-    if shared:
+    if shared := [name for name, parameter in model.named_parameters() if parameter.data_ptr() in own]:
         found = f"one that shares {shared[0]} and {len(shared) - 1} others with the policy"
         step = "pass copy.deepcopy(model), or load it again with from_pretrained"
         raise InputError(f"a {role} with weights of its own", found, step)
@@ -126,6 +134,32 @@ def check_trained_dtype(model: nn.Module) -> None:
         raise InputError("trainable weights in float32", ", ".join(sorted(found)), step)
 
 
+def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase) -> None:
+    """Sets EOS, pad and BOS of a model's configs to a tokenizer's that fits, as the Trainer does before training."""
+    model = bare_model(policy)
+    if processing_class.pad_token_id is None:
+        expected = "a tokenizer with a pad token, to read prompts of several lengths at once"
+        step = "set tokenizer.pad_token to the token that the model was trained with"
+        raise InputError(expected, "tokenizer.pad_token=None", step)
+    largest = max(processing_class.get_vocab().values())
+    # FSMT has a vocabulary for each language, and its tokenizer has both.
+    two = getattr(model.config, "tgt_vocab_size", None) is not None
+    rows = max(embedding_rows(model)) if two else min(embedding_rows(model))
+    if largest >= rows:
+        found = f"one with token {largest} ({processing_class.convert_ids_to_tokens(largest)!r})"
+        step = "call model.resize_token_embeddings(len(tokenizer)), or pass the model's own tokenizer"
+        raise InputError(
+            f"a tokenizer of the {rows} tokens that {type(model).__name__} has embeddings for", found, step
+        )
+    align_special_tokens(model, processing_class)
+
+
+def embedding_rows(model: PreTrainedModel) -> tuple[int, int]:
+    """For how many tokens a model has input embeddings, and output embeddings."""
+    whole: Any = model
+    return len(whole.get_input_embeddings().weight), len(whole.get_output_embeddings().weight)
+
+
 def check_devices(n_gpu: int) -> None:
     """Refuses several visible GPUs without a launcher, which would mean `nn.DataParallel`."""
     if n_gpu > 1:
@@ -136,12 +170,7 @@ def check_devices(n_gpu: int) -> None:
 def check_reward_funcs(
     reward_funcs: Any, weights: Sequence[float] | None, one_by_one: bool = False
 ) -> list[Callable[..., Any]]:
-    """The rewards as a list, after their types, names and weights are checked.
-
-    Raises:
-        InputError: no reward, a model id or module in place of a callable, an async function, two of one name, or a
-            wrong count of weights; or one alone where they are normalised one by one.
-    """
+    """The rewards as a list, after their types, names and weights are checked."""
     rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     if not rewards:
         raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")
@@ -150,13 +179,12 @@ def check_reward_funcs(
         raise InputError("several rewards for multi_objective_aggregation='normalize_then_sum'", "one", step)
     for reward in rewards:
         check_no_model(reward, "reward callables in TRL's protocol")
-        if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+        if any(map(inspect.iscoroutinefunction, (reward, type(reward).__call__))):
             found = f"{reward_name(reward)!r}, an async function"
             step = "wrap it: MultiClassifierReward([it]) runs async functions together"
             raise InputError("reward callables that return their values", found, step)
     names = [reward_name(reward) for reward in rewards]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         step = "give one of them another __name__ (or name=..., for a ClassifierReward)"
         raise InputError("rewards with different names", f"two named {twice[0]!r}", step)
     if weights is not None and len(weights) != len(rewards):
@@ -197,7 +225,15 @@ def reward_name(reward: Callable[..., Any]) -> str:
 def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
     """Refuses a dataset without prompts, or with fewer than `smallest`; `role` is its name in messages."""
     if not isinstance(dataset, Dataset):
-        raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, _instead_of(dataset, role))
+        step = "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])"
+        if isinstance(dataset, Mapping):
+            wanted = ("train",) if role == "train_dataset" else ("validation", "test", "eval")
+            split = next((name for name in (*wanted, *dataset) if name in dataset), wanted[0])
+            several = "" if role == "train_dataset" else ", and call evaluate() with each of the others"
+            step = f"pass dataset[{split!r}]{several}"
+        elif isinstance(dataset, IterableDataset):
+            step = f"pass rows in memory, since epochs have a length: Dataset.from_list(list({role}.take(1000)))"
+        raise InputError(f"{role} as a datasets.Dataset", type(dataset).__name__, step)
     if "prompt" not in dataset.column_names:
         named = nearest("prompt", dataset.column_names) or [*dataset.column_names, "text"][0]
         step = f"rename one: dataset.rename_column({named!r}, 'prompt')"
@@ -212,40 +248,3 @@ def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
             expected = f"a text or a conversation in every row of {role}'s column 'prompt'"
             step = "drop such rows: dataset.filter(lambda row: row['prompt'] is not None)"
             raise InputError(expected, f"{prompt!r} in row {row}", step)
-
-
-def check_references(dataset: Dataset, column: str) -> None:
-    """Refuses a dataset without a reference text in each row, which `sft_coef` learns from."""
-    expected = f"train_dataset with the column {column!r} of reference texts, for sft_coef"
-    if column not in dataset.column_names:
-        step = "name its column with sft_column, or leave sft_coef out"
-        raise InputError(expected, f"the columns {dataset.column_names}", step)
-    for row, text in enumerate(dataset[column]):
-        if not isinstance(text, str) or not text.strip():
-            step = f"drop such rows: dataset.filter(lambda row: row[{column!r}])"
-            raise InputError(f"{expected}, none of them empty", f"{text!r} in row {row}", step)
-
-
-def _instead_of(dataset: Any, role: str) -> str:
-    """What to pass for something that is no `Dataset`."""
-    if isinstance(dataset, Mapping):
-        wanted = ("train",) if role == "train_dataset" else ("validation", "test", "eval")
-        split = next((name for name in (*wanted, *dataset) if name in dataset), wanted[0])
-        several = "" if role == "train_dataset" else ", and call evaluate() with each of the others"
-        return f"pass dataset[{split!r}]{several}"
-    if isinstance(dataset, IterableDataset):
-        return f"pass rows in memory, since epochs have a length: Dataset.from_list(list({role}.take(1000)))"
-    return "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])"
-
-
-def check_value_model(value_model: Any, args: Seq2SeqPPOConfig) -> None:
-    """Refuses a separate critic that is not an encoder-decoder, or that the advantage estimator would not use."""
-    if not args.has_critic:
-        setting = "objective" if args.ranks else "advantage_estimator"
-        expected = f"no value_model with {setting}={getattr(args, setting)!r}, which has no critic"
-        step = "leave value_model out, or train by PPO with advantage_estimator='gae'"
-        raise InputError(expected, f"a {type(value_model).__name__}", step)
-    if args.detach_value_head:
-        expected = "detach_value_head=False with a value_model, whose decoder shares nothing with the policy"
-        raise InputError(expected, "detach_value_head=True", "leave one of the two out")
-    check_seq2seq_model(value_model)

@@ -1,7 +1,4 @@
-"""The frozen records that pass from collection to update.
-
-Leaves out: sampling (policy/sampling.py), rewards, and advantages.
-"""
+"""The frozen records that pass from collection to update."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property

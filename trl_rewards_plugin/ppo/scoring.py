@@ -1,7 +1,4 @@
-"""Calls reward functions in TRL's protocol and adds them up. A reward that fails never becomes a number.
-
-Leaves out: what a reward is made of; any callable of the protocol will do.
-"""
+"""Calls reward functions, any callables in TRL's protocol, and adds them up. A failure never becomes a number."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,23 +39,19 @@ def score_completions(
     trainer_state: Any,
     may_be_missing: bool = False,
 ) -> Scored:
-    """Scores B >= 1 completions by K rewards.
+    """Scores B >= 1 completions by K rewards, each called as TRL calls it.
 
-    Each reward is called as TRL calls it: by keyword with prompts, completions (text, or one assistant message each
-    where the prompts are conversations), completion_ids, trainer_state, log_metric, log_extra, and every further
-    column. Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error.
-
-    Raises:
-        RewardError: names the reward, the steps done, and the prompt and completion that it was about.
+    Where no reward gave a score the total is NaN, if it `may_be_missing`, and else an error. A RewardError names the
+    reward, the steps done, and the prompt and completion that it was about.
     """
     metrics: dict[str, float] = {}
     logged: dict[str, list[Any]] = {}
+    shaped = as_completions(completions, prompts)
 
     def place(row: int) -> str:
         steps = "" if trainer_state is None else f" after {trainer_state.global_step} steps"
         return f"{steps} for the completion {completions[row]!r} to the prompt {quoted(prompts[row])}"
 
-    shaped = as_completions(completions, prompts)
     arguments = {
         **{name: values for name, values in columns.items() if name not in ("prompt", "completion")},
         "prompts": list(prompts),
@@ -71,10 +64,11 @@ def score_completions(
     scores = {reward_name(reward): _ask(reward, arguments, place) for reward in reward_funcs}
     table: dict[str, list[Any]] = {"prompt": list(prompts), "completion": list(shaped)}
     for name, values in scores.items():
-        if not values.isnan().all():  # a mean over nothing would poison the log's average
+        given = values[~values.isnan()]
+        if len(given):  # a mean over nothing would poison the log's average
             metrics.setdefault(f"rewards/{name}/mean", torch.nanmean(values).item())
-            if (~values.isnan()).sum() > 1:
-                metrics.setdefault(f"rewards/{name}/std", values[~values.isnan()].std().item())
+        if len(given) > 1:
+            metrics.setdefault(f"rewards/{name}/std", given.std().item())
         table[name] = [None if math.isnan(value) else value for value in values.tolist()]
     for column, entries in logged.items():
         if len(entries) != len(completions):
@@ -115,10 +109,8 @@ def _ask(reward: Callable[..., Any], arguments: dict[str, Any], place: Callable[
     try:
         values = reward(**arguments)
     except Exception as error:
-        raise RewardError(
-            f"reward {name!r} raised {type(error).__name__}: {error}; it was called on {count} completions, the "
-            f"first{place(0)}"
-        ) from error
+        called = f"it was called on {count} completions, the first{place(0)}"
+        raise RewardError(f"reward {name!r} raised {type(error).__name__}: {error}; {called}") from error
     values = values.tolist() if isinstance(values, Tensor) else values
     try:
         numbers = [math.nan if value is None else float(value) for value in values]

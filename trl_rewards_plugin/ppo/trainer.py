@@ -1,6 +1,4 @@
-"""`Seq2SeqPPOTrainer`: PPO for encoder-decoders as a `transformers.Trainer`.
-
-One step of the Trainer is one rollout. `training_step` collects it over the accumulation steps, then learns from it:
+"""`Seq2SeqPPOTrainer`: PPO for encoder-decoders as a `transformers.Trainer`, whose step is one rollout.
 
     collect   rollout: encode, sample, score, and record the old policy, its values and the reference
     update    token rewards, advantages, epochs of updates, log
@@ -14,7 +12,8 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -34,9 +33,8 @@ from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.checkpoints.state import frozen_rewards
 from trl_rewards_plugin.ppo.classic import ClassicLoop
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.decoding import prompt_limit, rules_for
+from trl_rewards_plugin.ppo.decoding import held_out_metrics, prompt_limit, rules_for, sample_held_out
 from trl_rewards_plugin.ppo.distributed import gathered_weights, load_unsharded
-from trl_rewards_plugin.ppo.evaluation import held_out_metrics, sample_held_out
 from trl_rewards_plugin.ppo.finite import locate_non_finite
 from trl_rewards_plugin.ppo.input_checks import check_dataset, check_held_out_reward, check_inputs, check_reward_funcs
 from trl_rewards_plugin.ppo.maths.kl import next_kl_coef
@@ -45,11 +43,9 @@ from trl_rewards_plugin.ppo.maths.methods import KL_ESTIMATORS
 from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
-from trl_rewards_plugin.ppo.monitoring.rollout_statistics import critic_statistics, rollout_statistics
-from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
-from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
+from trl_rewards_plugin.ppo.monitoring.run_log import RunLog, critic_statistics, rollout_statistics
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
-from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, ExactKL, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
@@ -114,20 +110,15 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         self._reference_sliced = head_is_whole(bare_model(self.ref_model or policy), self.rules)
         wrapped = add_value_head(policy, value_model, args, self.rules)
         with unchanged_use_cache(wrapped.config):
-            super().__init__(
-                model=wrapped,
-                args=with_max_steps(args, train_dataset),
-                data_collator=PromptCollator(processing_class, prompt_limit(policy, args), self.calls.widths.prompt),
-                train_dataset=train_dataset,
-                eval_dataset=eval_dataset,
-                processing_class=processing_class,
-                callbacks=callbacks,
-                optimizers=optimizers,
-            )
+            collator = PromptCollator(processing_class, prompt_limit(policy, args), self.calls.widths.prompt)
+            datasets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "data_collator": collator}
+            more = {"processing_class": processing_class, "callbacks": callbacks, "optimizers": optimizers}
+            super().__init__(wrapped, with_max_steps(args, train_dataset), **datasets, **more)
         if self.ref_model is not None:
             self.ref_model.to(self.args.device)
         exact = KL_ESTIMATORS[args.kl_estimator].exact
-        self.exact_kl = ExactKL(wrapped, self.ref_model, self.rules, args) if exact else None
+        reference = bare_model(self.ref_model or wrapped.core)
+        self.exact_kl = ExactKL(wrapped.core, reference, self.rules, args) if exact else None
         if not args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(RolloutProgressCallback(self.args.batch_size))
@@ -176,45 +167,34 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses to each prompt, side by side, scores them, and records the old policy.
-
-        The prompts, and further columns for the rewards, are a batch of `PromptCollator`.
-        """
+        """Samples `num_generations` responses to each prompt of a batch, side by side; scores and records them."""
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
         self.run_log.add_metrics({"prompts/truncated_share": inputs["truncated"].item() / len(prompts)})
-        columns = {
-            name: [value for value in values for _ in range(copies)] for name, values in inputs["columns"].items()
-        }
+        columns = {name: [one for one in values for _ in range(copies)] for name, values in inputs["columns"].items()}
         self._wrapped.eval()
         with locate_non_finite(self.state.global_step + 1, lambda row: quoted(columns["prompt"][row])):
             with enough_memory(self.args, "sampling"), self.accelerator.autocast():
                 prompts = encode_prompts(core, prompts, self.calls).repeat(copies)
                 responses = sample_responses(core, prompts, self.rules, self.args.response_length, calls=self.calls)
-            scored = self._score(columns, responses)  # rewards say themselves where their memory runs out
+            texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
+            ids = rows_of_ids(responses.ids, responses.mask)
+            scored = self._score(columns, texts, ids, responses.ended)  # rewards say themselves where memory runs out
+            self.run_log.add_metrics(scored.metrics)
+            self.run_log.completions.add(scored.table)
             with enough_memory(self.args, "the old policy and the reference"):
                 rollout = self.record(prompts, responses, scored.total.to(self.args.device))
         if self.args.normalizes_each_reward:
             rollout = replace(rollout, reward_scores=scored.by_reward)
-        return self._with_references(rollout, columns) if self.args.sft_coef else rollout
+        if self.args.sft_coef:  # the language-model term
+            texts, multiple = columns[self.args.sft_column], self.calls.widths.response
+            found = tokenize_references(texts, self.processing_class, self.rules, self.args.response_length, multiple)
+            target_ids, target_mask = (tensor.to(self.args.device) for tensor in found)
+            rollout = replace(rollout, target_ids=target_ids, target_mask=target_mask)
+        return rollout
 
-    def _with_references(self, rollout: Rollout, columns: dict[str, list[Any]]) -> Rollout:
-        """The rollout with the reference texts of its prompts, for the language-model term."""
-        texts, length = columns[self.args.sft_column], self.args.response_length
-        found = tokenize_references(texts, self.processing_class, self.rules, length, self.calls.widths.response)
-        ids, mask = (tensor.to(rollout.scores.device) for tensor in found)
-        return replace(rollout, target_ids=ids, target_mask=mask)
-
-    def _score(self, columns: dict[str, list[Any]], responses: Responses) -> Scored:
-        """Rewards of responses, the total less the penalty for a missing EOS."""
-        texts = self.processing_class.batch_decode(responses.ids.cpu(), skip_special_tokens=True)
-        scored = self._score_texts(columns, texts, rows_of_ids(responses.ids, responses.mask), responses.ended)
-        self.run_log.add_metrics(scored.metrics)
-        self.run_log.completions.add(scored.table)
-        return scored
-
-    def _score_texts(
-        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, *held_out: Any
+    def _score(
+        self, columns: dict[str, list[Any]], texts: list[str], ids: list[list[int]], ended: Tensor, held_out: Any = ()
     ) -> Scored:
         """The rewards of completions, less the penalty for a missing EOS; beside them those of `held_out`."""
         shared: dict[str, Any] = {"completion_ids": ids, "columns": columns, "trainer_state": self.state}
@@ -226,10 +206,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def record(self, prompts: EncodedPrompts, responses: Responses, scores: Tensor) -> Rollout:
-        """What the update will need of scored responses: the old policy, its values and the reference.
-
-        The B prompts have the states of the policy's encoder; the scores are (B,).
-        """
+        """What the update will need of responses with scores (B,) to prompts with the encoder's states."""
         self._wrapped.eval()
         with self.accelerator.autocast():
             found = self._reference_scores(prompts, responses.ids, self.args.num_generations)
@@ -261,28 +238,21 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
-        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference.
+        """Log-probabilities (B, T) of responses (B, T) to B prompts, each `copies` times, under the frozen reference.
 
-        States of the prompts are the policy's, used where the reference has the same encoder; `copies` rows side by
-        side have one prompt, which is then encoded once.
+        States of the prompts are the policy's, used where the reference has the same encoder.
         """
         return self._reference_scores(prompts, response_ids, copies)["logprobs"]
 
     def _reference_scores(self, prompts: EncodedPrompts, response_ids: Tensor, copies: int) -> dict[str, Tensor]:
-        """What `reference_scores` gives."""
-        reference, without_adapter = self._wrapped.core, nullcontext()
-        if self.ref_model is not None:
-            reference = bare_model(self.ref_model)
-        else:
-            without_adapter = cast(Any, self.policy_model).disable_adapter()
-        with without_adapter:
+        reference = bare_model(self.ref_model or self.policy_model)
+        adapted: Any = self.policy_model
+        with nullcontext() if self.ref_model is not None else adapted.disable_adapter():
             if not self._shares_encoder or prompts.states is None:
                 own = prompts.select(slice(None, None, copies))
                 prompts = encode_prompts(reference, own, self.calls).repeat(copies)
-            sliced = self._reference_sliced
-            return reference_scores(
-                self.calls, reference, prompts, response_ids, self.rules, sliced, self.exact_kl is not None
-            )
+            how = (self._reference_sliced, self.exact_kl is not None)
+            return reference_scores(self.calls, reference, prompts, response_ids, self.rules, *how)
 
     def update(self, rollout: Rollout, model: nn.Module | None = None) -> dict[str, float]:
         """Learns from this process's part of a rollout: all optimizer steps but the last, which the Trainer takes.
@@ -299,8 +269,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
         anchor_head = None if self.exact_kl is None else self.exact_kl.keep()
         context = UpdateContext(args, self.rules, framework, step < args.critic_warmup_steps, self.calls, anchor_head)
-        in_reward, copies = not args.use_kl_loss, args.num_generations
-        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, in_reward=in_reward, num_generations=copies)
+        how: Any = {"in_reward": not args.use_kl_loss, "num_generations": args.num_generations}
+        stats = rollout_statistics(rollout, kl, self.kl_coef, gather, **how)
         self.run_log.completions.end_rollout(batch.advantages, batch.response_mask)
         with self.run_log.alarms.watching(batch, stats, step + 1):
             stats |= run_update(model, batch, self.kl_coef, context)
@@ -310,8 +280,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         scores = gather(rollout.scores)
         self.run_log.add_rollout(stats, scores)
         if args.adaptive_kl and not context.critic_only:
-            mean_kl, episodes = stats["objective/kl"], len(scores)
-            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, episodes, args.kl_horizon)
+            mean_kl = stats["objective/kl"]
+            self.kl_coef = next_kl_coef(self.kl_coef, mean_kl, args.kl_target, len(scores), args.kl_horizon)
         return stats
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -345,13 +315,12 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
         Sampled as in training, or by `eval_generation_kwargs`. The random state of training is left as it was, and
         so is what rewards learn from the texts of training. Their scale and weights are those of the first evaluation,
-        over a resume too (see `frozen_rewards`), so that `eval_reward` can choose among checkpoints.
+        over a resume too, so that `eval_reward` can choose among checkpoints.
 
         Returns:
             `eval_reward` (less `missing_eos_penalty`, as in training), `eval_rewards/<name>/mean`, `eval_length` in
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
-            responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`:
-            such responses are not drawn from the policy's distribution, so the mean of their log-ratios is no KL.
+            responses of the summed log-ratio to the reference, in nats; it would be no KL of other distributions.
             With a `held_out_reward` also `eval_held_out_reward` and `eval_held_out_rewards/<name>/mean`.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
@@ -361,15 +330,13 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         held_out = self.held_out_rewards
         frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
         with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
-            samples = sample_held_out(
+            policy, tokenizer, score = (
                 self.policy_model,
                 self.processing_class,
-                dataset,
-                self.args,
-                lambda *completions: self._score_texts(*completions, *held_out),
-                self.reference_logprobs,
-                self.calls,
+                partial(self._score, held_out=held_out),
             )
+            reference = self.reference_logprobs
+            samples = sample_held_out(policy, tokenizer, dataset, self.args, score, reference, self.calls)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         others = self.eval_dataset is not None and dataset is not self.eval_dataset
         self.log({**metrics, OTHER_PROMPTS: True} if others else metrics)

@@ -1,7 +1,4 @@
-"""What transformers' Trainer must know around the steps of PPO: whole rollouts, two learning rates, progress.
-
-Leaves out: the algorithm (trainer.py), and checkpoints (checkpoints/).
-"""
+"""What transformers' Trainer must know around the steps of PPO: whole rollouts, two learning rates, progress."""
 
 import copy
 import logging
@@ -16,13 +13,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import TrainerControl
 
 from trl_rewards_plugin.ppo.checkpoints.restartable_trainer import RestartableTrainer
+from trl_rewards_plugin.ppo.checks import trainable
 from trl_rewards_plugin.ppo.checks.inherited_settings import WithoutRefusedMethods
-from trl_rewards_plugin.ppo.checks.trainable import (
-    add_to_optimizer,
-    check_gradients_arrive,
-    check_same_start,
-    what_learns,
-)
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.ppo.distributed import Framework
 from trl_rewards_plugin.ppo.rollout import Rollout
@@ -45,7 +37,7 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         if self._own_reference and not self._has_learned and self._resumed_from is None:
             in_bfloat16 = self.args.bf16 or self._wrapped.core.dtype == torch.bfloat16
             reduce = self.framework(self.model_wrapped).reduce
-            check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32, reduce)
+            trainable.check_same_start(rollout, torch.bfloat16 if in_bfloat16 else torch.float32, reduce)
         if self._trainer_loads and not self._has_learned and self.is_world_process_zero():
             _logger.warning(
                 "the weights are sharded: the saved model is not compared with the trained one%s",
@@ -56,7 +48,7 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
     def after_update(self) -> None:
         """Stops a run in which a part that should learn got no gradient; before the last optimizer step."""
         if not self._gradients_seen and self.state.global_step >= self.args.critic_warmup_steps:
-            self._gradients_seen = check_gradients_arrive(self._wrapped)
+            self._gradients_seen = trainable.check_gradients_arrive(self._wrapped)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         """The Trainer's sampler, over as many prompts an epoch as make whole rollouts."""
@@ -78,12 +70,15 @@ class RolloutTrainer(WithoutRefusedMethods, RestartableTrainer):
         self._made_optimizer |= is_new
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args)
         if is_new and rate is not None:
-            critic = [p for part in self._wrapped.critic_parts().values() for p in part.parameters()]
-            _split_group(optimizer, critic, rate)
+            critic = {parameter for part in self._wrapped.critic_parts().values() for parameter in part.parameters()}
+            for group in list(optimizer.param_groups):
+                if own := [parameter for parameter in group["params"] if parameter in critic]:
+                    group["params"] = [parameter for parameter in group["params"] if parameter not in critic]
+                    optimizer.add_param_group({**group, "params": own, "lr": rate})
         elif not is_new and not self._trainer_loads and not self._has_learned:
-            add_to_optimizer(optimizer, self._wrapped, rate)
+            trainable.add_to_optimizer(optimizer, self._wrapped, rate)
         if self.is_world_process_zero() and not self._has_learned:
-            say(what_learns(self._wrapped))
+            say(trainable.what_learns(self._wrapped))
         return optimizer
 
     def framework(self, model: nn.Module) -> Framework:
@@ -102,20 +97,10 @@ def unchanged_use_cache(config: Any) -> Iterator[None]:
         config.use_cache = use_cache
 
 
-def _split_group(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], learning_rate: float) -> None:
-    """Moves some parameters into groups with a learning rate of their own; all other settings of a group are kept."""
-    chosen = set(parameters)
-    for group in list(optimizer.param_groups):
-        if own := [parameter for parameter in group["params"] if parameter in chosen]:
-            group["params"] = [parameter for parameter in group["params"] if parameter not in chosen]
-            optimizer.add_param_group({**group, "params": own, "lr": learning_rate})
-
-
 def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
     """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
     args = copy.copy(args)
-    if args.data_seed is None:
-        # Else the order would depend on torch's random state, which differs between processes and between callers.
+    if args.data_seed is None:  # the order would depend on torch's random state, of this process and the caller
         args.data_seed = args.seed
     if train_dataset is not None:
         args.max_steps = count_rollouts(args, len(train_dataset))

@@ -1,7 +1,4 @@
-"""What one rollout teaches: token rewards, advantages or ranks, then epochs of updates.
-
-Leaves out: collecting the rollout, and the last optimizer step, which the Trainer takes.
-"""
+"""What one rollout teaches: token rewards, advantages or ranks, then epochs of updates but for the last step."""
 
 import math
 from collections.abc import Iterator
@@ -71,24 +68,17 @@ def compute_advantages(
 ) -> UpdateBatch:
     """The rollout with advantages and returns by the config's estimator, from token rewards (B, T).
 
-    Where the objective ranks the responses, both are its marks: 1 or -1 on the tokens of a response that is learnt
-    from, 0 on the others.
+    Where the objective ranks, both are its marks: 1 or -1 on the tokens of a response that is learnt from, else 0.
     """
     mask = rollout.response_mask
     known = replace(rollout, reward_scores=None).tensors()
     if mark := OBJECTIVES[args.objective].mark:
         advantages = torch.where(mask, mark(rewards.sum(1), args.num_generations).unsqueeze(1), 0.0)
         return UpdateBatch(**known, advantages=advantages, returns=advantages)
+    scale_rewards = "batch" if args.normalizes_each_reward else args.scale_rewards
+    groups: Any = {"num_generations": args.num_generations, "scale_rewards": scale_rewards, "reduce": reduce}
     advantages, returns = estimate_advantages(
-        args.advantage_estimator,
-        rewards,
-        rollout.values,
-        mask,
-        gamma=args.gamma,
-        lam=args.lam,
-        num_generations=args.num_generations,
-        scale_rewards="batch" if args.normalizes_each_reward else args.scale_rewards,
-        reduce=reduce,
+        args.advantage_estimator, rewards, rollout.values, mask, gamma=args.gamma, lam=args.lam, **groups
     )
     found = masked_whiten(advantages, mask, reduce=reduce) if args.whitens_advantages else advantages
     scale = None
@@ -113,11 +103,10 @@ def _reward_scale(advantages: Tensor, plain: Tensor, mask: Tensor, args: Seq2Seq
 
 
 def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: UpdateContext) -> dict[str, float]:
-    """`num_ppo_epochs` passes over a rollout in shuffled mini-batches.
+    """`num_ppo_epochs` passes over a rollout in shuffled mini-batches; `kl_coef` weighs the KL penalty in the loss.
 
     Every optimizer step but the last is taken here; the gradients of the last are left for the Trainer. Where
-    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind. `kl_coef` weighs the KL
-    penalty in the loss.
+    `early_stop_kl` ends the update, the mini-batch that showed it leaves no gradient behind.
 
     Returns:
         Means over mini-batches of the losses and diagnostics, under TRL's names. `val/ratio_first` and
@@ -153,11 +142,8 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     ratios = torch.tensor([stats["val/ratio"] for stats in history])
     means["val/ratio_var"] = ratios.var(correction=0).item()
     # Before the first step the policy has not moved: 1 and 0, unless responses are scored otherwise than sampled.
-    means["val/ratio_first"], means["val/sampling_gap"] = (
-        history[0][name] for name in ("val/ratio", "val/sampling_gap")
-    )
-    means["val/optimizer_steps"] = float(len(history) - stopped)
-    return means
+    means |= {"val/ratio_first": history[0]["val/ratio"], "val/sampling_gap": history[0]["val/sampling_gap"]}
+    return {**means, "val/optimizer_steps": float(len(history) - stopped)}
 
 
 def _learnt_together(batch: UpdateBatch, args: Seq2SeqPPOConfig) -> Tensor:
@@ -183,20 +169,30 @@ def _accumulate_mini_batch(
     into micro-batches nor into processes changes it. Returns the names of its statistics, and on the device their
     means over tokens and, last, the norm of the gradients.
     """
-    framework = context.framework
+    framework, args = context.framework, context.args
     prompt_lengths, response_lengths = batch.lengths[:, rows].unbind()
     lengths = (float(response_lengths.sum()), len(rows))  # filled in, so that no GPU is waited for
     counts = torch.stack([torch.full((), float(number), device=batch.scores.device) for number in lengths])
-    counts = framework.reduce(counts).clamp(min=1)
+    counts = framework.reduce(counts).clamp(min=1)  # real tokens, by which the loss is divided, and responses
     # Rows of like length together: each micro-batch is cut to its own longest prompt. Pairs stay pairs.
-    size, together = context.args.micro_batch_size, OBJECTIVES[context.args.objective].responses_per_prompt
+    size, together = args.micro_batch_size, OBJECTIVES[args.objective].responses_per_prompt
     rows = rows.view(-1, together)[prompt_lengths.view(-1, together)[:, 0].argsort(stable=True)].flatten()
-    sft_loss = None
-    if context.args.sft_coef and not context.critic_only:
-        sft_loss = _accumulate_references(model, batch, rows, context)
+    with_references = args.sft_coef and not context.critic_only
+    sft_loss = _accumulate_references(model, batch, rows, context) if with_references else None
 
-    def accumulate(counts: Tensor, kl_coef: Tensor, **part: Tensor) -> dict[str, Tensor]:
-        return accumulate_micro_batch(model, UpdateBatch(**part), counts, kl_coef, context)
+    # What can be captured as a CUDA graph: its numbers depend on the given tensors and the model alone. It reads no
+    # value back and branches on settings only.
+    def accumulate(counts: Tensor, kl_coef: Tensor, **tensors: Tensor) -> dict[str, Tensor]:
+        part, (tokens, responses), head = UpdateBatch(**tensors), counts.unbind(), context.anchor_head
+        features = part.anchor_features
+        anchor = None if features is None or head is None else Anchor(head, features)
+        how: Any = {"critic_only": context.critic_only, "anchor": anchor}
+        with framework.autocast():
+            output = cast_together(model, part.prompts, part.response_ids, context.rules, **how)
+        sums = ppo_losses(output, part, kl_coef, args, tokens / responses)
+        # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
+        framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)
+        return {name: value.detach() for name, value in sums.items()}
 
     chunks = rows.split(max(size - size % together, together))
     sums = None
@@ -213,7 +209,7 @@ def _accumulate_mini_batch(
     means["val/ratio"] = torch.where(totals.any(), means["val/ratio"], torch.ones_like(counts[0]))
     if sft_loss is not None:
         means["loss/sft_avg"] = sft_loss
-        means["loss/total_avg"] = means["loss/total_avg"] + context.args.sft_coef * sft_loss
+        means["loss/total_avg"] = means["loss/total_avg"] + args.sft_coef * sft_loss
     return tuple(means), torch.stack([*means.values(), gradient_norm(model, framework.reduce).to(totals)])
 
 
@@ -250,40 +246,12 @@ def _read(model: nn.Module, names: tuple[str, ...], unread: list[Tensor]) -> lis
     read = []
     for *means, norm in torch.stack(unread).tolist() if unread else ():
         stats = dict(zip(names, means, strict=True))
-        if not all(math.isfinite(value) for value in stats.values()):
-            raise FloatingPointError(
-                f"the update is not finite: {stats}; lower learning_rate, or look at the rewards of this rollout"
-            )
+        if not all(map(math.isfinite, means)):
+            step = "lower learning_rate, or look at the rewards of this rollout"
+            raise FloatingPointError(f"the update is not finite: {stats}; {step}")
         check_gradients(model, norm)
         read.append(stats)
     return read
-
-
-def accumulate_micro_batch(
-    model: nn.Module, batch: UpdateBatch, counts: Tensor, kl_coef: Tensor, context: UpdateContext
-) -> dict[str, Tensor]:
-    """Forward pass, loss and backward pass of one micro-batch: the work that can be captured as a CUDA graph.
-
-    Its numbers depend on the given tensors and the model alone. It reads no value back and branches on settings only.
-
-    Args:
-        batch: all rows of it.
-        counts: (2,) real tokens of the mini-batch on all processes, by which the loss is divided, and responses.
-        kl_coef: 0-d, weight of the KL penalty in the loss.
-
-    Returns:
-        Sums over tokens of the statistics, 0-d each.
-    """
-    (tokens, responses), framework, features = counts.unbind(), context.framework, batch.anchor_features
-    anchor = None if features is None or context.anchor_head is None else Anchor(context.anchor_head, features)
-    with framework.autocast():
-        output = cast_together(
-            model, batch.prompts, batch.response_ids, context.rules, critic_only=context.critic_only, anchor=anchor
-        )
-    sums = ppo_losses(output, batch, kl_coef, context.args, tokens / responses)
-    # DDP averages over processes; multiplying by their number makes that the sum that `tokens` divides.
-    framework.backward(sums["loss/total_avg"] / tokens * framework.world_size)
-    return {name: value.detach() for name, value in sums.items()}
 
 
 def ppo_losses(
@@ -295,9 +263,8 @@ def ppo_losses(
 ) -> dict[str, Tensor]:
     """Sums over tokens of the losses and diagnostics, 0-d each; `loss/total_avg` is the one to minimise.
 
-    Args:
-        mean_length: tokens per response of the mini-batch: sums over pairs are scaled by those of a pair, and each
-            response's by the mean length over its own where responses count alike (`loss_type="grpo"`).
+    By `mean_length`, tokens per response of the mini-batch, sums over pairs are scaled to those of a pair, and each
+    response's by the mean length over its own where responses count alike (`loss_type="grpo"`).
     """
     mask = batch.response_mask
     # Before any exponential: one that overflows on padding would make the gradient of its masked 0 a NaN.

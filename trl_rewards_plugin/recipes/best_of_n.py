@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.decoding import decode_prompts, rules_for

@@ -10,7 +10,6 @@ from tests.ppo.test_trainer import make_trainer, rollout_rows
 from tests.pretend_graph import PretendGraphs, RunEagerly
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin import InputError
-from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.monitoring import callbacks
@@ -32,7 +31,7 @@ def trained(monkeypatch, tmp_path, folders):
     """Trains with a maker of graphs in the place of CUDA's; returns the trainer and all that it logged and learnt."""
 
     def train(maker, family="t5", resume=None, make=make_trainer, **settings):
-        monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
+        monkeypatch.setattr("trl_rewards_plugin.ppo.acceleration.static_calls.maker_for", lambda device: maker)
         # A picture of curves would take longer than the run.
         monkeypatch.setattr(callbacks, "save_reward_curve", lambda log_history, path: None)
         torch.manual_seed(0)
@@ -186,7 +185,7 @@ def test_a_setting_that_cannot_be_followed_is_refused(folders, tmp_path):
 @pytest.mark.parametrize("launcher", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
 def test_weights_that_the_launcher_shards_run_without_graphs(launcher, monkeypatch):
     maker = PretendGraphs()
-    monkeypatch.setattr(graphs, "maker_for", lambda device: maker)
+    monkeypatch.setattr("trl_rewards_plugin.ppo.acceleration.static_calls.maker_for", lambda device: maker)
     args, model = Seq2SeqPPOConfig(output_dir="unused", report_to="none"), torch.nn.Linear(1, 1)
     assert static_calls(args, model).maker is maker
     monkeypatch.setenv(launcher, "")  # of a template of a job: no shards, as accelerate reads it

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from trl_rewards_plugin.ppo.acceleration.seam import exchange_modules
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 
 LAYERS = 3
 PADDED = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])

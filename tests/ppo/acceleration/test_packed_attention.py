@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
+from trl_rewards_plugin.ppo.acceleration.packed_t5 import packed_attention
 
 HEADS, WIDTH = 2, 3
 

@@ -12,7 +12,7 @@ from tests.ppo.architectures.registry import ARCHITECTURES
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.ppo.acceleration import seam
 from trl_rewards_plugin.ppo.acceleration.packed_t5 import encode_packed
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")

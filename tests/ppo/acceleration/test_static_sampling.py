@@ -6,8 +6,7 @@ import torch
 from tests.ppo.architectures.registry import ARCHITECTURES
 from tests.pretend_graph import PretendGraphs, RunEagerly
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.architectures.families import family_of
+from trl_rewards_plugin.ppo.architectures.families import family_of, make_deterministic
 from trl_rewards_plugin.ppo.policy.policy import score_responses
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.sampling import encode_prompts, sample_responses

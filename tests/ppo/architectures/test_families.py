@@ -33,8 +33,7 @@ from tests.ppo.architectures.registry import (
 from tests.ppo.chi_square import p_value
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.architectures.families import FAMILIES, family_of
+from trl_rewards_plugin.ppo.architectures.families import FAMILIES, family_of, make_deterministic
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
 from trl_rewards_plugin.ppo.architectures.limits import check_architecture, positions
 from trl_rewards_plugin.ppo.decoding import rules_for

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.ppo.architectures.registry import ARCHITECTURES
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.architectures.forward_passes import CachedDecoder, run_encoder
 
 BUILD = {family.name: family.build for family in ARCHITECTURES}

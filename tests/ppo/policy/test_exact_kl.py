@@ -10,8 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.test_trainer import LORA_TARGETS, make_trainer
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
-from trl_rewards_plugin.ppo.policy.output_head import Anchor
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, ExactKL
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards
 
@@ -156,7 +155,7 @@ def test_what_cannot_be_counted_out_is_refused(folders, tmp_path):
     other.resize_token_embeddings(200)
     trainer = make_trainer(str(folders["t5"]), tmp_path)
     with pytest.raises(InputError, match=r"(?s)one vocabulary.*T5ForConditionalGeneration, .*200.* tokens"):
-        ExactKL(trainer.model, other, trainer.rules, trainer.args)
+        ExactKL(trainer.model.core, other, trainer.rules, trainer.args)
     trainer.args.fsdp = True
     with pytest.raises(InputError, match="T5ForConditionalGeneration sharded, 146 tokens"):
-        ExactKL(trainer.model, trainer.ref_model, trainer.rules, trainer.args)
+        ExactKL(trainer.model.core, trainer.ref_model, trainer.rules, trainer.args)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.policy.output_head import Anchor, OutputHead, head_is_whole, score_in_slices
 from trl_rewards_plugin.ppo.policy.policy import score_responses, teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import tokenize_prompts

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from tests.tiny_models import tiny_bart, tiny_t5
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.finite import NotFiniteError
 from trl_rewards_plugin.ppo.policy import sampling
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, teacher_forced

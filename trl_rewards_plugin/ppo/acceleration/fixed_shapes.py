@@ -1,12 +1,9 @@
-"""Few shapes: what a GPU runs in a loop is padded to a few widths, so that plans, kernels and graphs are found again.
-
-Padding on the right changes no number beyond rounding.
-"""
+"""Few shapes: what a GPU runs in a loop is padded to a few widths, so that kernels and graphs are found again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _fixed: ContextVar[bool] = ContextVar("fixed_shapes", default=False)
 
@@ -26,8 +23,7 @@ def shapes_are_fixed() -> bool:
     return _fixed.get()
 
 
-@dataclass(frozen=True)
-class Widths:
+class Widths(NamedTuple):
     """The widths that prompts and responses are padded to: multiples of this many tokens. 1 pads nothing."""
 
     prompt: int = 1

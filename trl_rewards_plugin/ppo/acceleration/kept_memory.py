@@ -1,7 +1,4 @@
-"""Keeps freed memory with the process while a CPU trains: the system clears every page that it hands out again.
-
-Leaves out: GPUs, whose memory torch keeps itself, and C libraries other than glibc, where nothing is done.
-"""
+"""Keeps freed memory with the process while a CPU trains: the system clears every page that it hands out again."""
 
 import ctypes
 import platform
@@ -22,7 +19,7 @@ _AFTER = ((_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26))
 @contextmanager
 def kept_memory(device: torch.device) -> Iterator[None]:
     """Within it freed memory stays with the process, for its next tensors; at the end it goes back to the system."""
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":  # a GPU's memory torch keeps itself
         yield
         return
     library = ctypes.CDLL(None)

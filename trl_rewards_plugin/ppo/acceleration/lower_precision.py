@@ -1,7 +1,4 @@
-"""Weights in autocast's precision, cast all together: a few kernels instead of one a matrix in every pass.
-
-Leaves out: the output matrix of an update, which may be read again in the backward pass (policy/output_head.py).
-"""
+"""Weights in autocast's precision, cast all together: a few kernels instead of one a matrix in every pass."""
 
 from typing import Any, cast
 
@@ -14,7 +11,7 @@ from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 
 
 def autocast_dtype(model: nn.Module) -> torch.dtype | None:
-    """The precision that a model's products are computed in by autocast; None without it."""
+    """The precision of a model's products by autocast; None without it."""
     kind = next(model.parameters()).device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
@@ -27,18 +24,14 @@ def exact_matrices(model: nn.Module) -> dict[str, Tensor]:
 
 
 def cast_together(model: Any, *arguments: Any, **named: Any) -> Any:
-    """`model(*arguments, **named)`, under autocast and among fixed shapes with its matrices cast together.
-
-    Args:
-        model: a `PolicyWithValueHead`.
-    """
+    """A call of a `PolicyWithValueHead`, under autocast and among fixed shapes with its matrices cast together."""
     dtype = autocast_dtype(model)
     if dtype is None or not shapes_are_fixed():
         return model(*arguments, **named)
     # In the backward pass the casts are gone, and a part that is run again there would read other weights.
     if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()):
         return model(*arguments, **named)
-    output_matrix = model.core.get_output_embeddings().weight
+    output_matrix = model.core.get_output_embeddings().weight  # may be read again in the backward pass
     learning: dict[str, Tensor] = {}
     frozen: dict[str, Tensor] = {}  # apart: what comes from a function that learns gets a gradient
     for name, weight in exact_matrices(model).items():
@@ -67,18 +60,3 @@ def _cast(values: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
     if values:
         torch._foreach_copy_(cast_values, values)
     return cast_values
-
-
-class LowerPrecisionWeights:
-    """Copies of a model's matrices in autocast's precision, for many passes over the same weights."""
-
-    def __init__(self, model: nn.Module):
-        dtype, exact = autocast_dtype(model), exact_matrices(model)
-        # name -> copy, to be read instead of the weight; empty without autocast
-        self.lower = {} if dtype is None else {name: weight.detach().to(dtype) for name, weight in exact.items()}
-        self._exact = [exact[name].detach() for name in self.lower]
-
-    def refresh(self) -> None:
-        """Copies the weights again, as they are now."""
-        if self._exact:
-            torch._foreach_copy_(list(self.lower.values()), self._exact)

@@ -1,11 +1,10 @@
 """Clipping and the optimizer's step as work over fixed buffers: eagerly, hundreds of launches for each mini-batch.
 
-It is torch's fused AdamW, by the function that the optimizer itself calls and on the optimizer's own state. On numbers
-that are not finite it changes nothing, so that the host need not read them before it.
-Leaves out: the last step of an update, which the Trainer takes; other optimizers.
+It is torch's fused AdamW, by the function that the optimizer itself calls and on its own state. On numbers that are
+not finite it changes nothing, so that the host need not read them before it.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from trl_rewards_plugin.ppo.distributed import Framework
 _NAME = "the optimizer's step"
 _FIXED = ("weight_decay", "eps", "maximize", "amsgrad")  # settings of a group that a graph freezes, beside its betas
 _STATES = ("exp_avg", "exp_avg_sq", "step")
+_Groups = list[tuple[Any, list[nn.Parameter]]]  # of the optimizer, with those of their weights that have a gradient
 
 
 class GraphedStep:
@@ -26,8 +26,10 @@ class GraphedStep:
     def __init__(self, calls: StaticCalls, framework: Framework):
         self._calls, self._framework = calls, framework
         optimizer = framework.optimizer
-        self._optimizer: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate's holds torch's own
-        if calls.by_graph(_NAME) and not _is_plain(self._optimizer):
+        inner = self._optimizer = cast(Any, getattr(optimizer, "optimizer", optimizer))  # accelerate's holds torch's
+        plain = type(inner) is AdamW and all(group["fused"] and not group["amsgrad"] for group in inner.param_groups)
+        changed = plain and (inner._optimizer_step_pre_hooks or inner._optimizer_step_post_hooks)
+        if calls.by_graph(_NAME) and (changed or not plain):
             calls.give_up(_NAME, "The optimizer is not torch's unmodified fused AdamW (optim='adamw_torch_fused').")
 
     def skips_broken(self) -> bool:
@@ -36,17 +38,12 @@ class GraphedStep:
             self._optimizer.state.get(weight) for _, weights in self._groups() for weight in weights
         )
 
-    def _groups(self) -> list[tuple[Any, list[nn.Parameter]]]:
-        """Each group of the optimizer with those of its weights that have a gradient."""
+    def _groups(self) -> _Groups:
         groups = self._optimizer.param_groups
         return [(group, [weight for weight in group["params"] if weight.grad is not None]) for group in groups]
 
     def __call__(self, numbers: Tensor) -> None:
-        """Clips the gradients, takes a step and clears the gradients, as `Framework.step`.
-
-        Args:
-            numbers: what the step depends on being finite; the last is the norm of all gradients.
-        """
+        """As `Framework.step`, where all `numbers` are finite; the last is the norm of all gradients."""
         if not self.skips_broken():
             self._framework.step()  # the first makes the state
             return
@@ -63,17 +60,8 @@ class GraphedStep:
         model.zero_grad()
 
 
-def _is_plain(optimizer: Any) -> bool:
-    return (
-        type(optimizer) is AdamW
-        and all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups)
-        and not optimizer._optimizer_step_pre_hooks
-        and not optimizer._optimizer_step_post_hooks
-    )
-
-
 class _Step(Work):
-    def __init__(self, groups: list[tuple[Any, list[nn.Parameter]]], state: Any, count: int, max_norm: float | None):
+    def __init__(self, groups: _Groups, state: Any, count: int, max_norm: float | None):
         self._groups, self._max_norm = groups, max_norm
         self._weights = [weight for _, weights in groups for weight in weights]
         self._states = [[[state[weight][name] for weight in weights] for name in _STATES] for _, weights in groups]
@@ -81,8 +69,7 @@ class _Step(Work):
         self._rates = torch.zeros(len(groups), device=device)
         self._numbers = torch.zeros(count, device=device)
 
-    def fill(self, calls: StaticCalls, groups: list[tuple[Any, list[nn.Parameter]]], numbers: Tensor) -> None:
-        """Takes in the learning rates and what a step depends on."""
+    def fill(self, calls: StaticCalls, groups: _Groups, numbers: Tensor) -> None:
         for rate, (group, _) in zip(self._rates, groups, strict=True):
             rate.fill_(group["lr"])
         self._numbers.copy_(numbers)
@@ -94,15 +81,11 @@ class _Step(Work):
                 torch.nn.utils.clip_grads_with_norm_(self._weights, self._max_norm, self._numbers[-1])
             broken = self._numbers.isfinite().all().logical_not().float()
             for (group, weights), states, rate in zip(self._groups, self._states, self._rates, strict=True):
-                beta1, beta2 = group["betas"]
+                (first, second, steps), (beta1, beta2) = states, group["betas"]
                 gradients = [weight.grad for weight in weights]
-                first, second, steps = states
-                fixed = {name: group[name] for name in _FIXED}
-                step: Any = adamw
-                step(
-                    *(weights, gradients, first, second, [], steps),
-                    **{"fused": True, "found_inf": broken, "lr": rate, "beta1": beta1, "beta2": beta2, **fixed},
-                )
+                settings = {name: group[name] for name in _FIXED} | {"lr": rate, "beta1": beta1, "beta2": beta2}
+                step = cast(Any, adamw)
+                step(weights, gradients, first, second, [], steps, fused=True, found_inf=broken, **settings)
 
     def eagerly(self) -> Tensors:
         before = copies(self.moving())
@@ -120,8 +103,8 @@ class _Step(Work):
     def compared(self, eager: Tensors) -> tuple[Tensors, Tensors]:
         # Against their own size: moments are far smaller than any tolerance.
         found, scales = self._sizes(), {name: value.max() for name, value in eager.items()}
-        relative = [{name: value / scales[name] for name, value in each.items()} for each in (eager, found)]
-        return relative[0], relative[1]
+        ours, theirs = ({name: value / scales[name] for name, value in each.items()} for each in (eager, found))
+        return ours, theirs
 
     def _sizes(self) -> Tensors:
         first, second = ([value for group in self._states for value in group[place]] for place in range(2))

@@ -1,28 +1,27 @@
 """The encoder of T5 and mT5 over prompts laid end to end, on a CPU: no time goes into padding.
 
 transformers' own modules are called where weights are, so that adapters keep working; the code between them is
-replaced, and only where nobody has changed it.
-Leaves out: attention (packed_attention.py), and what runs as transformers has it: GPUs, lower precision than float32,
-gradient checkpointing, relatives with another attention (LongT5, UMT5).
+replaced, where nobody has changed it. Leaves out relatives with another attention (LongT5, UMT5).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
-from transformers.models.mt5 import modeling_mt5
-from transformers.models.t5 import modeling_t5
+from transformers.models.mt5 import modeling_mt5 as mt5
+from transformers.models.t5 import modeling_t5 as t5
 
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
-from trl_rewards_plugin.ppo.acceleration.packed_attention import packed_attention
 
-_STACKS = (modeling_t5.T5Stack, modeling_mt5.MT5Stack)
-_ATTENTIONS = (modeling_t5.T5Attention, modeling_mt5.MT5Attention)
-_BLOCKS = (modeling_t5.T5Block, modeling_mt5.MT5Block)
-_ATTENDING_LAYERS = (modeling_t5.T5LayerSelfAttention, modeling_mt5.MT5LayerSelfAttention)
-_FEEDING_LAYERS = (modeling_t5.T5LayerFF, modeling_mt5.MT5LayerFF)
+_ATTENTIONS = (t5.T5Attention, mt5.MT5Attention)
+_PLAIN = (
+    *(t5.T5Stack, t5.T5Block, t5.T5LayerSelfAttention, t5.T5LayerFF, *_ATTENTIONS),
+    *(mt5.MT5Stack, mt5.MT5Block, mt5.MT5LayerSelfAttention, mt5.MT5LayerFF),
+)
 # Prompts are attended to one by one: short ones of a narrow model take longer than with their padding. From this many
 # tokens x width in the mean prompt on they do not, at widths from 64 to 512 (benchmarks/README.md).
 _LEAST_A_PROMPT = 4096
@@ -35,20 +34,18 @@ def is_plain_encoder(stack: nn.Module) -> bool:
     False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
     dropout or gradient checkpointing is active. A change of transformers' classes themselves is not seen.
     """
-    return all(type(part) in kinds and not _is_changed(part) for part, kinds in _replaced(stack)) and not any(
-        _is_active(part) for part in stack.modules()
-    )
+    plain = all(type(part) in _PLAIN and not _is_changed(part) for part in _replaced(stack))
+    return plain and not any(_is_active(part) for part in stack.modules())
 
 
-def _replaced(stack: Any) -> Iterator[tuple[nn.Module, tuple[type, ...]]]:
-    """The modules whose own forward pass is replaced, each before its parts, and what they must be."""
-    yield stack, _STACKS
+def _replaced(stack: Any) -> Iterator[nn.Module]:
+    """The modules whose own forward pass is replaced, each before its parts."""
+    yield stack
     for block in stack.block:
-        yield block, _BLOCKS
+        yield block
         attending, feeding = block.layer
-        yield attending, _ATTENDING_LAYERS
-        yield attending.SelfAttention, _ATTENTIONS
-        yield feeding, _FEEDING_LAYERS
+        yield from (attending, feeding)
+        yield attending.SelfAttention
 
 
 def _is_changed(part: nn.Module) -> bool:
@@ -96,3 +93,59 @@ def encode_packed(encoder: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -
     states = hidden.new_zeros(prompt_ids.numel(), hidden.shape[-1])
     states = states.index_copy(0, places, stack.final_layer_norm(hidden))
     return states.view(*prompt_ids.shape, -1)
+
+
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, lengths: Sequence[int]) -> Tensor:
+    """softmax(query key^T + bias) value, each sequence for itself; T5 does not scale the scores (arXiv 1910.10683).
+
+    Query, key, value and result are (N, heads * D), sequences of `lengths` one after the other; the bias (heads, L, L)
+    is that of the longest, of which a shorter one uses the upper left corner.
+    """
+    return cast(Tensor, cast(Any, _PackedAttention).apply(query, key, value, bias, lengths))
+
+
+def _by_head(values: Tensor, heads: int) -> Tensor:
+    """(N, heads * D) -> (heads, N, D), the same memory."""
+    return cast(Tensor, values.unflatten(1, (heads, -1)).transpose(0, 1))
+
+
+def _spans(lengths: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    for length, end in zip(lengths, accumulate(lengths), strict=True):
+        yield length, slice(end - length, end)
+
+
+class _PackedAttention(torch.autograd.Function):
+    """Keeps one softmax per sequence. With a trained bias torch's attention keeps as much for each operation."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, lengths: Sequence[int]) -> Tensor:
+        output = torch.empty_like(query)
+        q, k, v, o = (_by_head(values, len(bias)) for values in (query, key, value, output))
+        weights = []
+        for length, span in _spans(lengths):
+            scores = torch.baddbmm(bias[:, :length, :length], q[:, span], k[:, span].mT)
+            weights.append(scores.softmax(-1))
+            o[:, span] = weights[-1] @ v[:, span]
+        ctx.save_for_backward(query, key, value, bias, output, *weights)
+        ctx.lengths = lengths
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, bias, output, *weights = ctx.saved_tensors
+        gradients = [torch.empty_like(query) for _ in range(3)]
+        d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        q, k, v, g, o, d_q, d_k, d_v = (
+            _by_head(values, len(bias)) for values in (query, key, value, gradient, output, *gradients)
+        )
+        # Of the softmax: d score = weight * (d weight - sum of weight * d weight), and that sum is gradient . output.
+        mean = torch.linalg.vecdot(g, o).unsqueeze(-1)
+        for (length, span), weight in zip(_spans(ctx.lengths), weights, strict=True):
+            d_v[:, span] = weight.mT @ g[:, span]
+            d_scores = (g[:, span] @ v[:, span].mT).sub_(mean[:, span]).mul_(weight)
+            d_q[:, span] = d_scores @ k[:, span]
+            d_k[:, span] = d_scores.mT @ q[:, span]
+            if d_bias is not None:
+                d_bias[:, :length, :length] += d_scores
+        return *gradients, d_bias, None

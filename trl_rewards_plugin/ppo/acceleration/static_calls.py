@@ -2,7 +2,6 @@
 
 A graph belongs to shapes, to where weights and gradients lie, and to all that Python knew while it was captured; so
 does its key. Whatever goes wrong with one, the run continues.
-Leaves out: how a graph is made (graphs.py), sampling (static_sampling.py) and the optimizer (optimizer_step.py).
 """
 
 import logging
@@ -16,17 +15,53 @@ import torch
 from torch import Tensor, nn
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.acceleration import graphs
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import FEW, FREE, fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.graphs import CudaGraphs
 from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor | None]
-Function = Callable[..., Inputs]
 _logger = logging.getLogger(__name__)
+
+
+def maker_for(device: torch.device) -> "CudaGraphs | None":
+    """What makes graphs on a device, if anything; tests put one in its place that follows a graph's rules on a CPU."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+class CudaGraphs:
+    """Graphs of one device in one memory pool: what one left inside it is undefined once another has run."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._pool = device, cast(Any, None)
+        self._side: torch.cuda.Stream | None = None  # one for all: libraries keep a workspace for each
+
+    def capture(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        """Records `work`, which reads and writes the same tensors every time and never waits for the device.
+
+        It runs beforehand, to warm up: what it leaves in its buffers is undefined afterwards. The device's random
+        state is left as it was, so that a run that captures at another step draws the same numbers.
+        """
+        state = torch.cuda.get_rng_state(self._device)
+        current = torch.cuda.current_stream(self._device)
+        side = self._side = self._side or torch.cuda.Stream(self._device)
+        try:
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                work()  # libraries set themselves up on first use, which is forbidden while capturing
+            current.wait_stream(side)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # A data loader's thread may pin memory meanwhile: only this thread's forbidden calls count.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        except Exception:
+            self._pool = None  # what a capture that failed leaves of its pool is not for the next one
+            raise
+        finally:
+            torch.cuda.set_rng_state(state, self._device)
+        return graph
 
 
 class GraphMismatchError(RuntimeError):
@@ -34,9 +69,9 @@ class GraphMismatchError(RuntimeError):
 
 
 class Work(ABC):
-    """Something that reads and writes the same buffers each time, and its graph once it is captured."""
+    """Something that reads and writes the same buffers each time."""
 
-    graph: torch.cuda.CUDAGraph | None = None
+    graph: torch.cuda.CUDAGraph | None = None  # once it is captured
 
     @abstractmethod
     def run(self) -> None:
@@ -55,7 +90,6 @@ class Work(ABC):
         """What `eagerly` gave, and what a run has given since, in a form that can be compared."""
 
     def drop(self) -> None:
-        """Gives the graph up."""
         if self.graph is not None:
             self.graph.reset()
             self.graph = None
@@ -66,8 +100,7 @@ class StaticCalls:
 
     Args:
         maker: makes the graphs; None runs everything eagerly.
-        tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
-            another order may do, which is far less than what a wrong graph does.
+        tolerance: most that a first replay may differ from the eager pass, absolute and relative.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
     """
@@ -81,20 +114,17 @@ class StaticCalls:
         self._gradients: dict[nn.Parameter, Tensor] = {}
 
     def by_graph(self, name: str) -> bool:
-        """Whether work of this name runs by graphs, as far as is known."""
         return self.maker is not None and name not in self.eager
 
     def __call__(
-        self, name: str, function: Function, inputs: Inputs, model: nn.Module, known: Hashable = ()
+        self, name: str, function: Callable[..., Inputs], inputs: Inputs, model: nn.Module, known: Hashable = ()
     ) -> Tensors:
         """`function(**inputs)`; a backward pass inside adds to the gradients of the model's parameters, as ever.
 
         Args:
             name: tells functions apart, also in the log.
-            function: takes tensors by name and returns tensors by name, whose shapes depend on its inputs' shapes
-                alone, and None for what is left out; it never waits for the device.
-            inputs: its tensors; None where one is left out.
-            model: the module whose weights it reads.
+            function: reads the model's weights and tensors by name, and returns tensors by name, of shapes that its
+                inputs' shapes alone decide, None for what is left out; it never waits for the device.
             known: what else decides what it computes; settings that Python knows.
         """
         if not self.fixed:
@@ -109,11 +139,7 @@ class StaticCalls:
         return {key: value.clone() for key, value in call.outputs.items()}  # the next replay writes to these again
 
     def run(self, name: str, work: Work) -> None:
-        """Runs work by its graph. The first time that is captured, and its replay must give what the eager pass does.
-
-        After any error the work, and all of its name from then on, runs eagerly from where it was, and the log says
-        why.
-        """
+        """Runs work by its graph; after any error the work, and all of its name from then on, runs eagerly."""
         # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
         if not self.by_graph(name) or not self._replayed(name, work):
             work.run()
@@ -145,13 +171,13 @@ class StaticCalls:
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
     ) -> Any:
-        """What was made before for this name, this model as it is, and what is known; else `make()`.
-
-        Args:
-            make: makes something that is given up by its `drop()`.
-            most: how many of this name are kept, where each holds much memory.
-        """
-        key, places = (name, known, id(model), _modes(model)), _places(model)
+        """What was made before for this name, this model as it is, and what is known; else `make()`."""
+        # What Python knows while the model runs: gradients, precision, training mode, adapters on or off.
+        layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
+        adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
+        modes = (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
+        key = (name, known, id(model), modes)
+        places = tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
         if key in self._kept and self._kept[key][0] != places:
             _logger.warning("%s: the weights of the model have moved; its graph is captured again", name)
             self._drop(key)
@@ -167,8 +193,8 @@ class StaticCalls:
 
     def give_up(self, name: str, reason: str, *, everything: bool = False) -> None:
         """Runs what has this name, or everything, eagerly from now on, and says why."""
-        what = "Everything" if everything else name
-        _logger.warning("%s runs without a CUDA graph for the rest of this run. %s", what, reason)
+        message = "%s runs without a CUDA graph for the rest of this run. %s"
+        _logger.warning(message, "Everything" if everything else name, reason)
         self.eager.add(name)
         for key in [key for key in self._kept if everything or key[0] == name]:
             self._drop(key)
@@ -202,16 +228,13 @@ class StaticCalls:
 
 
 class _Call(Work):
-    """A function of tensors with its buffers."""
-
-    def __init__(self, calls: StaticCalls, function: Function, inputs: Inputs, model: nn.Module):
+    def __init__(self, calls: StaticCalls, function: Callable[..., Inputs], inputs: Inputs, model: nn.Module):
         self._calls, self._function, self._model = calls, function, model
         self._inputs = {name: None if value is None else value.clone() for name, value in inputs.items()}
         self.outputs: Tensors = {}  # name -> buffer that a run writes
         self.learns: list[nn.Parameter] = []  # what its backward pass gives a gradient
 
     def fill(self, inputs: Inputs) -> None:
-        """Takes in new inputs of the same shapes."""
         for name, buffer in self._inputs.items():
             if buffer is not None:
                 buffer.copy_(cast(Tensor, inputs[name]))
@@ -247,35 +270,26 @@ class _Call(Work):
 
 
 def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
-    """How a model's passes run under a config; where there could be graphs and are none, the log says why.
-
-    Raises:
-        InputError: `cuda_graphs=True` where there can be none.
-    """
+    """How a model's passes run under a config; where there could be graphs and are none, the log says why."""
     sharded = asks_for_sharding(args)
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,
         "several processes, or sharded weights": args.world_size > 1 or sharded,
         "gradient checkpointing": args.checkpoints_activations,
     }
-    maker, reason = graphs.maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
+    maker, reason = maker_for(args.device), next((reason for reason, holds in against.items() if holds), None)
     if args.cuda_graphs and (reason or maker is None):
-        raise InputError(
-            "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True",
-            reason or f"the device {args.device}",
-            "leave cuda_graphs out: graphs are used where they can be",
-        )
+        expected = "a single process on a CUDA device, without gradient checkpointing, for cuda_graphs=True"
+        step = "leave cuda_graphs out: graphs are used where they can be"
+        raise InputError(expected, reason or f"the device {args.device}", step)
     if maker is not None and reason and args.cuda_graphs is None:
         _logger.info("CUDA graphs are off: %s", reason)
-    exact = not args.bf16 and next(model.parameters()).element_size() == 4
-    return StaticCalls(
-        None if reason else maker,
-        tolerance=1e-3 if exact else 0.1,
-        fixed=args.device.type == "cuda" and args.world_size == 1 and not sharded,
-    )
+    tolerance = 1e-3 if not args.bf16 and next(model.parameters()).element_size() == 4 else 0.1
+    fixed = args.device.type == "cuda" and args.world_size == 1 and not sharded
+    return StaticCalls(None if reason else maker, tolerance, fixed=fixed)
 
 
-def _run(function: Function, inputs: Inputs) -> Tensors:
+def _run(function: Callable[..., Inputs], inputs: Inputs) -> Tensors:
     """The function, as it may be captured."""
     kind = next(value.device.type for value in inputs.values() if value is not None)
     with fixed_shapes(), uncached_autocast(kind):
@@ -300,18 +314,6 @@ def uncached_autocast(kind: str) -> Iterator[None]:
             yield
     finally:
         torch.clear_autocast_cache()
-
-
-def _modes(model: nn.Module) -> Hashable:
-    """What Python knows while a model runs: gradients, precision, training mode, adapters on or off."""
-    layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
-    adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
-    return (torch.is_grad_enabled(), autocast_dtype(model), model.training, adapters)
-
-
-def _places(model: nn.Module) -> Hashable:
-    """Where every weight lies, and whether it learns."""
-    return tuple((weight.data_ptr(), weight.requires_grad) for weight in model.parameters())
 
 
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:

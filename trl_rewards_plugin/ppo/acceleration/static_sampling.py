@@ -1,8 +1,7 @@
 """Sampling over fixed buffers: one decoding step, the same work every time, replayed as a graph where there is one.
 
-The cache is transformers' own `StaticCache`, so that the step has no code for any architecture; the record of a
-family says whether it keeps to fixed buffers. Rows that have ended run on, and are masked behind their EOS.
-Leaves out: the sampler that drops rows as they end (policy/sampling.py), which is what a CPU wants.
+The cache is transformers' own `StaticCache`, so that the step has no code for any architecture. Rows that have ended
+run on, to be masked behind their EOS. Leaves out: the sampler that drops them (policy/sampling.py), as a CPU wants.
 """
 
 from collections.abc import Callable
@@ -14,24 +13,18 @@ from torch.func import functional_call
 from transformers import EncoderDecoderCache, PreTrainedModel, StaticCache
 from transformers.modeling_outputs import MoEModelOutput
 
+from trl_rewards_plugin.ppo.acceleration import static_calls
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import fixed_shapes
-from trl_rewards_plugin.ppo.acceleration.lower_precision import LowerPrecisionWeights
-from trl_rewards_plugin.ppo.acceleration.static_calls import (
-    StaticCalls,
-    Tensors,
-    Work,
-    copies,
-    restore,
-    uncached_autocast,
-)
+from trl_rewards_plugin.ppo.acceleration.lower_precision import autocast_dtype, exact_matrices
+from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, Tensors, Work
 from trl_rewards_plugin.ppo.architectures.forward_passes import cache_name
 from trl_rewards_plugin.ppo.finite import check_sampling
 from trl_rewards_plugin.ppo.maths.masking import known_ids
+from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import draw_tokens
 
-LOOK_EVERY = 16
-"""Tokens between two looks at what was sampled: each look waits for all that the device was asked for."""
+LOOK_EVERY = 16  # tokens between two looks at what was sampled: each waits for all that the device was asked for
 _NAME = "sampling"
 _MOST = 4  # samplers: each holds the keys and values of a whole batch
 
@@ -39,15 +32,15 @@ _MOST = 4  # samplers: each holds the keys and values of a whole batch
 class StaticSampler:
     """Draws a response of `steps` tokens for each of B prompts of S tokens; its buffers are all that it touches."""
 
-    def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool = False):
-        batch, width, _ = states.shape
-        device = states.device
+    def __init__(self, model: PreTrainedModel, rules: TokenRules, states: Tensor, steps: int, greedy: bool):
+        (batch, width, _), device = states.shape, states.device
         self._model, self._rules, self._greedy = model, rules, greedy
         config, length = model.config.get_text_config(decoder=True), len(rules.prefix) + steps
-        self._cache = EncoderDecoderCache(
-            *(StaticCache(config=config, max_cache_len=most) for most in (length, width))
-        )
-        self._lower = LowerPrecisionWeights(model)
+        self._cache = EncoderDecoderCache(*(StaticCache(config=config, max_cache_len=n) for n in (length, width)))
+        # Copies of the matrices in autocast's precision, read instead of them; none without autocast.
+        dtype, exact = autocast_dtype(model), exact_matrices(model)
+        self._lower = {} if dtype is None else {name: weight.detach().to(dtype) for name, weight in exact.items()}
+        self._exact = [exact[name].detach() for name in self._lower]
         self._prefix = known_ids(rules.prefix, device).expand(batch, -1)
         self._states = states.clone()
         self._prompt_mask = torch.zeros(batch, width, dtype=torch.long, device=device)
@@ -67,21 +60,20 @@ class StaticSampler:
         self._read(self._prefix)  # the cache makes its buffers with the first pass
 
     def open(self, states: Tensor, prompt_mask: Tensor, calls: StaticCalls) -> None:
-        """Takes in encoder states (B, S, H) and mask (B, S) of new prompts, and draws the first token of each."""
+        """Draws the first token of new prompts, of encoder states (B, S, H) and mask (B, S)."""
         self._states.copy_(states)
         self._prompt_mask.copy_(prompt_mask)
-        self._lower.refresh()
+        if self._exact:
+            torch._foreach_copy_(list(self._lower.values()), self._exact)
         self.now.zero_()
         self.alive.fill_(True)
         self.broken.fill_(False)
         calls.run(_NAME, self._first)
 
     def advance(self, calls: StaticCalls) -> None:
-        """Reads the token drawn last, and draws the next, of every row."""
         calls.run(_NAME, self._next)
 
     def drop(self) -> None:
-        """Gives the graphs up."""
         self._first.drop()
         self._next.drop()
 
@@ -97,19 +89,13 @@ class StaticSampler:
 
     def _read(self, token: Tensor) -> Tensor:
         """Logits (B, V) of what follows tokens (B, n), which the cache takes in."""
-        arguments = {
-            "encoder_outputs": MoEModelOutput(last_hidden_state=self._states),
-            "attention_mask": self._prompt_mask,
-            "decoder_input_ids": token,
-            "decoder_attention_mask": self._decoder_mask,
-            cache_name(self._model): self._cache,
-            "use_cache": True,
-            "return_dict": True,
-        }
-        with uncached_autocast(token.device.type):
-            outputs: Any = functional_call(self._model, self._lower.lower, (), arguments, tie_weights=False)
-        logits: Tensor = outputs.logits[:, -1]
-        return logits
+        encoded = MoEModelOutput(last_hidden_state=self._states)
+        inputs: dict[str, Any] = {"encoder_outputs": encoded, "attention_mask": self._prompt_mask, "return_dict": True}
+        inputs |= {"decoder_input_ids": token, "decoder_attention_mask": self._decoder_mask}
+        inputs |= {cache_name(self._model): self._cache, "use_cache": True}
+        with static_calls.uncached_autocast(token.device.type):
+            outputs: Any = functional_call(self._model, self._lower, (), inputs, tie_weights=False)
+        return cast(Tensor, outputs.logits[:, -1])
 
     def logprobs_of(self, logits: Tensor) -> Tensor:
         """Log-probabilities (B, V) of the next token, by the rules of this step."""
@@ -140,11 +126,11 @@ class _Draw(Work):
         self._sampler.draw(self._read())
 
     def eagerly(self) -> Tensors:
-        before = copies(self.moving())
+        before = static_calls.copies(self.moving())
         try:
             return {"logprobs": self._sampler.logprobs_of(self._read())}
         finally:
-            restore(self.moving(), before)
+            static_calls.restore(self.moving(), before)
 
     def moving(self) -> list[Tensor]:
         return self._sampler.moving()
@@ -156,36 +142,17 @@ class _Draw(Work):
 
 
 def sample_static(
-    calls: StaticCalls,
-    model: PreTrainedModel,
-    states: Tensor,
-    prompt_mask: Tensor,
-    rules: TokenRules,
-    steps: int,
-    greedy: bool = False,
+    calls: StaticCalls, model: PreTrainedModel, prompts: EncodedPrompts, rules: TokenRules, steps: int, greedy: bool
 ) -> tuple[Tensor, Tensor]:
-    """Draws a response for each prompt; what lies behind an EOS is to be masked.
+    """Draws responses of at most `steps` tokens to encoded prompts, padded to one of few widths.
 
-    Args:
-        calls: keeps the sampler for the next prompts of this shape.
-        states, prompt_mask: (B, S, H) and (B, S), S one of few widths.
-        steps: most tokens of a response.
-
-    Returns:
-        Token ids and their log-probabilities in nats (B, T); T is below `steps` where all have ended.
-
-    Raises:
-        NotFiniteError: the model's logits are NaN.
+    Returns token ids and their log-probabilities in nats (B, T), T below `steps` where all have ended.
     """
-    sampler = calls.kept(
-        _NAME,
-        (states.shape, states.dtype, rules, steps, greedy),
-        model,
-        lambda: StaticSampler(model, rules, states, steps, greedy),
-        most=_MOST,
-    )
+    states = cast(Tensor, prompts.states)
+    known = (states.shape, states.dtype, rules, steps, greedy)
+    sampler = calls.kept(_NAME, known, model, lambda: StaticSampler(model, rules, states, steps, greedy), most=_MOST)
     with fixed_shapes():
-        sampler.open(states, prompt_mask, calls)
+        sampler.open(states, prompts.mask, calls)
         step = 1
         while step < steps:
             sampler.advance(calls)

@@ -1,7 +1,6 @@
 """One record a family of architectures: all that it needs beyond the interface that encoder-decoders share.
 
 A model type without a record needs nothing. What is recorded here was read in transformers 5.23.
-Leaves out: special tokens (policy/token_rules.py), and what every architecture needs (determinism.py, limits.py).
 """
 
 import copy
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.acceleration import seam
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 
 _NO_LIMIT = 2**62  # larger than the number of tokens in any batch
@@ -28,8 +28,7 @@ class Family:
     positions_ahead: int = 0  # that the decoder looks beyond its last token
     forces_language: bool = False  # responses start with a language code that `generate` forces
     language_may_start: bool = False  # the decoder may start with the language code instead of the EOS
-    # What determinism.py must do to each part that is a model of this family.
-    make_deterministic: Callable[[PreTrainedModel], None] = lambda part: None
+    make_deterministic: Callable[[PreTrainedModel], None] = lambda part: None  # of each part that is a model of it
     kept_dropouts: tuple[str, ...] = ()  # attributes named as a dropout that generation reads, too
     # Refuses settings that it cannot follow, given the encoder's config, the settings and the model's class.
     check: Callable[[Any, Seq2SeqPPOConfig, str], None] = lambda config, args, name: None
@@ -53,16 +52,12 @@ def _attend_in_full(part: PreTrainedModel) -> None:
 
 
 def _check_block_sparse(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
-    if config.attention_type != "block_sparse":
-        return
     limit = (5 + 2 * config.num_random_blocks) * config.block_size  # shorter batches are attended to in full
-    if args.max_prompt_length > limit:
-        raise InputError(
-            f"prompts of at most {limit} tokens for {name} with block-sparse attention, which differs "
-            "between training and generation",
-            f"max_prompt_length={args.max_prompt_length}",
-            "lower max_prompt_length, or load the model with attention_type='original_full'",
-        )
+    if config.attention_type == "block_sparse" and args.max_prompt_length > limit:
+        expected = f"prompts of at most {limit} tokens for {name} with block-sparse attention, which differs "
+        step = "lower max_prompt_length, or load the model with attention_type='original_full'"
+        found = f"max_prompt_length={args.max_prompt_length}"
+        raise InputError(expected + "between training and generation", found, step)
 
 
 # ---- Mixtures of experts ----
@@ -79,8 +74,6 @@ def _route_without_noise(part: PreTrainedModel) -> None:
 
 
 class _Scaled(nn.Module):
-    """Multiplies by a constant."""
-
     def __init__(self, factor: float):
         super().__init__()
         self.factor = factor
@@ -90,25 +83,21 @@ class _Scaled(nn.Module):
 
 
 def _route_each_token_alone(part: PreTrainedModel) -> None:
-    """No full expert: its limit counts the tokens of the whole batch, and the last batch's is kept for training.
-
-    In generation experts are scaled by 1 - p instead of dropping tokens with probability p; now in training, too.
-    """
+    """No full expert: its limit counts the tokens of the whole batch, and the last batch's is kept for training."""
     for module in part.modules():
         if hasattr(module, "moe_eval_capacity_token_fraction"):
             module.moe_eval_capacity_token_fraction = cast(Any, 0.0)
             module.expert_capacity = cast(Any, _NO_LIMIT)
         if hasattr(module, "moe_token_dropout"):
+            # In generation experts are scaled by 1 - p instead of dropping tokens with probability p.
             module.token_dropout = _Scaled(1 - cast(float, module.moe_token_dropout))
 
 
 def _check_experts(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
     if config.second_expert_policy != "all":
-        raise InputError(
-            "experts chosen by the input alone (second_expert_policy='all')",
-            f"second_expert_policy={config.second_expert_policy!r}, which draws them at random in every pass",
-            "load the model with second_expert_policy='all'",
-        )
+        expected = "experts chosen by the input alone (second_expert_policy='all')"
+        found = f"second_expert_policy={config.second_expert_policy!r}, which draws them at random in every pass"
+        raise InputError(expected, found, "load the model with second_expert_policy='all'")
 
 
 # ---- ProphetNet ----
@@ -123,19 +112,12 @@ def _encode_without_dropout(part: PreTrainedModel) -> None:
 
 def _check_pad(config: Any, args: Seq2SeqPPOConfig, name: str) -> None:
     if config.pad_token_id != 0:
-        raise InputError(
-            f"pad_token_id=0 for {name}, whose key-value cache counts positions from it",
-            f"pad_token_id={config.pad_token_id}",
-            "use a vocabulary whose token 0 is the pad, as in the published ones",
-        )
+        expected = f"pad_token_id=0 for {name}, whose key-value cache counts positions from it"
+        step = "use a vocabulary whose token 0 is the pad, as in the published ones"
+        raise InputError(expected, f"pad_token_id={config.pad_token_id}", step)
 
 
-# ---- T5Gemma ----
-
-
-def _attends_fully(config: Any) -> bool:
-    """Whether no layer of the decoder has a sliding window: its cache counts in Python."""
-    return set(config.decoder.layer_types) == {"full_attention"}
+# ---- The table ----
 
 
 def _always(config: Any) -> bool:
@@ -143,11 +125,10 @@ def _always(config: Any) -> bool:
 
 
 FAMILIES = (
-    Family(
-        ("t5", "mt5", "umt5", "longt5", "bart", "plbart", "pegasus", "pegasus_x", "marian"), static_decoding=_always
-    ),
-    Family(("blenderbot", "blenderbot-small"), static_decoding=_always),
-    Family(("t5gemma",), static_decoding=_attends_fully),
+    Family(("t5", "mt5", "umt5", "longt5", "blenderbot", "blenderbot-small"), static_decoding=_always),
+    Family(("bart", "plbart", "pegasus", "pegasus_x", "marian"), static_decoding=_always),
+    # The cache of a layer with a sliding window counts in Python.
+    Family(("t5gemma",), static_decoding=lambda config: set(config.decoder.layer_types) == {"full_attention"}),
     # The first mBART starts its decoder with the language, mBART-50 forces it as the others do.
     Family(("mbart",), forces_language=True, language_may_start=True, static_decoding=_always),
     Family(("m2m_100", "seamless_m4t", "seamless_m4t_v2"), forces_language=True),
@@ -178,3 +159,23 @@ FAMILIES = (
     Family(("xlm-roberta", "xlm-roberta-xl", "xmod"), positions_after_pad=True),
 )
 _BY_TYPE = {model_type: family for family in FAMILIES for model_type in family.model_types}
+_KEPT = {name for family in FAMILIES for name in family.kept_dropouts}
+
+
+def make_deterministic(model: nn.Module) -> None:
+    """Makes a built model compute in `train()` mode, too, what it computes in generation, row by row.
+
+    What is random, or depends on the rest of the batch, is turned off in the modules. The config stays as it is, so
+    that the saved model is what it was.
+    """
+    for part in list(model.modules()):
+        if isinstance(part, PreTrainedModel):
+            family_of(part.config).make_deterministic(part)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        # Not enough: T5's attention and all of BART read a float attribute of the module.
+        for name, value in list(vars(part).items()):
+            if ("dropout" in name or "layerdrop" in name) and isinstance(value, float) and name not in _KEPT:
+                setattr(part, name, 0.0)
+    seam.exchange_modules(model)

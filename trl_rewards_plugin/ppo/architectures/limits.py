@@ -1,7 +1,4 @@
-"""How long prompts and responses may be, and which models and settings an architecture cannot follow.
-
-Leaves out: the checks of single families (families.py).
-"""
+"""How long prompts and responses may be, and which models and settings an architecture cannot follow."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +11,14 @@ from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 class Positions(NamedTuple):
-    """Most tokens that a model takes; None where any length will do."""
+    """Most tokens that each side of a model takes; None where any length will do."""
 
     encoder: int | None
     decoder: int | None
 
 
 def positions(model: Any) -> Positions:
-    """How many tokens each side of a model, or of anything with its `config`, has positions for."""
+    """Of a model, or of anything with its `config`."""
     return Positions(_positions_of(model, "encoder"), _positions_of(model, "decoder"))
 
 
@@ -37,31 +34,19 @@ def _positions_of(model: Any, side: str) -> int | None:
 
 
 def _config_of(model: Any, side: str) -> Any:
-    """The config of one side, where the two have their own (T5Gemma, BERT2BERT)."""
-    own = getattr(model.config, side, None)
+    own = getattr(model.config, side, None)  # where the two sides have their own (T5Gemma, BERT2BERT)
     return model.config if own is None else own.get_text_config()
 
 
 def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: TokenRules) -> None:
-    """Refuses a model whose sampled policy could not be scored, and settings that its architecture cannot follow.
-
-    Raises:
-        InputError: responses longer than the decoder has positions for, gradient checkpointing where responses are
-            scored token by token, or what the family's own check refuses.
-    """
-    name = type(model).__name__
-    room = positions(model).decoder
+    """Refuses a model whose sampled policy could not be scored, and settings that its architecture cannot follow."""
+    name, room = type(model).__name__, positions(model).decoder
     if room is not None and args.response_length > room - len(rules.forced_ids):
-        raise InputError(
-            f"response_length of at most {room - len(rules.forced_ids)}, the positions of {name}",
-            f"response_length={args.response_length}",
-            "lower response_length",
-        )
+        expected = f"response_length of at most {room - len(rules.forced_ids)}, the positions of {name}"
+        raise InputError(expected, f"response_length={args.response_length}", "lower response_length")
     encoder_config = _config_of(model, "encoder")
     family_of(encoder_config).check(encoder_config, args, name)
     if args.checkpoints_activations and family_of(model.config).scored_token_by_token:
-        raise InputError(
-            f"no gradient checkpointing with {name}, which is scored through its key-value cache",
-            "gradient checkpointing switched on",
-            "switch it off and lower per_device_train_batch_size",
-        )
+        expected = f"no gradient checkpointing with {name}, which is scored through its key-value cache"
+        step = "switch it off and lower per_device_train_batch_size"
+        raise InputError(expected, "gradient checkpointing switched on", step)

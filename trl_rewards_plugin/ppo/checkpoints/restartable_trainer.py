@@ -1,7 +1,4 @@
-"""A Trainer whose saves survive a kill and whose resumed runs end as uninterrupted ones, and its doors to the Hub.
-
-Leaves out: what the counters of a run are (trainer.py), and the files themselves (state.py, runs/checkpoints.py).
-"""
+"""A Trainer whose saves survive a kill and whose resumed runs end as uninterrupted ones, and its doors to the Hub."""
 
 import dataclasses
 import logging
@@ -20,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from trl_rewards_plugin.cards.callback import create_model_card, open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints import state as saved
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
-from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
+from trl_rewards_plugin.ppo.checks.trainable import check_saved, fingerprint
 from trl_rewards_plugin.ppo.distributed import check_sharding
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead
@@ -68,9 +65,8 @@ class RestartableTrainer(Trainer):
     ) -> TrainOutput:
         """Trains, as `transformers.Trainer.train`.
 
-        Args:
-            resume_from_checkpoint: a checkpoint folder, or True for the last intact one in `output_dir`; damaged
-                ones are skipped with a warning that names them.
+        `resume_from_checkpoint` is a folder, or True for the last intact one in `output_dir`; damaged ones are skipped
+        with a warning that names them.
 
         Raises:
             InputError: the folder given is damaged, none is intact, or another process trains in `output_dir`.
@@ -88,11 +84,10 @@ class RestartableTrainer(Trainer):
                 self._resume_run_state(folder)
                 if self.args.should_save:  # a kill may have come between the last save and its removal of the oldest
                     best = TrainerState.load_from_json(str(folder / TRAINER_STATE)).best_model_checkpoint
-                    folders.rotate(output_dir, self.args.save_total_limit, keep={folder, Path(best or "")})
+                    folders.rotate(output_dir, self.args.save_total_limit, {folder, Path(best or "")})
             elif self.args.should_save and (found := folders.checkpoints(output_dir)):
-                _logger.warning(
-                    "%s holds %s of an earlier run, and this run starts afresh", output_dir, found[-1].name
-                )
+                message = "%s holds %s of an earlier run, and this run starts afresh"
+                _logger.warning(message, output_dir, found[-1].name)
             self._resumed_from = folder
             saved.reward_states(self.reward_funcs)  # refused now rather than at the first save
             self._began = time.perf_counter()
@@ -103,11 +98,11 @@ class RestartableTrainer(Trainer):
 
     def _resume_run_state(self, folder: Path) -> None:
         state = saved.load_run_state(folder)
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        if state.processes != processes and process == 0:
+        earlier, processes = len(state.rewards), self.accelerator.num_processes
+        if earlier != processes and self.accelerator.process_index == 0:
             message = "%s was saved by %d processes and is resumed by %d: the run continues, but not as it would have"
-            _logger.warning(message, folder, state.processes, processes)
-        own = process % state.processes
+            _logger.warning(message, folder, earlier, processes)
+        own = self.accelerator.process_index % earlier
         saved.restore_rewards(self.reward_funcs, state.rewards[own])
         self._evaluation_states = state.evaluation_rewards[own] if state.evaluation_rewards else {}
         self._seconds_before, self.kl_coef = state.seconds, state.kl_coef
@@ -181,9 +176,8 @@ class RestartableTrainer(Trainer):
                 self.state.save_to_json(str(unfinished / TRAINER_STATE))
                 folders.seal(unfinished, {**dataclasses.asdict(state), **known}, folders.next_number(output_dir))
             folders.publish(unfinished, folder)
-            folders.rotate(
-                output_dir, self.args.save_total_limit, keep={folder, Path(self.state.best_model_checkpoint or "")}
-            )
+            keep = {folder, Path(self.state.best_model_checkpoint or "")}
+            folders.rotate(output_dir, self.args.save_total_limit, keep)
             folders.remove_unfinished(output_dir)
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
@@ -194,8 +188,7 @@ class RestartableTrainer(Trainer):
             push_checkpoint(self, checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes the bare policy and the tokenizer, as `from_pretrained` (or peft) reads them; in a checkpoint the
-        critic too."""
+        """Writes policy and tokenizer as `from_pretrained` (or peft) reads them; in a checkpoint the critic, too."""
         if not self.args.should_save:
             return
         place = Path(output_dir or cast(str, self.args.output_dir))

@@ -2,7 +2,7 @@
 
 A checkpoint holds the policy or its adapter, the tokenizer, the critic (`value_head.safetensors`), the Trainer's
 optimizer, scheduler, random states and `trainer_state.json`, and `ppo_state.json`: `RunState`, with the checksum of
-every other file. Leaves out: saving the policy, and how a folder is published (runs/checkpoints.py).
+every other file (runs/checkpoints.py).
 """
 
 import copy
@@ -43,11 +43,6 @@ class RunState:
     rewards: list[dict[str, Any]]  # the state of every reward that has one, by name
     evaluation_rewards: list[dict[str, Any]] | None = None  # states in which they are evaluated: `frozen_rewards`
 
-    @property
-    def processes(self) -> int:
-        """How many processes saved it."""
-        return len(self.rewards)
-
 
 def load_run_state(folder: Path) -> RunState:
     """Reads the state of a checkpoint's run; refused where it is missing or damaged."""
@@ -60,9 +55,8 @@ def check_fingerprint(folder: Path, found: list[float]) -> None:
     """Refuses a resume whose policy is not the one that was saved, though all of its saved weights were loaded.
 
     The weights below an adapter are not saved: another base model, or another random decomposition of it, shows here.
-    Checkpoints of earlier versions have no fingerprint.
     """
-    saved = read_json(folder / RUN_STATE).get("fingerprint", found)
+    saved = read_json(folder / RUN_STATE).get("fingerprint", found)  # earlier versions wrote none
     # Relative to the size of logits in lower precision, and on another device than the one that saved it.
     gap = max(abs(before - now) / max(1, abs(before)) for before, now in zip(saved, found, strict=True))
     if not gap <= 0.05:
@@ -91,30 +85,23 @@ def restore_weights(wrapped: PolicyWithValueHead, folder: Path) -> None:
     if hasattr(wrapped.policy, "peft_config"):
         _restore_adapter(wrapped.policy, folder)
         return
-    saved = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        saved.update(load_file(file))
-    _load(wrapped.policy, saved, folder)
+    files = sorted(folder.glob("model*.safetensors"))
+    _load(wrapped.policy, {name: value for file in files for name, value in load_file(file).items()}, folder)
 
 
-# Of an adapter's config, what may differ between the run that saved it and the one that resumes it.
-_NOT_THE_ADAPTER = {
-    *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision"),
-}
+# Of an adapter's config, between the run that saved it and the one that resumes it.
+_MAY_DIFFER = {"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision"}
 
 
 def _restore_adapter(policy: Any, folder: Path) -> None:
-    """Loads an adapter in place, once it adapts the same modules by the same settings as the policy's."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     saved = load_file(folder / "adapter_model.safetensors")
     own = get_peft_model_state_dict(policy)
-    differing = sorted(saved.keys() ^ own.keys()) or [
-        name for name, value in saved.items() if value.shape != own[name].shape
-    ]
+    differing = sorted(saved.keys() ^ own.keys()) or [name for name in saved if saved[name].shape != own[name].shape]
     theirs = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     ours = json.loads(json.dumps(policy.active_peft_config.to_dict(), default=sorted))
-    settings = (theirs.keys() & ours.keys()) - _NOT_THE_ADAPTER
+    settings = (theirs.keys() & ours.keys()) - _MAY_DIFFER
     differing += sorted(name for name in settings if _unordered(theirs[name]) != _unordered(ours[name]))
     if differing:
         found = f"{folder}, which differs in {', '.join(differing[:3])}"
@@ -123,8 +110,7 @@ def _restore_adapter(policy: Any, folder: Path) -> None:
 
 
 def _unordered(value: Any) -> Any:
-    """A value from JSON, a list in one order: what a set became has none."""
-    return sorted(map(str, value)) if isinstance(value, list) else value
+    return sorted(map(str, value)) if isinstance(value, list) else value  # a set became a list in any order
 
 
 def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str = " ") -> None:
@@ -145,11 +131,7 @@ def _load(module: nn.Module, saved: dict[str, Tensor], folder: Path, ignore: str
 
 
 def reward_states(rewards: Sequence[Callable[..., Any]]) -> dict[str, Any]:
-    """The states of rewards that have `state_dict` and `load_state_dict` (running normalisation), by name.
-
-    Raises:
-        InputError: a state does not consist of plain JSON values.
-    """
+    """The states, of plain JSON values, of rewards that have `state_dict` and `load_state_dict`, by name."""
     states = {}
     for reward in _with_state(rewards):
         name, state = reward_name(reward), reward.state_dict()
@@ -181,9 +163,8 @@ def _with_state(rewards: Sequence[Callable[..., Any]]) -> list[Any]:
 def frozen_rewards(rewards: Sequence[Callable[..., Any]], kept: dict[str, Any]) -> Iterator[None]:
     """Within it rewards score with the state of the first evaluation; on exit they get that of training back.
 
-    A reward with a method `frozen()`, a context manager, is called within that, and keeps its scale itself. Any other
-    with a state (`state_dict`, `load_state_dict`) begins each evaluation with that of the first one, which is in
-    `kept` by the reward's name, filled in here.
+    A reward with a method `frozen()`, a context manager, keeps its scale itself within that. Any other with a state
+    begins each evaluation with that of the first one, in `kept` by the reward's name, filled in here.
     """
     with ExitStack() as stack:
         for reward in rewards:

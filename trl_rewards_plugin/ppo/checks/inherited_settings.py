@@ -4,12 +4,9 @@ A field that is neither refused here nor tried in the test is new in transformer
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from trl_rewards_plugin.errors import InputError
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 
 class Refused(NamedTuple):
@@ -27,53 +24,40 @@ _DECODES = (
 )
 _COUNTS = ("it counts the inputs of another task", "read tokens/queries_len_mean in the log")
 _BY_LENGTH = "mini-batches already hold prompts of similar length"
+_RESUMES = "set save_steps: a run that is killed resumes from its last checkpoint as if nothing had happened"
+_SMALLER = "lower per_device_train_batch_size and raise gradient_accumulation_steps"
+_NOISE = "noise in the embeddings would make the sampled policy differ from the scored one"
+_PROJECTED = "GaLore's and APOLLO's projections are untried with PPO"
+_BFLOAT16 = "leave it out; bf16=True computes evaluation in bfloat16 too"
+_BF16_ITSELF = "leave fp16 out: bf16 is switched on automatically if the GPU supports it"
+_SEQUENTIAL = "leave it out, or set 'sequential'"
+_KEPT = "the device's memory is kept for the next rollout"
 _REFUSED = {
-    "auto_find_batch_size": Refused(
-        _OFF,
-        "a rollout that failed halfway would be joined to the next one",
-        "lower per_device_train_batch_size and raise gradient_accumulation_steps",
-    ),
+    "auto_find_batch_size": Refused(_OFF, "a rollout that failed halfway would be joined to the next one", _SMALLER),
     "average_tokens_across_devices": Refused((True,), "losses are always means over all processes"),
     "batch_eval_metrics eval_use_gather_object prediction_loss_only": Refused(_OFF, *_DECODES),
     "eval_accumulation_steps": Refused((None,), *_DECODES),
     "eval_do_concat_batches": Refused((True,), *_DECODES),
     "include_for_metrics": Refused((None, []), *_DECODES),
-    "bf16_full_eval fp16_full_eval": Refused(
-        _OFF, "evaluation computes as training does", "leave it out; bf16=True computes evaluation in bfloat16 too"
-    ),
+    "bf16_full_eval fp16_full_eval": Refused(_OFF, "evaluation computes as training does", _BFLOAT16),
     "dataloader_drop_last": Refused((True,), "every rollout has rollout_batch_size episodes"),
     "debug": Refused((None, "", []), "underflow_overflow reads modules that PPO calls by part"),
-    "enable_jit_checkpoint": Refused(
-        _OFF,
-        "it may save in the middle of a rollout's updates",
-        "set save_steps: a run that is killed resumes from its last checkpoint as if nothing had happened",
-    ),
-    "optim_target_modules": Refused(
-        (None,), "GaLore's and APOLLO's projections are untried with PPO", "pass peft_config to save memory"
-    ),
+    "enable_jit_checkpoint": Refused(_OFF, "it may save in the middle of a rollout's updates", _RESUMES),
+    "optim_target_modules": Refused((None,), _PROJECTED, "pass peft_config to save memory"),
     "do_predict": Refused(_OFF, "there is no predict()", "use evaluate(dataset)"),
-    "fp16": Refused(
-        _OFF, "T5 overflows in it", "leave fp16 out: bf16 is switched on automatically if the GPU supports it"
-    ),
-    "group_by_length": Refused(_OFF, _BY_LENGTH),  # before transformers 5
+    "fp16": Refused(_OFF, "T5 overflows in it", _BF16_ITSELF),
     "length_column_name": Refused((None, "length"), _BY_LENGTH),
-    "train_sampling_strategy": Refused(
-        (None, "random", "sequential"), _BY_LENGTH, "leave it out, or set 'sequential'"
-    ),
+    "train_sampling_strategy": Refused((None, "random", "sequential"), _BY_LENGTH, _SEQUENTIAL),
     "include_num_input_tokens_seen": Refused((None, False, "no"), *_COUNTS),
     "include_tokens_per_second": Refused(_OFF, *_COUNTS),
     "label_names label_smoothing_factor": Refused((None, 0.0, []), "PPO learns from rewards and has no labels"),
     "liger_kernel_config use_liger_kernel torch_compile torch_compile_backend torch_compile_mode": Refused(
         (None, False, {}), "the wrapped policy would not get it", "leave it out; see cuda_graphs"
     ),
-    "neftune_noise_alpha": Refused(
-        (None,), "noise in the embeddings would make the sampled policy differ from the scored one"
-    ),
+    "neftune_noise_alpha": Refused((None,), _NOISE),
     "parallelism_config": Refused((None,), "rollouts are split over processes by rows", "use DDP, FSDP2 or DeepSpeed"),
     "remove_unused_columns": Refused(_OFF, "rewards are given the columns of the dataset"),
-    "torch_empty_cache_steps": Refused(
-        (None,), "the device's memory is kept for the next rollout", "leave it out; lower per_device_train_batch_size"
-    ),
+    "torch_empty_cache_steps": Refused((None,), _KEPT, "leave it out; lower per_device_train_batch_size"),
     "use_cache": Refused(_OFF, "sampling always uses the key-value cache, and scoring never"),
 }
 REFUSED = {name: refused for names, refused in _REFUSED.items() for name in names.split()}
@@ -115,15 +99,13 @@ def check_prepared(config: Any) -> None:
     }
     asked = [name for name, on in by_metric.items() if on]
     if asked and config.metric_for_best_model in (None, "loss", "eval_loss"):
-        raise InputError(
-            "metric_for_best_model, a metric of evaluate(), to choose by",
-            f"{asked[0]} with metric_for_best_model={config.metric_for_best_model!r}",
-            "set metric_for_best_model='reward'",
-        )
+        found = f"{asked[0]} with metric_for_best_model={config.metric_for_best_model!r}"
+        step = "set metric_for_best_model='reward'"
+        raise InputError("metric_for_best_model, a metric of evaluate(), to choose by", found, step)
 
 
 def _refused_method(name: str, next_step: str) -> Callable[..., NoReturn]:
-    def method(self: "Trainer", *args: Any, **kwargs: Any) -> NoReturn:
+    def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise InputError("a method that PPO has", f"{name}()", next_step)
 
     method.__name__ = name

@@ -4,7 +4,7 @@ A new estimator is a pure function here and a line in the table (methods.py). Le
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,18 +14,11 @@ from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS
 
 
 def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
-    """The KL penalty on every token, and the score on the last real one.
+    """The KL penalty (B, T), in nats, on every token, and the score (B,) on the last real one.
 
         reward[b, t] = -kl_coef * kl[b, t] + (score[b] if t is the last real token of b else 0)
-    Source: Ouyang et al. (arXiv 2203.02155), equation 2, as done in arXiv 2403.17031.
-
-    Args:
-        scores: (B,) one per response.
-        kl: (B, T) in nats per token.
-        response_mask: (B, T); every row has at least one real token.
-
-    Returns:
-        (B, T), 0 where the mask is False.
+    Source: Ouyang et al. (arXiv 2203.02155), equation 2, as done in arXiv 2403.17031. Every row of the mask (B, T) has
+    a real token; the result (B, T) is 0 where it is False.
     """
     check_same_shape(kl=kl, response_mask=response_mask)
     if scores.shape != kl.shape[:1]:
@@ -43,21 +36,14 @@ def gae(rewards: Tensor, values: Tensor, response_mask: Tensor, *, gamma: float,
         return[t]    = advantage[t] + value[t]
     Source: Schulman et al. (arXiv 1506.02438), equations 11 and 16.
 
-    Args:
-        rewards: (B, T).
-        values: (B, T), the value of the state before token t is chosen.
-        response_mask: (B, T), True on a prefix of every row.
-
-    Returns:
-        advantages (B, T) and returns (B, T), 0 where the mask is False.
+    All are (B, T): value[t] is that of the state before token t is chosen, the mask is True on a prefix of every row,
+    and advantages and returns are 0 where it is False.
     """
     check_same_shape(rewards=rewards, values=values, response_mask=response_mask)
     mask = response_mask.to(rewards.dtype)
-    rewards = torch.where(response_mask, rewards, torch.zeros_like(rewards))
-    values = torch.where(response_mask, values, torch.zeros_like(values))
+    rewards, values = (torch.where(response_mask, each, torch.zeros_like(each)) for each in (rewards, values))
     advantages = torch.zeros_like(rewards)
-    next_value = torch.zeros_like(rewards[:, 0])
-    next_advantage = torch.zeros_like(rewards[:, 0])
+    next_value = next_advantage = torch.zeros_like(rewards[:, 0])
     for t in reversed(range(rewards.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         # What is masked stays 0, so that the last real token is followed by 0 wherever its row ends.
@@ -85,12 +71,8 @@ def leave_one_out(totals: Tensor, num_generations: int) -> Tensor:
     Source: Ahmadian et al., "Back to Basics" (arXiv 2402.14740), equation 10. The paper treats a whole response as
     one action; here its tokens share the advantage, and each has a clipped ratio of its own.
 
-    Args:
-        totals: (B,) total reward of each response, KL penalty included where it is in the reward; the
-            `num_generations` responses to one prompt side by side.
-
-    Returns:
-        (B,).
+    Totals (B,) are the whole reward of each response, KL penalty included where it is in the reward; here as below the
+    `num_generations` responses to one prompt lie side by side. The result is (B,).
     """
     groups = _groups(totals, num_generations)
     others = (groups.sum(dim=1, keepdim=True) - groups) / (num_generations - 1)
@@ -107,12 +89,8 @@ def group_relative(
     deviation (n - 1) as in TRL. The paper's loss is a mean over responses of their tokens' means (`loss_type="grpo"`);
     the default is one over all tokens, as in DAPO (arXiv 2503.14476).
 
-    Args:
-        totals: (B,), the `num_generations` responses to one prompt side by side.
-        scale_rewards: whose deviation: "group", "batch" (arXiv 2508.08221), or "none" (Dr. GRPO, arXiv 2503.20783).
-
-    Returns:
-        (B,); 0 where a whole group has one total.
+    `scale_rewards` says whose deviation: "group", "batch" (arXiv 2508.08221), or "none" (Dr. GRPO, arXiv 2503.20783).
+    Totals and result are (B,), the result 0 where a whole group has one total.
     """
     groups = _groups(totals, num_generations)
     centred = groups - groups.mean(dim=1, keepdim=True)
@@ -146,10 +124,8 @@ def _groups(totals: Tensor, num_generations: int) -> Tensor:
     give exactly 0, at any level.
     """
     if totals.ndim != 1 or num_generations < 2 or len(totals) % num_generations:
-        raise ValueError(
-            f"totals must be (B,) with B a multiple of num_generations >= 2, got {tuple(totals.shape)} "
-            f"and {num_generations}"
-        )
+        found = f"{tuple(totals.shape)} and {num_generations}"
+        raise ValueError(f"totals must be (B,) with B a multiple of num_generations >= 2, got {found}")
     groups = totals.view(-1, num_generations)
     return groups - groups[:, :1]
 
@@ -172,8 +148,7 @@ def estimate_advantages(
     """
     estimator = ESTIMATORS[name]
     if estimator.needs_critic:
-        advantages, returns = estimator.function(rewards, values, mask, gamma=gamma, lam=lam)
-        return advantages, returns
+        return cast(tuple[Tensor, Tensor], estimator.function(rewards, values, mask, gamma=gamma, lam=lam))
     if estimator.compares_responses:
         per_response = estimator.function(rewards.sum(1), num_generations, **(scaling if estimator.scales else {}))
         advantages = torch.where(mask, per_response.unsqueeze(1), torch.zeros_like(rewards))

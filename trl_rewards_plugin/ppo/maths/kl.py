@@ -35,11 +35,8 @@ def next_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizo
         next  = kl_coef * (1 + error * episodes / horizon)
     Source: Ziegler et al., "Fine-Tuning Language Models from Human Preferences" (arXiv 1909.08593), section 2.2.
 
-    Args:
-        kl: mean over responses of the summed token KL, in nats per response.
-        target: the KL aimed at, in the same unit.
-        episodes: responses in the rollout.
-        horizon: episodes over which a constant error of 1 would double the coefficient.
+    `kl` is the mean over responses of the summed token KL, and like `target` in nats per response; `episodes` are the
+    responses in the rollout, `horizon` those over which a constant error of 1 would double the coefficient.
     """
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return kl_coef * (1.0 + error * episodes / horizon)

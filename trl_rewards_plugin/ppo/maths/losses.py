@@ -1,7 +1,6 @@
-"""PPO's clipped losses, for every token. Pure functions; sums and means over tokens are the caller's.
+"""PPO's clipped losses, for every token. Pure functions.
 
-A loss is returned token by token because the trainer divides a sum over tokens by the token count of the whole
-mini-batch (all processes, all micro-batches), never by a mean of means.
+Sums are the caller's, who divides by the token count of the whole mini-batch (all processes, all micro-batches).
 """
 
 import torch
@@ -20,8 +19,7 @@ def policy_loss(
     Source: Schulman et al., "Proximal Policy Optimization" (arXiv 1707.06347), equation 7; with `cliprange_high` for
     the upper end, DAPO's clip-higher (arXiv 2503.14476).
 
-    Returns:
-        loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
+    Returns the loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
     """
     check_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
     ratio = torch.exp(logprobs - old_logprobs)
@@ -37,13 +35,11 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_va
         loss    = 0.5 * max((value - return)^2, (clipped - return)^2)
     Source: openai/baselines ppo2; detail 9 of Huang et al., "The 37 Implementation Details of PPO" (2022).
 
-    Returns:
-        loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
+    Returns the loss (B, T), the shape of all arguments, and where the clipped side was the larger (B, T) bool.
     """
     check_same_shape(values=values, old_values=old_values, returns=returns)
     clipped_values = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
-    unclipped = (values - returns) ** 2
-    clipped = (clipped_values - returns) ** 2
+    unclipped, clipped = (values - returns) ** 2, (clipped_values - returns) ** 2
     return 0.5 * torch.maximum(unclipped, clipped), clipped > unclipped
 
 

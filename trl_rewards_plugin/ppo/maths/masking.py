@@ -1,7 +1,4 @@
-"""Which response tokens are real, and means and whitening over them alone. Pure functions.
-
-Leaves out: which tokens may be sampled (token_rules.py).
-"""
+"""Which response tokens are real, and means and whitening over them alone. Pure functions."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -29,12 +26,10 @@ def known_ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
     """The `response_mask` (B, T) of token ids (B, T): True up to and including the first EOS, all True without one.
 
-    The decoder's start token must already be gone: BART starts with its EOS, T5 with its pad, so neither can be
-    recognised by its position in the row once it is kept. `eos_token_ids` are all that end a response.
+    The decoder's start token must already be gone: BART starts with its EOS.
     """
-    is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device))
-    eos_before = is_eos.long().cumsum(dim=1) - is_eos.long()
-    return eos_before == 0
+    is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device)).long()
+    return is_eos.cumsum(dim=1) - is_eos == 0  # none before
 
 
 def has_eos(response_ids: Tensor, response_mask: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
@@ -45,8 +40,7 @@ def has_eos(response_ids: Tensor, response_mask: Tensor, eos_token_ids: Sequence
 
 def rows_of_ids(response_ids: Tensor, response_mask: Tensor) -> list[list[int]]:
     """The real tokens of each response (B, T) as B lists, EOS included."""
-    ids, mask = response_ids.cpu(), response_mask.cpu()
-    return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
+    return [row[real].tolist() for row, real in zip(response_ids.cpu(), response_mask.cpu(), strict=True)]
 
 
 def check_same_shape(**tensors: Tensor) -> None:

@@ -1,13 +1,12 @@
 """The tables of methods: estimators of advantages and of the KL, and objectives; needs no torch.
 
-Config choices, rules, help, messages and the update are made from them: a new method is a pure function in a module
-beside this one, and a line here that names it.
+Config choices, rules, help, messages and the update are made from them.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from trl_rewards_plugin.text import listed
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
 def _function(module: str, name: str) -> Callable[..., Any]:
     """The function of that name in a module beside this one, which is imported only now."""
-    found: Callable[..., Any] = getattr(importlib.import_module(f"trl_rewards_plugin.ppo.maths.{module}"), name)
-    return found
+    return cast(Callable[..., Any], getattr(import_module(f"trl_rewards_plugin.ppo.maths.{module}"), name))
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,9 @@ OBJECTIVES = {
         unused=(*_ADVANTAGES, "kl_coef", "use_kl_loss", "kl_estimator", "adaptive_kl", "kl_target", "kl_horizon"),
     ),
 }
-RANKING = listed([name for name, objective in OBJECTIVES.items() if objective.mark_name is not None])
 
-# The same for people, in help and messages.
+# For people, in help and messages.
+RANKING = listed([name for name, objective in OBJECTIVES.items() if objective.mark_name is not None])
 COMPARING = names_of(lambda estimator: estimator.compares_responses)
 SCALING = names_of(lambda estimator: estimator.scales)
 WHITENING = names_of(lambda estimator: estimator.whitens_by_default)

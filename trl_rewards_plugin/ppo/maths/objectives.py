@@ -1,9 +1,4 @@
-"""What the objectives that rank do: which responses they mark, and the loss of a pair.
-
-`ppo` learns from every response by its advantages (advantages.py, losses.py); the others rank the `num_generations`
-responses to a prompt and learn from those at the ends. A new objective is two functions here and a line in the table
-(methods.py).
-"""
+"""Objectives that rank the `num_generations` responses to a prompt: those they mark, and the loss of a pair."""
 
 import torch
 from torch import Tensor
@@ -30,7 +25,7 @@ def mark_best_and_worst(totals: Tensor, num_generations: int) -> Tensor:
 
 
 def preference_loss(margins: Tensor, gaps: Tensor, labels: str) -> Tensor:
-    """DPO's loss of each pair (P,), in nats.
+    """DPO's loss of each pair (P,), in nats; gaps (P,) are the score of the best less that of the worst.
 
         loss = -p log sigmoid(margin) - (1 - p) log sigmoid(-margin),    margin = beta (h(best) - h(worst)),
         h = log policy(response) - log reference(response)
@@ -41,11 +36,6 @@ def preference_loss(margins: Tensor, gaps: Tensor, labels: str) -> Tensor:
     (equation 1 there) with these scores as rewards prefers the best: the expectation of the hard loss over such
     labels, and TRL's with label_smoothing = 1 - p. It is minimal where every margin equals its gap, which is so at
     policy proportional to reference exp(score / beta), whichever pairs are drawn.
-
-    Args:
-        margins: (P,).
-        gaps: (P,) score of the best less that of the worst.
-        labels: one of `methods.LABELS`.
     """
     check_same_shape(margins=margins, gaps=gaps)
     if labels == "hard":

@@ -1,7 +1,6 @@
 """Alarms: finite numbers of a run that show that training is going wrong. Pure checks, and their monitor.
 
 Every rollout is checked before the update, so that a run that an alarm stops keeps the weights it had.
-Leaves out: non-finite numbers, which always stop the run (finite.py).
 """
 
 import logging
@@ -25,7 +24,6 @@ from trl_rewards_plugin.ppo.rollout import Rollout, UpdateBatch
 
 logger = logging.getLogger(__name__)
 
-
 # The likely cause of each alarm, and what to change.
 CAUSES = {
     "kl": "the policy moves away faster than the penalty holds it; raise kl_coef, lower learning_rate, and read the "
@@ -46,12 +44,11 @@ class AlarmError(RuntimeError):
 
 
 class Alarm(NamedTuple):
-    """One thing that is going wrong: its name as in `stop_on`, what was measured and the limit, and the response of
-    this process's rollout, or evaluation, that shows it best."""
+    """One thing that is going wrong."""
 
-    name: str
-    found: str
-    row: int
+    name: str  # as in `stop_on`
+    found: str  # what was measured, and the limit
+    row: int  # the response of this process's rollout, or evaluation, that shows it best
 
 
 def find_alarms(
@@ -60,11 +57,8 @@ def find_alarms(
     limits: Seq2SeqPPOConfig,
     gather: Callable[[list[Any]], list[Any]] = lambda parts: parts,
 ) -> list[Alarm]:
-    """The alarms that a rollout raises, with the response that shows each best. A limit that is None raises none.
-
-    The rollout is this process's part, `stats` are of all, and `gather` joins lists over them.
-    """
-    mask, length = rollout.response_mask, limits.response_length
+    """The alarms of a rollout, this process's part; `stats` are of all of them, and `gather` joins their lists."""
+    mask = rollout.response_mask
     texts = sorted({tuple(row) for row in rows_of_ids(rollout.response_ids, mask)})
     # The log-ratio itself, whatever estimator is logged: one token far below the reference is e^6 nats by k3.
     log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0).sum(1)
@@ -83,7 +77,7 @@ def find_alarms(
     if responses > 1 and len({text for _, _, some in parts for text in some}) == 1:
         alarms.append(Alarm("equal_responses", f"all {responses} responses of the rollout are equal", 0))
     if limits.max_unended_share is not None and unended > limits.max_unended_share:
-        found = f"{unended:.0%} of the responses have no EOS within response_length={length}"
+        found = f"{unended:.0%} of the responses have no EOS within response_length={limits.response_length}"
         found += f", above max_unended_share={limits.max_unended_share:g}"
         alarms.append(Alarm("unended_responses", found, int((~rollout.ended).long().argmax())))
     return alarms
@@ -103,23 +97,15 @@ def find_held_out_alarm(log: Sequence[Mapping[str, Any]], table: Table) -> list[
 
 
 class AlarmMonitor:
-    """Watches a run: warns the 1st, 10th, 100th ... time that an alarm is raised, or stops at the first.
-
-    The main process warns, and all of them stop. `decode` is the tokenizer's.
-    """
+    """Watches a run: the main process warns the 1st, 10th, 100th ... time of an alarm, or all stop at the first."""
 
     def __init__(self, limits: Seq2SeqPPOConfig, decode: Callable[..., Any]):
-        self.limits, self.decode = limits, decode
+        self.limits, self.decode = limits, decode  # the tokenizer's
         self.times: Counter[str] = Counter()
 
     @contextmanager
     def watching(self, rollout: UpdateBatch, stats: Mapping[str, float], step: int) -> Iterator[None]:
-        """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
-
-        Raises:
-            NotFiniteError: a number in the rollout or in the update is NaN or infinite.
-            AlarmError: an alarm that `stop_on` names.
-        """
+        """Checks a rollout before the update that is run within, and locates non-finite numbers of that update."""
 
         def prompt_of(row: int) -> str:
             ids = rollout.prompt_ids[row][rollout.prompt_mask[row]]

@@ -1,7 +1,6 @@
 """Completions with their scores: a table in the console, and one parquet file per step, in the layout of TRL's GRPO.
 
 Columns: step, prompt, completion, one per reward, what rewards passed to `log_extra`, and advantage where known.
-Rollouts go to `completions/completions_00012.parquet`, held-out prompts to `eval_completions/`.
 """
 
 import importlib
@@ -75,12 +74,11 @@ class CompletionLog:
 
 def join_tables(tables: Sequence[Table]) -> Table:
     """All rows under all columns, None where a table lacks a column."""
-    columns = dict.fromkeys(name for table in tables for name in table)
-    joined: Table = {name: [] for name in columns}
+    joined: Table = {name: [] for table in tables for name in table}
     for table in tables:
         rows = len(next(iter(table.values()), []))
-        for name in columns:
-            joined[name] += table.get(name, [None] * rows)
+        for name, values in joined.items():
+            values += table.get(name, [None] * rows)
     return joined
 
 
@@ -112,15 +110,9 @@ def print_completions(table: Mapping[str, list[Any]], title: str, limit: int | N
     shown = RichTable(title=title, expand=True, show_lines=True)
     styles = {"prompt": "yellow", "completion": "green", "advantage": "magenta"}
     for name in table:
-        is_text = name in ("prompt", "completion")
-        shown.add_column(
-            name.replace("_", " "),
-            style=styles.get(name, "cyan"),
-            ratio=1 if is_text else None,
-            max_width=None if is_text else 9,  # a long name is folded, so that the texts keep their room
-            overflow="fold",
-            justify="left" if is_text else "right",
-        )
+        is_text = name in ("prompt", "completion")  # whose room the long names of others, which are folded, leave
+        room: dict[str, Any] = {"ratio": 1} if is_text else {"max_width": 9, "justify": "right"}
+        shown.add_column(name.replace("_", " "), style=styles.get(name, "cyan"), overflow="fold", **room)
     for row in list(zip(*table.values(), strict=True))[:limit]:
         shown.add_row(*(Text(_cell(name, value)) for name, value in zip(table, row, strict=True)))
     with patient_output():

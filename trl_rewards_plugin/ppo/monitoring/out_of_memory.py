@@ -10,7 +10,7 @@ from trl_rewards_plugin.errors import InputError, is_out_of_memory
 
 
 class TooLittleMemoryError(torch.OutOfMemoryError):
-    """Memory ran out; what it was needed for, torch's message, and the settings that help."""
+    """Its message: what memory was needed for, torch's own, and the settings that help."""
 
 
 def memory_advice(args: Any) -> str:
@@ -33,6 +33,5 @@ def enough_memory(args: Any, work: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         found = str(error).strip().split("\n")[0] or type(error).__name__
-        rows = f"{args.micro_batch_size} responses at a time"
-        message = str(InputError(f"memory for {work}, {rows}", found, memory_advice(args)))
-        raise TooLittleMemoryError(message) from error
+        expected = f"memory for {work}, {args.micro_batch_size} responses at a time"
+        raise TooLittleMemoryError(str(InputError(expected, found, memory_advice(args)))) from error

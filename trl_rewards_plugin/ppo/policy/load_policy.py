@@ -1,7 +1,4 @@
-"""Models into the trainer: loading by name, the adapter, frozen parts, the value head, the frozen reference.
-
-Leaves out: checkpoints (checkpoints/).
-"""
+"""Models into the trainer: loading by name, the adapter, frozen parts, the value head, the frozen reference."""
 
 import copy
 import os
@@ -12,31 +9,21 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.architectures.determinism import make_deterministic
-from trl_rewards_plugin.ppo.checks.peft_adapters import check_adapter, starts_without_adapter, with_adapter
-from trl_rewards_plugin.ppo.checks.saved_model import freeze_what_is_not_saved
-from trl_rewards_plugin.ppo.checks.special_tokens import agree_on_tokens, embedding_rows
-from trl_rewards_plugin.ppo.checks.trainable import check_adapter_not_frozen, check_something_learns, trainable_names
+from trl_rewards_plugin.ppo import input_checks
+from trl_rewards_plugin.ppo.architectures.families import make_deterministic
+from trl_rewards_plugin.ppo.checks import trainable
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.input_checks import (
-    adapter_base,
-    check_no_shared_weights,
-    check_reference,
-    check_trained_dtype,
-)
+from trl_rewards_plugin.ppo.input_checks import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead, bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 
 
 def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model and its tokenizer, which agree on special tokens; names are loaded in float32, however stored.
-
-    The name of a PEFT adapter gives its base model with the adapter to train further.
-    """
+    """The model and its tokenizer, which agree on special tokens; names, adapters' too, are loaded in float32."""
     name = str(model) if isinstance(model, str | os.PathLike) else bare_model(model).config._name_or_path
     if isinstance(model, str | os.PathLike):
-        base = adapter_base(name)
+        base = input_checks.adapter_base(name)
         model = AutoModelForSeq2SeqLM.from_pretrained(base or name, dtype=torch.float32)
         if base is not None:
             from peft import PeftModel
@@ -51,46 +38,31 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
     return model, processing_class
 
 
-def load_value_model(value_model: Any, policy: nn.Module) -> PreTrainedModel | None:
-    """The separate critic with dropout off, or None; names are loaded in float32.
-
-    Raises:
-        InputError: it is the policy itself, is not in float32, or has fewer token embeddings than the policy.
-    """
-    if value_model is None:
-        return None
-    if isinstance(value_model, str | os.PathLike):
-        value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
-    if value_model is bare_model(policy):
-        raise InputError("a value_model of its own", "the policy itself", "leave it out: the head shares its decoder")
-    check_no_shared_weights(value_model, "value_model", policy)
-    check_trained_dtype(value_model)
-    tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
-    if tokens < needed:
-        raise InputError(
-            f"a value_model that reads the policy's {needed} tokens",
-            f"one of {tokens} tokens",
-            "start it from the same model",
-        )
-    make_deterministic(value_model)
-    return value_model
-
-
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
-    """The policy, frozen as the settings say, and its critic as one module."""
+    """The policy, frozen as the settings say, and its critic as one module; names are loaded in float32."""
     core = bare_model(policy)
-    freeze_what_is_not_saved(core)
-    check_something_learns(policy)
-    learning = trainable_names(policy)
+    trainable.freeze_what_is_not_saved(core)
+    trainable.check_something_learns(policy)
+    learning = trainable.trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
-    check_adapter_not_frozen(policy, learning)
-    check_something_learns(policy)
+    trainable.check_adapter_not_frozen(policy, learning)
+    trainable.check_something_learns(policy)
+    if value_model is not None:
+        if isinstance(value_model, str | os.PathLike):
+            value_model = AutoModelForSeq2SeqLM.from_pretrained(str(value_model), dtype=torch.float32)
+        if value_model is core:
+            step = "leave it out: the head shares its decoder"
+            raise InputError("a value_model of its own", "the policy itself", step)
+        input_checks.check_no_shared_weights(value_model, "value_model", policy)
+        input_checks.check_trained_dtype(value_model)
+        tokens, needed = (len(bare_model(model).get_input_embeddings().weight) for model in (value_model, policy))
+        if tokens < needed:
+            expected, found = f"a value_model that reads the policy's {needed} tokens", f"one of {tokens} tokens"
+            raise InputError(expected, found, "start it from the same model")
+        make_deterministic(value_model)
+    detached, sliced = args.detach_value_head, head_is_whole(core, rules)
     return PolicyWithValueHead(
-        policy,
-        has_critic=args.has_critic,
-        detach_value_head=args.detach_value_head,
-        value_model=load_value_model(value_model, policy),
-        sliced=head_is_whole(core, rules),
+        policy, has_critic=args.has_critic, detach_value_head=detached, value_model=value_model, sliced=sliced
     )
 
 
@@ -103,21 +75,19 @@ def policy_and_reference(
     initial weights are those of `seed`.
     """
     for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
-        check_adapter(adapter)
+        trainable.check_adapter(adapter)
     if peft_config is not None:
-        policy = with_adapter(policy, peft_config, seed)
-    check_trained_dtype(policy)
+        policy = trainable.with_adapter(policy, peft_config, seed)
+    input_checks.check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
-        check_reference(ref_model, policy)
+        input_checks.check_reference(ref_model, policy)
         found, needed = (embedding_rows(bare_model(model)) for model in (ref_model, policy))
         if found != needed:  # its probabilities would be of other tokens, or shared among more
-            raise InputError(
-                f"a ref_model with embeddings for the policy's {needed[1]} tokens",
-                f"one for {found[1]} tokens",
-                "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model",
-            )
-    elif peft_config is None or not starts_without_adapter(policy, rules):
+            expected = f"a ref_model with embeddings for the policy's {needed[1]} tokens"
+            step = "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model"
+            raise InputError(expected, f"one for {found[1]} tokens", step)
+    elif peft_config is None or not trainable.starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
@@ -131,9 +101,6 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
     With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
     tied to them. With the last `num_layers_unfrozen` layers the norm above them stays trainable, and an output matrix
     of its own; as trlX does.
-
-    Raises:
-        InputError: the decoder has fewer layers, or nothing of the policy is left to train.
     """
     whole: Any = model
     if encoder:
@@ -143,11 +110,9 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
     decoder = whole.get_decoder()
     layers = next(part for part in decoder.modules() if isinstance(part, nn.ModuleList))  # its first list of modules
     if num_layers_unfrozen > len(layers):
-        raise InputError(
-            f"num_layers_unfrozen of at most {len(layers)}, the decoder layers of {type(model).__name__}",
-            f"num_layers_unfrozen={num_layers_unfrozen}",
-            "lower it, or set freeze_encoder to train all of the decoder",
-        )
+        expected = f"num_layers_unfrozen of at most {len(layers)}, the decoder layers of {type(model).__name__}"
+        step = "lower it, or set freeze_encoder to train all of the decoder"
+        raise InputError(expected, f"num_layers_unfrozen={num_layers_unfrozen}", step)
     in_layers = {id(parameter) for parameter in layers.parameters()}
     top = {id(p) for layer in list(layers)[len(layers) - num_layers_unfrozen :] for p in layer.parameters()}
     # Position embeddings and the norm of the embeddings lie below the layers; whatever else is no layer, above.
@@ -158,8 +123,5 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
         if id(parameter) in below or id(parameter) not in top:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(
-            "something left to train in the policy",
-            f"num_layers_unfrozen={num_layers_unfrozen} with all else frozen",
-            "raise num_layers_unfrozen",
-        )
+        found = f"num_layers_unfrozen={num_layers_unfrozen} with all else frozen"
+        raise InputError("something left to train in the policy", found, "raise num_layers_unfrozen")

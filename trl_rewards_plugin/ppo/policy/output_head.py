@@ -2,9 +2,9 @@
 
 Each slice of steps is multiplied by the output matrix, reduced to two numbers a token and forgotten; the backward pass
 computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
-Leaves out: the decoder below the output matrix (architectures/forward_passes.py).
 """
 
+import copy
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
-
-SLICE = 2**25
-"""Logits that are held at once, about: 128 MiB in float32. Smaller batches are not computed twice."""
 
 
 class OutputHead:
@@ -27,11 +27,9 @@ class OutputHead:
 
     def __init__(self, model: PreTrainedModel):
         self.matrix = cast(nn.Module, model.get_output_embeddings())
-        # Added to the logits, as in BART and Marian.
-        self.bias: Tensor | None = getattr(model, "final_logits_bias", None)
-        # Logits are squashed to +- this by a tanh, as in T5Gemma.
+        self.bias: Tensor | None = getattr(model, "final_logits_bias", None)  # added to the logits (BART, Marian)
         config = model.config.get_text_config(decoder=True)
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)  # of a tanh (T5Gemma)
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, T, H) -> (B, T, V)."""
@@ -69,12 +67,10 @@ def head_is_whole(model: PreTrainedModel, rules: TokenRules) -> bool:
 def decoder_features(
     model: PreTrainedModel, prompts: EncodedPrompts, decoder_input_ids: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the output matrix is given (B, T, H), and the decoder's last hidden states (B, T, H); they may be scaled.
-
-    The arguments are those of `run_decoder`. The model is run as it is, but its output matrix sees no step.
-    """
+    """What the output matrix is given, maybe scaled, and the decoder's last hidden states, both (B, T, H)."""
     seen: list[Tensor] = []
 
+    # The model is run as it is, but its output matrix sees no step.
     def keep_no_step(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         seen.append(inputs[0])
         return (inputs[0][:, :0], *inputs[1:])
@@ -94,7 +90,7 @@ def score_in_slices(
     token_ids: Tensor,
     rules: TokenRules,
     anchor: Anchor | None = None,
-    slice_size: int = SLICE,
+    slice_size: int = 2**25,  # 128 MiB in float32
 ) -> TokenScores:
     """Scores of response tokens (B, T), with the KL to an anchor where there is one.
 
@@ -116,12 +112,41 @@ def score_in_slices(
         return score(features, token_ids, 0)
     scored = []
     for start in range(0, width, steps):
-        part, ids = features[:, start : start + steps], token_ids[:, start : start + steps]
+        part = (features[:, start : start + steps], token_ids[:, start : start + steps], start)
         if torch.is_grad_enabled():
             # No random number is drawn inside, and a graph may not read the random state.
-            scored.append(checkpoint(score, part, ids, start, use_reentrant=False, preserve_rng_state=False))
+            scored.append(checkpoint(score, *part, use_reentrant=False, preserve_rng_state=False))
         else:
-            scored.append(score(part, ids, start))
+            scored.append(score(*part))
     logprobs, entropies, kl = zip(*scored, strict=True)
     whole_kl = None if anchor is None else torch.cat(kl, dim=1)
     return TokenScores(torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1), whole_kl)
+
+
+class ExactKL:
+    """The heads of `kl_estimator="full"`: `reference`, for the KL that is logged, and `anchor`, for that in the loss.
+
+    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference. The features that
+    they are given are kept in the rollout.
+    """
+
+    def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, rules: TokenRules, args: Seq2SeqPPOConfig):
+        models = (policy, reference)
+        self._current, self.reference = map(OutputHead, models)
+        sizes = {cast(Any, head.matrix).weight.shape[0] for head in (self._current, self.reference)}
+        whole, sharded = all(head_is_whole(model, rules) for model in models), asks_for_sharding(args)
+        if len(sizes) > 1 or sharded or not whole:
+            expected = "for kl_estimator='full' whole, plain output matrices of one vocabulary in policy and reference"
+            found = f"{type(policy).__name__}{' sharded' * sharded}, {' and '.join(map(str, sizes))} tokens"
+            raise InputError(expected, found, "set kl_estimator='k1'")
+        self.anchor = self.reference
+        if not args.use_kl_loss:
+            self.anchor = copy.copy(self._current)
+            self.anchor.matrix = copy.deepcopy(self._current.matrix).requires_grad_(False)
+
+    @torch.no_grad()
+    def keep(self) -> OutputHead:
+        """The anchor; where that is the policy, as it is now, copied in place because graphs read it."""
+        if self.anchor is not self.reference:
+            self.anchor.matrix.load_state_dict(self._current.matrix.state_dict())
+        return self.anchor

@@ -1,7 +1,4 @@
-"""The policy and its value head as one module: token ids in, log-probabilities, entropies and values out.
-
-One module with one `forward`, because that is what DDP, FSDP and ZeRO wrap. Leaves out: sampling (sampling.py).
-"""
+"""The policy and its value head as one module with one `forward`, because that is what DDP, FSDP and ZeRO wrap."""
 
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
@@ -30,31 +27,20 @@ class PolicyOutput(NamedTuple):
 
 
 class PolicyWithValueHead(nn.Module):
-    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state.
-
-    Args:
-        policy: a sequence-to-sequence `PreTrainedModel`, or a `PeftModel` around one. It stays reachable, as it was
-            passed, under `policy`, and is what gets saved.
-        has_critic: False leaves the head out; all values are then 0.
-        detach_value_head: the value loss trains the head alone.
-        value_model: a further encoder-decoder of the same vocabulary, on whose decoder the head sits instead.
-        sliced: logits are computed a few steps at a time; `output_head.head_is_whole` says whether they can be.
-    """
+    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state."""
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: nn.Module,  # a `PreTrainedModel`, or a `PeftModel` around one, which is what gets saved
         *,
-        has_critic: bool = True,
-        detach_value_head: bool = False,
-        value_model: PreTrainedModel | None = None,
-        sliced: bool = False,
+        has_critic: bool = True,  # False leaves the head out; all values are then 0
+        detach_value_head: bool = False,  # the value loss trains the head alone
+        value_model: PreTrainedModel | None = None,  # of the same vocabulary, on whose decoder the head sits instead
+        sliced: bool = False,  # logits are computed a few steps at a time, where `output_head.head_is_whole` allows it
     ):
         super().__init__()
-        self.policy = policy
-        self.value_model = value_model
-        self.detach_value_head = detach_value_head
-        self.sliced = sliced
+        self.policy, self.value_model = policy, value_model
+        self.detach_value_head, self.sliced = detach_value_head, sliced
         self.value_head = None
         if has_critic:  # it starts at 0, which leaves the first advantages to the rewards alone (arXiv 2403.17031)
             self.value_head = nn.Linear(decoder_width(value_model or self.core), 1)
@@ -67,36 +53,33 @@ class PolicyWithValueHead(nn.Module):
         return bare_model(self.policy)
 
     def critic_parts(self) -> dict[str, nn.Module]:
-        """What the value loss alone trains, by name: the head, and a separate value model; often less."""
+        """What the value loss alone trains, by name."""
         parts = {"value_head": self.value_head, "value_model": self.value_model}
         return {name: part for name, part in parts.items() if part is not None}
 
+    # What follows is the policy's own; the Trainer and accelerate look for it here.
+
     @property
     def config(self) -> Any:
-        """The policy's own configuration, which the Trainer looks for here."""
         return self.core.config
 
     @property
     def generation_config(self) -> Any:
-        """The policy's own generation configuration."""
         return self.core.generation_config
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Classes of the layers that FSDP makes units of, which accelerate looks for here."""
+        """Classes of the layers that FSDP makes units of."""
         present = {type(module).__name__ for module in self.modules()}
         return [name for name in self.core._no_split_modules or [] if name in present]
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The policy's own `generate`."""
         return cast(Any, self.policy).generate(*args, **kwargs)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """Turns on gradient checkpointing in the policy, by the Trainer's name since transformers 5.23."""
         cast(Any, self.core).activation_checkpointing_enable(**settings)
 
-    def gradient_checkpointing_enable(self, **settings: Any) -> None:
-        """The same, by the name before."""
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:  # its name before transformers 5.23
         cast(Any, self.core).gradient_checkpointing_enable(**settings)
 
     def forward(
@@ -108,14 +91,9 @@ class PolicyWithValueHead(nn.Module):
         critic_only: bool = False,
         anchor: Anchor | None = None,
     ) -> PolicyOutput:
-        """Scores responses by teacher forcing.
+        """Scores responses (B, T) without the decoder start by teacher forcing; what lies after EOS must be masked.
 
-        Args:
-            prompts: B prompts, with the states of the policy's encoder where they are known already.
-            response_ids: (B, T) without the decoder start; what lies after EOS is scored too and must be masked.
-            rules: the distribution that the tokens were drawn from.
-            critic_only: no gradient reaches the policy.
-            anchor: what to measure the exact KL to.
+        With `critic_only` no gradient reaches the policy; the exact KL is measured to an `anchor`.
         """
         with torch.no_grad() if critic_only else nullcontext():
             found = score_responses(self.core, prompts, response_ids, rules, sliced=self.sliced, anchor=anchor)
@@ -124,11 +102,7 @@ class PolicyWithValueHead(nn.Module):
         return PolicyOutput(logprobs, entropies, self.values(hidden, prompts, response_ids, rules), kl, kept)
 
     def values(self, hidden: Tensor, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules) -> Tensor:
-        """The critic's values (B, T) of the states before each token; 0 where there is no critic.
-
-        Args:
-            hidden: (B, T, H) the policy decoder's last hidden states, which a separate value model does not read.
-        """
+        """Values (B, T) of the states before each token, from the decoder's last hidden states (B, T, H), or 0."""
         if self.value_head is None:
             return torch.zeros(hidden.shape[:2], device=hidden.device)
         if self.value_model is not None:
@@ -137,8 +111,7 @@ class PolicyWithValueHead(nn.Module):
             hidden = hidden.detach()
         # In float32 even under autocast: returns are compared with values to a few hundredths.
         with torch.autocast(hidden.device.type, enabled=False):
-            values: Tensor = self.value_head(hidden.float())
-        return values.squeeze(-1)
+            return cast(Tensor, self.value_head(hidden.float()).squeeze(-1))
 
 
 def bare_model(model: nn.Module) -> PreTrainedModel:
@@ -163,14 +136,12 @@ def score_responses(
 ) -> tuple[TokenScores, Tensor, Tensor | None]:
     """Scores of response tokens, the decoder's hidden states (B, T, H) and, where sliced, the output matrix's input.
 
-    The arguments are those of `PolicyWithValueHead`; sliced or not, the numbers are the same up to rounding. Only
-    slices are compared with an anchor.
+    Sliced or not, the numbers are the same up to rounding; only slices are compared with an anchor.
     """
     if not sliced:
         log_weights, hidden = teacher_forced(model, prompts, response_ids, rules)
         return token_scores(log_weights, response_ids), hidden, None
-    inputs = _decoder_inputs(response_ids, rules.prefix)
-    first = len(rules.prefix) - 1
+    inputs, first = _decoder_inputs(response_ids, rules.prefix), len(rules.prefix) - 1
     features, hidden = (states[:, first:] for states in decoder_features(model, prompts, inputs))
     return score_in_slices(OutputHead(model), features, response_ids, rules, anchor), hidden, features
 
@@ -178,13 +149,9 @@ def score_responses(
 def teacher_forced(
     model: PreTrainedModel, prompts: EncodedPrompts, response_ids: Tensor, rules: TokenRules
 ) -> tuple[Tensor, Tensor]:
-    """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses.
-
-    What the decoder reads before the response's first token was not chosen by the policy and is not scored.
-    """
-    inputs = _decoder_inputs(response_ids, rules.prefix)
-    logits, hidden = run_decoder(model, prompts, inputs)
-    first = len(rules.prefix) - 1
+    """Log-weights (B, T, V) of every next token, and the decoder's last hidden states (B, T, H), given responses."""
+    logits, hidden = run_decoder(model, prompts, _decoder_inputs(response_ids, rules.prefix))
+    first = len(rules.prefix) - 1  # what the decoder reads before the response was not chosen by the policy
     return rules.log_weights(logits[:, first:]), hidden[:, first:]
 
 

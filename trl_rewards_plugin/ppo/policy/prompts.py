@@ -1,15 +1,14 @@
-"""Rows of a dataset to encoder inputs, these with the encoder's states, and reference texts to responses.
-
-All are padded on the right. Leaves out: loading datasets (recipes/data.py).
-"""
+"""Rows of a dataset to encoder inputs, and reference texts to responses, all padded on the right."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from sys import maxsize
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from trl_rewards_plugin.errors import InputError
@@ -33,7 +32,6 @@ class EncodedPrompts:
         return len(self.ids)
 
     def with_states(self, states: Tensor | None) -> "EncodedPrompts":
-        """The same prompts with these encoder states (B, S, H)."""
         return replace(self, states=states)
 
     def repeat(self, copies: int) -> "EncodedPrompts":
@@ -44,13 +42,7 @@ class EncodedPrompts:
         """Some of the rows: indices (B'), a bool mask (B) or a slice."""
         return self._each(lambda tensor: tensor[rows])
 
-    def padded(self, width: int, pad_id: int) -> "EncodedPrompts":
-        """The same prompts with that many columns, before the encoder has run."""
-        more = (0, width - self.ids.shape[1])
-        return EncodedPrompts(pad(self.ids, more, value=pad_id), pad(self.mask, more, value=False))
-
     def to(self, device: torch.device) -> "EncodedPrompts":
-        """The same prompts on a device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, work: Callable[[Tensor], Tensor]) -> "EncodedPrompts":
@@ -80,16 +72,7 @@ def quoted(prompt: Prompt) -> str:
 def tokenize_prompts(
     prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int, multiple: int = 1
 ) -> tuple[EncodedPrompts, int]:
-    """Pads on the right, whatever side the tokenizer is set to: rollouts are cut and joined on the right.
-
-    Args:
-        prompts: B texts or conversations.
-        max_length: longer prompts are cut on the right, before their EOS.
-        multiple: pad to the next multiple of it, up to `max_length`.
-
-    Returns:
-        The prompts without encoder states, and how many of the B were cut.
-    """
+    """Prompts, cut and padded on the right whatever the tokenizer's side is, and how many of them were cut."""
     texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
     rows = tokenizer(texts, verbose=False)["input_ids"]
     cut = [number for number, ids in enumerate(rows) if len(ids) > max_length]
@@ -97,29 +80,28 @@ def tokenize_prompts(
         shorter = tokenizer([texts[number] for number in cut], truncation=True, max_length=max_length)["input_ids"]
         for number, ids in zip(cut, shorter, strict=True):
             rows[number] = ids
-    pad_id = int(tokenizer.pad_token_id)
-    found = padded_rows([torch.tensor(ids, dtype=torch.long) for ids in rows], pad_id)
-    return found.padded(round_up(found.ids.shape[1], multiple, max_length), pad_id), len(cut)
+    tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
+    return padded_rows(tensors, int(tokenizer.pad_token_id), multiple, max_length), len(cut)
 
 
 def as_read(prompts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
     """The part of each prompt that the model reads: all of it, or what is left by the cut to `max_length` tokens."""
-    read = []
-    for prompt in prompts:
+
+    def read(prompt: str) -> str:
         if len(tokenizer(prompt, verbose=False)["input_ids"]) <= max_length:
-            read.append(prompt)
-            continue
+            return prompt
         cut = tokenizer(prompt, truncation=True, max_length=max_length, return_offsets_mapping=tokenizer.is_fast)
         if tokenizer.is_fast:
-            read.append(prompt[: max(end for _, end in cut["offset_mapping"])])
-        else:  # it does not know where in the text its tokens lie
-            read.append(str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True)))
-    return read
+            return prompt[: max(end for _, end in cut["offset_mapping"])]
+        return str(tokenizer.decode(cut["input_ids"], skip_special_tokens=True))  # where in the text is not known
+
+    return [read(prompt) for prompt in prompts]
 
 
-def padded_rows(rows: Sequence[Tensor], pad_id: int) -> EncodedPrompts:
-    """Rows of token ids, of prompts or responses, padded on the right."""
-    ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad_id)
+def padded_rows(rows: Sequence[Tensor], pad_id: int, multiple: int = 1, most: int = maxsize) -> EncodedPrompts:
+    """Rows of token ids, of prompts or responses, padded on the right: to the next `multiple`, at most `most`."""
+    ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_id)
+    ids = pad(ids, (0, round_up(ids.shape[1], multiple, most) - ids.shape[1]), value=pad_id)
     lengths = torch.tensor([len(row) for row in rows], device=ids.device)
     return EncodedPrompts(ids, torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1))
 
@@ -140,26 +122,21 @@ def tokenize_references(
             step = "set the tokenizer's target language (tgt_lang)"
             raise InputError(expected, f"{ids[: len(rules.forced_ids)]}", step)
         rows.append(torch.tensor(ids[len(start) :][:max_length]))
-    found = padded_rows(rows, rules.pad_id)
-    found = found.padded(round_up(found.ids.shape[1], multiple, max_length), rules.pad_id)
+    found = padded_rows(rows, rules.pad_id, multiple, max_length)
     return found.ids, first_eos_mask(found.ids, rules.eos_ids) & found.mask
 
 
 @dataclass(frozen=True)
 class PromptCollator:
-    """Collates dataset rows for the trainer: prompt tensors, and every column as a list."""
+    """Collates dataset rows for the trainer."""
 
     tokenizer: PreTrainedTokenizerBase
     max_prompt_length: int
     multiple: int = 1
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns prompt_ids and prompt_mask (B, S), truncated (B rows counted as one 0-d tensor), and `columns`."""
+        """Prompt ids and mask (B, S), how many were truncated (0-d), and every column as a list."""
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         prompts, truncated = tokenize_prompts(columns["prompt"], self.tokenizer, self.max_prompt_length, self.multiple)
-        return {
-            "prompt_ids": prompts.ids,
-            "prompt_mask": prompts.mask,
-            "truncated": torch.tensor(truncated),
-            "columns": columns,
-        }
+        tensors = {"prompt_ids": prompts.ids, "prompt_mask": prompts.mask, "truncated": torch.tensor(truncated)}
+        return {**tensors, "columns": columns}

@@ -6,6 +6,7 @@ tokens) into whatever settings it is given.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -41,8 +42,7 @@ def sampled_as_scored(model: PreTrainedModel) -> bool:
     In lower precision the two differ by more: a single token's products are rounded otherwise than a whole response's.
     On a GPU float32 may be TF32 inside a product, by `tf32=True`.
     """
-    exact = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    return exact and model.device.type == "cpu"
+    return model.dtype == torch.float32 and model.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 @torch.no_grad()
@@ -63,22 +63,14 @@ def sample_responses(
     model: PreTrainedModel,
     prompts: EncodedPrompts,
     rules: TokenRules,
-    max_new_tokens: int,
+    max_new_tokens: int,  # a response that is cut here has no EOS
     *,
-    greedy: bool = False,
-    calls: StaticCalls | None = None,
+    greedy: bool = False,  # take the likeliest allowed token instead of drawing
+    calls: StaticCalls | None = None,  # where shapes are fixed, responses are padded to one of few widths
 ) -> Responses:
     """Draws one response per prompt from softmax(logits / temperature) over the allowed tokens.
 
     Uses torch's global random state, which the Trainer saves in its checkpoints.
-
-    Args:
-        model: the bare encoder-decoder.
-        prompts: encoded here where they have no states yet.
-        max_new_tokens: responses are cut here; one that is cut has no EOS.
-        greedy: take the likeliest allowed token instead of drawing.
-        calls: where shapes are fixed they run the decoding step, if the architecture keeps to fixed buffers; the
-            responses are then padded to one of few widths.
 
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.
@@ -86,9 +78,8 @@ def sample_responses(
     calls = calls or StaticCalls()
     if prompts.states is None:
         prompts = encode_prompts(model, prompts, calls)
-    assert prompts.states is not None
     if calls.fixed and family_of(model.config).static_decoding(model.config):
-        ids, *outputs = sample_static(calls, model, prompts.states, prompts.mask, rules, max_new_tokens, greedy)
+        ids, *outputs = sample_static(calls, model, prompts, rules, max_new_tokens, greedy)
     else:
         ids, *outputs = _sample_dropping_rows(model, prompts, rules, max_new_tokens, greedy)
     mask = first_eos_mask(ids, rules.eos_ids)
@@ -108,16 +99,14 @@ def _sample_dropping_rows(
     little. On a GPU this is looked at every 16 tokens, and nothing else here waits for it.
     """
     batch, device = len(prompts), prompts.ids.device
-    eos_ids = known_ids(rules.eos_ids, device)
-    look_every = _look_every(device)
+    eos_ids, look_every = known_ids(rules.eos_ids, device), _look_every(device)
     ids = torch.full((batch, max_new_tokens), rules.pad_id, device=device)
     outputs = [torch.zeros(batch, max_new_tokens, *more, device=device) for more in ((), (), (decoder_width(model),))]
     rows = torch.arange(batch, device=device)  # which row of the result each row of the running batch fills
     alive = torch.ones(batch, dtype=torch.bool, device=device)
     broken = torch.zeros_like(alive)  # by log-softmax one NaN makes a row's log-probabilities all NaN
     *before, token = (torch.full((batch, 1), token_id, device=device) for token_id in rules.prefix)
-    assert prompts.states is not None
-    decoder = CachedDecoder(model, prompts.states, prompts.mask)
+    decoder = CachedDecoder(model, cast(Tensor, prompts.states), prompts.mask)
     for given in before:
         decoder.step(given)
     for step in range(max_new_tokens):
@@ -145,5 +134,4 @@ def _sample_dropping_rows(
 
 
 def _look_every(device: torch.device) -> int:
-    """Tokens between two looks at what was sampled: each waits for all that is under way on a GPU."""
     return 1 if device.type == "cpu" else LOOK_EVERY

@@ -35,7 +35,6 @@ class TokenRules:
 
     @property
     def never(self) -> tuple[int, ...]:
-        """Ids that no step allows."""
         return tuple(sorted({*self.suppressed} | ({self.pad_id} - set(self.eos_ids))))
 
     def of_any_text(self) -> "TokenRules":
@@ -45,10 +44,9 @@ class TokenRules:
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
-        Both are (B, T, V), of the steps first_step ... first_step + T - 1. Logits in float32 may be overwritten, which
-        spares two passes over the vocabulary.
+        Both are (B, T, V), of the steps first_step ... first_step + T - 1.
         """
-        weights = logits.float()
+        weights = logits.float()  # those in float32 may be overwritten, which spares two passes over the vocabulary
         if self.temperature != 1.0:
             weights = weights / self.temperature
         never, eos = (known_ids(ids, logits.device) for ids in (self.never, self.eos_ids))
@@ -60,18 +58,9 @@ class TokenRules:
 
 
 def token_rules(
-    model: PreTrainedModel,
-    *,
-    temperature: float = 1.0,
-    min_new_tokens: int = 0,
-    suppressed: tuple[int, ...] = (),
+    model: PreTrainedModel, *, temperature: float = 1.0, min_new_tokens: int = 0, suppressed: tuple[int, ...] = ()
 ) -> TokenRules:
-    """The rules of a model, from its generation config or, where that is silent, its config.
-
-    Raises:
-        InputError: the decoder start, EOS or pad token is set in neither, a suppressed id is not in the vocabulary,
-            or the target language of a multilingual model is missing.
-    """
+    """The rules of a model, from its generation config or, where that is silent, its config."""
     size = model.get_output_embeddings().weight.shape[0]
     beyond = [token for token in suppressed if not 0 <= token < size]
     if beyond:
@@ -81,12 +70,10 @@ def token_rules(
     forced, family = _token_id(model, "forced_bos_token_id", needed=False), family_of(model.config)
     starts_with_it = family.language_may_start and start not in eos_ids
     if forced is None and family.forces_language and not starts_with_it:
-        raise InputError(
-            f"the target language of {type(model).__name__}, a multilingual model",
-            "forced_bos_token_id=None in its generation config",
-            "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
-            "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first",
-        )
+        expected = f"the target language of {type(model).__name__}, a multilingual model"
+        step = "load the model and set model.generation_config.forced_bos_token_id to the language's token, for NLLB "
+        step += "tokenizer.convert_tokens_to_ids('fra_Latn'); to train it by name, save it with save_pretrained first"
+        raise InputError(expected, "forced_bos_token_id=None in its generation config", step)
     forced_ids = () if forced is None else (forced,)
     return TokenRules(start, eos_ids, pad, min_new_tokens, suppressed, temperature, forced_ids)
 
@@ -94,9 +81,7 @@ def token_rules(
 def _token_id(model: PreTrainedModel, name: str, needed: bool = True) -> Any:
     own, general = (getattr(config, name, None) for config in (model.generation_config, model.config))
     if own is None and general is None and needed:
-        raise InputError(
-            f"a model whose generation config or config sets {name}",
-            f"{name}=None in both for {type(model).__name__}",
-            f"set model.generation_config.{name} before the model is passed",
-        )
+        expected, found = f"a model whose generation config or config sets {name}", f"{name}=None in both for "
+        step = f"set model.generation_config.{name} before the model is passed"
+        raise InputError(expected, found + type(model).__name__, step)
     return general if own is None else own

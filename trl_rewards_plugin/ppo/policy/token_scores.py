@@ -1,8 +1,6 @@
 """What a distribution over the vocabulary gives: log-probability of a token, entropy, exact KL, and a draw.
 
-Of given tokens one (B, T, V) tensor, the softmax, is kept for the backward pass, and with an anchor a second; plain
-operations would keep three and more.
-Leaves out: where the log-weights come from (output_head.py, token_rules.py).
+Of given tokens one (B, T, V) tensor is kept for the backward pass, and with an anchor a second, not three and more.
 """
 
 import functools
@@ -14,7 +12,6 @@ from torch import Tensor
 from trl_rewards_plugin.ppo.maths.masking import check_same_shape
 
 _LOWEST = torch.finfo(torch.float32).min / 2
-_LEAST_UNIFORM = 2**-54  # half of the step of torch.rand in float64
 
 
 class TokenScores(NamedTuple):
@@ -32,12 +29,8 @@ def token_scores(log_weights: Tensor, token_ids: Tensor, anchor_weights: Tensor 
         entropy = logsumexp(log_weights) - sum softmax(log_weights) * log_weights
         kl      = sum softmax(log_weights) * (log_weights - anchor_weights) less the difference of their logsumexp
     A token that is not allowed (the padding behind an EOS) gets a large negative finite log-probability without
-    gradient, because -inf times a mask of 0 would be NaN.
-
-    Args:
-        log_weights: (B, T, V) float32, -inf where a token is not allowed.
-        token_ids: (B, T).
-        anchor_weights: (B, T, V) of what to compare with, -inf for the same tokens; without gradient.
+    gradient, because -inf times a mask of 0 would be NaN. Log-weights, and without gradient an anchor's, are float32
+    (B, T, V), -inf for the same tokens.
     """
     check_same_shape(log_weights=log_weights[..., 0], token_ids=token_ids)
     return TokenScores(*cast(Any, _TokenScores).apply(log_weights, token_ids, anchor_weights))
@@ -47,19 +40,13 @@ def draw_tokens(probabilities: Tensor) -> Tensor:
     """One token per row, from torch's global random state; `torch.multinomial` would wait for a GPU to check them.
 
     Of independent exponential times with rates p_1 ... p_V the i-th is the shortest with probability p_i; the time of
-    rate p is a unit-rate time divided by p.
-
-    Args:
-        probabilities: (M, V), 0 where a token is not allowed; of a row of NaN any token is drawn.
-
-    Returns:
-        (M, 1) token ids.
+    rate p is a unit-rate time divided by p. (M, V) -> (M, 1) token ids; of a row of NaN any token is drawn.
     """
     # -log of a uniform number: `exponential_` takes a CPU three times as long. In float64, as float32 has no times
     # between 0 and 6e-8, without which rare tokens are drawn too seldom. At 0 the time would be infinite, and where
     # all but one token are forbidden, a forbidden one be drawn.
     uniform = torch.rand_like(probabilities, dtype=torch.float64)
-    times = uniform.clamp_(min=_LEAST_UNIFORM).log_().neg_().float()
+    times = uniform.clamp_(min=2**-54).log_().neg_().float()  # half of the step of torch.rand in float64
     return (probabilities / times).argmax(-1, keepdim=True)
 
 
@@ -72,8 +59,7 @@ def _mean_weight(probabilities: Tensor, log_weights: Tensor) -> Tensor:
     """sum probability * log_weight over the vocabulary: (..., V) twice -> (...)."""
     finite = log_weights.clamp(min=_LOWEST)  # 0 * -inf would be NaN
     with torch.autocast(probabilities.device.type, enabled=False):  # it would compute the product in lower precision
-        mean: Tensor = torch.linalg.vecdot(probabilities, finite)
-    return mean
+        return cast(Tensor, torch.linalg.vecdot(probabilities, finite))
 
 
 class _TokenScores(torch.autograd.Function):
