@@ -2,6 +2,7 @@ import errno
 import pickle
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -137,6 +138,23 @@ def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeyp
     assert what_to_do(error, "check the id", "runs/zzz").endswith("without 'zzz'; in it: other, tiny-seed0")
     for name in ("google/flan-t5-small", "bert-base-cased", "runs/other"):
         assert what_to_do(error, "check the id", name).startswith("check the network")
+
+
+def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_cached(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("runs/full_at8", "data/bart", "google/t5-xxl"):
+        (tmp_path / name).mkdir(parents=True)
+    for typed, meant in (
+        ("runs/ful_at8", "runs/full_at8"),
+        ("data/brat", "data/bart"),
+        ("google/T5-xl", "google/t5-xxl"),
+    ):
+        with pytest.raises(InputError, match=f"did you mean '{meant}'.*hf download {typed}"):
+            check_hub_name(typed, "a model")
+    (tmp_path / "cache" / "models--google--t5-xl" / "snapshots").mkdir(parents=True)
+    for name in ("google/t5-xl", "google/flan-t5-small", "data/bort-large", "facebook/bart", "bort"):
+        check_hub_name(name, "a model")
 
 
 def test_a_bare_name_that_is_near_to_a_folder_here_is_told(tmp_path, monkeypatch):

@@ -5,15 +5,19 @@ Leaves out: failed uploads (`hub/failures.py`).
 
 import difflib
 import errno
+import functools
+import inspect
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trl_rewards_plugin.text import DATA_FILES
 
+_T = TypeVar("_T")
 _LONGEST = 2_000
 # Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
 _TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -65,6 +69,24 @@ def check_choice(what: str, value: object, known: Iterable[object], step: str = 
     if value not in known:
         expected = f"{what} as one of {', '.join(map(str, known))}"
         raise InputError(expected, repr(value), f"{did_you_mean(value, known)}{step}")
+
+
+def refusing_unknown(step: Callable[[str], str]) -> Callable[[type[_T]], type[_T]]:
+    """Decorates a dataclass: a keyword that it lacks is an InputError with the next step `step(keyword)`."""
+
+    def decorated(kind: type[_T]) -> type[_T]:
+        init, known = kind.__init__, inspect.signature(kind).parameters
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **given: Any) -> None:
+            for name in given.keys() - known.keys():
+                raise InputError(f"an argument of {kind.__name__}", f"{name}={given[name]!r}", step(name))
+            init(self, *args, **given)
+
+        kind.__init__ = checked  # type: ignore[method-assign]
+        return kind
+
+    return decorated
 
 
 def check_no_model(reward: Any, expected: str) -> None:
@@ -173,8 +195,9 @@ def missing_file(expected: str, found: str, path: Path) -> InputError:
 def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
-    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, or lies beside a
-    file of the same stem ("news.cvs" beside "news.csv").
+    Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
+    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for a letter or their order
+    ("runs/ful" for "runs/full"), unless the Hub's cache has it: "google/t5-xl" is not to be lost to a "google/t5-xxl".
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -184,6 +207,24 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
+    slips = (one for one in path.parent.glob("*") if "/" in name and _is_slip(path.name, one.name))
+    if (meant := min(slips, default=None)) and not _in_cache(name):
+        step = f"did you mean '{meant}'? if not, to get that id from the Hub: hf download {name}"
+        raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    """Whether they differ by at most one letter, or by the order of the letters."""
+    one, other = Counter(typed.casefold()), Counter(meant.casefold())
+    return (one - other).total() <= 1 >= (other - one).total()
+
+
+def _in_cache(name: str) -> bool:
+    """Whether the Hub's cache holds a model, a data set or a metric of this id."""
+    from huggingface_hub import constants
+
+    folders = (f"{kind}s--{name.replace('/', '--')}" for kind in ("model", "dataset", "space"))
+    return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").is_dir() for folder in folders)
 
 
 def _mistyped_folder(name: str) -> str | None:

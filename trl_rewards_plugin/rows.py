@@ -145,6 +145,13 @@ def data_file(name: str) -> Path | None:
     return None
 
 
+def from_data_frame(given: Any) -> str | None:
+    """How `datasets` makes a Dataset of a data frame; None for anything else."""
+    library = type(given).__module__.partition(".")[0]
+    is_frame = type(given).__name__ == "DataFrame" and library in ("pandas", "polars")
+    return f"Dataset.from_{library}(df)" if is_frame else None
+
+
 def no_rows(name: str, skipped: int = 0) -> InputError:
     """The error for a file or data set without a row, or with none but the `skipped` ones."""
     empty = "an empty file or data set, or only a header"

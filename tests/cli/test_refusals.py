@@ -103,6 +103,9 @@ FILES = {
     "r_http.yaml": "rewards:\n- {function: remote, url: 'localhost:8000'}\n",
     "r_label.yaml": "rewards:\n- {asset: acceptability-judge, label: aceptable}\n",
     "r_folder.yaml": "rewards:\n- {model: judge, label: aceptable}\n",
+    "few.txt": "A cat.\n" * 71,
+    "two.txt": "A cat.\n" * 2,
+    "data/gpt/config.json": '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}',
     "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
     "r_long.yaml": f"{ONE}, max_length: 1000}}\n",
     "r_type.yaml": f"{ONE}, score_type: logits}}\n",
@@ -285,6 +288,11 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
+    "train --model data/gpt": "TRL's GRPOTrainer",
+    "train --model data/gtp": "did you mean 'data/gpt'?",
+    "train --dataset few.txt": "at least one rollout of prompts (64)\nFound:    63 in few.txt",
+    "train --model a/b --dataset two.txt": "so that some can be held out",
+    "train --model a/b --dataset two.txt --eval_dataset few.txt": "at least one rollout of prompts (8)",
     "evaluate outputs.jsonl --no-overwrite": "set --overwrite to false",
     "evaluate outputs.jsonl --output_dir evaluated": "--overwrite",
     "evaluate outputs.jsonl --fail-if-worse": "--compare MODEL_OR_FILE",
@@ -296,7 +304,7 @@ FILE_LINES = {
 
 def test_what_only_checks_input_answers_without_torch(tmp_path):
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     program = """
 import sys
@@ -335,10 +343,13 @@ def test_the_flags_that_are_checked_first_are_all_that_there_are():
     assert list(known_trackers()) == list(INTEGRATION_TO_CALLBACK)
 
 
-def test_a_missing_peft_is_told_without_torch(monkeypatch):
-    monkeypatch.setattr("trl_rewards_plugin.recipes.run_rules.find_spec", lambda name: None)
+@pytest.mark.parametrize(
+    ("module", "line"), [("recipes.run_rules", "--use_peft"), ("cli.train", "--report_to tensorboard")]
+)
+def test_a_missing_package_is_told_before_anything_is_loaded(monkeypatch, module, line):
+    monkeypatch.setattr(f"trl_rewards_plugin.{module}.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
-        check_quickly(["--use_peft"])
+        check_quickly(line.split())
 
 
 def test_a_file_that_makes_names_as_it_runs_is_left_to_be_imported(tmp_path):
@@ -348,7 +359,7 @@ def test_a_file_that_makes_names_as_it_runs_is_left_to_be_imported(tmp_path):
 
 def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "none.csv").write_text("none\nA cat.\n", encoding="utf-8")
+    (tmp_path / "none.csv").write_text("none\n" + "A cat.\n" * 72, encoding="utf-8")
     (tmp_path / "all.yaml").write_text("reward_weights: null\nstop_on: [kl]\nseed: '3'\n", encoding="utf-8")
     for line in (
         "--use_peft --lora_target_modules q v --lora_r 4", "--dataset none.csv --text_column none",

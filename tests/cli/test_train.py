@@ -1,6 +1,7 @@
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,11 @@ def trained(tiny_run, tmp_path, monkeypatch):
     content = yaml.safe_load(Path(tiny_run.reward).read_text(encoding="utf-8"))
     for entry in content["rewards"]:
         entry["model"] = Path(entry["model"]).name
+    content["rewards"].append({"function": "words_of_mine.py:words", "weight": 0.1})
+    source = "def words(completions):\n    return [float(len(text.split())) for text in completions]\n"
+    Path("inputs/words_of_mine.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "words_of_mine", raising=False)
     Path("inputs/reward.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     named = flags(model="inputs/t5", reward="inputs/reward.yaml", dataset="inputs/prompts.jsonl")
     short = flags(**{name: value for name, value in SHORT.items() if name != "use_cpu"})

@@ -1,6 +1,7 @@
 """The kinds and places are those of a scan that people ran against the package; tokens are put together here, so that
 no scanner takes this file for a leak."""
 
+import io
 import json
 import random
 import string
@@ -141,6 +142,9 @@ COLUMNS = {
 }
 
 
+SECRET_ROW = {"region": ["eu-central-1"], "aws_secret_access_key": ["wJalr" + 35 * "x"], "other": ["y"]}
+
+
 def as_parquet(table, tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "completions.parquet", compression="zstd")
     return (tmp_path / "completions.parquet").read_bytes()
@@ -158,6 +162,22 @@ def as_parquet(table, tmp_path):
 )
 def test_a_token_is_found_anywhere_in_a_parquet_file(tmp_path, table):
     assert found_in("completions.parquet", as_parquet(table, tmp_path)) == "a Hugging Face token"
+
+
+@pytest.mark.parametrize("rows", [SECRET_ROW, {"settings": [{key: cells[0] for key, cells in SECRET_ROW.items()}]}])
+def test_a_key_that_only_its_name_tells_is_found_beside_other_columns(tmp_path, rows):
+    assert found_in("completions.parquet", as_parquet(pyarrow.table(rows), tmp_path)) == "an AWS key"
+
+
+def test_a_key_that_only_its_name_tells_is_found_in_notes(tmp_path):
+    notes = {key: cells[0] for key, cells in SECRET_ROW.items()}
+    table = pyarrow.table({"a": [1]}).replace_schema_metadata(notes)
+    assert found_in("completions.parquet", as_parquet(table, tmp_path)) == "an AWS key"
+    information, content = PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, text in notes.items():
+        information.add_text(key, text, zip=True)
+    Image.new("RGB", (1, 1)).save(content, "PNG", pnginfo=information)
+    assert found_in("reward_curve.png", content.getvalue()) == "an AWS key"
 
 
 @pytest.mark.parametrize("packed", [False, True])

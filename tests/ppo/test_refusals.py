@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from pandas import DataFrame
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, T5Model
 
 from tests.tiny_models import tiny_bart, tiny_classifier, tiny_t5
@@ -42,6 +43,13 @@ def refused(call):
     ("call", "expected", "found", "next_step"),
     [
         (lambda: config(fp16=True), "T5 overflows", "fp16=True", "leave fp16 out"),
+        (
+            lambda: config(num_beams=4),
+            "an argument of Seq2SeqPPOConfig",
+            "num_beams=4",
+            "decodes with eval_generation_kw",
+        ),
+        (lambda: config(lerning_rate=1), "an argument of", "lerning_rate=1", "did you mean 'learning_rate'? see help"),
         (lambda: config(top_p=0.9), "top_p left out or neutral (1.0)", "top_p=0.9", "leave top_p out"),
         (lambda: config(top_k=50), "top_k left out or neutral (0)", "top_k=50", "leave top_k out"),
         (lambda: config(generation_kwargs={"num_beams": 4}), "num_beams left out", "num_beams=4", "eval_generation_k"),
@@ -175,6 +183,7 @@ def refused(call):
         (lambda: check_reward_funcs(torch.nn.Linear(1, 1), None), "reward callables", "Linear", "ClassifierReward("),
         (lambda: check_reward_funcs([reward, reward], None), "different names", "two named 'reward'", "name"),
         (lambda: check_reward_funcs([reward], [1.0, 2.0]), "1 reward_weights", "2: [1.0, 2.0]", "one weight for each"),
+        (lambda: check_dataset(DataFrame(), "train_dataset"), "datasets.Dataset", "DataFrame", "from_pandas(df)"),
         (lambda: check_dataset(["the cat"], "train_dataset"), "datasets.Dataset", "list", "from_list"),
         (
             lambda: check_dataset(splits("train"), "train_dataset"),

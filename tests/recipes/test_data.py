@@ -2,6 +2,7 @@ import json
 
 import datasets
 import huggingface_hub
+import pandas
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -173,10 +174,11 @@ def refusals(folder):
         (Dataset.from_dict({"abc": TEXTS}), {"text_column": "zzz"}, "abc", "text_column"),
         (DatasetDict(), {}, "none", "rows"),
         (7, {}, "int", "Dataset.from_list"),
+        (pandas.DataFrame({"prompt": TEXTS}), {}, "DataFrame", "Dataset.from_pandas(df)"),
     ]
 
 
-@pytest.mark.parametrize("index", range(16))
+@pytest.mark.parametrize("index", range(17))
 def test_bad_data_is_refused_with_a_next_step(tmp_path, index):
     dataset, settings, found, step = refusals(tmp_path)[index]
     with pytest.raises(InputError) as caught:

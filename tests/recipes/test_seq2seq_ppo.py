@@ -60,6 +60,8 @@ def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
     expected = {"config.json", "model.safetensors", "tokenizer.json", "README.md", "reward_curve.png"}
     assert expected | {"completions.parquet", "config.yaml", "metrics.json"} <= names
     assert (result.folder, result.url) == (folder, None)
+    shown = rf"RunResult in {folder}\nreward .* before, .* after: gain .*, 95% CI none: .*\nKL to .* [\d.]+ nats"
+    assert re.fullmatch(shown, repr(result))
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == result.metrics
     assert result.metrics["episodes"] == 16
     assert result.metrics["reward_gain"]["n"] == 4
@@ -96,6 +98,7 @@ def test_a_run_resumes_and_is_not_overwritten_unasked(make):
     assert second.metrics["episodes"] == 24
     assert second.metrics["before"] == first.metrics["before"]
     assert "checkpoint-2" in recipe.said[0]
+    assert "held-out prompts again, so that" in recipe.said[1]
     assert second.metrics["seconds"] > json.loads(saved)["seconds"] > 0  # those up to the checkpoint are among them
     third = make(overwrite=True, max_steps=1, save_strategy="no").run()
     assert not list(third.folder.glob("checkpoint-*"))
@@ -261,6 +264,19 @@ def test_from_preset_refuses_what_it_does_not_know(tmp_path):
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(InputError, match="put the settings into args"):
         Seq2SeqPPO.from_preset("tiny", args=args, learning_rate=1.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "step"),
+    [
+        ({"learning_rate": 1e-4}, r"put it into args=Seq2SeqPPOConfig\(learning_rate=...\)"),
+        ({"text_colum": "body"}, "did you mean 'text_column'"),
+        ({"lr": 1e-4}, "here it is called learning_rate"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_the_way_to_give_it(given, step):
+    with pytest.raises(InputError, match=f"an argument of Seq2SeqPPO\n[\\s\\S]*{step}"):
+        Seq2SeqPPO("m", words_reward, ["x"], **given)
 
 
 def test_without_args_the_folder_is_named_after_the_model():

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.runs import record
-from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE, REWARD_KL
-from trl_rewards_plugin.runs.public_names import public_value, shown_name
+from trl_rewards_plugin.runs.layout import CONFIG, REWARD_CURVE, REWARD_KL, REWARDS
+from trl_rewards_plugin.runs.public_names import GIVEN_BY_NAME, files_named, public_value, shown_name
 from trl_rewards_plugin.runs.read import read_finished_run, read_settings
 from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, public_parts
 from trl_rewards_plugin.text import is_hub_id
+from trl_rewards_plugin.yaml_text import read_yaml
 
 _Row = TypeVar("_Row")
 _SAMPLES, _PROMPTS, _LOG_ROWS = 3, 2, 8
@@ -73,6 +74,7 @@ class RewardModelCardData:
         curve, reward_kl: File names of the reward curve, and of reward against KL, beside the card.
         settings: Non-default fields of the config.
         config_file: File name beside the card that `trl-rewards train --config` reads.
+        files_elsewhere: What that file and the reward files beside it name by paths, which are not published.
         precision: What it was computed in, with the gap between sampling and scoring that was measured.
         seconds, energy: How long training took, unless `metrics` says, and `kwh` and `co2_grams` as measured.
         license, language: SPDX id in lower case, and code of the texts' language, if known.
@@ -110,6 +112,7 @@ class RewardModelCardData:
     max_new_tokens: int | None = None
     seed: int | None = None
     config_file: str | None = None
+    files_elsewhere: Sequence[str] = ()
     hardware: str | None = None
     precision: str | None = None
     seconds: float | None = None
@@ -135,6 +138,8 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
         {key: row[key] if row[key] == row[key] else None for key in shown if key in row} for row in run.held_out
     ]
     changed = sorted(filter(_gain, rows), key=_gain)
+    paths = [folder / name for name in REWARDS.values() if (folder / name).is_file()]
+    copies = [read_yaml(path, f"{path} as the run left it", "restore or remove that file") for path in paths]
     better, worse = ([row for row in changed if sign * _gain(row) > 0] for sign in (1, -1))
     return RewardModelCardData(
         model_name=made_of.get("push_to") or run.name,
@@ -155,6 +160,7 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
         settings=_public_settings(config),
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],
+        files_elsewhere=files_named([{key: run.settings.get(key) for key in GIVEN_BY_NAME}, *copies]),
         config_file=CONFIG if named["model"] and named["reward"] and named["dataset"] else None,
         pipeline_tag=next((task for start, task in _TASKS.items() if prefix.lower().startswith(start)), None),
         **{key: made_of[key] for key in _RECORDED if made_of.get(key) is not None},

@@ -159,10 +159,15 @@ def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
 
 
 def distinct(rows: Mapping[str, T]) -> dict[str, T]:
-    """`rows` of (N,) scores without those that repeat another's: a single component's, rougeLsum's of single lines."""
-    first: dict[tuple[bytes, ...], str] = {}
+    """`rows` of (N,) scores without those that repeat another's: a single component's, rougeLsum's of single lines.
+
+    Scores that are all equal are kept: two metrics that found nothing are two findings.
+    """
+    first: dict[bytes | str, str] = {}
     for name, sides in rows.items():
-        first.setdefault(tuple(b"" if side is None else side.tobytes() for side in sides), name)
+        scores = np.concatenate([side for side in sides if side is not None]) + 0.0  # no -0.0
+        varies = len(np.unique(scores[~np.isnan(scores)])) > 1
+        first.setdefault(scores.tobytes() if varies else name, name)
     return {name: rows[name] for name in first.values()}
 
 

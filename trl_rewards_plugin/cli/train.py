@@ -25,7 +25,15 @@ from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
-from trl_rewards_plugin.recipes.run_rules import check_decided, check_installed, check_peft, lora_config
+from trl_rewards_plugin.recipes.run_rules import (
+    check_decided,
+    check_enough_prompts,
+    check_installed,
+    check_model_folder,
+    check_peft,
+    held_out_rows,
+    lora_config,
+)
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
@@ -34,21 +42,13 @@ from trl_rewards_plugin.runs.layout import holds_run, refuse_run
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
-# Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
-_RENAMED = {
-    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "init_kl_coef": "kl_coef",
-    "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
-    "ppo_epochs": "num_ppo_epochs",
-}  # fmt: skip
-# Trackers that need the package of their own name.
-_BY_PACKAGE = ("clearml", "codecarbon", "dagshub", "dvclive", "mlflow", "swanlab", "trackio", "wandb")
+# Trackers that need the package of their own name; one has two.
+_BY_PACKAGE = (
+    "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard",
+    "trackio", "wandb",
+)  # fmt: skip
+_ALSO_BY = {"tensorboard": "tensorboardX"}
 _ONLY_RECORDED = ("made_of",)  # keys of a run's config.yaml that are for its reader
-_OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
-_HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
-    _OF_GENERATE,
-    "rollouts are sampled at {}temperature, otherwise the KL estimate turns negative; "
-    "set how evaluation decodes with {}eval_generation_kwargs",
-)
 
 
 @dataclass
@@ -155,8 +155,9 @@ def check_quickly(argv: Sequence[str]) -> None:
     trackers = [trackers] if isinstance(trackers, str) else trackers
     if trackers not in (["all"], ["none"], []) and (known := known_trackers()):
         # As transformers finds most of them; of the others it is asked later.
-        check_installed(trackers, known, [name for name in known if name not in _BY_PACKAGE or find_spec(name)])
-    _check_files(asked, asked.text_column or preset.text_column, asked.dataset or preset.dataset)
+        absent = {name for name in _BY_PACKAGE if not (find_spec(name) or find_spec(_ALSO_BY.get(name, name)))}
+        check_installed(trackers, known, {*known} - absent)
+    _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
     if not check_resume(folder, values.get("resume_from_checkpoint")) and not asked.dry_run:
@@ -172,7 +173,7 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     parser = Parser("trl-rewards train")
     switches = [name for name, one in settings.items() if one.kinds == {"bool"}]
     on = [name for name in switches if settings[name].default is True]
-    parser.hints, parser.types = switch_hints(switches) | _HINTS, settings
+    parser.hints, parser.types = switch_hints(switches) | config_rules.HINTS, settings
     for name in ("config", *settings, *(f"no_{name}" for name in on)):
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), nargs="*")
     flags = {key: value for key, value in vars(parser.parse(argv)).items() if value is not None}
@@ -190,16 +191,22 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
     return {**values, "config": path}
 
 
-def _check_files(asked: TrainArguments, column: str, dataset: str) -> None:
+def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
+        check_model_folder(asked.model)
+    column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
+    has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
     read = []
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
             texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
             read.append([*texts.values()])
+            rows = len(texts)
+            if given == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
+                check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, given), config, given)
     if len(read) == 2:
         check_held_out(read[0], read[1], str(asked.eval_dataset))
 
@@ -263,7 +270,7 @@ def _parser(config: type) -> Any:
     parser = settings_parser(
         TrainArguments,
         config,
-        hints=_HINTS,
+        hints=config_rules.HINTS,
         usage="trl-rewards train [--preset NAME] [--config FILE.yaml] [options]",
         description="Trains an encoder-decoder with PPO on the scores of text classifiers, and measures the gain. The "
         "first options choose the run; the others are the fields of Seq2SeqPPOConfig, shown with the preset's "

@@ -20,15 +20,14 @@ class UploadError(RuntimeError):
         return f"\nFound:    {self.found}\nNext:     {self.next_step}"
 
 
-def _response_of(error: BaseException) -> Any:
+def _responses(error: BaseException) -> list[Any]:
     found = (getattr(cause, "response", None) for cause in causes(error))
-    return next((response for response in found if response is not None), None)
+    return [response for response in found if response is not None]
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of the Hub's response, if there was one."""
-    response = _response_of(error)
-    return None if response is None else int(response.status_code)
+    return next((int(response.status_code) for response in _responses(error)), None)
 
 
 def is_dropped(error: BaseException) -> bool:
@@ -80,8 +79,7 @@ def wait_of(response: Any) -> float:
 
 def wait_after(error: BaseException) -> float:
     """As `wait_of`, of the response that `error` came with."""
-    response = _response_of(error)
-    return 0.0 if response is None else wait_of(response)
+    return max(map(wait_of, _responses(error)), default=0.0)
 
 
 def explain(error: Exception, repo_id: str) -> Exception:

@@ -8,6 +8,7 @@ the numbers of weights, in compressed or base64-encoded text, or broken over two
 """
 
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,5 +169,6 @@ def _texts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, bytes):
         yield value
     elif isinstance(value, dict | list | tuple):
-        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+        # A name beside its value: some rules need both.
+        for item in itertools.chain(*value.items()) if isinstance(value, dict) else value:
             yield from _texts(item)

@@ -2,12 +2,13 @@
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from trl_rewards_plugin.errors import did_you_mean, refusing_unknown
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo import config_rules as rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
@@ -20,6 +21,13 @@ def _listed(table: dict[str, Any]) -> str:
     return ", ".join(f"{name} ({one.summary})" for name, one in table.items())
 
 
+def instead_of(name: str) -> str:
+    """The next step for a `name` that is no setting."""
+    known = [field.name for field in fields(Seq2SeqPPOConfig) if field.init]
+    return rules.HINTS.get(name, f"{did_you_mean(name, known)}see help(Seq2SeqPPOConfig)").replace("{}", "")
+
+
+@refusing_unknown(instead_of)
 @dataclass
 class Seq2SeqPPOConfig(TrainingArguments, DerivedSettings):
     """Arguments of `Seq2SeqPPOTrainer`: those of `transformers.TrainingArguments`, and PPO's.

@@ -51,6 +51,20 @@ _FIELD_INSTEAD = {
     **{"max_new_tokens": "response_length", "max_length": "response_length", "min_length": "min_new_tokens"},
 }
 
+# Names in other libraries and in TRL's PPO -> ours (README.md has the whole table).
+_RENAMED = {
+    "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "init_kl_coef": "kl_coef",
+    "lr": "learning_rate", "max_new_tokens": "response_length", "model_name": "model", "model_name_or_path": "model",
+    "ppo_epochs": "num_ppo_epochs",
+}  # fmt: skip
+_OF_GENERATE = ("do_sample", "length_penalty", "no_repeat_ngram_size", "num_beams")
+HINTS = {old: f"here it is called {{}}{new}" for old, new in _RENAMED.items()} | dict.fromkeys(
+    _OF_GENERATE,
+    "rollouts are sampled at {}temperature, otherwise the KL estimate turns negative; "
+    "set how evaluation decodes with {}eval_generation_kwargs",
+)
+"""Name in other libraries, or of a setting of `generate` -> what to do here; {} is "--" where flags are named."""
+
 
 def without_rules(annotation: Any) -> Any:
     """The type that `Annotated` gives rules to, or `annotation` itself."""

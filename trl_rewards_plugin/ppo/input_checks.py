@@ -19,6 +19,7 @@ from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import check_held_out_asked
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
+from trl_rewards_plugin.rows import from_data_frame
 from trl_rewards_plugin.runs.reward_description import describe_reward
 
 _EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
@@ -225,7 +226,8 @@ def reward_name(reward: Callable[..., Any]) -> str:
 def check_dataset(dataset: Any, role: str, smallest: int = 1) -> None:
     """Refuses a dataset without prompts, or with fewer than `smallest`; `role` is its name in messages."""
     if not isinstance(dataset, Dataset):
-        step = "build one, for example datasets.Dataset.from_list([{'prompt': 'summarize: ...'}])"
+        rows = from_data_frame(dataset) or "Dataset.from_list([{'prompt': 'summarize: ...'}])"
+        step = f"build one, for example datasets.{rows}"
         if isinstance(dataset, Mapping):
             wanted = ("train",) if role == "train_dataset" else ("validation", "test", "eval")
             split = next((name for name in (*wanted, *dataset) if name in dataset), wanted[0])

@@ -23,6 +23,7 @@ from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.recipes.run_rules import held_out_rows
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import (
     check_column,
@@ -30,6 +31,7 @@ from trl_rewards_plugin.rows import (
     column_texts,
     data_file,
     existing_file,
+    from_data_frame,
     prompt_columns,
 )
 from trl_rewards_plugin.runs.public_names import public_name
@@ -39,7 +41,6 @@ DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 MAX_COUNTED = 10_000
-HOLD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,7 @@ def load_run_data(
         words = f"the first {rows} of {len(held_out)} rows of {eval_name}"
         held_out = held_out.select(range(rows))
     else:
-        rows = max(2, math.ceil(HOLD_OUT_SHARE * len(train)))
-        if len(train) <= rows:
-            expected = f"more than {rows} rows in {name}, so that some can be held out"
-            raise InputError(expected, f"{len(train)}", "give eval_dataset (--eval_dataset FILE), or more rows")
+        rows = held_out_rows(len(train), name)
         words = f"{rows} of {len(train)} rows of {train_name}, held out at random with seed {seed}"
         train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
     if len(held_out) < MIN_PAIRS:
@@ -156,7 +154,8 @@ def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:
     if isinstance(dataset, Sequence) and all(isinstance(text, str) for text in dataset):
         return {"train": Dataset.from_dict({text_column: list(dataset)})}
     expected = "a data set: a Hub id, a file, a datasets.Dataset or a list of texts"
-    step = "for rows in memory: Dataset.from_list(rows); for conversations: use Seq2SeqPPOTrainer directly"
+    made = from_data_frame(dataset) or "Dataset.from_list(rows)"
+    step = f"for rows in memory: {made}; for conversations: use Seq2SeqPPOTrainer directly"
     raise InputError(expected, type(dataset).__name__, step)
 
 

@@ -15,6 +15,7 @@ from trl_rewards_plugin.recipes.best_of_n import as_scorer
 from trl_rewards_plugin.recipes.data import RunData, further_columns
 from trl_rewards_plugin.recipes.run_rules import check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
+from trl_rewards_plugin.rewards.files.dotted_paths import python_file
 from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
 from trl_rewards_plugin.runs.public_names import NAMED_BY_PLACE, public_name, recorded_name
 from trl_rewards_plugin.runs.record import precision
@@ -77,6 +78,10 @@ def reward_file(given: Any, reward: Any, folder: Path) -> dict[str, Any] | None:
     if any("url" in entry for entry in entries):
         return None
     named = [{key: recorded_name(entry[key], folder) for key in NAMED_BY_PLACE if key in entry} for entry in entries]
+    for entry, names in zip(entries, named, strict=True):
+        file, _, function = entry.get("function", "").rpartition(":")
+        if file.endswith(".py"):
+            names["function"] = f"{recorded_name(python_file(file, Path(given).parent), folder)}:{function}"
     entries = [entry | names for entry, names in zip(entries, named, strict=True)]
     return without_none({**content, "name": reward.name, "rewards": entries})
 

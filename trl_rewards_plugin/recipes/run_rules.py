@@ -1,13 +1,17 @@
-"""What a run refuses of its settings alone, beside the trainer's checks, and its flags of LoRA; needs no torch."""
+"""What a run refuses of its settings and files, beside the trainer's checks, and its flags of LoRA; needs no torch."""
 
+import json
+import math
 from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 
 # Trackers that transformers never lists as installed, though they may be.
 _UNLISTED = ("azure_ml", "flyte")
+_HOLD_OUT_SHARE = 0.1
 
 
 def check_decided(config: Any) -> None:
@@ -18,6 +22,37 @@ def check_decided(config: Any) -> None:
     if config.reward_weights is not None:
         step = "set the weights in MultiClassifierReward, or in the reward file"
         raise InputError("weights inside the one reward of a run", f"reward_weights={config.reward_weights}", step)
+
+
+def held_out_rows(rows: int, name: str) -> int:
+    """How many of the `rows` of a data set without a held-out part are held out; refuses too few rows."""
+    count = max(2, math.ceil(_HOLD_OUT_SHARE * rows))
+    if rows <= count:
+        step = "give eval_dataset (--eval_dataset FILE), or more rows"
+        raise InputError(f"more than {count} rows in {name}, so that some can be held out", f"{rows}", step)
+    return count
+
+
+def check_enough_prompts(prompts: int, config: Any, name: str) -> None:
+    """Refuses fewer prompts to train on than one rollout takes."""
+    if prompts < config.prompts_per_rollout:
+        expected = f"at least one rollout of prompts ({config.prompts_per_rollout})"
+        step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
+        raise InputError(expected, f"{prompts} in {name}", step)
+
+
+def check_model_folder(folder: str) -> None:
+    """Refuses a decoder-only model, where a config.json in `folder` names one; the Trainer asks transformers."""
+    try:
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        names = [] if config.get("is_encoder_decoder") else list(map(str, config.get("architectures") or ()))
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        step = (
+            "pass one such as facebook/bart-base; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with "
+        )
+        raise InputError("an encoder-decoder model", f"{folder} with {', '.join(names)}", f"{step}the same reward")
 
 
 def check_installed(trackers: Iterable[str], known: Iterable[str], installed: Iterable[str]) -> None:

@@ -17,11 +17,11 @@ from trl_rewards_plugin.atomic import is_full_disk
 from trl_rewards_plugin.cards.folder_push import push_to_hub
 from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
-from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory
+from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory, refusing_unknown
 from trl_rewards_plugin.hub.upload import check_access
 from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.architectures.limits import positions
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, instead_of
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
 from trl_rewards_plugin.ppo.input_checks import check_held_out_reward, check_seq2seq_model
 from trl_rewards_plugin.ppo.monitoring.callbacks import LogFileCallback, answers_bar
@@ -34,7 +34,7 @@ from trl_rewards_plugin.recipes.before_after import Evaluation, Evaluator
 from trl_rewards_plugin.recipes.data import further_columns, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import RunInputs
 from trl_rewards_plugin.recipes.run_presets import PRESETS, default_output_dir, get_preset
-from trl_rewards_plugin.recipes.run_rules import check_decided, lora_settings
+from trl_rewards_plugin.recipes.run_rules import check_decided, check_enough_prompts, lora_settings
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.lock import writing_run
@@ -43,11 +43,12 @@ from trl_rewards_plugin.runs.record import check_same_run, configuration, energy
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
+from trl_rewards_plugin.text import interval, number
 
 DRY_RUN_PROMPTS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A finished run: what `metrics.json` holds, its folder, its trainer with the trained `policy_model`, its URL."""
 
@@ -56,7 +57,22 @@ class RunResult:
     trainer: Seq2SeqPPOTrainer
     url: str | None = None
 
+    def __repr__(self) -> str:
+        before, after = (number(self.metrics[side]["reward"]) for side in ("before", "after"))
+        gain = self.metrics["reward_gain"]
+        told = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
+        kl = f"KL to the reference {number(self.metrics['kl'])} nats"
+        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {told}\n{kl}"
 
+
+def _instead_of(name: str) -> str:
+    if name in Seq2SeqPPOConfig.__dataclass_fields__:
+        return f"put it into args=Seq2SeqPPOConfig({name}=...)"
+    near = did_you_mean(name, Seq2SeqPPO.__dataclass_fields__)
+    return f"{near}see help(Seq2SeqPPO)" if near else instead_of(name)
+
+
+@refusing_unknown(_instead_of)
 @dataclass(eq=False, repr=False)
 class Seq2SeqPPO:
     """Trains an encoder-decoder with PPO on a reward, and measures what that changed.
@@ -154,7 +170,8 @@ class Seq2SeqPPO:
             layout.clear_run(self.folder)
         prompts = len(inputs.data.held_out)
         hidden = bool(self.args.disable_tqdm) or not trainer.is_world_process_zero()
-        self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts ...")
+        again = " again, so that before and after are scored by the same code" if inputs.checkpoint else ""
+        self.echo(f"\nMeasuring the starting model on {prompts} held-out prompts{again} ...")
         with answers_bar((2 + before_after.BEST_OF) * prompts, hidden=hidden) as bar:
             evaluator = self._evaluator(trainer, inputs, bar)
             before, yardsticks = evaluator.evaluate(), evaluator.yardsticks()
@@ -204,10 +221,7 @@ class Seq2SeqPPO:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
         data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts).checked()
-        if len(data.train) < self.args.prompts_per_rollout:
-            expected = f"at least one rollout of prompts ({self.args.prompts_per_rollout})"
-            step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
-            raise InputError(expected, f"{len(data.train)} in {data.train_name}", step)
+        check_enough_prompts(len(data.train), self.args, data.train_name)
         if self.held_out_reward is not None:
             rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)
         check_held_out_reward(rewards.get("held_out_reward"), [rewards["reward"]], self.args)

@@ -1,7 +1,8 @@
 """Named rewards as attributes, for `trl grpo --reward_funcs trl_rewards_plugin.rewards.presets.article`.
 
 `presets.file` is the reward file that the environment variable TRL_REWARDS_FILE names. Each is built at first access,
-and then reads its classifiers' configs from the Hub. What the presets consist of is in ../preset_table.py.
+and then reads its classifiers' configs, from the Hub unless they are bundled. What the presets consist of is in
+../preset_table.py.
 """
 
 import os

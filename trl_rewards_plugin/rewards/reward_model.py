@@ -13,6 +13,18 @@ from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.texts import shortened
 
 
+class _Backbone(nn.Module):
+    """Stands where TRL looks for the transformer: its hidden states (B, S + T, 1) are the scores of the rows."""
+
+    def __init__(self, scores: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self._scores = scores
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
+        hidden = self._scores(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
+        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
+
+
 class RewardModel(nn.Module):
     """A reward as TRL's PPOTrainer wants it: `base_model_prefix`, a backbone with hidden states, and `score`.
 
@@ -61,11 +73,7 @@ class RewardModel(nn.Module):
         self.part, self.response_template = part, response_template
         self._queries = set() if prompts is None else _query_set(prompts, processing_class.pad_token_id)
         self._query_lengths = sorted({len(query) for query in self._queries}, reverse=True)
-
-    def backbone(self, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> BaseModelOutput:
-        """Called as the transformer; its hidden states (B, S + T, 1) are the rows' scores."""
-        hidden = self(input_ids, attention_mask)[:, None, None].expand(-1, input_ids.shape[1], 1)
-        return BaseModelOutput(last_hidden_state=hidden, hidden_states=(hidden,))
+        self.backbone = _Backbone(self.forward)
 
     def score(self, hidden_states: Tensor) -> Tensor:
         return hidden_states

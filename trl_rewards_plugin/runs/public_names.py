@@ -1,6 +1,7 @@
 """Names of models, data and rewards as a person may read them: bundled assets by name, folders without their path."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def _from_here(path: Path) -> str:
 def shown_name(name: Any) -> Any:
     """A recorded name for a reader elsewhere: of a path its last part."""
     return Path(name).name if isinstance(name, str) and name.startswith(".") else name
+
+
+def files_named(recorded: Any) -> list[str]:
+    """The last parts of all recorded paths in settings and reward files, which a reader elsewhere lacks."""
+    if isinstance(recorded, Mapping | list):
+        values = recorded.values() if isinstance(recorded, Mapping) else recorded
+        return sorted({name for value in values for name in files_named(value)})
+    is_path = isinstance(recorded, str) and recorded.startswith("./")
+    return [re.sub(r"(?<=\.py):.*", "", Path(recorded).name)] if is_path else []
 
 
 def public_part(part: Mapping[str, Any]) -> dict[str, Any]:

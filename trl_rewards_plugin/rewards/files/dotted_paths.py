@@ -25,18 +25,18 @@ def imported(name: str, folder: Path = Path()) -> Any:
     file, _, attribute = name.rpartition(":")
     path = READY_MADE.get(name, name)
     if file.endswith(".py"):
-        path = f"{_import_file(_located(file, folder).resolve())}:{attribute}"
+        path = f"{_import_file(python_file(file, folder).resolve())}:{attribute}"
     try:
         return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         module, _, rest = name.replace(":", ".").partition(".")
-        is_file = getattr(error, "name", None) == module and _located(f"{module}.py", folder).is_file()
+        is_file = getattr(error, "name", None) == module and python_file(f"{module}.py", folder).is_file()
         raise _not_found(name, error, f"{module}.py:{rest}" if is_file else None) from error
 
 
 def check_name(name: str, folder: Path = Path()) -> None:
     """Refuses what `imported` cannot find, as far as that shows without importing a module of the user's."""
-    file = _located(name.rpartition(":")[0], folder)
+    file = python_file(name.rpartition(":")[0], folder)
     if file.suffix == ".py" and not file.is_file():
         expected = f"the file of {file.name}:name, beside the reward file or in the current folder"
         raise missing_file(expected, f"no file {(folder / file).resolve()}", folder / file)
@@ -51,7 +51,8 @@ def check_name(name: str, folder: Path = Path()) -> None:
         raise _not_found(name, "not one of these, and a path of one part is a module")
 
 
-def _located(file: str, folder: Path) -> Path:
+def python_file(file: str, folder: Path) -> Path:
+    """Where the file of "file.py:name" in a reward file of `folder` is looked for: there, else in the current one."""
     beside = folder / file
     return beside if beside.is_file() else Path(file)
 

@@ -31,9 +31,11 @@ def as_device(device: Any) -> torch.device | None:
 
 def check_present(device: torch.device) -> None:
     """Refuses with an InputError an accelerator that this process does not see."""
+    if device.type == "cpu":  # to ask for an accelerator would start its driver
+        return
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = torch.accelerator.device_count() if found is not None and found.type == device.type else 0
-    if device.type != "cpu" and (device.index or 0) >= count:
+    if (device.index or 0) >= count:
         here = "only the CPU" if found is None else f"{torch.accelerator.device_count()} of type {found.type}"
         raise InputError(f"the device {str(device)!r}", here, "give device='cpu', or leave it out")
 

@@ -84,7 +84,10 @@ class SharedClassifier:
             self._model = None
 
     def load(self) -> tuple[Any, Any]:
-        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading."""
+        """The model, in eval mode on its device, and the tokenizer; loaded on the first call, or after offloading.
+
+        InputError for a checkpoint without trained head, a tokenizer without words or pad token, or an absent device.
+        """
         with self._lock:
             if self._lock.was_broken():
                 self._tokenizer = None  # a thread that is not in this process was reading with it
@@ -93,11 +96,12 @@ class SharedClassifier:
                 self._place = self._model.device
             if self._tokenizer is None:
                 given = self._tokenizer_source
-                self._tokenizer = loading.load_tokenizer(given, self.named, self.config)
-                loading.check_tokens(self._model, self._tokenizer, self.named.name)
+                tokenizer = loading.load_tokenizer(given, self.named, self.config)
+                loading.check_tokens(self._model, tokenizer, self.named.name)
                 # Truncation is a setting of the object, which others who hold it may change meanwhile.
-                self._encoder = copy.deepcopy(given) if self._tokenizer is given else self._tokenizer
+                self._encoder = copy.deepcopy(given) if tokenizer is given else tokenizer
                 self._fingerprint = forward.fingerprint(self._encoder)
+                self._tokenizer = tokenizer
             if self._model.config.pad_token_id is None:  # by which decoder-only classifiers find a text's last token
                 self._model.config.pad_token_id = self._tokenizer.pad_token_id
             if self.offload == "cpu":
