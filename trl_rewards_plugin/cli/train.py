@@ -203,12 +203,12 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
             texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
-            read.append([*texts.values()])
-            rows = len(texts)
-            if given == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
-                check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, given), config, given)
+            read.append((given, [*texts.values()]))
     if len(read) == 2:
-        check_held_out(read[0], read[1], str(asked.eval_dataset))
+        check_held_out(read[0][1], read[1][1], read[1][0])
+    if read and read[0][0] == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
+        rows = len(read[0][1])
+        check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, dataset), config, dataset)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:
