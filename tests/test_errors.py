@@ -29,6 +29,10 @@ def test_the_message_has_three_labelled_lines():
     assert str(error).splitlines()[1:] == ["Expected: one", "Found:    two", "Next:     do three"]
 
 
+def test_nothing_found_is_said_in_words():
+    assert InputError("one", "", "do three").found == "nothing"
+
+
 def test_it_crosses_a_process_border_whole():
     for kind in (InputError, NoAnswerError):
         error = pickle.loads(pickle.dumps(kind("one", "two", "do three")))

@@ -28,6 +28,8 @@ class _ThreePartError(Exception):
     """Its message has three labelled lines; the attributes of the same names as the arguments hold their texts."""
 
     def __init__(self, expected: str, found: str, next_step: str):
+        found = found or "nothing"
+        found = found or "nothing"
         # What was found may be a whole file on one line.
         lines = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..." for text in (expected, found, next_step)]
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
@@ -152,6 +154,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return said or bool(kinds_of(error) & {"OutOfMemoryError", "MemoryError"})
 
 
+def is_unreached(error: BaseException) -> bool:
+    """Whether a server, such as the Hub, could not be asked."""
+    return bool(kinds_of(error) & _UNREACHED)
+
+
 def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:
     """The next step where a model or data set could not be loaded, by the cause that the library's error hides.
 
@@ -168,7 +175,7 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
         return "if you trust the code that it brings along, pass trust_remote_code=True (true in a reward file)"
     if "RepositoryNotFoundError" in kinds:
         return f"{otherwise}; if it is private, log in: hf auth login"
-    if kinds & _UNREACHED:
+    if is_unreached(error):
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
 

@@ -370,14 +370,14 @@ def test_a_rising_penalty_is_a_limitation_and_a_falling_one_is_not():
         )[2]
 
     told = limits({**good, "weight": -1.0}, {**kind, "weight": -0.5})
-    assert "Higher than before training: good (+0.500)." in told
-    assert "Lower than before training" not in told
+    assert "Mean score higher than before training: good (+0.500)." in told
+    assert "Mean score lower than before training" not in told
     # A target met by falling is no damage, and within two ends neither direction is.
-    assert "Lower than before" not in limits(good, {**kind, "weight": 0.0, "constraints": {"max": 8.0}})
-    assert "Lower than before" not in limits(good, {**kind, "weight": 0.0, "constraints": {"min": 1.0, "max": 8.0}})
+    assert "score lower than" not in limits(good, {**kind, "weight": 0.0, "constraints": {"max": 8.0}})
+    assert "score lower than" not in limits(good, {**kind, "weight": 0.0, "constraints": {"min": 1.0, "max": 8.0}})
     told = limits(good, kind)
-    assert "Lower than before training: kind (\N{MINUS SIGN}0.250)." in told
-    assert "Higher than before training" not in told
+    assert "Mean score lower than before training: kind (\N{MINUS SIGN}0.250)." in told
+    assert "score higher than" not in told
 
 
 @pytest.mark.parametrize("name", ["bundled:tiny-t5", "./models/mine", "mine", "owner/name/more"])

@@ -55,7 +55,7 @@ def test_components_share_the_axes_of_the_reward_and_the_rest_has_its_own(tmp_pa
     save_reward_curve(LOG_ROWS, tmp_path / "curve.png")
     reward, *below = figures[0].axes
     legend = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert legend == ["Reward", "held-out prompts", "good (unweighted)", "kind (unweighted)"]
+    assert legend == ["Reward", "held-out prompts", "good score (unweighted)", "kind score (unweighted)"]
     assert [line.get_ydata().tolist() for line in reward.lines] == [
         [0.0, 1.0, 0.5, 2.0], [1.75], [-1.0, 0.0, -0.5, 1.0], [2.0] * 4
     ]  # fmt: skip

@@ -28,7 +28,9 @@ def test_refusals_have_three_parts(tmp_path, capsys):
     folder = write_run(tmp_path / "one")
     for argv, step in (
         ([], "see trl-rewards report --help"),
-        ([str(tmp_path / "on")], "did you mean 'one'?"),
+        ([str(tmp_path / "on")], f"did you mean '{folder}'?"),
+        ([str(tmp_path)], f"give one or more of the runs in it: {folder}"),
+        ([str(folder), "--output", "page.pdf"], "such as report.html"),
         ([str(folder), "--outptu", "x"], "did you mean --output?"),
         ([str(folder), "--output", str(tmp_path)], "such as report.html"),
     ):

@@ -245,7 +245,7 @@ def test_a_resume_of_another_run_is_refused_before_anything_is_loaded(trained, m
     resume = ["--output_dir", "runs/first", "--resume_from_checkpoint", "--use_cpu"]
     assert cli.main(["train", *resume, "--dataset", "inputs/prompts.jsonl"]) == 2
     *_, found, step = capsys.readouterr().err.strip().splitlines()
-    assert "model 'bundled:tiny-t5' instead of 't5'; rewards[0] acceptability: model " in found
+    assert "model 'bundled:tiny-t5' instead of 't5'; rewards ['acceptability', 'neutrality'] instead of" in found
     assert "dataset" not in found
     assert step.startswith("Next:     trl-rewards train --config runs/first/config.yaml --resume_from_checkpoint;")
     own = flags(model="inputs/t5", reward="inputs/reward.yaml", dataset="inputs/prompts.jsonl")

@@ -11,6 +11,7 @@ def test_table_shows_every_number():
     assert lines["good"][:3] == ["2.000", "3.000", "+1.000"]
     text = " ".join(table.split())
     assert "words per output x 0.75" in text
+    assert "distinct greedy outputs x 1.00" in text
     assert "KL to the reference 1.500 nats" in text
     assert "2 held-out prompts" in text
     assert text.endswith("The reward is not distinguishable from before: the interval of its gain includes 0.")
@@ -67,20 +68,29 @@ def test_large_numbers_stay_apart():
     assert len(report.format_table(make_metrics()).splitlines()[0]) == 79
 
 
+def output_row(place):
+    rewards = {"before_greedy": 0.5, "after_greedy": -1.25, "before": 0.0, "after": 1.0 + place}
+    texts = {"before_greedy": "left " * 30, "after_greedy": "", "before": "drawn", "after": "drawn too"}
+    return {"source": "word " * 60, **texts, **{f"{side}_reward": reward for side, reward in rewards.items()}}
+
+
 def test_samples_stand_side_by_side_within_the_width():
-    row = {
-        "source": "word " * 60,
-        "before_greedy": "left " * 30,
-        "after_greedy": "",
-        "before_greedy_reward": 0.5,
-        "after_greedy_reward": -1.25,
-    }
-    text = report.format_pairs({"Best": row, "Got worse": row}, width=70)
+    text = report.format_outputs([output_row(place) for place in range(2)], width=70)
     assert max(map(len, text.splitlines())) <= 70
     assert "before (+0.50): left" in text
     assert "| after (-1.25): (nothing)" in text
     assert text.count("source: ") == 2
-    assert text.startswith("Best:\n")
+    assert text.startswith(
+        "Greedy outputs for held-out prompts, by gain (reward in brackets):\n\nSmallest loss (-1.75):\n"
+    )
+
+
+def test_greedy_outputs_that_are_nearly_all_the_same_are_said_first_and_the_sampled_ones_are_shown():
+    text = report.format_outputs([output_row(place) for place in range(3)], ["Nearly all are the same."], width=70)
+    assert text.startswith("Nearly all are the same.\n\nSampled outputs for held-out prompts")
+    assert "before (+0.00): drawn" in text
+    assert "Best gain (+3.00)" in text
+    assert "left" not in text
 
 
 def test_of_a_long_prompt_both_ends_are_shown():
@@ -93,9 +103,3 @@ def test_plan_is_aligned_and_wrapped():
     assert plan.splitlines()[0] == "Model     x"
     assert all(line.startswith(" " * 10) for line in plan.splitlines()[2:])
     assert max(map(len, plan.splitlines())) <= 60
-
-
-def test_a_warning_of_the_metrics_follows_the_verdict():
-    table = report.format_table(make_metrics() | {"warnings": ["Nearly all are the same."]})
-    assert table.splitlines()[-1] == "Nearly all are the same."
-    assert "distinct greedy outputs x 1.00" in " ".join(table.split())

@@ -73,13 +73,13 @@ def test_one_run_has_every_chart_with_its_data(page):
     assert [text for _, text in page.of("h1")] == ["Run one"]
     titles = [text for _, text in page.of("figcaption")]
     curves = ["Reward", "good", "kind", "KL to the reference", "Response length", "Entropy"]
-    assert titles == [*curves, "reward", "good", "kind", "one"]
+    assert titles == ["reward", "good", "kind", *curves, "one"]
     assert len(page.of("svg")) == len(titles)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
     assert len(page.of("polyline", "mean")) == len(curves) + 1  # and reward against KL
     assert len(page.of("polyline", "bars")) == 2 * 3
-    # Evaluated were the reward, one component, KL and length; the last is reward against KL.
-    assert len(page.of("circle", "dot")) == 4 + 1
+    # Evaluated were the reward, one component, KL and length; the last two are reward against KL.
+    assert len(page.of("circle", "dot")) == 4 + 2
     assert page.of("title")[0] == ({}, "Run one")
 
 
@@ -129,7 +129,7 @@ def test_an_evaluation_is_a_report_too(tmp_path):
     assert path == folder / "report.html"
     page = read(path)
     assert page.of("h1")[0][1] == "new/model compared with old/model"
-    assert page.of("li")[0][1].endswith("eval2 outputs: new/model, compared with old/model.")
+    assert "eval2 outputs: new/model, compared with old/model. fluency: 0.500 → 0.750, +0.250" in page.of("li")[0][1]
     assert [text for _, text in page.of("figcaption")] == ["fluency"]
     assert "before: old/model" in page.of("h3")[0][1]
     rows = {text.strip().replace("\n", " ") for _, text in page.of("tr")}
@@ -195,6 +195,8 @@ def test_an_evaluation_is_no_run(make_evaluation, tmp_path):
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two")]
     page = read(write_report([*runs, make_evaluation({})], tmp_path / "all.html"))
     assert page.of("h1")[0][1] == "2 runs and 1 evaluation compared"
+    (told,) = [text for _, text in page.of("p", "quiet") if "on either side" in text]
+    assert "of a run, sampled for held-out prompts" in told
 
 
 def test_what_was_counted_comes_first_and_dots_are_explained_where_there_are_any(tmp_path):
@@ -217,13 +219,17 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     folders = [write_run(tmp_path / name) for name in ("a", "b")]
     assert "standard deviation" not in write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
     told = json.loads((folders[1] / "metrics.json").read_text(encoding="utf-8"))
-    told["after"]["reward"], told["seed"] = 4.0, 4
+    told["after"]["reward"], told["after"]["good"], told["seed"] = 4.0, 4.0, 4
     write_json(folders[1] / "metrics.json", told)
     text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
     # 3 and 4: 3.5, and the root of a half.
-    assert "Over 2 seeds" in text
-    assert "each seed samples its outputs anew" in text
-    assert "Reward after <b>3.500 ± 0.707</b>" in text
+    result, meaning, *_ = [" ".join(text.split()) for _, text in read(tmp_path / "r.html").of("p")]
+    assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain 1.000 ± 0.000 good 2.000")
+    assert "KL 1.500 ± 0.000 nats." in result
+    assert "each seed samples its outputs anew" in result
+    assert meaning.startswith("Reward: 1 x good + 0.5 x kind, as classifiers and functions score each output; higher")
+    places = [text.index(part) for part in ("Over 2 seeds", 'id="numbers"', 'id="pairs"', 'id="curves"')]
+    assert places == sorted(places)
 
 
 def test_several_runs_share_the_curves(tmp_path, monkeypatch):
@@ -263,11 +269,29 @@ def test_an_unfinished_run_has_its_curves(tmp_path):
     assert (page.of("table"), page.of("article"), page.of("script")) == ([], [], [])
 
 
+def test_a_run_of_trl_has_its_curves_by_step_and_the_total_is_no_component(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    log = [
+        {"step": step, "reward": 0.5, "rewards/all/mean": 0.5, "rewards/good/mean": 1.0, "kl": 0.1, "entropy": 2.0}
+        for step in (1, 2)
+    ]
+    write_json(tmp_path / "checkpoint-2" / "trainer_state.json", {"log_history": log})
+    path = write_report([tmp_path])
+    page, text = read(path), path.read_text(encoding="utf-8")
+    assert page.of("li")[0][1].endswith("A TRL run, 2 steps so far: curves and outputs only.")
+    assert [title for _, title in page.of("figcaption")] == ["Reward", "good", "Entropy"]
+    assert ">mean of a step</text>" in text
+    assert not re.search("episode|rollouts|Not finished", text.split("<main>")[1])
+    both = read(write_report([tmp_path, write_run(tmp_path / "ours")], tmp_path / "both.html"))
+    assert next(text for _, text in both.of("tr") if text.startswith("Seed")) == "Seed\N{EN DASH}3"
+    assert "not yet" not in both.of("main")[0][1]
+
+
 def test_a_single_component_is_drawn_once(tmp_path):
     row = held_out_row()
     rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
     page = read(write_report([write_run(tmp_path, held_out=rows)]))
-    assert [text for _, text in page.of("figcaption")][-3:-1] == ["Entropy", "reward"]
+    assert [text for _, text in page.of("figcaption")][:2] == ["reward", "Reward"]
 
 
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):
@@ -275,7 +299,7 @@ def test_a_run_from_the_hub_has_its_numbers(tmp_path):
     for name in ("log.jsonl", "completions.parquet"):
         (folder / name).unlink()
     page = read(write_report([folder]))
-    assert "No log in" in page.of("p")[0][1]
+    assert any("No log in" in text for _, text in page.of("p"))
     assert len(page.of("figure")) == 0
     assert len(page.of("table")) == 2
 
@@ -342,7 +366,7 @@ def test_a_held_out_reward_is_drawn_beside_the_reward(tmp_path):
     folder = write_run(tmp_path / "one")
     write_log(folder, [*LOG_ROWS, *rows])
     page = read(write_report([folder]))
-    assert [text for _, text in page.of("figcaption")][:3] == ["Reward", "Held-out reward", "good"]
+    assert [text for _, text in page.of("figcaption")][3:6] == ["Reward", "Held-out reward", "good"]
 
 
 def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
@@ -353,10 +377,11 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     path.write_text(json.dumps(values), encoding="utf-8")
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
-    assert "the most reward that any model can have at that KL" in text
+    assert "the best possible reward at that KL (too low at the right end)" in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
-    assert text.count("best possible") == 2  # at its two dots
+    assert text.count("best possible, estimated") == 2  # at its two dots
+    assert text.count("3 at 1.5 nats") >= 2  # the result
     assert text.count("1.75 at 1.25 nats") >= 2
     values["reward_at_kl"]["tilted"] = [[0.0]]
     path.write_text(json.dumps(values), encoding="utf-8")

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.report.folders import LOG_ROWS, REWARDS, held_out_row, write_log, write_run
-from trl_rewards_plugin.report.table import headline, number_rows, setting_rows, why_not_comparable
+from trl_rewards_plugin.report.table import headline, number_rows, reward_in_words, setting_rows, why_not_comparable
 from trl_rewards_plugin.runs.read import read_runs
 
 
@@ -25,7 +25,7 @@ def test_numbers_by_hand(make, unfinished):
     # tests/recipes/test_before_after.py works these numbers out.
     assert rows["Reward"] == ["2.000 → 3.000", "not yet"]
     assert rows["Gain in reward"][0] == "+1.000 (95% CI 0.000 to +2.000)"
-    assert rows["Gain in kind"][0] == "0.000 (95% CI −1.000 to +1.000)"  # noqa: RUF001
+    assert rows["Gain in kind score"][0] == "0.000 (95% CI −1.000 to +1.000)"  # noqa: RUF001
     assert rows["Words per output"][0] == "2.000 → 1.500"
     assert rows["KL to the reference, nats"][0] == "1.500"
     assert rows["Seconds of training"][0] == "2"
@@ -39,7 +39,7 @@ def test_what_another_run_measured_is_a_dash(make):
     other.metrics["guard"] = {}
     other.metrics["reward_gain"] = {"mean": None, "ci95": [None, None], "n": 0}
     rows = number_rows([make("one"), other])
-    assert rows["Gain in good"][1] == rows["Words per output"][1] == rows["Gain in reward"][1] == "\N{EN DASH}"
+    assert rows["Gain in good score"][1] == rows["Words per output"][1] == rows["Gain in reward"][1] == "\N{EN DASH}"
 
 
 def test_settings_that_differ(make, unfinished):
@@ -60,8 +60,23 @@ def test_gains_that_cannot_be_compared_say_why(make, unfinished):
     one = make("one")
     assert why_not_comparable([one, make("two"), unfinished]) is None
     assert "different rewards" in why_not_comparable([one, make("three", made_of={"rewards": REWARDS[:1]})])
+    spelt = [
+        [{"name": "polite", "weight": 1.0, "function": f"{name}polite"}] for name in ("mine.py:", "mine.", "hers.")
+    ]
+    by_path, by_module, another = (make(f"f{place}", made_of={"rewards": one}) for place, one in enumerate(spelt))
+    assert why_not_comparable([by_path, by_module]) is None
+    assert "different rewards" in why_not_comparable([by_path, another])
     other = [held_out_row() | {"prompt": "Another."}]
     assert "different held-out prompts" in why_not_comparable([one, make("four", held_out=other)])
+
+
+def test_what_the_reward_is_in_words(make, unfinished):
+    judge = {"name": "good", "weight": 1.0, "model": "owner/judge", "score_type": "probability"}
+    assert reward_in_words(make("one", made_of={"rewards": [judge]})) == (
+        "1 x good, as classifiers (in probabilities, 0 to 1) score each output; higher is better"
+    )
+    assert "minimum of 1 x good, 0.5 x kind" in reward_in_words(make("two", made_of={"aggregation": "minimum"}))
+    assert reward_in_words(unfinished) is None
 
 
 def test_a_run_in_a_sentence(make, unfinished):
@@ -71,5 +86,6 @@ def test_a_run_in_a_sentence(make, unfinished):
     )
     assert headline(unfinished).startswith("Not finished: 2 rollouts so far")
     without = make("two")
-    without.metrics["kl"] = None
+    without.metrics.update(kl=None, warnings=["Nearly all are the same."])
     assert "KL" not in headline(without)
+    assert headline(without).endswith(". Nearly all are the same.")

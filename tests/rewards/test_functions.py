@@ -469,12 +469,13 @@ def waits(monkeypatch):
     return found
 
 
-def test_an_async_function_is_called_again_after_growing_waits(waits):
+def test_an_async_function_is_called_again_after_growing_waits(waits, caplog):
     flaky = Flaky(8)
     assert MultiClassifierReward([CallableReward(flaky, retries=8)])(["a", "b"]) == [1.0, 1.0]
     assert flaky.calls == 9
     # 0.5, doubled, plus a quarter of half a second, 30 at most.
     assert waits == [0.625, 1.125, 2.125, 4.125, 8.125, 16.125, 30, 30]
+    assert caplog.messages == ["reward 'flaky': ConnectionError: gone; trying again, up to 8 times"]
 
 
 def test_after_the_last_attempt_the_run_stops_or_there_is_no_score(waits, caplog):

@@ -312,7 +312,7 @@ def test_where_nobody_ever_answered_the_first_call_fails_at_once_and_says_why_in
         assert caught.value.expected == f"scores from {url} for reward 'remote'"
         assert found in caught.value.found
         assert len(caught.value.found) < 50
-        assert "in a file on_failure: none" in caught.value.next_step
+        assert 'in a file on_failure: none), together with aggregation="weighted_mean"' in caught.value.next_step
     assert waits == caplog.messages == []
 
 
@@ -568,7 +568,9 @@ def test_an_address_that_cannot_be_read_is_refused(url):
 
 
 def test_it_is_shown_with_its_address():
-    assert repr(RemoteReward("http://127.0.0.1:1")) == "RemoteReward('http://127.0.0.1:1', name='remote')"
+    assert repr(RemoteReward("http://127.0.0.1:1")) == "RemoteReward('http://127.0.0.1:1')"
+    lenient = RemoteReward("http://127.0.0.1:1", name="judge", on_failure="none")
+    assert repr(lenient) == "RemoteReward('http://127.0.0.1:1', name='judge', on_failure='none')"
 
 
 def test_an_address_that_is_none_is_refused():

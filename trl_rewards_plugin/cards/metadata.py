@@ -91,7 +91,8 @@ def _measured(data: RewardModelCardData) -> Iterable[tuple[str, str, float]]:
         for name, after in metrics[f"after{suffix}"].items():
             before = metrics[f"before{suffix}"][name]
             if after is not None and before is not None:
-                title = f"Mean {name} of {count} held-out prompts, {way} (before training {before:.4f})"
+                what = name if name == "reward" else f"{name} score"
+                title = f"Mean {what} of {count} held-out prompts, {way} (before training {before:.4f})"
                 yield f"{name}{suffix}", title, round(after, 4)
     for name, pair in metrics["guard"].items():
         yield name, f"{name} (before training {pair['before']:.4f})", round(pair["after"], 4)

@@ -39,7 +39,7 @@ def save_reward_curve(log_history: Log, path: Path) -> None:
             axes[panel.key].set_title(f"{panel.title} ({panel.unit})", loc="left", fontsize=11)
             axes[panel.key].set_xlim(left=0)
     for colour, panel in enumerate(components, start=HELD_OUT + 1):
-        series = series_of(log_history, panel, f"{panel.title} (unweighted)", colour)
+        series = series_of(log_history, panel, f"{panel.title} score (unweighted)", colour)
         _draw(axes[SCORES], [each for each in series if not each.held_out])
     for each in axes.values():  # matplotlib's own labels may have an offset, which would stand in the title
         ticks = nice_ticks(*each.get_ylim(), 7 if each is axes[SCORES] else 4)

@@ -17,19 +17,27 @@ from trl_rewards_plugin.charts.series import (
     smoothing_window,
     thinned,
 )
-from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
+from trl_rewards_plugin.charts.svg import WIDTH, Chart, padded_range, series_class
 
-TILTED, BEST_OF_N = "best possible, estimated", "best of n"
+TILTED, BEST_OF_N = "best possible, estimated (too low at the right end)", "best of n"
+RESULT = "result of this run, held-out prompts"
+_PATHS = {  # the keys of a row -> what they draw
+    ("eval_kl", "eval_reward"): "path of this run, held-out prompts",
+    (KL, SCORES): "path of this run, training prompts",
+}
 _CLASSES = {TILTED: "before", BEST_OF_N: "before again"}  # on a page: grey, and dashed; the run has its own colour
 LABELS = ("KL to the reference (nats per response)", "mean reward")
 
 
 def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarray]:
-    """Name -> (R, 2) KL and reward: what was possible, once measured, and the run's evaluations, else rollouts."""
+    """Name -> (R, 2) KL and reward: what was possible, the run's evaluations, else rollouts, and how it ended.
+
+    What was possible and how it ended are measured on held-out prompts, once the run has finished.
+    """
     curves = metrics.get("reward_at_kl") or {}
     names = {"tilted": TILTED, "best_of_n": BEST_OF_N}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
-    for keys, name in ((("eval_kl", "eval_reward"), "this run"), ((KL, SCORES), "this run, in training")):
+    for keys, name in _PATHS.items():
         known = [row for row in own_rows(log) if all(key in row for key in keys)]
         if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):
             continue  # the total of a rollout moves with them, the reward of the curves does not
@@ -37,8 +45,17 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
         rows = np.array(found_rows, dtype=np.float64).reshape(-1, 2)
         if len(rows := rows[(np.abs(rows) < DRAWABLE).all(1)]):
             path = np.stack([moving_average(each, smoothing_window(len(rows))) for each in rows.T], axis=1)
-            return found | {name: path[thinned(path[:, 0], 60)]}
-    return found
+            found[name] = path[thinned(path[:, 0], 60)]
+            break
+    result = [metrics.get("kl"), metrics.get("after", {}).get("reward")]
+    return found | {RESULT: np.array([result])} if found and None not in result else found
+
+
+def _ends(series: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """Where the path begins and ends, and the result, each with the word that marks it."""
+    paths = [points for name, points in series.items() if name in _PATHS.values() and len(points) > 1]
+    ends = [pair for points in paths for pair in (("start", points[0]), ("end", points[-1]))]
+    return ends + [("result", points[0]) for name, points in series.items() if name == RESULT]
 
 
 def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
@@ -46,7 +63,15 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     for name, points in series.items():
-        axes.plot(*points.T, "o-", markersize=3.5, linewidth=1.5, label=name)
+        marker, size = ("kD", 7.0) if name == RESULT else ("o-", 3.5)
+        axes.plot(*points.T, marker, markersize=size, linewidth=1.5, label=name)
+    ground: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    for word, point in _ends(series):
+        axes.plot(*point, "ko", markersize=9, fillstyle="none")
+        left_of = word == "result" and point[0] > np.mean(axes.get_xlim())
+        offset = (-7 if left_of else 7, 6 if word == "end" else -14)
+        place: Any = {"xytext": offset, "textcoords": "offset points", "ha": "right" if left_of else "left"}
+        axes.annotate(word, (point[0], point[1]), **place, fontsize=9, weight="bold", bbox=ground)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
     axes.legend(frameon=False)
     save_picture(figure, [axes], path)
@@ -58,8 +83,13 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
     for name, points in series.items():
-        colour = _CLASSES.get(name, series_class(index))
-        chart.add_line(f"mean {colour}", *points.T)
+        colour, radius = _CLASSES.get(name, series_class(index)), 5 if name == RESULT else 3
+        if name != RESULT:
+            chart.add_line(f"mean {colour}", *points.T)
         for kl, reward in points:
-            chart.add_dot(f"dot {colour}", kl, reward, 3, [name, f"{reward:.3g} at {kl:.3g} nats"])
+            chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
+    for word, (kl, reward) in _ends(series):
+        chart.add_dot("ring", kl, reward, 6)
+        left_of = word == "result" and float(chart.x(kl)) > WIDTH / 2
+        chart.add_label(word, kl, reward, left_of=left_of, above=word == "end")
     return chart.to_svg()

@@ -42,6 +42,7 @@ class Series:
     episodes: np.ndarray
     values: np.ndarray
     held_out: bool = False
+    by_step: bool = False  # the log counts no episodes: in their place are the steps
 
     @property
     def full_name(self) -> str:
@@ -62,7 +63,7 @@ def panels(logs: Sequence[Log]) -> list[Panel]:
     """Reward, held-out reward, components, KL, length, entropy and multipliers, as far as some log holds them."""
     keys = dict.fromkeys(key for log in logs for row in own_rows(log) for key in row)
     components = [
-        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean of a rollout, unweighted", key, f"eval_{key}")
+        Panel(key.split("/", 1)[1].removesuffix("/mean"), "mean score of a rollout, unweighted", key, f"eval_{key}")
         for key in keys
         if key.startswith("rewards/") and key.endswith("/mean") and not all(_is_total(log, key) for log in logs)
     ]
@@ -106,6 +107,7 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
     rollouts = [row for row in own if SCORES in row]
     # Every rollout of a run has as many episodes; an evaluation's row holds its step only.
     episodes_per_step = rollouts[-1].get("episode", rollouts[-1]["step"]) / rollouts[-1]["step"] if rollouts else 1.0
+    by_step = bool(rollouts) and "episode" not in rollouts[-1]
     found = []
     for key, held_out in {panel.key: False, panel.eval_key: True}.items():
         if key is None:
@@ -113,7 +115,7 @@ def series_of(log: Log, panel: Panel, name: str, index: int) -> list[Series]:
         pairs = np.array([(row["step"], row[key]) for row in own if key in row], dtype=np.float64).reshape(-1, 2)
         steps, values = pairs[np.abs(pairs[:, 1]) < DRAWABLE].T
         if len(steps):
-            found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out))
+            found.append(Series(name, index, steps, steps * episodes_per_step, values, held_out, by_step))
     return found
 
 

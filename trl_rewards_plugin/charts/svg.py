@@ -35,6 +35,8 @@ class Chart:
     least_y_step: float = 0.0  # between two ticks of the y axis
     # SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     marks: list[tuple[str, Mapping[str, Any], Sequence[str]]] = field(default_factory=list)
+    # Words above all marks: left, top, and which end of them stands there.
+    labels: list[tuple[str, float, float, str]] = field(default_factory=list)
 
     def x(self, values: np.ndarray | float) -> np.ndarray:
         """Places of `values` from left to right, of their shape."""
@@ -51,6 +53,11 @@ class Chart:
     def add_dot(self, kind: str, x: float, y: float, radius: float, tooltip: Sequence[str] = ()) -> None:
         attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
         self.marks.append(("circle", attributes, tooltip))
+
+    def add_label(self, words: str, x: float, y: float, *, left_of: bool, above: bool) -> None:
+        """`words` beside a point."""
+        left, top = float(self.x(x)), float(self.y(y)) + (-6 if above else 16)
+        self.labels.append((words, left + (-7 if left_of else 7), top, "end" if left_of else "start"))
 
     def add_box(self, kind: str, low: float, high: float, tooltip: Sequence[str]) -> None:
         """A box of class `kind` from `low` to `high`, as high as the chart."""

@@ -5,6 +5,7 @@ Leaves out: the numbers (`series.py`), the page around them.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,14 @@ MOST_TOOLTIPS = 80  # of a line
 
 
 def draw_curves(panel: Panel, series: Sequence[Series]) -> str:
-    """The chart: rollouts as thin lines with their trailing mean in bold, evaluations as dots."""
+    """The chart: rollouts as thin lines with their trailing mean in bold, evaluations as dots.
+
+    Over episodes, or over steps where one of the logs counts no episodes.
+    """
+    x_label, unit = "episodes (responses)", panel.unit
+    if any(each.by_step for each in series):
+        series = [replace(each, episodes=each.steps, by_step=True) for each in series]
+        x_label, unit = "step", unit.replace("rollout", "step")
     values, episodes = (np.concatenate([getattr(each, name) for each in series]) for name in ("values", "episodes"))
     description = "; ".join(
         f"{each.full_name}: {each.values[0]:.3g} at step {each.steps[0]:.0f}, "
@@ -25,7 +33,7 @@ def draw_curves(panel: Panel, series: Sequence[Series]) -> str:
     )
     x_range = (0.0, max(float(episodes.max()), 1.0))
     y_range = padded_range(float(values.min()), float(values.max()))
-    chart = Chart(panel.title, description, "episodes (responses)", panel.unit, x_range, y_range)
+    chart = Chart(panel.title, description, x_label, unit, x_range, y_range)
     for each in series:
         _add_series(chart, each)
     for each in series:  # above all lines, so that each can be pointed at
@@ -49,7 +57,8 @@ def _add_tooltips(chart: Chart, series: Series) -> None:
     means = series.means
     for row in np.unique(np.linspace(0, len(means) - 1, MOST_TOOLTIPS).round().astype(int)):
         step, episode, value = series.steps[row], series.episodes[row], series.values[row]
-        lines = [series.full_name, f"step {step:.0f} ({episode:,.0f} episodes): {value:.4g}"]
+        place = f"step {step:.0f}" + ("" if series.by_step else f" ({episode:,.0f} episodes)")
+        lines = [series.full_name, f"{place}: {value:.4g}"]
         if series.window > 1:
             lines.append(f"mean of the last {series.window}: {means[row]:.4g}")
         chart.add_dot("hover", episode, means[row], 6, lines)
@@ -68,7 +77,7 @@ def draw_distributions(name: str, before: np.ndarray, after: np.ndarray, index: 
         for label, side in sides.items()
     )
     x_range = (float(edges[0]), float(edges[-1]))
-    chart = Chart(name, description, f"{name} of an output", "outputs", x_range, (0.0, top), least_y_step=1.0)
+    chart = Chart(name, description, "score of an output", "outputs", x_range, (0.0, top), least_y_step=1.0)
     for label, side in sides.items():
         colour = "before" if label == "before" else series_class(index)
         outline = np.concatenate([[0], np.repeat(side.counts, 2), [0]])

@@ -24,9 +24,11 @@ def card(argv: Sequence[str]) -> int:
     parser.add_argument("--overwrite-card", action="store_true", help="discard edits of RUN/README.md")
     arguments = parser.parse(argv)
     page = Path(arguments.preview) if arguments.preview else None
-    if page is not None and (page.is_dir() or not page.parent.is_dir()):
-        found = f"the folder {page}" if page.is_dir() else f"no folder {page.parent}"
-        raise InputError("a file for the page, in an existing folder", found, "for example --preview card.html")
+    if page is not None:
+        _check_page(page, "--preview a name such as card.html")
+        if not page.parent.is_dir():
+            step = "for example --preview card.html"
+            raise InputError("a file for the page, in an existing folder", f"no folder {page.parent}", step)
     written = write_model_card(arguments.run, overwrite=arguments.overwrite_card)
     print(f"Card: {written}")
     if arguments.preview is None:
@@ -43,6 +45,13 @@ def card(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_page(path: Path, example: str) -> None:
+    """Refuses a folder, and an ending that would promise other contents than HTML."""
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        found = f"the folder {path}" if path.is_dir() else str(path)
+        raise InputError("a file that ends in .html or .htm for the page", found, f"give {example}")
+
+
 def report(argv: Sequence[str]) -> int:
     """Writes the page of one or more runs and says where it is; returns the exit code."""
     from trl_rewards_plugin.report.page import write_report
@@ -57,9 +66,8 @@ def report(argv: Sequence[str]) -> int:
     help_text = "the page; default: report.html in the run folder, or in this folder for several runs"
     parser.add_argument("--output", metavar="FILE.html", type=Path, help=help_text)
     arguments = parser.parse(argv)
-    if arguments.output is not None and arguments.output.is_dir():
-        step = "give --output a name such as report.html"
-        raise InputError("a file for the page", f"the folder {arguments.output}", step)
+    if arguments.output is not None:
+        _check_page(arguments.output, "--output a name such as report.html")
     print(f"Page: {write_report(arguments.runs, arguments.output)}")
     return 0
 

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS, pairs_by_gain
 from trl_rewards_plugin.runs.reward_description import targets_in_words
 from trl_rewards_plugin.text import cut_prompts, one_line
 
@@ -47,14 +47,14 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, gain in gains.items():
         sides = [decimals(metrics[side][name]) for side in ("before", "after", "sources", "best_of_16")]
         rows.append([name[:22], *sides[:2], decimals(gain["mean"], "+"), _interval(gain, 2), *sides[2:]])
-    prompts = f"{metrics['reward_gain']['n']} held-out prompts, sampled as in training"
+    prompts = f"{metrics['reward_gain']['n']} held-out prompts, one output each, sampled as in training"
     measured = {name: pair for name, pair in metrics["guard"].items() if pair["before"]}
     guards = [f"{GUARD_NAMES.get(key, key)} x {pair['after'] / pair['before']:.2f}" for key, pair in measured.items()]
     kl = "" if metrics["kl"] is None else f"; KL to the reference {decimals(metrics['kl'])} nats"
     cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
     notes = [f"{prompts}; interval: {_how_made(gains.values())}.", f"Guards, after / before: {', '.join(guards)}{kl}."]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
-    notes += [f"The reward is {verdict(metrics['reward_gain'])}.", *metrics.get("warnings", ())]
+    notes += [f"The reward is {verdict(metrics['reward_gain'])}."]
     table = _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), notes)  # 79 columns wide, to fit any terminal
     return "\n".join([table, *(f"target: {line}" for line in targets_in_words(metrics.get("targets", {})))])
 
@@ -107,17 +107,22 @@ def decimals(value: float | None, sign: str = "") -> str:
     return "-" if value is None else format(value, f"{sign}.{3 if abs(value) < 9.9995 else 1}f")
 
 
-def format_pairs(pairs: Mapping[str, Mapping[str, Any]], width: int | None = None) -> str:
-    """Under its title each source, and the greedy outputs before and after side by side, with their rewards."""
+def format_outputs(rows: Sequence[Mapping[str, Any]], warnings: Sequence[str] = (), width: int | None = None) -> str:
+    """Rows of completions.parquet by gain: the greedy outputs, or the sampled ones below a warning of equal ones.
+
+    Under its title each source, and the outputs before and after side by side, with their rewards.
+    """
     width = width or terminal_width()
     column = (width - 3) // 2
-    blocks = []
-    for title, row in pairs.items():
+    kind, which = ("", "Sampled") if warnings else ("_greedy", "Greedy")
+    blocks = [textwrap.fill(line, width) for line in warnings]
+    blocks += [f"{which} outputs for held-out prompts, by gain (reward in brackets):"]
+    for title, row in pairs_by_gain(rows, kind).items():
         source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
         block = [f"{title}:", *textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")]
         before, after = (
             textwrap.wrap(
-                f"{side} ({row[f'{side}_greedy_reward']:+.2f}): {row[f'{side}_greedy'] or '(nothing)'}", column
+                f"{side} ({row[f'{side}{kind}_reward']:+.2f}): {row[f'{side}{kind}'] or '(nothing)'}", column
             )
             for side in ("before", "after")
         )

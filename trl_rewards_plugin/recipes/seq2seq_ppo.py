@@ -19,7 +19,6 @@ from trl_rewards_plugin.cards.model_card import write_model_card
 from trl_rewards_plugin.charts.reward_kl import reward_kl_series, save_reward_kl
 from trl_rewards_plugin.errors import InputError, causes, did_you_mean, is_out_of_memory, refusing_unknown
 from trl_rewards_plugin.hub.upload import check_access
-from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.ppo.architectures.limits import positions
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, instead_of
 from trl_rewards_plugin.ppo.decoding import decode_prompts, prompt_limit
@@ -298,8 +297,7 @@ class Seq2SeqPPO:
         write_model_card(self.folder)
         if "counts" in metrics:
             self.echo(console.format_counts(metrics["counts"], len(rows)) + "\n")
-        self.echo("Greedy outputs for held-out prompts, by gain (reward in brackets):\n")
-        self.echo(console.format_pairs(pairs_by_gain(rows)) + "\n")
+        self.echo(console.format_outputs(rows, metrics["warnings"]) + "\n")
         self.echo(console.format_table(metrics))
         end = "\n" if self.push_to else ""
         self.echo(f"\nModel, card, reward curve, completions, metrics and settings: {self.args.output_dir}{end}")

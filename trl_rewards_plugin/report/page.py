@@ -29,7 +29,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
 
     A `path` of None is `report.html` in the run folder, or here where there are several.
     """
-    runs = read_runs(folders)
+    runs = [table.with_trl_names(run) for run in read_runs(folders)]
     path = path or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))
     page = report_html(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,9 @@ def report_html(runs: Sequence[Run]) -> str:
         runs=runs,
         title=table.title(runs),
         headlines=[table.headline(run) for run in runs],
+        rewards={run.name: text for run in runs if (text := table.reward_in_words(run))},
         curves={panel.title: Markup(draw_curves(panel, series)) for panel, series in curves},
+        unit="step" if any(each.by_step for _, series in curves for each in series) else "rollout",
         with_dots=any(each.held_out for _, series in curves for each in series),
         window=max(smoothing_window(run.last_step) for run in runs),
         distributions=[distribution_charts(run, index) for index, run in enumerate(runs)],

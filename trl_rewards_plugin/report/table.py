@@ -1,17 +1,38 @@
 """Runs side by side: their numbers, and the settings in which they differ. Leaves out: drawing."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
+from trl_rewards_plugin.charts.series import SCORES
 from trl_rewards_plugin.recipes.console import GUARD_NAMES
+from trl_rewards_plugin.runs.layout import LOG
+from trl_rewards_plugin.runs.public_names import shown_name
 from trl_rewards_plugin.runs.read import Run
-from trl_rewards_plugin.text import DASH, counted, cut_prompts, interval, number
+from trl_rewards_plugin.runs.reward_description import WEIGHTED_SUM, reward_formula
+from trl_rewards_plugin.text import DASH, counted, cut_prompts, interval, listed, number
 
 NOT_YET = "not yet"
 UNSET = "default"
 # Of a run's record of itself, what would make it another run.
 _RECORDED = ("train_rows", "held_out_rows", "held_out", "hardware", "commit")
+_SCALES = {
+    "logit": "logits, raw scores without a fixed range", "probability": "probabilities, 0 to 1",
+    "log_probability": "log-probabilities, at most 0",
+}  # fmt: skip
+# What trainers of TRL log under names of their own. Their "kl" is another quantity: a mean over tokens.
+_TRL_NAMES = {
+    "reward": SCORES, "entropy": "objective/entropy", "completions/mean_length": "tokens/responses_len_mean"
+}  # fmt: skip
+
+
+def with_trl_names(run: Run) -> Run:
+    """A run of one of TRL's trainers (GRPO, RLOO ...) with its log under our names; any other as it is."""
+    if not any("reward" in row for row in run.log) or any(SCORES in row for row in run.log):
+        return run
+    return replace(run, log=[{_TRL_NAMES.get(key, key): value for key, value in row.items()} for row in run.log])
 
 
 def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -22,7 +43,7 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
     for run in runs:
         numbers = _numbers(run.metrics, components, guards) if run.metrics else {}
         columns.append(_evaluated(run.evaluation) if run.evaluation else numbers)
-    return _side_by_side(columns, DASH)
+    return _side_by_side(runs, columns, DASH)
 
 
 def _evaluated(result: Mapping[str, Any]) -> dict[str, str]:
@@ -41,14 +62,22 @@ def seed_spread(runs: Sequence[Run]) -> dict[str, str]:
     seeds = {metrics["seed"] for metrics in measured}
     if len(runs) < 2 or len(seeds) < len(runs) or any(one != settings[0] for one in settings):
         return {}
-    values = {
-        "Reward before": [metrics["before"]["reward"] for metrics in measured],
-        "Reward after": [metrics["after"]["reward"] for metrics in measured],
-        "Gain in reward": [metrics["reward_gain"]["mean"] for metrics in measured],
-        "KL to the reference, nats": [metrics["kl"] for metrics in measured],
-    }
-    known = {name: numbers for name, numbers in values.items() if None not in numbers}
-    return {name: f"{number(mean(these))} \N{PLUS-MINUS SIGN} {number(stdev(these))}" for name, these in known.items()}
+    names = _distinct(metrics["component_gain"] for metrics in measured)
+    gains = {"reward": [metrics["reward_gain"] for metrics in measured]}
+    gains |= {name: [metrics["component_gain"].get(name, {"mean": None}) for metrics in measured] for name in names}
+    found = {}
+    for name, each in gains.items():
+        sides = [_spread([metrics[side].get(name) for metrics in measured]) for side in ("before", "after")]
+        gain = _spread([one["mean"] for one in each])
+        found[name] = f"{sides[0]} \N{RIGHTWARDS ARROW} {sides[1]}, gain {gain}"
+    return found | {"KL": f"{_spread([metrics['kl'] for metrics in measured])} nats"}
+
+
+def _spread(numbers: Sequence[float | None]) -> str:
+    known = [value for value in numbers if value is not None]
+    if len(known) < len(numbers):
+        return DASH
+    return f"{number(mean(known))} \N{PLUS-MINUS SIGN} {number(stdev(known))}"
 
 
 def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequence[str]) -> dict[str, str]:
@@ -57,7 +86,7 @@ def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequ
     return {
         "Reward": _change(metrics["before"]["reward"], metrics["after"]["reward"]),
         "Gain in reward": _gain(metrics["reward_gain"]),
-        **{f"Gain in {name}": _gain(gains.get(name, {"mean": None})) for name in components},
+        **{f"Gain in {name} score": _gain(gains.get(name, {"mean": None})) for name in components},
         "Reward, greedy": _change(metrics["before_greedy"]["reward"], metrics["after_greedy"]["reward"]),
         "Best of 16 at the start": number(metrics["best_of_16"]["reward"]),
         "The sources' own sentences": number(metrics["sources"]["reward"]),
@@ -73,16 +102,22 @@ def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequ
 
 def setting_rows(runs: Sequence[Run], *, differing: bool) -> dict[str, list[str]]:
     """Setting -> a cell for each run; `differing`: only those in which finished runs differ."""
-    rows = _side_by_side([_flat(run.settings) for run in runs], UNSET)
-    return {key: cells for key, cells in rows.items() if not differing or len({*cells} - {NOT_YET}) > 1}
+    rows = _side_by_side(runs, [_flat(run.settings) for run in runs], UNSET)
+    return {key: cells for key, cells in rows.items() if not differing or len({*cells} - {NOT_YET, DASH}) > 1}
 
 
-def _side_by_side(columns: Sequence[Mapping[str, str]], missing: str) -> dict[str, list[str]]:
+def _side_by_side(runs: Sequence[Run], columns: Sequence[Mapping[str, str]], missing: str) -> dict[str, list[str]]:
     """Label of any column -> its cells, `missing` where a column has none; a run without any has not finished."""
+    empty = [NOT_YET if _is_of_recipe(run) else DASH for run in runs]
     return {
-        label: [column.get(label, missing) if column else NOT_YET for column in columns]
+        label: [column.get(label, missing) if column else none for column, none in zip(columns, empty, strict=True)]
         for label in _distinct(columns)
     }
+
+
+def _is_of_recipe(run: Run) -> bool:
+    """Whether an unfinished run will be measured: a trainer without the recipe leaves its checkpoints alone."""
+    return (run.folder / LOG).is_file()
 
 
 def _distinct(keys: Iterable[Iterable[str]]) -> list[str]:
@@ -95,7 +130,7 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
     finished = [run for run in runs if run.metrics is not None]
     made_of = [run.settings.get("made_of", {}) for run in finished]
     rewards = {
-        str([made.get("rewards", run.settings.get("reward")), made.get("aggregation"), made.get("disagreement_coef")])
+        str([_parts(made, run), made.get("aggregation"), made.get("disagreement_coef")])
         for run, made in zip(finished, made_of, strict=True)
     }
     if len(rewards) > 1:
@@ -103,6 +138,29 @@ def why_not_comparable(runs: Sequence[Run]) -> str | None:
     if len({tuple(row.get("prompt") for row in run.held_out) for run in finished}) > 1:
         return "These runs were measured on different held-out prompts: part of the difference comes from the prompts."
     return None
+
+
+def _parts(made_of: Mapping[str, Any], run: Run) -> Any:
+    """The rewards of a run by what they are: `my_rewards.py:polite` and `my_rewards.polite` are one function."""
+    if "rewards" not in made_of:
+        return run.settings.get("reward")
+    parts = [{key: shown_name(value) for key, value in part.items()} for part in made_of["rewards"]]
+    named = [re.split(r"\.py:|[./:]", str(part.get("function")))[-2:] for part in parts]
+    return [{**part, "function": name} for part, name in zip(parts, named, strict=True)]
+
+
+def reward_in_words(run: Run) -> str | None:
+    """What the reward is made of, by whom it is given, on what scale; None where the run did not record it."""
+    made_of = run.settings.get("made_of", {})
+    parts = made_of.get("rewards")
+    if not parts:
+        return None
+    combined = made_of.get("aggregation") or WEIGHTED_SUM
+    formula = reward_formula(parts, combined, disagreement_coef=made_of.get("disagreement_coef"))
+    scales = dict.fromkeys(_SCALES[part["score_type"]] for part in parts if part.get("score_type") in _SCALES)
+    classifiers = "classifiers" + (f" (in {listed([*scales])})" if scales else "")
+    judges = dict.fromkeys(classifiers if part.get("model") else "functions" for part in parts)
+    return f"{formula}, as {listed([*judges])} score each output; higher is better"
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -124,13 +182,21 @@ def headline(run: Run) -> str:
         against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
         references = f" References: {run.evaluation['references']}." if run.evaluation.get("references") else ""
         outputs = counted(run.evaluation["n"], "output")
-        return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{references}"
+        measured = _evaluated(run.evaluation)
+        result = f" {run.ranked_by}: {measured[run.ranked_by]}." if run.ranked_by in measured else ""
+        return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{result}{references}"
     if metrics is None:
-        return f"Not finished: {run.last_step} rollouts so far; numbers on held-out prompts come at the end."
+        if any(SCORES in row and "episode" not in row for row in run.log):
+            return f"A TRL run, {counted(run.last_step, 'step')} so far: curves and outputs only."
+        rollouts = f"{counted(run.last_step, 'rollout')} so far"
+        if not _is_of_recipe(run):
+            return f"A run of a trainer without the recipe, {rollouts}: curves and outputs only."
+        return f"Not finished: {rollouts}; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
     change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
     gain = metrics["reward_gain"]
-    return f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+    result = f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+    return " ".join([result, *metrics.get("warnings", ())])
 
 
 def _outcome(result: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_no_model, did_you_mean
-from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, named_failure, no_scores
+from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, logger, named_failure, no_scores
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.texts import as_texts, clean_name
@@ -110,7 +110,7 @@ class CallableReward(Reward):
         # A column called "self" would collide with a method's own; TRL's protocol knows no such argument.
         wanted = {key: offered[key] for key in offered if key in self._named or (self._takes_all and key != "self")}
         call = functools.partial(self.function, **wanted)
-        return functools.partial(attempted, call, self.timeout, self.retries) if self.is_async else call
+        return functools.partial(attempted, self.name, call, self.timeout, self.retries) if self.is_async else call
 
     def result(self, future: Future[Any], completions: Any) -> "Tensor":
         """The async function's scores (N,) of N completions, waited for."""
@@ -191,7 +191,7 @@ def wait_after(attempt: int) -> float:
     return min(FIRST_WAIT * 2.0 ** min(attempt, 9) + random.uniform(0, FIRST_WAIT), LONGEST_WAIT)
 
 
-async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
+async def attempted(name: str, call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
     """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
     for attempt in range(retries + 1):
         try:
@@ -202,4 +202,7 @@ async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, r
                 raise TimeoutError(f"no scores within {timeout} s, attempt {attempt + 1} of {retries + 1}") from error
             if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
                 raise
+            if attempt == 0:
+                found = f"no scores within {timeout} s" if limit.expired() else f"{type(error).__name__}: {error}"
+                logger.warning("reward %r: %s; trying again, up to %d times", name, found, retries)
         await asyncio.sleep(wait_after(attempt))

@@ -15,7 +15,7 @@ from types import NoneType
 from typing import Any, cast
 
 from trl_rewards_plugin import rows
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, nearest
 from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import checkpoints
 from trl_rewards_plugin.runs.public_names import shown_name
@@ -131,8 +131,10 @@ def read_run(folder: Path, name: str) -> Run:
         step = f"give its folder: {place}" if is_run else "give the output_dir of a run"
         raise InputError("a run folder", f"the file {folder}", step)
     if not folder.is_dir():
-        near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
-        step = f"{did_you_mean(folder.name, near)}give the output_dir of a run"
+        names = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        near = nearest(folder.name, names)
+        slip = f"did you mean {str(folder.parent / near)!r}? " if near else ""
+        step = f"{slip}give the output_dir of a run"
         raise InputError("a run folder", f"{str(folder)!r}, which is not a folder", step)
     if not is_run and (folder / layout.EVALUATION).is_file():
         result = checked(read_json(folder / layout.EVALUATION), _EVALUATION, folder / layout.EVALUATION)
@@ -140,6 +142,10 @@ def read_run(folder: Path, name: str) -> Run:
         return replace(run, held_out=[_held_out_row(row, run.ranked_by) for row in read_rows(folder / layout.OUTPUTS)])
     log = read_log(folder)
     if not log and not (folder / layout.METRICS).is_file():
+        kept = (layout.LOG, layout.METRICS, layout.EVALUATION, layout.CHECKPOINTS)
+        if inside := sorted({str(path.parent) for name in kept for path in folder.glob(f"*/{name}")}):
+            step = f"give one or more of the runs in it: {', '.join(inside[:10])}{' ...' if len(inside) > 10 else ''}"
+            raise InputError("run folders", f"{folder}, which holds run folders", step)
         step = "give the output_dir of trl-rewards train; a run that has just begun has its log after one rollout"
         raise InputError(f"a run folder, with {layout.LOG} or {layout.METRICS}", f"{folder} without them", step)
     return Run(
