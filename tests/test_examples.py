@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.recipes.run_presets import get_preset
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -83,6 +84,8 @@ def test_an_example_runs_and_prints_what_it_says(name, example, tmp_path, capsys
     settings, printed = RUNS[name]
     example(name).main(**settings)
     assert re.search(printed, capsys.readouterr().out)
+    if name == "lora":
+        text2text_pipeline("runs/lora/merged")  # refuses a model without its tokenizer
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -8,6 +8,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sysconfig
 import traceback
 from collections import Counter
@@ -232,6 +233,17 @@ def _in_cache(name: str) -> bool:
 
     folders = (f"{kind}s--{name.replace('/', '--')}" for kind in ("model", "dataset", "space"))
     return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").is_dir() for folder in folders)
+
+
+def check_tokenizer_files(name: str) -> None:
+    """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
+
+    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub.
+    """
+    files = [path.name for path in Path(name).glob("*")]
+    if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+        raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 
 def _mistyped_folder(name: str) -> str | None:

@@ -107,6 +107,8 @@ FILES = {
     "two.txt": "A cat.\n" * 2,
     "data/gpt/config.json": '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}',
     "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
+    "judge/tokenizer.json": "",
+    "merged/config.json": "{}",
     "r_long.yaml": f"{ONE}, max_length: 1000}}\n",
     "r_type.yaml": f"{ONE}, score_type: logits}}\n",
     "r_batch.yaml": f"{ONE}, batch_size: 0}}\n",
@@ -137,6 +139,7 @@ FILES = {
     "together.yaml": "num_mini_batches: 3\n",
     "outputs.jsonl": '{"output": "a"}\n',
     "evaluated/evaluation.json": "{}",
+    "stopped/config.yaml": "seed: 0\n",
 }
 # Line -> what the message says.
 FILE_LINES = {
@@ -288,6 +291,10 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
+    "train --model merged": "AutoTokenizer.from_pretrained(what it was made from).save_pretrained('merged')",
+    "evaluate merged": "a tokenizer beside the model",
+    "card stopped": "this run has not finished: resume it",
+    "push stopped me/model --dry-run": "this run has not finished: resume it",
     "train --model data/gpt": "TRL's GRPOTrainer",
     "train --model data/gtp": "did you mean 'data/gpt'?",
     "train --dataset few.txt": "at least one rollout of prompts (64)\nFound:    63 in few.txt",

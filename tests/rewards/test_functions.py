@@ -18,7 +18,7 @@ from transformers import pipeline
 from tests.rewards.judges import judge
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import check_reward_funcs
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, functions
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, event_loop
 from trl_rewards_plugin.rewards.functions import CallableReward
 
 
@@ -295,15 +295,15 @@ def test_a_call_that_would_wait_for_itself_is_refused():
 
 
 def test_a_forked_child_has_a_loop_of_its_own():
-    loop = functions.background_loop()
-    assert functions.background_loop() is loop
+    loop = event_loop.background_loop()
+    assert event_loop.background_loop() is loop
     # As the child sees it: the thread of the parent is not there.
-    owner, functions._owner = functions._owner, -1
+    owner, event_loop._owner = event_loop._owner, -1
     try:
-        assert functions.background_loop() is not loop
+        assert event_loop.background_loop() is not loop
     finally:
-        functions._loop.call_soon_threadsafe(functions._loop.stop)
-        functions._loop, functions._owner = loop, owner
+        event_loop._loop.call_soon_threadsafe(event_loop._loop.stop)
+        event_loop._loop, event_loop._owner = loop, owner
 
 
 # --- a remote judge, over HTTP ---
@@ -464,8 +464,8 @@ def waits(monkeypatch):
     async def sleep(seconds):
         found.append(seconds)
 
-    monkeypatch.setattr(functions.asyncio, "sleep", sleep)
-    monkeypatch.setattr(functions.random, "uniform", lambda low, high: 0.25 * high)
+    monkeypatch.setattr(event_loop.asyncio, "sleep", sleep)
+    monkeypatch.setattr(event_loop.random, "uniform", lambda low, high: 0.25 * high)
     return found
 
 

@@ -20,7 +20,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled, resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
-from trl_rewards_plugin.errors import InputError, check_hub_name
+from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
@@ -197,6 +197,7 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
         check_model_folder(asked.model)
+        check_tokenizer_files(asked.model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
     has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
     read = []

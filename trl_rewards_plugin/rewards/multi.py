@@ -22,11 +22,13 @@ from trl_rewards_plugin.rewards.combining.combination import Combination, traini
 from trl_rewards_plugin.rewards.combining.combination_settings import FORMS
 from trl_rewards_plugin.rewards.combining.constraints import START, Ascent, ascent_after, mixed
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics, used_scale
+from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.file_content import exact_entry, preset_arguments, write_preset_file
-from trl_rewards_plugin.rewards.functions import CallableReward, running
+from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.remote_reward import RemoteReward
-from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, total_name
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 _logger = logging.getLogger(__name__)
 NO_SCALE = (

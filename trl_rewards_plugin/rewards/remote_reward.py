@@ -13,7 +13,7 @@ import urllib3
 
 from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards.base import Reward, RewardScores, check_attempts, checked_scores, no_scores
-from trl_rewards_plugin.rewards.functions import LONGEST_WAIT, wait_after
+from trl_rewards_plugin.rewards.event_loop import LONGEST_WAIT, wait_after
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files, did_you_mean
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
@@ -106,6 +106,7 @@ def check_settings(settings: EvaluationSettings) -> None:
             existing_file(given)
         elif given is not settings.dataset:
             check_hub_name(given, "a folder with a model, or the id of one on the Hub")
+            check_tokenizer_files(given)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
             preset_content(metric)

@@ -52,8 +52,8 @@ from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference import classifier_rules
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
-from trl_rewards_plugin.rewards.texts import check_name as check_reward_name
-from trl_rewards_plugin.rewards.texts import clean_name, total_name
+from trl_rewards_plugin.rewards.names import check_name as check_reward_name
+from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
