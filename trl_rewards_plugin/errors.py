@@ -9,6 +9,8 @@ import functools
 import inspect
 import os
 import re
+import sysconfig
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -117,6 +119,34 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def kinds_of(error: BaseException) -> set[str]:
     """Names of the classes of `error` and its causes; by name, libraries need not be loaded to be asked about."""
     return {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
+
+
+def reward_failure(error: BaseException) -> InputError | None:
+    """What a reward in a file of the user's own raised, by the line there; None for any other error.
+
+    The error that was raised from it, in its words, says what the reward was called on.
+    """
+    around: BaseException | None = None
+    for cause in causes(error):
+        said = f"{type(cause).__name__}: {cause}"
+        _, is_told, called_on = str(around).partition(said)
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
+        own = [(code, line) for code, line in frames if _is_own(Path(code.co_filename))]
+        if own and is_told and not is_out_of_memory(error):
+            code, line = own[-1]
+            path = Path(code.co_filename)
+            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            found = f"{said} at {shown}:{line} in {code.co_qualname.partition('.<locals>')[0]}{called_on}"
+            return InputError("a score or None for each text", found, "correct that line, or return None there")
+        around = cause
+    return None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file of code is neither this package's nor a library's."""
+    libraries = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
+    within = any(map(path.is_relative_to, libraries)) or {"site-packages", "dist-packages"} & {*path.parts}
+    return path.is_file() and not within
 
 
 def is_out_of_memory(error: BaseException) -> bool:

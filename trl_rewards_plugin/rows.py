@@ -85,6 +85,13 @@ def column_texts(
     return texts
 
 
+def check_held_out(train: Sequence[str], held_out: Sequence[str], name: str) -> None:
+    """Refuses held-out texts, from `name`, that are the very rows of training."""
+    if held_out == train:
+        step = "give other rows, or leave eval_dataset out (--eval_dataset): a tenth of the rows is then held out"
+        raise InputError("held-out rows that training does not see", f"all {len(train)} rows of {name} in both", step)
+
+
 def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:
     """As `read_columns`, of a file of prompts, called `name`; refused if it has no rows, or not the column."""
     columns = read_columns(path, text_column)

@@ -542,7 +542,7 @@ def test_epochs_that_max_steps_overrules_are_not_among_the_settings(tmp_path):
 
 
 def test_a_card_names_files_without_the_way_to_them_and_warns_in_its_limitations(tmp_path):
-    write_run(tmp_path, model="./../../bart", dataset="./../own.csv", reward="run_reward.yaml")
+    write_run(tmp_path, model="../../bart", dataset="../own.csv", reward="run_reward.yaml")
     write_json(tmp_path / "metrics.json", make_metrics() | {"warnings": ["Nearly all are the same."]})
     (tmp_path / "run_reward.yaml").write_text("rewards:\n- function: ./../mine.py:loud\n- function: length\n")
     card = generate_model_card(tmp_path)

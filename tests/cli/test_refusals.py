@@ -73,7 +73,7 @@ FILES = {
     "header.csv": "text\n",
     "latin.csv": "text\ncaf\xe9\n".encode("latin-1"),
     "number.json": "3",
-    "scalar.yaml": "reward_weights: 1.0\n",
+    "scalar.yaml": "reward_weights: {a: 1.0}\n",
     "news.xlsx": "",
     "folder/news.csv": "text\nA cat.\n",
     "key.yaml": "lerning_rate: 1.0e-5\n",
@@ -83,6 +83,8 @@ FILES = {
     "r_lable.yaml": "rewards:\n- {asset: acceptability-judge, lable: acceptable}\n",
     "r_none.yaml": "rewards:\n- {asset: acceptability-judge}\n",
     "r_asset.yaml": "rewards:\n- {asset: acceptabilty-judge, label: acceptable}\n",
+    "syntax.yaml": "seed: 3\nmodel: a: b\n",
+    "r_syntax.yaml": "rewards:\n- {function: length\n- {function: repetition}\n",
     "r_top.yaml": "reward:\n- {function: length}\n",
     "r_weights.yaml": f"weights: [1]\n{ONE}}}\n",
     "r_high.yaml": f"{ONE}, weight: high}}\n",
@@ -149,6 +151,7 @@ FILES = {
 FILE_LINES = {
     "train --dataset news.csv": "--text_column text",
     "train --dataset news.csv --text_column txt": "did you mean 'text'?",
+    "train --dataset news.csv --text_column text --eval_dataset folder/../news.csv": "give other rows",
     "train --dataset news.cvs": "did you mean 'news.csv'?",
     "train --dataset empty.csv": "an empty file",
     "train --dataset header.csv": "only a header",
@@ -159,6 +162,8 @@ FILE_LINES = {
     "train --config key.yaml": "did you mean 'learning_rate'?",
     "train --config word.yaml": "learning_rate as a number",
     "train --config column.yaml": "did you mean 'text'?",
+    "train --config syntax.yaml": "invalid YAML in line 2, column 9: mapping values are not allowed here\n",
+    "train --reward r_syntax.yaml": "invalid YAML in line 3, column 3: expected ',' or '}'",
     "train --config reward.yaml": "did you mean 'label'?",
     "train --learning_rate fast": "learning_rate as a number",
     "train --max_steps 1.5": "max_steps as a whole number",
@@ -224,8 +229,8 @@ FILE_LINES = {
     "train --text_column prompts": "did you mean 'prompt'?",
     "train --missing drop": "missing as one of error, skip, empty",
     "train --output_dir news.csv": "a folder as output_dir",
-    "train --output_dir earlier": "give up what is there with overwrite",
-    "train --resume_from_checkpoint": "train without resume_from_checkpoint",
+    "train --output_dir earlier": "resume with --resume_from_checkpoint, or give up what is there with --overwrite",
+    "train --resume_from_checkpoint": "train without --resume_from_checkpoint, or check --output_dir",
     "train --resume_from_checkpoint nowhere": "nowhere: there is no such folder",
     "train --push_to me/my+model": "a repository as owner/name",
     "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",
@@ -507,6 +512,18 @@ def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
     assert_refused(
         in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column"
     )
+
+
+@pytest.mark.parametrize("verb", ["score", "train"])
+def test_a_reward_that_raises_is_told_by_the_line_of_its_file(train, tmp_path, verb):
+    code = "import json\n\ndef words(completions):\n    return [json.loads(text + '{') for text in completions]\n"
+    own = tmp_path / f"raises_in_{verb}.py"
+    own.write_text(code)
+    (tmp_path / "r.yaml").write_text(f"rewards:\n- {{function: '{own.name}:words'}}\n")
+    (tmp_path / "t.txt").write_text("a text\n")
+    flags = ["--reward", tmp_path / "r.yaml"]
+    run = train(*flags, "--dry_run") if verb == "train" else command("score", tmp_path / "t.txt", *flags)
+    assert_refused(run, "JSONDecodeError: ", f" at {own}:4 in words; it was called on ", "the first of them")
 
 
 @pytest.mark.parametrize(

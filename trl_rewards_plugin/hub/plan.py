@@ -18,6 +18,7 @@ from trl_rewards_plugin.hub.secret_search import find_secret, forms, without_sec
 from trl_rewards_plugin.hub.stamp import has_untouched_text
 from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
+from trl_rewards_plugin.yaml_text import reason
 
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
@@ -86,7 +87,7 @@ def check_card(card: str) -> None:
         ModelCard(card)
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         step = "fix the lines between the two --- in README.md, or render it again with trl-rewards card"
-        raise InputError("a card whose metadata can be parsed", " ".join(str(error).split()), step) from error
+        raise InputError("a card whose metadata can be parsed", f"metadata{reason(error)}", step) from error
 
 
 def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | None) -> None:
