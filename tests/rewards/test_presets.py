@@ -223,6 +223,8 @@ def test_a_function_of_a_file_in_the_current_folder(tmp_path, monkeypatch):
     path = reward_file(tmp_path, "rewards: [{function: 'my_own_rewards.py:loud'}]")
     reward = MultiClassifierReward.from_preset(path)
     assert reward(completions=["A", "a"]) == [1.0, 0.0]
+    assert "function='my_own_rewards.py:loud'" in repr(reward)
+    assert str(tmp_path) not in repr(reward)
     assert pickle.loads(pickle.dumps(reward))(completions=["A"]) == [1.0]
     loud = MultiClassifierReward.from_preset(reward_file(tmp_path, "rewards: [{function: 'my_own_rewards:loud'}]"))
     assert loud.component_names() == ["loud"]

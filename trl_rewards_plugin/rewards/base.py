@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
@@ -116,7 +117,11 @@ class Reward:
         return {"name": self.name}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.entry().items())})"
+        entry = {**self.entry()}
+        for key in entry.keys() & {"model", "tokenizer", "metric", "function"}:  # no log needs their folders
+            if isinstance(entry[key], str) and Path(entry[key]).is_absolute():
+                entry[key] = Path(entry[key]).name
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in entry.items())})"
 
     def _changed(self, of: type | None = None) -> dict[str, Any]:
         """The arguments, `of` this class or its own, that are not at their default, as YAML values; all attributes."""
