@@ -14,8 +14,10 @@ import torch
 import yaml
 
 from tests.rewards.judges import TEXTS, judge, sentiment
+from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward
+from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.scoring import score_job
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
@@ -335,6 +337,14 @@ def test_standard_input_of_several_processes_is_refused(monkeypatch, reward_file
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="several processes"):
         score_file(ScoreSettings(reward=reward_file))
+
+
+def test_the_command_checks_its_input_once(tmp_path, monkeypatch, reward_file):
+    files = []
+    monkeypatch.setattr(score_job, "preset_content", lambda file: files.append(file) or preset_content(file))
+    source, output = write(tmp_path / "in.jsonl", TEXTS[:2]), str(tmp_path / "out.jsonl")
+    assert main(["score", source, "--reward", reward_file, "--output", output]) == 0
+    assert files == [reward_file]
 
 
 # --- several processes ---

@@ -54,10 +54,10 @@ def score(argv: Sequence[str]) -> int:
     if settings.input == STDIN and sys.stdin is not None and sys.stdin.isatty():
         step = "give a file, or pipe texts in: trl-rewards score texts.jsonl --reward article"
         raise InputError("texts to score", "no input", step)
-    check_input(settings)  # what follows loads torch
+    checked = check_input(settings)  # what follows loads torch
     terminal.silence_libraries()
     try:
-        summary = score_file(settings)
+        summary = score_file(settings, checked)
     except InputError as error:
         if "prompts=" not in error.next_step:
             raise

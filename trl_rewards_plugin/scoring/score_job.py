@@ -59,14 +59,14 @@ class ScoreSummary:
     seconds: float
 
 
-def score_file(settings: ScoreSettings) -> ScoreSummary | None:
-    """Scores as `settings` say; None in every process of a launcher but the first.
+def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None = None) -> ScoreSummary | None:
+    """Scores as `settings` say; `checked`: what `check_input` gave, if it ran. None in all processes but the first.
 
     Each row comes out as it came in, with the further columns `total` and one a component. Refused are settings or
     rows that do not fit, and an output of another job or another writer: where the input is a file, all before a model
     is loaded or anything is written.
     """
-    job = _Job(settings)
+    job = _Job(settings, checked or check_input(settings))
     writes = settings.output is not None and job.index == 0
     with writing_file(job.output.path) if writes else nullcontext():
         try:
@@ -130,10 +130,10 @@ def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
 
 
 class _Job:
-    def __init__(self, settings: ScoreSettings):
+    def __init__(self, settings: ScoreSettings, checked: tuple[str, ScoreOutput]):
         self.settings = settings
         self.columns_read = _columns_read(settings)
-        self.form, self.output = check_input(settings)
+        self.form, self.output = checked
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.input == STDIN and self.processes > 1:
             step = "write it into a file first, so that every process can read its share"
