@@ -63,11 +63,15 @@ class TrainArguments:
     )
     model: str | None = option(None, "Encoder-decoder to train: Hub id or folder. Unset: the preset's.")
     reward: str | None = option(
-        None, "Reward: a preset's name, or a YAML file, trusted like a script: it names code. Unset: the preset's."
+        None, "Reward: a preset's name, or a YAML file, trusted like a script: it may name code. Unset: the preset's."
     )
-    held_out_reward: str | None = option(None, "A second reward, given likewise; measured, never trained for.")
+    held_out_reward: str | None = option(
+        None, "A second reward, given likewise; every evaluation measures it, training never sees it."
+    )
     dataset: str | None = option(
-        None, "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's."
+        None,
+        "Prompts: Hub id, or a JSONL, JSON, CSV, TSV, parquet or text file. Unset: the preset's. If set, the "
+        "preset's eval_dataset no longer applies.",
     )
     eval_dataset: str | None = option(
         None,

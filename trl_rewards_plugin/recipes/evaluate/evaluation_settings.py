@@ -84,7 +84,7 @@ class EvaluationSettings:
     fail_under: list[str] | None = option(
         None, "Exit with code 3 if a mean is below a number: reward=0.5. A row is named in full or by its last word."
     )
-    fail_if_worse: bool = option(False, "Exit with code 3 if a metric's gain over --compare has its interval below 0.")
+    fail_if_worse: bool = option(False, "Exit with code 3 if a metric is worse than that of --compare.")
     lower_is_better: list[str] | None = option(None, "Metrics better if low, for fail_if_worse: toxicity, perplexity.")
 
 
