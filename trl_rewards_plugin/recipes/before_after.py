@@ -155,7 +155,8 @@ def build_metrics(
 
     `before_std`: standard deviation over prompts (N - 1 in the denominator) of the sampled outputs before training.
     `sources` are what the model read of the prompts, without their prefix. `facts` are what training itself reports,
-    such as `kl`, the mean over responses of the summed log-ratio to the reference, in nats.
+    such as `kl` (mean over responses of the summed log-ratio to the reference, in nats), `episodes`, `seconds` of
+    training alone, `seed` and `prompt_cuts` (see `RunData.count_cuts`).
     """
     after_by_name = after.sampled.by_name()
     gains = {name: gain(values, after_by_name[name]) for name, values in before.sampled.by_name().items()}

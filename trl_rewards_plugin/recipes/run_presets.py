@@ -98,7 +98,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset
 
 
 def neutral_settings(model: str) -> dict[str, Any]:
-    """Settings for a model that is given: the article's, with prompts of as many tokens as it has positions for."""
+    """The article's settings, prompts as long as `model` has positions; InputError for no such encoder-decoder."""
     from trl_rewards_plugin.ppo.architectures.limits import positions
     from trl_rewards_plugin.ppo.input_checks import check_seq2seq_model, read_model_config
 

@@ -1,4 +1,4 @@
-"""What a run refuses of its settings and files, beside the trainer's checks, and its flags of LoRA; needs no torch."""
+"""What a run refuses of its settings and files, beside the trainer's checks, without torch; and its LoRA config."""
 
 import json
 import math

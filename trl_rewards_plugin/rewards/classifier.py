@@ -110,7 +110,10 @@ class ClassifierReward(Reward):
         self._classifier.place(device)
 
     def logits(self, texts: list[str], prompts: list[str] | None) -> "Tensor":
-        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels."""
+        """The model's raw outputs for N texts: (N, L) float32 on the CPU, L labels.
+
+        InputError for pairs without prompts; RuntimeError if the classifier fails, but OSError and OOM pass unchanged.
+        """
         if self.pair is None:
             prompts = None
         elif prompts is None:

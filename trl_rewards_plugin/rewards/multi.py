@@ -205,8 +205,8 @@ class MultiClassifierReward(Reward):
 
         A z-score that has learnt a scale is written with that one, as fixed numbers, and a combination within as the
         file that it was read from or saved to. Not written are multipliers, nor `device`, `batch_size` and `offload`,
-        which belong to the machine. InputError for a reward that no file can name (a lambda, a loaded model), or over
-        a file that it did not write.
+        which belong to the machine. InputError for a reward that no file can name (a lambda, a loaded model), another
+        ending than .yaml or .yml, or over a file that it did not write.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
         for row, name in zip(rows, self.component_names(), strict=True):

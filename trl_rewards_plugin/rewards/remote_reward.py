@@ -37,6 +37,7 @@ class RemoteReward(Reward):
 
     Args:
         url: Of the server, for example "http://127.0.0.1:8000".
+        name: Name of the component.
         columns: Columns of the data set that the server's reward reads beside texts and prompts.
         timeout: Seconds to wait for a connection, and for an answer.
         retries: How often a request is repeated.

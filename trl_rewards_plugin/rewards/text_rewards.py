@@ -100,6 +100,8 @@ class SimilarityReward(TextReward):
 
     Args:
         reference: The column that holds the reference, or the list of references, of each text, or "prompt".
+        rouge_type: "rouge1", "rouge2" or "rougeL".
+        measure: "fmeasure", "precision" or "recall".
         use_stemmer: Whether words are stemmed (English) before they are compared.
         name: None is `<rouge_type>_<reference>`.
 

@@ -67,7 +67,7 @@ def evaluate_outputs(inputs: EvaluationInputs) -> dict[str, Any]:
 
 
 def outputs_of(inputs: EvaluationInputs, side: str) -> list[str]:
-    """N texts of this side: those of its file, or one for each prompt, as this package's pipeline gives it."""
+    """N texts, its file's or one a prompt, sampled by seed and batch size; the global random state stays as it was."""
     if side in inputs.outputs:
         return inputs.outputs[side]
     assert inputs.held_out is not None  # a model always has prompts

@@ -66,7 +66,7 @@ def load_measures(
     """The metrics called `names`, loaded: ours (config name `judge`), reward presets and files, any `evaluate` module.
 
     `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
-    "references", "sources" there are, more than which no metric may need.
+    "references", "sources" there are. InputError for no such metric, and what `ModuleMeasure` refuses.
     """
     return [_load(name, judge, arguments.get(name, {}), given) for name in names]
 
@@ -109,7 +109,8 @@ class ModuleMeasure:
     """An evaluate module over texts; `rows`: the names of its rows, where they are known.
 
     Numbers of its result are rows; a list of N numbers is a row as well, with its mean. A module that can leave its
-    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to.
+    scores unaggregated (`use_aggregator`, as ROUGE has) is asked to. InputError for one that is not for texts, needs
+    what is not `given`, or does not take one of `arguments`.
     """
 
     def __init__(self, module: Any, arguments: Mapping[str, Any], given: Sequence[str]):

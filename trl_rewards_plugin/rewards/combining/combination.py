@@ -67,7 +67,10 @@ class Combination:
         passing: Mapping[str, Tensor],
         texts: Sequence[str],
     ) -> Tensor:
-        """Totals (N,) of raw scores (N, K), NaN where a reward gave none; RuntimeError for an infinite one."""
+        """Totals (N,) of raw scores (N, K), NaN where a reward gave none.
+
+        RuntimeError for an infinite total, InputError for geometric_mean of a score that is no probability.
+        """
         columns = [self._prepared(name, scores[:, k], moments, texts) for k, name in enumerate(self.names)]
         for k, name in enumerate(self.names):
             if name in passing:  # NaN, no score, stays NaN behind the gate too
@@ -87,7 +90,7 @@ class Combination:
         return total
 
     def passing(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Gated reward -> texts that pass, (N,) bool, by raw scores (N,); no text passes without a gating score."""
+        """Gated reward -> texts that pass, (N,) bool: each gating raw score is there and at least the threshold."""
         reached = {name: [raw[other] >= least for other, least in gate.items()] for name, gate in self.only_if.items()}
         return {name: torch.stack(each).all(dim=0) for name, each in reached.items()}
 

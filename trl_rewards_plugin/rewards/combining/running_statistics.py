@@ -1,4 +1,4 @@
-"""Moments of scores, the common scale that they make, and RunningStatistics: those of several rewards over training.
+"""Moments of scores and the z-scores by them, as pure functions; and RunningStatistics, which keeps them in training.
 
 Leaves out when a call may change them (multi.py).
 """

@@ -115,7 +115,10 @@ class BatchedForward:
         self.token_budget: int | None = None  # padded tokens in a forward pass, once the memory was too small for more
 
     def logits(self, model: Any, tokenizer: Any, encoded: Encoded, batch_size: int | None) -> Tensor:
-        """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels."""
+        """Raw outputs for M encoded texts: (M, L) float32 on the CPU, L labels.
+
+        torch.OutOfMemoryError (on a CPU a RuntimeError) if a single text is too large for the memory.
+        """
         lengths = [len(ids) for ids in encoded["input_ids"]]
         fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         # Behind the text, so that a neighbour's length never moves its positions, but for XLNet, which reads the end.

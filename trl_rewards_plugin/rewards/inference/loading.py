@@ -91,7 +91,7 @@ def _peft() -> Any:
 
 
 def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> Any:
-    """The classifier, unsharded, in the CPU's memory, an adapter merged into it; float32 where `dtype` is None."""
+    """The unsharded classifier, on the CPU, adapter merged; `dtype` None: float32. InputError for an untrained head."""
     is_adapter = _is_adapter(source)
     options: dict[str, Any] = {**source.options, "dtype": dtype or torch.float32, "output_loading_info": True}
     if is_adapter:
@@ -112,7 +112,7 @@ def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> A
 
 
 def load_tokenizer(tokenizer: Any, source: Source, config: Any) -> Any:
-    """The tokenizer `tokenizer`, by name or as it is, or for None the one beside the model or its adapter's base."""
+    """`tokenizer`, by name or loaded; None: the model's or its base's. InputError if it has no words or pad token."""
     if tokenizer is None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.name, **source.options)

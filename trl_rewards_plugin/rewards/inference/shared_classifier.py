@@ -18,7 +18,10 @@ LONGEST = 512  # tokens of a text that are read at most where max_length is not 
 
 
 class SharedClassifier:
-    """A sequence classifier and its tokenizer, loaded on first use; picklable; thread-safe."""
+    """A sequence classifier and its tokenizer, loaded on first use; picklable; thread-safe.
+
+    `device` None: where a loaded model is, else this process's own. `memo` None: token ids are not kept for others.
+    """
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class SharedClassifier:
         return model.to(place).eval()
 
     def _max_tokens(self, max_length: int | None, pair: bool) -> int:
-        """Tokens read of a text or pair: `max_length`, else what positions and tokenizer allow, at most 512."""
+        """Tokens read: `max_length` (InputError if no text fits), else up to 512, as positions and tokenizer allow."""
         _, tokenizer = self.load()
         if max_length is None:
             return int(min(LONGEST, position_limit(self.config) or LONGEST, tokenizer.model_max_length))
