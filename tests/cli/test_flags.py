@@ -11,7 +11,7 @@ import pytest
 
 from trl_rewards_plugin.cli.config_source import Declared
 from trl_rewards_plugin.cli.flags import parse_settings, read_config, settings_parser
-from trl_rewards_plugin.cli.measure import ServeSettings
+from trl_rewards_plugin.cli.serve import ServeSettings
 from trl_rewards_plugin.cli.train import TrainArguments, check_quickly
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig

@@ -22,7 +22,7 @@ import urllib3
 import uvicorn
 
 from trl_rewards_plugin.cli.main import main
-from trl_rewards_plugin.cli.measure import ServeSettings, _bind
+from trl_rewards_plugin.cli.serve import ServeSettings, _bind
 from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards import (
     LengthReward,

@@ -20,7 +20,9 @@ COMMANDS = {
     "push": "upload a run's model, or a metric as a Space, to the Hub",
 }
 """Name, which is also that of a function `(argv) -> exit code`, and one line for --help."""
-_MODULES = {"train": "train", "card": "finished_runs", "push": "finished_runs", "report": "finished_runs"}
+_MODULES = {
+    **dict.fromkeys(("card", "push", "report"), "finished_runs"), **dict.fromkeys(("evaluate", "score"), "measure"),
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     check_choice("command", name, COMMANDS, "see trl-rewards --help")
-    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, 'measure')}")
+    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, name)}")
     code: int = getattr(module, name)(rest)
     return code
 
