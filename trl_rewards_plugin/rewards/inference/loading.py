@@ -91,7 +91,7 @@ def _peft() -> Any:
 
 
 def load_classifier(source: Source, config: Any, dtype: torch.dtype | None) -> Any:
-    """The unsharded classifier, on the CPU, adapter merged; `dtype` None: float32. InputError for an untrained head."""
+    """The unsharded classifier on the CPU, adapter merged; `dtype` None: float32. InputError for an untrained head."""
     is_adapter = _is_adapter(source)
     options: dict[str, Any] = {**source.options, "dtype": dtype or torch.float32, "output_loading_info": True}
     if is_adapter:
