@@ -1,4 +1,4 @@
-"""T5's norm (RMSNorm, arXiv 1910.07467): one kernel of torch's on a GPU, few passes on a CPU."""
+"""T5's norm (RMSNorm, arXiv 1910.07467): one kernel on a GPU, few passes on a CPU in float32, else transformers'."""
 
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 class FusedNorm(nn.Module):
-    """In the place of a norm of T5 or mT5, whose weight it keeps: one kernel on a GPU, few passes on a CPU."""
+    """In the place of a norm of T5 or mT5, whose weight it keeps."""
 
     def __init__(self, norm: nn.Module, rounds: bool):
         super().__init__()

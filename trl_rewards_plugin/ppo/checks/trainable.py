@@ -1,7 +1,4 @@
-"""What of a policy learns, in which parts, and what the first update must find.
-
-Leaves out: freezing by settings (policy/load_policy.py), adapters (peft_adapters.py), and saving (saved_model.py).
-"""
+"""What of a policy learns, and what the first update must find. Leaves out: freezing by settings, adapters, saving."""
 
 import logging
 from collections.abc import Iterable
@@ -87,9 +84,10 @@ def add_to_optimizer(optimizer: Any, wrapped: PolicyWithValueHead, critic_learni
 
 
 def check_same_start(rollout: Rollout, dtype: torch.dtype, reduce: Reduce = alone) -> None:
-    """Refuses a policy that, in its first rollout, is not its reference; the models compute in `dtype`."""
+    """Refuses a policy unlike its reference in the first rollout, of which this is one process's part; in `dtype`."""
     mask = rollout.response_mask
     distance = masked_sum((rollout.logprobs - rollout.ref_logprobs).abs(), mask)
+    # Over all processes, so that all of them refuse.
     total, tokens = reduce(torch.stack([distance, mask.sum().to(distance)])).tolist()
     gap = total / max(tokens, 1)
     if not gap <= _SAME[dtype]:

@@ -17,7 +17,8 @@ class ExactKL:
     """The heads of `kl_estimator="full"`: `reference`, for the KL that is logged, and `anchor`, for that in the loss.
 
     The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference. The features that
-    they are given are kept in the rollout.
+    they are given are kept in the rollout. InputError where logits are not the product of a whole output matrix, or
+    are of other tokens.
     """
 
     def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, rules: TokenRules, args: Seq2SeqPPOConfig):

@@ -100,7 +100,7 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
 
     With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
     tied to them. With the last `num_layers_unfrozen` layers the norm above them stays trainable, and an output matrix
-    of its own; as trlX does.
+    of its own; as trlX does. InputError where the decoder has fewer layers, or nothing is left to train.
     """
     whole: Any = model
     if encoder:

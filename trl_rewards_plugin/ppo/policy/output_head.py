@@ -90,7 +90,8 @@ def score_in_slices(
 ) -> TokenScores:
     """Scores of response tokens (B, T), with the KL to an anchor where there is one.
 
-    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held.
+    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held;
+    smaller batches are not computed twice.
     """
     vocabulary = cast(Any, head.matrix).weight.shape[0]
     steps = max(1, slice_size // (len(token_ids) * vocabulary * (1 if anchor is None else 2)))
