@@ -37,6 +37,7 @@ def main(output_dir: str = "runs/lora", **settings) -> None:
         f"{learning:,} of {total:,} weights learn: mean reward {rewards[0]:+.2f} at first, {rewards[-1]:+.2f} at last"
     )
     AutoPeftModelForSeq2SeqLM.from_pretrained(output_dir).merge_and_unload().save_pretrained(f"{output_dir}/merged")
+    trainer.processing_class.save_pretrained(f"{output_dir}/merged")  # without it nobody can use the merged model
 
 
 if __name__ == "__main__":

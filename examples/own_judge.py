@@ -12,28 +12,41 @@ acceptability judge. Leaves out: choosing among epochs, and harder texts. Prints
 import csv
 import sys
 
-from datasets import load_dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
-
-from trl_rewards_plugin import ClassifierReward
 from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.rows import format_of, read_rows
 
 
 def write_sentences(path: str) -> str:
     """A CSV of the bundled prompts' last sentences, whole and cut, without the mark that would give them away."""
-    prompts = load_dataset("json", data_files=str(asset_path("prompts") / "train.jsonl"), split="train")["prompt"]
-    whole = [prompt.rstrip(" .!?").split(". ")[-1] for prompt in prompts]
+    prompts = read_rows(str(asset_path("prompts") / "train.jsonl"), "jsonl", "prompt")
+    whole = [row["prompt"].rstrip(" .!?").split(". ")[-1] for row in prompts]
     cut = [" ".join(text.split()[: 2 * len(text.split()) // 3]) for text in whole]
-    rows = [*((text, "whole") for text in whole), *((text, "cut") for text in cut)]
+    rows = [(text, label) for label, texts in {"whole": whole, "cut": cut}.items() for text in texts]
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
     return path
 
 
+def read_labelled(path: str) -> list[dict[str, str]]:
+    """The rows of a file, each with a text and a label; anything else is refused."""
+    rows = [(row.get("text"), row.get("label"), row) for row in read_rows(path, format_of(path), "text")]
+    bad = next((f"row {n}: {row}"[:99] for n, (*pair, row) in enumerate(rows, 1) if None in pair), None)
+    if bad or len({label for _, label, _ in rows}) < 2:
+        expected = f"the columns text and label in {path}, filled in every row, with two labels or more"
+        raise InputError(expected, bad or f"{len(rows)} rows, one label", "rename or fill the columns")
+    return [{"text": str(text), "label": str(label)} for text, label, _ in rows]
+
+
 def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
     """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
-    rows = load_dataset("csv", data_files=path or write_sentences("sentences.csv"), split="train")
-    labels = sorted(set(rows["label"]))
+    labelled = read_labelled(path or write_sentences("sentences.csv"))
+    from datasets import Dataset  # torch is loaded after what can be refused
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+    from trl_rewards_plugin import ClassifierReward
+
+    rows, labels = Dataset.from_list(labelled), sorted({row["label"] for row in labelled})
     start = encoder or str(asset_path("acceptability-judge"))
     tokenizer = AutoTokenizer.from_pretrained(start)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -56,4 +69,7 @@ def main(path: str | None = None, folder: str = "judge", encoder: str | None = N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"input refused{error}")

@@ -82,7 +82,7 @@ def cut_trainings_short() -> None:
         config.__init__ = functools.partialmethod(config.__init__, bf16=False)
     article = presets.PRESETS["article"]
     config = {**article.config, "response_length": 8}
-    tiny = dataclasses.replace(article, name="tiny", eval_dataset="argilla/news-summary", config=config)
+    tiny = dataclasses.replace(article, name="tiny", config=config)
     presets.PRESETS = MappingProxyType({**presets.PRESETS, "tiny": tiny})
 
 

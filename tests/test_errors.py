@@ -16,8 +16,10 @@ from trl_rewards_plugin.errors import (
     is_out_of_memory,
     near_path,
     nearest,
+    reward_failure,
     what_to_do,
 )
+from trl_rewards_plugin.rewards.base import named_failure
 from trl_rewards_plugin.rows import FORMATS
 from trl_rewards_plugin.text import is_hub_id
 
@@ -25,6 +27,10 @@ from trl_rewards_plugin.text import is_hub_id
 def test_the_message_has_three_labelled_lines():
     error = InputError("one", "two", "do three")
     assert str(error).splitlines()[1:] == ["Expected: one", "Found:    two", "Next:     do three"]
+
+
+def test_nothing_found_is_said_in_words():
+    assert InputError("one", "", "do three").found == "nothing"
 
 
 def test_it_crosses_a_process_border_whole():
@@ -180,3 +186,19 @@ def test_which_errors_mean_that_the_memory_was_too_small():
         torch.empty(2**60)
     assert is_out_of_memory(error.value)
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_only_what_a_file_of_the_users_raised_is_told_by_its_line():
+    def failure(call):
+        with pytest.raises(RuntimeError) as caught, named_failure("own", ["a text"]):
+            call()
+        return reward_failure(caught.value)
+
+    def full():
+        raise MemoryError
+
+    assert "test_errors.py" in failure(lambda: 1 / 0).found
+    assert failure(full) is None  # has advice of its own
+    library = RuntimeError("reward 'own' raised ValueError: 3")
+    library.__cause__ = ValueError(3)
+    assert reward_failure(library) is None

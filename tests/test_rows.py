@@ -11,7 +11,7 @@ import yaml
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.data import load_run_data
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
+from trl_rewards_plugin.recipes.evaluate.evaluation_inputs import read_outputs
 from trl_rewards_plugin.rows import (
     FORMATS,
     check_column,
@@ -58,7 +58,7 @@ def scored(path, folder):
 
 READERS = {
     "score": scored,
-    "evaluate": lambda path, folder: read_outputs(str(path), "text"),
+    "evaluate": lambda path, folder: read_outputs(str(path), "text")["text"],
     "train": lambda path, folder: list(load_run_data(str(path), str(path), text_column="text").train["prompt"]),
 }
 
@@ -163,7 +163,7 @@ def read_with(reader, path, folder, missing):
         score_file(ScoreSettings(input=str(path), reward=str(reward), output=str(output), missing=missing))
         return [json.loads(line)["text"] for line in output.read_text().splitlines()]
     if reader == "evaluate":
-        return read_outputs(str(path), "text", missing)
+        return read_outputs(str(path), "text", missing)["text"]
     return list(load_run_data(str(path), ["a", "b"], text_column="text", missing=missing).train["prompt"])
 
 

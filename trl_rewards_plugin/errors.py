@@ -8,6 +8,9 @@ import errno
 import functools
 import inspect
 import os
+import re
+import sysconfig
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +29,8 @@ class _ThreePartError(Exception):
     """Its message has three labelled lines; the attributes of the same names as the arguments hold their texts."""
 
     def __init__(self, expected: str, found: str, next_step: str):
+        found = found or "nothing"
+        found = found or "nothing"
         # What was found may be a whole file on one line.
         lines = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..." for text in (expected, found, next_step)]
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
@@ -116,10 +121,43 @@ def kinds_of(error: BaseException) -> set[str]:
     return {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
 
 
+def reward_failure(error: BaseException) -> InputError | None:
+    """What a reward in a file of the user's own raised, by the line there; None for any other error.
+
+    The error that was raised from it, in its words, says what the reward was called on.
+    """
+    around: BaseException | None = None
+    for cause in causes(error):
+        said = f"{type(cause).__name__}: {cause}"
+        _, is_told, called_on = str(around).partition(said)
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
+        own = [(code, line) for code, line in frames if _is_own(Path(code.co_filename))]
+        if own and is_told and not is_out_of_memory(error):
+            code, line = own[-1]
+            path = Path(code.co_filename)
+            shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            found = f"{said} at {shown}:{line} in {code.co_qualname.partition('.<locals>')[0]}{called_on}"
+            return InputError("a score or None for each text", found, "correct that line, or return None there")
+        around = cause
+    return None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file of code is neither this package's nor a library's."""
+    libraries = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
+    within = any(map(path.is_relative_to, libraries)) or {"site-packages", "dist-packages"} & {*path.parts}
+    return path.is_file() and not within
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an accelerator's memory, or the CPU's, was too small; some libraries say so only in words."""
     said = any(words in str(cause) for cause in causes(error) for words in _TOO_SMALL)
     return said or bool(kinds_of(error) & {"OutOfMemoryError", "MemoryError"})
+
+
+def is_unreached(error: BaseException) -> bool:
+    """Whether a server, such as the Hub, could not be asked."""
+    return bool(kinds_of(error) & _UNREACHED)
 
 
 def what_to_do(error: BaseException, otherwise: str, name: str | None = None) -> str:
@@ -138,7 +176,7 @@ def what_to_do(error: BaseException, otherwise: str, name: str | None = None) ->
         return "if you trust the code that it brings along, pass trust_remote_code=True (true in a reward file)"
     if "RepositoryNotFoundError" in kinds:
         return f"{otherwise}; if it is private, log in: hf auth login"
-    if kinds & _UNREACHED:
+    if is_unreached(error):
         return "check the network; without one, download it where there is one (hf download ID) and pass the folder"
     return otherwise
 
@@ -195,6 +233,17 @@ def _in_cache(name: str) -> bool:
 
     folders = (f"{kind}s--{name.replace('/', '--')}" for kind in ("model", "dataset", "space"))
     return any(Path(constants.HF_HUB_CACHE, folder, "snapshots").is_dir() for folder in folders)
+
+
+def check_tokenizer_files(name: str) -> None:
+    """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
+
+    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub.
+    """
+    files = [path.name for path in Path(name).glob("*")]
+    if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+        raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 
 def _mistyped_folder(name: str) -> str | None:

@@ -29,6 +29,7 @@ FORMATS = {
 STDIN = "-"
 _PLACE = "\0place"  # key of a row's own number beside its columns, none of which is called so
 MISSING = ("error", "skip", "empty")
+SKIP = "--missing skip (leave such rows out) or "  # no advice where rows of several files belong together
 _PROMPTS = "filter such rows out; for conversations use Seq2SeqPPOTrainer directly"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -58,7 +59,7 @@ def without_missing(rows: Iterable[Row], columns: Sequence[str], missing: str, s
 
 
 def _no_text(column: str, source: str, found: str) -> InputError:
-    step = "write one there, or pass --missing skip (leave such rows out) or --missing empty (read them as '')"
+    step = f"write one there, or pass {SKIP}--missing empty (read them as '')"
     return InputError(f"a text in column {column!r} of {source}", f"{found} (rows of data, counted from 1)", step)
 
 
@@ -82,6 +83,13 @@ def column_texts(
             expected = f"a text in every row of the column {column!r} of {source}"
             raise InputError(expected, f"{text!r} in row {place + 1}"[:200], step)
     return texts
+
+
+def check_held_out(train: Sequence[str], held_out: Sequence[str], name: str) -> None:
+    """Refuses held-out texts, from `name`, that are the very rows of training."""
+    if held_out == train:
+        step = "give other rows, or leave eval_dataset out (--eval_dataset): a tenth of the rows is then held out"
+        raise InputError("held-out rows that training does not see", f"all {len(train)} rows of {name} in both", step)
 
 
 def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:

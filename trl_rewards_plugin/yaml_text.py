@@ -40,8 +40,16 @@ def read_yaml(path: Path, expected: str, step: str, by_hand: bool = True) -> Any
             step = "save the file as UTF-8"
         elif by_hand and r"'\t'" in str(error):
             step = "indent with spaces, since YAML takes no tabs"
-        said = "invalid YAML: " if isinstance(error, yaml.YAMLError) else ""
-        raise InputError(expected, said + " ".join(str(error).split()), step) from error
+        said = "invalid YAML" if isinstance(error, yaml.YAMLError) else "unreadable"
+        raise InputError(expected, said + reason(error), step) from error
+
+
+def reason(error: Exception) -> str:
+    """Where text is no YAML, counted from 1, if that is known, and why; to follow what it is called."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return ": " + " ".join(str(error).replace('in "<unicode string>", ', "").split())
+    return f" in line {mark.line + 1}, column {mark.column + 1}: {problem}"
 
 
 class _Bounded(yaml.SafeLoader):

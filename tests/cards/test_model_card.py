@@ -46,6 +46,7 @@ FULL = RewardModelCardData(
     epoch_rewards=[0.25, 0.5],
     curve="reward_curve.png",
     settings={"learning_rate": 2e-5, "response_length": 32},
+    max_prompt_length=512,
     max_new_tokens=32,
     seed=3,
     config_file="config.yaml",
@@ -67,7 +68,7 @@ fine-tuned with PPO \
 (`trl_rewards_plugin`) to write text that classifiers score highly.
 
 > **Reward 2.00 \N{RIGHTWARDS ARROW} 3.00** on 2 held-out prompts: a gain of **+1.00** (95% CI 0.00 to +2.00), at a \
-KL divergence of 1.50 nats from the starting model.
+KL divergence from the starting model of 1.50 nats, as estimated from samples.
 
 ## Training objective
 
@@ -83,11 +84,11 @@ Reward of an output = 1 \N{MULTIPLICATION SIGN} good + 0.5 \N{MULTIPLICATION SIG
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-name = "me/model"  # this folder, or its id on the Hub
+name = "me/model"  # the path of this folder, or its id on the Hub
 tokenizer = AutoTokenizer.from_pretrained(name)
 model = AutoModelForSeq2SeqLM.from_pretrained(name)
 text = "summarize: Say this."
-inputs = tokenizer(text, return_tensors="pt")
+inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=512)
 output = model.generate(**inputs, max_new_tokens=32)
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```
@@ -143,7 +144,7 @@ They reflect the choice of prompts, not of the training seed.
 | Share of distinct outputs | 1.000 | 1.000 |
 | Share of outputs that do not copy the whole input | 0.500 | 0.500 |
 | Share of distinct outputs, greedy | 1.000 | 1.000 |
-| KL to the starting model (nats per response) | 0.000 | 1.500 |
+| KL to the starting model (nats per response, estimated from samples) | 0.000 | 1.500 |
 
 For comparison: the source sentences score 9.000, best-of-16 sampling from the starting model scores \
 7.000.
@@ -541,7 +542,7 @@ def test_epochs_that_max_steps_overrules_are_not_among_the_settings(tmp_path):
 
 
 def test_a_card_names_files_without_the_way_to_them_and_warns_in_its_limitations(tmp_path):
-    write_run(tmp_path, model="./../../bart", dataset="./../own.csv", reward="run_reward.yaml")
+    write_run(tmp_path, model="../../bart", dataset="../own.csv", reward="run_reward.yaml")
     write_json(tmp_path / "metrics.json", make_metrics() | {"warnings": ["Nearly all are the same."]})
     (tmp_path / "run_reward.yaml").write_text("rewards:\n- function: ./../mine.py:loud\n- function: length\n")
     card = generate_model_card(tmp_path)
@@ -582,6 +583,11 @@ def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
         path.write_text(left, encoding="utf-8")
         write_model_card(tmp_path, overwrite=False)
         assert path.read_text(encoding="utf-8") == ours
+    path.write_text(ours.replace("tags:", "license: mit\ntags:"), encoding="utf-8")
+    for _ in range(2):  # the kept edit is one afterwards, too
+        write_model_card(tmp_path, overwrite=False)
+        assert path.read_text(encoding="utf-8").count("license: mit\n") == 1
+    assert path.read_text(encoding="utf-8").endswith(ours.partition("\n---\n")[2])
     path.write_text(ours.replace("## Limitations", "## My limits"), encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite-card"):
         write_model_card(tmp_path, overwrite=False)
@@ -615,9 +621,10 @@ def test_no_file_of_a_real_run_names_a_folder_of_this_machine(run, finished_run,
 
 def test_the_quickstart_of_a_real_run_runs(run, monkeypatch, capsys):
     pytest.importorskip("trl_rewards_plugin.pipelines")
-    monkeypatch.chdir(run.parent)
-    text = (run / "README.md").read_text(encoding="utf-8").replace('"finished"', f'"{run.name}"')
-    blocks = python_blocks(text)
+    monkeypatch.chdir(run)
+    blocks = python_blocks((run / "README.md").read_text(encoding="utf-8"))
+    assert 'name = "."  #' in blocks[0]
+    assert re.search(r"truncation=True, max_length=\d+\)", blocks[0])
     assert len(blocks) == 3
     for block in blocks[:2]:
         exec(compile(block, "README.md", "exec"), {})

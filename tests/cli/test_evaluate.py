@@ -18,8 +18,8 @@ from trl_rewards_plugin.cli import main as cli
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.pipelines import text2text_pipeline
-from trl_rewards_plugin.recipes.evaluate import compare
-from trl_rewards_plugin.recipes.evaluate.evaluation_settings import read_outputs
+from trl_rewards_plugin.recipes.evaluate import compare, evaluation_inputs
+from trl_rewards_plugin.recipes.evaluate.evaluation_inputs import read_outputs
 
 ROUGE = str(Path(__file__).parents[1] / "metrics" / "rouge_here")
 GAIN = str(Path(__file__).parents[2] / "trl_rewards_plugin" / "metrics" / "reward_gain")
@@ -166,7 +166,7 @@ def measured(self, *args):
 def test_a_name_of_no_row_is_refused_before_anything_is_made_or_measured(
     pairs, tmp_path, capsys, monkeypatch, metrics, flags, step
 ):
-    monkeypatch.setattr(compare.EvaluationJob, "outputs_of", measured)
+    monkeypatch.setattr(compare, "outputs_of", measured)
     argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text", "--metrics", *metrics, *flags]
     assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 2
     assert step in capsys.readouterr().err
@@ -175,12 +175,14 @@ def test_a_name_of_no_row_is_refused_before_anything_is_made_or_measured(
 
 def test_the_rows_that_are_known_beforehand_are_those_that_come(tiny_run, pairs, tmp_path, monkeypatch):
     known = []
-    monkeypatch.setattr(compare, "check_names", lambda settings, rows: known.append(list(rows)))
+    for module in (compare, evaluation_inputs):
+        monkeypatch.setattr(module, "check_names", lambda settings, rows: known.append(list(rows)))
     argv = ["evaluate", str(pairs), "--dataset", str(pairs), "--text_column", "text"]
-    argv += ["--metrics", "rouge", "tiny", tiny_run.reward, "grammaticality"]
-    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
-    beforehand, afterwards = known
-    assert beforehand == afterwards == list(result_of(tmp_path / "out")["metrics"])
+    argv += ["--overwrite", "--output_dir", str(tmp_path / "out"), "--metrics", "rouge", "tiny", "grammaticality"]
+    for further, times in ([], 3), ([tiny_run.reward], 2):
+        known.clear()
+        assert cli.main([*argv, *further]) == 0
+        assert known == [list(result_of(tmp_path / "out")["metrics"])] * times
 
 
 def test_a_name_that_only_the_result_can_tell_is_refused_before_anything_is_written(pairs, tmp_path, capsys):
@@ -218,6 +220,28 @@ def test_a_column_of_references(pairs, tmp_path):
     assert result["references"] == "column 'best'"
 
 
+def test_references_may_stand_beside_the_outputs(pairs, tmp_path, capsys):
+    argv = ["evaluate", str(pairs), "--reference_column", "best", "--metrics", "rouge", "--rows", "2"]
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    assert result_of(tmp_path / "out")["metrics"]["rougeL"]["after"] == pytest.approx((2 / 5 + 4 / 5) / 2)
+    assert re.search(r"^Outputs .*\nReferences +column 'best'$", capsys.readouterr().out, re.M)
+
+
+def test_rows_in_the_same_order_may_have_the_prefix_in_front(tmp_path):
+    names = [str(tmp_path / name) for name in ("new.csv", "old.csv", "prompts.csv")]
+    for name, prompt in zip(names, ("fix: a b", "a  b", "a b"), strict=True):
+        Path(name).write_text(f"prompt,output\n{prompt},a\n", encoding="utf-8")
+    argv = ["evaluate", names[0], "--compare", names[1], "--dataset", names[2], "--metrics", "rouge"]
+    assert cli.main([*argv, "--prompt_prefix", "fix: ", "--output_dir", str(tmp_path / "out")]) == 0
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 2
+
+
+def test_results_go_to_a_folder_of_the_name_of_the_file(pairs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", "pairs.jsonl", "--metrics", "rouge", "--reference_column", "best"]) == 0
+    assert result_of(tmp_path / "evaluations" / "pairs")["n"] == 3
+
+
 def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
     assert cli.main(["evaluate", str(pairs), "--output-dir", str(tmp_path / "out")]) == 0
     captured = capsys.readouterr()
@@ -230,7 +254,7 @@ def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
     assert "gain" not in row
     assert row["quartiles"][0] <= row["after"] <= row["quartiles"][4]
     assert "median" in captured.out
-    assert "judges of the preset tiny" in captured.out
+    assert "judge of the preset tiny" in captured.out
     assert "Metrics" in captured.err, "a bar on standard error"
 
 
@@ -255,11 +279,19 @@ def test_a_reward_file_is_a_metric(tiny_run, pairs, tmp_path):
     assert total == pytest.approx(acceptability + 0.5 * neutrality, abs=1e-5)
 
 
-def test_arguments_of_metrics(tiny_run, pairs, tmp_path):
+def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys):
     judge = str(Path(tiny_run.reward).parent / "acceptability")
     arguments = {"grammaticality": {"config_name": judge, "label": "unacceptable", "score_type": "logit"}}
     argv = ["evaluate", str(pairs), "--metrics", "grammaticality", "--metric-kwargs", json.dumps(arguments)]
     assert cli.main([*argv, "--output_dir", str(tmp_path / "out")]) == 0
+    shown = "grammaticality (judge: acceptability, label: unacceptable, score_type: logit)"
+    assert re.search(rf"^Metrics +{re.escape(shown)}$", capsys.readouterr().out, re.M)
+    recorded = (tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8")
+    assert json.loads(recorded)["metric_kwargs"]["grammaticality"]["label"] == "unacceptable"
+    assert str(tmp_path) not in recorded
+    assert str(Path(judge).parent) not in recorded
+    assert cli.main(["report", str(tmp_path / "out"), "--output", str(tmp_path / "r.html")]) == 0
+    assert shown in (tmp_path / "r.html").read_text(encoding="utf-8")
     from trl_rewards_plugin import ClassifierReward
 
     texts = [row["after"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]
@@ -318,16 +350,16 @@ def test_a_run_folder_brings_its_prompts_and_its_starting_model(tmp_path):
 
 def test_a_config_file_and_stronger_flags(pairs, tmp_path, monkeypatch):
     path = tmp_path / "evaluate.yaml"
-    values = {"model": str(pairs), "metrics": ["grammaticality"], "rows": 2, "metric_kwargs": {"neutrality": {}}}
+    values = {"model": str(pairs), "metrics": ["grammaticality"], "rows": 2, "metric_kwargs": {"grammaticality": {}}}
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     seen = []
-    monkeypatch.setattr(compare, "evaluate_outputs", lambda settings: seen.append(settings) or {})
+    monkeypatch.setattr(compare, "evaluate_outputs", lambda inputs: seen.append(inputs.settings) or {})
     assert cli.main(["evaluate", "--config", str(path), "--rows", "3", "--output-dir", "x"]) == 0
     (settings,) = seen
     assert (settings.model, settings.metrics, settings.rows, settings.output_dir) == (
         str(pairs), ["grammaticality"], 3, "x"
     )  # fmt: skip
-    assert settings.metric_kwargs == {"neutrality": {}}
+    assert settings.metric_kwargs == {"grammaticality": {}}
     assert settings.batch_size == 16
 
 
@@ -375,7 +407,11 @@ def test_help_says_every_option(capsys):
         (["--compare", "BROKEN.jsonl"], "Expecting value at column 12", "fix that line"),
         (["--compare", "HOLES.jsonl"], "none in row 2", "''"),
         (["--compare", "SHORT.txt"], "2 in ", "same prompts"),
-        (["--compare", "JUDGE"], "which is not one", "google/flan-t5-small"),
+        (
+            ["--compare", "JUDGE", "--dataset", "PAIRS", "--text_column", "text"],
+            "which is not one",
+            "google/flan-t5-small",
+        ),
         (["--dataset", "bundled:prompts/heldout.jsonl"], "96", "same prompts"),
         (["--dataset", "PAIRS", "--text_column", "text", "--reference_column", "bets"], "old", "did you mean 'best'?"),
         (["--metrics", "acceptability"], "'acceptability'", "--metrics tiny, or --metrics grammaticality"),

@@ -5,12 +5,13 @@ import enum
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+from trl_rewards_plugin.cli.config_source import Declared
 from trl_rewards_plugin.cli.flags import parse_settings, read_config, settings_parser
-from trl_rewards_plugin.cli.measure import ServeSettings
+from trl_rewards_plugin.cli.serve import ServeSettings
 from trl_rewards_plugin.cli.train import TrainArguments, check_quickly
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
@@ -72,12 +73,21 @@ def test_flags_override_the_file_which_overrides_the_defaults(config):
     assert parse(*argv, "--batch_size", "5") == expected
 
 
+def test_one_value_in_the_file_is_a_list_of_one_as_after_a_flag(config, tmp_path):
+    assert parse(*config("names: c")).names == ["c"]
+    kinds = (Seq2SeqPPOConfig, TrainArguments, EvaluationSettings)
+    types = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    one = {name: Declared(hint).read(name, "1") for name, hint in types.items() if Declared(hint).kinds >= {"list"}}
+    assert one["reward_weights"] == [1.0]
+    assert one["stop_on"] == one["metrics"] == one["lora_target_modules"] == ["1"]
+
+
 def test_numbers_in_the_file_mean_what_they_mean_after_a_flag(config):
     assert parse(*config("input: 7\nthreshold: 1\n")) == Settings(input="7", threshold=1.0)
 
 
 @pytest.mark.parametrize(
-    "text", ["batch_size: two", "batch_size: 2.5", "batch_size: true", "names: a", "input: [a]", "extra: [1]"]
+    "text", ["batch_size: two", "batch_size: 2.5", "batch_size: true", "names: {a: 1}", "input: [a]", "extra: [1]"]
 )
 def test_a_value_of_the_wrong_type_in_the_file_is_refused(config, text):
     with pytest.raises(InputError, match=f"Expected: a valid {text.split(':')[0]} in"):

@@ -73,7 +73,7 @@ FILES = {
     "header.csv": "text\n",
     "latin.csv": "text\ncaf\xe9\n".encode("latin-1"),
     "number.json": "3",
-    "scalar.yaml": "reward_weights: 1.0\n",
+    "scalar.yaml": "reward_weights: {a: 1.0}\n",
     "news.xlsx": "",
     "folder/news.csv": "text\nA cat.\n",
     "key.yaml": "lerning_rate: 1.0e-5\n",
@@ -83,6 +83,8 @@ FILES = {
     "r_lable.yaml": "rewards:\n- {asset: acceptability-judge, lable: acceptable}\n",
     "r_none.yaml": "rewards:\n- {asset: acceptability-judge}\n",
     "r_asset.yaml": "rewards:\n- {asset: acceptabilty-judge, label: acceptable}\n",
+    "syntax.yaml": "seed: 3\nmodel: a: b\n",
+    "r_syntax.yaml": "rewards:\n- {function: length\n- {function: repetition}\n",
     "r_top.yaml": "reward:\n- {function: length}\n",
     "r_weights.yaml": f"weights: [1]\n{ONE}}}\n",
     "r_high.yaml": f"{ONE}, weight: high}}\n",
@@ -105,6 +107,8 @@ FILES = {
     "two.txt": "A cat.\n" * 2,
     "data/gpt/config.json": '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}',
     "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
+    "judge/tokenizer.json": "",
+    "merged/config.json": "{}",
     "r_long.yaml": f"{ONE}, max_length: 1000}}\n",
     "r_type.yaml": f"{ONE}, score_type: logits}}\n",
     "r_batch.yaml": f"{ONE}, batch_size: 0}}\n",
@@ -134,12 +138,20 @@ FILES = {
     "null.yaml": "num_ppo_epochs: null\n",
     "together.yaml": "num_mini_batches: 3\n",
     "outputs.jsonl": '{"output": "a"}\n',
+    "pair.csv": "prompt,output,ref\na,b,c\nd,e,f\n",
+    "turned.csv": "prompt,output,ref\nd,e,f\na,b,c\n",
+    "asks.csv": "prompt,ref\na,c\nd,\n",
+    "hole.csv": "prompt,output\na,b\nd,\n",
+    "scored.jsonl": '{"text": "A dog.", "topic": "dogs", "total": 1, "acceptability": 1, "neutrality": 1}\n',
+    "length.jsonl": '{"text": "A cat.", "topic": "cats", "total": 1, "length": 1}\n',
     "evaluated/evaluation.json": "{}",
+    "stopped/config.yaml": "seed: 0\n",
 }
 # Line -> what the message says.
 FILE_LINES = {
     "train --dataset news.csv": "--text_column text",
     "train --dataset news.csv --text_column txt": "did you mean 'text'?",
+    "train --dataset news.csv --text_column text --eval_dataset folder/../news.csv": "give other rows",
     "train --dataset news.cvs": "did you mean 'news.csv'?",
     "train --dataset empty.csv": "an empty file",
     "train --dataset header.csv": "only a header",
@@ -150,6 +162,8 @@ FILE_LINES = {
     "train --config key.yaml": "did you mean 'learning_rate'?",
     "train --config word.yaml": "learning_rate as a number",
     "train --config column.yaml": "did you mean 'text'?",
+    "train --config syntax.yaml": "invalid YAML in line 2, column 9: mapping values are not allowed here\n",
+    "train --reward r_syntax.yaml": "invalid YAML in line 3, column 3: expected ',' or '}'",
     "train --config reward.yaml": "did you mean 'label'?",
     "train --learning_rate fast": "learning_rate as a number",
     "train --max_steps 1.5": "max_steps as a whole number",
@@ -215,8 +229,8 @@ FILE_LINES = {
     "train --text_column prompts": "did you mean 'prompt'?",
     "train --missing drop": "missing as one of error, skip, empty",
     "train --output_dir news.csv": "a folder as output_dir",
-    "train --output_dir earlier": "give up what is there with overwrite",
-    "train --resume_from_checkpoint": "train without resume_from_checkpoint",
+    "train --output_dir earlier": "resume with --resume_from_checkpoint, or give up what is there with --overwrite",
+    "train --resume_from_checkpoint": "train without --resume_from_checkpoint, or check --output_dir",
     "train --resume_from_checkpoint nowhere": "nowhere: there is no such folder",
     "train --push_to me/my+model": "a repository as owner/name",
     "score news.csv --reward tiny --text_column txt": "did you mean 'text'?",
@@ -283,6 +297,10 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
+    "train --model merged": "AutoTokenizer.from_pretrained(what it was made from).save_pretrained('merged')",
+    "evaluate merged": "a tokenizer beside the model",
+    "card stopped": "this run has not finished: resume it",
+    "push stopped me/model --dry-run": "this run has not finished: resume it",
     "train --model data/gpt": "TRL's GRPOTrainer",
     "train --model data/gtp": "did you mean 'data/gpt'?",
     "train --dataset few.txt": "at least one rollout of prompts (64)\nFound:    63 in few.txt",
@@ -294,6 +312,32 @@ FILE_LINES = {
     "evaluate outputs.jsonl --output_column outputt": "did you mean 'output'?",
     "evaluate outputs.jsonl --compare news.csv": "--output_column",
     "evaluate outputs.jsonl --text_column text": "--output_column",
+    "evaluate outputs.cvs": "did you mean 'outputs.jsonl'?",
+    "evaluate other.cvs": "or a file of outputs",
+    "evaluate empty.csv": "an empty file",
+    "evaluate header.csv --output_column text": "only a header",
+    "evaluate hole.csv": "--missing skip (leave such rows out)",
+    "evaluate hole.csv --compare pair.csv": "or pass --missing empty",
+    "evaluate pair.csv --compare outputs.jsonl": "2 in pair.csv",
+    "evaluate pair.csv --compare pair.csv --fail-if-worse": "at least 5 rows",
+    "evaluate pair.csv --compare turned.csv": "row 1: 'd' and 'a' in the column 'prompt'",
+    "evaluate pair.csv --dataset turned.csv": "the same prompts in the same order in pair.csv and turned.csv",
+    "evaluate pair.csv --dataset pair.csv --text_column promt": "did you mean 'prompt'?",
+    "evaluate pair.csv --dataset asks.csv --reference_column refs": "'refs' in asks.csv\nFound:    prompt, ref",
+    "evaluate pair.csv --dataset asks.csv --reference_column ref": "none in row 2",
+    "evaluate pair.csv --reference_column refs": "did you mean 'ref'? name it with --reference_column",
+    "evaluate pair.csv --fail-under reward=0.5": "or add the metric that has it (--metrics tiny)",
+    "evaluate pair.csv --metrics tiny --lower-is-better neutralty": "did you mean 'neutrality'?",
+    "evaluate pair.csv --metrics ruoge": "did you mean 'rouge'?",
+    "evaluate pair.csv --metrics neutralty": "did you mean 'neutrality'?",
+    "evaluate pair.csv --metrics ./nothing": "no such file or folder",
+    "evaluate pair.csv --metrics own_metric.py": "no such file or folder",
+    'evaluate pair.csv --metric_kwargs {"gramaticality":{}}': "did you mean 'grammaticality'?",
+    "evaluate pair.csv --metrics rouge": "name a --reference_column",
+    "score empty.csv --reward tiny": "an empty file",
+    "score news.csv --reward tiny --output scored.jsonl": "another text or other columns in its row 1",
+    "score news.csv --reward tiny --output length.jsonl": "another text or other columns in its row 1",
+    "score asks.csv --reward tiny": "--text_column prompt",
 }
 
 
@@ -468,6 +512,18 @@ def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
     assert_refused(
         in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column"
     )
+
+
+@pytest.mark.parametrize("verb", ["score", "train"])
+def test_a_reward_that_raises_is_told_by_the_line_of_its_file(train, tmp_path, verb):
+    code = "import json\n\ndef words(completions):\n    return [json.loads(text + '{') for text in completions]\n"
+    own = tmp_path / f"raises_in_{verb}.py"
+    own.write_text(code)
+    (tmp_path / "r.yaml").write_text(f"rewards:\n- {{function: '{own.name}:words'}}\n")
+    (tmp_path / "t.txt").write_text("a text\n")
+    flags = ["--reward", tmp_path / "r.yaml"]
+    run = train(*flags, "--dry_run") if verb == "train" else command("score", tmp_path / "t.txt", *flags)
+    assert_refused(run, "JSONDecodeError: ", f" at {own}:4 in words; it was called on ", "the first of them")
 
 
 @pytest.mark.parametrize(

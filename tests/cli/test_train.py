@@ -223,6 +223,8 @@ def test_the_command_trains_and_its_config_trains_the_same_again_from_anywhere(c
     assert (second / "config.yaml").read_text(encoding="utf-8").startswith(settings)
     assert (second / "run_reward.yaml").read_text() == Path("../runs/first/run_reward.yaml").read_text()
     assert "preset" not in yaml.safe_load(settings)
+    assert "null" not in settings
+    assert "dataset: ../../inputs/prompts.jsonl\n" in settings
     capsys.readouterr()
     assert cli.main(["push", str(second), "me/model", "--dry-run"]) == 0
     assert "run_reward.yaml" in capsys.readouterr().out
@@ -243,12 +245,17 @@ def test_a_resume_of_another_run_is_refused_before_anything_is_loaded(trained, m
     resume = ["--output_dir", "runs/first", "--resume_from_checkpoint", "--use_cpu"]
     assert cli.main(["train", *resume, "--dataset", "inputs/prompts.jsonl"]) == 2
     *_, found, step = capsys.readouterr().err.strip().splitlines()
-    assert "model 'bundled:tiny-t5' instead of 't5'; rewards [{" in found
+    assert "model 'bundled:tiny-t5' instead of 't5'; rewards ['acceptability', 'neutrality'] instead of" in found
     assert "dataset" not in found
     assert step.startswith("Next:     trl-rewards train --config runs/first/config.yaml --resume_from_checkpoint;")
     own = flags(model="inputs/t5", reward="inputs/reward.yaml", dataset="inputs/prompts.jsonl")
     assert cli.main(["train", *resume, *own, "--prompt_prefix", "say: "]) == 2
-    assert "Found:    prompt_prefix 'say: ' instead of ''" in capsys.readouterr().err
+    assert "Found:    prompt_prefix 'say: ' instead of ''\n" in capsys.readouterr().err
+    changed = Path("inputs/reward.yaml")
+    changed.write_text(changed.read_text().replace("weight: 0.5", "weight: 0.25"))
+    assert cli.main(["train", *resume, *own]) == 2
+    assert "Found:    rewards[1] neutrality: weight 0.25 instead of 0.5\n" in capsys.readouterr().err
+    changed.write_text(changed.read_text().replace("weight: 0.25", "weight: 0.5"))
     with pytest.raises(AssertionError):
         cli.main(["train", *resume, *own])
 
@@ -294,10 +301,12 @@ def dry_run(tiny_run, folder):
     return cli.main(["train", *argv, *small])
 
 
-def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path):
+def test_a_dry_run_may_look_beside_a_finished_run(tiny_run, tmp_path, capsys):
     (tmp_path / "metrics.json").write_text("{}")
     assert dry_run(tiny_run, tmp_path) == 0
     assert (tmp_path / "metrics.json").read_text() == "{}"
+    plan = " ".join(capsys.readouterr().out.split())
+    assert f"Folder {tmp_path}, which holds a run: add --overwrite or --resume_from_checkpoint" in plan
 
 
 def test_a_dry_run_trains_nothing(tiny_run, tmp_path, capsys):

@@ -1,6 +1,6 @@
 import pytest
 
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped, unstamped
+from trl_rewards_plugin.hub.stamp import has_untouched_text, is_untouched, stamped, unstamped
 
 CARD = "---\ntags: [a]\n---\n# Title\n\nText.\n"
 
@@ -17,6 +17,18 @@ def test_what_was_stamped_is_untouched_until_a_letter_changes():
 @pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), str.rstrip])
 def test_line_endings_do_not_count_as_edits(change):
     assert is_untouched(change(stamped(CARD)))
+
+
+def test_edits_of_the_header_are_told_from_those_of_the_text():
+    card = stamped(CARD)
+    for old, new, text_is_ours in (
+        ("[a]", "[a]\nlicense: mit", True),
+        ("Text.", "Mine.", False),
+        (CARD[:18], "", False),
+    ):
+        edited = card.replace(old, new)
+        assert not is_untouched(edited)
+        assert has_untouched_text(edited) is text_is_ours
 
 
 def test_a_stamp_in_the_middle_is_ignored():

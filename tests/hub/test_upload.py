@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from tests.cards.test_model_card import front_matter
 from trl_rewards_plugin import push_to_hub
@@ -235,6 +236,25 @@ def test_prompts_of_ones_own_in_an_edited_card_are_refused_wherever_they_stand(h
         with pytest.raises(InputError, match=r"edited by hand[\s\S]*--include-completions") as refused:
             push_to_hub(run, "me/model", api=api)
         assert refused.value.expected == "a card without prompts of your own"
+
+
+def test_a_filled_in_header_is_pushed_with_a_card_that_shows_no_prompts(hub, api, run):
+    whole = (run / "README.md").read_text(encoding="utf-8")
+    filled = whole.replace("# license: apache-2.0 (unknown here: fill in)", "license: mit\nlanguage: de")
+    (run / "README.md").write_text(filled, encoding="utf-8")
+    push_to_hub(run, "me/model", api=api)
+    first = hub.files("me/model")["README.md"].decode()
+    assert (ModelCard(first).data.license, ModelCard(first).data.language) == ("mit", "de")
+    assert ModelCard(first).data.get("widget") is None
+    assert "## Sample outputs" in whole
+    assert "## Sample outputs" not in first
+    hub.requests.clear()
+    push_to_hub(run, "me/model", api=api)
+    assert writes(hub) == []
+    prompts = ModelCard(whole).data.widget
+    (run / "README.md").write_text(filled.replace(prompts[1]["example_title"], "Mine"), encoding="utf-8")
+    with pytest.raises(InputError, match="--include-completions"):
+        push_to_hub(run, "me/model", api=api)
 
 
 def test_an_edited_card_may_show_prompts_of_a_public_data_set(hub, api, run):

@@ -27,6 +27,7 @@ from trl_rewards_plugin.pipelines.text2text import (
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
+from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 
 TEXTS = [text[: 10 + 7 * index] for index, text in enumerate(sentences(9))]
 TASKS = ("text2text-generation", "summarization", "translation")
@@ -406,6 +407,16 @@ def test_a_missing_tokenizer_is_refused_like_a_missing_model(folders):
     for name in ("tokenizer.json", f"{folders['t5']}x"):
         with pytest.raises(InputError, match=r"a folder with a tokenizer[\s\S]*no such file"):
             text2text_pipeline(folders["t5"], tokenizer=name)
+
+
+def test_a_model_saved_without_its_tokenizer_is_refused(folders, tmp_path):
+    AutoModelForSeq2SeqLM.from_pretrained(folders["bart"]).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a tokenizer beside the model"):
+        text2text_pipeline(str(tmp_path))
+    with pytest.raises(InputError, match="a tokenizer beside the model"):
+        load_policy(str(tmp_path), None)
+    AutoTokenizer.from_pretrained(folders["bart"]).save_pretrained(tmp_path)
+    assert load_policy(str(tmp_path), None)[1].vocab_size == text2text_pipeline(str(tmp_path)).tokenizer.vocab_size
 
 
 def test_a_bundled_model_goes_by_its_name(folders):

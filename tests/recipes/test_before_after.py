@@ -10,7 +10,6 @@ from trl_rewards_plugin.metrics.paired_gain import pairs_by_gain
 from trl_rewards_plugin.recipes.before_after import (
     Evaluation,
     Evaluator,
-    HeldOut,
     Scored,
     best_of,
     build_metrics,
@@ -21,6 +20,7 @@ from trl_rewards_plugin.recipes.before_after import (
     split_sentences,
     spread_scored,
 )
+from trl_rewards_plugin.recipes.data import HeldOut
 from trl_rewards_plugin.runs.writing import write_rows
 
 

@@ -63,6 +63,17 @@ def test_cut_prompts_are_counted_with_what_is_left_of_them():
     assert data.count_cuts(tokenizer, 8) == {"prompts": 5, "cut": 0, "limit": 8, "kept": None}
 
 
+def test_held_out_prompts_that_training_sees_are_refused_or_counted():
+    rows = Dataset.from_dict({"prompt": TEXTS})
+    for same in (TEXTS, rows, DatasetDict({"test": rows})):
+        with pytest.raises(InputError, match="all 20 rows of the given texts in both"):
+            load_run_data(TEXTS, same, prompt_prefix="say: ").checked()
+    assert load_run_data(TEXTS, ["a new one"]).checked().eval_name.startswith("all 1 rows of the given texts (too few")
+    told = "; warning: 2 of 3 held-out prompts are also in the training data"
+    assert load_run_data(TEXTS, ["new", *TEXTS[:2]]).checked().eval_name.endswith(told)
+    assert "4 of 4 held-out prompts" in load_run_data(TEXTS[:2] * 20).checked().eval_name  # one file, with duplicates
+
+
 def test_hold_out_is_seeded_disjoint_and_announced():
     data = load_run_data(TEXTS, seed=4)
     train, held_out = set(data.train["prompt"]), set(data.held_out["prompt"])

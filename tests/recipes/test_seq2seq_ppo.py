@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import yaml
+from peft import LoraConfig
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.recipes.tiny_run import SHORT, sentences
@@ -223,6 +224,12 @@ def test_bad_input_is_refused_before_any_model_is_loaded(make, no_models, change
         make(**changes).run()
     assert found in caught.value.found
     assert caught.value.next_step
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_refused_once_its_model_is_loaded_leaves_no_folder(make, tmp_path):
+    with pytest.raises(InputError, match="Found:    qq\n"):
+        make(peft_config=LoraConfig("SEQ_2_SEQ_LM", target_modules=["qq"])).run()
     assert not (tmp_path / "run").exists()
 
 

@@ -200,6 +200,16 @@ def test_a_missing_or_unreachable_model_is_refused_with_a_next_step(tmp_path, mo
     with pytest.raises(InputError, match="nobody/nothing") as refused:
         ClassifierReward("nobody/nothing", label="good")
     assert "network" in refused.value.next_step
+    assert refused.value.found.endswith("in the cached files.")
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+    def refuse(*args, **kwargs):
+        raise OSError("We couldn't connect.\nSee ...") from ConnectionError("self-signed certificate")
+
+    monkeypatch.setattr("trl_rewards_plugin.rewards.inference.loading._is_adapter", refuse)
+    with pytest.raises(InputError, match=r"couldn't connect\. \(self-signed certificate\)"):
+        ClassifierReward("nobody/nothing", label="good")
 
 
 def test_weights_are_float32_in_eval_mode_unless_asked(tmp_path):

@@ -84,8 +84,25 @@ def test_a_reward_file_names_another_as_a_part(tmp_path):
     ensemble(disagreement_coef=0.5).save_preset(tmp_path / "saved.yaml")
     saved = MultiClassifierReward.from_preset(tmp_path / "saved.yaml")
     assert saved.score(TEXTS).total.tolist() == [1.25, 1.0, 1.0]
-    with pytest.raises(InputError, match="save a combination as its own file"):
-        reward.save_preset(tmp_path / "whole.yaml")
+    for whole in (reward, renamed, MultiClassifierReward([saved, LengthReward()])):
+        whole.save_preset(tmp_path / "whole.yaml")
+        again = MultiClassifierReward.from_preset(tmp_path / "whole.yaml")
+        assert again.component_names() == whole.component_names()
+        assert again.score(TEXTS).total.equal(whole.score(TEXTS).total)
+        with pytest.raises(InputError, match="another path than that of a part"):
+            MultiClassifierReward([again]).save_preset(tmp_path / "whole.yaml")
+
+
+def test_an_ensemble_that_has_learnt_is_saved_before_what_it_is_part_of(tmp_path):
+    form = MultiClassifierReward([LengthReward()], normalization="zscore", name="form")
+    form.save_preset(tmp_path / "form.yaml")
+    whole = MultiClassifierReward([form, LengthReward(name="words")])
+    whole(["a", "a b c"])
+    with pytest.raises(InputError, match=r"form\.save_preset\('form\.yaml'\)"):
+        whole.save_preset(tmp_path / "whole.yaml")
+    form.save_preset(tmp_path / "form.yaml")
+    whole.save_preset(tmp_path / "whole.yaml")
+    assert MultiClassifierReward.from_preset(tmp_path / "whole.yaml").score(["a b c d e"]).total.tolist() == [8.0]
 
 
 def test_a_file_within_a_file_is_trusted_no_more_than_that(tmp_path):

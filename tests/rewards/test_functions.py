@@ -18,7 +18,7 @@ from transformers import pipeline
 from tests.rewards.judges import judge
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.input_checks import check_reward_funcs
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, functions
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, event_loop
 from trl_rewards_plugin.rewards.functions import CallableReward
 
 
@@ -295,15 +295,15 @@ def test_a_call_that_would_wait_for_itself_is_refused():
 
 
 def test_a_forked_child_has_a_loop_of_its_own():
-    loop = functions.background_loop()
-    assert functions.background_loop() is loop
+    loop = event_loop.background_loop()
+    assert event_loop.background_loop() is loop
     # As the child sees it: the thread of the parent is not there.
-    owner, functions._owner = functions._owner, -1
+    owner, event_loop._owner = event_loop._owner, -1
     try:
-        assert functions.background_loop() is not loop
+        assert event_loop.background_loop() is not loop
     finally:
-        functions._loop.call_soon_threadsafe(functions._loop.stop)
-        functions._loop, functions._owner = loop, owner
+        event_loop._loop.call_soon_threadsafe(event_loop._loop.stop)
+        event_loop._loop, event_loop._owner = loop, owner
 
 
 # --- a remote judge, over HTTP ---
@@ -464,17 +464,18 @@ def waits(monkeypatch):
     async def sleep(seconds):
         found.append(seconds)
 
-    monkeypatch.setattr(functions.asyncio, "sleep", sleep)
-    monkeypatch.setattr(functions.random, "uniform", lambda low, high: 0.25 * high)
+    monkeypatch.setattr(event_loop.asyncio, "sleep", sleep)
+    monkeypatch.setattr(event_loop.random, "uniform", lambda low, high: 0.25 * high)
     return found
 
 
-def test_an_async_function_is_called_again_after_growing_waits(waits):
+def test_an_async_function_is_called_again_after_growing_waits(waits, caplog):
     flaky = Flaky(8)
     assert MultiClassifierReward([CallableReward(flaky, retries=8)])(["a", "b"]) == [1.0, 1.0]
     assert flaky.calls == 9
     # 0.5, doubled, plus a quarter of half a second, 30 at most.
     assert waits == [0.625, 1.125, 2.125, 4.125, 8.125, 16.125, 30, 30]
+    assert caplog.messages == ["reward 'flaky': ConnectionError: gone; trying again, up to 8 times"]
 
 
 def test_after_the_last_attempt_the_run_stops_or_there_is_no_score(waits, caplog):

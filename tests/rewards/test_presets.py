@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import importlib.util
 import os
@@ -23,11 +24,13 @@ from trl_rewards_plugin.rewards import (
     MultiClassifierReward,
     RepetitionReward,
     SimilarityReward,
+    TextReward,
     presets,
 )
 from trl_rewards_plugin.rewards.combining.aggregate import AGGREGATIONS
 from trl_rewards_plugin.rewards.combining.combination_settings import AGGREGATION_NAMES
 from trl_rewards_plugin.rewards.inference import loading
+from trl_rewards_plugin.rewards.metric_reward import Rouge
 
 
 def reward_file(folder, content):
@@ -139,8 +142,8 @@ def test_an_altered_asset_is_refused(bundled):
 
 
 def test_the_module_has_no_other_attributes():
-    with pytest.raises(AttributeError, match="missing"):
-        presets.missing  # noqa: B018 - the access is the test
+    with pytest.raises(AttributeError, match=r"'fil': did you mean 'file'\? use one of article, .*, file$"):
+        presets.fil  # noqa: B018 - the access is the test
 
 
 def test_an_unknown_preset_is_refused_with_a_suggestion():
@@ -398,8 +401,17 @@ def test_a_saved_preset_gives_the_same_reward_again(tmp_path):
     columns = {"summary": ["hello", "the cat"] * 4, "trainer_state": TrainerState(global_step=1, max_steps=4)}
     assert again.score(TEXTS, TEXTS, **columns).total.equal(reward.score(TEXTS, TEXTS, **columns).total)
     assert again(TEXTS, TEXTS, **columns) == reward(TEXTS, TEXTS, **columns)
-    again.save_preset(tmp_path / "twice.yml")
+    MultiClassifierReward.from_preset(tmp_path / "saved.yaml").save_preset(tmp_path / "twice.yml")
     assert (tmp_path / "twice.yml").read_text() == (tmp_path / "saved.yaml").read_text()
+
+
+def test_a_learnt_scale_is_saved_as_fixed_numbers(tmp_path):
+    reward = MultiClassifierReward([LengthReward()], normalization="zscore", name="z")
+    reward(["a", "a b c"])  # mean 2, deviation 1
+    reward.save_preset(tmp_path / "saved.yaml")
+    again = MultiClassifierReward.from_preset(tmp_path / "saved.yaml")
+    assert again.score(["a b c d e"]).total.tolist() == reward.score(["a b c d e"]).total.tolist() == [3.0]
+    assert again.describe()[0]["normalization"] == {"mean": 2.0, "scale": 1.0}
 
 
 def test_the_aggregation_is_saved(tmp_path):
@@ -478,15 +490,26 @@ def test_the_commit_is_that_of_the_hub_cache(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "reward",
+    ("reward", "found", "step"),
     [
-        lambda completions, **kwargs: [1.0],
-        MultiClassifierReward([shouts], name="inner"),
-        functools.partial(shouts, extra=1),
+        (lambda completions, **kwargs: [1.0], "a function that cannot be imported", "at the top of a module"),
+        (functools.partial(shouts, extra=1), "a function that cannot be imported", "at the top of a module"),
+        (
+            MultiClassifierReward([shouts], name="inner"),
+            "a combination that no",
+            r"inner\.save_preset\('inner\.yaml'\)",
+        ),
+        (TextReward("plain"), "TextReward, which is no dataclass", "as a dataclass"),
+        (
+            dataclasses.make_dataclass("Local", [("name", str, "local")], bases=(TextReward,))(),
+            "a class that",
+            "class at",
+        ),
+        (MetricReward(Rouge(), "rouge1", references="prompt"), "a loaded metric", "MetricReward\\("),
     ],
 )
-def test_what_no_file_can_name_is_not_saved(tmp_path, reward):
-    with pytest.raises(InputError, match="something that a file can name"):
+def test_what_no_file_can_name_is_not_saved(tmp_path, reward, found, step):
+    with pytest.raises(InputError, match=rf"something that a file can name\nFound: +{found}.*\nNext: .*{step}"):
         MultiClassifierReward([reward]).save_preset(tmp_path / "saved.yaml")
     assert list(tmp_path.iterdir()) == []
 

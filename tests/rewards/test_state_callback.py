@@ -121,6 +121,17 @@ def test_a_checkpoint_without_the_statistics_is_refused(tmp_path):
         train(tmp_path, reward, [RewardStateCallback(reward)], resume=str(tmp_path / "checkpoint-2"))
 
 
+def test_a_resumed_run_without_the_callback_says_that_the_scale_starts_anew(tmp_path, caplog):
+    train(tmp_path, new_reward(), [])
+    reward = new_reward()
+    train(tmp_path, reward, [RewardStateCallback(reward)])
+    kept = new_reward()
+    train(tmp_path / "b", kept, [RewardStateCallback(kept)], resume=str(tmp_path / "checkpoint-2"))
+    assert "RewardStateCallback" not in caplog.text
+    train(tmp_path / "c", new_reward(), [], resume=str(tmp_path / "checkpoint-2"))
+    assert caplog.text.count("resumes at step 2") == caplog.text.count("callbacks=[RewardStateCallback(reward)]") == 1
+
+
 def test_the_statistics_of_another_reward_are_refused(tmp_path):
     reward = new_reward()
     train(tmp_path, reward, [RewardStateCallback(reward)])

@@ -1,7 +1,8 @@
 import pytest
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards.texts import as_texts, check_name, clean_name, paired_texts, shortened
+from trl_rewards_plugin.rewards.names import check_name, clean_name
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, shortened
 
 
 def test_plain_texts_stay_as_they_are():

@@ -57,8 +57,10 @@ def test_a_file_is_recorded_so_that_it_is_found_from_anywhere(tmp_path, monkeypa
     (tmp_path / "own.csv").touch()
     monkeypatch.chdir(tmp_path)
     name = recorded_name("own.csv", Path("runs/one"))
-    assert name == recorded_name(tmp_path / "own.csv", Path("runs/one")) == "./../../own.csv"
+    assert name == recorded_name(tmp_path / "own.csv", Path("runs/one")) == "../../own.csv"
     assert shown_name(name) == "own.csv"
+    assert recorded_name("own.csv", tmp_path) == "./own.csv"  # not the id of a data set
+    assert located({"dataset": name}, Path("runs/one")) == {"dataset": "own.csv"}  # as a flag would name it
     assert (shown_name("owner/name"), shown_name(4)) == ("owner/name", 4)
     settings = {"dataset": name, "model": "owner/name", "reward": "one", "seed": 4, "eval_dataset": None}
     for place in (tmp_path, tmp_path / "elsewhere"):
@@ -74,4 +76,4 @@ def test_no_recorded_path_leads_into_a_home_from_outside(tmp_path, monkeypatch):
     (tmp_path / "someone" / "data").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "someone"))
     assert recorded_name("~/data", tmp_path / "run") == "data"
-    assert recorded_name("~/data", tmp_path / "someone" / "run") == "./../data"
+    assert recorded_name("~/data", tmp_path / "someone" / "run") == "../data"

@@ -93,7 +93,11 @@ ALIASES = "a: &a [1]\n" + "".join(f"b{n}: &b{n} [{', '.join([f'*b{n - 1}' if n e
         ("metrics.json", json.dumps(METRICS | {"reward_gain": {"mean": 1.0, "ci95": [0.0], "n": 2}}), "ci95 is"),
         ("metrics.json", json.dumps(METRICS | {"episodes": 10**400}), "episodes is 1000"),
         ("config.yaml", "a: [", "YAML in .*config.yaml"),
-        ("config.yaml", "a: 1\n\tb: 2", r"invalid YAML: .*'\\t'.*\nNext:     restore the file from the run"),
+        (
+            "config.yaml",
+            "a: 1\n\tb: 2",
+            r"YAML in line 2, column 1: .*'\\t'.*\nNext:     restore the file from the run",
+        ),
         ("config.yaml", b"a: \xff", r"YAML in .*config.yaml\n.*utf-8.*\nNext:     restore the file from the run"),
         ("config.yaml", "- a", r"config.yaml as the run wrote it\nFound:    it is \['a'\]"),
         ("config.yaml", "a: " + "[" * DEEP, "YAML in .*config.yaml\nFound:    .*levels of nesting"),
@@ -143,7 +147,7 @@ def test_a_score_before_has_one_after(tmp_path):
 
 def test_an_unfinished_run_is_no_finished_one(tmp_path):
     write_log(tmp_path)
-    with pytest.raises(InputError, match=r"without config.yaml, metrics.json, completions.parquet\n.*a finished run"):
+    with pytest.raises(InputError, match=r"without config.yaml, .*\n.*this run has not finished"):
         read_finished_run(tmp_path)
     with pytest.raises(InputError, match="which is not a folder"):
         read_finished_run(tmp_path / "missing")

@@ -207,12 +207,31 @@ def test_more_texts_are_added_to_a_finished_file(tmp_path, reward_file, ending):
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
-def test_no_texts_make_an_empty_file(tmp_path, reward_file, ending):
-    (tmp_path / "in.jsonl").write_text("\n")
+def test_no_texts_of_standard_input_make_an_empty_file(tmp_path, reward_file, monkeypatch, ending):
     for _ in range(2):
-        summary = run(tmp_path / "in.jsonl", reward_file, tmp_path / f"out{ending}")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+        summary = run("-", reward_file, tmp_path / f"out{ending}")
         assert (summary.rows, summary.means["total"]) == (0, None)
     assert read(tmp_path / f"out{ending}") == []
+
+
+def test_an_interrupted_job_says_how_far_it_is(tmp_path, reward_file, small_slices, monkeypatch, capsys):
+    score, calls = score_job._Job._score, []
+
+    def interrupted(self, rows):
+        calls.append(rows)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return score(self, rows)
+
+    monkeypatch.setattr(score_job._Job, "_score", interrupted)
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        run(write(tmp_path / "in.jsonl", TEXTS), reward_file, output)
+    written = len(read(output))
+    assert 0 < written < len(TEXTS)
+    said = f"{written} of {len(TEXTS)} texts are in {output}; the same command continues"
+    assert said in capsys.readouterr().err
 
 
 def test_an_output_of_another_job_is_refused_and_left_alone(tmp_path, reward_file):
@@ -252,7 +271,10 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
     ("name", "content", "message"),
     [
         ("in.jsonl", '{"text": "a"}\n{"text": null}\n', "none in row 2"),
-        ("in.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "did you mean 'txt'.*--text-column"),
+        ("in.jsonl", '{"text": "a"}\n{"txt": "b"}\n', "did you mean 'txt'.*--text_column txt"),
+        ("in.jsonl", "\n", "rows in .*only a header"),
+        ("in.jsonl", '{"prompt": "a", "n": 1}\n', "--text_column prompt"),
+        ("in.jsonl", '{"prompt": "a", "output": "b"}\n', "--text_column output"),
         ("in.jsonl", '{"text": "a"\n', "line 1 of"),
         ("in.jsonl", '"a"\n', "str in line 1"),
         ("in.jsonl", '{"text": "a", "total": 1}\n', r"total in row 1.*drop\(columns=\['total'\]\)"),
@@ -286,7 +308,7 @@ def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(
         ({"output": "nowhere/out.jsonl"}, "make the folder"),
         ({"device": "gpu"}, "'cuda:1'"),
         ({"text_column": "txt"}, "did you mean 'text'"),
-        ({"prompt_column": "prompt"}, "--prompt-column"),
+        ({"prompt_column": "prompt"}, "--prompt_column"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, monkeypatch, reward_file, settings, message):

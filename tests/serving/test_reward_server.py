@@ -22,7 +22,7 @@ import urllib3
 import uvicorn
 
 from trl_rewards_plugin.cli.main import main
-from trl_rewards_plugin.cli.measure import ServeSettings, _bind
+from trl_rewards_plugin.cli.serve import ServeSettings, _bind
 from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards import (
     LengthReward,
@@ -30,6 +30,7 @@ from trl_rewards_plugin.rewards import (
     RemoteReward,
     RewardScores,
     SimilarityReward,
+    presets,
     remote_reward,
 )
 from trl_rewards_plugin.rewards.functions import CallableReward
@@ -312,7 +313,7 @@ def test_where_nobody_ever_answered_the_first_call_fails_at_once_and_says_why_in
         assert caught.value.expected == f"scores from {url} for reward 'remote'"
         assert found in caught.value.found
         assert len(caught.value.found) < 50
-        assert "in a file on_failure: none" in caught.value.next_step
+        assert 'in a file on_failure: none), together with aggregation="weighted_mean"' in caught.value.next_step
     assert waits == caplog.messages == []
 
 
@@ -389,6 +390,13 @@ def test_the_command_line_says_in_four_lines_that_nobody_answers(nobody, tmp_pat
 def test_an_address_with_a_path_too_many_is_told_what_to_leave_out(url, path, step):
     with pytest.raises(InputError, match=f"status 404[\\s\\S]*{step}"):
         RemoteReward(url + path)(["a"])
+
+
+def test_a_server_is_asked_before_any_classifier_is_loaded(monkeypatch, nobody):
+    judge = presets.tiny.rewards[0]
+    monkeypatch.setattr(type(judge), "logits", None)
+    with pytest.raises(NoAnswerError):
+        MultiClassifierReward([judge, RemoteReward(nobody)]).score(TEXTS)
 
 
 def test_the_components_of_the_server_are_logged_below_its_name(combination, waits):
@@ -568,7 +576,9 @@ def test_an_address_that_cannot_be_read_is_refused(url):
 
 
 def test_it_is_shown_with_its_address():
-    assert repr(RemoteReward("http://127.0.0.1:1")) == "RemoteReward('http://127.0.0.1:1', name='remote')"
+    assert repr(RemoteReward("http://127.0.0.1:1")) == "RemoteReward('http://127.0.0.1:1')"
+    lenient = RemoteReward("http://127.0.0.1:1", name="judge", on_failure="none")
+    assert repr(lenient) == "RemoteReward('http://127.0.0.1:1', name='judge', on_failure='none')"
 
 
 def test_an_address_that_is_none_is_refused():

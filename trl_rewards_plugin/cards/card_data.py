@@ -73,6 +73,7 @@ class RewardModelCardData:
         log: Rows of the training log: `step`, and heading -> number; for a run without a curve.
         curve, reward_kl: File names of the reward curve, and of reward against KL, beside the card.
         settings: Non-default fields of the config.
+        max_prompt_length: Tokens of a prompt that the model read in training, if known.
         config_file: File name beside the card that `trl-rewards train --config` reads.
         files_elsewhere: What that file and the reward files beside it name by paths, which are not published.
         precision: What it was computed in, with the gap between sampling and scoring that was measured.
@@ -109,6 +110,7 @@ class RewardModelCardData:
     curve: str | None = None
     reward_kl: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    max_prompt_length: int | None = None
     max_new_tokens: int | None = None
     seed: int | None = None
     config_file: str | None = None
@@ -158,6 +160,7 @@ def card_data_from_folder(folder: Path) -> RewardModelCardData:
         curve=REWARD_CURVE if (folder / REWARD_CURVE).is_file() else None,
         reward_kl=REWARD_KL if (folder / REWARD_KL).is_file() else None,
         settings=_public_settings(config),
+        max_prompt_length=run.metrics.get("prompt_cuts", {}).get("limit") if run.metrics else None,
         max_new_tokens=config.get("response_length"),
         seed=named["seed"],
         files_elsewhere=files_named([{key: run.settings.get(key) for key in GIVEN_BY_NAME}, *copies]),
@@ -214,6 +217,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         {"step": row["step"]} | {heading: row[key] for key, heading in _LOGGED.items() if key in row}
         for row in picked([row for row in history if "step" in row and row.keys() & _LOGGED.keys()], _LOG_ROWS)
     ]
+    limits = [getattr(args, "max_prompt_length", None), getattr(config, "max_position_embeddings", None)]
     scales = [(row, match) for row in history for key in row if (match := _SCALE.fullmatch(key))]
     return RewardModelCardData(
         model_name=getattr(args, "hub_model_id", None) or Path(str(args.output_dir)).resolve().name,
@@ -235,6 +239,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
         log=log,
         settings=_public_settings(record.chosen_fields(args)) if hasattr(args, "use_cpu") else {},
+        max_prompt_length=min((limit for limit in limits if limit), default=None),
         max_new_tokens=getattr(args, "response_length", None) or getattr(args, "max_completion_length", None),
         seed=args.seed,
         hardware=record.hardware(args.device, getattr(args, "world_size", 1)) if hasattr(args, "device") else None,

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, ModelCard, get_token
 
 from trl_rewards_plugin.cards.card_data import RewardModelCardData, card_data_from_folder, has_own_texts
 from trl_rewards_plugin.cards.markdown import cell, quote
-from trl_rewards_plugin.cards.model_card import prompt_literal, render_model_card, with_name
+from trl_rewards_plugin.cards.model_card import header_edits, prompt_literal, render_with_edits, with_name
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import UploadFile, is_space, select_model, select_space
 from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_content, check_name
@@ -100,7 +100,7 @@ def plan_push(
 
 
 def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) -> str:
-    """The card to upload: edited by hand, as it is; of a run, rendered for the repository; else renamed for it."""
+    """The card to upload: if its text was edited, as it is; of a run, rendered for the repository; else renamed."""
     if not is_finished_run(folder):
         if not existing:
             step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
@@ -108,15 +108,16 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
         return stamped(with_name(existing, repo_id)) if is_untouched(existing) else existing
     data = card_data_from_folder(folder)
     may_show_texts = include_completions or not has_own_texts(folder)
-    if not is_untouched(existing, render_model_card(data)):
+    edits, card = header_edits(existing, data), existing
+    if edits is not None:
+        shown = dataclasses.replace(data, model_name=repo_id)
         if not may_show_texts:
-            _check_own_texts(existing, data)
-        return existing
-    data = dataclasses.replace(data, model_name=repo_id)
-    if not may_show_texts:
-        nothing: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()}
-        data = dataclasses.replace(data, rows_better=None, rows_worse=None, **nothing)
-    return render_model_card(data)
+            nothing: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()}
+            shown = dataclasses.replace(shown, rows_better=None, rows_worse=None, **nothing)
+        card = render_with_edits(shown, edits)
+    if not may_show_texts and (edits is None or "widget" in edits):
+        _check_own_texts(card, data)
+    return card
 
 
 def _check_own_texts(card: str, data: RewardModelCardData) -> None:

@@ -3,7 +3,8 @@
 Values are put on one line, so that nothing in them can end the block.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -15,8 +16,8 @@ WIDGET_EXAMPLES = 2
 _ASKED = {"license": "apache-2.0", "base_model": "owner/name"}
 
 
-def front_matter(data: RewardModelCardData) -> str:
-    """The YAML block between its `---` lines."""
+def front_matter(data: RewardModelCardData, edits: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The YAML block between its `---` lines, with `edits`: other values by key, None for a key to leave out."""
     has_base = is_hub_id(data.base_model)
     widget = [
         {
@@ -43,7 +44,8 @@ def front_matter(data: RewardModelCardData) -> str:
         "co2_eq_emissions": _emissions(data),
         "model-index": _model_index(data) if data.metrics else None,
     }
-    kept = {key: value for key, value in values.items() if value}
+    values = {key: value or None for key, value in values.items()} | dict(edits)
+    kept = {key: value for key, value in values.items() if value is not None}
     # What only the author knows is asked for where it belongs; the Hub skips comments.
     asked = [f"# {key}: {example} (unknown here: fill in)\n" for key, example in _ASKED.items() if key not in kept]
     return f"---\n{_yaml(kept, width=110)}{''.join(asked)}---\n"

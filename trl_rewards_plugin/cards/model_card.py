@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
 from jinja2 import Environment
 
 from trl_rewards_plugin.atomic import write_text
@@ -20,7 +21,8 @@ from trl_rewards_plugin.cards.markdown import cell, code, escape, link, quote, t
 from trl_rewards_plugin.cards.metadata import eval_results, front_matter
 from trl_rewards_plugin.charts.svg import environment_of
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.plan import check_card
+from trl_rewards_plugin.hub.stamp import has_untouched_text, is_untouched, stamped, with_header
 from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
 from trl_rewards_plugin.runs.read import read_text
 from trl_rewards_plugin.runs.reward_description import reward_formula, targets_in_words
@@ -77,18 +79,38 @@ def generate_model_card(run_or_trainer: Any, **changes: Any) -> str:
 
 
 def write_model_card(folder: Path, *, overwrite: bool = True) -> Path:
-    """Renders the card of a run folder into it, and `.eval_results/`; an edited one only if `overwrite`."""
-    data = card_data_from_folder(folder)
-    path, card = folder / CARD, render_model_card(data)
-    if not overwrite and path.is_file() and not is_untouched(read_text(path), card):
+    """Renders the card of a run folder into it, and `.eval_results/`; one with an edited text only if `overwrite`.
+
+    Edits of its header are kept unless `overwrite`.
+    """
+    data, path = card_data_from_folder(folder), folder / CARD
+    edits = {} if overwrite or not path.is_file() else header_edits(read_text(path), data)
+    if edits is None:
         step = "discard the edits with --overwrite-card, or keep the card"
-        raise InputError("a card that this package wrote and nobody edited", f"{path}, which was edited by hand", step)
+        raise InputError("a card whose text nobody edited", f"{path}, which was edited by hand", step)
     entries = eval_results(data)
     if entries is not None:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
         write_text(folder / EVAL_RESULTS, entries)
-    write_text(path, card)
+    write_text(path, render_with_edits(data, edits))
     return path
+
+
+def header_edits(existing: str, data: RewardModelCardData) -> dict[str, Any] | None:
+    """What a person changed in the header of the card of `data`, by key; None where its text was edited too."""
+    rendered = render_model_card(data)
+    if is_untouched(existing, rendered):
+        return {}
+    if not has_untouched_text(existing):
+        return None
+    check_card(existing)
+    theirs, ours = (ModelCard(card).data.to_dict() for card in (existing, rendered))  # type: ignore[no-untyped-call]
+    return {key: theirs.get(key) for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)}
+
+
+def render_with_edits(data: RewardModelCardData, edits: Mapping[str, Any]) -> str:
+    """The card of `data` with `header_edits`, which its stamp does not take for this package's."""
+    return with_header(render_model_card(data), front_matter(data, edits)) if edits else render_model_card(data)
 
 
 class _Markdown(str):
@@ -111,6 +133,7 @@ def render_model_card(data: RewardModelCardData) -> str:
         data=data,
         metrics=metrics,
         ours=data.algorithm in OUR_PAPERS,
+        place=data.model_name if "/" in data.model_name else ".",
         title=data.model_name.rpartition("/")[2] or data.model_name,
         has_judges=any(part.get("model") for part in data.rewards),
         max_new_tokens=data.max_new_tokens or 64,

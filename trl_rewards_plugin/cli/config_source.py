@@ -35,9 +35,16 @@ class Declared(NamedTuple):
         """The names in its type: {"list", "int"} of `list[int] | None`."""
         return set(re.findall(r"\w+", self.type)) - {"None", "Optional", "Union"}
 
+    @property
+    def _or_else(self) -> set[str]:
+        """What may stand in place of a list."""
+        return Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds
+
     def read(self, name: str, given: Any) -> Any:
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
         kinds = self.kinds - {"list"}
+        if "list" in self.kinds and isinstance(given, str | int | float) and not self._or_else:
+            given = [given]  # one value, as after a flag
         if given is None or ("str" not in kinds and str(given).lower() == "none"):
             value: Any = None
         elif "list" in self.kinds and isinstance(given, list) and len(kinds) == 1:
@@ -45,7 +52,7 @@ class Declared(NamedTuple):
             value = [one.read(name, item) for item in given]
             if None in value:
                 raise InputError(f"{name} as a list of values", repr(given), f"correct {name}")
-        elif "list" in self.kinds and not Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds:
+        elif "list" in self.kinds and not self._or_else:
             raise InputError(f"{name} as a list", repr(given), f"correct {name}")
         elif isinstance(given, list | dict) and kinds <= {"bool", "int", "float", "str"}:
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")

@@ -101,9 +101,9 @@ class Parser(argparse.ArgumentParser):
             return value
         convert: Any = next(action.type for action in self._actions if action.dest == key)
         try:
-            if isinstance(value, list | dict) or kinds & {list, dict}:
+            if isinstance(value, list | dict) or dict in kinds:
                 raise TypeError
-            return convert(str(value))
+            return [convert(str(value))] if list in kinds else convert(str(value))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
             raise InputError(f"a valid {key} in {path}", repr(value), f"see {self.prog} --help") from error
 

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from trl_rewards_plugin.errors import InputError, NoAnswerError, check_choice
+from trl_rewards_plugin.errors import InputError, NoAnswerError, check_choice, reward_failure
 from trl_rewards_plugin.hub.failures import UploadError
 from trl_rewards_plugin.hub.secret_search import without_secrets
 from trl_rewards_plugin.terminal import patient_output
@@ -20,11 +20,13 @@ COMMANDS = {
     "push": "upload a run's model, or a metric as a Space, to the Hub",
 }
 """Name, which is also that of a function `(argv) -> exit code`, and one line for --help."""
-_MODULES = {"train": "train", "card": "finished_runs", "push": "finished_runs", "report": "finished_runs"}
+_MODULES = {
+    **dict.fromkeys(("card", "push", "report"), "finished_runs"), **dict.fromkeys(("evaluate", "score"), "measure"),
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `trl-rewards` and returns its exit code: 2 for refused input, 1 where Hub, server or network failed."""
+    """Runs `trl-rewards`; returns its exit code: 2 if input is refused or a reward fails, 1 if Hub or server fails."""
     with patient_output():
         try:
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -35,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(file=sys.stderr)  # behind the terminal's own ^C
             message, code = "interrupted", 130
+        except Exception as error:
+            if (failure := reward_failure(error)) is None:
+                raise
+            message, code = f"the reward failed{failure}", 2
         # Without the secrets and control characters that the input had in it.
         print(f"trl-rewards: {printable(without_secrets(message))}", file=sys.stderr)
         return code
@@ -53,7 +59,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     check_choice("command", name, COMMANDS, "see trl-rewards --help")
-    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, 'measure')}")
+    module = importlib.import_module(f"trl_rewards_plugin.cli.{_MODULES.get(name, name)}")
     code: int = getattr(module, name)(rest)
     return code
 

@@ -6,6 +6,7 @@ A flag overrides the YAML file of `--config`, which overrides the preset, which 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import dataclasses
 import importlib.metadata
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled, resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
-from trl_rewards_plugin.errors import InputError, check_hub_name
+from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
@@ -34,7 +35,7 @@ from trl_rewards_plugin.recipes.run_rules import (
     lora_config,
 )
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import column_texts, data_file, missing_option, prompt_columns
+from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import holds_run, refuse_run
 
@@ -97,6 +98,14 @@ class TrainArguments:
 
 def train(argv: Sequence[str]) -> int:
     """Trains as the flags say; returns the exit code."""
+    try:
+        return _train(argv)
+    except InputError as error:  # it may name these as in Python
+        names = r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()"
+        raise InputError(error.expected, error.found, re.sub(names, r"--\1", error.next_step)) from error
+
+
+def _train(argv: Sequence[str]) -> int:
     check_quickly(argv)
     terminal.silence_libraries()
     recipe, asked = build_recipe(argv)
@@ -188,13 +197,19 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
         check_model_folder(asked.model)
+        check_tokenizer_files(asked.model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
     has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
+    read = []
     for given in filter(None, (dataset, asked.eval_dataset)):
         if (path := data_file(resolve(given))) is not None:
-            rows = len(column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given))
-            if given == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
-                check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, given), config, given)
+            texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
+            read.append((given, [*texts.values()]))
+    if len(read) == 2:
+        check_held_out(read[0][1], read[1][1], read[1][0])
+    if read and read[0][0] == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
+        rows = len(read[0][1])
+        check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, dataset), config, dataset)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:

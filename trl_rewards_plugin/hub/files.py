@@ -151,7 +151,7 @@ class Selection:
 def select_model(folder: Path, *, include_completions: bool = False) -> Selection:
     """The files of a saved model or adapter; refused where it could not be loaded again, or has links out of it."""
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        step = "give the output_dir of a run"
+        step = layout.finish_first(folder, "give the output_dir of a run")
         raise InputError("a folder with a saved model or adapter", f"no config.json in {folder}", step)
     shards = _shards(read_file(folder, _INDEX)) if (folder / _INDEX).exists() else []
     taken: dict[str, UploadFile] = {}
@@ -210,7 +210,7 @@ def _check_model(folder: Path, files: Mapping[str, UploadFile], shards: Sequence
         raise InputError(expected, f"none in {folder}", "save the model with save_pretrained")
     if base is not None and not is_hub_id(str(base)):
         found = f"base_model_name_or_path={str(base)!r} in adapter_config.json"
-        step = "upload the base model first and put its id there, or merge the adapter into it"
+        step = "upload the base model first and put its id there, or merge both (docs/how-to/one-gpu.md, LoRA)"
         raise InputError("an adapter whose base model others can load", found, step)
     missing = sorted(set(shards) - files.keys())
     if missing:

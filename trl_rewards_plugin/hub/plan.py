@@ -15,9 +15,10 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_search import find_secret, forms, without_secrets
-from trl_rewards_plugin.hub.stamp import is_untouched
+from trl_rewards_plugin.hub.stamp import has_untouched_text
 from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import one_line
+from trl_rewards_plugin.yaml_text import reason
 
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
@@ -46,7 +47,7 @@ class UploadPlan:
         total = format_size(sum(file.size for file in self.files))
         lines = [f"{kind} {self.repository.repo_id}{branch}: {len(self.files)} files, {total}"]
         lines += [f"  {file.name:<{width}}  {format_size(file.size):>9}" for file in self.files]
-        if not is_untouched(self.card):
+        if not has_untouched_text(self.card):
             lines.append("The card was edited by hand and is uploaded as it is.")
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
         if unknown and kind == "model":
@@ -58,10 +59,10 @@ class UploadPlan:
         return "\n".join(lines)
 
     def _copied(self) -> list[str]:
-        """A warning for each title, class or key that a Space has kept of the metric it was copied from."""
+        """A warning for each line of a Space that names the metric it was copied from, or its constant."""
         names, found = {file.name.removesuffix(".py") for file in self.files}, []
         for metric in sorted({"grammaticality", "neutrality", "reward_gain"} - names):
-            named = re.compile(rf"^(title: |# Metric: |class |- `){metric.replace('_', '[_ ]?')}\b.*", re.I | re.M)
+            named = re.compile(rf".*(?<![a-z]){metric.replace('_', '[_ ]?')}(?![a-z]).*", re.I)
             for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
@@ -86,7 +87,7 @@ def check_card(card: str) -> None:
         ModelCard(card)
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         step = "fix the lines between the two --- in README.md, or render it again with trl-rewards card"
-        raise InputError("a card whose metadata can be parsed", " ".join(str(error).split()), step) from error
+        raise InputError("a card whose metadata can be parsed", f"metadata{reason(error)}", step) from error
 
 
 def check_content(folder: Path, files: Sequence[UploadFile], own_token: str | None) -> None:

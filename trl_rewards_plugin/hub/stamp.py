@@ -1,16 +1,21 @@
-"""A stamp that shows whether a card was edited: its last line, an HTML comment, holds the digest of all above it."""
+"""A stamp that shows whether a card was edited: its last line, an HTML comment, holds the digest of all above it.
+
+A second digest is of what follows the YAML header, which people fill in and keep while the text is rendered again.
+"""
 
 import hashlib
 import re
 
-_STAMP = re.compile(r"\n<!-- written by trl_rewards_plugin, sha256 ([0-9a-f]{64}): [^\n]*-->\n?\Z")
+_STAMP = re.compile(r"\n<!-- written by trl_rewards_plugin, sha256 ([0-9a-f]{64})(?: ([0-9a-f]{64}))?: [^\n]*-->\n?\Z")
+_HEADER = re.compile(r"\A---\n.*?^---\n", re.DOTALL | re.MULTILINE)
 
 
 def stamped(text: str) -> str:
     """`text` with the stamp as its last line, in place of an old one."""
     body = unstamped(text)
-    note = "edit freely, uploads then leave this card alone"
-    return f"{body}\n<!-- written by trl_rewards_plugin, sha256 {_digest(body)}: {note} -->\n"
+    note = "edit freely, uploads keep what you write"
+    digests = f"{_digest(body)} {_digest(with_header(body, ''))}"
+    return f"{body}\n<!-- written by trl_rewards_plugin, sha256 {digests}: {note} -->\n"
 
 
 def unstamped(text: str) -> str:
@@ -25,6 +30,17 @@ def is_untouched(text: str, rendered: str = "") -> bool:
     """
     found = _STAMP.search(text.replace("\r\n", "\n"))
     return rendered.startswith(text) or (found is not None and found[1] == _digest(unstamped(text)))
+
+
+def has_untouched_text(text: str) -> bool:
+    """Whether all of the card below its header, which it still has, is as this package wrote it."""
+    found, body = _STAMP.search(text.replace("\r\n", "\n")), unstamped(text)
+    return found is not None and bool(_HEADER.match(body)) and found[2] == _digest(with_header(body, ""))
+
+
+def with_header(card: str, header: str) -> str:
+    """`card` with `header`, its `---` lines included, in place of its own."""
+    return _HEADER.sub(lambda own: header, card)
 
 
 def _digest(body: str) -> str:

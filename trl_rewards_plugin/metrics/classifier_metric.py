@@ -15,8 +15,9 @@ import evaluate
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import ClassifierReward
+from trl_rewards_plugin.rewards.names import clean_name
 from trl_rewards_plugin.rewards.presets import PRESETS
-from trl_rewards_plugin.rewards.texts import as_texts, clean_name
+from trl_rewards_plugin.rewards.texts import as_texts
 
 PRESET_OF = {"default": "article", "tiny": "tiny"}
 """Config names that stand for a judge of the reward presets; any other name is a model's."""

@@ -10,7 +10,7 @@ import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, check_tokenizer_files, what_to_do
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
@@ -71,7 +71,9 @@ def text2text_pipeline(
         raise InputError(expected, "the model alone", "pass tokenizer=")
     if tokenizer is None or isinstance(tokenizer, str):
         expected = "a folder with a tokenizer, or the id of one on the Hub"
-        tokenizer = _load(AutoTokenizer, resolve(tokenizer) or name, expected, **source)
+        name = resolve(tokenizer) or name
+        check_tokenizer_files(name)
+        tokenizer = _load(AutoTokenizer, name, expected, **source)
     return pipeline_class(model, tokenizer=tokenizer, task=task, **kwargs)
 
 

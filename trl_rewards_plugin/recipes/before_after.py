@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from trl_rewards_plugin.metrics.paired_gain import paired_gain
 from trl_rewards_plugin.metrics.reward_at_kl import reward_at_kl
 from trl_rewards_plugin.metrics.text_metrics import collapse_warning, distinct_share, guard_metrics
 from trl_rewards_plugin.ppo.decoding import Decoded
+from trl_rewards_plugin.recipes.data import Columns, HeldOut
 from trl_rewards_plugin.rewards.base import RewardScores
 
-Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of a data set, by name, for rewards that read them
 BEST_OF = 16
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+")
 
@@ -54,15 +54,6 @@ class WithHeldOutReward:
         parts = judged.components if len(judged.components) > 1 else {}
         beside = {"held_out_reward": judged.total, **{f"held_out_{name}": values for name, values in parts.items()}}
         return RewardScores(scores.total, {**scores.components, **beside})
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The prompts to evaluate on: as the model reads them, and without their prefix; and the data set's columns."""
-
-    prompts: list[str]
-    sources: list[str]
-    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,11 +22,11 @@ from pyarrow import ArrowException
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, what_to_do
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
-from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.recipes.run_rules import held_out_rows
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import (
     check_column,
+    check_held_out,
     column_texts,
     data_file,
     existing_file,
@@ -36,10 +36,20 @@ from trl_rewards_plugin.rows import (
 from trl_rewards_plugin.runs.public_names import public_name
 
 DatasetLike: TypeAlias = str | Path | Dataset | DatasetDict | Sequence[str]
+Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of a data set, by name, for rewards that read them
 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 MAX_COUNTED = 10_000
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The prompts to evaluate on: as the model reads them, and without their prefix; and the data set's columns."""
+
+    prompts: list[str]
+    sources: list[str]
+    columns: Columns = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,15 @@ class RunData:
     train_name: str  # where the rows come from, in words: held-out ones are never chosen silently
     eval_name: str
     prompt_prefix: str = ""
+
+    def checked(self) -> "RunData":
+        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`."""
+        train, held_out = list(self.train["prompt"]), list(self.held_out["prompt"])
+        check_held_out(train, held_out, self.train_name)
+        known = set(train)
+        seen = sum(text in known for text in held_out)
+        told = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
+        return replace(self, eval_name=self.eval_name + told) if seen else self
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:

@@ -5,7 +5,7 @@ Leaves out: the training loop (`ppo/`), scoring (`rewards/`), and how the files 
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,9 @@ class Seq2SeqPPO:
         """
         with advised(self.args):
             inputs = self._check(resume_from_checkpoint)
-            with writing_run(self.folder) if self.args.process_index == 0 else nullcontext():
+            if self.args.process_index != 0:
+                return self._train_and_measure(inputs)
+            with no_empty_folder(self.folder), writing_run(self.folder):
                 return self._train_and_measure(inputs)
 
     def _train_and_measure(self, inputs: RunInputs) -> RunResult:
@@ -184,11 +186,8 @@ class Seq2SeqPPO:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
         with advised(self.args):
             inputs = self._check(None, dry=True)
-            absent = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            trainer, inputs = self._trainer(inputs)
-            for path in absent:  # the Trainer creates them in its constructor; a dry run leaves nothing
-                if path.is_dir() and not any(path.iterdir()):
-                    path.rmdir()
+            with no_empty_folder(self.folder):  # which the Trainer makes
+                trainer, inputs = self._trainer(inputs)
             evaluator = self._evaluator(trainer, inputs, answers_bar(0, hidden=True))
             shown = inputs.data.train.select(range(min(DRY_RUN_PROMPTS, len(inputs.data.train))))
             prompts = list(shown["prompt"])
@@ -200,6 +199,8 @@ class Seq2SeqPPO:
             minutes = run_inputs.estimate_minutes(evaluator, self.args, inputs.data)
             time = f"about {minutes:.1f} minutes: one rollout was timed, and its update is assumed to take as long"
             plan = run_inputs.plan_lines(self.model, self.args, inputs) | {"Time": time}
+            if inputs.checkpoint is None and not self.overwrite and layout.holds_run(self.folder):
+                plan["Folder"] += ", which holds a run: add --overwrite or --resume_from_checkpoint to train there"
             self.echo(console.format_plan(plan) + "\n\nDry run: nothing was trained or written.")
 
     def _check(self, resume: str | bool | None, *, dry: bool = False) -> RunInputs:
@@ -218,7 +219,7 @@ class Seq2SeqPPO:
         if checkpoint is not None:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
-        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts).checked()
         check_enough_prompts(len(data.train), self.args, data.train_name)
         if self.held_out_reward is not None:
             rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)
@@ -331,9 +332,22 @@ class Seq2SeqPPO:
             "precision": precision(self.args, trainer.state.log_history),
             "energy": energy(trainer.callback_handler.callbacks),
         }
-        # The file is read on top of a preset, so what any preset sets is written even at its default.
-        always = {key for preset in PRESETS.values() for key in preset.config}
+        # The file is read on top of a preset, so what that sets is written even at its default.
+        read_on = self.preset or ("tiny" if given["model"] == get_preset("tiny").model else "article")
+        always = get_preset(read_on).config
         write_yaml(self.folder / layout.CONFIG, configuration(given, self.args, made_of, always))
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Removes a folder, and those above it, that the block made and left nothing in."""
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that is not empty
+            for path in absent:
+                path.rmdir()
 
 
 @contextmanager

@@ -181,6 +181,7 @@ def headline(run: Run) -> str:
     if run.evaluation is not None:
         against = f", compared with {run.compared[0]}" if run.evaluation["before"] else ""
         references = f" References: {run.evaluation['references']}." if run.evaluation.get("references") else ""
+        references += f" Metrics: {run.evaluation['measured_by']}." if run.evaluation.get("metric_kwargs") else ""
         outputs = counted(run.evaluation["n"], "output")
         measured = _evaluated(run.evaluation)
         result = f" {run.ranked_by}: {measured[run.ranked_by]}." if run.ranked_by in measured else ""

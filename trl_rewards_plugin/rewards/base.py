@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
-from trl_rewards_plugin.rewards.texts import as_texts, called_on, check_name, shortened, total_name
+from trl_rewards_plugin.rewards.names import check_name, total_name
+from trl_rewards_plugin.rewards.texts import as_texts, called_on, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor

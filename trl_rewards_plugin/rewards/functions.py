@@ -11,36 +11,24 @@ async def judge(prompts, completions):  # a remote judge: all texts at once, tog
     return [answer.raise_for_status().json()["score"] for answer in answers]
 ```
 
-Async functions run on one event loop of the process, in a thread of its own: also where the caller runs a loop itself,
-as TRL's trainers do, and so that what a reward keeps between calls (an HTTP client's connections) stays usable.
+Async functions run on the loop of `event_loop.py`.
 """
 
-import asyncio
 import functools
 import inspect
-import os
-import random
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_no_model, did_you_mean
 from trl_rewards_plugin.rewards.base import Reward, check_attempts, checked_scores, named_failure, no_scores
+from trl_rewards_plugin.rewards.event_loop import attempted, running
 from trl_rewards_plugin.rewards.files.dotted_paths import path_of
-from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.texts import as_texts, clean_name
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import as_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30
-"""Seconds before the second attempt, which double with every further one, and at most."""
-
-_lock = ForkSafeLock()
-_loop: asyncio.AbstractEventLoop | None = None
-_owner: int | None = None  # the process that it runs in
 
 
 class CallableReward(Reward):
@@ -110,7 +98,7 @@ class CallableReward(Reward):
         # A column called "self" would collide with a method's own; TRL's protocol knows no such argument.
         wanted = {key: offered[key] for key in offered if key in self._named or (self._takes_all and key != "self")}
         call = functools.partial(self.function, **wanted)
-        return functools.partial(attempted, call, self.timeout, self.retries) if self.is_async else call
+        return functools.partial(attempted, self.name, call, self.timeout, self.retries) if self.is_async else call
 
     def result(self, future: Future[Any], completions: Any) -> "Tensor":
         """The async function's scores (N,) of N completions, waited for."""
@@ -141,65 +129,3 @@ def _parameters(function: Callable[..., Any], name: str) -> tuple[list[str], lis
     named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     required = [one.name for one in named if one.default is one.empty]
     return required, [one.name for one in named], any(one.kind is one.VAR_KEYWORD for one in parameters)
-
-
-def background_loop() -> asyncio.AbstractEventLoop:
-    """This process's loop, started on first use. A forked child gets its own: threads do not survive a fork."""
-    global _loop, _owner
-    with _lock:
-        if _loop is None or _owner != os.getpid():
-            _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_run, args=(_loop,), name="async-rewards", daemon=True).start()
-        return _loop
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
-
-
-@contextmanager
-def running(calls: Mapping[str, Callable[[], Awaitable[Any]]]) -> Iterator[dict[str, Future[Any]]]:
-    """Starts all `calls` on the background loop; gives a future a name. On exit what still runs is cancelled."""
-    if not calls:  # needs no thread
-        yield {}
-        return
-    loop = background_loop()
-    # The running loop of this thread, or None; unlike get_running_loop() it raises nothing.
-    if asyncio._get_running_loop() is loop:
-        step = "await asyncio.to_thread(reward, ...) instead"
-        raise RuntimeError(f"a combination with async rewards was called from within an async reward; {step}")
-    futures = {name: asyncio.run_coroutine_threadsafe(_awaited(call), loop) for name, call in calls.items()}
-    try:
-        yield futures
-    finally:
-        for future in futures.values():
-            future.cancel()
-
-
-async def _awaited(call: Callable[[], Awaitable[Any]]) -> Any:
-    try:
-        return await call()
-    except SystemExit as error:  # would end the loop, and leave its caller waiting
-        raise RuntimeError(f"SystemExit({error.code!r})") from error
-
-
-def wait_after(attempt: int) -> float:
-    """Seconds to wait after the failed `attempt`, counted from 0, up to FIRST_WAIT of them at random."""
-    return min(FIRST_WAIT * 2.0 ** min(attempt, 9) + random.uniform(0, FIRST_WAIT), LONGEST_WAIT)
-
-
-async def attempted(call: Callable[[], Awaitable[Any]], timeout: float | None, retries: int) -> Any:
-    """What `call` returns within `timeout` seconds at one of 1 + `retries` attempts, or the error of the last one."""
-    for attempt in range(retries + 1):
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                return await call()
-        except Exception as error:
-            if attempt == retries and limit.expired():
-                raise TimeoutError(f"no scores within {timeout} s, attempt {attempt + 1} of {retries + 1}") from error
-            if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
-                raise
-        await asyncio.sleep(wait_after(attempt))

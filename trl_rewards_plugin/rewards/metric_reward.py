@@ -8,7 +8,8 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
-from trl_rewards_plugin.rewards.texts import clean_name, column_references
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import column_references
 
 
 class MetricReward(TextReward):

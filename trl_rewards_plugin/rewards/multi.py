@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field
-from os import PathLike
+from os import PathLike, fspath
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,35 @@ import torch
 from torch import Tensor
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.rewards.base import DESCRIBED, Reward, RewardScores
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
 from trl_rewards_plugin.rewards.combining.combination import Combination, training_progress
+from trl_rewards_plugin.rewards.combining.combination_settings import FORMS
 from trl_rewards_plugin.rewards.combining.constraints import START, Ascent, ascent_after, mixed
 from trl_rewards_plugin.rewards.combining.running_statistics import Batch, RunningStatistics, used_scale
+from trl_rewards_plugin.rewards.event_loop import running
 from trl_rewards_plugin.rewards.files.file_content import exact_entry, preset_arguments, write_preset_file
-from trl_rewards_plugin.rewards.functions import CallableReward, running
+from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.rewards.names import total_name
 from trl_rewards_plugin.rewards.remote_reward import RemoteReward
-from trl_rewards_plugin.rewards.texts import as_texts, paired_texts, total_name
+from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 _logger = logging.getLogger(__name__)
+NO_SCALE = (
+    "\nExpected: texts from which normalization='zscore' has learnt a scale for %s"
+    "\nFound:    none seen by reward %r, so the scores count as they are"
+    "\nNext:     save_preset() after training writes the scale; or set {'mean': m, 'scale': s}"
+)
+STARTS_ANEW = (
+    "reward %r: training resumes at step %d, but what the reward had learnt (scale, multipliers) starts anew;"
+    " pass callbacks=[RewardStateCallback(reward)] from the start, so that checkpoints keep it"
+)
+NONE_IN_A_SUM = (
+    "reward %r: %r has on_failure='none', and a weighted_sum without it is another total, as if the text were worse or"
+    " better; pass aggregation='weighted_mean'"
+)
 
 _Purpose = enum.Enum("_Purpose", "TRAINING EVALUATION SCORING")
 """What texts are scored for, which decides the scale and the weights."""
@@ -143,6 +161,13 @@ class MultiClassifierReward(Reward):
         self._frozen = 0
         self._lock = ForkSafeLock()
         self._inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
+        self._start = self.state_dict()
+        self._saved: tuple[str, dict[str, Any]] | None = None  # what makes this reward, and its state then
+        self._warned = False  # of scores without a scale
+        if aggregation == "weighted_sum" and len(names) > 1:
+            for part in self._parts:
+                if getattr(part, "on_failure", "stop") == "none":
+                    _logger.warning(NONE_IN_A_SUM, self.name, part.name)
         self.classifiers: list[ClassifierReward] = []
         for one in self._parts:
             self.classifiers += [one] if isinstance(one, ClassifierReward) else getattr(one, "classifiers", [])
@@ -162,17 +187,34 @@ class MultiClassifierReward(Reward):
         Trust such a file like a script: the functions and metrics that it names are imported and run. A service that
         takes files from others sets `allow_code=False`, which refuses them unimported. InputError for any misfit.
         """
-        return cls(**preset_arguments(preset, allow_code=allow_code))
+        reward = cls(**preset_arguments(preset, allow_code=allow_code))
+        reward.came_from(preset)
+        return reward
+
+    def came_from(self, preset: str | PathLike[str]) -> None:
+        """Remembers a preset or file that makes this very reward."""
+        self._saved = fspath(preset) if fspath(preset) in PRESETS else abspath(preset), self.state_dict()
+
+    @property
+    def preset(self) -> str | None:
+        """The preset or file from which `from_preset` makes this reward as it is now; None where there is none."""
+        return self._saved[0] if self._saved and self._saved[1] == self.state_dict() else None
 
     def save_preset(self, path: str | PathLike[str]) -> None:
         """Writes the YAML file from which `from_preset` makes this reward again, Hub models with their commit.
 
-        Not written are `device`, `batch_size` and `offload`, which belong to the machine, and running statistics.
-        InputError for a reward that no file can name (a lambda, a loaded model), or over a file that it did not write.
+        A z-score that has learnt a scale is written with that one, as fixed numbers, and a combination within as the
+        file that it was read from or saved to. Not written are multipliers, nor `device`, `batch_size` and `offload`,
+        which belong to the machine. InputError for a reward that no file can name (a lambda, a loaded model), or over
+        a file that it did not write.
         """
         rows = self._rows([exact_entry(part) for part in self._parts])
+        for row, name in zip(rows, self.component_names(), strict=True):
+            if (moments := self._statistics.moments.get(name)) and moments.count:
+                row["normalization"] = dict(zip(("mean", "scale"), used_scale(moments), strict=True))
         content = {"name": self.name, "aggregation": self.aggregation, "rewards": rows}
         write_preset_file(Path(path), {**content, "disagreement_coef": self.disagreement_coef})
+        self.came_from(path)
 
     def _rows(self, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = zip(entries, self.weights, self.component_names(), strict=True)
@@ -199,6 +241,9 @@ class MultiClassifierReward(Reward):
 
     def __call__(self, /, completions: Any, prompts: Any = None, **kwargs: Any) -> list[float]:
         found = self._evaluate(completions, prompts, kwargs, _Purpose.TRAINING)
+        step = getattr(kwargs.get("trainer_state"), "global_step", 0)
+        if step and not self._frozen and self._start and self.state_dict() == self._start:
+            _logger.warning(STARTS_ANEW, self.name, step)
         self._learn(found)  # only now, where nothing failed
         found.log(kwargs)
         return found.scores.total.tolist()
@@ -224,6 +269,11 @@ class MultiClassifierReward(Reward):
         moments, evaluation = self._statistics.after(batches), Batch()
         if purpose is _Purpose.EVALUATION:
             moments = evaluation = self._statistics.of_evaluation(components)
+        if purpose is _Purpose.SCORING and not self._warned:
+            unseen = [name for name, known in moments.items() if not known.count]
+            self._warned = bool(unseen)
+            if unseen:
+                _logger.warning(NO_SCALE, ", ".join(unseen), self.name)
         passing = self._combination.passing(components)
         weights = dict(zip(components, self._combination.weights_at(progress), strict=True))
         moving, ascent, constants = {name: weights[name] for name in schedule}, None, dict[str, float]()
@@ -251,7 +301,8 @@ class MultiClassifierReward(Reward):
         inner: dict[str, _Outcome] = {}
         logits: dict[tuple[Any, ...], Tensor] = {}
         with running(pending) as futures:
-            for part in self._parts:
+            # Classifiers last: they take longest to load, and a server that cannot be reached shows before.
+            for part in sorted(self._parts, key=lambda part: isinstance(part, ClassifierReward)):
                 if isinstance(part, ClassifierReward):
                     if part.forward_key not in logits:
                         logits[part.forward_key] = part.logits(plain, plain_prompts)
@@ -323,7 +374,10 @@ class MultiClassifierReward(Reward):
         return self._rows([{**dict.fromkeys(DESCRIBED), **part.entry()} for part in self._parts])
 
     def __repr__(self) -> str:
-        return f"MultiClassifierReward({self._parts!r}, weights={self.weights!r}, name={self.name!r})"
+        own = {"aggregation": self.aggregation, **{key: getattr(self._combination, key) for key in FORMS}}
+        own["disagreement_coef"] = self.disagreement_coef
+        given = "".join(f", {key}={value!r}" for key, value in own.items() if value not in ("weighted_sum", {}, None))
+        return f"MultiClassifierReward({self._parts!r}, weights={self.weights!r}, name={self.name!r}{given})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_frozen": 0}

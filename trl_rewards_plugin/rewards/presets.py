@@ -8,7 +8,7 @@ and then reads its classifiers' configs, from the Hub unless they are bundled. W
 import os
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.preset_table import PRESETS
 from trl_rewards_plugin.rewards.multi import MultiClassifierReward
 
@@ -19,7 +19,8 @@ FILE_VARIABLE = "TRL_REWARDS_FILE"
 
 def __getattr__(name: str) -> Any:
     if name not in (*PRESETS, "file"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        step = f"{did_you_mean(name, (*PRESETS, 'file'))}use one of {', '.join((*PRESETS, 'file'))}"
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: {step}")
     if name == "file" and FILE_VARIABLE not in os.environ:
         step = f"for example {FILE_VARIABLE}=reward.yaml trl grpo --reward_funcs {__name__}.file ..."
         raise InputError(f"a reward file in the environment variable {FILE_VARIABLE}", "none", step)

@@ -13,7 +13,7 @@ import urllib3
 
 from trl_rewards_plugin.errors import InputError, NoAnswerError
 from trl_rewards_plugin.rewards.base import Reward, RewardScores, check_attempts, checked_scores, no_scores
-from trl_rewards_plugin.rewards.functions import LONGEST_WAIT, wait_after
+from trl_rewards_plugin.rewards.event_loop import LONGEST_WAIT, wait_after
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class RemoteReward(Reward):
         return {**super().entry(), "function": "remote", **self._changed(RemoteReward)}
 
     def __repr__(self) -> str:
-        return f"RemoteReward({self.url!r}, name={self.name!r})"
+        given = "".join(f", {key}={value!r}" for key, value in self._changed(RemoteReward).items() if key != "url")
+        return f"RemoteReward({self.url!r}{given})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_connections": None}
@@ -154,7 +155,8 @@ class RemoteReward(Reward):
         if self.on_failure == "none":
             why = f"reward {self.name!r}: no scores from {self.url} ({found})"
             return RewardScores(no_scores(len(request["texts"]), why), {})
-        step = 'start the server or correct the url; on_failure="none" (in a file on_failure: none) goes on without it'
+        step = 'start the server or correct the url; on_failure="none" (in a file on_failure: none), together with '
+        step += 'aggregation="weighted_mean", goes on without it'
         raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step) from cause
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:

@@ -7,7 +7,8 @@ from typing import Any
 
 from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.rewards.base import TextReward
-from trl_rewards_plugin.rewards.texts import clean_name, column_references
+from trl_rewards_plugin.rewards.names import clean_name
+from trl_rewards_plugin.rewards.texts import column_references
 
 UNITS = ("words", "characters")
 LONGEST = 1000  # words of a text that are compared: ROUGE-L takes time and memory by the product of both lengths

@@ -1,18 +1,16 @@
-"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts, how errors quote them, rewards' names.
+"""What TRL hands a reward (texts, or lists of chat messages) -> plain texts and how errors quote them.
 
 Leaves out: chat templates; a classifier reads what was said, not the markup around it.
 """
 
 import numbers
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
 
 PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
 """Arguments of a reward's own protocol, which no column of a data set may stand in for."""
-_OUTSIDE = re.compile(r"[^A-Za-z0-9._-]+")  # the alphabet of names, which become columns, metric keys and file names
 
 
 def as_texts(items: Any, what: str = "completions") -> list[str]:
@@ -99,21 +97,3 @@ def valid_unicode(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def clean_name(text: str) -> str:
-    """`text` with every run of characters outside letters, digits, `_`, `-` and `.` made one `_`; never empty."""
-    return _OUTSIDE.sub("_", text).strip("_") or "reward"
-
-
-def check_name(name: object) -> str:
-    """`name` itself; InputError where it is not of letters, digits, `_`, `-` and `.` only."""
-    if not isinstance(name, str) or not name or _OUTSIDE.search(name):
-        better = f"for example name={clean_name(str(name))!r}"
-        raise InputError("a reward name of letters, digits, '_', '-' and '.'", repr(name), better)
-    return name
-
-
-def total_name(default: str, components: Iterable[str]) -> str:
-    """`default`, or `<default>_total` where a component has that name: a total is no component's column."""
-    return f"{default}_total" if default in components else default

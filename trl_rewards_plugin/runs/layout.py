@@ -56,6 +56,12 @@ def is_finished_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FINISHED_RUN)
 
 
+def finish_first(folder: Path, otherwise: str) -> str:
+    """What to do where a finished run is wanted: resume it if `folder` holds one that has not finished."""
+    unfinished = holds_run(folder) and not (folder / METRICS).is_file()
+    return "this run has not finished: resume it (docs/how-to/resume.md)" if unfinished else otherwise
+
+
 def is_housekeeping(name: str) -> bool:
     """Whether a file of this name is a lock, or was left half-written by a process that was killed."""
     return name.endswith((LOCK, TEMPORARY))

@@ -41,14 +41,19 @@ def recorded_name(given: Any, folder: Path) -> str | None:
     into_home = path.is_relative_to(Path.home()) > here.is_relative_to(Path.home())
     if into_home or not path.exists() or path.is_relative_to(ROOT):
         return public_name(given)
-    return os.path.join(".", os.path.relpath(path, here))
+    way = os.path.relpath(path, here)
+    return way if way.startswith("..") else os.path.join(".", way)  # a path that no Hub id looks like
 
 
 def located(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings in a file in `folder`; what they name that lies beside it, by its absolute path."""
+    """Settings in a file in `folder`; names of what lies beside it as paths from here, or full ones outside."""
     beside = {key: folder / str(settings[key]) for key in GIVEN_BY_NAME if settings.get(key)}
     found = {key: path for key, path in beside.items() if path.is_file() or (path.is_dir() and "reward" not in key)}
-    return {**settings, **{key: str(path.resolve()) for key, path in found.items()}}
+    return {**settings, **{key: _from_here(path.resolve()) for key, path in found.items()}}
+
+
+def _from_here(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def shown_name(name: Any) -> Any:

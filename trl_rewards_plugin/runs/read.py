@@ -170,7 +170,7 @@ def read_finished_run(folder: Path) -> Run:
     missing = [name for name in layout.FINISHED_RUN if not (folder / name).is_file()]
     if missing:
         found = f"{folder} without {', '.join(missing)}" if folder.is_dir() else f"{folder}, which is not a folder"
-        step = "give the output_dir of a finished run"
+        step = layout.finish_first(folder, "give the output_dir of a finished run")
         raise InputError(f"a run folder with {', '.join(layout.FINISHED_RUN)}", found, step)
     name = folder.resolve().name
     return Run(name, folder, (), read_metrics(folder), read_settings(folder), read_held_out(folder))

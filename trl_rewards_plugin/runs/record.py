@@ -55,11 +55,24 @@ def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
     recorded = read_settings(folder)
     sides = (given, {**recorded, **recorded.get("made_of", {})})
     pairs = [(key, *(mapped(side.get(key), shown_name) for side in sides)) for key in _SAME_IN_A_RUN]
-    found = [f"{key} {now!r} instead of {old!r}" for key, now, old in pairs if now != old and None not in (now, old)]
+    found = [line for key, now, old in pairs if None not in (now, old) for line in _differences(key, now, old)]
     if found:
         again = shlex.join(["--config", str(folder / CONFIG), "--resume_from_checkpoint"])
         step = f"trl-rewards train {again}; or train anew in another output_dir"
         raise InputError(f"what the run in {folder} began with, to resume it", "; ".join(found), step)
+
+
+def _differences(key: str, now: Any, old: Any) -> list[str]:
+    """What `now` differs in from `old`; of rewards, the settings of each, if they are of the same names."""
+    if key != "rewards" or (names := [one["name"] for one in now]) != [one["name"] for one in old]:
+        shown = (names, [one["name"] for one in old]) if key == "rewards" else (now, old)
+        return [] if now == old else ["{} {!r} instead of {!r}".format(key, *shown)]
+    return [
+        f"rewards[{place}] {names[place]}: {setting} {new.get(setting)!r} instead of {was.get(setting)!r}"
+        for place, (new, was) in enumerate(zip(now, old, strict=True))
+        for setting in {**was, **new}
+        if new.get(setting) != was.get(setting)
+    ]
 
 
 def chosen_fields(args: Any, always: Collection[str] = ()) -> dict[str, Any]:

@@ -12,16 +12,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.errors import InputError, did_you_mean, nearest
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import PRESETS
-from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rewards.files.file_content import preset_content, reward_names
 from trl_rewards_plugin.rewards.texts import PROTOCOL
-from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, read_rows, without_missing
+from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, no_rows, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, open_output
 
@@ -68,34 +69,70 @@ def score_file(settings: ScoreSettings) -> ScoreSummary | None:
     job = _Job(settings)
     writes = settings.output is not None and job.index == 0
     with writing_file(job.output.path) if writes else nullcontext():
-        return job.run()
+        try:
+            return job.run()
+        except KeyboardInterrupt:
+            if writes:
+                of = "" if job.count is None else f" of {job.count:,}"
+                said = f"{job.written:,}{of} texts are in {settings.output}; the same command continues"
+                print(f"\n{said}", file=sys.stderr)
+            raise
 
 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     """The form of the input, and the output; refused is what shows without the reward's models."""
     form = format_of(settings.input, settings.input_format)
+    first = None
     if settings.input != STDIN:
         for row in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
             _check_columns(settings, row, 1)
+        rows = read_rows(settings.input, form, settings.text_column)
+        first = next(without_missing(rows, _columns_read(settings), settings.missing, settings.input), None)
+        if first is None:
+            skipped = sum(1 for _ in read_rows(settings.input, form, settings.text_column))
+            raise no_rows(settings.input, skipped)
     if settings.reward is None:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
-    preset_content(settings.reward)
+    names = reward_names(preset_content(settings.reward))
+    output = open_output(settings.output)
+    if first is not None:  # the other rows, and the scores, are compared once the reward is there
+        output.check([first])
+        old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
+        if old is not None:
+            _check_same(output.path, old, first, 1, _columns_read(settings), [TOTAL, *names])
     return form, open_output(settings.output)
+
+
+def _columns_read(settings: ScoreSettings) -> list[str]:
+    return [name for name in (settings.text_column, settings.prompt_column) if name is not None]
+
+
+def _check_same(place: Path, old: Row, new: Row | None, number: int, read: list[str], scores: list[str]) -> None:
+    """Refuses an output whose row of this `number` is not the scored row `new` of the input."""
+    if (
+        new is None
+        or not old.keys() >= {*new, *scores}
+        or any((flat(old[name]) or "") != (flat(new[name]) or "") for name in read)
+    ):
+        found = f"another text or other columns in its row {number}"
+        raise foreign(place, found, "the scores of this input's first rows by this reward")
 
 
 def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
     """Refuses the row of this `number` if it lacks a column that is read; after the first, if `missing` says so."""
-    for column, flag in ((settings.text_column, "--text-column"), (settings.prompt_column, "--prompt-column")):
+    for column, flag in ((settings.text_column, "--text_column"), (settings.prompt_column, "--prompt_column")):
         if column is not None and column not in row and (number == 1 or settings.missing == "error"):
-            step = f"{did_you_mean(column, row)}give {flag} one of these"
+            likely = [name for name in ("output", "completion", "prompt") if name in row] if flag[2] == "t" else []
+            meant = nearest(column, row) or next(iter([*likely, *(row if len(row) == 1 else ())]), None)
+            step = did_you_mean(column, row) + (f"give {flag} {meant}" if meant else f"give {flag} one of these")
             raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
 
 
 class _Job:
     def __init__(self, settings: ScoreSettings):
         self.settings = settings
-        self.columns_read = [name for name in (settings.text_column, settings.prompt_column) if name is not None]
+        self.columns_read = _columns_read(settings)
         self.form, self.output = check_input(settings)
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.input == STDIN and self.processes > 1:
@@ -110,6 +147,7 @@ class _Job:
         self.columns = [TOTAL, *self.reward.component_names()]
         self.moments = dict.fromkeys(self.columns, Moments())
         self.count: int | None = None
+        self.written = 0
         if settings.input != STDIN:
             # Reads a file to its end, so that its last row is refused before the first is scored.
             self.count = 0
@@ -126,7 +164,7 @@ class _Job:
         if self.processes > 1:
             earlier = broadcast_object_list([earlier])[0]
             rows = rows if first else itertools.islice(rows, earlier, None)
-        written = earlier
+        self.written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not first) as bar:
             for batch in _slices(rows, SLICE * self.processes):
                 scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
@@ -136,14 +174,14 @@ class _Job:
                     self.output.append([{**row, **further} for row, further in zip(batch, scored, strict=True)])
                     for further in scored:
                         self._count(further)
-                written += len(batch)
+                self.written += len(batch)
                 bar.update(len(batch))
         if not first:
             return None
         self.output.finish()
         means = {name: seen.mean if seen.count else None for name, seen in self.moments.items()}
         stds = {k: math.sqrt(s.m2 / (s.count - 1)) if s.count > 1 else None for k, s in self.moments.items()}
-        return ScoreSummary(written, earlier, means, stds, time.monotonic() - began)
+        return ScoreSummary(self.written, earlier, means, stds, time.monotonic() - began)
 
     def _rows(self) -> Iterator[Row]:
         rows = self._checked(read_rows(self.settings.input, self.form, self.settings.text_column))
@@ -169,13 +207,8 @@ class _Job:
         earlier = 0
         for earlier, old in enumerate(self.output.existing([*self.columns_read, *self.columns]), 1):
             new = next(rows, None)
-            if (
-                new is None
-                or not old.keys() >= {*new, *self.columns}
-                or any((flat(old[name]) or "") != (flat(new[name]) or "") for name in self.columns_read)
-            ):
-                found = f"another text or other columns in its row {earlier}"
-                raise foreign(self.output.path, found, "the scores of this input's first rows by this reward")
+            _check_same(self.output.path, old, new, earlier, self.columns_read, self.columns)
+            assert new is not None
             try:
                 if earlier == 1:
                     self._check_reward(old, new)

@@ -30,8 +30,8 @@ class ScoreOutput:
     def check(self, rows: Sequence[Row]) -> None:
         """Refuses with an InputError, before any is scored, rows that the format cannot hold beside earlier ones."""
 
-    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows that an earlier job left, in order; a torn last one is discarded. They need to have `columns`."""
+    def existing(self, columns: Sequence[str], *, repair: bool = True) -> Iterator[Row]:
+        """The rows that an earlier job left, in order, with `columns`; to `repair` cuts off a torn last one."""
         return iter(())
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -61,7 +61,7 @@ def open_output(path: str | None) -> ScoreOutput:
 class _JsonLines(ScoreOutput):
     """A file of lines, to which rows are added."""
 
-    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
+    def existing(self, columns: Sequence[str], *, repair: bool = True) -> Iterator[Row]:
         if not self.path.exists():
             return
         lines, whole = _CountedLines(self.path), 0
@@ -80,7 +80,8 @@ class _JsonLines(ScoreOutput):
                 raise foreign(self.path, f"{error}, row after byte {whole}") from error
         if whole == 0 < self.path.stat().st_size:
             raise foreign(self.path, "not one whole row")
-        os.truncate(self.path, whole)
+        if repair:
+            os.truncate(self.path, whole)
 
     def parsed(self, lines: Iterable[str], columns: Sequence[str]) -> Iterator[Row | None]:
         """The rows in `lines`, None for a header."""
@@ -173,7 +174,7 @@ class _Parquet(ScoreOutput):
             raise InputError("values of one type in each column of a parquet file", found, step) from error
         return table
 
-    def existing(self, columns: Sequence[str]) -> Iterator[Row]:
+    def existing(self, columns: Sequence[str], *, repair: bool = True) -> Iterator[Row]:
         for file in self._files():
             for row in read_rows(str(file), "parquet", ""):
                 self._count += 1

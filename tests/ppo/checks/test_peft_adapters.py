@@ -1,6 +1,7 @@
 """With an adapter the reference is the model that the run starts from, whichever adapter it is."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from tests.ppo.test_trainer import LORA_TARGETS, dataset, make_trainer, rollout_rows, vowels
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 
 pytestmark = [
@@ -119,6 +121,24 @@ def test_adapters_that_lie_outside_of_the_encoder_decoder_are_refused_by_name(fo
         model, peft_config = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(model), config), None
     with pytest.raises(InputError, match=type(config).__name__):
         make(model, tmp_path, peft_config)
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        (["q", "v"], "q, v"),
+        (["q_proj", "v_porj"], "v_porj\nNext:     did you mean 'v_proj'?"),
+        ("q|v", "Target modules q|v not found"),
+        (["self_attn_layer_norm"], "LayerNorm"),
+    ],
+)
+def test_modules_that_no_adapter_can_be_put_on_are_refused_with_the_models_own(folders, tmp_path, targets, found):
+    args = Seq2SeqPPOConfig(str(tmp_path / "out"), use_cpu=True, total_episodes=8, per_device_train_batch_size=4)
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=targets)
+    with pytest.raises(InputError, match=f"Found:    .*{re.escape(found)}") as caught:
+        Seq2SeqPPOTrainer(str(folders["bart"]), vowels, args, dataset(), peft_config=config)
+    assert "name some of fc1, fc2, k_proj, out_proj, q_proj, v_proj, or leave" in caught.value.next_step
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_on_an_adapter_is_refused(folders, tmp_path):

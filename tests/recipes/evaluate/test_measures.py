@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from trl_rewards_plugin import InputError
-from trl_rewards_plugin.recipes.before_after import HeldOut
+from trl_rewards_plugin.recipes.data import HeldOut
 from trl_rewards_plugin.recipes.evaluate import measures
-from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, load_measures
+from trl_rewards_plugin.recipes.evaluate.measures import ModuleMeasure, RewardMeasure, check_metrics, load_measures
 
 TEXT = datasets.Value("string")
-HELD_OUT = HeldOut(["say: a", "say: c"], ["a", "c"], {"id": [1, 2], "best": ["a", "x"]})
-TEXTS = (["a b", "c"], HELD_OUT, "best")
+HELD_OUT = HeldOut(["say: a", "say: c"], ["a", "c"], {"id": [1, 2]})
+TEXTS = (["a b", "c"], HELD_OUT, ["a", "x"])
 ALL = ["predictions", "references", "sources"]
 
 
@@ -114,4 +114,4 @@ def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
 
 def test_no_metric_at_all_is_refused():
     with pytest.raises(InputError, match="one or more metrics"):
-        load_measures([], judge=None, arguments={}, given=ALL)
+        check_metrics([], {}, ALL)

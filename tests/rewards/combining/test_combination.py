@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import TrainerState
 
 from tests.rewards.judges import judge, sentiment
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward, RemoteReward
 
 NAN = math.nan
 OPEN = math.inf
@@ -134,6 +135,34 @@ def test_scoring_uses_the_statistics_and_learns_nothing():
     assert reward.state_dict()["statistics"] == before["statistics"]
     reward(["5,0"])
     assert reward.state_dict()["statistics"] != before["statistics"]
+
+
+def test_a_score_without_a_scale_says_so_once(caplog):
+    reward = MultiClassifierReward([combined(normalization="zscore", name="inner")])
+    for _ in range(2):
+        reward.score(["5,0"])
+    [said] = caplog.messages
+    assert re.search(r"Expected: .* for first, second\nFound: .*'inner'.*\nNext: ", said)
+    reward(["1,0", "3,0"])
+    reward.score(["5,0"])
+    assert len(caplog.messages) == 1
+
+
+def test_the_repr_shows_every_setting_that_is_not_at_its_default():
+    how = {"aggregation": "mean_minus_std", "clip": {"first": (0.0, 1.0)}, "disagreement_coef": 0.5}
+    assert repr(combined(name="both")).endswith("weights=[1.0, 1.0], name='both')")
+    assert repr(combined(name="both", **how)).endswith(
+        "name='both', aggregation='mean_minus_std', clip={'first': (0.0, 1.0)}, disagreement_coef=0.5)"
+    )
+
+
+def test_a_sum_with_a_part_that_may_be_missing_is_warned_of(caplog):
+    remote = RemoteReward("http://127.0.0.1:1", on_failure="none")
+    MultiClassifierReward([remote])
+    MultiClassifierReward([remote, first], aggregation="weighted_mean")
+    assert caplog.messages == []
+    MultiClassifierReward([remote, first])
+    assert "'remote' has on_failure='none'" in caplog.text
 
 
 def evaluated(reward, texts, **columns):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation, tried_weights
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
@@ -27,9 +27,27 @@ def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
         expected = "a model without an adapter, where peft_config gives it one"
         step = "leave peft_config out to train the adapter that is there, or pass model.merge_and_unload() after "
         raise InputError(expected, f"a {type(policy).__name__} and a peft_config", step + "requires_grad_(True)")
+    targets = getattr(peft_config, "target_modules", None)
+    listed = sorted(targets) if isinstance(targets, list | set | tuple) else []
+    names = [f".{name}" for name, _ in policy.named_modules()]
+    wrong = [target for target in listed if not any(name.endswith(f".{target}") for name in names)]
+    if wrong:  # peft passes over one that is beside a right one
+        raise _no_such_module(policy, wrong[0], ", ".join(wrong))
     set_seed(seed)
-    adapted: nn.Module = get_peft_model(policy, peft_config)
+    try:
+        adapted: nn.Module = get_peft_model(policy, peft_config)
+    except ValueError as error:
+        raise _no_such_module(policy, targets, " ".join(str(error).split())) from error
     return adapted
+
+
+def _no_such_module(policy: Any, target: Any, found: str) -> InputError:
+    """The refusal of `found`, with the names of the model's linear layers and the nearest to `target`."""
+    head = policy.get_output_embeddings()
+    layers = [name for name, one in policy.named_modules() if isinstance(one, nn.Linear) and one is not head]
+    known = sorted({name.rpartition(".")[2] for name in layers})
+    step = f"{did_you_mean(target, known)}name some of {', '.join(known)}, or leave them out for peft's default"
+    return InputError("target_modules (--lora_target_modules) that are layers of the model", found, step)
 
 
 def check_adapter(peft_config: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, check_tokenizer_files
 from trl_rewards_plugin.ppo import input_checks
 from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.checks import peft_adapters, saved_model, trainable
@@ -33,6 +33,7 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
     if processing_class is None:
         if not name:
             raise InputError("processing_class for a model that was not loaded by name", "None", "pass its tokenizer")
+        check_tokenizer_files(name)
         processing_class = AutoTokenizer.from_pretrained(name)
     agree_on_tokens(model, processing_class)
     return model, processing_class

@@ -1,32 +1,31 @@
-"""The settings of `trl-rewards evaluate`, each with its default and help, and what they lead to without a model."""
+"""The settings of `trl-rewards evaluate`, each with its default, help and rules.
+
+Leaves out: what they lead to (`evaluation_inputs.py`).
+"""
 
 # ruff: noqa: RUF009  (`option` returns a dataclass field)
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
+from trl_rewards_plugin.assets import is_bundled
+from trl_rewards_plugin.errors import (
+    InputError,
+    check_hub_name,
+    check_tokenizer_files,
+    did_you_mean,
+    missing_file,
+    nearest,
+)
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
-from trl_rewards_plugin.rows import (
-    FORMATS,
-    column_texts,
-    existing_file,
-    format_of,
-    missing_option,
-    read_columns,
-    read_rows,
-)
-from trl_rewards_plugin.runs.layout import CONFIG, EVALUATION, METRICS
-from trl_rewards_plugin.runs.public_names import located, public_name
-from trl_rewards_plugin.runs.read import read_settings
+from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
 
-# As in training: softmax(logits), whatever the checkpoint's own generation config says.
-SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
+_SIDE = "a folder with a model, the id of one on the Hub, or a file of outputs"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,10 @@ class EvaluationSettings:
     text_column: str | None = option(None, "Column of the prompts. Unset: the run folder's or the preset's.")
     prompt_prefix: str | None = option(None, "Prepended to every prompt. Unset: the run folder's or the preset's.")
     missing: str = missing_option()
-    reference_column: str | None = option(None, "Column of the references. Unset: the prompts without their prefix.")
+    reference_column: str | None = option(
+        None,
+        "Column of the references, in the outputs without a dataset. Unset: the prompts without their prefix.",
+    )
     output_column: str = option("output", "Column of the outputs if --model is a file.")
     compare_column: str | None = option(None, "Column of the outputs if --compare is a file. Unset: output_column.")
     rows: int | None = option(None, "Number of prompts to evaluate, from the first. Unset: all.")
@@ -105,7 +107,10 @@ def check_settings(settings: EvaluationSettings) -> None:
         if is_outputs_file(given):
             existing_file(given)
         elif given is not settings.dataset:
-            check_hub_name(given, "a folder with a model, or the id of one on the Hub")
+            if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
+                raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
+            check_hub_name(given, _SIDE)
+            check_tokenizer_files(given)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
             preset_content(metric)
@@ -118,15 +123,23 @@ def check_settings(settings: EvaluationSettings) -> None:
 
 def _what_is_meant(name: str) -> str | None:
     """The next step for several names in one, or a row of the table in place of its metric; neutrality is both."""
-    of = [preset for preset, entries in PRESETS.items() if name in [entry["name"] for entry in entries]]
+    of = _metrics_with(name)
     if "," in name:
         return f"separate them with spaces: --metrics {name.replace(',', ' ')}"
-    if re.fullmatch(r"rouge(\d+|L|Lsum)", name):
-        return "it is a row of rouge: --metrics rouge"
     if not of or name == "neutrality":
         return None
     further = ", or --metrics grammaticality for its probability" if name == "acceptability" else ""
     return f"it is a row of {' and '.join(of)}: --metrics {of[-1]}{further}"
+
+
+def _metrics_with(row: str) -> list[str]:
+    """The metrics with a row of this name, or one that ends in it; of all that have a reward, tiny."""
+    if re.fullmatch(r"rouge(\d+|L|Lsum)", row):
+        return ["rouge"]
+    preset, _, last = row.rpartition(" ")
+    if last == "reward" and preset in ("", *PRESETS):
+        return [preset or "tiny"]
+    return [preset for preset, entries in PRESETS.items() if row in [entry["name"] for entry in entries]]
 
 
 def thresholds(settings: EvaluationSettings) -> list[tuple[str, float]]:
@@ -141,78 +154,21 @@ def thresholds(settings: EvaluationSettings) -> list[tuple[str, float]]:
     return found
 
 
-class EvaluationInputs:
-    """The settings with their defaults, from the run folder that is evaluated, else from a preset.
-
-    `names`: "before" (where there is one) and "after" -> model or file of outputs; `files`: those that are files;
-    `generates`: whether there are others; `generation`: what `generate` gets.
-    """
-
-    def __init__(self, settings: EvaluationSettings):
-        check_settings(settings)
-        self.settings = settings
-        folder = Path(settings.model or "")
-        is_run = (folder / CONFIG).is_file() and (folder / METRICS).is_file()
-        self.config: dict[str, Any] = located(read_settings(folder), folder) if settings.model and is_run else {}
-        self.preset = get_preset(settings.preset or self.config.get("preset") or "tiny")
-        before = self.config.get("model") if settings.compare is None else settings.compare
-        self.names: dict[str, str] = {} if before is None or before.lower() == "none" else {"before": before}
-        self.names["after"] = settings.model or self.preset.model
-        self.files = {side: name for side, name in self.names.items() if is_outputs_file(name)}
-        self.generates = len(self.files) < len(self.names)
-        own_name = public_name(self.names["after"]).rstrip("/").split("/")[-1].replace(":", "-")
-        self.folder = Path(settings.output_dir or f"evaluations/{own_name}")
-        length = settings.max_new_tokens or self.config.get("response_length") or self.preset.config["response_length"]
-        self.generation: dict[str, Any] = {"max_new_tokens": length, **(SAMPLING if settings.sample else {})}
-        self.generation |= settings.generation_kwargs or {}
-        self._check()
-
-    def column(self, side: str) -> str:
-        """The column of the outputs, if this side is a file."""
-        column = self.settings.compare_column if side == "before" else None
-        return column or self.settings.output_column
-
-    def _check(self) -> None:
-        settings = self.settings
-        if settings.fail_if_worse and "before" not in self.names:
-            step = "name what to compare with: --compare MODEL_OR_FILE"
-            raise InputError("something to be worse than, with fail_if_worse", "nothing to compare with", step)
-        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
-        if not existing.is_dir():
-            raise InputError("a folder as output_dir", f"the file {existing}", "choose another output_dir")
-        if (self.folder / EVALUATION).exists() and not settings.overwrite:
-            step = "choose another output_dir, or pass overwrite (--overwrite) to replace the results"
-            raise InputError("an output folder without an evaluation", f"{EVALUATION} in {self.folder}", step)
-        if not self.generates and settings.dataset is None and settings.text_column is not None:
-            step = "add --dataset; the column of the outputs is --output_column"
-            raise InputError("a dataset of prompts beside text_column", "outputs alone", step)
-        paired = len(self.files) + bool(self.files and (settings.dataset or self.generates))
-        if settings.missing == "skip" and paired > 1:
-            step = "fix those rows, or read them as '' with --missing empty"
-            raise InputError("missing='error' or 'empty' where rows of several files belong together", "'skip'", step)
-        for side, name in self.files.items():
-            outputs_file(name, self.column(side))
+def check_names(settings: EvaluationSettings, rows: Collection[str]) -> None:
+    """Refuses a name in `fail_under` or `lower_is_better` that is no row of the table, or the end of several."""
+    for name, _ in thresholds(settings):
+        row_of(name, rows, "fail_under")
+    for name in settings.lower_is_better or ():
+        row_of(name, rows, "lower_is_better")
 
 
-def read_outputs(name: str, column: str, missing: str = "error") -> list[str]:
-    """The column of outputs of a JSONL, JSON, CSV, TSV or parquet file, or the lines of a text file.
-
-    Empty outputs are outputs: a model may have nothing to say. For `missing` see `rows.without_missing`.
-    """
-    values = read_columns(outputs_file(name, column), column).get(column, [])
-    step = "write the outputs as texts, or name another column"
-    return list(column_texts(values, column, missing, name, blank=True, step=step).values())
-
-
-def outputs_file(name: str, column: str) -> Path:
-    """The file of outputs called `name`; refused if it has rows, none of which has the column."""
-    path = existing_file(bundled_path(name) if is_bundled(name) else name)
-    found: dict[str, Any] = {}
-    for row in read_rows(str(path), format_of(str(path)), column):
-        if column in row:
-            return path
-        found |= row
-    if found:
-        step = f"{did_you_mean(column, found)}name the column of outputs (--output_column)"
-        raise InputError(f"the column {column!r} in {name}", ", ".join(found), step)
-    return path
+def row_of(name: str, rows: Collection[str], setting: str) -> str:
+    """The one row of the table called `name`, or ending in it."""
+    meant = [name] if name in rows else [row for row in rows if row.endswith(f" {name}")]
+    if len(meant) != 1:
+        found = f"{name!r}, which is {' and '.join(meant) or 'not one of them'}"
+        step = did_you_mean(name, [*rows, *(row.split()[-1] for row in rows)]) if not meant else ""
+        of = [] if meant else _metrics_with(name)
+        step += "name one in full" + (f", or add the metric that has it (--metrics {of[-1]})" if of else "")
+        raise InputError(f"a row of the table in {setting}: {', '.join(rows)}", found, step)
+    return meant[0]

@@ -1,24 +1,63 @@
 """Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module."""
 
+import difflib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, nearest
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
-from trl_rewards_plugin.recipes.before_after import HeldOut
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 
+if TYPE_CHECKING:
+    from trl_rewards_plugin.recipes.data import HeldOut
+
 OWN = {"grammaticality": metrics.GRAMMATICALITY, "neutrality": metrics.NEUTRALITY}
+JUDGED = ("grammaticality", "neutrality")
+"""Those of them that ask a judge, and so have one row of their name and one of `share_above`."""
+_METRIC = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
 LOAD_ARGUMENTS = ("config_name", "label", "module_type", "revision")
 """Of a metric's arguments, those that `evaluate.load` takes; the others are `compute`'s."""
 
 # One row of a result: a number for all texts together, or (N,) one per text, NaN where it was not scored.
 Values: TypeAlias = float | np.ndarray
+
+
+def check_metrics(
+    names: Sequence[str], arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
+) -> list[str] | None:
+    """Refuses of `load_measures`'s arguments what shows without torch; returns the table's rows, None if unknown."""
+    for name in arguments:
+        if name not in names:
+            step = f"{did_you_mean(name, names)}add it to the metrics, or leave its arguments out"
+            raise InputError(f"arguments for a metric that is asked for: {', '.join(names)}", repr(name), step)
+    if len(set(names)) < len(names) or not names:
+        raise InputError("one or more metrics, each once", " ".join(names) or "none", "name each metric once")
+    rows = [_known_rows(name, arguments.get(name, {}), given) for name in names]
+    return None if None in rows else [row for known in rows for row in known or ()]
+
+
+def _known_rows(name: str, arguments: Mapping[str, Any], given: Sequence[str]) -> list[str] | None:
+    if name in PRESETS:
+        parts = [entry["name"] for entry in PRESETS[name]]
+        return [f"{name} {part}" for part in ("reward", *(parts if len(parts) > 1 else ()))]
+    if name in JUDGED:
+        return [name, f"{name} share_above"]
+    if name.endswith(ENDINGS) or name in OWN:
+        return None
+    if name == "rouge" and not os.path.exists(name):
+        return _load(name, None, arguments, given).rows
+    check_hub_name(name, _METRIC)
+    known = [*OWN, "rouge", *PRESETS]
+    near = nearest(name, known)
+    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of ours.
+    if not os.path.exists(name) and near and difflib.SequenceMatcher(None, name, near).ratio() > 0.75:
+        raise InputError(_METRIC, repr(name), f"{did_you_mean(name, known)}check the spelling")
+    return None
 
 
 def load_measures(
@@ -29,12 +68,6 @@ def load_measures(
     `arguments`: metric's name -> arguments of `evaluate.load` and `compute`; `given`: which of "predictions",
     "references", "sources" there are, more than which no metric may need.
     """
-    for name in arguments:
-        if name not in names:
-            step = f"{did_you_mean(name, names)}add it to the metrics, or leave its arguments out"
-            raise InputError(f"arguments for a metric that is asked for: {', '.join(names)}", repr(name), step)
-    if len(set(names)) < len(names) or not names:
-        raise InputError("one or more metrics, each once", " ".join(names) or "none", "name each metric once")
     return [_load(name, judge, arguments.get(name, {}), given) for name in names]
 
 
@@ -48,7 +81,7 @@ def _load(name: str, judge: str | None, arguments: Mapping[str, Any], given: Seq
     compute_arguments = {key: value for key, value in arguments.items() if key not in LOAD_ARGUMENTS}
     measure = ModuleMeasure(module, compute_arguments, given)
     if name in OWN or isinstance(module, Rouge):  # quick on one text, so wrong arguments fail here too
-        measure.rows = list(measure.measure([""], HeldOut([""], [""], {})))
+        measure.rows = list(measure.measure([""], references=[""]))
     return measure
 
 
@@ -58,7 +91,6 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
     import evaluate
 
     try:
-        check_hub_name(OWN.get(name, name), "a metric: the name or folder of an evaluate module")
         return evaluate.load(OWN.get(name, name), **arguments)
     # What evaluate raises for an unknown name, an unreachable Hub or a missing package.
     except (OSError, ImportError) as error:
@@ -67,8 +99,7 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
             found = arguments.get("config_name", "default")
             step = "check its name (config_name in --metric-kwargs) and the network, or take --preset tiny"
         else:
-            expected = f"a metric: {', '.join(OWN)}, a reward preset or .yaml file, or what evaluate.load takes"
-            found, near = name, did_you_mean(name, [*OWN, "rouge", *PRESETS])
+            expected, found, near = _METRIC, name, did_you_mean(name, [*OWN, "rouge", *PRESETS])
             step = f"{near}check the spelling and the network, or give the folder of an evaluate module"
             step = "install the missing package" if isinstance(error, ImportError) else step
         raise InputError(expected, f"{found!r}: {' '.join(str(error).split())[:300]}", step) from error
@@ -92,7 +123,7 @@ class ModuleMeasure:
             found = f"{self.name}, whose predictions are {options[0].get('predictions')}"
             raise InputError("a metric of texts", found, "name another metric")
         if missing := [name for name in self._inputs if name not in given]:
-            step = "give a data set (--dataset) or leave this metric out"
+            step = "give a data set (--dataset), name a --reference_column, or leave this metric out"
             raise InputError(f"{', '.join(missing)} for the metric {self.name}", f"only {', '.join(given)}", step)
         # Some modules only take several references a text.
         self._several = "references" in self._inputs and not any("references" in keys for keys in texts)
@@ -107,14 +138,14 @@ class ModuleMeasure:
         self._arguments = ({"use_aggregator": False} if "use_aggregator" in parameters else {}) | dict(arguments)
 
     def measure(
-        self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
+        self, outputs: Sequence[str], held_out: "HeldOut | None" = None, references: Sequence[Any] | None = None
     ) -> dict[str, Values]:
-        """Row name -> values of N outputs; the references are a column of the data set, else the prompts' sources."""
+        """Row name -> values of N outputs."""
         given: dict[str, Any] = {"predictions": list(outputs)}
         if held_out is not None:
-            references = held_out.columns[reference_column] if reference_column else held_out.sources
-            several = [[reference] for reference in references]
-            given |= {"references": several if self._several else references, "sources": held_out.sources}
+            given["sources"] = held_out.sources
+        if references is not None:
+            given["references"] = [[reference] for reference in references] if self._several else references
         inputs = {name: given[name] for name in self._inputs}
         result = self._module.compute(**inputs, **self._arguments)
         rows: dict[str, Values] = {}
@@ -146,9 +177,9 @@ class RewardMeasure:
         self.rows = [f"{self.name} {name}" for name in ("reward", *(parts if len(parts) > 1 else ()))]
 
     def measure(
-        self, outputs: Sequence[str], held_out: HeldOut | None = None, reference_column: str | None = None
+        self, outputs: Sequence[str], held_out: "HeldOut | None" = None, references: Sequence[Any] | None = None
     ) -> dict[str, Values]:
-        """Row name -> values of N outputs; a reward reads its own columns."""
+        """Row name -> values of N outputs; a reward reads its own columns, not the `references`."""
         given = {} if held_out is None else {"prompts": held_out.prompts, **held_out.columns}
         scores = self._reward.score(list(outputs), **given)
         values = [scores.total, *scores.components.values()]  # of a single component the total alone

@@ -40,7 +40,7 @@ def checked_settings(
         beside = [key for key, value in {"weight": own[names.index(name)], **others}.items() if value]
         if beside or aggregation != "weighted_sum":
             found = ", ".join(beside) or f"aggregation={aggregation!r}"
-            step = "leave that out; what is meant for other rewards goes into a dict by name"
+            step = "leave that out" + (f" of {name!r}; in Python, give it by name to the others" if beside else "")
             raise InputError(f"constraints of {name!r} alone, since its weight is learnt", found, step)
     if aggregation in ("weighted_mean", "mean_minus_std", "geometric_mean") and min(own) < 0:
         step = "use aggregation='weighted_sum' for a penalty, or score the opposite label"

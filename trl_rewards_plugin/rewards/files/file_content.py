@@ -34,9 +34,10 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -51,8 +52,8 @@ from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE, check_name
 from trl_rewards_plugin.rewards.functions import CallableReward
 from trl_rewards_plugin.rewards.inference import classifier_rules
 from trl_rewards_plugin.rewards.metric_reward import MetricReward
-from trl_rewards_plugin.rewards.texts import check_name as check_reward_name
-from trl_rewards_plugin.rewards.texts import clean_name, total_name
+from trl_rewards_plugin.rewards.names import check_name as check_reward_name
+from trl_rewards_plugin.rewards.names import clean_name, total_name
 from trl_rewards_plugin.yaml_text import read_yaml
 
 SOURCES = ("model", "asset", "function", "metric", "combination")
@@ -86,7 +87,7 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
     for key in ("only_if", "floor"):  # their form; gates name rewards, whose names are known only later
         by_name(key, by_place.pop(key), places)
     checked_settings(places, **own, **by_place)
-    names = [one for entry in entries if (one := _name_of(entry)) is not None]
+    names = reward_names(content)
     if len(set(names)) < len(names):
         raise InputError(f"different names in {path.name}", ", ".join(names), "give each reward another name:")
     if len(names) == len(entries):  # otherwise what gates name is known only later
@@ -96,6 +97,11 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
         if "combination" in entry:
             preset_content(entry["combination"], (path.resolve(), *within))
     return content
+
+
+def reward_names(content: Mapping[str, Any]) -> list[str]:
+    """The names of the rewards in such a content, as far as they are known."""
+    return [name for entry in content["rewards"] if (name := _name_of(entry)) is not None]
 
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
@@ -141,18 +147,30 @@ def write_preset_file(path: Path, content: Mapping[str, Any]) -> None:
     if path.is_file() and not path.read_bytes().startswith(_OURS.encode()):
         step = "give another path, or delete that file"
         raise InputError("a path that is free, or a file that save_preset wrote", f"another file, {path}", step)
+    if any(row.get("combination") == os.path.abspath(path) for row in content["rewards"]):
+        raise InputError("another path than that of a part", repr(str(path)), "give the whole a file of its own")
     text = yaml.safe_dump(without_none(content), sort_keys=False, allow_unicode=True)
     write_text(path, f"{_OURS} save_preset replaces a file that begins like this.\n{text}")
 
 
 def exact_entry(part: Reward) -> dict[str, Any]:
     """`part.entry()` with a Hub model's commit and folders' absolute paths; InputError for what no file can name."""
-    entry = part.entry()
+    is_combination = hasattr(part, "save_preset")
+    file = getattr(part, "preset", None) if is_combination else None
+    entry = part.entry() | ({} if file is None else {"combination": file})
     if not any(key in entry for key in SOURCES):
-        expected = f"reward {part.name!r} as something that a file can name"
-        found = "a function that cannot be imported, a loaded module, or a combination"
-        step = "define it at the top of a module, give metrics by name, and save a combination as its own file"
-        raise InputError(expected, found, step)
+        kind = "function" if isinstance(part, CallableReward) else "class"
+        found = f"a {kind} that cannot be imported"
+        step = f"define the {kind} at the top of a module, not of the script that runs, and import it from there"
+        if is_combination:
+            found = "a combination that no file holds as it is now"
+            step = f"save it first: {part.name}.save_preset('{part.name}.yaml')"
+        elif isinstance(part, MetricReward):
+            found, step = "a loaded metric", "give it by name: MetricReward('rouge', 'rougeL', references=...)"
+        elif kind == "class" and not is_dataclass(part):
+            found = f"{type(part).__name__}, which is no dataclass"
+            step = "derive it from TextReward, as a dataclass whose fields are its settings"
+        raise InputError(f"reward {part.name!r} as something that a file can name", found, step)
     named = [key for key in ("model", "tokenizer", "metric") if os.path.isdir(entry.get(key, ""))]
     entry |= {key: os.path.abspath(entry[key]) for key in named}
     if not isinstance(part, ClassifierReward):
@@ -327,5 +345,6 @@ def _nested(combination: str, name: str | None = None) -> Reward:
     arguments = preset_arguments(combination)
     arguments["name"] = name or arguments["name"]
     # By its path: multi.py imports this module.
-    made: Reward = imported("trl_rewards_plugin.rewards.multi.MultiClassifierReward")(**arguments)
-    return made
+    made = imported("trl_rewards_plugin.rewards.multi.MultiClassifierReward")(**arguments)
+    made.came_from(combination)
+    return cast(Reward, made)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
-from trl_rewards_plugin.rewards.texts import clean_name
+from trl_rewards_plugin.rewards.names import clean_name
 
 if TYPE_CHECKING:
     from torch import Tensor

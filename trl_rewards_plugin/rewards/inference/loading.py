@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.integrations import deepspeed
 from transformers.utils import cached_file, find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError, check_hub_name, what_to_do
+from trl_rewards_plugin.errors import InputError, causes, check_hub_name, is_unreached, what_to_do
 from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
@@ -48,7 +48,14 @@ def read_config(source: Source) -> Any:
             return _adapter_config(source)
     except (OSError, ValueError) as error:
         found = f"{source.name!r}: {str(error).splitlines()[0]}"
-        raise InputError(EXPECTED, found, what_to_do(error, "check the spelling", source.name)) from error
+        step = what_to_do(error, "check the spelling", source.name)
+        if is_unreached(
+            error
+        ):  # the root says why, or that it was not asked; the chain between is long, and says no more
+            *_, root = causes(error)
+            reason = "" if type(root).__name__ == "LocalEntryNotFoundError" else f" ({root})"
+            raise InputError(EXPECTED, found + reason, step) from None
+        raise InputError(EXPECTED, found, step) from error
 
 
 def _is_adapter(source: Source, ask_hub: bool = False) -> bool:
