@@ -168,7 +168,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses a prompt of a `PromptCollator` batch, side by side; scores and records."""
+        """Samples, scores and records a `PromptCollator` batch: `num_generations` responses a prompt, side by side."""
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
         self.run_log.add_metrics({"prompts/truncated_share": inputs["truncated"].item() / len(prompts)})

@@ -140,7 +140,7 @@ class StaticCalls:
         return {key: value.clone() for key, value in call.outputs.items()}  # the next replay writes to these again
 
     def run(self, name: str, work: Work) -> None:
-        """Runs work by its graph; after an error it, and its name from then on, runs eagerly from where the work was."""
+        """Runs work by its graph; after an error it, and its name from then on, runs eagerly from where it was."""
         # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
         if not self.by_graph(name) or not self._replayed(name, work):
             work.run()
