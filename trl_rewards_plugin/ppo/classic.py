@@ -100,10 +100,13 @@ class ClassicLoop(RolloutTrainer):
             query_tensor: one 1-D tensor of prompt ids, or a list of them.
             batch_size: queries at a time; `per_device_train_batch_size` if left out.
             **generation: `max_new_tokens` (`response_length` if left out), and settings that change nothing, such as
-                `do_sample=True` or `top_p=1.0`; all others are refused, since `step` could not score them exactly.
+                `do_sample=True` or `top_p=1.0`.
 
         Returns:
             Response ids without the decoder start, EOS included: one 1-D tensor, or a list of them.
+
+        Raises:
+            InputError: no 1-D tensors, a setting that `step` could not score exactly, or sharded weights.
         """
         queries = [query_tensor] if isinstance(query_tensor, Tensor) else list(query_tensor)
         self._refuse_sharding()
@@ -247,7 +250,7 @@ class ClassicLoop(RolloutTrainer):
         self._prepared_optimizer = self.optimizer
 
     def log_stats(self, stats: dict[str, Any], batch: dict[str, list[Any]], rewards: Sequence[float | Tensor]) -> None:
-        """Sends a step's statistics and rewards to every tracker; `log_completions` shows the batch, too."""
+        """Logs statistics with `env/reward_mean` and `env/reward_std`; `log_completions` shows the batch, too."""
         values = [float(reward) for reward in rewards]
         spread = torch.tensor(values)
         own = {"env/reward_mean": spread.mean().item(), "env/reward_std": spread.std(correction=0).item()}

@@ -1,4 +1,4 @@
-"""Rules on settings, of the config or of flags, before torch is loaded: of each alone, and on several together."""
+"""Rules on settings, one or several together, before torch is loaded. Leaves out: the settings (config.py)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Prompts to texts with a policy, before and after training alike, and what evaluation measures of held-out ones."""
+"""Prompts to texts with a policy, and what evaluation measures of held-out ones. Leaves out: scoring the texts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl_rewards_plugin.metrics.text_metrics import guard_metrics, without_instruction
 from trl_rewards_plugin.ppo.acceleration.static_calls import StaticCalls, static_calls
 from trl_rewards_plugin.ppo.architectures.limits import positions
-from trl_rewards_plugin.ppo.checks.trainable import in_evaluation
+from trl_rewards_plugin.ppo.checks.saved_model import in_evaluation
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.distributed import weighted_means
 from trl_rewards_plugin.ppo.input_checks import embedding_rows
@@ -160,7 +160,8 @@ def sample_held_out(
 
     Processes draw with seeds of their own: two with one prompt must not give one response twice. All make the same
     calls, since rewards may gather their scale over processes; one without a share makes them for None. `score` takes
-    columns (N values each), texts (N), their token ids (N) and `ended` (N,).
+    columns (N values each), texts (N), their token ids (N) and `ended` (N,). Only plain samples are compared with the
+    reference: those of `eval_generation_kwargs` are not the policy's, so that their mean log-ratio would be no KL.
     """
     process = PartialState().process_index
     own = range(process, len(dataset), PartialState().num_processes)

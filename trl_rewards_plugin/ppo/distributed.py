@@ -46,7 +46,7 @@ def check_sharding(accelerator: Accelerator) -> None:
 
 
 def load_unsharded() -> None:
-    """Undoes what ZeRO-3's config asks of `from_pretrained`: to shard every model, references and judges, too."""
+    """Undoes what ZeRO-3 asks of `from_pretrained`: every model stays whole, the policy until DeepSpeed shards it."""
     unset_hf_deepspeed_config()
 
 
@@ -127,4 +127,6 @@ class Framework:
 
 def _engine(accelerator: Accelerator) -> Any:
     """DeepSpeed's engine, or None."""
-    return getattr(getattr(accelerator, "deepspeed_engine_wrapped", None), "engine", None)
+    if accelerator.distributed_type != DistributedType.DEEPSPEED or accelerator.deepspeed_engine_wrapped is None:
+        return None
+    return accelerator.deepspeed_engine_wrapped.engine

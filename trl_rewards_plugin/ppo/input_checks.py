@@ -57,7 +57,10 @@ def check_inputs(model: Any, value_model: Any, args: Seq2SeqPPOConfig, train_dat
 
 
 def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
-    """Refuses what is not an encoder-decoder of text; given a name, only the configuration is read, no weights."""
+    """Refuses what is not an encoder-decoder of text; given a name, only the configuration is read, no weights.
+
+    InputError where a name leads to no model, or one has no decoder or no encoder, reads no text, or is in float16.
+    """
     if isinstance(model, str | os.PathLike):
         config = read_model_config(str(model))
         shown = f"{model} (model_type {config.model_type})"
@@ -149,9 +152,8 @@ def agree_on_tokens(policy: nn.Module, processing_class: PreTrainedTokenizerBase
     if largest >= rows:
         found = f"one with token {largest} ({processing_class.convert_ids_to_tokens(largest)!r})"
         step = "call model.resize_token_embeddings(len(tokenizer)), or pass the model's own tokenizer"
-        raise InputError(
-            f"a tokenizer of the {rows} tokens that {type(model).__name__} has embeddings for", found, step
-        )
+        expected = f"a tokenizer of the {rows} tokens that {type(model).__name__} has embeddings for"
+        raise InputError(expected, found, step)
     align_special_tokens(model, processing_class)
 
 
@@ -171,7 +173,10 @@ def check_devices(n_gpu: int) -> None:
 def check_reward_funcs(
     reward_funcs: Any, weights: Sequence[float] | None, one_by_one: bool = False
 ) -> list[Callable[..., Any]]:
-    """The rewards as a list, after their types, names and weights are checked."""
+    """The rewards as a list, after their types, names and weights are checked.
+
+    InputError where one is a model or async, two have one name, weights are not one each, or there are too few.
+    """
     rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
     if not rewards:
         raise InputError("at least one reward", "an empty list", "pass a callable as reward_funcs")

@@ -44,8 +44,9 @@ from trl_rewards_plugin.ppo.monitoring.alarms import find_held_out_alarm
 from trl_rewards_plugin.ppo.monitoring.callbacks import CallAtEnd, RolloutProgressCallback, TrainingCurvesCallback
 from trl_rewards_plugin.ppo.monitoring.out_of_memory import enough_memory
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog, critic_statistics, rollout_statistics
+from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
 from trl_rewards_plugin.ppo.policy.load_policy import add_value_head, load_policy, policy_and_reference
-from trl_rewards_plugin.ppo.policy.output_head import Anchor, ExactKL, head_is_whole
+from trl_rewards_plugin.ppo.policy.output_head import Anchor, head_is_whole
 from trl_rewards_plugin.ppo.policy.policy import PolicyOutput, bare_model, policy_scores, reference_scores
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts, PromptCollator, quoted, tokenize_references
 from trl_rewards_plugin.ppo.policy.sampling import Responses, encode_prompts, sample_responses, sampled_as_scored
@@ -167,7 +168,7 @@ class Seq2SeqPPOTrainer(ClassicLoop):
 
     @torch.no_grad()
     def collect(self, inputs: dict[str, Any]) -> Rollout:
-        """Samples `num_generations` responses to each prompt of a batch, side by side; scores and records them."""
+        """Samples, scores and records a `PromptCollator` batch: `num_generations` responses a prompt, side by side."""
         copies, core = self.args.num_generations, self._wrapped.core
         prompts = EncodedPrompts(inputs["prompt_ids"], inputs["prompt_mask"])
         self.run_log.add_metrics({"prompts/truncated_share": inputs["truncated"].item() / len(prompts)})
@@ -238,9 +239,10 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         return PolicyOutput(logprobs, entropies, wrapped.values(hidden, prompts, responses.ids, self.rules))
 
     def reference_logprobs(self, prompts: EncodedPrompts, response_ids: Tensor, *, copies: int = 1) -> Tensor:
-        """Log-probabilities (B, T) of responses (B, T) to B prompts, each `copies` times, under the frozen reference.
+        """Log-probabilities (B, T) of responses (B, T) to B prompts under the frozen reference.
 
-        States of the prompts are the policy's, used where the reference has the same encoder.
+        States of the prompts are the policy's, used where the reference has the same encoder; else `copies` rows side
+        by side have one prompt, which is encoded once.
         """
         return self._reference_scores(prompts, response_ids, copies)["logprobs"]
 
@@ -320,7 +322,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         Returns:
             `eval_reward` (less `missing_eos_penalty`, as in training), `eval_rewards/<name>/mean`, `eval_length` in
             tokens, `eval_guard/<name>` (see `guard_metrics`), and, of plain samples, `eval_kl`: the mean over
-            responses of the summed log-ratio to the reference, in nats; it would be no KL of other distributions.
+            responses of the summed log-ratio to the reference, in nats. It is left out with `eval_generation_kwargs`,
+            whose responses are not the policy's, so that their mean log-ratio would be no KL.
             With a `held_out_reward` also `eval_held_out_reward` and `eval_held_out_rewards/<name>/mean`.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
@@ -330,13 +333,8 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         held_out = self.held_out_rewards
         frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
         with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
-            policy, tokenizer, score = (
-                self.policy_model,
-                self.processing_class,
-                partial(self._score, held_out=held_out),
-            )
-            reference = self.reference_logprobs
-            samples = sample_held_out(policy, tokenizer, dataset, self.args, score, reference, self.calls)
+            policy, score = (self.policy_model, self.processing_class), partial(self._score, held_out=held_out)
+            samples = sample_held_out(*policy, dataset, self.args, score, self.reference_logprobs, self.calls)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         others = self.eval_dataset is not None and dataset is not self.eval_dataset
         self.log({**metrics, OTHER_PROMPTS: True} if others else metrics)

@@ -100,7 +100,7 @@ def unchanged_use_cache(config: Any) -> Iterator[None]:
 def with_max_steps(args: Seq2SeqPPOConfig, train_dataset: Sized | None) -> Seq2SeqPPOConfig:
     """A copy of the arguments in which `max_steps` counts the rollouts; the caller's own stays as it is."""
     args = copy.copy(args)
-    if args.data_seed is None:  # the order would depend on torch's random state, of this process and the caller
+    if args.data_seed is None:  # else the order would depend on torch's random state, of this process and the caller
         args.data_seed = args.seed
     if train_dataset is not None:
         args.max_steps = count_rollouts(args, len(train_dataset))

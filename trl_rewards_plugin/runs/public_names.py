@@ -66,7 +66,7 @@ def files_named(recorded: Any) -> list[str]:
     if isinstance(recorded, Mapping | list):
         values = recorded.values() if isinstance(recorded, Mapping) else recorded
         return sorted({name for value in values for name in files_named(value)})
-    is_path = isinstance(recorded, str) and recorded.startswith("./")
+    is_path = isinstance(recorded, str) and recorded.startswith(("./", "../"))
     return [re.sub(r"(?<=\.py):.*", "", Path(recorded).name)] if is_path else []
 
 

@@ -5,7 +5,8 @@ import torch
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from tests.tiny_models import tiny_t5
-from trl_rewards_plugin.ppo.acceleration.seam import FusedNorm, exchange_modules, rms_norm
+from trl_rewards_plugin.ppo.acceleration.fused_norm import FusedNorm, rms_norm
+from trl_rewards_plugin.ppo.acceleration.seam import exchange_modules
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 
 

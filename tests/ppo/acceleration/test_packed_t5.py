@@ -129,7 +129,7 @@ class Doubled(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("change", ["forward", "attention", "block", "compiled"])
+@pytest.mark.parametrize("change", ["forward", "attention", "block", "compiled", "order"])
 def test_a_changed_layer_is_left_to_transformers(model, change):
     block = model.encoder.block[0]
     if change == "forward":
@@ -138,6 +138,8 @@ def test_a_changed_layer_is_left_to_transformers(model, change):
         block.layer[0].SelfAttention = Doubled(block.layer[0].SelfAttention)
     elif change == "block":
         model.encoder.block[0] = Doubled(block)
+    elif change == "order":
+        block.layer = torch.nn.ModuleList(reversed(block.layer))
     else:
         block.compile()
     assert not packed(model.encoder)

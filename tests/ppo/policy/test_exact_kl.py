@@ -10,7 +10,8 @@ from transformers import AutoModelForSeq2SeqLM
 from tests.ppo.test_trainer import LORA_TARGETS, make_trainer
 from tests.tiny_models import tiny_bart, tiny_t5
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.ppo.policy.output_head import Anchor, ExactKL
+from trl_rewards_plugin.ppo.policy.exact_kl import ExactKL
+from trl_rewards_plugin.ppo.policy.output_head import Anchor
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.update import compute_advantages, compute_token_rewards
 

@@ -18,10 +18,6 @@ from transformers.models.t5 import modeling_t5 as t5
 from trl_rewards_plugin.ppo.acceleration.fixed_shapes import shapes_are_fixed
 
 _ATTENTIONS = (t5.T5Attention, mt5.MT5Attention)
-_PLAIN = (
-    *(t5.T5Stack, t5.T5Block, t5.T5LayerSelfAttention, t5.T5LayerFF, *_ATTENTIONS),
-    *(mt5.MT5Stack, mt5.MT5Block, mt5.MT5LayerSelfAttention, mt5.MT5LayerFF),
-)
 # Prompts are attended to one by one: short ones of a narrow model take longer than with their padding. From this many
 # tokens x width in the mean prompt on they do not, at widths from 64 to 512 (benchmarks/README.md).
 _LEAST_A_PROMPT = 4096
@@ -34,18 +30,19 @@ def is_plain_encoder(stack: nn.Module) -> bool:
     False where modules were exchanged, wrapped or compiled or have hooks (FSDP, ZeRO-3, device maps), and where
     dropout or gradient checkpointing is active. A change of transformers' classes themselves is not seen.
     """
-    plain = all(type(part) in _PLAIN and not _is_changed(part) for part in _replaced(stack))
+    plain = all(type(part) in kinds and not _is_changed(part) for part, kinds in _replaced(stack))
     return plain and not any(_is_active(part) for part in stack.modules())
 
 
-def _replaced(stack: Any) -> Iterator[nn.Module]:
-    """The modules whose own forward pass is replaced, each before its parts."""
-    yield stack
+def _replaced(stack: Any) -> Iterator[tuple[nn.Module, tuple[type, ...]]]:
+    """The modules whose own forward pass is replaced, each before its parts, and what they must be."""
+    yield stack, (t5.T5Stack, mt5.MT5Stack)
     for block in stack.block:
-        yield block
+        yield block, (t5.T5Block, mt5.MT5Block)
         attending, feeding = block.layer
-        yield from (attending, feeding)
-        yield attending.SelfAttention
+        yield attending, (t5.T5LayerSelfAttention, mt5.MT5LayerSelfAttention)
+        yield attending.SelfAttention, _ATTENTIONS
+        yield feeding, (t5.T5LayerFF, mt5.MT5LayerFF)
 
 
 def _is_changed(part: nn.Module) -> bool:

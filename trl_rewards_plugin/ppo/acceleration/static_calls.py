@@ -100,7 +100,8 @@ class StaticCalls:
 
     Args:
         maker: makes the graphs; None runs everything eagerly.
-        tolerance: most that a first replay may differ from the eager pass, absolute and relative.
+        tolerance: most that a first replay may differ from the eager pass, absolute and relative: what rounding in
+            another order may do, which is far less than what a wrong graph does.
         most: how many graphs are kept; the least recently used one gives way.
         fixed: pad to a few shapes even without graphs, because a GPU's kernels plan anew for each shape.
     """
@@ -139,7 +140,7 @@ class StaticCalls:
         return {key: value.clone() for key, value in call.outputs.items()}  # the next replay writes to these again
 
     def run(self, name: str, work: Work) -> None:
-        """Runs work by its graph; after any error the work, and all of its name from then on, runs eagerly."""
+        """Runs work by its graph; after an error it, and its name from then on, runs eagerly from where it was."""
         # Eagerly only after the failed attempt has ended: it holds copies, and its error's traceback tensors.
         if not self.by_graph(name) or not self._replayed(name, work):
             work.run()
@@ -155,7 +156,7 @@ class StaticCalls:
                 work.graph = cast(CudaGraphs, self.maker).capture(work.run)
                 restore(work.moving(), before)
                 work.graph.replay()
-                self._check(*work.compared(eager))
+                self._check(*work.compared(eager))  # the first replay must give what the eager pass does
             else:
                 work.graph.replay()
             return True
@@ -171,7 +172,10 @@ class StaticCalls:
     def kept(
         self, name: str, known: Hashable, model: nn.Module, make: Callable[[], Any], most: int | None = None
     ) -> Any:
-        """What was made before for this name, this model as it is, and what is known; else `make()`."""
+        """What was made before for this name, this model as it is, and what is known; else `make()`.
+
+        That makes something with a `drop()`; at most `most` of this name are kept, where each holds much memory.
+        """
         # What Python knows while the model runs: gradients, precision, training mode, adapters on or off.
         layers: list[Any] = [part for part in model.modules() if hasattr(type(part), "_disable_adapters")]
         adapters = tuple((layer.disable_adapters, *layer.active_adapters, *layer.merged_adapters) for layer in layers)
@@ -270,7 +274,7 @@ class _Call(Work):
 
 
 def static_calls(args: Seq2SeqPPOConfig, model: nn.Module) -> StaticCalls:
-    """How a model's passes run under a config; where there could be graphs and are none, the log says why."""
+    """How a model's passes run under a config; InputError where `cuda_graphs=True` and there can be no graphs."""
     sharded = asks_for_sharding(args)
     against = {
         "cuda_graphs=False": args.cuda_graphs is False,

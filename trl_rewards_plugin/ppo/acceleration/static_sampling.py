@@ -146,7 +146,8 @@ def sample_static(
 ) -> tuple[Tensor, Tensor]:
     """Draws responses of at most `steps` tokens to encoded prompts, padded to one of few widths.
 
-    Returns token ids and their log-probabilities in nats (B, T), T below `steps` where all have ended.
+    Returns token ids and their log-probabilities in nats (B, T), T below `steps` where all have ended;
+    NotFiniteError where the model's logits are NaN.
     """
     states = cast(Tensor, prompts.states)
     known = (states.shape, states.dtype, rules, steps, greedy)

@@ -39,7 +39,10 @@ def _config_of(model: Any, side: str) -> Any:
 
 
 def check_architecture(model: PreTrainedModel, args: Seq2SeqPPOConfig, rules: TokenRules) -> None:
-    """Refuses a model whose sampled policy could not be scored, and settings that its architecture cannot follow."""
+    """Refuses a model whose sampled policy could not be scored, and settings that its architecture cannot follow.
+
+    InputError for responses beyond its positions, gradient checkpointing if scored token by token, or by its family.
+    """
     name, room = type(model).__name__, positions(model).decoder
     if room is not None and args.response_length > room - len(rules.forced_ids):
         expected = f"response_length of at most {room - len(rules.forced_ids)}, the positions of {name}"

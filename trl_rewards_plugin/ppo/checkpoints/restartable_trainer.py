@@ -17,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from trl_rewards_plugin.cards.callback import create_model_card, open_repository, push_checkpoint, push_trainer
 from trl_rewards_plugin.ppo.checkpoints import state as saved
 from trl_rewards_plugin.ppo.checkpoints.state import RunState
-from trl_rewards_plugin.ppo.checks.trainable import check_saved, fingerprint
+from trl_rewards_plugin.ppo.checks.saved_model import check_saved, fingerprint
 from trl_rewards_plugin.ppo.distributed import check_sharding
 from trl_rewards_plugin.ppo.monitoring.run_log import RunLog
 from trl_rewards_plugin.ppo.policy.policy import PolicyWithValueHead

@@ -26,7 +26,7 @@ def known_ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
 def first_eos_mask(response_ids: Tensor, eos_token_ids: Sequence[int]) -> Tensor:
     """The `response_mask` (B, T) of token ids (B, T): True up to and including the first EOS, all True without one.
 
-    The decoder's start token must already be gone: BART starts with its EOS.
+    The decoder's start token must already be gone: BART's is its EOS and T5's its pad, so position cannot tell it.
     """
     is_eos = torch.isin(response_ids, known_ids(tuple(eos_token_ids), response_ids.device)).long()
     return is_eos.cumsum(dim=1) - is_eos == 0  # none before

@@ -105,7 +105,10 @@ class AlarmMonitor:
 
     @contextmanager
     def watching(self, rollout: UpdateBatch, stats: Mapping[str, float], step: int) -> Iterator[None]:
-        """Checks a rollout before the update that is run within, and locates non-finite numbers of that update."""
+        """Checks a rollout before the update that is run within, and locates non-finite numbers of that update.
+
+        NotFiniteError where either has such a number, AlarmError where `stop_on` names an alarm.
+        """
 
         def prompt_of(row: int) -> str:
             ids = rollout.prompt_ids[row][rollout.prompt_mask[row]]

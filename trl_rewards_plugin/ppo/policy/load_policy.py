@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from trl_rewards_plugin.errors import InputError, check_tokenizer_files
 from trl_rewards_plugin.ppo import input_checks
 from trl_rewards_plugin.ppo.architectures.families import make_deterministic
-from trl_rewards_plugin.ppo.checks import trainable
+from trl_rewards_plugin.ppo.checks import peft_adapters, saved_model, trainable
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.input_checks import agree_on_tokens, embedding_rows
 from trl_rewards_plugin.ppo.policy.output_head import head_is_whole
@@ -42,7 +42,7 @@ def load_policy(model: Any, processing_class: Any) -> tuple[Any, PreTrainedToken
 def add_value_head(policy: Any, value_model: Any, args: Seq2SeqPPOConfig, rules: TokenRules) -> PolicyWithValueHead:
     """The policy, frozen as the settings say, and its critic as one module; names are loaded in float32."""
     core = bare_model(policy)
-    trainable.freeze_what_is_not_saved(core)
+    saved_model.freeze_what_is_not_saved(core)
     trainable.check_something_learns(policy)
     learning = trainable.trainable_names(policy)
     freeze(core, encoder=args.frozen_encoder, num_layers_unfrozen=args.num_layers_unfrozen)
@@ -76,9 +76,9 @@ def policy_and_reference(
     initial weights are those of `seed`.
     """
     for adapter in [*getattr(policy, "peft_config", {}).values(), *([] if peft_config is None else [peft_config])]:
-        trainable.check_adapter(adapter)
+        peft_adapters.check_adapter(adapter)
     if peft_config is not None:
-        policy = trainable.with_adapter(policy, peft_config, seed)
+        policy = peft_adapters.with_adapter(policy, peft_config, seed)
     input_checks.check_trained_dtype(policy)
     make_deterministic(policy)
     if ref_model is not None:
@@ -88,7 +88,7 @@ def policy_and_reference(
             expected = f"a ref_model with embeddings for the policy's {needed[1]} tokens"
             step = "call resize_token_embeddings(len(tokenizer)) on both, or start both from the same model"
             raise InputError(expected, f"one for {found[1]} tokens", step)
-    elif peft_config is None or not trainable.starts_without_adapter(policy, rules):
+    elif peft_config is None or not peft_adapters.starts_without_adapter(policy, rules):
         ref_model = copy.deepcopy(policy)
     if ref_model is not None:
         make_deterministic(ref_model)
@@ -101,7 +101,7 @@ def freeze(model: PreTrainedModel, *, encoder: bool, num_layers_unfrozen: int | 
 
     With the encoder the embeddings that the decoder shares with it freeze, too, and so does an output matrix that is
     tied to them. With the last `num_layers_unfrozen` layers the norm above them stays trainable, and an output matrix
-    of its own; as trlX does.
+    of its own; as trlX does. InputError where the decoder has fewer layers, or nothing is left to train.
     """
     whole: Any = model
     if encoder:

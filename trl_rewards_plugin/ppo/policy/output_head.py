@@ -4,7 +4,6 @@ Each slice of steps is multiplied by the output matrix, reduced to two numbers a
 computes it again (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174).
 """
 
-import copy
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,11 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.architectures.families import family_of
 from trl_rewards_plugin.ppo.architectures.forward_passes import run_decoder
-from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.ppo.distributed import asks_for_sharding
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import TokenRules
 from trl_rewards_plugin.ppo.policy.token_scores import TokenScores, token_scores
@@ -94,7 +90,8 @@ def score_in_slices(
 ) -> TokenScores:
     """Scores of response tokens (B, T), with the KL to an anchor where there is one.
 
-    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held.
+    The features (B, T, H) are what the output matrix is given before each token. About `slice_size` logits are held;
+    smaller batches are not computed twice.
     """
     vocabulary = cast(Any, head.matrix).weight.shape[0]
     steps = max(1, slice_size // (len(token_ids) * vocabulary * (1 if anchor is None else 2)))
@@ -121,32 +118,3 @@ def score_in_slices(
     logprobs, entropies, kl = zip(*scored, strict=True)
     whole_kl = None if anchor is None else torch.cat(kl, dim=1)
     return TokenScores(torch.cat(logprobs, dim=1), torch.cat(entropies, dim=1), whole_kl)
-
-
-class ExactKL:
-    """The heads of `kl_estimator="full"`: `reference`, for the KL that is logged, and `anchor`, for that in the loss.
-
-    The anchor is the policy as it was when it was last kept, or with `use_kl_loss` the reference. The features that
-    they are given are kept in the rollout.
-    """
-
-    def __init__(self, policy: PreTrainedModel, reference: PreTrainedModel, rules: TokenRules, args: Seq2SeqPPOConfig):
-        models = (policy, reference)
-        self._current, self.reference = map(OutputHead, models)
-        sizes = {cast(Any, head.matrix).weight.shape[0] for head in (self._current, self.reference)}
-        whole, sharded = all(head_is_whole(model, rules) for model in models), asks_for_sharding(args)
-        if len(sizes) > 1 or sharded or not whole:
-            expected = "for kl_estimator='full' whole, plain output matrices of one vocabulary in policy and reference"
-            found = f"{type(policy).__name__}{' sharded' * sharded}, {' and '.join(map(str, sizes))} tokens"
-            raise InputError(expected, found, "set kl_estimator='k1'")
-        self.anchor = self.reference
-        if not args.use_kl_loss:
-            self.anchor = copy.copy(self._current)
-            self.anchor.matrix = copy.deepcopy(self._current.matrix).requires_grad_(False)
-
-    @torch.no_grad()
-    def keep(self) -> OutputHead:
-        """The anchor; where that is the policy, as it is now, copied in place because graphs read it."""
-        if self.anchor is not self.reference:
-            self.anchor.matrix.load_state_dict(self._current.matrix.state_dict())
-        return self.anchor

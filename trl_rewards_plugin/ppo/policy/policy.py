@@ -27,16 +27,24 @@ class PolicyOutput(NamedTuple):
 
 
 class PolicyWithValueHead(nn.Module):
-    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state."""
+    """An encoder-decoder and its critic: a linear value head on a decoder's last hidden state.
+
+    Args:
+        policy: a `PreTrainedModel`, or a `PeftModel` around one; what gets saved.
+        has_critic: False leaves the head out; all values are then 0.
+        detach_value_head: the value loss trains the head alone.
+        value_model: a further model of the same vocabulary, on whose decoder the head sits instead.
+        sliced: logits are computed a few steps at a time, where `output_head.head_is_whole` allows it.
+    """
 
     def __init__(
         self,
-        policy: nn.Module,  # a `PreTrainedModel`, or a `PeftModel` around one, which is what gets saved
+        policy: nn.Module,
         *,
-        has_critic: bool = True,  # False leaves the head out; all values are then 0
-        detach_value_head: bool = False,  # the value loss trains the head alone
-        value_model: PreTrainedModel | None = None,  # of the same vocabulary, on whose decoder the head sits instead
-        sliced: bool = False,  # logits are computed a few steps at a time, where `output_head.head_is_whole` allows it
+        has_critic: bool = True,
+        detach_value_head: bool = False,
+        value_model: PreTrainedModel | None = None,
+        sliced: bool = False,
     ):
         super().__init__()
         self.policy, self.value_model = policy, value_model

@@ -72,7 +72,10 @@ def quoted(prompt: Prompt) -> str:
 def tokenize_prompts(
     prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, max_length: int, multiple: int = 1
 ) -> tuple[EncodedPrompts, int]:
-    """Prompts, cut and padded on the right whatever the tokenizer's side is, and how many of them were cut."""
+    """Prompts, cut to `max_length` before their EOS, and how many of them were cut.
+
+    Padded on the right to the next `multiple`, whatever the tokenizer's side is: rollouts are joined on the right.
+    """
     texts = [prompt_text(prompt, tokenizer) for prompt in prompts]
     rows = tokenizer(texts, verbose=False)["input_ids"]
     cut = [number for number, ids in enumerate(rows) if len(ids) > max_length]

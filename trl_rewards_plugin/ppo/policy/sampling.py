@@ -63,14 +63,20 @@ def sample_responses(
     model: PreTrainedModel,
     prompts: EncodedPrompts,
     rules: TokenRules,
-    max_new_tokens: int,  # a response that is cut here has no EOS
+    max_new_tokens: int,
     *,
-    greedy: bool = False,  # take the likeliest allowed token instead of drawing
-    calls: StaticCalls | None = None,  # where shapes are fixed, responses are padded to one of few widths
+    greedy: bool = False,
+    calls: StaticCalls | None = None,
 ) -> Responses:
     """Draws one response per prompt from softmax(logits / temperature) over the allowed tokens.
 
     Uses torch's global random state, which the Trainer saves in its checkpoints.
+
+    Args:
+        prompts: encoded here where they have no states yet.
+        max_new_tokens: responses are cut here; one that is cut has no EOS.
+        greedy: take the likeliest allowed token instead of drawing.
+        calls: where shapes are fixed, responses are padded to one of few widths.
 
     Raises:
         NotFiniteError: the model's logits are NaN or infinite.

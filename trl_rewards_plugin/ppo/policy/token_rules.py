@@ -44,9 +44,10 @@ class TokenRules:
     def log_weights(self, logits: Tensor, first_step: int = 0) -> Tensor:
         """Unnormalised log-probabilities: logits / temperature in float32, -inf where a token is not allowed.
 
-        Both are (B, T, V), of the steps first_step ... first_step + T - 1.
+        Both are (B, T, V), of the steps first_step ... first_step + T - 1. Logits in float32 may be overwritten, which
+        spares two passes over the vocabulary.
         """
-        weights = logits.float()  # those in float32 may be overwritten, which spares two passes over the vocabulary
+        weights = logits.float()
         if self.temperature != 1.0:
             weights = weights / self.temperature
         never, eos = (known_ids(ids, logits.device) for ids in (self.never, self.eos_ids))
@@ -60,7 +61,10 @@ class TokenRules:
 def token_rules(
     model: PreTrainedModel, *, temperature: float = 1.0, min_new_tokens: int = 0, suppressed: tuple[int, ...] = ()
 ) -> TokenRules:
-    """The rules of a model, from its generation config or, where that is silent, its config."""
+    """The rules of a model, from its generation config or, where that is silent, its config.
+
+    InputError where start, EOS or pad is set in neither, a target language is missing, or a suppressed id is unknown.
+    """
     size = model.get_output_embeddings().weight.shape[0]
     beyond = [token for token in suppressed if not 0 <= token < size]
     if beyond:
