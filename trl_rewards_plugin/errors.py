@@ -30,7 +30,6 @@ class _ThreePartError(Exception):
 
     def __init__(self, expected: str, found: str, next_step: str):
         found = found or "nothing"
-        found = found or "nothing"
         # What was found may be a whole file on one line.
         lines = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..." for text in (expected, found, next_step)]
         super().__init__("\nExpected: {}\nFound:    {}\nNext:     {}".format(*lines))
