@@ -147,7 +147,7 @@ def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeyp
 def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_cached(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    for name in ("runs/full_at8", "data/bart", "google/t5-xxl"):
+    for name in ("runs/full_at8", "data/bart", "google/t5-xxl", "Qwen/Qwen2.5-7B", "user/seed-21", "user/listen"):
         (tmp_path / name).mkdir(parents=True)
     for typed, meant in (
         ("runs/ful_at8", "runs/full_at8"),
@@ -158,6 +158,8 @@ def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_
             check_hub_name(typed, "a model")
     (tmp_path / "cache" / "models--google--t5-xl" / "snapshots").mkdir(parents=True)
     for name in ("google/t5-xl", "google/flan-t5-small", "data/bort-large", "facebook/bart", "bort"):
+        check_hub_name(name, "a model")
+    for name in ("Qwen/Qwen2.5-3B", "user/seed-12", "user/seed-2", "user/silent"):
         check_hub_name(name, "a model")
 
 

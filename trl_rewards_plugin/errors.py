@@ -11,7 +11,6 @@ import os
 import re
 import sysconfig
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -203,7 +202,7 @@ def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
     Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
-    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for a letter or their order
+    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for one slip
     ("runs/ful" for "runs/full"), unless the Hub's cache has it: "google/t5-xl" is not to be lost to a "google/t5-xxl".
     """
     path = Path(name).expanduser()
@@ -214,16 +213,20 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
-    slips = (one for one in path.parent.glob("*") if "/" in name and _is_slip(path.name, one.name))
+    slips = (one for one in path.parent.glob("*") if "/" in name and is_slip(path.name, one.name))
     if (meant := min(slips, default=None)) and not _in_cache(name):
         step = f"did you mean '{meant}'? if not, to get that id from the Hub: hf download {name}"
         raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
 
 
-def _is_slip(typed: str, meant: str) -> bool:
-    """Whether they differ by at most one letter, or by the order of the letters."""
-    one, other = Counter(typed.casefold()), Counter(meant.casefold())
-    return (one - other).total() <= 1 >= (other - one).total()
+def is_slip(typed: str, meant: str) -> bool:
+    """Whether they differ at most by one letter or by two swapped neighbours; other digits name another variant."""
+    if re.findall(r"\d", typed) != re.findall(r"\d", meant):
+        return False
+    short, long = sorted((typed.casefold(), meant.casefold()), key=len)
+    same = next((at for at, (one, other) in enumerate(zip(short, long, strict=False)) if one != other), len(short))
+    short, long = short[same:], long[same:]
+    return long[1:] in (short, short[1:]) or long == short[1::-1] + short[2:]
 
 
 def _in_cache(name: str) -> bool:
