@@ -80,8 +80,9 @@ def refusing_unknown(step: Callable[[str], str]) -> Callable[[type[_T]], type[_T
 
         @functools.wraps(init)
         def checked(self: Any, *args: Any, **given: Any) -> None:
-            for name in given.keys() - known.keys():
-                raise InputError(f"an argument of {kind.__name__}", f"{name}={given[name]!r}", step(name))
+            for name in given:
+                if name not in known:  # its value may be a secret, or a whole data set
+                    raise InputError(f"an argument of {kind.__name__}", repr(name), step(name))
             init(self, *args, **given)
 
         kind.__init__ = checked  # type: ignore[method-assign]
