@@ -1,4 +1,5 @@
 import errno
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -199,7 +200,10 @@ def test_only_what_a_file_of_the_users_raised_is_told_by_its_line():
     def full():
         raise MemoryError
 
-    assert "test_errors.py" in failure(lambda: 1 / 0).found
+    for call in (lambda: 1 / 0, lambda: json.loads("{")):
+        assert "test_errors.py" in failure(call).found
+    for call in (lambda: nearest("a", 3), lambda: torch.nn.Linear(1, "a")):
+        assert failure(call) is None  # raised in this package, in a library
     assert failure(full) is None  # has advice of its own
     library = RuntimeError("reward 'own' raised ValueError: 3")
     library.__cause__ = ValueError(3)

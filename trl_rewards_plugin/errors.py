@@ -121,7 +121,9 @@ def kinds_of(error: BaseException) -> set[str]:
 
 
 def reward_failure(error: BaseException) -> InputError | None:
-    """What a reward in a file of the user's own raised, by the line there; None for any other error.
+    """What the code of a file of the user's own raised, by the line there; None for any other error.
+
+    None as well for what a library or this package raised when called from there: its traceback says more.
 
     The error that was raised from it, in its words, says what the reward was called on.
     """
@@ -130,9 +132,10 @@ def reward_failure(error: BaseException) -> InputError | None:
         said = f"{type(cause).__name__}: {cause}"
         _, is_told, called_on = str(around).partition(said)
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
-        own = [(code, line) for code, line in frames if _is_own(Path(code.co_filename))]
+        frames = [(code, line) for code, line in frames if not _is_stdlib(Path(code.co_filename))]
+        own = [(code, line) for code, line in frames[-1:] if not _is_library(Path(code.co_filename))]
         if own and is_told and not is_out_of_memory(error):
-            code, line = own[-1]
+            code, line = own[0]
             path = Path(code.co_filename)
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             found = f"{said} at {shown}:{line} in {code.co_qualname.partition('.<locals>')[0]}{called_on}"
@@ -141,11 +144,14 @@ def reward_failure(error: BaseException) -> InputError | None:
     return None
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a file of code is neither this package's nor a library's."""
-    libraries = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
-    within = any(map(path.is_relative_to, libraries)) or {"site-packages", "dist-packages"} & {*path.parts}
-    return path.is_file() and not within
+def _is_stdlib(path: Path) -> bool:
+    """Whether code is the standard library's, which may lie in no file: "<frozen importlib._bootstrap>"."""
+    return not path.is_file() or (path.is_relative_to(sysconfig.get_path("stdlib")) and not _is_library(path))
+
+
+def _is_library(path: Path) -> bool:
+    """Whether a file of code is this package's or an installed library's."""
+    return path.is_relative_to(Path(__file__).parent) or bool({"site-packages", "dist-packages"} & {*path.parts})
 
 
 def is_out_of_memory(error: BaseException) -> bool:
