@@ -7,12 +7,14 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers import AutoTokenizer, CanineConfig, PerceiverConfig, T5Config
 
 from trl_rewards_plugin.errors import (
     InputError,
     NoAnswerError,
     check_choice,
     check_hub_name,
+    check_tokenizer_files,
     did_you_mean,
     is_out_of_memory,
     near_path,
@@ -162,6 +164,16 @@ def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_
         check_hub_name(name, "a model")
     for name in ("Qwen/Qwen2.5-3B", "user/seed-12", "user/seed-2", "user/silent"):
         check_hub_name(name, "a model")
+
+
+def test_a_folder_without_a_tokenizer_is_refused_unless_its_tokenizer_needs_no_file(tmp_path):
+    T5Config(tokenizer_class="T5Tokenizer").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a tokenizer beside the model"):
+        check_tokenizer_files(str(tmp_path))
+    for config in (T5Config(tokenizer_class="ByT5Tokenizer"), CanineConfig(), PerceiverConfig()):
+        config.save_pretrained(tmp_path)
+        check_tokenizer_files(str(tmp_path))
+        assert AutoTokenizer.from_pretrained(tmp_path)("a").input_ids
 
 
 def test_a_bare_name_that_is_near_to_a_folder_here_is_told(tmp_path, monkeypatch):

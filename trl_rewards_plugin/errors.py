@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 _LONGEST = 2_000
 # Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
 _TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
+# Of bytes or of code points.
+_TOKENIZER_WITHOUT_FILES = re.compile(r'"(tokenizer_class|model_type)"\s*:\s*"(ByT5|Canine|Perceiver)', re.IGNORECASE)
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -247,10 +249,13 @@ def _in_cache(name: str) -> bool:
 def check_tokenizer_files(name: str) -> None:
     """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
 
-    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub.
+    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub, and some
+    tokenizers need no file.
     """
     files = [path.name for path in Path(name).glob("*")]
-    if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+    if "config.json" not in files or any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+        return
+    if not _TOKENIZER_WITHOUT_FILES.search(Path(name, "config.json").read_text("utf-8", "replace")):
         step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
         raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
