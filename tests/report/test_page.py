@@ -232,6 +232,14 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     assert places == sorted(places)
 
 
+def test_rewards_whose_names_differ_in_case_alone_are_both_described(tmp_path):
+    parts = {name: [{"name": name, "weight": 1.0}] for name in ("polite", "Polite")}
+    folders = [write_run(tmp_path / f"run-{name}", made_of={"rewards": one}) for name, one in parts.items()]
+    meanings = [text for _, text in read(write_report(folders, tmp_path / "r.html")).of("p")]
+    for name in parts:
+        assert any(text.startswith(f"Reward of run-{name}: 1 x {name}, as") for text in meanings)
+
+
 def test_several_runs_share_the_curves(tmp_path, monkeypatch):
     folders = [write_run(tmp_path / "one"), write_run(tmp_path / "two", learning_rate=2e-5)]
     monkeypatch.chdir(tmp_path)
