@@ -195,8 +195,10 @@ def test_an_evaluation_is_no_run(make_evaluation, tmp_path):
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two")]
     page = read(write_report([*runs, make_evaluation({})], tmp_path / "all.html"))
     assert page.of("h1")[0][1] == "2 runs and 1 evaluation compared"
-    (told,) = [text for _, text in page.of("p", "quiet") if "on either side" in text]
-    assert "of a run, sampled for held-out prompts" in told
+    sentence = "Those of a run are sampled for held-out prompts, before and after training. Dashed: means."
+    assert f"How outputs for the same prompts score before and after. {sentence}" in [
+        text for _, text in page.of("p", "quiet")
+    ]
 
 
 def test_what_was_counted_comes_first_and_dots_are_explained_where_there_are_any(tmp_path):
