@@ -288,7 +288,7 @@ def test_a_run_of_trl_has_its_curves_by_step_and_the_total_is_no_component(tmp_p
     write_json(tmp_path / "checkpoint-2" / "trainer_state.json", {"log_history": log})
     path = write_report([tmp_path])
     page, text = read(path), path.read_text(encoding="utf-8")
-    assert page.of("li")[0][1].endswith("A TRL run, 2 steps so far: curves and outputs only.")
+    assert page.of("li")[0][1].endswith("A TRL run, 2 steps: curves and outputs only.")
     assert [title for _, title in page.of("figcaption")] == ["Reward", "good", "Entropy"]
     assert ">mean of a step</text>" in text
     assert not re.search("episode|rollouts|Not finished", text.split("<main>")[1])

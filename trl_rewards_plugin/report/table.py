@@ -188,7 +188,7 @@ def headline(run: Run) -> str:
         return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{result}{references}"
     if metrics is None:
         if any(SCORES in row and "episode" not in row for row in run.log):
-            return f"A TRL run, {counted(run.last_step, 'step')} so far: curves and outputs only."
+            return f"A TRL run, {counted(run.last_step, 'step')}: curves and outputs only."
         rollouts = f"{counted(run.last_step, 'rollout')} so far"
         if not _is_of_recipe(run):
             return f"A run of a trainer without the recipe, {rollouts}: curves and outputs only."
