@@ -87,6 +87,13 @@ def test_what_the_reward_is_in_words(make, unfinished):
     assert reward_in_words(make("one", made_of={"rewards": [judge]})) == (
         "1 x good, as classifiers (in probabilities, 0 to 1) score each output; higher is better"
     )
+    parts = [judge, {**judge, "score_type": "logit"}, {"name": "far", "weight": 1.0, "function": "remote"}]
+    parts += [{"name": "rouge", "weight": 1.0, "metric": "rouge"}, *REWARDS[1:]]
+    several = make("several", made_of={"rewards": [*parts, {"name": "both", "weight": 1.0}]})
+    several.log[0]["rewards/both/inner/mean"] = 0.5
+    scales = "in probabilities, 0 to 1; logits, raw scores without a fixed range"
+    judges = f"classifiers ({scales}), servers, metrics, functions and combinations of rewards"
+    assert f", as {judges} score each output" in reward_in_words(several)
     assert "minimum of 1 x good, 0.5 x kind" in reward_in_words(make("two", made_of={"aggregation": "minimum"}))
     assert reward_in_words(unfinished) is None
 

@@ -171,9 +171,19 @@ def reward_in_words(run: Run) -> str | None:
     combined = made_of.get("aggregation") or WEIGHTED_SUM
     formula = reward_formula(parts, combined, disagreement_coef=made_of.get("disagreement_coef"))
     scales = dict.fromkeys(_SCALES[part["score_type"]] for part in parts if part.get("score_type") in _SCALES)
-    classifiers = "classifiers" + (f" (in {listed([*scales])})" if scales else "")
-    judges = dict.fromkeys(classifiers if part.get("model") else "functions" for part in parts)
+    classifiers = "classifiers" + (f" (in {'; '.join(scales)})" if scales else "")
+    judges = dict.fromkeys(classifiers if part.get("model") else _judge(part, run) for part in parts)
     return f"{formula}, as {listed([*judges])} score each output; higher is better"
+
+
+def _judge(part: Mapping[str, Any], run: Run) -> str:
+    """What gives the scores of a part that is no classifier; of a combination only the log says what it is."""
+    if _module_and_name(part) == READY_MADE["remote"].split("."):
+        return "servers"
+    own, within = {f"rewards/{part['name']}/{what}" for what in ("mean", "std")}, f"rewards/{part['name']}/"
+    if any(key.startswith(within) and key not in own for row in run.log for key in row):
+        return "combinations of rewards"
+    return "metrics" if part.get("metric") else "functions"
 
 
 def title(runs: Sequence[Run]) -> str:
