@@ -100,9 +100,9 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     text: Any = {"fontsize": 9, "weight": "bold", "textcoords": "offset points", "arrowprops": arrow}
     axes.autoscale_view()  # else the places are those of empty axes
     ends, corners = _ends(series), [axes.transAxes.transform(corner) for corner in ((0, 0), (1, 1))]
-    points = 72 / figure.dpi  # of a pixel
-    places = {name: points * axes.transData.transform(line) for name, line in series.items()}
-    for (word, point), offset in zip(ends, _offsets(places, points * np.array(corners)), strict=True):
+    scale = 72 / figure.dpi  # points of a pixel
+    places = {name: scale * axes.transData.transform(line) for name, line in series.items()}
+    for (word, point), offset in zip(ends, _offsets(places, scale * np.array(corners)), strict=True):
         axes.plot(*point, "ko", markersize=9, fillstyle="none")
         axes.annotate(word, (point[0], point[1]), offset, **text)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
@@ -123,7 +123,7 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
             chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
     places = {name: np.stack([chart.x(line[:, 0]), -chart.y(line[:, 1])], axis=1) for name, line in series.items()}
     corners = np.array([[LEFT, BOTTOM - HEIGHT], [WIDTH - RIGHT, -TOP]])
-    for (word, end), offset in zip(_ends(series), _offsets(places, corners), strict=True):
-        chart.add_dot("ring", *end, 6)
-        chart.add_label(word, *end, offset)
+    for (word, (kl, reward)), offset in zip(_ends(series), _offsets(places, corners), strict=True):
+        chart.add_dot("ring", kl, reward, 6)
+        chart.add_label(word, kl, reward, offset)
     return chart.to_svg()
