@@ -1,6 +1,7 @@
 """Reward against KL: what the starting model's samples could buy, and the path of the run; for files and for pages."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trl_rewards_plugin.charts.series import (
     smoothing_window,
     thinned,
 )
-from trl_rewards_plugin.charts.svg import WIDTH, Chart, padded_range, series_class
+from trl_rewards_plugin.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, padded_range, series_class
 
 TILTED, BEST_OF_N = "best possible, estimated (too low at the right end)", "best of n"
 RESULT = "result of this run, held-out prompts"
@@ -58,6 +59,36 @@ def _ends(series: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     return ends + [("result", points[0]) for name, points in series.items() if name == RESULT]
 
 
+def _offsets(places: Mapping[str, np.ndarray], corners: np.ndarray) -> list[tuple[float, float]]:
+    """From each end to where its word begins: beside it, where lines, axes and the other words leave room.
+
+    `places` are the series where they are drawn, `corners` the lower left and upper right one of the axes: in points,
+    to the right and up.
+    """
+    taken = [np.linspace(*ends, 30) for line in places.values() for ends in pairwise(line)]
+    taken += [point[None] for _, point in _ends(places)]
+    found = []
+    for word, point in _ends(places):
+        width, height = 6.5 * len(word), 8.0
+        box = np.stack(np.meshgrid(np.linspace(0, width, 9), np.linspace(0, height, 3)), axis=-1).reshape(-1, 2)
+
+        def room(offset: tuple[float, float], box: np.ndarray = box + point) -> float:
+            word = box + offset
+            others = np.linalg.norm(word[:, None] - np.concatenate(taken), axis=-1)
+            return float(min(others.min(), (word - corners[0]).min(), (corners[1] - word).min(), 4.0))  # 4 are enough
+
+        sides = [
+            (left, low)
+            for far in (9.0, 18.0, 27.0)  # the nearest that has room
+            for left in (far, -width - far, -width / 2)
+            for low in (-height / 2, far, -height - far)
+        ]
+        best = max(sides, key=room)
+        taken.append(box + point + best)
+        found.append(best)
+    return found
+
+
 def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws the series as a PNG."""
     figure = new_figure(7, 4.5)
@@ -65,13 +96,15 @@ def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     for name, points in series.items():
         marker, size = ("kD", 7.0) if name == RESULT else ("o-", 3.5)
         axes.plot(*points.T, marker, markersize=size, linewidth=1.5, label=name)
-    ground: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-    for word, point in _ends(series):
+    arrow = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 5}
+    text: Any = {"fontsize": 9, "weight": "bold", "textcoords": "offset points", "arrowprops": arrow}
+    axes.autoscale_view()  # else the places are those of empty axes
+    ends, corners = _ends(series), [axes.transAxes.transform(corner) for corner in ((0, 0), (1, 1))]
+    scale = 72 / figure.dpi  # points of a pixel
+    places = {name: scale * axes.transData.transform(line) for name, line in series.items()}
+    for (word, point), offset in zip(ends, _offsets(places, scale * np.array(corners)), strict=True):
         axes.plot(*point, "ko", markersize=9, fillstyle="none")
-        left_of = word == "result" and point[0] > np.mean(axes.get_xlim())
-        offset = (-7 if left_of else 7, 6 if word == "end" else -14)
-        place: Any = {"xytext": offset, "textcoords": "offset points", "ha": "right" if left_of else "left"}
-        axes.annotate(word, (point[0], point[1]), **place, fontsize=9, weight="bold", bbox=ground)
+        axes.annotate(word, (point[0], point[1]), offset, **text)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
     axes.legend(frameon=False)
     save_picture(figure, [axes], path)
@@ -88,8 +121,9 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
             chart.add_line(f"mean {colour}", *points.T)
         for kl, reward in points:
             chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
-    for word, (kl, reward) in _ends(series):
+    places = {name: np.stack([chart.x(line[:, 0]), -chart.y(line[:, 1])], axis=1) for name, line in series.items()}
+    corners = np.array([[LEFT, BOTTOM - HEIGHT], [WIDTH - RIGHT, -TOP]])
+    for (word, (kl, reward)), offset in zip(_ends(series), _offsets(places, corners), strict=True):
         chart.add_dot("ring", kl, reward, 6)
-        left_of = word == "result" and float(chart.x(kl)) > WIDTH / 2
-        chart.add_label(word, kl, reward, left_of=left_of, above=word == "end")
+        chart.add_label(word, kl, reward, offset)
     return chart.to_svg()
