@@ -105,7 +105,9 @@ class Parser(argparse.ArgumentParser):
                 raise TypeError
             return [convert(str(value))] if list in kinds else convert(str(value))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            raise InputError(f"a valid {key} in {path}", repr(value), f"see {self.prog} --help") from error
+            names = " or ".join(sorted(kind.__name__ for kind in kinds))
+            step = f"what it means: {self.prog} --help"
+            raise InputError(f"{key} in {path} as {names}", repr(value), step) from error
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -223,7 +223,7 @@ def _has_own_model(asked: Any, preset: Preset) -> bool:
 
 def _default_folder(asked: Any, preset: Preset) -> str:
     """Where a run goes that names no output_dir: to resume by its own config.yaml, the folder of that."""
-    if asked.config and asked.resume_from_checkpoint and checkpoints(Path(asked.config).parent):
+    if asked.config and asked.resume_from_checkpoint and holds_run(Path(asked.config).parent):
         return str(Path(asked.config).parent)
     name = asked.model if _has_own_model(asked, preset) else preset.name
     return default_output_dir(name, preset.config["seed"] if asked.seed is None else asked.seed)

@@ -51,7 +51,8 @@ class UploadPlan:
             lines.append("The card was edited by hand and is uploaded as it is.")
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
         if unknown and kind == "model":
-            lines.append(f"The card names no {' and no '.join(unknown)}: fill them in at the top of README.md.")
+            this = "it" if len(unknown) == 1 else "them"
+            lines.append(f"The card names no {' and no '.join(unknown)}: fill {this} in at the top of README.md.")
         lines += self._copied() if kind == "Space" else []
         if self.left_out:
             lines.append("Stays local:")

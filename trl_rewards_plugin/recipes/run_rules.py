@@ -38,7 +38,7 @@ def check_enough_prompts(prompts: int, config: Any, name: str) -> None:
     if prompts < config.prompts_per_rollout:
         expected = f"at least one rollout of prompts ({config.prompts_per_rollout})"
         step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
-        raise InputError(expected, f"{prompts} in {name}", step)
+        raise InputError(expected, f"{prompts} in {name}, held-out rows not counted", step)
 
 
 def check_model_folder(folder: str) -> None:
