@@ -115,7 +115,7 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
             nothing: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()}
             shown = dataclasses.replace(shown, rows_better=None, rows_worse=None, **nothing)
         card = render_with_edits(shown, edits)
-    if not may_show_texts and (edits is None or "widget" in edits):
+    if not may_show_texts and edits is None:
         _check_own_texts(card, data)
     return card
 

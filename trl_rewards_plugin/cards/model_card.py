@@ -52,6 +52,8 @@ TRADE_OFFS = {
     "unless that is near 0.",
 }
 TIMES = "\N{MULTIPLICATION SIGN}"
+# Keys of a card's header that are computed from the run each time: a value that differs is stale, nobody's edit.
+_COMPUTED = ("library_name", "metrics", "widget", "co2_eq_emissions", "model-index")
 # Keys of a described reward that have a column of their own, or mean nothing to a reader.
 _NOT_SETTINGS = (
     "name", "weight", "function", "metric", "label", "score_type", "revision", "pair", "normalization", "clip",
@@ -105,7 +107,8 @@ def header_edits(existing: str, data: RewardModelCardData) -> dict[str, Any] | N
         return None
     check_card(existing)
     theirs, ours = (ModelCard(card).data.to_dict() for card in (existing, rendered))  # type: ignore[no-untyped-call]
-    return {key: theirs.get(key) for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)}
+    keys = [key for key in {**ours, **theirs} if key not in _COMPUTED]
+    return {key: theirs.get(key) for key in keys if theirs.get(key) != ours.get(key)}
 
 
 def render_with_edits(data: RewardModelCardData, edits: Mapping[str, Any]) -> str:
