@@ -278,6 +278,14 @@ def test_the_card_of_a_checkpoint_gets_the_repositorys_name(hub, api, run):
     assert found.startswith('---\ntags: [trl]\n---\n# other\n\n```python\nname = "me/other"  # this\n')
     assert 'text2text_pipeline("me/other")' in found
     assert not {"optimizer.pt", "value_head.safetensors", "trainer_state.json"} & set(hub.files("me/other"))
+    asked = stamped(card.replace("tags", "# license: apache-2.0\ntags"))
+    for edit in ("# license: apache-2.0", "license: mit"):
+        (folder / "README.md").write_text(asked.replace("# license: apache-2.0", edit))
+        plan = plan_push(folder, "me/third", token=None)
+        named = f'---\n{edit}\ntags: [trl]\n---\n# third\n\n```python\nname = "me/third"  # this\n'
+        assert plan.card.startswith(named)
+        assert "edited by hand" not in plan.format()
+        assert is_untouched(plan.card) is edit.startswith("#")
 
 
 def test_a_run_without_its_card_gets_one_and_a_mere_model_is_refused(hub, api, run):
