@@ -403,6 +403,8 @@ def test_the_quickstart_fits_adapters_and_decoders():
     card = render_model_card(dataclasses.replace(FULL, adapter=True))
     assert "from peft import AutoPeftModelForSeq2SeqLM\n" in card
     assert (front_matter(card)["library_name"], front_matter(card)["base_model_relation"]) == ("peft", "adapter")
+    card = render_model_card(dataclasses.replace(FULL, encoder_decoder=False))
+    assert "truncation" not in card  # on the right, where TRL keeps the end of a prompt
     card = render_model_card(dataclasses.replace(FULL, encoder_decoder=False, chat=True, algorithm="GRPO"))
     assert "AutoModelForCausalLM" in card
     assert 'decode(output[0][inputs["input_ids"].shape[1] :]' in card
