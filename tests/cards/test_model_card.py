@@ -585,10 +585,11 @@ def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
         path.write_text(left, encoding="utf-8")
         write_model_card(tmp_path, overwrite=False)
         assert path.read_text(encoding="utf-8") == ours
-    path.write_text(ours.replace("tags:", "license: mit\ntags:"), encoding="utf-8")
+    path.write_text(ours.replace("tags:", 'license: mit\nnote: "a\\n---\\nb"\ntags:'), encoding="utf-8")
     for _ in range(2):  # the kept edit is one afterwards, too
         write_model_card(tmp_path, overwrite=False)
         assert path.read_text(encoding="utf-8").count("license: mit\n") == 1
+        assert ModelCard.load(path).data.note == front_matter(path.read_text(encoding="utf-8"))["note"] == "a\n---\nb"
     assert path.read_text(encoding="utf-8").endswith(ours.partition("\n---\n")[2])
     path.write_text(ours.replace("## Limitations", "## My limits"), encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite-card"):
