@@ -271,6 +271,13 @@ def test_metadata_round_trip():
     assert loaded.text.lstrip().startswith("# model")
 
 
+def test_a_warning_about_the_held_out_prompts_is_not_in_the_data_sets_name():
+    told = f"{FULL.held_out}; warning: 12 of 96 held-out prompts are also in the training data"
+    assert front_matter(render_model_card(dataclasses.replace(FULL, held_out=told))) == front_matter(
+        render_model_card(FULL)
+    )
+
+
 def test_eval_results_are_for_data_of_the_hub():
     from huggingface_hub import parse_eval_result_entries
 
