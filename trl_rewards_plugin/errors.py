@@ -242,7 +242,7 @@ def check_tokenizer_files(name: str) -> None:
     """
     files = [path.name for path in Path(name).glob("*")]
     if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
-        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+        step = f"save it there as well: AutoTokenizer.from_pretrained(the base model).save_pretrained({name!r})"
         raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 
