@@ -256,7 +256,7 @@ def check_tokenizer_files(name: str) -> None:
     if "config.json" not in files or any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
         return
     if not _TOKENIZER_WITHOUT_FILES.search(Path(name, "config.json").read_text("utf-8", "replace")):
-        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+        step = f"save it there as well: AutoTokenizer.from_pretrained(the base model).save_pretrained({name!r})"
         raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 

@@ -297,7 +297,7 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
-    "train --model merged": "AutoTokenizer.from_pretrained(what it was made from).save_pretrained('merged')",
+    "train --model merged": "AutoTokenizer.from_pretrained(the base model).save_pretrained('merged')",
     "evaluate merged": "a tokenizer beside the model",
     "card stopped": "this run has not finished: resume it",
     "push stopped me/model --dry-run": "this run has not finished: resume it",

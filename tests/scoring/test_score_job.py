@@ -232,7 +232,7 @@ def test_an_interrupted_job_says_how_far_it_is(tmp_path, reward_file, small_slic
         run(write(tmp_path / "in.jsonl", TEXTS), reward_file, output)
     written = len(read(output))
     assert 0 < written < len(TEXTS)
-    said = f"{written} of {len(TEXTS)} texts are in {output}; the same command continues"
+    said = f"{written} of {len(TEXTS)} texts are in {output}; rerun the command to continue"
     assert said in capsys.readouterr().err
 
 

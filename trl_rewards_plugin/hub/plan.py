@@ -60,10 +60,16 @@ class UploadPlan:
         return "\n".join(lines)
 
     def _copied(self) -> list[str]:
-        """A warning for each line of a Space that names the metric it was copied from, or its constant."""
+        """A warning for each line of a Space by which it still is the metric it was copied from; not for prose."""
         names, found = {file.name.removesuffix(".py") for file in self.files}, []
         for metric in sorted({"grammaticality", "neutrality", "reward_gain"} - names):
-            named = re.compile(rf".*(?<![a-z]){metric.replace('_', '[_ ]?')}(?![a-z]).*", re.I)
+            words = metric.replace("_", " ")
+            places = (
+                rf"^(?i:title|# Metric): *(?i:{words})\s*$", rf"\bclass {words.title().replace(' ', '')}\b",
+                rf"(?<!\w)(['\"]){metric}\1", rf"^[-\s]*`?{metric}`? \(float\)", rf"\b{metric} = evaluate\.load\(",
+                rf"\b{metric.upper()}\b",
+            )  # fmt: skip
+            named = re.compile(rf"^.*?(?:{'|'.join(places)}).*$", re.MULTILINE)
             for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]

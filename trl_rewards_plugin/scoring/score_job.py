@@ -74,7 +74,7 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
         except KeyboardInterrupt:
             if writes:
                 of = "" if job.count is None else f" of {job.count:,}"
-                said = f"{job.written:,}{of} texts are in {settings.output}; the same command continues"
+                said = f"{job.written:,}{of} texts are in {settings.output}; rerun the command to continue"
                 print(f"\n{said}", file=sys.stderr)
             raise
 
