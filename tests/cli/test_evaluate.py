@@ -299,6 +299,23 @@ def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys):
     assert scores == pytest.approx(ClassifierReward(judge, label="unacceptable")(texts), abs=1e-6)
 
 
+def test_no_secret_and_no_path_in_the_arguments_of_metrics_is_recorded():
+    token = "hf_" + "a" * 34
+    given = {"token": "mine", "hub_token": token, "headers": {"api_key": "k"}, "note": [f"by {token}"], "max_tokens": 3}
+    arguments = {"rouge": given, "perplexity": {"model_id": "file:/home/someone/judge"}}
+    settings = evaluation_inputs.EvaluationSettings(model="tiny", metrics=[*arguments], metric_kwargs=arguments)
+    inputs = evaluation_inputs.EvaluationInputs(settings)
+    inputs.data_name = inputs.references = None
+    recorded = inputs.describe()
+    assert recorded["metric_kwargs"]["rouge"] == {
+        "token": "(secret)", "hub_token": "(secret)", "headers": {"api_key": "(secret)"},
+        "note": ["by (a Hugging Face token)"], "max_tokens": 3,
+    }  # fmt: skip
+    assert recorded["metric_kwargs"]["perplexity"] == {"model_id": "judge"}
+    assert recorded["measured_by"] == inputs.plan()["Metrics"]
+    assert not any(part in recorded["measured_by"] for part in (token, "mine", "someone", "'k'"))
+
+
 def test_two_models_on_a_data_set(tiny_run, tmp_path, capsys):
     bart = str(tiny_bart(tmp_path / "bart"))
     argv = ["evaluate", tiny_run.model, "--compare", bart, "--dataset", tiny_run.dataset, "--rows", "5"]
