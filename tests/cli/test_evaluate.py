@@ -233,7 +233,10 @@ def test_rows_in_the_same_order_may_have_the_prefix_in_front(tmp_path):
         Path(name).write_text(f"prompt,output\n{prompt},a\n", encoding="utf-8")
     argv = ["evaluate", names[0], "--compare", names[1], "--dataset", names[2], "--metrics", "rouge"]
     assert cli.main([*argv, "--prompt_prefix", "fix: ", "--output_dir", str(tmp_path / "out")]) == 0
-    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 2
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 0  # another model's prefix
+    for prompt in ("a c", "''"):
+        Path(names[1]).write_text(f"prompt,output\n{prompt},a\n".replace("''", ""), encoding="utf-8")
+        assert cli.main([*argv, "--missing", "empty", "--output_dir", str(tmp_path / "third")]) == 2
 
 
 def test_results_go_to_a_folder_of_the_name_of_the_file(pairs, tmp_path, monkeypatch):

@@ -266,9 +266,9 @@ def _check_order(left: tuple[str, Any], right: tuple[str, Any], column: str, pre
     """Refuses two files, each with its columns, whose texts in `column` are not the same, row by row."""
     pairs = zip(left[1][column], right[1][column], strict=True)
     for number, pair in enumerate(pairs, 1):
-        # Some tools leave the prefix in front, or other line ends.
+        # Some tools leave a prefix in front, each its own, or other line ends.
         first, second = (" ".join(str("" if text is None else text).removeprefix(prefix).split()) for text in pair)
-        if first != second:
+        if first != second and not (first and second and (first.endswith(second) or second.endswith(first))):
             found = f"row {number}: {one_line(first, 80)!r} and {one_line(second, 80)!r} in the column {column!r}"
             step = "sort the rows of one file as the other's; if these texts are to differ, rename one of the columns"
             raise InputError(f"the same prompts in the same order in {left[0]} and {right[0]}", found, step)
