@@ -72,7 +72,7 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
         try:
             return job.run()
         except KeyboardInterrupt:
-            if writes:
+            if writes and job.written:
                 of = "" if job.count is None else f" of {job.count:,}"
                 said = f"{job.written:,}{of} texts are in {settings.output}; the same command continues"
                 print(f"\n{said}", file=sys.stderr)
@@ -209,6 +209,7 @@ class _Job:
             new = next(rows, None)
             _check_same(self.output.path, old, new, earlier, self.columns_read, self.columns)
             assert new is not None
+            self.written = earlier
             try:
                 if earlier == 1:
                     self._check_reward(old, new)
