@@ -304,7 +304,13 @@ def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys):
 
 def test_no_secret_and_no_path_in_the_arguments_of_metrics_is_recorded():
     token = "hf_" + "a" * 34
-    given = {"token": "mine", "hub_token": token, "headers": {"api_key": "k"}, "note": [f"by {token}"], "max_tokens": 3}
+    given = {
+        "token": "mine",
+        "hub_token": token,
+        "headers": {"api_key": "k"},
+        "note": [f"by {token}"],
+        "max_tokens": 3,
+    }
     arguments = {"rouge": given, "perplexity": {"model_id": "file:/home/someone/judge"}}
     settings = evaluation_inputs.EvaluationSettings(model="tiny", metrics=[*arguments], metric_kwargs=arguments)
     inputs = evaluation_inputs.EvaluationInputs(settings)

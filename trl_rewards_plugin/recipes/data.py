@@ -62,10 +62,14 @@ class RunData:
     eval_name: str
     prompt_prefix: str = ""
 
-    def checked(self) -> "RunData":
-        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`."""
+    def checked(self, *, resumes: bool = False) -> "RunData":
+        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`.
+
+        A run that resumes, which an older version began, is not refused.
+        """
         train, held_out = list(self.train["prompt"]), list(self.held_out["prompt"])
-        check_held_out(train, held_out, self.train_name)
+        if not resumes:
+            check_held_out(train, held_out, self.train_name)
         known = set(train)
         seen = sum(text in known for text in held_out)
         told = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"

@@ -219,7 +219,8 @@ class Seq2SeqPPO:
         if checkpoint is not None:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
-        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts).checked()
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        data = data.checked(resumes=checkpoint is not None)
         check_enough_prompts(len(data.train), self.args, data.train_name)
         if self.held_out_reward is not None:
             rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)
