@@ -86,10 +86,10 @@ def column_texts(
 
 
 def check_held_out(train: Sequence[str], held_out: Sequence[str], name: str) -> None:
-    """Refuses held-out texts, from `name`, that are the very rows of training."""
-    if held_out == train:
+    """Refuses held-out texts that are all among those of training, from `name`."""
+    if set(held_out) <= set(train):
         step = "give other rows, or leave eval_dataset out (--eval_dataset): a tenth of the rows is then held out"
-        raise InputError("held-out rows that training does not see", f"all {len(train)} rows of {name} in both", step)
+        raise InputError("held-out rows that training does not see", f"all {len(held_out)} of them among {name}", step)
 
 
 def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:

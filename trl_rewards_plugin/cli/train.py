@@ -210,7 +210,7 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
             texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
             read.append((given, [*texts.values()]))
     if len(read) == 2 and not config.resume_from_checkpoint:
-        check_held_out(read[0][1], read[1][1], read[1][0])
+        check_held_out(read[0][1], read[1][1], read[0][0])
     if read and read[0][0] == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
         rows = len(read[0][1])
         check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, dataset), config, dataset)
