@@ -268,6 +268,17 @@ def test_a_runs_own_config_is_enough_to_resume_it(trained):
     assert (trained / "checkpoint-2").is_dir()
 
 
+def test_a_folder_with_the_name_of_a_flag_keeps_it(monkeypatch):
+    def refused(argv):
+        raise InputError("", "", "train --config output_dir/config.yaml in ./overwrite, or choose another output_dir")
+
+    monkeypatch.setattr(train, "_train", refused)
+    with pytest.raises(InputError) as caught:
+        train.train([])
+    shown = "train --config output_dir/config.yaml in ./overwrite, or choose another --output_dir"
+    assert caught.value.next_step == shown
+
+
 def test_a_run_that_was_judged_on_its_training_prompts_resumes(trained, monkeypatch):
     class Checked(Exception):
         pass

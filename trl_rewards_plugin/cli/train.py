@@ -105,7 +105,7 @@ def train(argv: Sequence[str]) -> int:
     try:
         return _train(argv)
     except InputError as error:  # it may name these as in Python
-        names = r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()"
+        names = r"(?<![\w./-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=./]| \()"
         raise InputError(error.expected, error.found, re.sub(names, r"--\1", error.next_step)) from error
 
 
