@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from tests.rewards.judges import TEXTS, judge, sentiment
+from tests.runs.test_lock import Holder
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward
@@ -237,6 +238,15 @@ def test_an_interrupted_job_says_how_far_it_is(
     assert (len(read(output)) if output.exists() else 0) == written
     said = f"{written} of {len(TEXTS)} texts are in {output}; the same command continues"
     assert (said in capsys.readouterr().err) is (written > 0)
+
+
+def test_half_a_row_of_a_job_that_is_running_is_refused_by_the_name_of_its_writer(tmp_path, reward_file):
+    source, output = write(tmp_path / "in.jsonl", TEXTS), tmp_path / "out.jsonl"
+    output.write_text('{"text": "The cat')
+    with Holder("writing_file", output) as holder, pytest.raises(InputError, match=f"process {holder.process.pid}"):
+        run(source, reward_file, output)
+    with pytest.raises(InputError, match="not one whole row"):
+        run(source, reward_file, output)
 
 
 def test_an_output_of_another_job_is_refused_and_left_alone(tmp_path, reward_file):

@@ -98,9 +98,13 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     output = open_output(settings.output)
     if first is not None:  # the other rows, and the scores, are compared once the reward is there
         output.check([first])
-        old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
-        if old is not None:
-            _check_same(output.path, old, first, 1, _columns_read(settings), [TOTAL, *names])
+        try:
+            old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
+            if old is not None:
+                _check_same(output.path, old, first, 1, _columns_read(settings), [TOTAL, *names])
+        except InputError:
+            with writing_file(output.path):  # refuses another process that is writing there: a row may be half written
+                raise
     return form, open_output(settings.output)
 
 
