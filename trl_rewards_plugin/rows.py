@@ -130,7 +130,7 @@ def format_of(source: str, given: str | None = None) -> str:
     form = given or FORMATS.get(existing_file(source).suffix.lower())
     if form is None:
         endings = ", ".join(FORMATS)
-        raise InputError(f"an input file that ends in {endings}", source, "say how to read it: --input-format jsonl")
+        raise InputError(f"an input file that ends in {endings}", source, "say how to read it: --input_format jsonl")
     return form
 
 
@@ -274,8 +274,8 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
     rewrite = f"python -c \"import pandas as p; p.{read}.to_csv('converted{Path(shown).suffix}', index=False)\""
     steps = {
         ";": ("semicolons", f"write it with commas: {rewrite}"),
-        "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),
-        ",": ("commas", "give it the ending .csv, or say --input-format csv"),
+        "\t": ("tabs", "give it the ending .tsv, or say --input_format tsv"),
+        ",": ("commas", "give it the ending .csv, or say --input_format csv"),
     }
     for separator, (kind, step) in steps.items():
         if separator in header[0]:

@@ -513,7 +513,7 @@ def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
     (tmp_path / "r.yaml").write_text("rewards:\n- {function: similarity, reference: prompt}\n")
     (tmp_path / "t.jsonl").write_text('{"text": "a", "question": "b"}\n')
     assert_refused(
-        in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column"
+        in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt_column"
     )
 
 

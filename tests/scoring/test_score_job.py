@@ -132,7 +132,7 @@ def test_prompts_and_columns_reach_the_rewards(tmp_path):
     entries = [{"model": str(judge()), "label": "good", "name": "faithful", "pair": "prompt"}]
     path.write_text(yaml.safe_dump({"rewards": entries}))
     source = write(tmp_path / "in.jsonl", ["yes", "no"], question=["why?", "who?"])
-    with pytest.raises(InputError, match="--prompt-column"):
+    with pytest.raises(InputError, match="--prompt_column"):
         run(source, str(path), tmp_path / "out.jsonl")
     run(source, str(path), tmp_path / "out.jsonl", prompt_column="question")
     scores = MultiClassifierReward.from_preset(path).score(["yes", "no"], ["why?", "who?"])
@@ -298,7 +298,7 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
         ("in.csv", 'text\n"a" b\n', "line 2"),
         ("in.parquet", "no parquet", "write the file again"),
         ("in.txt", b"\xff\xfe", "UTF-8"),
-        ("in.docx", "a", "--input-format"),
+        ("in.docx", "a", "--input_format"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(

@@ -261,7 +261,7 @@ def _reward(settings: ScoreSettings) -> Any:
     reward = MultiClassifierReward.from_preset(str(settings.reward))
     for part in reward.classifiers:
         if part.pair is not None and settings.prompt_column is None:
-            step = "name the column of the prompts: --prompt-column prompt"
+            step = "name the column of the prompts: --prompt_column prompt"
             raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)
         if settings.device is not None:
             part.place(settings.device)
