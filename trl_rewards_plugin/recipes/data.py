@@ -73,8 +73,8 @@ class RunData:
             check_held_out(train, held_out, self.train_name)
         known = set(train)
         seen = sum(text in known for text in held_out)
-        told = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
-        return replace(self, eval_name=self.eval_name + told) if seen else self
+        warning = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
+        return replace(self, eval_name=self.eval_name + warning) if seen else self
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:

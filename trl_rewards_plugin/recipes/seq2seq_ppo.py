@@ -59,9 +59,9 @@ class RunResult:
     def __repr__(self) -> str:
         before, after = (number(self.metrics[side]["reward"]) for side in ("before", "after"))
         gain = self.metrics["reward_gain"]
-        told = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
+        gain_line = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
         kl = f"KL to the reference {number(self.metrics['kl'])} nats"
-        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {told}\n{kl}"
+        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {gain_line}\n{kl}"
 
 
 def _instead_of(name: str) -> str:
