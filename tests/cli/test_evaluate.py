@@ -282,7 +282,8 @@ def test_a_reward_file_is_a_metric(tiny_run, pairs, tmp_path):
     assert total == pytest.approx(acceptability + 0.5 * neutrality, abs=1e-5)
 
 
-def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys):
+def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")  # lines are wrapped to the terminal's width
     judge = str(Path(tiny_run.reward).parent / "acceptability")
     arguments = {"grammaticality": {"config_name": judge, "label": "unacceptable", "score_type": "logit"}}
     argv = ["evaluate", str(pairs), "--metrics", "grammaticality", "--metric-kwargs", json.dumps(arguments)]
