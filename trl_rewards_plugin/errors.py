@@ -132,11 +132,11 @@ def reward_failure(error: BaseException) -> InputError | None:
     around: BaseException | None = None
     for cause in causes(error):
         said = f"{type(cause).__name__}: {cause}"
-        _, is_told, called_on = str(around).partition(said)
+        _, is_quoted, called_on = str(around).partition(said)
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
         frames = [(code, line) for code, line in frames if not _is_stdlib(Path(code.co_filename))]
         own = [(code, line) for code, line in frames[-1:] if not _is_library(Path(code.co_filename))]
-        if own and is_told and not is_out_of_memory(error):
+        if own and is_quoted and not is_out_of_memory(error):
             code, line = own[0]
             path = Path(code.co_filename)
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
