@@ -231,7 +231,7 @@ def _outcome(result: Mapping[str, Any]) -> str:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return DASH if before is after is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
+    return number(after) if before is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
 
 
 def _gain(gain: Mapping[str, Any]) -> str:
