@@ -100,7 +100,7 @@ from trl_rewards_plugin.pipelines import text2text_pipeline
 
 pipe = text2text_pipeline("me/model")
 text = "summarize: Say this."
-print(pipe(text, max_new_tokens=32)[0]["generated_text"])
+print(pipe(text, max_new_tokens=32, truncation=True)[0]["generated_text"])
 ```
 
 Deployed as an Inference Endpoint (**Deploy** on the model page), it can be called over HTTP.
