@@ -69,6 +69,7 @@ fine-tuned with PPO \
 
 > **Reward 2.00 \N{RIGHTWARDS ARROW} 3.00** on 2 held-out prompts: a gain of **+1.00** (95% CI 0.00 to +2.00), at a \
 KL divergence from the starting model of 1.50 nats, as estimated from samples.
+> The confidence interval includes 0: these prompts do not show that training helped.
 
 ## Training objective
 
@@ -199,7 +200,6 @@ text.
 one.
 - The rewards are summed, so a high score on one can make up for a low score on another.
 - Outputs are 25% shorter than before training.
-- The confidence interval of the gain includes 0: these prompts do not show that training helped.
 - 1 of 2 held-out outputs scores lower than before training.
 - Faithfulness to the source is measured by word overlap alone.
 - This is one training run with one seed; results vary across seeds.
