@@ -548,7 +548,8 @@ def test_a_card_names_files_without_the_way_to_them_and_warns_in_its_limitations
     card = generate_model_card(tmp_path)
     assert ".." not in card.partition("## Usage")[0]
     assert "`own.csv`" in card
-    assert "look for them: bart, mine.py, own.csv.\n\n```sh\ntrl-rewards train --config config.yaml" in card
+    expected = "or the reward file expects them (this repository does not contain them), then run:"
+    assert f"Put bart, mine.py and own.csv where [config.yaml](config.yaml) {expected}\n\n```sh\ntrl-rewards" in card
     assert "- Nearly all are the same." in card.partition("## Limitations")[2].partition("## Reproduce")[0]
 
 
