@@ -8,10 +8,12 @@ cores; prints at the end:
     27,648 of 3,914,304 weights learn: mean reward +0.08 at first, +0.61 at last
 """
 
+from pathlib import Path
+
 from datasets import load_dataset
 from peft import AutoPeftModelForSeq2SeqLM, LoraConfig
 
-from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer
+from trl_rewards_plugin import MultiClassifierReward, Seq2SeqPPOConfig, Seq2SeqPPOTrainer, generate_model_card
 from trl_rewards_plugin.assets import asset_path
 
 
@@ -38,6 +40,7 @@ def main(output_dir: str = "runs/lora", **settings) -> None:
     )
     AutoPeftModelForSeq2SeqLM.from_pretrained(output_dir).merge_and_unload().save_pretrained(f"{output_dir}/merged")
     trainer.processing_class.save_pretrained(f"{output_dir}/merged")  # without it nobody can use the merged model
+    Path(output_dir, "merged", "README.md").write_text(generate_model_card(trainer, adapter=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

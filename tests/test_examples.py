@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from trl_rewards_plugin.assets import asset_path
+from trl_rewards_plugin.cards.folder_push import plan_push
 from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.recipes.run_presets import get_preset
 
@@ -105,6 +106,9 @@ def test_an_example_runs_and_prints_what_it_says(name, example, tmp_path, capsys
     assert re.search(printed, capsys.readouterr().out)
     if name == "lora":
         text2text_pipeline("runs/lora/merged")  # refuses a model without its tokenizer
+        card = plan_push("runs/lora/merged", "me/merged").card
+        assert "library_name: transformers" in card
+        assert "adapter" not in card
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -81,10 +81,27 @@ def test_a_model_that_could_not_be_loaded_again_is_refused(tmp_path, make, messa
 
 @pytest.mark.parametrize("base", ["/home/someone/t5", "./t5", "t5"])
 def test_an_adapter_of_a_base_that_nobody_else_has_is_refused(tmp_path, base):
+    refuse_base(tmp_path, base)
+
+
+@pytest.mark.parametrize("place", ["", "run"])
+def test_an_adapter_of_a_folder_that_reads_like_a_hub_id_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / place / "data" / "bart").mkdir(parents=True)
+    refuse_base(tmp_path, "data/bart")
+
+
+def test_an_adapter_of_a_model_that_its_run_names_by_a_path_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("model: ../../data/bart\nseed: 0\n")
+    refuse_base(tmp_path, "data/bart")
+
+
+def refuse_base(tmp_path, base):
     folder = write_model(tmp_path / "run", weights=("adapter_model.safetensors",))
     (folder / "config.json").unlink()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "google/flan-t5-small"}))
-    assert names(files.select_model(folder)) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert names(files.select_model(folder)) >= {"adapter_config.json", "adapter_model.safetensors"}
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     with pytest.raises(InputError, match="base model others can load"):
         files.select_model(folder)

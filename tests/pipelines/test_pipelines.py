@@ -486,12 +486,15 @@ def test_a_length_of_the_call_replaces_the_models_without_a_warning(folders, own
     assert [record.message for record in caplog.records] == []
 
 
-def test_a_text_longer_than_the_models_positions_is_refused_with_the_way_out(folders):
-    model = AutoModelForSeq2SeqLM.from_pretrained(folders["bart"])
+@pytest.mark.parametrize("frozen", [False, True])  # a frozen table may be a computed one, and is tried
+def test_a_text_longer_than_the_models_positions_is_refused_with_the_way_out(folders, frozen):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folders["bart"]).requires_grad_(not frozen)
     pipe = text2text_pipeline(model, device="cpu", max_new_tokens=2)
     long = " ".join(TEXTS) * (1 + model.config.max_position_embeddings // 10)
-    with pytest.raises(InputError, match=r"positions[\s\S]*truncation=True"):
+    with pytest.raises(InputError, match=r"positions[\s\S]* a text of \d+ tokens[\s\S]*truncation=True") as caught:
         pipe(long)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__  # no traceback of two errors
+    assert ("out of range" in str(caught.value)) is frozen
 
 
 def test_what_is_no_text_is_a_type_error_as_it_was(t5):

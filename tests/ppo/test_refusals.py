@@ -42,7 +42,7 @@ def refused(call):
 @pytest.mark.parametrize(
     ("call", "expected", "found", "next_step"),
     [
-        (lambda: config(fp16=True), "T5 overflows", "fp16=True", "leave fp16 out"),
+        (lambda: config(fp16=True), "T5 and others overflow", "fp16=True", "leave fp16 out"),
         (
             lambda: config(num_beams=4),
             "an argument of Seq2SeqPPOConfig",

@@ -2,7 +2,7 @@ import yaml
 
 from tests.recipes.tiny_run import SHORT
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
-from trl_rewards_plugin.runs.record import chosen_fields, configuration
+from trl_rewards_plugin.runs.record import chosen_fields, configuration, epoch_rewards
 from trl_rewards_plugin.runs.writing import write_yaml
 
 
@@ -16,6 +16,12 @@ def test_what_a_preset_would_set_is_always_written(tmp_path):
     assert "license" not in values["made_of"]
     assert "torch" in values["made_of"]["versions"]
     assert str(tmp_path) not in str(values)
+
+
+def test_an_epoch_that_ended_before_its_middle_has_no_mean():
+    log = [{"epoch": epoch, "epoch_reward": epoch} for epoch in (1.0, 2.0)] + [{"epoch": 2.0, "loss": 0.5}]
+    assert epoch_rewards([*log, {"epoch": 2.1, "epoch_reward": 2.1}]) == [1.0, 2.0]
+    assert epoch_rewards([*log, {"epoch": 2.5, "epoch_reward": 2.5}]) == [1.0, 2.0, 2.5]
 
 
 def test_configuration_has_what_differs_from_the_defaults(tmp_path):

@@ -236,7 +236,7 @@ def card_data_from_trainer(trainer: Any) -> RewardModelCardData:
         },
         dataset=next((match[1] for name in files if (match := _HUB_DATA.match(name))), None),
         train_rows=rows,
-        epoch_rewards=[row["epoch_reward"] for row in history if "epoch_reward" in row],
+        epoch_rewards=record.epoch_rewards(history),
         log=log,
         settings=_public_settings(record.chosen_fields(args)) if hasattr(args, "use_cpu") else {},
         max_prompt_length=min((limit for limit in limits if limit), default=None),

@@ -208,7 +208,8 @@ def _check_model(folder: Path, files: Mapping[str, UploadFile], shards: Sequence
     if not weights:
         expected = "weights as safetensors (pickled ones can run code when they are loaded)"
         raise InputError(expected, f"none in {folder}", "save the model with save_pretrained")
-    if base is not None and not is_hub_id(str(base)):
+    config = files[layout.CONFIG].text if layout.CONFIG in files else ""
+    if base is not None and (not is_hub_id(str(base)) or _is_folder(str(base), folder, config)):
         found = f"base_model_name_or_path={str(base)!r} in adapter_config.json"
         step = "upload the base model first and put its id there, or merge both (docs/how-to/one-gpu.md, LoRA)"
         raise InputError("an adapter whose base model others can load", found, step)
@@ -221,6 +222,12 @@ def _check_model(folder: Path, files: Mapping[str, UploadFile], shards: Sequence
                 pass
         except SafetensorError as error:
             raise InputError(f"complete weights in {file.name}", str(error), _SAVE_AGAIN) from error
+
+
+def _is_folder(base: str, folder: Path, config: str) -> bool:
+    """Whether `base`, which reads like a Hub id, is a folder here, in `folder`, or where the run's `config` says."""
+    by_path = re.search(rf"^model: ['\"]?\.\.?/(.*/)?{re.escape(base)}['\"]?$", config, re.MULTILINE)
+    return by_path is not None or any((place / base).is_dir() for place in (Path(), folder))
 
 
 def _shards(index: UploadFile) -> list[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from torch.nn import Embedding
 from transformers import Pipeline
 
 from trl_rewards_plugin.errors import InputError
@@ -135,12 +136,13 @@ class Text2TextGenerationPipeline(Pipeline):
         self.check_inputs(input_length, *self._limits(settings))
         # transformers' batching makes a list of what is no tensor: the target language, which is the same for all.
         inputs = {key: value[0] if isinstance(value, list) else value for key, value in model_inputs.items()}
+        room = _learned_positions(self.model)
+        if room is not None and input_length > room:
+            raise _too_long(f"a text of {input_length:,} tokens", room)
         try:
             output = self.model.generate(**inputs, **settings)
         except IndexError as error:
-            found = f"one of {input_length:,} tokens, and {error}"
-            step = "pass truncation=True, which reads the beginning, or split the text"
-            raise InputError("texts that fit into the model's positions", found, step) from error
+            raise _too_long(f"a text of {input_length:,} tokens, and {error}") from None
         ids = getattr(output, "sequences", output)
         return {"output_ids": ids.reshape(batch, -1, ids.shape[-1])}
 
@@ -202,6 +204,19 @@ class Text2TextGenerationPipeline(Pipeline):
                 record[f"{self.return_name}_token_ids"] = ids
             records.append(record)
         return records
+
+
+def _learned_positions(model: Any) -> int | None:
+    """Most tokens that the encoder reads; None unless it has a table of learned positions: computed ones may grow."""
+    table = getattr(model.get_encoder(), "embed_positions", None)
+    if not isinstance(table, Embedding) or not table.weight.requires_grad:
+        return None
+    return table.num_embeddings - int(getattr(table, "offset", 0))
+
+
+def _too_long(found: str, room: int | None = None) -> InputError:
+    expected = "texts that fit into the model's positions" + (f", {room:,} tokens" if room else "")
+    return InputError(expected, found, "pass truncation=True, which reads the beginning, or split the text")
 
 
 class SummarizationPipeline(Text2TextGenerationPipeline):

@@ -70,7 +70,9 @@ def check_seq2seq_model(model: str | os.PathLike[str] | nn.Module) -> None:
         if not isinstance(bare, PreTrainedModel):
             raise InputError("a Hub id, a folder or a PreTrainedModel", type(model).__name__, f"pass one, {_EXAMPLES}")
         if bare.dtype == torch.float16:
-            raise InputError("a model in float32", "one in float16", "call model.float() first; T5 overflows in fp16")
+            raise InputError(
+                "a model in float32", "one in float16", "call model.float() first; T5 and others overflow in fp16"
+            )
         if not bare.can_generate():
             raise InputError("a model that generates text", type(bare).__name__, "load it with AutoModelForSeq2SeqLM")
         config, shown = bare.config, type(bare).__name__

@@ -38,7 +38,7 @@ from trl_rewards_plugin.runs import layout
 from trl_rewards_plugin.runs.checkpoints import find_checkpoint
 from trl_rewards_plugin.runs.lock import writing_run
 from trl_rewards_plugin.runs.public_names import GIVEN_BY_NAME, public_name, recorded_name
-from trl_rewards_plugin.runs.record import check_same_run, configuration, energy, hardware, precision
+from trl_rewards_plugin.runs.record import check_same_run, configuration, energy, epoch_rewards, hardware, precision
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
 from trl_rewards_plugin.terminal import say
@@ -328,7 +328,7 @@ class Seq2SeqPPO:
             "train_rows": len(inputs.data.train),
             "held_out_rows": len(inputs.data.held_out),
             "held_out": inputs.data.eval_name,
-            "epoch_rewards": [row["epoch_reward"] for row in trainer.state.log_history if "epoch_reward" in row],
+            "epoch_rewards": epoch_rewards(trainer.state.log_history),
             "hardware": hardware(self.args.device, self.args.world_size),
             "precision": precision(self.args, trainer.state.log_history),
             "energy": energy(trainer.callback_handler.callbacks),

@@ -133,6 +133,12 @@ def precision(args: Any, history: Iterable[Mapping[str, Any]] = ()) -> str:
     return name + (f"; sampling gap {sum(gaps) / len(gaps):.2g} nats a token" if gaps else "")
 
 
+def epoch_rewards(history: Iterable[Mapping[str, Any]]) -> list[float]:
+    """The mean reward of each epoch in a log; a last one that ended before its middle is left out."""
+    rows = [row for row in history if "epoch_reward" in row]
+    return [row["epoch_reward"] for row in rows if not 0 < row.get("epoch", 0) % 1 < 0.5]
+
+
 def energy(callbacks: Iterable[Any]) -> dict[str, float]:
     """`kwh` and `co2_grams` as a CodeCarbon callback among the trainer's measured them; empty without one."""
     for callback in callbacks:

@@ -45,7 +45,7 @@ _REFUSED = {
     "enable_jit_checkpoint": Refused(_OFF, "it may save in the middle of a rollout's updates", _RESUMES),
     "optim_target_modules": Refused((None,), _PROJECTED, "pass peft_config to save memory"),
     "do_predict": Refused(_OFF, "there is no predict()", "use evaluate(dataset)"),
-    "fp16": Refused(_OFF, "T5 overflows in it", _BF16_ITSELF),
+    "fp16": Refused(_OFF, "T5 and others overflow in it", _BF16_ITSELF),
     "length_column_name": Refused((None, "length"), _BY_LENGTH),
     "train_sampling_strategy": Refused((None, "random", "sequential"), _BY_LENGTH, _SEQUENTIAL),
     "include_num_input_tokens_seen": Refused((None, False, "no"), *_COUNTS),
