@@ -131,7 +131,7 @@ def reward_failure(error: BaseException) -> InputError | None:
         said = f"{type(cause).__name__}: {cause}"
         _, is_told, called_on = str(around).partition(said)
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
-        own = [(code, line) for code, line in frames if _is_own(Path(code.co_filename))]
+        own = [(code, line) for code, line in frames if is_own_code(Path(code.co_filename))]
         if own and is_told and not is_out_of_memory(error):
             code, line = own[-1]
             path = Path(code.co_filename)
@@ -142,7 +142,7 @@ def reward_failure(error: BaseException) -> InputError | None:
     return None
 
 
-def _is_own(path: Path) -> bool:
+def is_own_code(path: Path) -> bool:
     """Whether a file of code is neither this package's nor a library's."""
     libraries = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
     within = any(map(path.is_relative_to, libraries)) or {"site-packages", "dist-packages"} & {*path.parts}

@@ -416,6 +416,17 @@ def test_a_learnt_scale_is_saved_as_fixed_numbers(tmp_path):
     assert again.describe()[0]["normalization"] == {"mean": 2.0, "scale": 1.0}
 
 
+def test_a_function_of_a_loose_module_is_saved_by_its_file(tmp_path, monkeypatch):
+    file = tmp_path / "loose_rewards.py"
+    file.write_text("def api(completions):\n    return [1.0 for _ in completions]\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = MultiClassifierReward([importlib.import_module("loose_rewards").api])
+    reward.save_preset(tmp_path / "saved.yaml")
+    [entry] = yaml.safe_load((tmp_path / "saved.yaml").read_text(encoding="utf-8"))["rewards"]
+    assert entry["function"] == f"{file}:api"
+    assert MultiClassifierReward.from_preset(tmp_path / "saved.yaml").rewards[0].function is reward.rewards[0]
+
+
 def test_the_aggregation_is_saved(tmp_path):
     reward = MultiClassifierReward([shouts, LengthReward(max_length=3)], aggregation="minimum")
     reward.save_preset(tmp_path / "saved.yaml")
