@@ -181,6 +181,7 @@ FILE_LINES = {
     "score --reward r_zero.yaml news.csv": "a weight other than 0",
     "serve r_clip.yaml": "clip of 'r_clip.yaml, rewards[0]'",
     "serve r_tab.yaml": "spaces",
+    "serve tiny --token_env NOT_SET_ANYWHERE": "a token in the environment variable NOT_SET_ANYWHERE",
     "serve r_latin.yaml": "UTF-8",
     "evaluate news.csv --metrics r_function.yaml": "did you mean 'length'?",
     "evaluate news.csv --metrics r_file.yaml": "beside the reward file or in the current folder",

@@ -467,6 +467,15 @@ def test_a_port_in_use_and_an_unknown_host_are_refused_before_any_model_loads(ca
     assert "an address to listen on: no-such-host.invalid:0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("token", "access"), [("secret", "(bearer token required)"), ("", "(no token)")])
+def test_the_first_line_says_whether_a_token_is_required(tmp_path, monkeypatch, capsys, token, access):
+    (tmp_path / "reward.yaml").write_text("rewards: [{function: length}]", encoding="utf-8")
+    monkeypatch.setenv("TRL_REWARDS_TOKEN", token)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    main(["serve", str(tmp_path / "reward.yaml"), "--port", "0"])
+    assert access in capsys.readouterr().err
+
+
 def test_it_is_pickled_without_its_connections(url):
     remote = RemoteReward(url)
     assert remote(["a"]) == pickle.loads(pickle.dumps(remote))(["a"])
