@@ -484,7 +484,7 @@ def test_after_the_last_attempt_the_run_stops_or_there_is_no_score(waits, caplog
     reward = CallableReward(Flaky(3), retries=2, on_failure="none")
     assert MultiClassifierReward([reward, Scorer()]).score(["a"]).total.tolist() == [7.0]
     assert "ConnectionError: gone" in caplog.text
-    assert "1 texts get no score" in caplog.text
+    assert "1 text gets no score" in caplog.text
 
 
 def test_a_refusal_is_final(waits):

@@ -368,7 +368,7 @@ def test_a_server_that_stays_away_is_tried_once_a_call_until_it_answers_again(wa
     assert all(map(math.isnan, remote(["abcd"])))
     assert len(waits) == 2
     assert len([line for line in caplog.messages if "trying again" in line]) == 1
-    assert "(connection refused); 1 texts get no score" in caplog.text
+    assert "(connection refused); 1 text gets no score" in caplog.text
     with served(CallableReward(half_of), int(url.rpartition(":")[2])):
         assert remote(["abcd"]) == [2.0]
     assert all(map(math.isnan, remote(["abcd"])))
