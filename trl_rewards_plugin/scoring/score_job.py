@@ -82,10 +82,10 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     """The form of the input, and the output; refused is what shows without the reward's models."""
     form = format_of(settings.input, settings.input_format)
-    first = None
+    first, top = None, Row()
     if settings.input != STDIN:
-        for row in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
-            _check_columns(settings, row, 1)
+        for top in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
+            _check_columns(settings, top, 1)
         rows = read_rows(settings.input, form, settings.text_column)
         first = next(without_missing(rows, _columns_read(settings), settings.missing, settings.input), None)
         if first is None:
@@ -95,6 +95,7 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     names = reward_names(preset_content(settings.reward))
+    _check_unscored(settings, top, 1, [TOTAL, *names])
     output = open_output(settings.output)
     if first is not None:  # the other rows, and the scores, are compared once the reward is there
         output.check([first])
@@ -127,6 +128,14 @@ def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
             meant = nearest(column, row) or next(iter([*likely, *(row if len(row) == 1 else ())]), None)
             step = did_you_mean(column, row) + (f"give {flag} {meant}" if meant else f"give {flag} one of these")
             raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
+
+
+def _check_unscored(settings: ScoreSettings, row: Row, number: int, columns: list[str]) -> None:
+    """Refuses the row of this `number` if it has one of the `columns` that will be added."""
+    if taken := [name for name in columns if name in row]:
+        texts = [name for name in row if name in ("prompt", "completion", *_columns_read(settings))]
+        step = f"keep the texts alone (pandas: table[{texts}]); to resume a job, give it as --output"
+        raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
 
 
 class _Job:
@@ -196,10 +205,7 @@ class _Job:
                 if not isinstance(row.get(column), str | list | None):
                     step = "name the column of the texts, or write these values as texts"
                     raise InputError(f"a text in column {column!r}", f"{row[column]!r} in row {number}"[:200], step)
-            taken = [name for name in self.columns if name in row]
-            if taken:
-                step = f"leave them out (pandas: table.drop(columns={taken})); to resume a job, give it as --output"
-                raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
+            _check_unscored(self.settings, row, number, self.columns)
             yield row
 
     def _skip_existing(self, rows: Iterator[Row]) -> int:
