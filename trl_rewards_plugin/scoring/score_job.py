@@ -27,6 +27,7 @@ from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, open_output
 
 SLICE = 512  # rows that a process scores between two writes
+CPU_SLICE = 64  # where classifiers run on a CPU, in small batches: a job there is seen to move, and loses little
 TOTAL = "total"
 
 
@@ -154,6 +155,7 @@ class _Job:
         self.index = PartialState().process_index if self.processes > 1 else 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
+        self.slice = min(SLICE, CPU_SLICE) if self.reward.classifiers and self._on_cpu() else SLICE
         self.moments = dict.fromkeys(self.columns, Moments())
         self.count: int | None = None
         self.written = 0
@@ -175,8 +177,8 @@ class _Job:
             rows = rows if first else itertools.islice(rows, earlier, None)
         self.written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not first) as bar:
-            for batch in _slices(rows, SLICE * self.processes):
-                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
+            for batch in _slices(rows, self.slice * self.processes):
+                scored = self._score(batch[self.index * self.slice : (self.index + 1) * self.slice])
                 if self.processes > 1:
                     scored = gather_object(scored)
                 if first:
@@ -191,6 +193,11 @@ class _Job:
         means = {name: seen.mean if seen.count else None for name, seen in self.moments.items()}
         stds = {k: math.sqrt(s.m2 / (s.count - 1)) if s.count > 1 else None for k, s in self.moments.items()}
         return ScoreSummary(self.written, earlier, means, stds, time.monotonic() - began)
+
+    def _on_cpu(self) -> bool:
+        from trl_rewards_plugin.rewards.inference.devices import as_device, own_device
+
+        return (as_device(self.settings.device) or own_device()).type == "cpu"
 
     def _rows(self) -> Iterator[Row]:
         rows = self._checked(read_rows(self.settings.input, self.form, self.settings.text_column))
