@@ -206,7 +206,7 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path):
     entry = {"model": str(judge()), "label": "good"}
     with pytest.raises(InputError, match=r"rewards\[1\][\s\S]*'wieght'[\s\S]*did you mean 'weight'"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry, {**entry, "wieght": 1}]}))
-    with pytest.raises(InputError, match="'token'[\\s\\S]*is read from TRL_REWARDS_TOKEN"):
+    with pytest.raises(InputError, match=r"'token'[\s\S]*is read from TRL_REWARDS_TOKEN"):
         MultiClassifierReward.from_preset(
             reward_file(tmp_path, "rewards: [{function: remote, url: 'http://127.0.0.1:1', token: abc}]")
         )

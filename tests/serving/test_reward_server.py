@@ -337,7 +337,7 @@ def test_a_server_that_answered_is_waited_for_with_one_warning(waits, caplog):
     with served(CallableReward(half_of)) as url:
         remote = RemoteReward(url)
         assert remote(["abcd"]) == [2.0]
-    with pytest.raises(NoAnswerError, match="Found:    connection refused; 7 attempts\nNext: .* again and resume") as caught:
+    with pytest.raises(NoAnswerError, match=r"Found: .*refused; 7 attempts\nNext: .* again and resume") as caught:
         remote(["abcd"])
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert [int(wait / 0.5) for wait in waits[:2]] == [1, 2]

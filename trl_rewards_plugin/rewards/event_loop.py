@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.text import counted
 from trl_rewards_plugin.rewards.base import logger
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.text import counted
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30
 """Seconds before the second attempt, which double with every further one, and at most."""

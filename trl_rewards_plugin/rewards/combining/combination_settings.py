@@ -64,8 +64,8 @@ def _checked_weights(
         given = {**dict.fromkeys(constrained, 0.0), **weights}
         _check_known("weights", given, names)
         if missing := [repr(name) for name in names if name not in given]:
-            found = ", ".join(map(str, given))
-            raise InputError(f"a weight for {', '.join(missing)}", found, "give every reward its weight")
+            expected, step = f"a weight for {', '.join(missing)}", "give every reward its weight"
+            raise InputError(expected, ", ".join(map(str, given)), step)
         weights = [given[name] for name in names]
     if not isinstance(weights, Sequence):
         step = "for example [1.0, 0.5], or a dict by name"
