@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, is_own_code, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_library, is_stdlib, missing_file, nearest
 
 READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
@@ -89,6 +89,10 @@ def path_of(thing: Any) -> str | None:
     module = sys.modules[thing.__module__]
     file = Path(getattr(module, "__file__", None) or "").resolve()
     # A loose file beside a script, which other programs could not import.
-    if "." not in module.__name__ and file.name == f"{module.__name__}.py" and is_own_code(file):
+    if (
+        "." not in module.__name__
+        and file.name == f"{module.__name__}.py"
+        and not (is_stdlib(file) or is_library(file))
+    ):
         return f"{file}:{thing.__qualname__}"
     return next((name for name, own in READY_MADE.items() if own == path), path)
