@@ -134,8 +134,8 @@ def reward_failure(error: BaseException) -> InputError | None:
         said = f"{type(cause).__name__}: {cause}"
         _, is_quoted, called_on = str(around).partition(said)
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
-        frames = [(code, line) for code, line in frames if not _is_stdlib(Path(code.co_filename))]
-        own = [(code, line) for code, line in frames[-1:] if not _is_library(Path(code.co_filename))]
+        frames = [(code, line) for code, line in frames if not is_stdlib(Path(code.co_filename))]
+        own = [(code, line) for code, line in frames[-1:] if not is_library(Path(code.co_filename))]
         if own and is_quoted and not is_out_of_memory(error):
             code, line = own[0]
             path = Path(code.co_filename)
@@ -146,12 +146,12 @@ def reward_failure(error: BaseException) -> InputError | None:
     return None
 
 
-def _is_stdlib(path: Path) -> bool:
+def is_stdlib(path: Path) -> bool:
     """Whether code is the standard library's, which may lie in no file: "<frozen importlib._bootstrap>"."""
-    return not path.is_file() or (path.is_relative_to(sysconfig.get_path("stdlib")) and not _is_library(path))
+    return not path.is_file() or (path.is_relative_to(sysconfig.get_path("stdlib")) and not is_library(path))
 
 
-def _is_library(path: Path) -> bool:
+def is_library(path: Path) -> bool:
     """Whether a file of code is this package's or an installed library's."""
     return path.is_relative_to(Path(__file__).parent) or bool({"site-packages", "dist-packages"} & {*path.parts})
 

@@ -69,6 +69,7 @@ def command(*argv):
 ONE = "rewards:\n- {asset: acceptability-judge, label: acceptable, name: one"
 FILES = {
     "news.csv": "text,topic\nA cat.,cats\n",
+    "scored.csv": "prompt,completion,total\nA,a cat.,1\n",
     "empty.csv": "",
     "header.csv": "text\n",
     "latin.csv": "text\ncaf\xe9\n".encode("latin-1"),
@@ -180,7 +181,9 @@ FILE_LINES = {
     "score --reward r_nan.yaml news.csv": "a finite number as the weight of 'r_nan.yaml, rewards[0]'",
     "score --reward r_zero.yaml news.csv": "a weight other than 0",
     "serve r_clip.yaml": "clip of 'r_clip.yaml, rewards[0]'",
+    "score scored.csv --text_column completion --reward tiny": "table[['prompt', 'completion']]",
     "serve r_tab.yaml": "spaces",
+    "serve tiny --token_env NOT_SET_ANYWHERE": "a token in the environment variable NOT_SET_ANYWHERE",
     "serve r_latin.yaml": "UTF-8",
     "evaluate news.csv --metrics r_function.yaml": "did you mean 'length'?",
     "evaluate news.csv --metrics r_file.yaml": "beside the reward file or in the current folder",

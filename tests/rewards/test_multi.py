@@ -279,6 +279,7 @@ def test_it_crosses_into_another_process_and_still_shares(tmp_path):
         ([length], [1.0, 2.0], "1 weights"),
         ([length], 1.0, "list of numbers"),
         ([length], {"long": 1.0}, "did you mean 'length'"),
+        ([length, only_long], {}, "a weight for 'length', 'only_long'"),
         ([length], [math.nan], "finite"),
         ([length], [math.inf], "finite"),
         ([length], ["1"], "finite"),

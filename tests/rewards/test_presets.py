@@ -206,6 +206,10 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path):
     entry = {"model": str(judge()), "label": "good"}
     with pytest.raises(InputError, match=r"rewards\[1\][\s\S]*'wieght'[\s\S]*did you mean 'weight'"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry, {**entry, "wieght": 1}]}))
+    with pytest.raises(InputError, match=r"'token'[\s\S]*is read from TRL_REWARDS_TOKEN"):
+        MultiClassifierReward.from_preset(
+            reward_file(tmp_path, "rewards: [{function: remote, url: 'http://127.0.0.1:1', token: abc}]")
+        )
     with pytest.raises(InputError, match="'weights'"):
         MultiClassifierReward.from_preset(reward_file(tmp_path, {"rewards": [entry], "weights": [1]}))
 
@@ -414,6 +418,17 @@ def test_a_learnt_scale_is_saved_as_fixed_numbers(tmp_path):
     again = MultiClassifierReward.from_preset(tmp_path / "saved.yaml")
     assert again.score(["a b c d e"]).total.tolist() == reward.score(["a b c d e"]).total.tolist() == [3.0]
     assert again.describe()[0]["normalization"] == {"mean": 2.0, "scale": 1.0}
+
+
+def test_a_function_of_a_loose_module_is_saved_by_its_file(tmp_path, monkeypatch):
+    file = tmp_path / "loose_rewards.py"
+    file.write_text("def api(completions):\n    return [1.0 for _ in completions]\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = MultiClassifierReward([importlib.import_module("loose_rewards").api])
+    reward.save_preset(tmp_path / "saved.yaml")
+    [entry] = yaml.safe_load((tmp_path / "saved.yaml").read_text(encoding="utf-8"))["rewards"]
+    assert entry["function"] == f"{file}:api"
+    assert MultiClassifierReward.from_preset(tmp_path / "saved.yaml").rewards[0].function is reward.rewards[0]
 
 
 def test_the_aggregation_is_saved(tmp_path):

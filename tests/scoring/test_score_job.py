@@ -19,6 +19,7 @@ from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward
 from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rewards.inference import devices
 from trl_rewards_plugin.scoring import score_job
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, score_file
 
@@ -292,7 +293,7 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
         ("in.jsonl", '{"prompt": "a", "output": "b"}\n', "--text_column output"),
         ("in.jsonl", '{"text": "a"\n', "line 1 of"),
         ("in.jsonl", '"a"\n', "str in line 1"),
-        ("in.jsonl", '{"text": "a", "total": 1}\n', r"total in row 1.*drop\(columns=\['total'\]\)"),
+        ("in.jsonl", '{"text": "a", "total": 1}\n', r"total in row 1.*table\[\['text'\]\]"),
         ("in.csv", "text,b\na\n", "1 in line 2"),
         ("in.csv", "text,text\na,b\n", "rename one"),
         ("in.csv", 'text\n"a" b\n', "line 2"),
@@ -338,6 +339,20 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
     reward.write_text("rewards: [{function: length, max_length: 3, name: total}, {function: repetition}]")
     with pytest.raises(InputError, match="no component named 'total'"):
         score_file(ScoreSettings(input=write(tmp_path / "in.jsonl", TEXTS), reward=str(reward)))
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [64, 6]), ("cuda", [70])])
+def test_a_job_on_a_cpu_writes_more_often(tmp_path, reward_file, monkeypatch, device, sizes):
+    scored = []
+
+    def score(self, rows):
+        scored.append(len(rows))
+        return [dict.fromkeys(self.columns, 1.0)] * len(rows)
+
+    monkeypatch.setattr(devices, "own_device", lambda: torch.device(device))
+    monkeypatch.setattr(score_job._Job, "_score", score)
+    run(write(tmp_path / "in.jsonl", ["a"] * 70), reward_file, tmp_path / "out.jsonl")
+    assert scored == sizes
 
 
 def test_a_near_file_name_is_suggested(tmp_path, reward_file):

@@ -337,8 +337,9 @@ def test_a_server_that_answered_is_waited_for_with_one_warning(waits, caplog):
     with served(CallableReward(half_of)) as url:
         remote = RemoteReward(url)
         assert remote(["abcd"]) == [2.0]
-    with pytest.raises(NoAnswerError, match="Found:    connection refused; 7 attempts\n"):
+    with pytest.raises(NoAnswerError, match=r"Found: .*refused; 7 attempts\nNext: .* again and resume") as caught:
         remote(["abcd"])
+    assert caught.value.__cause__ is caught.value.__context__ is None
     assert [int(wait / 0.5) for wait in waits[:2]] == [1, 2]
     assert 31.5 <= sum(waits) <= 34.5
     seconds = math.ceil(sum(waits))
@@ -367,7 +368,7 @@ def test_a_server_that_stays_away_is_tried_once_a_call_until_it_answers_again(wa
     assert all(map(math.isnan, remote(["abcd"])))
     assert len(waits) == 2
     assert len([line for line in caplog.messages if "trying again" in line]) == 1
-    assert "(connection refused); 1 texts get no score" in caplog.text
+    assert "(connection refused); 1 text gets no score" in caplog.text
     with served(CallableReward(half_of), int(url.rpartition(":")[2])):
         assert remote(["abcd"]) == [2.0]
     assert all(map(math.isnan, remote(["abcd"])))
@@ -464,6 +465,15 @@ def test_a_port_in_use_and_an_unknown_host_are_refused_before_any_model_loads(ca
         _bind(ServeSettings(port=first.getsockname()[1]))
     assert main(["serve", "tiny", "--host", "no-such-host.invalid", "--port", "0"]) == 2
     assert "an address to listen on: no-such-host.invalid:0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("token", "access"), [("secret", "(bearer token required)"), ("", "(no token)")])
+def test_the_first_line_says_whether_a_token_is_required(tmp_path, monkeypatch, capsys, token, access):
+    (tmp_path / "reward.yaml").write_text("rewards: [{function: length}]", encoding="utf-8")
+    monkeypatch.setenv("TRL_REWARDS_TOKEN", token)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    main(["serve", str(tmp_path / "reward.yaml"), "--port", "0"])
+    assert access in capsys.readouterr().err
 
 
 def test_it_is_pickled_without_its_connections(url):

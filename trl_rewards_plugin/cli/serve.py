@@ -49,6 +49,10 @@ def serve(argv: Sequence[str]) -> int:
             raise InputError(f"{name} of at least 1", str(getattr(settings, name)), f"leave --{name} out")
     if not 0 <= settings.port <= 65_535:
         raise InputError("a port from 0 to 65535", str(settings.port), "leave --port out for 8000")
+    token = os.environ.get(settings.token_env) or None
+    if token is None and settings.token_env != ServeSettings.token_env:
+        step = "set that variable, or leave --token_env out"
+        raise InputError(f"a token in the environment variable {settings.token_env}", "none", step)
     try:
         import uvicorn
 
@@ -59,7 +63,6 @@ def serve(argv: Sequence[str]) -> int:
     address = _bind(settings)
     terminal.silence_libraries()
     reward = _loaded_reward(settings.reward, settings.device)
-    token = os.environ.get(settings.token_env) or None
     if token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
         warning = f"anyone who reaches {settings.host} can use it without a token; set {settings.token_env}"
         print(f"trl-rewards: {warning}", file=sys.stderr)
@@ -74,7 +77,8 @@ def serve(argv: Sequence[str]) -> int:
     server = uvicorn.Server(config)
     host, port = address.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"trl-rewards: running on http://{shown}:{port} (Ctrl-C stops it)", file=sys.stderr)
+    access = "no token" if token is None else "bearer token required"
+    print(f"trl-rewards: running on http://{shown}:{port} (Ctrl-C stops it) ({access})", file=sys.stderr)
     server.run(sockets=[address])
     return 0 if server.started else 1
 

@@ -204,7 +204,7 @@ def no_scores(count: int, why: str) -> "Tensor":
     """NaN (count,), and a warning that says why."""
     import torch
 
-    logger.warning("%s; %d texts get no score", why, count)
+    logger.warning("%s; %s no score", why, "1 text gets" if count == 1 else f"{count} texts get")
     return torch.full((count,), math.nan)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards.base import logger
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
+from trl_rewards_plugin.text import counted
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30
 """Seconds before the second attempt, which double with every further one, and at most."""
@@ -89,5 +90,5 @@ async def attempted(name: str, call: Callable[[], Awaitable[Any]], timeout: floa
                 raise
             if attempt == 0:
                 found = f"no scores within {timeout} s" if limit.expired() else f"{type(error).__name__}: {error}"
-                logger.warning("reward %r: %s; trying again, up to %d times", name, found, retries)
+                logger.warning("reward %r: %s; trying again, up to %s", name, found, counted(retries, "time"))
         await asyncio.sleep(wait_after(attempt))

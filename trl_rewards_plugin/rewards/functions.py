@@ -106,6 +106,9 @@ class CallableReward(Reward):
             with named_failure(self.name, completions):
                 returned = future.result()
         except RuntimeError as error:
+            if self.on_failure == "stop" and isinstance(error.__cause__, TimeoutError):
+                step = "raise timeout= or retries=, or set on_failure='none'"
+                raise RuntimeError(f"{error}; {step}") from error.__cause__
             if self.on_failure == "stop":
                 raise
             return no_scores(len(completions), str(error))

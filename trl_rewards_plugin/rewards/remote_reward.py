@@ -82,6 +82,7 @@ class RemoteReward(Reward):
         self.timeout, self.retries, self.batch_size, self.on_failure = timeout, retries, batch_size, on_failure
         self._connections: tuple[int, urllib3.PoolManager] | None = None
         self._answers: bool | None = None  # whether it did when last asked; None before its first answer
+        self._ever_answered = False
         self._served: dict[str, None] = {}  # the names of its components, as far as they are known
 
     def __call__(self, /, completions: Any, prompts: Any = None, **kwargs: Any) -> list[float]:
@@ -132,16 +133,16 @@ class RemoteReward(Reward):
         body = json.dumps(request, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")
         waits = [] if self._answers is False else [wait_after(attempt) for attempt in range(self.retries)]
         for attempt in range(len(waits) + 1):
-            cause, asked, slow = None, 0.0, 0.0  # seconds that the server asks to wait; that an attempt may take
+            asked, slow = 0.0, 0.0  # seconds that the server asks to wait; that an attempt may take
             try:
                 answer = self._post(body)
-                self._answers = True
+                self._answers = self._ever_answered = True
                 found = f"status {answer.status}: {' '.join(answer.data[:500].decode('utf-8', 'replace').split())}"
                 if answer.status not in _TRY_AGAIN:
                     return self._scores_in(answer, found, request["texts"])
                 asked = urllib3.Retry(retry_after_max=LONGEST_WAIT).get_retry_after(answer) or 0.0
             except urllib3.exceptions.HTTPError as error:
-                found, cause = _reason(error), error
+                found = _reason(error)
                 slow = (self.timeout or 0.0) if isinstance(error.__cause__, TimeoutError) else 0.0
                 # One that took the connection may still be loading its models.
                 if self._answers is None and isinstance(error, _UNREACHED):
@@ -156,9 +157,14 @@ class RemoteReward(Reward):
         if self.on_failure == "none":
             why = f"reward {self.name!r}: no scores from {self.url} ({found})"
             return RewardScores(no_scores(len(request["texts"]), why), {})
-        step = 'start the server or correct the url; on_failure="none" (in a file on_failure: none), together with '
-        step += 'aggregation="weighted_mean", goes on without it'
-        raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step) from cause
+        step = "start the server or correct the url"
+        if self._ever_answered:
+            step = "start the server again and resume from the last checkpoint: "
+            step += "trainer.train(resume_from_checkpoint=True)"
+        step += '; on_failure="none" (in a file on_failure: none), together with aggregation="weighted_mean", goes on '
+        step += "without it"
+        # Without urllib3's errors, whose chain of tracebacks would hide what they say, which is in `found`.
+        raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step)
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         # Over this process's own connections: a forked child must not write into its parent's.

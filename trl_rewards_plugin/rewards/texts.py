@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.text import counted
 
 PROTOCOL = ("prompt", "prompts", "texts", "completion", "completions")
 """Arguments of a reward's own protocol, which no column of a data set may stand in for."""
@@ -87,7 +88,7 @@ def shortened(item: Any, limit: int = 200) -> str:
 def called_on(completions: Sequence[Any]) -> str:
     """How many completions a reward was called on, and the first of them."""
     first = shortened(completions[0]) if completions else "no texts at all"
-    return f"it was called on {len(completions)} completions, the first of them {first}"
+    return f"it was called on {counted(len(completions), 'completion')}, the first of them {first}"
 
 
 def valid_unicode(text: str) -> str:

@@ -27,6 +27,7 @@ from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, open_output
 
 SLICE = 512  # rows that a process scores between two writes
+CPU_SLICE = 64  # where classifiers run on a CPU, in small batches: a job there is seen to move, and loses little
 TOTAL = "total"
 
 
@@ -82,10 +83,10 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     """The form of the input, and the output; refused is what shows without the reward's models."""
     form = format_of(settings.input, settings.input_format)
-    first = None
+    first, top = None, Row()
     if settings.input != STDIN:
-        for row in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
-            _check_columns(settings, row, 1)
+        for top in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
+            _check_columns(settings, top, 1)
         rows = read_rows(settings.input, form, settings.text_column)
         first = next(without_missing(rows, _columns_read(settings), settings.missing, settings.input), None)
         if first is None:
@@ -95,6 +96,7 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     names = reward_names(preset_content(settings.reward))
+    _check_unscored(settings, top, 1, [TOTAL, *names])
     output = open_output(settings.output)
     if first is not None:  # the other rows, and the scores, are compared once the reward is there
         output.check([first])
@@ -133,6 +135,14 @@ def _check_columns(settings: ScoreSettings, row: Row, number: int) -> None:
             raise InputError(f"the column {column!r}", f"{', '.join(row)} in row {number}", step)
 
 
+def _check_unscored(settings: ScoreSettings, row: Row, number: int, columns: list[str]) -> None:
+    """Refuses the row of this `number` if it has one of the `columns` that will be added."""
+    if taken := [name for name in columns if name in row]:
+        texts = [name for name in row if name in ("prompt", "completion", *_columns_read(settings))]
+        step = f"keep the texts alone (pandas: table[{texts}]); to resume a job, give it as --output"
+        raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
+
+
 class _Job:
     def __init__(self, settings: ScoreSettings, checked: tuple[str, ScoreOutput]):
         self.settings = settings
@@ -149,6 +159,7 @@ class _Job:
         self.index = PartialState().process_index if self.processes > 1 else 0
         self.reward = _reward(settings)
         self.columns = [TOTAL, *self.reward.component_names()]
+        self.slice = min(SLICE, CPU_SLICE) if self.reward.classifiers and self._on_cpu() else SLICE
         self.moments = dict.fromkeys(self.columns, Moments())
         self.count: int | None = None
         self.written = 0
@@ -170,8 +181,8 @@ class _Job:
             rows = rows if first else itertools.islice(rows, earlier, None)
         self.written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not first) as bar:
-            for batch in _slices(rows, SLICE * self.processes):
-                scored = self._score(batch[self.index * SLICE : (self.index + 1) * SLICE])
+            for batch in _slices(rows, self.slice * self.processes):
+                scored = self._score(batch[self.index * self.slice : (self.index + 1) * self.slice])
                 if self.processes > 1:
                     scored = gather_object(scored)
                 if first:
@@ -187,6 +198,11 @@ class _Job:
         stds = {k: math.sqrt(s.m2 / (s.count - 1)) if s.count > 1 else None for k, s in self.moments.items()}
         return ScoreSummary(self.written, earlier, means, stds, time.monotonic() - began)
 
+    def _on_cpu(self) -> bool:
+        from trl_rewards_plugin.rewards.inference.devices import as_device, own_device
+
+        return (as_device(self.settings.device) or own_device()).type == "cpu"
+
     def _rows(self) -> Iterator[Row]:
         rows = self._checked(read_rows(self.settings.input, self.form, self.settings.text_column))
         return without_missing(rows, self.columns_read, self.settings.missing, self.settings.input)
@@ -200,10 +216,7 @@ class _Job:
                 if not isinstance(row.get(column), str | list | None):
                     step = "name the column of the texts, or write these values as texts"
                     raise InputError(f"a text in column {column!r}", f"{row[column]!r} in row {number}"[:200], step)
-            taken = [name for name in self.columns if name in row]
-            if taken:
-                step = f"leave them out (pandas: table.drop(columns={taken})); to resume a job, give it as --output"
-                raise InputError("an input without the columns of scores", f"{', '.join(taken)} in row {number}", step)
+            _check_unscored(self.settings, row, number, self.columns)
             yield row
 
     def _skip_existing(self, rows: Iterator[Row]) -> int:

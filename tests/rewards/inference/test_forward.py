@@ -75,7 +75,7 @@ def test_a_single_text_that_does_not_fit_says_what_to_do():
     with pytest.raises(torch.OutOfMemoryError) as error:
         reward(["a" * 30])
     assert "one text of 32 tokens" in error.value.__notes__[0]
-    assert f"{reward.name!r}: it was called on 1 completions, the first of them 'aaa" in error.value.__notes__[1]
+    assert f"{reward.name!r}: it was called on 1 completion, the first of them 'aaa" in error.value.__notes__[1]
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():

@@ -63,9 +63,9 @@ def _checked_weights(
     if isinstance(weights, Mapping):
         given = {**dict.fromkeys(constrained, 0.0), **weights}
         _check_known("weights", given, names)
-        for name in names:
-            if name not in given:
-                raise InputError(f"a weight for {name!r}", ", ".join(map(str, given)), "give every reward its weight")
+        if missing := [repr(name) for name in names if name not in given]:
+            expected, step = f"a weight for {', '.join(missing)}", "give every reward its weight"
+            raise InputError(expected, ", ".join(map(str, given)), step)
         weights = [given[name] for name in names]
     if not isinstance(weights, Sequence):
         step = "for example [1.0, 0.5], or a dict by name"

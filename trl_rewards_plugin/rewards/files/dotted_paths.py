@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_library, is_stdlib, missing_file, nearest
 
 READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",
@@ -16,7 +16,6 @@ READY_MADE = {
     "remote": "trl_rewards_plugin.rewards.remote_reward.RemoteReward",
 }
 """Short name -> dotted path."""
-_files: dict[str, str] = {}  # module that was imported as a file -> the file
 
 
 def imported(name: str, folder: Path = Path()) -> Any:
@@ -76,7 +75,6 @@ def _import_file(file: Path) -> str:
     if Path(module.__file__ or "").resolve() != file:
         found = f"another module called {file.stem!r}: {module.__file__ or 'a built-in one'}"
         raise InputError(expected, found, f"give {file.name} another name")
-    _files[file.stem] = str(file)
     return file.stem
 
 
@@ -88,6 +86,13 @@ def path_of(thing: Any) -> str | None:
             return None
     except (ImportError, AttributeError, ValueError):
         return None
-    if file := _files.get(thing.__module__):
+    module = sys.modules[thing.__module__]
+    file = Path(getattr(module, "__file__", None) or "").resolve()
+    # A loose file beside a script, which other programs could not import.
+    if (
+        "." not in module.__name__
+        and file.name == f"{module.__name__}.py"
+        and not (is_stdlib(file) or is_library(file))
+    ):
         return f"{file}:{thing.__qualname__}"
     return next((name for name, own in READY_MADE.items() if own == path), path)

@@ -258,6 +258,8 @@ def _check_keys(found: Iterable[Any], known: tuple[str, ...], where: str) -> Non
             setting = nearest(key, SETTINGS) if known == FILE_KEYS else None
             step = f"write {setting}: into the entry of its reward" if setting else "rename or remove it"
             step = did_you_mean(key, known) + step
+            if key == "token" and "url" in known:
+                step = "leave it out: the token is read from TRL_REWARDS_TOKEN"
             raise InputError(f"only the keys {', '.join(dict.fromkeys(known))} in {where}", repr(key), step)
 
 
