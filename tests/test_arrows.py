@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "serving": GROUND | {"rewards"},
     "ppo": GROUND | {"runs", "charts", "cards", "metrics"},
     "recipes": GROUND | {"runs", "charts", "cards", "hub", "rewards", "metrics", "pipelines", "ppo"},
-    "report": GROUND | {"runs", "charts", "cards", "metrics", "recipes"},
+    "report": GROUND | {"runs", "rewards", "charts", "cards", "metrics", "recipes"},
     "cli": GROUND | {"runs", "cards", "hub", "rewards", "metrics", "scoring", "serving", "ppo", "recipes", "report"},
 }
 FILES = {

@@ -1,4 +1,5 @@
 import errno
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -6,12 +7,14 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from transformers import AutoTokenizer, CanineConfig, PerceiverConfig, T5Config
 
 from trl_rewards_plugin.errors import (
     InputError,
     NoAnswerError,
     check_choice,
     check_hub_name,
+    check_tokenizer_files,
     did_you_mean,
     is_out_of_memory,
     near_path,
@@ -147,7 +150,7 @@ def test_a_folder_that_is_not_where_its_neighbours_are_is_told(tmp_path, monkeyp
 def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_cached(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    for name in ("runs/full_at8", "data/bart", "google/t5-xxl"):
+    for name in ("runs/full_at8", "data/bart", "google/t5-xxl", "Qwen/Qwen2.5-7B", "user/seed-21", "user/listen"):
         (tmp_path / name).mkdir(parents=True)
     for typed, meant in (
         ("runs/ful_at8", "runs/full_at8"),
@@ -159,6 +162,18 @@ def test_an_id_that_is_a_slip_for_a_folder_here_is_refused_at_once_unless_it_is_
     (tmp_path / "cache" / "models--google--t5-xl" / "snapshots").mkdir(parents=True)
     for name in ("google/t5-xl", "google/flan-t5-small", "data/bort-large", "facebook/bart", "bort"):
         check_hub_name(name, "a model")
+    for name in ("Qwen/Qwen2.5-3B", "user/seed-12", "user/seed-2", "user/silent"):
+        check_hub_name(name, "a model")
+
+
+def test_a_folder_without_a_tokenizer_is_refused_unless_its_tokenizer_needs_no_file(tmp_path):
+    T5Config(tokenizer_class="T5Tokenizer").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a tokenizer beside the model"):
+        check_tokenizer_files(str(tmp_path))
+    for config in (T5Config(tokenizer_class="ByT5Tokenizer"), CanineConfig(), PerceiverConfig()):
+        config.save_pretrained(tmp_path)
+        check_tokenizer_files(str(tmp_path))
+        assert AutoTokenizer.from_pretrained(tmp_path)("a").input_ids
 
 
 def test_a_bare_name_that_is_near_to_a_folder_here_is_told(tmp_path, monkeypatch):
@@ -197,7 +212,10 @@ def test_only_what_a_file_of_the_users_raised_is_told_by_its_line():
     def full():
         raise MemoryError
 
-    assert "test_errors.py" in failure(lambda: 1 / 0).found
+    for call in (lambda: 1 / 0, lambda: json.loads("{")):
+        assert "test_errors.py" in failure(call).found
+    for call in (lambda: nearest("a", 3), lambda: torch.nn.Linear(1, "a")):
+        assert failure(call) is None  # raised in this package, in a library
     assert failure(full) is None  # has advice of its own
     library = RuntimeError("reward 'own' raised ValueError: 3")
     library.__cause__ = ValueError(3)

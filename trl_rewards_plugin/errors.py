@@ -11,7 +11,6 @@ import os
 import re
 import sysconfig
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,8 @@ _T = TypeVar("_T")
 _LONGEST = 2_000
 # Of torch's allocator on a CPU, of oneDNN there, of cuBLAS.
 _TOO_SMALL = ("DefaultCPUAllocator", "could not create a primitive", "CUBLAS_STATUS_ALLOC_FAILED")
+# Of bytes or of code points.
+_TOKENIZER_WITHOUT_FILES = re.compile(r'"(tokenizer_class|model_type)"\s*:\s*"(ByT5|Canine|Perceiver)', re.IGNORECASE)
 _UNREACHED = {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError", "TimeoutError"}
 
 
@@ -29,7 +30,6 @@ class _ThreePartError(Exception):
     """Its message has three labelled lines; the attributes of the same names as the arguments hold their texts."""
 
     def __init__(self, expected: str, found: str, next_step: str):
-        found = found or "nothing"
         found = found or "nothing"
         # What was found may be a whole file on one line.
         lines = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..." for text in (expected, found, next_step)]
@@ -82,8 +82,9 @@ def refusing_unknown(step: Callable[[str], str]) -> Callable[[type[_T]], type[_T
 
         @functools.wraps(init)
         def checked(self: Any, *args: Any, **given: Any) -> None:
-            for name in given.keys() - known.keys():
-                raise InputError(f"an argument of {kind.__name__}", f"{name}={given[name]!r}", step(name))
+            for name in given:
+                if name not in known:  # its value may be a secret, or a whole data set
+                    raise InputError(f"an argument of {kind.__name__}", repr(name), step(name))
             init(self, *args, **given)
 
         kind.__init__ = checked  # type: ignore[method-assign]
@@ -122,18 +123,21 @@ def kinds_of(error: BaseException) -> set[str]:
 
 
 def reward_failure(error: BaseException) -> InputError | None:
-    """What a reward in a file of the user's own raised, by the line there; None for any other error.
+    """What the code of a file of the user's own raised, by the line there; None for any other error.
+
+    None as well for what a library or this package raised when called from there: its traceback says more.
 
     The error that was raised from it, in its words, says what the reward was called on.
     """
     around: BaseException | None = None
     for cause in causes(error):
         said = f"{type(cause).__name__}: {cause}"
-        _, is_told, called_on = str(around).partition(said)
+        _, is_quoted, called_on = str(around).partition(said)
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
-        own = [(code, line) for code, line in frames if _is_own(Path(code.co_filename))]
-        if own and is_told and not is_out_of_memory(error):
-            code, line = own[-1]
+        frames = [(code, line) for code, line in frames if not _is_stdlib(Path(code.co_filename))]
+        own = [(code, line) for code, line in frames[-1:] if not _is_library(Path(code.co_filename))]
+        if own and is_quoted and not is_out_of_memory(error):
+            code, line = own[0]
             path = Path(code.co_filename)
             shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
             found = f"{said} at {shown}:{line} in {code.co_qualname.partition('.<locals>')[0]}{called_on}"
@@ -142,11 +146,14 @@ def reward_failure(error: BaseException) -> InputError | None:
     return None
 
 
-def _is_own(path: Path) -> bool:
-    """Whether a file of code is neither this package's nor a library's."""
-    libraries = (Path(__file__).parent, Path(sysconfig.get_path("stdlib")))
-    within = any(map(path.is_relative_to, libraries)) or {"site-packages", "dist-packages"} & {*path.parts}
-    return path.is_file() and not within
+def _is_stdlib(path: Path) -> bool:
+    """Whether code is the standard library's, which may lie in no file: "<frozen importlib._bootstrap>"."""
+    return not path.is_file() or (path.is_relative_to(sysconfig.get_path("stdlib")) and not _is_library(path))
+
+
+def _is_library(path: Path) -> bool:
+    """Whether a file of code is this package's or an installed library's."""
+    return path.is_relative_to(Path(__file__).parent) or bool({"site-packages", "dist-packages"} & {*path.parts})
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -204,7 +211,7 @@ def check_hub_name(name: str, expected: str) -> None:
     """Refuses what is meant as a path and is not there, so that no Hub is asked for it.
 
     Such a `name` begins or ends as paths do, has more parts than a Hub id or the ending of a file, lies beside a file
-    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for a letter or their order
+    of the same stem ("news.cvs" beside "news.csv"), or in a folder here with another but for one slip
     ("runs/ful" for "runs/full"), unless the Hub's cache has it: "google/t5-xl" is not to be lost to a "google/t5-xxl".
     """
     path = Path(name).expanduser()
@@ -215,16 +222,20 @@ def check_hub_name(name: str, expected: str) -> None:
     mistyped = near is not None and bool(path.suffix) and near.is_file() and near.stem == path.stem
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
-    slips = (one for one in path.parent.glob("*") if "/" in name and _is_slip(path.name, one.name))
+    slips = (one for one in path.parent.glob("*") if "/" in name and is_slip(path.name, one.name))
     if (meant := min(slips, default=None)) and not _in_cache(name):
         step = f"did you mean '{meant}'? if not, to get that id from the Hub: hf download {name}"
         raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
 
 
-def _is_slip(typed: str, meant: str) -> bool:
-    """Whether they differ by at most one letter, or by the order of the letters."""
-    one, other = Counter(typed.casefold()), Counter(meant.casefold())
-    return (one - other).total() <= 1 >= (other - one).total()
+def is_slip(typed: str, meant: str) -> bool:
+    """Whether they differ at most by one letter or by two swapped neighbours; other digits name another variant."""
+    if re.findall(r"\d", typed) != re.findall(r"\d", meant):
+        return False
+    short, long = sorted((typed.casefold(), meant.casefold()), key=len)
+    same = next((at for at, (one, other) in enumerate(zip(short, long, strict=False)) if one != other), len(short))
+    short, long = short[same:], long[same:]
+    return long[1:] in (short, short[1:]) or long == short[1::-1] + short[2:]
 
 
 def _in_cache(name: str) -> bool:
@@ -238,11 +249,14 @@ def _in_cache(name: str) -> bool:
 def check_tokenizer_files(name: str) -> None:
     """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
 
-    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub.
+    Such a folder is what `save_pretrained` of the model alone leaves. A name on the Hub is left to the Hub, and some
+    tokenizers need no file.
     """
     files = [path.name for path in Path(name).glob("*")]
-    if "config.json" in files and not any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
-        step = f"save it there as well: AutoTokenizer.from_pretrained(what it was made from).save_pretrained({name!r})"
+    if "config.json" not in files or any(re.search(r"tokenizer|vocab|\.(model|spm)$", file) for file in files):
+        return
+    if not _TOKENIZER_WITHOUT_FILES.search(Path(name, "config.json").read_text("utf-8", "replace")):
+        step = f"save it there as well: AutoTokenizer.from_pretrained(the base model).save_pretrained({name!r})"
         raise InputError("a tokenizer beside the model", f"{name} without one", step)
 
 

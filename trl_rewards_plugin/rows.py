@@ -86,10 +86,10 @@ def column_texts(
 
 
 def check_held_out(train: Sequence[str], held_out: Sequence[str], name: str) -> None:
-    """Refuses held-out texts, from `name`, that are the very rows of training."""
-    if held_out == train:
+    """Refuses held-out texts that are all among those of training, from `name`."""
+    if set(held_out) <= set(train):
         step = "give other rows, or leave eval_dataset out (--eval_dataset): a tenth of the rows is then held out"
-        raise InputError("held-out rows that training does not see", f"all {len(train)} rows of {name} in both", step)
+        raise InputError("held-out rows that training does not see", f"all {len(held_out)} of them among {name}", step)
 
 
 def prompt_columns(path: Path, name: str, text_column: str) -> dict[str, list[Any]]:
@@ -130,7 +130,7 @@ def format_of(source: str, given: str | None = None) -> str:
     form = given or FORMATS.get(existing_file(source).suffix.lower())
     if form is None:
         endings = ", ".join(FORMATS)
-        raise InputError(f"an input file that ends in {endings}", source, "say how to read it: --input-format jsonl")
+        raise InputError(f"an input file that ends in {endings}", source, "say how to read it: --input_format jsonl")
     return form
 
 
@@ -274,8 +274,8 @@ def _check_header(header: list[str], shown: str, form: str, text_column: str) ->
     rewrite = f"python -c \"import pandas as p; p.{read}.to_csv('converted{Path(shown).suffix}', index=False)\""
     steps = {
         ";": ("semicolons", f"write it with commas: {rewrite}"),
-        "\t": ("tabs", "give it the ending .tsv, or say --input-format tsv"),
-        ",": ("commas", "give it the ending .csv, or say --input-format csv"),
+        "\t": ("tabs", "give it the ending .tsv, or say --input_format tsv"),
+        ",": ("commas", "give it the ending .csv, or say --input_format csv"),
     }
     for separator, (kind, step) in steps.items():
         if separator in header[0]:

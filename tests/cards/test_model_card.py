@@ -271,6 +271,13 @@ def test_metadata_round_trip():
     assert loaded.text.lstrip().startswith("# model")
 
 
+def test_a_warning_about_the_held_out_prompts_is_not_in_the_data_sets_name():
+    told = f"{FULL.held_out}; warning: 12 of 96 held-out prompts are also in the training data"
+    assert front_matter(render_model_card(dataclasses.replace(FULL, held_out=told))) == front_matter(
+        render_model_card(FULL)
+    )
+
+
 def test_eval_results_are_for_data_of_the_hub():
     from huggingface_hub import parse_eval_result_entries
 
@@ -403,6 +410,8 @@ def test_the_quickstart_fits_adapters_and_decoders():
     card = render_model_card(dataclasses.replace(FULL, adapter=True))
     assert "from peft import AutoPeftModelForSeq2SeqLM\n" in card
     assert (front_matter(card)["library_name"], front_matter(card)["base_model_relation"]) == ("peft", "adapter")
+    card = render_model_card(dataclasses.replace(FULL, encoder_decoder=False))
+    assert "truncation" not in card  # on the right, where TRL keeps the end of a prompt
     card = render_model_card(dataclasses.replace(FULL, encoder_decoder=False, chat=True, algorithm="GRPO"))
     assert "AutoModelForCausalLM" in card
     assert 'decode(output[0][inputs["input_ids"].shape[1] :]' in card
@@ -583,10 +592,11 @@ def test_an_edited_card_is_replaced_only_when_asked(tmp_path):
         path.write_text(left, encoding="utf-8")
         write_model_card(tmp_path, overwrite=False)
         assert path.read_text(encoding="utf-8") == ours
-    path.write_text(ours.replace("tags:", "license: mit\ntags:"), encoding="utf-8")
+    path.write_text(ours.replace("tags:", 'license: mit\nnote: "a\\n---\\nb"\ntags:'), encoding="utf-8")
     for _ in range(2):  # the kept edit is one afterwards, too
         write_model_card(tmp_path, overwrite=False)
         assert path.read_text(encoding="utf-8").count("license: mit\n") == 1
+        assert ModelCard.load(path).data.note == front_matter(path.read_text(encoding="utf-8"))["note"] == "a\n---\nb"
     assert path.read_text(encoding="utf-8").endswith(ours.partition("\n---\n")[2])
     path.write_text(ours.replace("## Limitations", "## My limits"), encoding="utf-8")
     with pytest.raises(InputError, match="--overwrite-card"):

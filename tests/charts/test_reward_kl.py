@@ -1,11 +1,13 @@
 """Reward against KL: the series, the PNG and the SVG."""
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from trl_rewards_plugin.charts.reward_kl import (
     BEST_OF_N,
@@ -68,6 +70,24 @@ def test_the_png_shows_every_series_under_its_name(tmp_path, monkeypatch):
     np.testing.assert_allclose([text.xy for text in axes.texts], [[0.1, 1.2], [0.4, 1.5], [0.45, 1.6]])
     assert axes.lines[0].get_xydata().tolist() == METRICS["reward_at_kl"]["tilted"]
     assert axes.get_xlabel() == "KL to the reference (nats per response)"
+
+
+def test_words_cover_neither_lines_nor_axes_nor_each_other(tmp_path, monkeypatch):
+    saved, real = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: saved.append(self) or real(self, *args, **kwargs)
+    )
+    path = np.array([[0.0, 0.2], [0.6, 0.7], [1.6, 0.69], [1.28, 0.74], [1.27, 0.8], [1.23, 0.745]])
+    save_reward_kl({TRAINING: path, RESULT: np.array([[1.27, 0.735]])}, tmp_path / "reward_kl.png")
+    (axes,) = saved[0].axes
+    boxes = [Text.get_window_extent(word) for word in axes.texts]
+    drawn = np.concatenate([np.linspace(*ends, 200) for ends in pairwise(path)])
+    places = axes.transData.transform(drawn)
+    for box, others in ((box, [other for other in boxes if other is not box]) for box in boxes):
+        assert not any(box.contains(*place) for place in places)
+        assert not any(box.overlaps(other) for other in others)
+        assert box.x0 > axes.bbox.x0
+        assert box.y0 > axes.bbox.y0
 
 
 def test_the_svg_is_well_formed_and_has_a_tooltip_at_each_point():

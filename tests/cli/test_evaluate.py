@@ -233,7 +233,10 @@ def test_rows_in_the_same_order_may_have_the_prefix_in_front(tmp_path):
         Path(name).write_text(f"prompt,output\n{prompt},a\n", encoding="utf-8")
     argv = ["evaluate", names[0], "--compare", names[1], "--dataset", names[2], "--metrics", "rouge"]
     assert cli.main([*argv, "--prompt_prefix", "fix: ", "--output_dir", str(tmp_path / "out")]) == 0
-    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 2
+    assert cli.main([*argv, "--output_dir", str(tmp_path / "other")]) == 0  # another model's prefix
+    for prompt in ("a c", "''"):
+        Path(names[1]).write_text(f"prompt,output\n{prompt},a\n".replace("''", ""), encoding="utf-8")
+        assert cli.main([*argv, "--missing", "empty", "--output_dir", str(tmp_path / "third")]) == 2
 
 
 def test_results_go_to_a_folder_of_the_name_of_the_file(pairs, tmp_path, monkeypatch):
@@ -298,6 +301,29 @@ def test_arguments_of_metrics(tiny_run, pairs, tmp_path, capsys, monkeypatch):
     texts = [row["after"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]
     scores = [row["after grammaticality"] for row in rows_of(tmp_path / "out" / "outputs.parquet")]
     assert scores == pytest.approx(ClassifierReward(judge, label="unacceptable")(texts), abs=1e-6)
+
+
+def test_no_secret_and_no_path_in_the_arguments_of_metrics_is_recorded():
+    token = "hf_" + "a" * 34
+    given = {
+        "token": "mine",
+        "hub_token": token,
+        "headers": {"api_key": "k"},
+        "note": [f"by {token}"],
+        "max_tokens": 3,
+    }
+    arguments = {"rouge": given, "perplexity": {"model_id": "file:/home/someone/judge"}}
+    settings = evaluation_inputs.EvaluationSettings(model="tiny", metrics=[*arguments], metric_kwargs=arguments)
+    inputs = evaluation_inputs.EvaluationInputs(settings)
+    inputs.data_name = inputs.references = None
+    recorded = inputs.describe()
+    assert recorded["metric_kwargs"]["rouge"] == {
+        "token": "(secret)", "hub_token": "(secret)", "headers": {"api_key": "(secret)"},
+        "note": ["by (a Hugging Face token)"], "max_tokens": 3,
+    }  # fmt: skip
+    assert recorded["metric_kwargs"]["perplexity"] == {"model_id": "judge"}
+    assert recorded["measured_by"] == inputs.plan()["Metrics"]
+    assert not any(part in recorded["measured_by"] for part in (token, "mine", "someone", "'k'"))
 
 
 def test_two_models_on_a_data_set(tiny_run, tmp_path, capsys):

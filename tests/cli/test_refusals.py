@@ -305,7 +305,7 @@ FILE_LINES = {
     "train --model ./judge --dataset gaps.csv --text_column text": "none in 2 rows, the first of them row 2",
     "train --model ./judge --dataset gaps.csv": "--text_column text",
     "train --model ./judge --dataset excel.csv --text_column txt": "did you mean 'text'?",
-    "train --model merged": "AutoTokenizer.from_pretrained(what it was made from).save_pretrained('merged')",
+    "train --model merged": "AutoTokenizer.from_pretrained(the base model).save_pretrained('merged')",
     "evaluate merged": "a tokenizer beside the model",
     "card stopped": "this run has not finished: resume it",
     "push stopped me/model --dry-run": "this run has not finished: resume it",
@@ -407,7 +407,10 @@ def test_a_file_that_makes_names_as_it_runs_is_left_to_be_imported(tmp_path):
 def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none.csv").write_text("none\n" + "A cat.\n" * 72, encoding="utf-8")
-    (tmp_path / "all.yaml").write_text("reward_weights: null\nstop_on: [kl]\nseed: '3'\n", encoding="utf-8")
+    (tmp_path / "all.yaml").write_text(
+        "reward_weights: null\nstop_on: [kl]\nseed: '3'\nsuppress_tokens: none\nlora_target_modules: none\n",
+        encoding="utf-8",
+    )
     for line in (
         "--use_peft --lora_target_modules q v --lora_r 4", "--dataset none.csv --text_column none",
         "--include_num_input_tokens_seen false", "--config all.yaml --report_to none --stop_on kl entropy",
@@ -518,7 +521,7 @@ def test_a_reward_that_reads_prompts_asks_for_the_flag(tmp_path):
     (tmp_path / "r.yaml").write_text("rewards:\n- {function: similarity, reference: prompt}\n")
     (tmp_path / "t.jsonl").write_text('{"text": "a", "question": "b"}\n')
     assert_refused(
-        in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt-column"
+        in_a_process_of_its_own("score", tmp_path / "t.jsonl", "--reward", tmp_path / "r.yaml"), "--prompt_column"
     )
 
 

@@ -268,6 +268,34 @@ def test_a_runs_own_config_is_enough_to_resume_it(trained):
     assert (trained / "checkpoint-2").is_dir()
 
 
+def test_a_folder_with_the_name_of_a_flag_keeps_it(monkeypatch):
+    def refused(argv):
+        raise InputError("", "", "train --config output_dir/config.yaml in ./overwrite, or choose another output_dir")
+
+    monkeypatch.setattr(train, "_train", refused)
+    with pytest.raises(InputError) as caught:
+        train.train([])
+    shown = "train --config output_dir/config.yaml in ./overwrite, or choose another --output_dir"
+    assert caught.value.next_step == shown
+
+
+def test_a_run_that_was_judged_on_its_training_prompts_resumes(trained, monkeypatch):
+    class Checked(Exception):
+        pass
+
+    def loaded(*given):
+        raise Checked
+
+    monkeypatch.setattr(Seq2SeqPPO, "_trainer", loaded)
+    config = trained / "config.yaml"
+    dataset = f"eval_dataset: {config_of(trained)['dataset']}\n"
+    config.write_text(dataset + config.read_text(encoding="utf-8"), encoding="utf-8")
+    argv = ["train", "--config", str(config), "--max_steps", "2"]
+    with pytest.raises(Checked):
+        cli.main([*argv, "--resume_from_checkpoint"])
+    assert cli.main([*argv, "--output_dir", "runs/new"]) == 2
+
+
 def test_a_run_that_was_interrupted_has_the_config_to_resume_it(tiny_run, tmp_path, monkeypatch):
     def interrupted(*given, **settings):
         raise KeyboardInterrupt

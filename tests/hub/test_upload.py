@@ -1,6 +1,7 @@
 """The real client over real HTTP to the Hub on loopback."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -251,10 +252,11 @@ def test_a_filled_in_header_is_pushed_with_a_card_that_shows_no_prompts(hub, api
     hub.requests.clear()
     push_to_hub(run, "me/model", api=api)
     assert writes(hub) == []
-    prompts = ModelCard(whole).data.widget
-    (run / "README.md").write_text(filled.replace(prompts[1]["example_title"], "Mine"), encoding="utf-8")
-    with pytest.raises(InputError, match="--include-completions"):
-        push_to_hub(run, "me/model", api=api)
+    stale = re.sub("value: .*", "value: 0.7597", filled)
+    (run / "README.md").write_text(stale.replace("Held-out prompt 1", "Mine"), encoding="utf-8")
+    moved = run.rename(run.with_name("moved"))
+    push_to_hub(moved, "me/model", api=api)
+    assert hub.files("me/model")["README.md"].decode() == first
 
 
 def test_an_edited_card_may_show_prompts_of_a_public_data_set(hub, api, run):
@@ -276,6 +278,14 @@ def test_the_card_of_a_checkpoint_gets_the_repositorys_name(hub, api, run):
     assert found.startswith('---\ntags: [trl]\n---\n# other\n\n```python\nname = "me/other"  # this\n')
     assert 'text2text_pipeline("me/other")' in found
     assert not {"optimizer.pt", "value_head.safetensors", "trainer_state.json"} & set(hub.files("me/other"))
+    asked = stamped(card.replace("tags", "# license: apache-2.0\ntags"))
+    for edit in ("# license: apache-2.0", "license: mit"):
+        (folder / "README.md").write_text(asked.replace("# license: apache-2.0", edit))
+        plan = plan_push(folder, "me/third", token=None)
+        named = f'---\n{edit}\ntags: [trl]\n---\n# third\n\n```python\nname = "me/third"  # this\n'
+        assert plan.card.startswith(named)
+        assert "edited by hand" not in plan.format()
+        assert is_untouched(plan.card) is edit.startswith("#")
 
 
 def test_a_run_without_its_card_gets_one_and_a_mere_model_is_refused(hub, api, run):

@@ -93,6 +93,8 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     shutil.rmtree(copy)
     (block,) = [one.code for one in blocks_of(ROOT / "docs" / "how-to" / "metric-space.md") if "copytree" in one.code]
     exec(block, {"GRAMMATICALITY": metrics.GRAMMATICALITY})
+    with (copy / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write("It correlates with neutrality, as the reward gain over the base does: {'my_neutrality': 0.5}.\n")
     assert push(["--metric", "fluency", "me/fluency", "--dry-run"]) == 0
     assert "still names" not in capsys.readouterr().out
 

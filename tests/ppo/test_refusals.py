@@ -46,10 +46,10 @@ def refused(call):
         (
             lambda: config(num_beams=4),
             "an argument of Seq2SeqPPOConfig",
-            "num_beams=4",
+            "'num_beams'",
             "decodes with eval_generation_kw",
         ),
-        (lambda: config(lerning_rate=1), "an argument of", "lerning_rate=1", "did you mean 'learning_rate'? see help"),
+        (lambda: config(lerning_rate=1), "an argument of", "'lerning_rate'", "did you mean 'learning_rate'? see help"),
         (lambda: config(top_p=0.9), "top_p left out or neutral (1.0)", "top_p=0.9", "leave top_p out"),
         (lambda: config(top_k=50), "top_k left out or neutral (0)", "top_k=50", "leave top_k out"),
         (lambda: config(generation_kwargs={"num_beams": 4}), "num_beams left out", "num_beams=4", "eval_generation_k"),

@@ -65,9 +65,10 @@ def test_cut_prompts_are_counted_with_what_is_left_of_them():
 
 def test_held_out_prompts_that_training_sees_are_refused_or_counted():
     rows = Dataset.from_dict({"prompt": TEXTS})
-    for same in (TEXTS, rows, DatasetDict({"test": rows})):
-        with pytest.raises(InputError, match="all 20 rows of the given texts in both"):
+    for same in (TEXTS, rows, DatasetDict({"test": rows}), TEXTS[::-1], TEXTS[3:9]):
+        with pytest.raises(InputError, match=r"all \d+ of them among the given texts"):
             load_run_data(TEXTS, same, prompt_prefix="say: ").checked()
+    assert "20 of 20 held-out prompts" in load_run_data(TEXTS, TEXTS).checked(resumes=True).eval_name
     assert load_run_data(TEXTS, ["a new one"]).checked().eval_name.startswith("all 1 rows of the given texts (too few")
     told = "; warning: 2 of 3 held-out prompts are also in the training data"
     assert load_run_data(TEXTS, ["new", *TEXTS[:2]]).checked().eval_name.endswith(told)

@@ -261,6 +261,9 @@ def test_from_preset_refuses_what_it_does_not_know(tmp_path):
         Seq2SeqPPO.from_preset("tiny", learning_rat=1.0)
     with pytest.raises(InputError, match=r"see help\(Seq2SeqPPO\)"):
         Seq2SeqPPO.from_preset("tiny", zzzz=1.0)
+    with pytest.raises(InputError, match="Found:    'hub_tokn'\n") as caught:
+        Seq2SeqPPO(hub_tokn="hf_secret", zzzz=1.0)
+    assert "hf_secret" not in str(caught.value)
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(InputError, match="put the settings into args"):
         Seq2SeqPPO.from_preset("tiny", args=args, learning_rate=1.0)

@@ -195,8 +195,10 @@ def test_an_evaluation_is_no_run(make_evaluation, tmp_path):
     runs = [write_run(tmp_path / "one"), write_run(tmp_path / "two")]
     page = read(write_report([*runs, make_evaluation({})], tmp_path / "all.html"))
     assert page.of("h1")[0][1] == "2 runs and 1 evaluation compared"
-    (told,) = [text for _, text in page.of("p", "quiet") if "on either side" in text]
-    assert "of a run, sampled for held-out prompts" in told
+    sentence = "Those of a run are sampled for held-out prompts, before and after training. Dashed: means."
+    assert f"How outputs for the same prompts score before and after. {sentence}" in [
+        text for _, text in page.of("p", "quiet")
+    ]
 
 
 def test_what_was_counted_comes_first_and_dots_are_explained_where_there_are_any(tmp_path):
@@ -230,6 +232,14 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     assert meaning.startswith("Reward: 1 x good + 0.5 x kind, as classifiers and functions score each output; higher")
     places = [text.index(part) for part in ("Over 2 seeds", 'id="numbers"', 'id="pairs"', 'id="curves"')]
     assert places == sorted(places)
+
+
+def test_rewards_whose_names_differ_in_case_alone_are_both_described(tmp_path):
+    parts = {name: [{"name": name, "weight": 1.0}] for name in ("polite", "Polite")}
+    folders = [write_run(tmp_path / f"run-{name}", made_of={"rewards": one}) for name, one in parts.items()]
+    meanings = [text for _, text in read(write_report(folders, tmp_path / "r.html")).of("p")]
+    for name in parts:
+        assert any(text.startswith(f"Reward of run-{name}: 1 x {name}, as") for text in meanings)
 
 
 def test_several_runs_share_the_curves(tmp_path, monkeypatch):
@@ -278,7 +288,7 @@ def test_a_run_of_trl_has_its_curves_by_step_and_the_total_is_no_component(tmp_p
     write_json(tmp_path / "checkpoint-2" / "trainer_state.json", {"log_history": log})
     path = write_report([tmp_path])
     page, text = read(path), path.read_text(encoding="utf-8")
-    assert page.of("li")[0][1].endswith("A TRL run, 2 steps so far: curves and outputs only.")
+    assert page.of("li")[0][1].endswith("A TRL run, 2 steps: curves and outputs only.")
     assert [title for _, title in page.of("figcaption")] == ["Reward", "good", "Entropy"]
     assert ">mean of a step</text>" in text
     assert not re.search("episode|rollouts|Not finished", text.split("<main>")[1])
@@ -377,7 +387,7 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     path.write_text(json.dumps(values), encoding="utf-8")
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
-    assert "the best possible reward at that KL (too low at the right end)" in text
+    assert "the best possible reward at that KL, as far as the samples show it," in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
     assert text.count("best possible, estimated") == 2  # at its two dots

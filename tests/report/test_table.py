@@ -60,14 +60,26 @@ def test_gains_that_cannot_be_compared_say_why(make, unfinished):
     one = make("one")
     assert why_not_comparable([one, make("two"), unfinished]) is None
     assert "different rewards" in why_not_comparable([one, make("three", made_of={"rewards": REWARDS[:1]})])
-    spelt = [
-        [{"name": "polite", "weight": 1.0, "function": f"{name}polite"}] for name in ("mine.py:", "mine.", "hers.")
-    ]
-    by_path, by_module, another = (make(f"f{place}", made_of={"rewards": one}) for place, one in enumerate(spelt))
-    assert why_not_comparable([by_path, by_module]) is None
-    assert "different rewards" in why_not_comparable([by_path, another])
     other = [held_out_row() | {"prompt": "Another."}]
     assert "different held-out prompts" in why_not_comparable([one, make("four", held_out=other)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_different"),
+    [
+        ("mine.py:polite", "mine.polite", False),
+        ("mine.py:polite", "hers.polite", True),
+        ("one/rewards.py:score", "two/rewards.py:score", False),  # a folder that moved, or another function
+        ("one.rewards.score", "two.rewards.score", True),
+        ("length", "trl_rewards_plugin.rewards.text_rewards.LengthReward", False),
+        ("length", "repetition", True),
+        ("length", None, True),
+    ],
+)
+def test_functions_are_compared_as_far_as_they_are_recorded(make, one, other, are_different):
+    parts = [{"name": "polite", "weight": 1.0, **({"function": name} if name else {})} for name in (one, other)]
+    runs = [make(f"run{place}", made_of={"rewards": [part]}) for place, part in enumerate(parts)]
+    assert (why_not_comparable(runs) is not None) == are_different
 
 
 def test_what_the_reward_is_in_words(make, unfinished):
@@ -75,6 +87,13 @@ def test_what_the_reward_is_in_words(make, unfinished):
     assert reward_in_words(make("one", made_of={"rewards": [judge]})) == (
         "1 x good, as classifiers (in probabilities, 0 to 1) score each output; higher is better"
     )
+    parts = [judge, {**judge, "score_type": "logit"}, {"name": "far", "weight": 1.0, "function": "remote"}]
+    parts += [{"name": "rouge", "weight": 1.0, "metric": "rouge"}, *REWARDS[1:]]
+    several = make("several", made_of={"rewards": [*parts, {"name": "both", "weight": 1.0}]})
+    several.log[0]["rewards/both/inner/mean"] = 0.5
+    scales = "in probabilities, 0 to 1; logits, raw scores without a fixed range"
+    judges = f"classifiers ({scales}), servers, metrics, functions and combinations of rewards"
+    assert f", as {judges} score each output" in reward_in_words(several)
     assert "minimum of 1 x good, 0.5 x kind" in reward_in_words(make("two", made_of={"aggregation": "minimum"}))
     assert reward_in_words(unfinished) is None
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward, RewardStateCallback
@@ -130,6 +130,16 @@ def test_a_resumed_run_without_the_callback_says_that_the_scale_starts_anew(tmp_
     assert "RewardStateCallback" not in caplog.text
     train(tmp_path / "c", new_reward(), [], resume=str(tmp_path / "checkpoint-2"))
     assert caplog.text.count("resumes at step 2") == caplog.text.count("callbacks=[RewardStateCallback(reward)]") == 1
+
+
+def test_a_scale_that_nothing_was_learnt_for_yet_is_not_taken_for_a_resumed_run(tmp_path, caplog):
+    def unscored(completions, **kwargs):
+        return [None] * len(completions)
+
+    reward = MultiClassifierReward([unscored], normalization="zscore")
+    for step in range(3):
+        reward(["a"], trainer_state=TrainerState(global_step=step))
+    assert "resumes at step" not in caplog.text
 
 
 def test_the_statistics_of_another_reward_are_refused(tmp_path):

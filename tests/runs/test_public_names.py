@@ -20,7 +20,7 @@ def test_public_names_hold_nothing_of_this_machine(tmp_path, monkeypatch):
     assert public_name(tmp_path / "models" / "mine") == "mine"
     assert public_name("models/mine") == "./models/mine"
     assert public_name("./models/mine") == "./models/mine"
-    assert public_name("~/mine") == "mine"
+    assert public_name("~/mine") == public_name("file:/home/someone/mine") == "mine"
     assert public_name(str(ROOT / "tiny-t5")) == "bundled:tiny-t5"
     assert public_name("bundled:tiny-t5") == "bundled:tiny-t5"
     assert public_name(SimpleNamespace(name_or_path="owner/name")) == "owner/name"
@@ -41,7 +41,7 @@ def test_parts_of_a_reward_name_no_folder_of_this_machine(tmp_path):
 
 
 def test_a_setting_keeps_all_but_paths(tmp_path):
-    given = {"a": [1, None, tmp_path / "x"], "b": {"c": "~/zero.json", "d": "runs/../y"}, "e": ("z", 0.5)}
+    given = {"a": [1, None, tmp_path / "x"], "b": {"c": "~/zero.json", "d": "runs/../y"}, "e": ("file:/home/z", 0.5)}
     assert public_value(given) == {"a": [1, None, "x"], "b": {"c": "zero.json", "d": "runs/../y"}, "e": ["z", 0.5]}
 
 

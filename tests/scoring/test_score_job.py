@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from tests.rewards.judges import TEXTS, judge, sentiment
+from tests.runs.test_lock import Holder
 from trl_rewards_plugin.cli.main import main
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rewards import MultiClassifierReward
@@ -131,7 +132,7 @@ def test_prompts_and_columns_reach_the_rewards(tmp_path):
     entries = [{"model": str(judge()), "label": "good", "name": "faithful", "pair": "prompt"}]
     path.write_text(yaml.safe_dump({"rewards": entries}))
     source = write(tmp_path / "in.jsonl", ["yes", "no"], question=["why?", "who?"])
-    with pytest.raises(InputError, match="--prompt-column"):
+    with pytest.raises(InputError, match="--prompt_column"):
         run(source, str(path), tmp_path / "out.jsonl")
     run(source, str(path), tmp_path / "out.jsonl", prompt_column="question")
     scores = MultiClassifierReward.from_preset(path).score(["yes", "no"], ["why?", "who?"])
@@ -217,23 +218,35 @@ def test_no_texts_of_standard_input_make_an_empty_file(tmp_path, reward_file, mo
     assert read(tmp_path / f"out{ending}") == []
 
 
-def test_an_interrupted_job_says_how_far_it_is(tmp_path, reward_file, small_slices, monkeypatch, capsys):
-    score, calls = score_job._Job._score, []
+@pytest.mark.parametrize(("earlier", "scored", "written"), [(0, 0, 0), (0, 1, 4), (1, 0, 1), (1, 1, 1), (1, 2, 5)])
+def test_an_interrupted_job_says_how_far_it_is(
+    tmp_path, reward_file, small_slices, monkeypatch, capsys, earlier, scored, written
+):
+    output, calls = tmp_path / "out.jsonl", itertools.count()
+    if earlier:
+        run(write(tmp_path / "in.jsonl", TEXTS[:earlier]), reward_file, output)
+    score = score_job._Job._score
 
     def interrupted(self, rows):
-        calls.append(rows)
-        if len(calls) > 1:
+        if next(calls) == scored:
             raise KeyboardInterrupt
         return score(self, rows)
 
     monkeypatch.setattr(score_job._Job, "_score", interrupted)
-    output = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
         run(write(tmp_path / "in.jsonl", TEXTS), reward_file, output)
-    written = len(read(output))
-    assert 0 < written < len(TEXTS)
-    said = f"{written} of {len(TEXTS)} texts are in {output}; the same command continues"
-    assert said in capsys.readouterr().err
+    assert (len(read(output)) if output.exists() else 0) == written
+    said = f"{written} of {len(TEXTS)} texts are in {output}; rerun the command to continue"
+    assert (said in capsys.readouterr().err) is (written > 0)
+
+
+def test_half_a_row_of_a_job_that_is_running_is_refused_by_the_name_of_its_writer(tmp_path, reward_file):
+    source, output = write(tmp_path / "in.jsonl", TEXTS), tmp_path / "out.jsonl"
+    output.write_text('{"text": "The cat')
+    with Holder("writing_file", output) as holder, pytest.raises(InputError, match=f"process {holder.process.pid}"):
+        run(source, reward_file, output)
+    with pytest.raises(InputError, match="not one whole row"):
+        run(source, reward_file, output)
 
 
 def test_an_output_of_another_job_is_refused_and_left_alone(tmp_path, reward_file):
@@ -285,7 +298,7 @@ def test_a_csv_of_another_make_is_refused_and_left_alone(tmp_path, reward_file, 
         ("in.csv", 'text\n"a" b\n', "line 2"),
         ("in.parquet", "no parquet", "write the file again"),
         ("in.txt", b"\xff\xfe", "UTF-8"),
-        ("in.docx", "a", "--input-format"),
+        ("in.docx", "a", "--input_format"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_before_anything_is_loaded(

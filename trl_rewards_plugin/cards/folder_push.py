@@ -17,7 +17,7 @@ from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.files import UploadFile, is_space, select_model, select_space
 from trl_rewards_plugin.hub.plan import UploadPlan, check_card, check_content, check_name
 from trl_rewards_plugin.hub.remote import Repository
-from trl_rewards_plugin.hub.stamp import is_untouched, stamped
+from trl_rewards_plugin.hub.stamp import has_untouched_text, header_of, is_untouched, stamped, unstamped, with_header
 from trl_rewards_plugin.hub.upload import full_name, upload
 from trl_rewards_plugin.runs.layout import CARD, is_finished_run
 from trl_rewards_plugin.text import one_line
@@ -105,7 +105,7 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
         if not existing:
             step = "write one, give the output_dir of a run, or call the trainer's create_model_card()"
             raise InputError(f"a model with its card, {CARD}", f"none in {folder}", step)
-        return stamped(with_name(existing, repo_id)) if is_untouched(existing) else existing
+        return _renamed(existing, repo_id)
     data = card_data_from_folder(folder)
     may_show_texts = include_completions or not has_own_texts(folder)
     edits, card = header_edits(existing, data), existing
@@ -115,9 +115,20 @@ def _card(folder: Path, existing: str, repo_id: str, include_completions: bool) 
             nothing: dict[str, Any] = {"prompts": (), "samples": (), "gains": (), "losses": ()}
             shown = dataclasses.replace(shown, rows_better=None, rows_worse=None, **nothing)
         card = render_with_edits(shown, edits)
-    if not may_show_texts and (edits is None or "widget" in edits):
+    if not may_show_texts and edits is None:
         _check_own_texts(card, data)
     return card
+
+
+def _renamed(existing: str, repo_id: str) -> str:
+    """The card of a trainer with another name in its text; as it is if its text was edited."""
+    card = with_name(unstamped(existing), repo_id)
+    if is_untouched(existing):
+        return stamped(card)
+    if not has_untouched_text(existing):
+        return existing
+    # Stamped without the header, so that it still counts as edited.
+    return with_header(stamped(with_header(card, "---\n---\n")), header_of(card))
 
 
 def _check_own_texts(card: str, data: RewardModelCardData) -> None:

@@ -1,6 +1,6 @@
 """The YAML in front of a card, and the file of `.eval_results/`, as the Hub's model card specification has them.
 
-Values are put on one line, so that nothing in them can end the block.
+Our values are put on one line, edits are quoted and indented, so that nothing in them can end the block.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ def front_matter(data: RewardModelCardData, edits: Mapping[str, Any] = MappingPr
         "co2_eq_emissions": _emissions(data),
         "model-index": _model_index(data) if data.metrics else None,
     }
-    values = {key: value or None for key, value in values.items()} | dict(edits)
+    values = {key: _on_one_line(value) or None for key, value in values.items()} | dict(edits)
     kept = {key: value for key, value in values.items() if value is not None}
     # What only the author knows is asked for where it belongs; the Hub skips comments.
     asked = [f"# {key}: {example} (unknown here: fill in)\n" for key, example in _ASKED.items() if key not in kept]
@@ -61,12 +61,15 @@ def eval_results(data: RewardModelCardData) -> str | None:
         EvalResultEntry(dataset_id=str(data.dataset), task_id=kind, value=value, notes=name)
         for kind, name, value in _measured(data)
     ]
-    return _yaml(eval_result_entries_to_yaml(entries))
+    return _yaml(_on_one_line(eval_result_entries_to_yaml(entries)))
+
+
+def _on_one_line(values: Any) -> Any:
+    return mapped(values, lambda item: one_line(item) if isinstance(item, str) else item)
 
 
 def _yaml(values: Any, **settings: Any) -> str:
-    plain = mapped(values, lambda item: one_line(item) if isinstance(item, str) else item)
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, **settings))
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, **settings))
 
 
 def _tags(data: RewardModelCardData) -> list[str]:
@@ -109,7 +112,8 @@ def _model_index(data: RewardModelCardData) -> Any:
         "task_type": data.pipeline_tag or "text-generation",
         "task_name": f"{data.algorithm} from text classifier rewards",
         "dataset_type": str(data.dataset) if is_hub_id(data.dataset) else "custom",
-        "dataset_name": one_line(data.held_out or "held-out prompts"),
+        # `RunData.checked` appends its warning to the name.
+        "dataset_name": one_line((data.held_out or "held-out prompts").partition("; warning: ")[0]),
     }
     results = [
         EvalResult(metric_type=kind, metric_name=name, metric_value=value, **shared)

@@ -22,7 +22,7 @@ from trl_rewards_plugin.cards.metadata import eval_results, front_matter
 from trl_rewards_plugin.charts.svg import environment_of
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.hub.plan import check_card
-from trl_rewards_plugin.hub.stamp import has_untouched_text, is_untouched, stamped, with_header
+from trl_rewards_plugin.hub.stamp import has_untouched_text, header_of, is_untouched, stamped, with_header
 from trl_rewards_plugin.runs.layout import CARD, EVAL_RESULTS
 from trl_rewards_plugin.runs.read import read_text
 from trl_rewards_plugin.runs.reward_description import reward_formula, targets_in_words
@@ -52,6 +52,8 @@ TRADE_OFFS = {
     "unless that is near 0.",
 }
 TIMES = "\N{MULTIPLICATION SIGN}"
+# Keys of a card's header that are computed from the run each time: a value that differs is stale, nobody's edit.
+_COMPUTED = ("library_name", "metrics", "widget", "co2_eq_emissions", "model-index")
 # Keys of a described reward that have a column of their own, or mean nothing to a reader.
 _NOT_SETTINGS = (
     "name", "weight", "function", "metric", "label", "score_type", "revision", "pair", "normalization", "clip",
@@ -105,7 +107,8 @@ def header_edits(existing: str, data: RewardModelCardData) -> dict[str, Any] | N
         return None
     check_card(existing)
     theirs, ours = (ModelCard(card).data.to_dict() for card in (existing, rendered))  # type: ignore[no-untyped-call]
-    return {key: theirs.get(key) for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)}
+    keys = [key for key in {**ours, **theirs} if key not in _COMPUTED]
+    return {key: theirs.get(key) for key in keys if theirs.get(key) != ours.get(key)}
 
 
 def render_with_edits(data: RewardModelCardData, edits: Mapping[str, Any]) -> str:
@@ -216,10 +219,11 @@ def verbatim(text: str) -> str:
 
 
 def with_name(card: str, name: str) -> str:
-    """A rendered card with another name in its title and its code."""
+    """A rendered card with another name in its title and its code; the header, with its comments, stays."""
+    header = header_of(card)
     title, in_code = escape(name.rpartition("/")[2]), r'(?m)^(name = |pipe = text2text_pipeline\()"(?:[^"\\]|\\.)*"'
-    card = re.sub(r"(?m)^# .*$", lambda found: f"# {title}", card, count=1)
-    return re.sub(in_code, lambda found: found[1] + literal(name), card)
+    text = re.sub(r"(?m)^# .*$", lambda found: f"# {title}", card.removeprefix(header), count=1)
+    return header + re.sub(in_code, lambda found: found[1] + literal(name), text)
 
 
 def rewards_as_table(rewards: Sequence[Mapping[str, Any]]) -> str:

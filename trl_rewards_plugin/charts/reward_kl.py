@@ -17,15 +17,16 @@ from trl_rewards_plugin.charts.series import (
     smoothing_window,
     thinned,
 )
-from trl_rewards_plugin.charts.svg import WIDTH, Chart, padded_range, series_class
+from trl_rewards_plugin.charts.svg import Chart, padded_range, series_class
 
-TILTED, BEST_OF_N = "best possible, estimated (too low at the right end)", "best of n"
+TILTED, BEST_OF_N = "best possible, estimated", "best of n"
 RESULT = "result of this run, held-out prompts"
 _PATHS = {  # the keys of a row -> what they draw
     ("eval_kl", "eval_reward"): "path of this run, held-out prompts",
     (KL, SCORES): "path of this run, training prompts",
 }
 _CLASSES = {TILTED: "before", BEST_OF_N: "before again"}  # on a page: grey, and dashed; the run has its own colour
+_OFFSETS = {"start": (10, -4), "end": (-34, -4), "result": (9, -15)}  # of the words, from their points
 LABELS = ("KL to the reference (nats per response)", "mean reward")
 
 
@@ -37,6 +38,10 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     curves = metrics.get("reward_at_kl") or {}
     names = {"tilted": TILTED, "best_of_n": BEST_OF_N}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
+    if len(found) == 2:  # the estimate is too low where it is beaten: its weights rest on few samples
+        kl, reward = found[TILTED].T
+        beaten = (reward < np.interp(kl, *found[BEST_OF_N].T)) & (kl > kl.max() / 2)
+        found[TILTED] = found[TILTED][: np.argmax(beaten) if beaten.any() else None]
     for keys, name in _PATHS.items():
         known = [row for row in own_rows(log) if all(key in row for key in keys)]
         if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):
@@ -60,20 +65,20 @@ def _ends(series: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
 
 def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws the series as a PNG."""
-    figure = new_figure(7, 4.5)
+    from matplotlib.patheffects import withStroke
+
+    figure = new_figure(7, 5)
     axes = figure.subplots()
     for name, points in series.items():
         marker, size = ("kD", 7.0) if name == RESULT else ("o-", 3.5)
         axes.plot(*points.T, marker, markersize=size, linewidth=1.5, label=name)
-    ground: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    halo = [withStroke(linewidth=3, foreground="white")]
+    text: Any = {"fontsize": 9, "weight": "bold", "textcoords": "offset points", "path_effects": halo}
     for word, point in _ends(series):
         axes.plot(*point, "ko", markersize=9, fillstyle="none")
-        left_of = word == "result" and point[0] > np.mean(axes.get_xlim())
-        offset = (-7 if left_of else 7, 6 if word == "end" else -14)
-        place: Any = {"xytext": offset, "textcoords": "offset points", "ha": "right" if left_of else "left"}
-        axes.annotate(word, (point[0], point[1]), **place, fontsize=9, weight="bold", bbox=ground)
+        axes.annotate(word, (point[0], point[1]), _OFFSETS[word], **text)
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
-    axes.legend(frameon=False)
+    figure.legend(loc="upper left", ncols=2, frameon=False)
     save_picture(figure, [axes], path)
 
 
@@ -90,6 +95,5 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
             chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
     for word, (kl, reward) in _ends(series):
         chart.add_dot("ring", kl, reward, 6)
-        left_of = word == "result" and float(chart.x(kl)) > WIDTH / 2
-        chart.add_label(word, kl, reward, left_of=left_of, above=word == "end")
+        chart.add_label(word, kl, reward, _OFFSETS[word])
     return chart.to_svg()

@@ -54,10 +54,9 @@ class Chart:
         attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
         self.marks.append(("circle", attributes, tooltip))
 
-    def add_label(self, words: str, x: float, y: float, *, left_of: bool, above: bool) -> None:
-        """`words` beside a point."""
-        left, top = float(self.x(x)), float(self.y(y)) + (-6 if above else 16)
-        self.labels.append((words, left + (-7 if left_of else 7), top, "end" if left_of else "start"))
+    def add_label(self, words: str, x: float, y: float, offset: tuple[float, float]) -> None:
+        """`words`, which begin at an `offset`, to the right and up, from a point."""
+        self.labels.append((words, float(self.x(x)) + offset[0], float(self.y(y)) - offset[1], "start"))
 
     def add_box(self, kind: str, low: float, high: float, tooltip: Sequence[str]) -> None:
         """A box of class `kind` from `low` to `high`, as high as the chart."""

@@ -40,9 +40,15 @@ class Declared(NamedTuple):
         """What may stand in place of a list."""
         return Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds
 
+    @property
+    def _may_be_none(self) -> bool:
+        return re.search(r"\b(None|Optional)\b", self.type) is not None
+
     def read(self, name: str, given: Any) -> Any:
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
         kinds = self.kinds - {"list"}
+        if "list" in self.kinds and not self._or_else and str(given).lower() == "none" and self._may_be_none:
+            given = None
         if "list" in self.kinds and isinstance(given, str | int | float) and not self._or_else:
             given = [given]  # one value, as after a flag
         if given is None or ("str" not in kinds and str(given).lower() == "none"):

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from trl_rewards_plugin.errors import InputError, missing_file, nearest
@@ -99,13 +99,17 @@ class Parser(argparse.ArgumentParser):
         kinds = _kinds(self.types[key])
         if value is None or type(value) in kinds:
             return value
+        if {list, NoneType} <= kinds and str(value).lower() == "none":
+            return None
         convert: Any = next(action.type for action in self._actions if action.dest == key)
         try:
             if isinstance(value, list | dict) or dict in kinds:
                 raise TypeError
             return [convert(str(value))] if list in kinds else convert(str(value))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            raise InputError(f"a valid {key} in {path}", repr(value), f"see {self.prog} --help") from error
+            names = " or ".join(sorted(kind.__name__ for kind in kinds))
+            step = f"what it means: {self.prog} --help"
+            raise InputError(f"{key} in {path} as {names}", repr(value), step) from error
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -56,7 +56,7 @@ def score(argv: Sequence[str]) -> int:
     except InputError as error:
         if "prompts=" not in error.next_step:
             raise
-        step = "add --prompt-column NAME, the column of the prompts"
+        step = "add --prompt_column NAME, the column of the prompts"
         raise InputError(error.expected, error.found, step) from error
     except BrokenPipeError:
         # Who reads our output has had enough (`| head`). Python would complain once more when it flushes at the end.

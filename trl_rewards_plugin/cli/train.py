@@ -105,7 +105,7 @@ def train(argv: Sequence[str]) -> int:
     try:
         return _train(argv)
     except InputError as error:  # it may name these as in Python
-        names = r"(?<![\w-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=]| \()"
+        names = r"(?<![\w./-])(output_dir|overwrite|resume_from_checkpoint)(?![\w=./]| \()"
         raise InputError(error.expected, error.found, re.sub(names, r"--\1", error.next_step)) from error
 
 
@@ -209,8 +209,8 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
         if (path := data_file(resolve(given))) is not None:
             texts = column_texts(prompt_columns(path, given, column)[column], column, asked.missing, given)
             read.append((given, [*texts.values()]))
-    if len(read) == 2:
-        check_held_out(read[0][1], read[1][1], read[1][0])
+    if len(read) == 2 and not config.resume_from_checkpoint:
+        check_held_out(read[0][1], read[1][1], read[0][0])
     if read and read[0][0] == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
         rows = len(read[0][1])
         check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, dataset), config, dataset)
@@ -223,7 +223,7 @@ def _has_own_model(asked: Any, preset: Preset) -> bool:
 
 def _default_folder(asked: Any, preset: Preset) -> str:
     """Where a run goes that names no output_dir: to resume by its own config.yaml, the folder of that."""
-    if asked.config and asked.resume_from_checkpoint and checkpoints(Path(asked.config).parent):
+    if asked.config and asked.resume_from_checkpoint and holds_run(Path(asked.config).parent):
         return str(Path(asked.config).parent)
     name = asked.model if _has_own_model(asked, preset) else preset.name
     return default_output_dir(name, preset.config["seed"] if asked.seed is None else asked.seed)

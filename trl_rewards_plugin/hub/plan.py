@@ -51,7 +51,8 @@ class UploadPlan:
             lines.append("The card was edited by hand and is uploaded as it is.")
         unknown = [key for key in ("license", "base_model") if not ModelCard(self.card).data.get(key)]
         if unknown and kind == "model":
-            lines.append(f"The card names no {' and no '.join(unknown)}: fill them in at the top of README.md.")
+            this = "it" if len(unknown) == 1 else "them"
+            lines.append(f"The card names no {' and no '.join(unknown)}: fill {this} in at the top of README.md.")
         lines += self._copied() if kind == "Space" else []
         if self.left_out:
             lines.append("Stays local:")
@@ -59,10 +60,16 @@ class UploadPlan:
         return "\n".join(lines)
 
     def _copied(self) -> list[str]:
-        """A warning for each line of a Space that names the metric it was copied from, or its constant."""
+        """A warning for each line of a Space by which it still is the metric it was copied from; not for prose."""
         names, found = {file.name.removesuffix(".py") for file in self.files}, []
         for metric in sorted({"grammaticality", "neutrality", "reward_gain"} - names):
-            named = re.compile(rf".*(?<![a-z]){metric.replace('_', '[_ ]?')}(?![a-z]).*", re.I)
+            words = metric.replace("_", " ")
+            places = (
+                rf"^(?i:title|# Metric): *(?i:{words})\s*$", rf"\bclass {words.title().replace(' ', '')}\b",
+                rf"(?<!\w)(['\"]){metric}\1", rf"^[-\s]*`?{metric}`? \(float\)", rf"\b{metric} = evaluate\.load\(",
+                rf"\b{metric.upper()}\b",
+            )  # fmt: skip
+            named = re.compile(rf"^.*?(?:{'|'.join(places)}).*$", re.MULTILINE)
             for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]

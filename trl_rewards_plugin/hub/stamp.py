@@ -35,7 +35,13 @@ def is_untouched(text: str, rendered: str = "") -> bool:
 def has_untouched_text(text: str) -> bool:
     """Whether all of the card below its header, which it still has, is as this package wrote it."""
     found, body = _STAMP.search(text.replace("\r\n", "\n")), unstamped(text)
-    return found is not None and bool(_HEADER.match(body)) and found[2] == _digest(with_header(body, ""))
+    return found is not None and bool(header_of(body)) and found[2] == _digest(with_header(body, ""))
+
+
+def header_of(card: str) -> str:
+    """The YAML header of `card` between its `---` lines, these included; empty if it has none."""
+    found = _HEADER.match(card)
+    return found[0] if found else ""
 
 
 def with_header(card: str, header: str) -> str:

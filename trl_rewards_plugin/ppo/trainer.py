@@ -333,8 +333,9 @@ class Seq2SeqPPOTrainer(ClassicLoop):
         held_out = self.held_out_rewards
         frozen, also_frozen = frozen_rewards(self.reward_funcs, self._evaluation_states), frozen_rewards(held_out, {})
         with gathered_weights(self.model_wrapped, self.accelerator), frozen, also_frozen:
-            policy, score = (self.policy_model, self.processing_class), partial(self._score, held_out=held_out)
-            samples = sample_held_out(*policy, dataset, self.args, score, self.reference_logprobs, self.calls)
+            score = partial(self._score, held_out=held_out)
+            model, tokenizer = self.policy_model, self.processing_class
+            samples = sample_held_out(model, tokenizer, dataset, self.args, score, self.reference_logprobs, self.calls)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in held_out_metrics(samples).items()}
         others = self.eval_dataset is not None and dataset is not self.eval_dataset
         self.log({**metrics, OTHER_PROMPTS: True} if others else metrics)

@@ -61,15 +61,20 @@ class RunData:
     train_name: str  # where the rows come from, in words: held-out ones are never chosen silently
     eval_name: str
     prompt_prefix: str = ""
+    drawn: bool = False  # the held-out rows, at random from those of training
 
-    def checked(self) -> "RunData":
-        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`."""
+    def checked(self, *, resumes: bool = False) -> "RunData":
+        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`.
+
+        Not refused: a run that resumes, which an older version began, and rows drawn from data full of duplicates.
+        """
         train, held_out = list(self.train["prompt"]), list(self.held_out["prompt"])
-        check_held_out(train, held_out, self.train_name)
+        if not (resumes or self.drawn):
+            check_held_out(train, held_out, self.train_name)
         known = set(train)
         seen = sum(text in known for text in held_out)
-        told = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
-        return replace(self, eval_name=self.eval_name + told) if seen else self
+        warning = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
+        return replace(self, eval_name=self.eval_name + warning) if seen else self
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:
@@ -147,7 +152,7 @@ def load_run_data(
         train, held_out = train.train_test_split(test_size=rows, seed=seed).values()
     if len(held_out) < MIN_PAIRS:
         words += f" (too few for an interval of the gain, which takes {MIN_PAIRS})"
-    return RunData(train, held_out, train_name, words, prompt_prefix)
+    return RunData(train, held_out, train_name, words, prompt_prefix, drawn=eval_dataset is None and own_split is None)
 
 
 def _load_splits(dataset: DatasetLike, text_column: str) -> dict[str, Dataset]:

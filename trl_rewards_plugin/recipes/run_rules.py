@@ -38,7 +38,7 @@ def check_enough_prompts(prompts: int, config: Any, name: str) -> None:
     if prompts < config.prompts_per_rollout:
         expected = f"at least one rollout of prompts ({config.prompts_per_rollout})"
         step = "lower per_device_train_batch_size or gradient_accumulation_steps, or give more prompts"
-        raise InputError(expected, f"{prompts} in {name}", step)
+        raise InputError(expected, f"{prompts} in {name}, held-out rows not counted", step)
 
 
 def check_model_folder(folder: str, response_length: int) -> None:
@@ -49,10 +49,10 @@ def check_model_folder(folder: str, response_length: int) -> None:
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        step = (
-            "pass one such as facebook/bart-base; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with "
-        )
-        raise InputError("an encoder-decoder model", f"{folder} with {', '.join(names)}", f"{step}the same reward")
+        found = f"{folder} with {', '.join(names)}"
+        step = "pass one such as facebook/bart-base"
+        step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
+        raise InputError("an encoder-decoder model", found, step)
     found = [config.get(key) for key in ("max_decoder_position_embeddings", "max_position_embeddings")]
     room = next((value for value in found if isinstance(value, int)), None)
     if room is not None and "decoder" not in config and response_length > room:

@@ -59,9 +59,9 @@ class RunResult:
     def __repr__(self) -> str:
         before, after = (number(self.metrics[side]["reward"]) for side in ("before", "after"))
         gain = self.metrics["reward_gain"]
-        told = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
+        gain_line = f"gain {number(gain['mean'], '+.3f')}, 95% CI {interval(gain['ci95'])}"
         kl = f"KL to the reference {number(self.metrics['kl'])} nats"
-        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {told}\n{kl}"
+        return f"RunResult in {self.folder}\nreward {before} before, {after} after: {gain_line}\n{kl}"
 
 
 def _instead_of(name: str) -> str:
@@ -219,7 +219,8 @@ class Seq2SeqPPO:
         if checkpoint is not None:
             check_same_run(checkpoint.parent, self._named() | reward_record(rewards["reward"]))
         texts = {key: getattr(self, key) for key in ("text_column", "prompt_prefix", "missing")}
-        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts).checked()
+        data = load_run_data(self.dataset, self.eval_dataset, seed=self.args.seed, **texts)
+        data = data.checked(resumes=checkpoint is not None)
         check_enough_prompts(len(data.train), self.args, data.train_name)
         if self.held_out_reward is not None:
             rewards["held_out_reward"] = run_inputs.load_reward(self.held_out_reward)

@@ -1,13 +1,14 @@
 """Runs side by side: their numbers, and the settings in which they differ. Leaves out: drawing."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
 from trl_rewards_plugin.charts.series import SCORES
 from trl_rewards_plugin.recipes.console import GUARD_NAMES
+from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
 from trl_rewards_plugin.runs.layout import LOG
 from trl_rewards_plugin.runs.public_names import shown_name
 from trl_rewards_plugin.runs.read import Run
@@ -128,25 +129,37 @@ def _distinct(keys: Iterable[Iterable[str]]) -> list[str]:
 def why_not_comparable(runs: Sequence[Run]) -> str | None:
     """Why gains of these runs say nothing about each other; None where they do."""
     finished = [run for run in runs if run.metrics is not None]
-    made_of = [run.settings.get("made_of", {}) for run in finished]
-    rewards = {
-        str([_parts(made, run), made.get("aggregation"), made.get("disagreement_coef")])
-        for run, made in zip(finished, made_of, strict=True)
-    }
-    if len(rewards) > 1:
+    if any(_differ(*map(_reward, pair)) for pair in combinations(finished, 2)):
         return "These runs have different rewards: their rewards and gains have no common scale."
     if len({tuple(row.get("prompt") for row in run.held_out) for run in finished}) > 1:
         return "These runs were measured on different held-out prompts: part of the difference comes from the prompts."
     return None
 
 
-def _parts(made_of: Mapping[str, Any], run: Run) -> Any:
-    """The rewards of a run by what they are: `my_rewards.py:polite` and `my_rewards.polite` are one function."""
+def _reward(run: Run) -> tuple[Any, list[list[str]]]:
+    """All that is recorded of a run's reward but its functions, and these."""
+    made_of = run.settings.get("made_of", {})
+    how = [made_of.get("aggregation"), made_of.get("disagreement_coef")]
     if "rewards" not in made_of:
-        return run.settings.get("reward")
-    parts = [{key: shown_name(value) for key, value in part.items()} for part in made_of["rewards"]]
-    named = [re.split(r"\.py:|[./:]", str(part.get("function")))[-2:] for part in parts]
-    return [{**part, "function": name} for part, name in zip(parts, named, strict=True)]
+        return [run.settings.get("reward"), how], []
+    parts = [
+        {key: shown_name(value) for key, value in part.items() if key != "function"} for part in made_of["rewards"]
+    ]
+    return [parts, how], [_module_and_name(part) for part in made_of["rewards"]]
+
+
+def _module_and_name(part: Mapping[str, Any]) -> list[str]:
+    """Where a part's function stands: of a file its name alone, since folders move; nothing where none is recorded."""
+    recorded = str(part.get("function") or "")
+    path = READY_MADE.get(recorded, recorded).rpartition("/")[2]
+    return path.replace(".py:", ".").replace(":", ".").split(".")
+
+
+def _differ(one: tuple[Any, list[list[str]]], other: tuple[Any, list[list[str]]]) -> bool:
+    """Whether two runs' rewards surely differ: `my_rewards.py:polite` may be `mine.my_rewards.polite`."""
+    pairs = zip(one[1], other[1], strict=False)
+    ends = ((a[-len(b) :], b[-len(a) :]) for a, b in pairs)
+    return one[0] != other[0] or any(a != b for a, b in ends)
 
 
 def reward_in_words(run: Run) -> str | None:
@@ -158,9 +171,19 @@ def reward_in_words(run: Run) -> str | None:
     combined = made_of.get("aggregation") or WEIGHTED_SUM
     formula = reward_formula(parts, combined, disagreement_coef=made_of.get("disagreement_coef"))
     scales = dict.fromkeys(_SCALES[part["score_type"]] for part in parts if part.get("score_type") in _SCALES)
-    classifiers = "classifiers" + (f" (in {listed([*scales])})" if scales else "")
-    judges = dict.fromkeys(classifiers if part.get("model") else "functions" for part in parts)
+    classifiers = "classifiers" + (f" (in {'; '.join(scales)})" if scales else "")
+    judges = dict.fromkeys(classifiers if part.get("model") else _judge(part, run) for part in parts)
     return f"{formula}, as {listed([*judges])} score each output; higher is better"
+
+
+def _judge(part: Mapping[str, Any], run: Run) -> str:
+    """What gives the scores of a part that is no classifier; of a combination only the log says what it is."""
+    if _module_and_name(part) == READY_MADE["remote"].split("."):
+        return "servers"
+    own, within = {f"rewards/{part['name']}/{what}" for what in ("mean", "std")}, f"rewards/{part['name']}/"
+    if any(key.startswith(within) and key not in own for row in run.log for key in row):
+        return "combinations of rewards"
+    return "metrics" if part.get("metric") else "functions"
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -188,7 +211,7 @@ def headline(run: Run) -> str:
         return f"{_outcome(run.evaluation)}{outputs}: {run.compared[1]}{against}.{result}{references}"
     if metrics is None:
         if any(SCORES in row and "episode" not in row for row in run.log):
-            return f"A TRL run, {counted(run.last_step, 'step')} so far: curves and outputs only."
+            return f"A TRL run, {counted(run.last_step, 'step')}: curves and outputs only."
         rollouts = f"{counted(run.last_step, 'rollout')} so far"
         if not _is_of_recipe(run):
             return f"A run of a trainer without the recipe, {rollouts}: curves and outputs only."
@@ -208,7 +231,7 @@ def _outcome(result: Mapping[str, Any]) -> str:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return DASH if before is after is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
+    return number(after) if before is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
 
 
 def _gain(gain: Mapping[str, Any]) -> str:

@@ -161,7 +161,7 @@ class MultiClassifierReward(Reward):
         self._frozen = 0
         self._lock = ForkSafeLock()
         self._inner = {part.name: part for part in self._parts if isinstance(part, MultiClassifierReward)}
-        self._start = self.state_dict()
+        self._start = self.state_dict()  # {} from the first training call on
         self._saved: tuple[str, dict[str, Any]] | None = None  # what makes this reward, and its state then
         self._warned = False  # of scores without a scale
         if aggregation == "weighted_sum" and len(names) > 1:
@@ -242,8 +242,10 @@ class MultiClassifierReward(Reward):
     def __call__(self, /, completions: Any, prompts: Any = None, **kwargs: Any) -> list[float]:
         found = self._evaluate(completions, prompts, kwargs, _Purpose.TRAINING)
         step = getattr(kwargs.get("trainer_state"), "global_step", 0)
-        if step and not self._frozen and self._start and self.state_dict() == self._start:
-            _logger.warning(STARTS_ANEW, self.name, step)
+        if not self._frozen:
+            if step and self._start and self.state_dict() == self._start:
+                _logger.warning(STARTS_ANEW, self.name, step)
+            self._start = {}
         self._learn(found)  # only now, where nothing failed
         found.log(kwargs)
         return found.scores.total.tolist()

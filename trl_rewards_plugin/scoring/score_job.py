@@ -72,9 +72,9 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
         try:
             return job.run()
         except KeyboardInterrupt:
-            if writes:
+            if writes and job.written:
                 of = "" if job.count is None else f" of {job.count:,}"
-                said = f"{job.written:,}{of} texts are in {settings.output}; the same command continues"
+                said = f"{job.written:,}{of} texts are in {settings.output}; rerun the command to continue"
                 print(f"\n{said}", file=sys.stderr)
             raise
 
@@ -98,9 +98,13 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     output = open_output(settings.output)
     if first is not None:  # the other rows, and the scores, are compared once the reward is there
         output.check([first])
-        old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
-        if old is not None:
-            _check_same(output.path, old, first, 1, _columns_read(settings), [TOTAL, *names])
+        try:
+            old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
+            if old is not None:
+                _check_same(output.path, old, first, 1, _columns_read(settings), [TOTAL, *names])
+        except InputError:
+            with writing_file(output.path):  # refuses another process that is writing there: a row may be half written
+                raise
     return form, open_output(settings.output)
 
 
@@ -209,6 +213,7 @@ class _Job:
             new = next(rows, None)
             _check_same(self.output.path, old, new, earlier, self.columns_read, self.columns)
             assert new is not None
+            self.written = earlier
             try:
                 if earlier == 1:
                     self._check_reward(old, new)
@@ -256,7 +261,7 @@ def _reward(settings: ScoreSettings) -> Any:
     reward = MultiClassifierReward.from_preset(str(settings.reward))
     for part in reward.classifiers:
         if part.pair is not None and settings.prompt_column is None:
-            step = "name the column of the prompts: --prompt-column prompt"
+            step = "name the column of the prompts: --prompt_column prompt"
             raise InputError(f"prompts, which reward {part.name!r} reads beside the texts", "no column of them", step)
         if settings.device is not None:
             part.place(settings.device)

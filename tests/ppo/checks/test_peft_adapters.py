@@ -141,6 +141,11 @@ def test_modules_that_no_adapter_can_be_put_on_are_refused_with_the_models_own(f
     assert not (tmp_path / "out").exists()
 
 
+def test_a_config_that_peft_refuses_otherwise_is_refused_in_its_words(folders, tmp_path):
+    with pytest.raises(InputError, match=r"that peft accepts\nFound:    `r` should be a .*\nNext:     correct it"):
+        make(str(folders["bart"]), tmp_path, LoraConfig(task_type="SEQ_2_SEQ_LM", r=0))
+
+
 def test_an_adapter_on_an_adapter_is_refused(folders, tmp_path):
     model = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(folders["t5"]), lora("t5", init_lora_weights=False))
     with pytest.raises(InputError, match="leave peft_config out"):

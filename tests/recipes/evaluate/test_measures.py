@@ -115,3 +115,14 @@ def test_a_module_that_takes_any_argument_is_left_to_it(monkeypatch):
 def test_no_metric_at_all_is_refused():
     with pytest.raises(InputError, match="one or more metrics"):
         check_metrics([], {}, ALL)
+
+
+@pytest.mark.parametrize("name", ["user/grammaticality", "user/neutrality", "me/rouge", "particle", "bleurt"])
+def test_a_name_that_is_valid_on_the_hub_is_left_to_the_hub(name):
+    assert check_metrics([name], {}, ALL) is None
+
+
+@pytest.mark.parametrize("name", ["gramaticality", "neutralty", "ruoge"])
+def test_a_slip_for_one_of_our_metrics_is_refused_without_the_hub(name):
+    with pytest.raises(InputError, match="did you mean"):
+        check_metrics([name], {}, ALL)

@@ -1,5 +1,6 @@
 """Adapters: which ones PPO can train, and whether the policy without its own is the model that the run starts from."""
 
+import re
 from typing import Any, cast
 
 import torch
@@ -37,7 +38,10 @@ def with_adapter(policy: Any, peft_config: Any, seed: int) -> nn.Module:
     try:
         adapted: nn.Module = get_peft_model(policy, peft_config)
     except ValueError as error:
-        raise _no_such_module(policy, targets, " ".join(str(error).split())) from error
+        found = " ".join(str(error).split())
+        if re.search(r"target[ _]module", found, re.IGNORECASE):
+            raise _no_such_module(policy, targets, found) from error
+        raise InputError("a peft_config that peft accepts", found, "correct it") from error
     return adapted
 
 

@@ -5,6 +5,7 @@ Leaves out: the settings' own rules (`evaluation_settings.py`), models and metri
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
 from trl_rewards_plugin.errors import InputError, did_you_mean
+from trl_rewards_plugin.hub.secret_search import without_secrets
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 # As in training: softmax(logits), whatever the checkpoint's own generation config says.
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_beams": 1}
+
+_SECRET_KEY = re.compile(r"(?i)(^|[_-])(token|(api|access)_?key|pass(word|wd)|secret(_?key)?)$")  # not max_new_tokens
 
 
 class EvaluationInputs:
@@ -213,11 +217,11 @@ class EvaluationInputs:
         """The metrics with their judges and other arguments, in words."""
         shown = []
         for name in self.settings.metrics:
-            given = public_value((self.settings.metric_kwargs or {}).get(name, {}))
+            given = _publishable((self.settings.metric_kwargs or {}).get(name, {}))
             words = [f"{'judge' if key == 'config_name' else key}: {value}" for key, value in given.items()]
             if name in JUDGED and "config_name" not in given:
                 words.insert(0, f"judge of the preset {self.preset.name}")
-            shown.append(f"{public_value(name)} ({', '.join(words)})" if words else public_value(name))
+            shown.append(_publishable(name) + (f" ({', '.join(words)})" if words else ""))
         return ", ".join(shown)
 
     def describe(self) -> dict[str, Any]:
@@ -230,9 +234,18 @@ class EvaluationInputs:
             "references": self.references_in_words(),
             "decoding": self.generation | {"seed": self.settings.seed} if self.generates else None,
             "measured_by": self._measured_by(),
-            "metric_kwargs": {public_value(name): public_value(given) for name, given in arguments.items()},
+            "metric_kwargs": {_publishable(name): _publishable(given) for name, given in arguments.items()},
             "versions": versions(),
         }
+
+
+def _publishable(value: Any) -> Any:
+    """A metric's name or arguments without this machine's paths, and without secrets."""
+    if isinstance(value, Mapping):
+        return {key: "(secret)" if _SECRET_KEY.search(str(key)) else _publishable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_publishable(one) for one in value]
+    return without_secrets(public_value(value)) if isinstance(value, str) else public_value(value)
 
 
 def read_outputs(name: str, column: str, missing: str = "error") -> dict[str, list[Any]]:
@@ -253,9 +266,9 @@ def _check_order(left: tuple[str, Any], right: tuple[str, Any], column: str, pre
     """Refuses two files, each with its columns, whose texts in `column` are not the same, row by row."""
     pairs = zip(left[1][column], right[1][column], strict=True)
     for number, pair in enumerate(pairs, 1):
-        # Some tools leave the prefix in front, or other line ends.
+        # Some tools leave a prefix in front, each its own, or other line ends.
         first, second = (" ".join(str("" if text is None else text).removeprefix(prefix).split()) for text in pair)
-        if first != second:
+        if first != second and not (first and second and (first.endswith(second) or second.endswith(first))):
             found = f"row {number}: {one_line(first, 80)!r} and {one_line(second, 80)!r} in the column {column!r}"
             step = "sort the rows of one file as the other's; if these texts are to differ, rename one of the columns"
             raise InputError(f"the same prompts in the same order in {left[0]} and {right[0]}", found, step)

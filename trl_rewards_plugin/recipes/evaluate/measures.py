@@ -1,6 +1,5 @@
 """Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module."""
 
-import difflib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, nearest
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, is_slip
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 
@@ -52,11 +51,10 @@ def _known_rows(name: str, arguments: Mapping[str, Any], given: Sequence[str]) -
     if name == "rouge" and not os.path.exists(name):
         return _load(name, None, arguments, given).rows
     check_hub_name(name, _METRIC)
-    known = [*OWN, "rouge", *PRESETS]
-    near = nearest(name, known)
-    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of ours.
-    if not os.path.exists(name) and near and difflib.SequenceMatcher(None, name, near).ratio() > 0.75:
-        raise InputError(_METRIC, repr(name), f"{did_you_mean(name, known)}check the spelling")
+    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of these.
+    slips = [known for known in (*OWN, "rouge") if is_slip(name, known)]
+    if slips and not os.path.exists(name):
+        raise InputError(_METRIC, repr(name), f"{did_you_mean(name, slips)}check the spelling")
     return None
 
 

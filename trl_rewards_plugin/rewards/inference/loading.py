@@ -49,9 +49,8 @@ def read_config(source: Source) -> Any:
     except (OSError, ValueError) as error:
         found = f"{source.name!r}: {str(error).splitlines()[0]}"
         step = what_to_do(error, "check the spelling", source.name)
-        if is_unreached(
-            error
-        ):  # the root says why, or that it was not asked; the chain between is long, and says no more
+        # The root says why, or that it was not asked; the chain between is long, and says no more.
+        if is_unreached(error):
             *_, root = causes(error)
             reason = "" if type(root).__name__ == "LocalEntryNotFoundError" else f" ({root})"
             raise InputError(EXPECTED, found + reason, step) from None
