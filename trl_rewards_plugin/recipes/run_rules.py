@@ -53,8 +53,8 @@ def check_model_folder(folder: str, response_length: int) -> None:
         step = "pass one such as facebook/bart-base"
         step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
         raise InputError("an encoder-decoder model", found, step)
-    found = [config.get(key) for key in ("max_decoder_position_embeddings", "max_position_embeddings")]
-    room = next((value for value in found if isinstance(value, int)), None)
+    limits = [config.get(key) for key in ("max_decoder_position_embeddings", "max_position_embeddings")]
+    room = next((value for value in limits if isinstance(value, int)), None)
     if room is not None and "decoder" not in config and response_length > room:
         expected = f"response_length of at most {room}, the positions of {folder}"
         raise InputError(expected, f"response_length={response_length}", "lower response_length")
