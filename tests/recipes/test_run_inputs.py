@@ -118,3 +118,17 @@ def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves,
     assert plan["Prompts"] == "9 of own.csv, each prefixed with 'say: '"
     assert plan["Settings"] == "learning rate 3e-05, KL coefficient 0.05, responses of at most 53 tokens, seed 4"
     assert plan["Saves"] == saves
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [("own", "checkpoint-3"), ("other", "other/checkpoint-3, of another run, which may have trained on prompts that")],
+)
+def test_the_plan_says_where_a_checkpoint_of_another_run_is(run, said, tmp_path):
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path / "own"), use_cpu=True)
+    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "")
+    cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
+    checkpoint = tmp_path / run / "checkpoint-3"
+    plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), checkpoint, cuts=cuts))
+    assert said in plan["Resume"]
+    assert (plan["Resume"] == said) == (run == "own")

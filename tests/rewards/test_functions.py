@@ -146,7 +146,8 @@ def test_a_missing_column_is_refused_before_anything_is_scored():
         return [1.0]
 
     message = (
-        r"column 'source', which reward 'second' asks for[\s\S]*only prompts, completions, sources[\s\S]*'sources'\?"
+        r"column 'source', which reward 'second' asks for[\s\S]*only prompts, completions, sources"
+        r"[\s\S]*'sources'\? add it to the data set"
     )
     with pytest.raises(InputError, match=message):
         MultiClassifierReward([first, second])(["a"], sources=["b"])

@@ -71,18 +71,18 @@ class Declared(NamedTuple):
         elif kinds == {"bool"} or ("bool" in kinds and str(given).lower() in ("true", "false")):
             value = BOOLEANS[str(given).lower()]
         elif kinds and kinds <= {"int", "float"}:
-            value = _number(name, given, float if "float" in kinds else int)
+            value = _number(name, given, float if "float" in kinds else int, self.default)
         else:
             value = str(given) if kinds == {"str"} else given
         config_rules.check_field(name, value, self.annotation, self.default, self.choices)
         return value
 
 
-def _number(name: str, given: Any, kind: type[int] | type[float]) -> int | float:
+def _number(name: str, given: Any, kind: type[int] | type[float], default: Any) -> int | float:
     try:
         return kind(str(given))
     except ValueError as error:
-        expected = f"{name} as {'a whole number, such as 4' if kind is int else 'a number, such as 1e-5'}"
+        expected = config_rules.as_number(name, kind, default)
         raise InputError(expected, repr(given), f"correct {name}; see trl-rewards train --help") from error
 
 

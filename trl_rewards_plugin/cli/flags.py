@@ -171,7 +171,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     values = read_yaml(path, f"valid YAML in {path}", "fix the file")
     if not isinstance(values, dict):
         step = "write one setting per line, such as learning_rate: 1.0e-5"
-        raise InputError(f"a YAML mapping in {path}", type(values).__name__, step)
+        found = "an empty file" if values is None else type(values).__name__
+        raise InputError(f"a YAML mapping in {path}", found, step)
     environment = values.pop("env", None) or {}
     if not isinstance(environment, dict):
         found, step = f"env: {environment!r}", "write NAME: value on a line of its own below env:"

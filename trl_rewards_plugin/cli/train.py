@@ -200,7 +200,7 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
-        check_model_folder(asked.model)
+        check_model_folder(asked.model, config.response_length)
         check_tokenizer_files(asked.model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
     has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)

@@ -1,6 +1,7 @@
 """Rules on settings, one or several together, before torch is loaded. Leaves out: the settings (config.py)."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args
@@ -86,11 +87,23 @@ def check_field(name: str, value: Any, annotation: Any, default: Any = None, cho
         if one not in choices and not (one is None and default is None):
             step = f"{did_you_mean(one, choices)}set {name} to one of these"
             raise InputError(f"{name} as one of {', '.join(choices)}", f"{name}={value!r}", step)
-    optional = type(None) in get_args(without_rules(annotation))
+    kinds = {*(get_args(without_rules(annotation)) or [without_rules(annotation)])}
+    optional = type(None) in kinds
+    if value is not None and kinds <= {int, float, type(None)}:
+        kind = float if float in kinds else int
+        if not isinstance(value, numbers.Real if kind is float else numbers.Integral):
+            raise InputError(as_number(name, kind, default), f"{name}={value!r}", f"change {name}")
     suffix = "" if not optional else ", or unset" if default is None else ", or None"
     for rule in getattr(annotation, "__metadata__", ()):
         if not (optional if value is None else rule.holds(value)):
             raise InputError(f"{name} {rule.expected}{suffix}", f"{name}={value!r}", f"change {name}")
+
+
+def as_number(name: str, kind: type[int] | type[float], default: Any = None) -> str:
+    """What is expected of a number; its default is the example, if it is one that can be meant."""
+    usual = isinstance(default, int | float) and default > 0
+    example = default if usual else 4 if kind is int else 0.05
+    return f"{name} as a {'whole ' if kind is int else ''}number, such as {example:g}"
 
 
 def _check(config: Any, *rules: tuple[str, bool, str]) -> None:

@@ -126,7 +126,11 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
         step = "take a model that reads more" if limit == inputs.room else "raise max_prompt_length"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
-    return plan | ({"Resume": inputs.checkpoint.name} if inputs.checkpoint else {})
+    if (checkpoint := inputs.checkpoint) is not None:
+        foreign = checkpoint.resolve().parent != Path(str(args.output_dir)).resolve()
+        warning = f"{checkpoint}, of another run, which may have trained on prompts that are held out here"
+        plan["Resume"] = warning if foreign else checkpoint.name
+    return plan
 
 
 def estimate_minutes(evaluator: Evaluator, args: Seq2SeqPPOConfig, data: RunData) -> float:

@@ -41,8 +41,8 @@ def check_enough_prompts(prompts: int, config: Any, name: str) -> None:
         raise InputError(expected, f"{prompts} in {name}, held-out rows not counted", step)
 
 
-def check_model_folder(folder: str) -> None:
-    """Refuses a decoder-only model, where a config.json in `folder` names one; the Trainer asks transformers."""
+def check_model_folder(folder: str, response_length: int) -> None:
+    """Refuses a decoder-only model or too few positions, as far as a config.json in `folder` shows it."""
     try:
         config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         names = [] if config.get("is_encoder_decoder") else list(map(str, config.get("architectures") or ()))
@@ -53,6 +53,11 @@ def check_model_folder(folder: str) -> None:
         step = "pass one such as facebook/bart-base"
         step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
         raise InputError("an encoder-decoder model", found, step)
+    limits = [config.get(key) for key in ("max_decoder_position_embeddings", "max_position_embeddings")]
+    room = next((value for value in limits if isinstance(value, int)), None)
+    if room is not None and "decoder" not in config and response_length > room:
+        expected = f"response_length of at most {room}, the positions of {folder}"
+        raise InputError(expected, f"response_length={response_length}", "lower response_length")
 
 
 def check_installed(trackers: Iterable[str], known: Iterable[str], installed: Iterable[str]) -> None:

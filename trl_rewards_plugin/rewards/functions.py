@@ -90,7 +90,7 @@ class CallableReward(Reward):
         offered = {"prompts": prompts, "completions": completions, **columns}
         for name in self._required:
             if name not in offered:
-                step = f"{did_you_mean(name, offered)}pass it, add it to the data set, or give the parameter a default"
+                step = f"{did_you_mean(name, offered)}add it to the data set, pass it, or give the parameter a default"
                 if "completions" not in self._named:
                     step = f"wrap an object that reads its texts as {name!r} in a function f(completions, **kwargs)"
                 expected = f"the column {name!r}, which reward {self.name!r} asks for"

@@ -35,19 +35,30 @@ def imported(name: str, folder: Path = Path()) -> Any:
 
 def check_name(name: str, folder: Path = Path()) -> None:
     """Refuses what `imported` cannot find, as far as that shows without importing a module of the user's."""
+    if name.endswith(".py") and (whole := python_file(name, folder)).is_file():
+        functions = ", ".join(f"{name}:{one}" for one in _defined(_source(whole))) or f"{name}:NAME"
+        raise InputError("function as file.py:name", f"{name!r}, a whole file", f"name a function of it: {functions}")
     file = python_file(name.rpartition(":")[0], folder)
     if file.suffix == ".py" and not file.is_file():
         expected = f"the file of {file.name}:name, beside the reward file or in the current folder"
         raise missing_file(expected, f"no file {(folder / file).resolve()}", folder / file)
     if file.suffix == ".py":  # in which that name may stand nowhere, and a near one be defined
-        text, (written, _, path) = file.read_text(encoding="utf-8", errors="replace"), name.rpartition(":")
+        text, (written, _, path) = _source(file), name.rpartition(":")
         attribute = path.partition(".")[0]
-        defined = re.findall(r"^(?:async +)?(?:def|class) +(\w+)", text, re.MULTILINE)
+        defined = _defined(text)
         may_be_there = rf"\b{re.escape(attribute)}\b|import \*|__getattr__|globals\(|vars\(|exec\(|setattr\("
         if not re.search(may_be_there, text) and (near := nearest(attribute, defined)):
             raise _not_found(name, f"not in that file, which defines {', '.join(defined)}", f"{written}:{near}")
     if not {".", ":"} & set(name) and name not in READY_MADE:
         raise _not_found(name, "not one of these, and a path of one part is a module")
+
+
+def _source(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _defined(source: str) -> list[str]:
+    return re.findall(r"^(?:async +)?(?:def|class) +(\w+)", source, re.MULTILINE)
 
 
 def python_file(file: str, folder: Path) -> Path:

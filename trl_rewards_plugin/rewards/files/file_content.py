@@ -207,7 +207,8 @@ def _read_reward_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("rewards"), list) or not content["rewards"]:
         keys = content if isinstance(content, dict) and "rewards" not in content else ()
         near = "".join(did_you_mean(key, FILE_KEYS) for key in keys if key not in FILE_KEYS)
-        raise InputError(form, f"{str(content)[:200]!r}", near + _EXAMPLE)
+        found = "an empty file" if content is None else f"{str(content)[:200]!r}"
+        raise InputError(form, found, near + _EXAMPLE)
     _check_keys(content, FILE_KEYS, path.name)
     entries = [_checked_entry(entry, path, place) for place, entry in enumerate(content["rewards"])]
     return {**without_none(content), "rewards": entries}
