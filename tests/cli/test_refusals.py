@@ -104,7 +104,7 @@ FILES = {
     "r_http.yaml": "rewards:\n- {function: remote, url: 'localhost:8000'}\n",
     "r_label.yaml": "rewards:\n- {asset: acceptability-judge, label: aceptable}\n",
     "r_folder.yaml": "rewards:\n- {model: judge, label: aceptable}\n",
-    "few.txt": "A cat.\n" * 71,
+    "few.txt": "A dog.\n" * 71,
     "two.txt": "A cat.\n" * 2,
     "data/gpt/config.json": '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}',
     "judge/config.json": '{"id2label": {"0": "unacceptable", "1": "acceptable"}}',
