@@ -341,7 +341,7 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
         score_file(ScoreSettings(input=write(tmp_path / "in.jsonl", TEXTS), reward=str(reward)))
 
 
-@pytest.mark.parametrize(("device", "sizes"), [("cpu", [64, 6]), ("cuda", [70])])
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [256, 4]), ("cuda", [260])])
 def test_a_job_on_a_cpu_writes_more_often(tmp_path, reward_file, monkeypatch, device, sizes):
     scored = []
 
@@ -351,7 +351,7 @@ def test_a_job_on_a_cpu_writes_more_often(tmp_path, reward_file, monkeypatch, de
 
     monkeypatch.setattr(devices, "own_device", lambda: torch.device(device))
     monkeypatch.setattr(score_job._Job, "_score", score)
-    run(write(tmp_path / "in.jsonl", ["a"] * 70), reward_file, tmp_path / "out.jsonl")
+    run(write(tmp_path / "in.jsonl", ["a"] * 260), reward_file, tmp_path / "out.jsonl")
     assert scored == sizes
 
 

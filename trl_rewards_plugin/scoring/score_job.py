@@ -27,7 +27,7 @@ from trl_rewards_plugin.runs.lock import writing_file
 from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, open_output
 
 SLICE = 512  # rows that a process scores between two writes
-CPU_SLICE = 64  # where classifiers run on a CPU, in small batches: a job there is seen to move, and loses little
+CPU_SLICE = 256  # where classifiers run on a CPU: a job there is seen to move; 64 take a quarter more time, 256 4 %
 TOTAL = "total"
 
 
