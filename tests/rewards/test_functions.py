@@ -239,7 +239,7 @@ def test_what_an_async_reward_raises_is_not_a_score_and_ends_the_others():
     async def broken(completions):
         raise KeyError("no judge")
 
-    with pytest.raises(RuntimeError, match=r"'broken' raised KeyError: 'no judge'.*1 completions.*'ab'") as error:
+    with pytest.raises(RuntimeError, match=r"'broken' raised KeyError: 'no judge'.*1 completion,.*'ab'") as error:
         MultiClassifierReward([endless, broken])(["ab"])
     assert isinstance(error.value.__cause__, KeyError)
     assert ended.wait(30)
