@@ -189,6 +189,6 @@ def test_a_run_of_trls_own_trainers_gets_a_card(tmp_path, monkeypatch, capsys, a
     if algorithm != "DPO":
         assert "| short_words | 1 | a function |" in card
         assert "| Step | Reward |" in card
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     exec(compile(python_blocks(card)[0], "README.md", "exec"), {})
     assert capsys.readouterr().out
