@@ -35,30 +35,23 @@ class Declared(NamedTuple):
         """The names in its type: {"list", "int"} of `list[int] | None`."""
         return set(re.findall(r"\w+", self.type)) - {"None", "Optional", "Union"}
 
-    @property
-    def _or_else(self) -> set[str]:
-        """What may stand in place of a list."""
-        return Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds
-
-    @property
-    def _may_be_none(self) -> bool:
-        return re.search(r"\b(None|Optional)\b", self.type) is not None
-
     def read(self, name: str, given: Any) -> Any:
         """`given`, as a flag or a YAML file says it, as the value that it means; refused if it cannot be one."""
         kinds = self.kinds - {"list"}
-        if "list" in self.kinds and not self._or_else and str(given).lower() == "none" and self._may_be_none:
+        is_list = "list" in self.kinds and not Declared(re.sub(r"list\[.*?\]", "", self.type)).kinds
+        may_be_none = re.search(r"\b(None|Optional)\b", self.type) if is_list else "str" not in kinds
+        if may_be_none and str(given).lower() == "none":
             given = None
-        if "list" in self.kinds and isinstance(given, str | int | float) and not self._or_else:
+        if is_list and isinstance(given, str | int | float):
             given = [given]  # one value, as after a flag
-        if given is None or ("str" not in kinds and str(given).lower() == "none"):
+        if given is None:
             value: Any = None
         elif "list" in self.kinds and isinstance(given, list) and len(kinds) == 1:
             one = Declared(" ".join(kinds))
             value = [one.read(name, item) for item in given]
             if None in value:
                 raise InputError(f"{name} as a list of values", repr(given), f"correct {name}")
-        elif "list" in self.kinds and not self._or_else:
+        elif is_list:
             raise InputError(f"{name} as a list", repr(given), f"correct {name}")
         elif isinstance(given, list | dict) and kinds <= {"bool", "int", "float", "str"}:
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")

@@ -25,9 +25,14 @@ def public_name(name: Any) -> str:
     text, path = str(name), Path(name)
     if path.is_absolute() and path.is_relative_to(ROOT):
         return BUNDLED + path.relative_to(ROOT).as_posix()
-    if path.is_absolute() or text.startswith(("~", "file:")):
+    if _is_place(text):
         return path.name
     return f"./{path.as_posix()}" if os.path.exists(text) and not text.startswith(".") else text
+
+
+def _is_place(text: str) -> bool:
+    """Whether `text` says where something lies on this machine, from wherever it is read."""
+    return os.path.isabs(text) or text.startswith(("~", "file:"))
 
 
 def recorded_name(given: Any, folder: Path) -> str | None:
@@ -81,6 +86,5 @@ def public_part(part: Mapping[str, Any]) -> dict[str, Any]:
 def public_value(value: Any) -> Any:
     """A setting, whatever containers it is made of, with the last part of each absolute path in it."""
     if isinstance(value, str | Path):
-        is_path = isinstance(value, Path) or value.startswith(("~", "file:")) or os.path.isabs(value)
-        return public_name(value) if is_path else value
+        return public_name(value) if isinstance(value, Path) or _is_place(value) else value
     return mapped(value, public_value) if isinstance(value, Mapping | list | tuple) else value

@@ -83,11 +83,12 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
     """The form of the input, and the output; refused is what shows without the reward's models."""
     form = format_of(settings.input, settings.input_format)
-    first, top = None, Row()
+    top = first = None  # the first row of the input, and the first that is scored
     if settings.input != STDIN:
-        for top in itertools.islice(read_rows(settings.input, form, settings.text_column), 1):
-            _check_columns(settings, top, 1)
         rows = read_rows(settings.input, form, settings.text_column)
+        if (top := next(rows, None)) is not None:
+            _check_columns(settings, top, 1)
+            rows = itertools.chain([top], rows)
         first = next(without_missing(rows, _columns_read(settings), settings.missing, settings.input), None)
         if first is None:
             skipped = sum(1 for _ in read_rows(settings.input, form, settings.text_column))
@@ -96,9 +97,10 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
         step = "for example --reward article"
         raise InputError(f"a reward: {', '.join(PRESETS)}, or a .yaml file of your own", "none", step)
     names = reward_names(preset_content(settings.reward))
-    _check_unscored(settings, top, 1, [TOTAL, *names])
-    output = open_output(settings.output)
+    if top is not None:
+        _check_unscored(settings, top, 1, [TOTAL, *names])
     if first is not None:  # the other rows, and the scores, are compared once the reward is there
+        output = open_output(settings.output)  # one of its own, as it counts the rows that it has read
         output.check([first])
         try:
             old = next(output.existing([*_columns_read(settings), TOTAL, *names], repair=False), None)
