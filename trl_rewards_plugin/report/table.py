@@ -18,7 +18,7 @@ from trl_rewards_plugin.text import DASH, counted, cut_prompts, interval, listed
 NOT_YET = "not yet"
 UNSET = "default"
 # Of a run's record of itself, what would make it another run.
-_RECORDED = ("train_rows", "held_out_rows", "held_out", "hardware", "commit")
+_RECORDED = ("train_rows", "held_out_rows", "held_out", "held_out_warning", "hardware", "commit")
 _SCALES = {
     "logit": "logits, raw scores without a fixed range", "probability": "probabilities, 0 to 1",
     "log_probability": "log-probabilities, at most 0",
@@ -212,10 +212,12 @@ def headline(run: Run) -> str:
     if metrics is None:
         if any(SCORES in row and "episode" not in row for row in run.log):
             return f"A TRL run, {counted(run.last_step, 'step')}: curves and outputs only."
-        rollouts = f"{counted(run.last_step, 'rollout')} so far"
+        planned = run.settings.get("made_of", {}).get("rollouts")
+        done = f"{counted(run.last_step, 'rollout')} so far"
         if not _is_of_recipe(run):
-            return f"A run of a trainer without the recipe, {rollouts}: curves and outputs only."
-        return f"Not finished: {rollouts}; numbers on held-out prompts come at the end."
+            return f"A run of a trainer without the recipe, {done}: curves and outputs only."
+        done = f"{run.last_step:,} of {counted(planned, 'rollout')}" if planned else done
+        return f"Not finished: {done}; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
     change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
     gain = metrics["reward_gain"]
