@@ -48,9 +48,9 @@ _SETTINGS: Mapping[str, Any] = {
     "eval_dataset?": _TEXT, "prompt_prefix?": _TEXT, "response_length?": (int, NoneType), "seed?": (int, NoneType),
     "made_of?": {
         "rewards?": _REWARDS, "held_out_rewards?": _REWARDS, "aggregation?": _TEXT, "disagreement_coef?": _NUMBER,
-        "push_to?": _TEXT, "held_out?": _TEXT, "held_out_warning?": _TEXT, "hardware?": _TEXT, "precision?": _TEXT, "license?": _TEXT,
-        "commit?": _TEXT, "train_rows?": (int, NoneType), "rollouts?": (int,), "epoch_rewards?": [_SCORE], "energy?": {"*": _NUMBER},
-        "versions?": {"*": (str,)},
+        "push_to?": _TEXT, "held_out?": _TEXT, "held_out_warning?": _TEXT, "hardware?": _TEXT, "precision?": _TEXT,
+        "license?": _TEXT, "commit?": _TEXT, "train_rows?": (int, NoneType), "rollouts?": (int,),
+        "epoch_rewards?": [_SCORE], "energy?": {"*": _NUMBER}, "versions?": {"*": (str,)},
     },
 }  # fmt: skip
 # As `ppo/checkpoints/state.py` writes it.
