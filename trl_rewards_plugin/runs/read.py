@@ -2,7 +2,8 @@
 
 A file that is missing, damaged or of another shape is refused. A shape is a tuple of types; a list of one shape for
 any number of items, or of one shape per item; or a mapping of keys to shapes, where "*" stands for all further keys,
-and a key that ends in "?" may be missing. Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
+and a key that ends in "?" may be missing. Leaves out: whether a checkpoint is whole
+(`checkpoints.py`), and what is made of the run.
 """
 
 import json
