@@ -24,6 +24,7 @@ from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
+from trl_rewards_plugin.runs.layout import check_saved_model
 
 _SIDE = "a folder with a model, the id of one on the Hub, or a file of outputs"
 
@@ -66,8 +67,8 @@ class EvaluationSettings:
     )
     metric_kwargs: dict[str, dict[str, Any]] | None = option(
         None,
-        'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
-        '"user/model", "label": "LABEL_1"}}.',
+        'Arguments of metrics, as JSON: {"grammaticality": {"config_name": "tiny"}}, or {"bertscore": {"lang": "en"}, '
+        '"neutrality": {"config_name": "user/model", "label": "neutral"}}.',
     )
     preset: str | None = option(
         None,
@@ -110,6 +111,7 @@ def check_settings(settings: EvaluationSettings) -> None:
             if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
                 raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
             check_hub_name(given, _SIDE)
+            check_saved_model(Path(given))
             check_tokenizer_files(given)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
