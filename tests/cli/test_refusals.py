@@ -346,6 +346,8 @@ FILE_LINES = {
     "evaluate pair.csv --metrics ruoge": "did you mean 'rouge'?",
     "evaluate pair.csv --metrics neutralty": "did you mean 'neutrality'?",
     "evaluate pair.csv --metrics articel": "did you mean 'article'?",
+    "evaluate nowhere": "'nowhere', which is not here, and the Hub is not reached\nNext:     check the network",
+    "evaluate data/fresh": "data is a folder here without 'fresh'; in it: gpt",
     "evaluate folder": "folder without config.json",
     "evaluate judge --compare folder": "pass the folder that save_pretrained() wrote",
     "evaluate stopped": "this run has not finished: resume it",

@@ -251,6 +251,7 @@ def _default_folder(asked: Any, preset: Preset) -> str:
 def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     """The recipe that `argv` asks for, and the arguments that are not PPO's; what does not fit is refused."""
     from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
+    from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
     installed = importlib.metadata.version("trl")  # pip refuses an older one, but an environment may hold it
     if int(installed.split(".")[0]) < 1:
@@ -269,8 +270,6 @@ def build_recipe(argv: Sequence[str]) -> "tuple[Seq2SeqPPO, TrainArguments]":
     settings = {"disable_tqdm": False, **config, "output_dir": _default_folder(first, preset)}
     parser.set_defaults(**{key: value for key, value in settings.items() if key not in from_file})
     values = vars(parser.parse(argv))  # --help shows the defaults of this very run
-    from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO  # which help does not need
-
     own = {argument.name: values.pop(argument.name) for argument in dataclasses.fields(TrainArguments)}
     del values["config"]
     if str(values["resume_from_checkpoint"]).lower() == "true":

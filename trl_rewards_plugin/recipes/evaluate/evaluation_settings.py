@@ -16,9 +16,13 @@ from trl_rewards_plugin.errors import (
     check_hub_name,
     check_tokenizer_files,
     did_you_mean,
+    in_cache,
+    is_unreached,
     missing_file,
     nearest,
+    what_to_do,
 )
+from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
@@ -121,6 +125,14 @@ def check_settings(settings: EvaluationSettings) -> None:
     thresholds(settings)
     if any("," in row for row in settings.lower_is_better or ()):
         raise InputError("names in lower_is_better", str(settings.lower_is_better), "separate them with spaces")
+
+
+def check_model_is_there(name: str) -> None:
+    """Refuses the name of a model that is neither here nor to be had from the Hub."""
+    if not (is_bundled(name) or Path(name).exists() or in_cache(name)) and (error := lookup_failure(name, "model")):
+        hub = "is not reached" if is_unreached(error) else "has none of that name"
+        step = what_to_do(error, "check the spelling", name)
+        raise InputError(_SIDE, f"{name!r}, which is not here, and the Hub {hub}", step)
 
 
 def _what_is_meant(name: str) -> str | None:

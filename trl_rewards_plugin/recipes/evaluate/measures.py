@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from huggingface_hub import HfApi
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, is_slip, is_unreached
+from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, is_slip
+from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 
@@ -55,20 +55,15 @@ def _known_rows(name: str, arguments: Mapping[str, Any], given: Sequence[str]) -
     if name == "rouge" and not os.path.exists(name):
         return _load(name, None, arguments, given).rows
     check_hub_name(name, _METRIC)
-    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of these.
+    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of
+    # these; the presets are words of their own, and for them the Hub is asked.
     slips = [known for known in (*OWN, "rouge", *PRESETS) if is_slip(name, known)]
-    if slips and not os.path.exists(name) and not (slips[0] in PRESETS and _may_be_on_the_hub(name)):
+    places = [f"evaluate-{kind}/{name}" for kind in ("metric", "measurement", "comparison")]
+    if not slips or os.path.exists(name):
+        return None
+    if slips[0] not in PRESETS or all(lookup_failure(place, "space") for place in places):
         raise InputError(_METRIC, repr(name), f"{did_you_mean(name, slips)}check the spelling")
     return None
-
-
-def _may_be_on_the_hub(name: str) -> bool:
-    """Whether the Hub has one of `evaluate`'s own modules of this name; not where it cannot be reached."""
-    kinds = ("metric", "measurement", "comparison")
-    try:
-        return any(HfApi().repo_exists(f"evaluate-{kind}/{name}", repo_type="space") for kind in kinds)
-    except Exception as error:  # the client's own vary
-        return not is_unreached(error)
 
 
 def load_measures(
