@@ -13,7 +13,7 @@ beta times KL to the starting model the optimum is then known:
 reward, exactly over the vocabulary ("full"), as k3 in the reward, and as k3 or exactly in the loss alone. It prints
 the total variation distance to that optimum, the mean over prompts, and how many rollouts it took to come within some
 distances; it writes every number and the distance after each rollout to known_optimum.json, and the curves as a
-picture. Only the learning rate differs between estimators.
+picture. All settings are the same for all estimators.
 With `--legacy` TRL 0.11.4's PPOTrainer, which the classic tutorials use, gets the same problems in an environment of
 its own (made by legacy.sh where the folder is not there yet).
 Leaves out: text; the words mean nothing, and the reward is a table of random numbers.
@@ -45,13 +45,13 @@ from transformers import (
 
 from trl_rewards_plugin import Seq2SeqPPOConfig, Seq2SeqPPOTrainer
 from trl_rewards_plugin.ppo.checkpoints.state import mark_untied_embeddings
+from trl_rewards_plugin.ppo.maths.methods import ESTIMATORS
 from trl_rewards_plugin.ppo.policy.policy import teacher_forced
 from trl_rewards_plugin.ppo.policy.prompts import EncodedPrompts
 from trl_rewards_plugin.ppo.policy.token_rules import token_rules
 
-PROMPTS, WORDS, BETA = 4, 4, 0.5
+PROMPTS, WORDS, BETA, LEARNING_RATE = 4, 4, 0.5, 1e-2
 SPECIAL = ("<pad>", "</s>", "<unk>")
-ESTIMATORS = {"gae": 1e-2, "rloo": 1e-2, "grpo": 1e-2, "reinforce": 1e-2}  # learning rates
 PENALTIES = {
     "k1 in the reward": {"kl_estimator": "k1"},
     "full": {"kl_estimator": "full"},
@@ -175,7 +175,7 @@ def train(estimator: str, penalty: str, tokens: int, seed: int) -> dict:
     """One run by an estimator; the distances before training and after every rollout."""
     settings = {
         "advantage_estimator": estimator,
-        "learning_rate": ESTIMATORS[estimator],
+        "learning_rate": LEARNING_RATE,
         **PENALTIES[penalty],
         "kl_coef": BETA,
         "num_generations": 8,
@@ -256,7 +256,7 @@ def train_legacy(tokens: int, seed: int, environment: Path) -> dict:
             "tokens": tokens,
             "seed": seed,
             "beta": BETA,
-            "learning_rate": ESTIMATORS["gae"],
+            "learning_rate": LEARNING_RATE,
             "batch_size": RESPONSES,
             "ppo_epochs": EPOCHS,
             "rollouts": ROLLOUTS[tokens],

@@ -18,7 +18,7 @@ def number(value: float | None, form: str = ".3f") -> str:
     if value is None:
         return DASH
     text = format(value, form)
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
+    return text.lstrip("+-") if float(text.rstrip("%")) == 0 else text.replace("-", MINUS)
 
 
 def interval(ends: Sequence[float | None], form: str = "+.3f") -> str:

@@ -1,6 +1,7 @@
 """The benchmark that asks other judges about a run: here the bundled ones, about outputs made up."""
 
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,15 +16,25 @@ WHOLE = ["The cat sat on the mat.", "We called the office on Monday.", "He went 
 SPOILT = ["Cat the on sat the mat mat.", "Called we office the on on.", "Went the after home he long long."] * 3
 
 
-def test_it_prints_gains_of_sampled_and_greedy_outputs_and_what_the_sources_get(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def figures(tmp_path, monkeypatch, capsys):
+    """Runs the script on a run with these columns: (decoding, name) -> the words of its line."""
+
+    def run(columns, *flags):
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "completions.parquet")
+        judges = {"--acceptability": "acceptability-judge", "--sentiment": "sentiment-judge"}
+        given = [word for flag, name in judges.items() for word in (flag, str(asset_path(name)))]
+        monkeypatch.setattr(sys, "argv", ["second_judges.py", str(tmp_path), *given, *flags])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+        return {(decoding, name): rest for _, decoding, name, *rest in lines}
+
+    return run
+
+
+def test_it_prints_gains_of_sampled_and_greedy_outputs_and_what_the_sources_get(figures):
     columns = {"source": [f"{text} It rained." for text in WHOLE], "before": SPOILT, "after": WHOLE}
-    columns |= {"before_greedy": WHOLE, "after_greedy": WHOLE}
-    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "completions.parquet")
-    command = ["second_judges.py", tmp_path, "--acceptability", asset_path("acceptability-judge")]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), "--sentiment", str(asset_path("sentiment-judge"))])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    found = {(decoding, name): rest for _, decoding, name, *rest in lines}
+    found = figures({**columns, "before_greedy": WHOLE, "after_greedy": WHOLE})
     names = ("reward", "acceptability", "neutrality", "acceptable", "neutral")
     assert set(found) == {(decoding, name) for decoding in ("sampled", "greedy") for name in names}
     sources, before, after, gain = map(float, found["sampled", "acceptability"][:4])
@@ -32,3 +43,15 @@ def test_it_prints_gains_of_sampled_and_greedy_outputs_and_what_the_sources_get(
     assert gain > 0
     assert 0 <= float(found["sampled", "acceptable"][1]) <= float(found["sampled", "acceptable"][2]) <= 1
     assert found["greedy", "reward"][3:] == ["+0.000", "none:", "all", "alike"]
+
+
+def test_it_draws_more_samples_from_the_starting_and_the_trained_model(figures, tmp_path):
+    shutil.copytree(asset_path("tiny-t5"), tmp_path, dirs_exist_ok=True)  # as if nothing had been learnt
+    (tmp_path / "config.yaml").write_text("model: bundled:tiny-t5\nseed: 0\nresponse_length: 8\n", encoding="utf-8")
+    greedy = {"before_greedy": WHOLE[:2], "after_greedy": WHOLE[:2]}
+    kept = {"before": SPOILT[:2], "after": WHOLE[:2]}  # not read
+    found = figures({"prompt": WHOLE[:2], "source": WHOLE[:2], **kept, **greedy}, "--samples", "3")
+    assert found["sampled", "reward"][1] == found["sampled", "reward"][2]
+    share = float(found["sampled", "acceptable"][1])
+    assert share * 6 == pytest.approx(round(share * 6), abs=0.004)  # of 2 prompts' 3 samples
+    assert found["sampled", "reward"][3:] == found["greedy", "reward"][3:] == ["+0.000", "none:", "all", "alike"]

@@ -70,4 +70,4 @@ def test_a_score_that_repeats_another_is_drawn_once(tmp_path, drawn):
     rows = {"rougeL": (before, after), "rougeLsum": (before.copy(), after.copy()), "rude": none, "false": none}
     draw(tmp_path, rows)
     drawn_names = [axes.get_xlabel().removesuffix(" (dashed: mean)") for axes in drawn[0].axes[::2]]
-    assert drawn_names == ["rougeL", "rude", "false"]
+    assert drawn_names == ["rougeL and rougeLsum", "rude", "false"]

@@ -14,6 +14,7 @@ def test_table_shows_every_number():
     assert "distinct greedy outputs x 1.00" in text
     assert "KL to the reference 1.500 nats" in text
     assert "2 held-out prompts" in text
+    assert "Reward, greedy: 2.000 -> 3.000." in text
     assert text.endswith("The reward is not distinguishable from before: the interval of its gain includes 0.")
 
 

@@ -68,11 +68,12 @@ def test_held_out_prompts_that_training_sees_are_refused_or_counted():
     for same in (TEXTS, rows, DatasetDict({"test": rows}), TEXTS[::-1], TEXTS[3:9]):
         with pytest.raises(InputError, match=r"all \d+ of them among the given texts"):
             load_run_data(TEXTS, same, prompt_prefix="say: ").checked()
-    assert "20 of 20 held-out prompts" in load_run_data(TEXTS, TEXTS).checked(resumes=True).eval_name
+    assert "20 of 20 held-out prompts" in load_run_data(TEXTS, TEXTS).checked(resumes=True).warning
     assert load_run_data(TEXTS, ["a new one"]).checked().eval_name.startswith("all 1 rows of the given texts (too few")
-    told = "; warning: 2 of 3 held-out prompts are also in the training data"
-    assert load_run_data(TEXTS, ["new", *TEXTS[:2]]).checked().eval_name.endswith(told)
-    assert "4 of 4 held-out prompts" in load_run_data(TEXTS[:2] * 20).checked().eval_name  # one file, with duplicates
+    some = load_run_data(TEXTS, ["new", *TEXTS[:2]]).checked()
+    assert some.warning == "2 of 3 held-out prompts are also in the training data"
+    assert "training data" not in some.eval_name
+    assert "4 of 4 held-out prompts" in load_run_data(TEXTS[:2] * 20).checked().warning  # one file, with duplicates
 
 
 def test_hold_out_is_seeded_disjoint_and_announced():

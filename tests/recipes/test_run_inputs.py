@@ -112,10 +112,11 @@ def test_the_plan_says_what_limits_the_prompts_and_advises_what_is_possible(tmp_
 )
 def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves, tmp_path):
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), learning_rate=3e-5, seed=4, use_cpu=True, **settings)
-    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "say: ")
+    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "say: ", warning="1 of 1 is also there")
     cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
     plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), None, cuts=cuts))
     assert plan["Prompts"] == "9 of own.csv, each prefixed with 'say: '"
+    assert plan["Held out"] == "1 of 10 rows; warning: 1 of 1 is also there"
     assert plan["Settings"] == "learning rate 3e-05, KL coefficient 0.05, responses of at most 53 tokens, seed 4"
     assert plan["Saves"] == saves
 

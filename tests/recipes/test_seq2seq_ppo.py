@@ -72,6 +72,7 @@ def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
     assert math.isclose(gain, result.metrics["reward_gain"]["mean"], abs_tol=1e-9)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert (config["seed"], config["max_steps"], config["made_of"]["held_out_rows"]) == (0, 2, 4)
+    assert config["made_of"]["rollouts"] == 2
     assert (folder / "reward_kl.png").read_bytes().startswith(b"\x89PNG")
     assert "](reward_kl.png)" in (folder / "README.md").read_text(encoding="utf-8")
     best = result.metrics["reward_at_kl"]["best_of_n"]

@@ -186,7 +186,7 @@ def test_an_evaluation_ranks_by_the_reward_and_draws_equal_scores_once(make_eval
     rouge = ([0.5, 0.5], [0.5, 0.25])
     folder = make_evaluation({"rougeL": rouge, "rougeLsum": rouge, "tiny reward": ([0.0, 0.0], [1.0, 2.0])})
     page = read(write_report([folder]))
-    assert [text for _, text in page.of("figcaption")] == ["rougeL", "tiny reward"]
+    assert [text for _, text in page.of("figcaption")] == ["rougeL and rougeLsum", "tiny reward"]
     assert page.of("p", "scores")[0][1].startswith("Best gain in tiny reward (+2.00)")
     assert " ".join(page.of("p", "scores")[1][1].split()) == "old.txt rougeL 0.50 rougeLsum 0.50 tiny reward 0.00"
 
@@ -220,16 +220,25 @@ def test_what_was_counted_comes_first_and_dots_are_explained_where_there_are_any
 def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     folders = [write_run(tmp_path / name) for name in ("a", "b")]
     assert "standard deviation" not in write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
-    told = json.loads((folders[1] / "metrics.json").read_text(encoding="utf-8"))
+    for folder, before in zip(folders, (0.6, 0.5), strict=True):
+        told = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        told["counts"] = {"trail off": {"before": before, "after": 0.0}}
+        write_json(folder / METRICS, told)
     told["after"]["reward"], told["after"]["good"], told["seed"] = 4.0, 4.0, 4
-    write_json(folders[1] / "metrics.json", told)
+    write_json(folders[1] / METRICS, told)
     text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
     # 3 and 4: 3.5, and the root of a half.
     result, meaning, *_ = [" ".join(text.split()) for _, text in read(tmp_path / "r.html").of("p")]
-    assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain 1.000 ± 0.000 good 2.000")
-    assert "KL 1.500 ± 0.000 nats." in result
+    assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain +1.000 ± 0.000 Means")
     assert "each seed samples its outputs anew" in result
     assert meaning.startswith("Reward: 1 x good + 0.5 x kind, as classifiers and functions score each output; higher")
+    rows = [text.strip().split("\n")[0] for _, text in read(tmp_path / "r.html").of("tr")]
+    assert rows[0].endswith("mean ± sd over 2 seedsab")
+    assert "Reward2.000 ± 0.000 → 3.500 ± 0.7072.000 → 3.0002.000 → 4.000" in rows
+    assert "Reward, greedy2.000 ± 0.000 → 3.000 ± 0.0002.000 → 3.0002.000 → 3.000" in rows
+    assert "Sampled outputs that trail off55% ± 7% → 0% ± 0%60% → 0%50% → 0%" in rows
+    assert "KL to the reference, nats1.500 ± 0.0001.5001.500" in rows
+    assert "Seed\N{EN DASH}34" in rows
     places = [text.index(part) for part in ("Over 2 seeds", 'id="numbers"', 'id="pairs"', 'id="curves"')]
     assert places == sorted(places)
 
@@ -301,7 +310,7 @@ def test_a_single_component_is_drawn_once(tmp_path):
     row = held_out_row()
     rows = [row | {key: row[f"{key.rpartition('_')[0]}_reward"] for key in row if key.endswith(("_good", "_kind"))}]
     page = read(write_report([write_run(tmp_path, held_out=rows)]))
-    assert [text for _, text in page.of("figcaption")][:2] == ["reward", "Reward"]
+    assert [text for _, text in page.of("figcaption")][:2] == ["reward, good and kind", "Reward"]
 
 
 def test_a_run_from_the_hub_has_its_numbers(tmp_path):

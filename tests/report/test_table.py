@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.report.folders import LOG_ROWS, REWARDS, held_out_row, write_log, write_run
@@ -103,7 +105,9 @@ def test_a_run_in_a_sentence(make, unfinished):
         "Reward 2.000 → 3.000 on 2 held-out prompts: a gain of +1.000 (95% CI 0.000 to +2.000); "
         "KL 1.500 nats to the reference."
     )
-    assert headline(unfinished).startswith("Not finished: 2 rollouts so far")
+    assert headline(unfinished).startswith("Not finished: 2 rollouts so far")  # of a run of an earlier version
+    planned = replace(unfinished, settings={"made_of": {"rollouts": 16}})
+    assert headline(planned).startswith("Not finished: 2 of 16 rollouts; numbers")
     without = make("two")
     without.metrics.update(kl=None, warnings=["Nearly all are the same."])
     assert "KL" not in headline(without)

@@ -30,8 +30,8 @@ _OWN_FIELDS = (
 )  # fmt: skip
 # Keys of `made_of` that are fields of the card.
 _RECORDED = (
-    "rewards", "held_out_rewards", "aggregation", "disagreement_coef", "train_rows", "held_out", "epoch_rewards",
-    "hardware", "precision", "energy", "versions", "commit", "license", "language",
+    "rewards", "held_out_rewards", "aggregation", "disagreement_coef", "train_rows", "held_out", "held_out_warning",
+    "epoch_rewards", "hardware", "precision", "energy", "versions", "commit", "license", "language",
 )  # fmt: skip
 # The Trainer's bookkeeping, which does not affect the model.
 _BOOKKEEPING = (
@@ -67,6 +67,7 @@ class RewardModelCardData:
         prompts: A few prompts, as the model reads them. Only what may be public.
         prompt_prefix: Prepended to every prompt.
         held_out: Description of the rows that the numbers, `metrics.json`, are from.
+        held_out_warning: How many of them training saw.
         samples: Rows with `source`, `before`, `after`, `before_reward`, `after_reward`: the first of the held-out set.
         gains, losses: Likewise, where the reward rose most, and fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.
@@ -99,6 +100,7 @@ class RewardModelCardData:
     prompts: Sequence[str] = ()
     prompt_prefix: str = ""
     held_out: str | None = None
+    held_out_warning: str | None = None
     metrics: Mapping[str, Any] | None = None
     samples: Sequence[Mapping[str, Any]] = ()
     gains: Sequence[Mapping[str, Any]] = ()

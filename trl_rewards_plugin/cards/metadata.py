@@ -112,8 +112,7 @@ def _model_index(data: RewardModelCardData) -> Any:
         "task_type": data.pipeline_tag or "text-generation",
         "task_name": f"{data.algorithm} from text classifier rewards",
         "dataset_type": str(data.dataset) if is_hub_id(data.dataset) else "custom",
-        # `RunData.checked` appends its warning to the name.
-        "dataset_name": one_line((data.held_out or "held-out prompts").partition("; warning: ")[0]),
+        "dataset_name": one_line(data.held_out or "held-out prompts"),
     }
     results = [
         EvalResult(metric_type=kind, metric_name=name, metric_value=value, **shared)

@@ -10,6 +10,7 @@ import numpy as np
 
 from trl_rewards_plugin.charts.picture import new_figure, save_picture
 from trl_rewards_plugin.charts.series import distinct, histograms
+from trl_rewards_plugin.text import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,19 +31,19 @@ def save_distributions(
     The counts start at 0, both sides have the same bins, and no prompt is left outside the axes. `rows`: name -> (N,)
     before or None, (N,) after, NaN where a text was not scored; `gains`: name -> what `paired_gain` gives.
     """
-    rows = distinct(rows)
-    height, columns = max(len(rows), 1), 2 if gains else 1
+    drawn = distinct(rows)
+    height, columns = max(len(drawn), 1), 2 if gains else 1
     figure = new_figure(5.4 * columns, 0.5 + ROW_HEIGHT * height)
     figure.set_layout_engine("constrained")
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     grid = figure.subplots(height, columns, squeeze=False)
-    if not rows:
+    if not drawn:
         words = "No metric has a score for each output."
         grid[0, 0].text(0.5, 0.5, words, ha="center", transform=grid[0, 0].transAxes)
-    for axes, (name, (before, after)) in zip(grid, rows.items(), strict=False):  # nothing drawn still has its axes
-        _draw_sides(axes[0], name, before, after)
+    for axes, (names, (before, after)) in zip(grid, drawn.items(), strict=False):  # nothing drawn still has its axes
+        _draw_sides(axes[0], listed(names), before, after)
         if columns == 2:
-            _draw_differences(axes[1], name, before, after, gains.get(name))
+            _draw_differences(axes[1], listed(names), before, after, gains.get(names[0]))
     for axes in grid.flat:
         axes.yaxis.get_major_locator().set_params(integer=True)
     save_picture(figure, grid.flat, path)

@@ -160,17 +160,17 @@ def histograms(*sides: np.ndarray) -> tuple[np.ndarray, list[Histogram]]:
     return edges, drawn
 
 
-def distinct(rows: Mapping[str, T]) -> dict[str, T]:
-    """`rows` of (N,) scores without those that repeat another's: a single component's, rougeLsum's of single lines.
+def distinct(rows: Mapping[str, T]) -> dict[tuple[str, ...], T]:
+    """`rows` of (N,) scores, equal ones once under all their names: a single component's, rougeLsum's of single lines.
 
-    Scores that are all equal are kept: two metrics that found nothing are two findings.
+    Constant scores are kept apart: two metrics that found nothing are two findings.
     """
-    first: dict[bytes | str, str] = {}
+    names: dict[bytes | str, list[str]] = {}
     for name, sides in rows.items():
         scores = np.concatenate([side for side in sides if side is not None]) + 0.0  # no -0.0
         varies = len(np.unique(scores[~np.isnan(scores)])) > 1
-        first.setdefault(scores.tobytes() if varies else name, name)
-    return {name: rows[name] for name in first.values()}
+        names.setdefault(scores.tobytes() if varies else name, []).append(name)
+    return {tuple(equal): rows[equal[0]] for equal in names.values()}
 
 
 def _edges(values: np.ndarray, outputs: int) -> np.ndarray:

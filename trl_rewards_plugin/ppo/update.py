@@ -116,7 +116,7 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     args, framework = context.args, context.framework
     if args.mask_truncated_completions:
         batch = replace(batch, response_mask=batch.response_mask & batch.ended.unsqueeze(1))
-    penalty = torch.full((), kl_coef, device=batch.scores.device)
+    coef = torch.full((), kl_coef, device=batch.scores.device)
     take_step = GraphedStep(context.calls, framework)
     names: tuple[str, ...] = ()
     found: Tensor | None = None
@@ -126,7 +126,7 @@ def run_update(model: nn.Module, batch: UpdateBatch, kl_coef: float, context: Up
     for rows in _mini_batches(_learnt_together(batch, args), args):
         if found is not None:
             take_step(found)
-        names, found = _accumulate_mini_batch(model, batch, rows, penalty, context)
+        names, found = _accumulate_mini_batch(model, batch, rows, coef, context)
         unread.append(found)
         # Where the next step would skip bad numbers by itself, a GPU is waited for once an update.
         if take_step.skips_broken() and args.early_stop_kl is None:

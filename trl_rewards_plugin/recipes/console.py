@@ -47,12 +47,17 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, gain in gains.items():
         sides = [decimals(metrics[side][name]) for side in ("before", "after", "sources", "best_of_16")]
         rows.append([name[:22], *sides[:2], decimals(gain["mean"], "+"), _interval(gain, 2), *sides[2:]])
+    greedy = " -> ".join(decimals(metrics[f"{side}_greedy"]["reward"]) for side in ("before", "after"))
     prompts = f"{metrics['reward_gain']['n']} held-out prompts, one output each, sampled as in training"
     measured = {name: pair for name, pair in metrics["guard"].items() if pair["before"]}
     guards = [f"{GUARD_NAMES.get(key, key)} x {pair['after'] / pair['before']:.2f}" for key, pair in measured.items()]
     kl = "" if metrics["kl"] is None else f"; KL to the reference {decimals(metrics['kl'])} nats"
     cuts = metrics.get("prompt_cuts") or {"cut": 0}  # a run of an earlier version has none
-    notes = [f"{prompts}; interval: {_how_made(gains.values())}.", f"Guards, after / before: {', '.join(guards)}{kl}."]
+    notes = [
+        f"{prompts}; interval: {_how_made(gains.values())}.",
+        f"Reward, greedy: {greedy}.",
+        f"Guards, after / before: {', '.join(guards)}{kl}.",
+    ]
     notes += [f"{cut_prompts(cuts)}."] if cuts["cut"] else []
     notes += [f"The reward is {verdict(metrics['reward_gain'])}."]
     table = _under_each_other(rows, (22, 6, 6, 7, 15, 7, 10), notes)  # 79 columns wide, to fit any terminal

@@ -62,9 +62,10 @@ class RunData:
     eval_name: str
     prompt_prefix: str = ""
     drawn: bool = False  # the held-out rows, at random from those of training
+    warning: str = ""  # how many of the held-out prompts training sees
 
     def checked(self, *, resumes: bool = False) -> "RunData":
-        """The same, refused if training sees all that is held out; how many prompts it sees is said in `eval_name`.
+        """The same, refused if training sees all that is held out; how many prompts it sees is its `warning`.
 
         Not refused: a run that resumes, which an older version began, and rows drawn from data full of duplicates.
         """
@@ -73,8 +74,8 @@ class RunData:
             check_held_out(train, held_out, self.train_name)
         known = set(train)
         seen = sum(text in known for text in held_out)
-        warning = f"; warning: {seen} of {len(held_out)} held-out prompts are also in the training data"
-        return replace(self, eval_name=self.eval_name + warning) if seen else self
+        warning = f"{seen} of {len(held_out)} held-out prompts are also in the training data"
+        return replace(self, warning=warning) if seen else self
 
     @functools.cached_property
     def as_held_out(self) -> HeldOut:

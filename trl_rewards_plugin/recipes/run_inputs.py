@@ -115,7 +115,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
         "Prompts": f"{len(data.train)} of {data.train_name}, {prefix}",
-        "Held out": data.eval_name,
+        "Held out": data.eval_name + (f"; warning: {data.warning}" if data.warning else ""),
         "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",

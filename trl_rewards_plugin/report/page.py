@@ -20,6 +20,7 @@ from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
+from trl_rewards_plugin.text import listed
 
 FOLDER = Path(__file__).parent
 
@@ -84,10 +85,12 @@ def distribution_charts(run: Run, index: int) -> dict[str, Markup]:
     names = [name.removeprefix("before_") for name in columns if name.startswith("before_")]
     scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
-        if not name.startswith("greedy") and f"after_{name}" in columns:
+        again = name == "reward" != run.ranked_by  # an evaluation's metric has its own name, too
+        if not again and not name.startswith("greedy") and f"after_{name}" in columns:
             before, after = ([row[f"{side}_{name}"] for row in run.held_out] for side in ("before", "after"))
             scores[name] = np.array(before, dtype=np.float64), np.array(after, dtype=np.float64)
-    return {name: Markup(draw_distributions(name, *sides, index)) for name, sides in distinct(scores).items()}
+    drawn = {listed(names): sides for names, sides in distinct(scores).items()}
+    return {name: Markup(draw_distributions(name, *sides, index)) for name, sides in drawn.items()}
 
 
 def _digest(text: str) -> str:

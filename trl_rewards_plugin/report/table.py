@@ -18,7 +18,7 @@ from trl_rewards_plugin.text import DASH, counted, cut_prompts, interval, listed
 NOT_YET = "not yet"
 UNSET = "default"
 # Of a run's record of itself, what would make it another run.
-_RECORDED = ("train_rows", "held_out_rows", "held_out", "hardware", "commit")
+_RECORDED = ("train_rows", "held_out_rows", "held_out", "held_out_warning", "hardware", "commit")
 _SCALES = {
     "logit": "logits, raw scores without a fixed range", "probability": "probabilities, 0 to 1",
     "log_probability": "log-probabilities, at most 0",
@@ -38,11 +38,10 @@ def with_trl_names(run: Run) -> Run:
 
 def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
     """What was measured -> a cell for each run; empty while no run has finished."""
-    measured = [run.metrics for run in runs if run.metrics is not None]
-    components, guards = (_distinct(metrics[key] for metrics in measured) for key in ("component_gain", "guard"))
+    names = _names([run.metrics for run in runs if run.metrics is not None])
     columns: list[Mapping[str, str]] = []
     for run in runs:
-        numbers = _numbers(run.metrics, components, guards) if run.metrics else {}
+        numbers = _figures([run.metrics], names) | _facts(run.metrics) if run.metrics else {}
         columns.append(_evaluated(run.evaluation) if run.evaluation else numbers)
     return _side_by_side(runs, columns, DASH)
 
@@ -50,49 +49,67 @@ def number_rows(runs: Sequence[Run]) -> dict[str, list[str]]:
 def _evaluated(result: Mapping[str, Any]) -> dict[str, str]:
     """An evaluation's metrics before and after, with the gain where there is one."""
     return {
-        name: _change(row.get("before"), row.get("after"))
-        + (f", {_gain({'mean': row['gain']['reward_gain'], **row['gain']})}" if row.get("gain") else "")
+        name: _change([row.get("before")], [row.get("after")])
+        + (f", {_gain([{'mean': row['gain']['reward_gain'], **row['gain']}])}" if row.get("gain") else "")
         for name, row in result["metrics"].items()
     }
 
 
 def seed_spread(runs: Sequence[Run]) -> dict[str, str]:
-    """Number -> mean and standard deviation (N - 1) over runs that differ in their seed alone; else empty."""
+    """The figures of `number_rows` over runs that differ in their seed alone; empty of any others."""
     settings = [{key: value for key, value in run.settings.items() if key not in ("seed", "made_of")} for run in runs]
     measured = [run.metrics for run in runs if run.metrics is not None]
     seeds = {metrics["seed"] for metrics in measured}
     if len(runs) < 2 or len(seeds) < len(runs) or any(one != settings[0] for one in settings):
         return {}
-    names = _distinct(metrics["component_gain"] for metrics in measured)
-    gains = {"reward": [metrics["reward_gain"] for metrics in measured]}
-    gains |= {name: [metrics["component_gain"].get(name, {"mean": None}) for metrics in measured] for name in names}
-    found = {}
-    for name, each in gains.items():
-        sides = [_spread([metrics[side].get(name) for metrics in measured]) for side in ("before", "after")]
-        gain = _spread([one["mean"] for one in each])
-        found[name] = f"{sides[0]} \N{RIGHTWARDS ARROW} {sides[1]}, gain {gain}"
-    return found | {"KL": f"{_spread([metrics['kl'] for metrics in measured])} nats"}
+    return _figures(measured, _names(measured))
 
 
-def _spread(numbers: Sequence[float | None]) -> str:
-    known = [value for value in numbers if value is not None]
-    if len(known) < len(numbers):
-        return DASH
-    return f"{number(mean(known))} \N{PLUS-MINUS SIGN} {number(stdev(known))}"
-
-
-def _numbers(metrics: Mapping[str, Any], components: Sequence[str], guards: Sequence[str]) -> dict[str, str]:
-    gains, measured, none = metrics["component_gain"], metrics["guard"], {"before": None, "after": None}
-    guard_rows = {GUARD_NAMES.get(name, name): measured.get(name, none) for name in guards}
+def _names(measured: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the rows are of: all components, counts and guards of any run."""
     return {
-        "Reward": _change(metrics["before"]["reward"], metrics["after"]["reward"]),
-        "Gain in reward": _gain(metrics["reward_gain"]),
-        **{f"Gain in {name} score": _gain(gains.get(name, {"mean": None})) for name in components},
-        "Reward, greedy": _change(metrics["before_greedy"]["reward"], metrics["after_greedy"]["reward"]),
-        "Best of 16 at the start": number(metrics["best_of_16"]["reward"]),
-        "The sources' own sentences": number(metrics["sources"]["reward"]),
-        "KL to the reference, nats": number(metrics["kl"]),
-        **{f"{name[:1].upper()}{name[1:]}": _change(row["before"], row["after"]) for name, row in guard_rows.items()},
+        key: _distinct(metrics.get(key, {}) for metrics in measured) for key in ("component_gain", "counts", "guard")
+    }
+
+
+def _figures(measured: Sequence[Mapping[str, Any]], names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What one run measured, or the mean and standard deviation of several."""
+
+    def each(*keys: str) -> list[Any]:
+        return [_under(keys, metrics) for metrics in measured]
+
+    rows = {
+        "Reward": _change(each("before", "reward"), each("after", "reward")),
+        "Gain in reward": _gain(each("reward_gain")),
+    }
+    for name in names["component_gain"]:
+        rows[f"{name} score"] = _change(each("before", name), each("after", name))
+        rows[f"Gain in {name} score"] = _gain(each("component_gain", name))
+    rows |= {
+        "Reward, greedy": _change(each("before_greedy", "reward"), each("after_greedy", "reward")),
+        "Best of 16 at the start": _spread(each("best_of_16", "reward")),
+        "The sources' own sentences": _spread(each("sources", "reward")),
+        "KL to the reference, nats": _spread(each("kl")),
+    }
+    for name in names["counts"]:
+        before, after = (each("counts", name, side) for side in ("before", "after"))
+        rows[f"Sampled outputs that {name}"] = _change(before, after, ".0%")
+    for name in names["guard"]:
+        title = GUARD_NAMES.get(name, name)
+        rows[title[:1].upper() + title[1:]] = _change(each("guard", name, "before"), each("guard", name, "after"))
+    return rows
+
+
+def _under(keys: Sequence[str], values: Any) -> Any:
+    """The value under nested keys; None where one is missing."""
+    for key in keys:
+        values = (values or {}).get(key)
+    return values
+
+
+def _facts(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What was not measured on outputs."""
+    return {
         "Held-out prompts": f"{metrics['reward_gain']['n']:,}",
         "Length of prompts": cut_prompts(metrics["prompt_cuts"]) if metrics.get("prompt_cuts") else DASH,
         "Responses trained on": f"{metrics['episodes']:,}",
@@ -212,14 +229,16 @@ def headline(run: Run) -> str:
     if metrics is None:
         if any(SCORES in row and "episode" not in row for row in run.log):
             return f"A TRL run, {counted(run.last_step, 'step')}: curves and outputs only."
-        rollouts = f"{counted(run.last_step, 'rollout')} so far"
+        planned = run.settings.get("made_of", {}).get("rollouts")
+        done = f"{counted(run.last_step, 'rollout')} so far"
         if not _is_of_recipe(run):
-            return f"A run of a trainer without the recipe, {rollouts}: curves and outputs only."
-        return f"Not finished: {rollouts}; numbers on held-out prompts come at the end."
+            return f"A run of a trainer without the recipe, {done}: curves and outputs only."
+        done = f"{run.last_step:,} of {counted(planned, 'rollout')}" if planned else done
+        return f"Not finished: {done}; numbers on held-out prompts come at the end."
     kl = "" if metrics["kl"] is None else f"; KL {number(metrics['kl'])} nats to the reference"
-    change = _change(metrics["before"]["reward"], metrics["after"]["reward"])
+    change = _change([metrics["before"]["reward"]], [metrics["after"]["reward"]])
     gain = metrics["reward_gain"]
-    result = f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain(gain)}{kl}."
+    result = f"Reward {change} on {gain['n']} held-out prompts: a gain of {_gain([gain])}{kl}."
     return " ".join([result, *metrics.get("warnings", ())])
 
 
@@ -230,12 +249,24 @@ def _outcome(result: Mapping[str, Any]) -> str:
     return f"Failed: {'; '.join(result['failed'])}. "
 
 
-def _change(before: float | None, after: float | None) -> str:
-    return number(after) if before is None else f"{number(before)} \N{RIGHTWARDS ARROW} {number(after)}"
+def _spread(values: Sequence[float | None], form: str = ".3f") -> str:
+    """The one value, or the mean and standard deviation (N - 1) of several."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return DASH
+    deviation = f" \N{PLUS-MINUS SIGN} {number(stdev(known), form.lstrip('+'))}" if len(known) > 1 else ""
+    return number(mean(known), form) + deviation
 
 
-def _gain(gain: Mapping[str, Any]) -> str:
-    return DASH if gain["mean"] is None else f"{number(gain['mean'], '+.3f')} (95% CI {interval(gain['ci95'])})"
+def _change(before: Sequence[float | None], after: Sequence[float | None], form: str = ".3f") -> str:
+    sides = [_spread(values, form) for values in (before, after)]
+    return sides[1] if sides[0] == DASH else " \N{RIGHTWARDS ARROW} ".join(sides)
+
+
+def _gain(gains: Sequence[Any]) -> str:
+    """With its interval, which several do not have."""
+    mean_gain = _spread([gain and gain["mean"] for gain in gains], "+.3f")
+    return mean_gain if mean_gain == DASH or len(gains) > 1 else f"{mean_gain} (95% CI {interval(gains[0]['ci95'])})"
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, str]:

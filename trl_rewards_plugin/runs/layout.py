@@ -10,7 +10,7 @@ from pathlib import Path
 from trl_rewards_plugin.atomic import TEMPORARY
 from trl_rewards_plugin.errors import InputError
 
-# What the recipe leaves at the end.
+# What the recipe leaves at the end (`recipes/seq2seq_ppo.py`); report and card read it by `read.py`.
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
 REWARDS = {"reward": "run_reward.yaml", "held_out_reward": "run_held_out_reward.yaml"}  # copies of given reward files

@@ -2,7 +2,8 @@
 
 A file that is missing, damaged or of another shape is refused. A shape is a tuple of types; a list of one shape for
 any number of items, or of one shape per item; or a mapping of keys to shapes, where "*" stands for all further keys,
-and a key that ends in "?" may be missing. Leaves out: checkpoints (`checkpoints.py`), and what is made of the run.
+and a key that ends in "?" may be missing. Leaves out: whether a checkpoint is whole
+(`checkpoints.py`), and what is made of the run.
 """
 
 import json
@@ -48,9 +49,9 @@ _SETTINGS: Mapping[str, Any] = {
     "eval_dataset?": _TEXT, "prompt_prefix?": _TEXT, "response_length?": (int, NoneType), "seed?": (int, NoneType),
     "made_of?": {
         "rewards?": _REWARDS, "held_out_rewards?": _REWARDS, "aggregation?": _TEXT, "disagreement_coef?": _NUMBER,
-        "push_to?": _TEXT, "held_out?": _TEXT, "hardware?": _TEXT, "precision?": _TEXT, "license?": _TEXT,
-        "commit?": _TEXT, "train_rows?": (int, NoneType), "epoch_rewards?": [_SCORE], "energy?": {"*": _NUMBER},
-        "versions?": {"*": (str,)},
+        "push_to?": _TEXT, "held_out?": _TEXT, "held_out_warning?": _TEXT, "hardware?": _TEXT, "precision?": _TEXT,
+        "license?": _TEXT, "commit?": _TEXT, "train_rows?": (int, NoneType), "rollouts?": (int,),
+        "epoch_rewards?": [_SCORE], "energy?": {"*": _NUMBER}, "versions?": {"*": (str,)},
     },
 }  # fmt: skip
 # As `ppo/checkpoints/state.py` writes it.

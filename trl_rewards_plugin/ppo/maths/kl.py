@@ -1,6 +1,7 @@
 """Divergence from the reference policy: estimators for a token, and the adaptive coefficient. Pure functions.
 
-Leaves out: where the penalty goes (advantages.py, ppo/update.py), and sums over a vocabulary (policy/token_scores.py).
+The penalty is charged in the reward by `advantages.token_rewards`, or in the loss by `ppo/update.ppo_losses`.
+Leaves out: sums over a vocabulary (policy/token_scores.py).
 """
 
 from torch import Tensor
