@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging as transformers_logging
 
-from trl_rewards_plugin.terminal import patient_output, say
+from trl_rewards_plugin.terminal import loading_quietly, patient_output, say
 
 WORK = """
 import sys
@@ -65,3 +67,22 @@ def test_without_any_output_nothing_fails(monkeypatch):
     say("hello")
     with patient_output():
         assert sys.stdout is None
+
+
+@pytest.mark.parametrize("hub_shows", [True, False])
+def test_bars_of_loading_are_left_out_for_a_while_unless_asked_for(monkeypatch, hub_shows):
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
+    hub = {True: enable_progress_bars, False: disable_progress_bars}
+    hub[hub_shows]()
+    try:
+        with loading_quietly():
+            assert not transformers_logging.is_progress_bar_enabled()
+        assert transformers_logging.is_progress_bar_enabled()
+        assert are_progress_bars_disabled() is not hub_shows
+        monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+        with loading_quietly():
+            assert transformers_logging.is_progress_bar_enabled()
+    finally:
+        enable_progress_bars()

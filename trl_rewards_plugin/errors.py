@@ -223,7 +223,7 @@ def check_hub_name(name: str, expected: str) -> None:
     if is_path or mistyped or path.suffix.lower() in DATA_FILES:
         raise missing_file(expected, f"{name!r}: no such file or folder", path)
     slips = (one for one in path.parent.glob("*") if "/" in name and is_slip(path.name, one.name))
-    if (meant := min(slips, default=None)) and not _in_cache(name):
+    if (meant := min(slips, default=None)) and not in_cache(name):
         step = f"did you mean '{meant}'? if not, to get that id from the Hub: hf download {name}"
         raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
 
@@ -238,7 +238,7 @@ def is_slip(typed: str, meant: str) -> bool:
     return long[1:] in (short, short[1:]) or long == short[1::-1] + short[2:]
 
 
-def _in_cache(name: str) -> bool:
+def in_cache(name: str) -> bool:
     """Whether the Hub's cache holds a model, a data set or a metric of this id."""
     from huggingface_hub import constants
 

@@ -49,6 +49,26 @@ def silence_libraries() -> None:
         datasets.disable_progress_bars()
 
 
+@contextlib.contextmanager
+def loading_quietly() -> Iterator[None]:
+    """Leaves out the bars of models that are loaded until the block ends, by the rule of `silence_libraries`."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    asked_for = {"TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"} & os.environ.keys()
+    if asked_for or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    downloads_hidden = are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # and the Hub's, of downloads
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if downloads_hidden:
+            disable_progress_bars()
+
+
 class _PatientStream:
     """`stream`, but what its encoding lacks is escaped, and from the first failed write on all is dropped."""
 

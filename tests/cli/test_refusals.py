@@ -150,6 +150,10 @@ FILES = {
     "length.jsonl": '{"text": "A cat.", "topic": "cats", "total": 1, "length": 1}\n',
     "evaluated/evaluation.json": "{}",
     "stopped/config.yaml": "seed: 0\n",
+    "ten.yaml": "rows: ten\n",
+    "kwargs.yaml": "metric_kwargs: 3\n",
+    "polite/config.yaml": "model: me/mine\nmade_of: {rewards: [{name: politeness, weight: 1}]}\n",
+    "polite/checkpoint-3/weights": "",
 }
 # Line -> what the message says.
 FILE_LINES = {
@@ -341,6 +345,19 @@ FILE_LINES = {
     "evaluate pair.csv --metrics tiny --lower-is-better neutralty": "did you mean 'neutrality'?",
     "evaluate pair.csv --metrics ruoge": "did you mean 'rouge'?",
     "evaluate pair.csv --metrics neutralty": "did you mean 'neutrality'?",
+    "evaluate pair.csv --metrics articel": "did you mean 'article'?",
+    "evaluate nowhere": "'nowhere', which is not here, and the Hub is not reached\nNext:     check the network",
+    "evaluate data/fresh": "data is a folder here without 'fresh'; in it: gpt",
+    "evaluate folder": "folder without config.json",
+    "evaluate judge --compare folder": "pass the folder that save_pretrained() wrote",
+    "evaluate stopped": "this run has not finished: resume it",
+    "train --model folder": "folder without config.json",
+    "evaluate --config ten.yaml": "as a whole number\nFound:    'ten'\nNext:     for example rows: 10; see",
+    "evaluate --config kwargs.yaml": 'for example metric_kwargs: {"grammaticality": {"config_name": "tiny"}};',
+    "evaluate --metric_kwargs {rouge:1}": """example --metric_kwargs '{"grammaticality": {"config_name": "tiny"}}';""",
+    'evaluate pair.csv --metrics rouge --metric_kwargs {"rouge":1}': 'write {"rouge": {"NAME": 1}}',
+    "train --output_dir polite --resume_from_checkpoint": "['acceptability', 'neutrality'] instead of ['politeness']",
+    "train --output_dir new --resume_from_checkpoint polite/checkpoint-3": "'bundled:tiny-t5' instead of 'me/mine'",
     "evaluate pair.csv --metrics ./nothing": "no such file or folder",
     "evaluate pair.csv --metrics own_metric.py": "no such file or folder",
     'evaluate pair.csv --metric_kwargs {"gramaticality":{}}': "did you mean 'grammaticality'?",
@@ -371,8 +388,9 @@ for line in sys.argv[1:]:
         "card no", "push no user/name", "serve no.yaml", "serve tiny --port -1", "trian",
     ]  # fmt: skip
     lines += FILE_LINES
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program, *lines], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-c", program, *lines], capture_output=True, text=True, check=False, cwd=tmp_path, env=offline
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\nNext: ") == len(lines)

@@ -123,9 +123,19 @@ def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves,
 
 @pytest.mark.parametrize(
     ("run", "said"),
-    [("own", "checkpoint-3"), ("other", "other/checkpoint-3, of another run, which may have trained on prompts that")],
+    [
+        ("own", "checkpoint-3"),
+        ("other", "other/checkpoint-3, of another run: its weights, optimizer, learning rate, KL coefficient, log"),
+        (
+            "older",
+            "older/checkpoint-3, of another run without config.yaml, so that its model, reward and data are",
+        ),
+    ],
 )
-def test_the_plan_says_where_a_checkpoint_of_another_run_is(run, said, tmp_path):
+def test_the_plan_says_what_is_taken_over_from_a_checkpoint_of_another_run(run, said, tmp_path):
+    for folder in ("own", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").touch()
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path / "own"), use_cpu=True)
     data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "")
     cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
@@ -133,3 +143,4 @@ def test_the_plan_says_where_a_checkpoint_of_another_run_is(run, said, tmp_path)
     plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), checkpoint, cuts=cuts))
     assert said in plan["Resume"]
     assert (plan["Resume"] == said) == (run == "own")
+    assert plan["Settings"].startswith("learning rate and KL coefficient of the checkpoint, responses")

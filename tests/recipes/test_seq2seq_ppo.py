@@ -8,6 +8,7 @@ import pytest
 import yaml
 from peft import LoraConfig
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging
 
 from tests.recipes.tiny_run import SHORT, sentences
 from trl_rewards_plugin.errors import InputError
@@ -86,6 +87,19 @@ def test_a_run_leaves_the_folder_of_the_design(make, tmp_path):
     assert "best of 16" in text
     for name in ("README.md", "config.yaml", "metrics.json"):
         assert str(tmp_path.parent) not in (folder / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("start", [Seq2SeqPPO.run, Seq2SeqPPO.dry_run])
+def test_models_are_loaded_without_bars_as_by_the_command(make, monkeypatch, start):
+    def seen(self, *args, **kwargs):
+        raise InputError("", f"bars: {logging.is_progress_bar_enabled()}", "")
+
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    monkeypatch.setattr(Seq2SeqPPO, "_check", seen)
+    with pytest.raises(InputError, match="bars: False"):
+        start(make())
+    assert logging.is_progress_bar_enabled()
 
 
 def test_a_run_resumes_and_is_not_overwritten_unasked(make):

@@ -6,6 +6,7 @@ A flag works in both spellings (`--dry_run`, `--dry-run`); one that is unknown i
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,6 +17,11 @@ from trl_rewards_plugin.runs.public_names import located
 from trl_rewards_plugin.yaml_text import read_yaml
 
 Settings = TypeVar("Settings")
+# What a type is called, and an example; that of a mapping stands in the setting's help.
+_IN_WORDS: Mapping[Any, tuple[str, str]] = {
+    int: ("a whole number", "10"), float: ("a number", "0.5"), bool: ("true or false", "true"),
+    str: ("a text", "text"), list: ("a list", "[a, b]"), dict: ("a JSON object", "{}"),
+}  # fmt: skip
 BOOLEANS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
 
@@ -107,9 +113,25 @@ class Parser(argparse.ArgumentParser):
                 raise TypeError
             return [convert(str(value))] if list in kinds else convert(str(value))
         except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-            names = " or ".join(sorted(kind.__name__ for kind in kinds))
-            step = f"what it means: {self.prog} --help"
-            raise InputError(f"{key} in {path} as {names}", repr(value), step) from error
+            raise self._refusal(key, f"{key} in {path}", repr(value), f"{key}: {{}}") from error
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            flag, key = f"--{action.dest}", action.dest
+            if key not in self.types:
+                raise
+            quoted = f"{flag} '{{}}'" if dict in _kinds(self.types[key]) else f"{flag} {{}}"
+            raise self._refusal(key, flag, error.message, quoted) from error
+
+    def _refusal(self, key: str, what: str, found: str, example: str) -> InputError:
+        """The error for a value of another type than the field's; "{}" in `example` becomes one that it takes."""
+        words, given = zip(*(_IN_WORDS[kind] for kind in _IN_WORDS if kind in _kinds(self.types[key])), strict=True)
+        text = next(str(action.help) for action in self._actions if action.dest == key)
+        written = re.search(r"\{.*?\}+", text)
+        step = f"for example {example.format(written[0] if written else given[0])}; see {self.prog} --help"
+        return InputError(f"{what} as {' or '.join(words)}", found, step)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

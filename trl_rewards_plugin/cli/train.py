@@ -34,10 +34,12 @@ from trl_rewards_plugin.recipes.run_rules import (
     held_out_rows,
     lora_config,
 )
-from trl_rewards_plugin.rewards.files.file_content import preset_content
+from trl_rewards_plugin.rewards.files.file_content import preset_content, reward_names
 from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
-from trl_rewards_plugin.runs.layout import holds_run, refuse_run
+from trl_rewards_plugin.runs.layout import check_saved_model, holds_run, refuse_run
+from trl_rewards_plugin.runs.public_names import recorded_name
+from trl_rewards_plugin.runs.record import check_same_run
 
 if TYPE_CHECKING:
     from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
@@ -164,7 +166,10 @@ def check_quickly(argv: Sequence[str]) -> None:
     _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
-    if not check_resume(folder, values.get("resume_from_checkpoint")) and not asked.dry_run:
+    if check_resume(folder, resume := values.get("resume_from_checkpoint")):
+        run = folder if str(resume).lower() == "true" else Path(str(resume)).parent
+        _check_resumed(run, folder, values, preset)
+    elif not asked.dry_run:
         refuse_run(folder, overwrite=asked.overwrite)
     if asked.push_to is not None:
         from trl_rewards_plugin.hub.plan import check_name
@@ -200,6 +205,7 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
         preset_content(reward)
     if asked.model is not None and not is_bundled(asked.model):
         check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
+        check_saved_model(Path(asked.model))
         check_model_folder(asked.model, config.response_length)
         check_tokenizer_files(asked.model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
@@ -214,6 +220,19 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     if read and read[0][0] == dataset and not config.resume_from_checkpoint:  # then the folder is compared first
         rows = len(read[0][1])
         check_enough_prompts(rows if has_held_out else rows - held_out_rows(rows, dataset), config, dataset)
+
+
+def _check_resumed(run: Path, folder: Path, values: dict[str, Any], preset: Preset) -> None:
+    """Refuses to resume `run` in `folder` if it began with something else, as far as names show it."""
+    keys = ("model", "reward", "dataset", "text_column", "prompt_prefix")
+    # A config that lacks one of them is refused for that, later.
+    given = {key: values.get(key, None if values["config"] else getattr(preset, key)) for key in keys}
+    given |= {key: recorded_name(given[key], folder) for key in ("model", "dataset")}
+    if reward := given.pop("reward"):
+        content = preset_content(reward)
+        names = [{"name": name} for name in reward_names(content)]
+        given |= {"rewards": names} if len(names) == len(content["rewards"]) else {}
+    check_same_run(run, given)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:

@@ -17,9 +17,10 @@ from trl_rewards_plugin.hub.remote import Repository
 from trl_rewards_plugin.hub.secret_search import find_secret, forms, without_secrets
 from trl_rewards_plugin.hub.stamp import has_untouched_text
 from trl_rewards_plugin.runs.layout import CARD, METRICS
-from trl_rewards_plugin.text import one_line
+from trl_rewards_plugin.text import counted, one_line
 from trl_rewards_plugin.yaml_text import reason
 
+_METRICS = Path(__file__).parents[1] / "metrics"
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
     CARD, METRICS, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
@@ -60,7 +61,7 @@ class UploadPlan:
         return "\n".join(lines)
 
     def _copied(self) -> list[str]:
-        """A warning for each line of a Space by which it still is the metric it was copied from; not for prose."""
+        """A warning for each line by which a Space still is the metric it was copied from, and one for its prose."""
         names, found = {file.name.removesuffix(".py") for file in self.files}, []
         for metric in sorted({"grammaticality", "neutrality", "reward_gain"} - names):
             words = metric.replace("_", " ")
@@ -73,7 +74,17 @@ class UploadPlan:
             for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
+            if kept := [line for line in self.card.splitlines() if line in _own_prose(metric)]:
+                lines_kept = counted(len(kept), "line")
+                found.append(f"README.md still has {lines_kept} that only {metric}'s has, such as: {kept[0].strip()}")
         return found
+
+
+def _own_prose(metric: str) -> set[str]:
+    """The long lines that no other metric's README has."""
+    texts = {path.parent.name: path.read_text(encoding="utf-8") for path in _METRICS.glob("*/README.md")}
+    lines = {name: {line for line in text.splitlines() if len(line) > 60} for name, text in texts.items()}
+    return lines.pop(metric).difference(*lines.values())
 
 
 def check_name(repo_id: str, revision: str | None = None) -> None:

@@ -10,10 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_session
+from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.errors import InputError, is_unreached
 from trl_rewards_plugin.hub.failures import not_allowed, not_logged_in, not_reached, too_many_requests, wait_of
 from trl_rewards_plugin.hub.files import UploadFile
 from trl_rewards_plugin.runs.layout import CARD
@@ -40,6 +40,15 @@ class Repository:
     def arguments(self) -> dict[str, Any]:
         """As the client's methods take it."""
         return {"repo_id": self.repo_id, "repo_type": self.repo_type, "revision": self.revision}
+
+
+def lookup_failure(repo_id: str, repo_type: str) -> Exception | None:
+    """Why nothing can be loaded from there: the Hub has no such repository, or is not reached; else None."""
+    try:
+        HfApi().repo_info(repo_id, repo_type=repo_type, timeout=10.0)
+    except Exception as error:  # the client's own vary
+        return error if isinstance(error, RepositoryNotFoundError) or is_unreached(error) else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from trl_rewards_plugin.ppo.config_rules import check_held_out_asked
 from trl_rewards_plugin.ppo.distributed import check_launch
 from trl_rewards_plugin.ppo.policy.policy import bare_model
 from trl_rewards_plugin.rows import from_data_frame
+from trl_rewards_plugin.runs.layout import check_saved_model
 from trl_rewards_plugin.runs.reward_description import describe_reward
 
 _EXAMPLES = "for example google/flan-t5-small or facebook/bart-base"
@@ -100,10 +101,8 @@ def adapter_base(name: str) -> str | None:
 def read_model_config(name: str) -> Any:
     """The configuration of a model by its name, a folder or on the Hub; of an adapter that of its base."""
     check_hub_name(name, "a folder with a model, or the id of one on the Hub")
-    folder, base = Path(name), adapter_base(name)
-    if folder.is_dir() and base is None and not (folder / "config.json").is_file():
-        step = "pass the folder that save_pretrained() wrote, or a Hub id"
-        raise InputError("a folder with a model (config.json and weights)", f"{name} without config.json", step)
+    check_saved_model(Path(name))
+    base = adapter_base(name)
     try:
         return AutoConfig.from_pretrained(base or name)
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from trl_rewards_plugin.recipes.run_rules import check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.rewards.files.dotted_paths import python_file
 from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
+from trl_rewards_plugin.runs.layout import CONFIG
 from trl_rewards_plugin.runs.public_names import NAMED_BY_PLACE, public_name, recorded_name
 from trl_rewards_plugin.runs.record import precision
 from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
@@ -107,6 +108,9 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     every = math.ceil(args.save_steps * rollouts) if args.save_steps < 1 else int(args.save_steps)
     kept = f", at most {args.save_total_limit} kept" if args.save_total_limit else ""
     saves = f"every {counted(every, 'rollout')}{kept}" if every < rollouts else "at the end only"
+    rates = f"learning rate {args.learning_rate:g}, KL coefficient {args.initial_kl_coef:g}"
+    if inputs.checkpoint is not None:  # which brings its own
+        rates = "learning rate and KL coefficient of the checkpoint"
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
@@ -115,8 +119,7 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
         f"{args.num_mini_batches} mini-batch{'es' if args.num_mini_batches > 1 else ''} on each: {updates} updates",
-        "Settings": f"learning rate {args.learning_rate:g}, KL coefficient {args.initial_kl_coef:g}, responses of at "
-        f"most {args.response_length} tokens, seed {args.seed}",
+        "Settings": f"{rates}, responses of at most {args.response_length} tokens, seed {args.seed}",
         "Saves": saves if args.save_strategy == "steps" else f"save_strategy {args.save_strategy.value}",
         "Precision": precision(args),
         "Folder": str(args.output_dir),
@@ -128,7 +131,10 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     if (checkpoint := inputs.checkpoint) is not None:
         foreign = checkpoint.resolve().parent != Path(str(args.output_dir)).resolve()
-        warning = f"{checkpoint}, of another run, which may have trained on prompts that are held out here"
+        unknown = f" without {CONFIG}, so that its model, reward and data are not compared"
+        compared = "" if (checkpoint.parent / CONFIG).is_file() else unknown
+        warning = f"{checkpoint}, of another run{compared}: its weights, optimizer, learning rate, KL coefficient, "
+        warning += "log and count of rollouts are taken over; it may have trained on prompts that are held out here"
         plan["Resume"] = warning if foreign else checkpoint.name
     return plan
 

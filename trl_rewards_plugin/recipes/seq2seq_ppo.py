@@ -41,7 +41,7 @@ from trl_rewards_plugin.runs.public_names import GIVEN_BY_NAME, public_name, rec
 from trl_rewards_plugin.runs.record import check_same_run, configuration, energy, epoch_rewards, hardware, precision
 from trl_rewards_plugin.runs.reward_description import reward_record
 from trl_rewards_plugin.runs.writing import write_json, write_rows, write_yaml
-from trl_rewards_plugin.terminal import say
+from trl_rewards_plugin.terminal import loading_quietly, say
 from trl_rewards_plugin.text import interval, number
 
 DRY_RUN_PROMPTS = 4
@@ -155,7 +155,7 @@ class Seq2SeqPPO:
             resume_from_checkpoint: A checkpoint folder, or True for the last one in the output folder; None: what
                 the settings say.
         """
-        with advised(self.args):
+        with advised(self.args), loading_quietly():
             inputs = self._check(resume_from_checkpoint)
             if self.args.process_index != 0:
                 return self._train_and_measure(inputs)
@@ -184,7 +184,7 @@ class Seq2SeqPPO:
 
     def dry_run(self) -> None:
         """Loads everything, samples and scores four responses, prints the plan with an estimate of time, and stops."""
-        with advised(self.args):
+        with advised(self.args), loading_quietly():
             inputs = self._check(None, dry=True)
             with no_empty_folder(self.folder):  # which the Trainer makes
                 trainer, inputs = self._trainer(inputs)

@@ -62,6 +62,13 @@ def finish_first(folder: Path, otherwise: str) -> str:
     return "this run has not finished: resume it (docs/how-to/resume.md)" if unfinished else otherwise
 
 
+def check_saved_model(folder: Path) -> None:
+    """Refuses a folder that holds no saved model or adapter; what is no folder may be on the Hub."""
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        step = finish_first(folder, "pass the folder that save_pretrained() wrote, or a Hub id")
+        raise InputError("a folder with a model (config.json and weights)", f"{folder} without config.json", step)
+
+
 def is_housekeeping(name: str) -> bool:
     """Whether a file of this name is a lock, or was left half-written by a process that was killed."""
     return name.endswith((LOCK, TEMPORARY))

@@ -63,14 +63,14 @@ def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
 
 
 def _differences(key: str, now: Any, old: Any) -> list[str]:
-    """What `now` differs in from `old`; of rewards, the settings of each, if they are of the same names."""
+    """What `now` differs in from `old`; of rewards, what is known `now` of each, if they are of the same names."""
     if key != "rewards" or (names := [one["name"] for one in now]) != [one["name"] for one in old]:
         shown = (names, [one["name"] for one in old]) if key == "rewards" else (now, old)
         return [] if now == old else ["{} {!r} instead of {!r}".format(key, *shown)]
     return [
         f"rewards[{place}] {names[place]}: {setting} {new.get(setting)!r} instead of {was.get(setting)!r}"
         for place, (new, was) in enumerate(zip(now, old, strict=True))
-        for setting in {**was, **new}
+        for setting in ({**was, **new} if len(new) > 1 else new)
         if new.get(setting) != was.get(setting)
     ]
 

@@ -1,7 +1,11 @@
+from unittest.mock import Mock
+
 import datasets
 import evaluate
 import numpy as np
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from trl_rewards_plugin import InputError
 from trl_rewards_plugin.recipes.data import HeldOut
@@ -117,9 +121,37 @@ def test_no_metric_at_all_is_refused():
         check_metrics([], {}, ALL)
 
 
-@pytest.mark.parametrize("name", ["user/grammaticality", "user/neutrality", "me/rouge", "particle", "bleurt"])
+# Of one part: all that `evaluate` itself has.
+ON_THE_HUB = """
+accuracy bertscore bleu bleurt brier_score cer character charcut_mt chrf code_eval comet competition_math
+confusion_matrix coval cuad exact_match f1 frugalscore glue google_bleu honest indic_glue label_distribution mae
+mahalanobis mape mase matthews_correlation mauve mcnemar mean_iou meteor mse nist_mt pearsonr perplexity poseval
+precision r_squared recall regard rl_reliability roc_auc sacrebleu sari seqeval smape spearmanr squad squad_v2
+super_glue ter text_duplicates toxicity trec_eval wer wiki_split wilcoxon word_count word_length xnli xtreme_s
+user/grammaticality user/neutrality me/rouge me/articel evaluate-metric/tinny
+"""
+
+
+@pytest.mark.parametrize("name", ON_THE_HUB.split())
 def test_a_name_that_is_valid_on_the_hub_is_left_to_the_hub(name):
     assert check_metrics([name], {}, ALL) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [(True, False), (False, True), (None, True)],
+)
+def test_a_slip_for_a_preset_is_refused_once_the_hub_lacks_it_or_is_not_reached(monkeypatch, answer, refused):
+    def repo_info(self, name, **how):
+        if not answer or name != "evaluate-measurement/articel":
+            raise ConnectionError if answer is None else RepositoryNotFoundError("404", response=Mock())
+
+    monkeypatch.setattr(HfApi, "repo_info", repo_info)
+    if refused:
+        with pytest.raises(InputError, match="did you mean 'article'"):
+            check_metrics(["articel"], {}, ALL)
+    else:
+        assert check_metrics(["articel"], {}, ALL) is None
 
 
 @pytest.mark.parametrize("name", ["gramaticality", "neutralty", "ruoge"])

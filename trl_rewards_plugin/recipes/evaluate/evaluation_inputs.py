@@ -18,6 +18,7 @@ from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import (
     EvaluationSettings,
+    check_model_is_there,
     check_names,
     check_settings,
     is_outputs_file,
@@ -106,6 +107,8 @@ class EvaluationInputs:
         rows = check_metrics(self.settings.metrics, self.settings.metric_kwargs or {}, self.given)
         if rows is not None:
             check_names(self.settings, rows)
+        for name in (name for side, name in self.names.items() if side not in self.files):
+            check_model_is_there(name)
 
     def _read(self) -> None:
         settings, config = self.settings, self.config

@@ -16,14 +16,19 @@ from trl_rewards_plugin.errors import (
     check_hub_name,
     check_tokenizer_files,
     did_you_mean,
+    in_cache,
+    is_unreached,
     missing_file,
     nearest,
+    what_to_do,
 )
+from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
 from trl_rewards_plugin.rows import FORMATS, existing_file, missing_option
+from trl_rewards_plugin.runs.layout import check_saved_model
 
 _SIDE = "a folder with a model, the id of one on the Hub, or a file of outputs"
 
@@ -66,8 +71,8 @@ class EvaluationSettings:
     )
     metric_kwargs: dict[str, dict[str, Any]] | None = option(
         None,
-        'Arguments of metrics, as JSON: {"bertscore": {"lang": "en"}, "grammaticality": {"config_name": '
-        '"user/model", "label": "LABEL_1"}}.',
+        'Arguments of metrics, as JSON: {"grammaticality": {"config_name": "tiny"}}, or {"bertscore": {"lang": "en"}, '
+        '"neutrality": {"config_name": "user/model", "label": "neutral"}}.',
     )
     preset: str | None = option(
         None,
@@ -110,6 +115,7 @@ def check_settings(settings: EvaluationSettings) -> None:
             if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
                 raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
             check_hub_name(given, _SIDE)
+            check_saved_model(Path(given))
             check_tokenizer_files(given)
     for metric in settings.metrics:
         if metric.endswith(ENDINGS):
@@ -119,6 +125,14 @@ def check_settings(settings: EvaluationSettings) -> None:
     thresholds(settings)
     if any("," in row for row in settings.lower_is_better or ()):
         raise InputError("names in lower_is_better", str(settings.lower_is_better), "separate them with spaces")
+
+
+def check_model_is_there(name: str) -> None:
+    """Refuses the name of a model that is neither here nor to be had from the Hub."""
+    if not (is_bundled(name) or Path(name).exists() or in_cache(name)) and (error := lookup_failure(name, "model")):
+        hub = "is not reached" if is_unreached(error) else "has none of that name"
+        step = what_to_do(error, "check the spelling", name)
+        raise InputError(_SIDE, f"{name!r}, which is not here, and the Hub {hub}", step)
 
 
 def _what_is_meant(name: str) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, is_slip
+from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 
@@ -30,7 +31,10 @@ def check_metrics(
     names: Sequence[str], arguments: Mapping[str, Mapping[str, Any]], given: Sequence[str]
 ) -> list[str] | None:
     """Refuses of `load_measures`'s arguments what shows without torch; returns the table's rows, None if unknown."""
-    for name in arguments:
+    for name, given_to in arguments.items():
+        if not isinstance(given_to, Mapping):
+            step = f'write {{"{name}": {{"NAME": {given_to!r}}}}}, with the name of the argument'
+            raise InputError(f"the arguments of the metric {name} by name", repr(given_to), step)
         if name not in names:
             step = f"{did_you_mean(name, names)}add it to the metrics, or leave its arguments out"
             raise InputError(f"arguments for a metric that is asked for: {', '.join(names)}", repr(name), step)
@@ -51,9 +55,13 @@ def _known_rows(name: str, arguments: Mapping[str, Any], given: Sequence[str]) -
     if name == "rouge" and not os.path.exists(name):
         return _load(name, None, arguments, given).rows
     check_hub_name(name, _METRIC)
-    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of these.
-    slips = [known for known in (*OWN, "rouge") if is_slip(name, known)]
-    if slips and not os.path.exists(name):
+    # The metrics of `evaluate` itself have names of one part too, but none that is this like one of
+    # these; the presets are words of their own, and for them the Hub is asked.
+    slips = [known for known in (*OWN, "rouge", *PRESETS) if is_slip(name, known)]
+    places = [f"evaluate-{kind}/{name}" for kind in ("metric", "measurement", "comparison")]
+    if not slips or os.path.exists(name):
+        return None
+    if slips[0] not in PRESETS or all(lookup_failure(place, "space") for place in places):
         raise InputError(_METRIC, repr(name), f"{did_you_mean(name, slips)}check the spelling")
     return None
 
