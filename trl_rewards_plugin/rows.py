@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean, nearest
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.places import check_hub_name, missing_file
 
 Row = dict[str, Any]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from trl_rewards_plugin.errors import InputError, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, nearest
+from trl_rewards_plugin.places import missing_file
 from trl_rewards_plugin.runs.public_names import located
 from trl_rewards_plugin.yaml_text import read_yaml
 

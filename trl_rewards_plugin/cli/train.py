@@ -20,8 +20,9 @@ from trl_rewards_plugin import terminal
 from trl_rewards_plugin.assets import is_bundled, resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
-from trl_rewards_plugin.errors import InputError, check_hub_name, check_tokenizer_files
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings

@@ -10,13 +10,14 @@ import transformers.pipelines as hf_pipelines
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, check_tokenizer_files, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice
 from trl_rewards_plugin.pipelines.text2text import (
     PAIR,
     SummarizationPipeline,
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
+from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, what_to_do
 
 _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
     "text2text-generation": Text2TextGenerationPipeline,

@@ -14,7 +14,8 @@ from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, Pre
 from transformers.trainer_utils import align_special_tokens
 from transformers.utils import find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError, check_hub_name, check_no_model, nearest, what_to_do
+from trl_rewards_plugin.errors import InputError, check_no_model, nearest
+from trl_rewards_plugin.places import check_hub_name, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import check_held_out_asked
 from trl_rewards_plugin.ppo.distributed import check_launch

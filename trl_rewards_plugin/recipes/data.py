@@ -20,8 +20,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from pyarrow import ArrowException
 
 from trl_rewards_plugin.assets import bundled_path, is_bundled
-from trl_rewards_plugin.errors import InputError, what_to_do
+from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.metrics.paired_gain import MIN_PAIRS
+from trl_rewards_plugin.places import what_to_do
 from trl_rewards_plugin.recipes.run_rules import held_out_rows
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import (

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, check_choice, check_hub_name, what_to_do
+from trl_rewards_plugin.errors import InputError, check_choice
+from trl_rewards_plugin.places import check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.base import TextReward
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 from trl_rewards_plugin.rewards.names import clean_name

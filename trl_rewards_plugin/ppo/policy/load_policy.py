@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from trl_rewards_plugin.errors import InputError, check_tokenizer_files
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.places import check_tokenizer_files
 from trl_rewards_plugin.ppo import input_checks
 from trl_rewards_plugin.ppo.architectures.families import make_deterministic
 from trl_rewards_plugin.ppo.checks import peft_adapters, saved_model, trainable

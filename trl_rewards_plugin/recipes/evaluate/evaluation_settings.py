@@ -11,19 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trl_rewards_plugin.assets import is_bundled
-from trl_rewards_plugin.errors import (
-    InputError,
-    check_hub_name,
-    check_tokenizer_files,
-    did_you_mean,
-    in_cache,
-    is_unreached,
-    missing_file,
-    nearest,
-    what_to_do,
-)
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_unreached, nearest
 from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.options import option
+from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, in_cache, missing_file, what_to_do
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, is_slip
+from trl_rewards_plugin.errors import InputError, did_you_mean
 from trl_rewards_plugin.hub.remote import lookup_failure
+from trl_rewards_plugin.places import check_hub_name, is_slip
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.metric_reward import Rouge
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trl_rewards_plugin.errors import InputError, did_you_mean, is_library, is_stdlib, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_library, is_stdlib, nearest
+from trl_rewards_plugin.places import missing_file
 
 READY_MADE = {
     "length": "trl_rewards_plugin.rewards.text_rewards.LengthReward",

@@ -43,7 +43,8 @@ import yaml
 
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
-from trl_rewards_plugin.errors import InputError, check_hub_name, did_you_mean, missing_file, nearest
+from trl_rewards_plugin.errors import InputError, did_you_mean, nearest
+from trl_rewards_plugin.places import check_hub_name, missing_file
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward

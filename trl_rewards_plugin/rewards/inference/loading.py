@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.integrations import deepspeed
 from transformers.utils import cached_file, find_adapter_config_file
 
-from trl_rewards_plugin.errors import InputError, causes, check_hub_name, is_unreached, what_to_do
+from trl_rewards_plugin.errors import InputError, causes, is_unreached
+from trl_rewards_plugin.places import check_hub_name, what_to_do
 from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 

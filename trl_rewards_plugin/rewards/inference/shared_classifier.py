@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import Pipeline, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
-from trl_rewards_plugin.errors import InputError, check_hub_name
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.places import check_hub_name
 from trl_rewards_plugin.rewards.inference import devices, forward, loading
 from trl_rewards_plugin.rewards.inference.classifier_rules import position_limit
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
