@@ -7,7 +7,8 @@ from transformers import AutoTokenizer
 from tests.rewards.judges import judge
 from tests.tiny_models import tiny_bart
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.rewards import ClassifierReward, MultiClassifierReward
+from trl_rewards_plugin.rewards import ClassifierReward, LengthReward, MultiClassifierReward
+from trl_rewards_plugin.rewards.functions import CallableReward
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,16 @@ def test_it_is_a_module_without_parameters_that_can_be_moved_and_pickled(tokeniz
 def test_what_does_not_fit_is_refused_when_it_is_built(tokenizer, options, message):
     with pytest.raises(InputError, match=message):
         adapter(Recorder(), tokenizer, **options)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"weight_schedule": {"Recorder": {0: 0, 1: 1}}}, {"constraints": {"Recorder": {"min": 1}}}]
+)
+def test_a_reward_that_follows_training_is_refused_when_it_is_built(tokenizer, setting):
+    moving = MultiClassifierReward([Recorder(), LengthReward()], name="moving", **setting)
+    for reward in (moving, MultiClassifierReward([moving], name="outer"), CallableReward(moving)):
+        with pytest.raises(InputError, match=rf"PPOTrainer tells it no progress\nFound: .*{next(iter(setting))} of"):
+            reward.as_reward_model(tokenizer, prompts=[[1]])
 
 
 def test_a_row_without_its_query_is_refused(tokenizer):

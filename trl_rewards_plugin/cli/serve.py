@@ -112,7 +112,9 @@ def _loaded_reward(name: str, device: str | None) -> Any:
 
 def _check_fixed(reward: Any) -> None:
     """Refuses what moves with requests or training, in combinations within too."""
-    for part, row in zip(reward.rewards, reward.describe(), strict=True):
+    from trl_rewards_plugin.rewards.base import rows_within
+
+    for row in rows_within(reward):
         moving = [key for key in ("weight_schedule", "constraints") if row.get(key)]
         moving += ["normalization: zscore"] if row.get("normalization") == "zscore" else []
         if moving:
@@ -121,6 +123,3 @@ def _check_fixed(reward: Any) -> None:
                 f"{', '.join(moving)} of {row['name']}",
             )
             raise InputError(expected, found, "leave it out here, and combine remote rewards in the trainer")
-        within = getattr(part, "function", part)
-        if hasattr(within, "rewards"):
-            _check_fixed(within)

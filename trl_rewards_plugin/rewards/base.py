@@ -191,13 +191,29 @@ def named_failure(name: str, given: Sequence[Any]) -> Iterator[None]:
         raise RuntimeError(f"reward {name!r} raised {type(error).__name__}: {error}; {called_on(given)}") from error
 
 
+def rows_within(reward: Any) -> Iterator[dict[str, Any]]:
+    """The rows of `describe()` of a combination and of those within it; none of any other reward."""
+    reward = getattr(reward, "function", reward)
+    if hasattr(reward, "rewards"):
+        yield from reward.describe()
+        for part in reward.rewards:
+            yield from rows_within(part)
+
+
 def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None:
     """Refuses settings of rewards that may fail: see `CallableReward` and `RemoteReward`."""
     check_choice("on_failure", on_failure, ("stop", "none"))
     waits = timeout is None or (isinstance(timeout, Real) and timeout > 0)
     if not waits or not isinstance(retries, Integral) or retries < 0:
-        expected, step = "timeout above 0, retries of at least 0, as numbers", "leave them out to get the defaults"
+        step = f"{without_quotes(timeout, retries)}leave them out to get the defaults"
+        expected = "timeout above 0, retries of at least 0, as numbers"
         raise InputError(expected, f"timeout={timeout!r}, retries={retries!r}", step)
+
+
+def without_quotes(*values: Any) -> str:
+    """The start of a next step where one of `values` is a number in quotes; else ""."""
+    quoted = [value for value in values if isinstance(value, str) and value.replace(".", "", 1).isdecimal()]
+    return f"write {', '.join(quoted)} without quotes, or " if quoted else ""
 
 
 def no_scores(count: int, why: str) -> "Tensor":
