@@ -488,10 +488,11 @@ def test_after_the_last_attempt_the_run_stops_or_there_is_no_score(waits, caplog
     assert "1 text gets no score" in caplog.text
 
 
-def test_a_refusal_is_final(waits):
-    flaky = Flaky(3, InputError("a", "b", "c"))
-    with pytest.raises(InputError):
-        CallableReward(flaky, retries=2, on_failure="none")(["a"])
+@pytest.mark.parametrize("error", [InputError("a", "b", "c"), TypeError("a"), AttributeError("a"), NameError("a")])
+def test_a_refusal_and_a_mistake_in_the_code_are_final(waits, error):
+    flaky, on_failure = Flaky(3, error), "none" if isinstance(error, InputError) else "stop"
+    with pytest.raises((InputError, RuntimeError), match="a"):
+        CallableReward(flaky, retries=2, on_failure=on_failure)(["a"])
     assert (flaky.calls, waits) == (1, [])
 
 

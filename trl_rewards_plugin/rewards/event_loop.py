@@ -21,6 +21,9 @@ from trl_rewards_plugin.text import counted
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30
 """Seconds before the second attempt, which double with every further one, and at most."""
 
+_FINAL = (InputError, AssertionError, AttributeError, ImportError, NameError, SyntaxError, TypeError)
+"""Refusals and mistakes in code, which would be the same the next time."""
+
 _lock = ForkSafeLock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner: int | None = None  # the process that it runs in
@@ -86,7 +89,7 @@ async def attempted(name: str, call: Callable[[], Awaitable[Any]], timeout: floa
         except Exception as error:
             if attempt == retries and limit.expired():
                 raise TimeoutError(f"no scores within {timeout} s, attempt {attempt + 1} of {retries + 1}") from error
-            if attempt == retries or isinstance(error, InputError):  # a refusal would be the same the next time
+            if attempt == retries or isinstance(error, _FINAL):
                 raise
             if attempt == 0:
                 found = f"no scores within {timeout} s" if limit.expired() else f"{type(error).__name__}: {error}"
