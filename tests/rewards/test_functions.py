@@ -522,6 +522,7 @@ def test_what_a_file_holds_of_an_async_function(tmp_path):
     ("function", "settings", "said"),
     [
         (async_reward, {"timeout": 0}, "timeout above 0"),
+        (async_reward, {"timeout": "30"}, "write 30 without quotes"),
         (async_reward, {"retries": -1}, "retries of at least 0"),
         (async_reward, {"on_failure": "zero"}, "on_failure as one of stop, none"),
         (returning([1.0]), {"retries": 1}, "an async function for timeout"),

@@ -184,7 +184,11 @@ def test_a_reward_file_holds_constraints(tmp_path):
         ({"constraints": {"words": {"max": "2"}}}, "min not above max"),
         ({"constraints": {"words": 2}}, "min not above max"),
         ({"constraints": {"words": {"max": float("nan")}}}, "min not above max"),
-        ({"constraints": {"good": {"min": 1}, "words": {"max": 2}}}, "some reward without one is the objective"),
+        (
+            {"constraints": {"good": {"min": 1}, "words": {"max": 2}}},
+            "as the objective\nFound: .*constraints on every reward",
+        ),
+        ({"weights": [0.0, 0.0]}, "a weight other than 0"),
         ({"weights": [1.0, 0.5]}, r"constraints of 'words' alone[\s\S]*Next: .*leave that out of 'words'; in Python"),
         ({"normalization": "zscore"}, r"constraints of 'words' alone[\s\S]*normalization"),
         ({"clip": {"words": (0, 1)}}, r"constraints of 'words' alone[\s\S]*clip"),

@@ -78,9 +78,12 @@ def _checked_weights(
         if not _is_finite(weight):
             expected = f"a finite number as the weight of {name!r}"
             raise InputError(expected, repr(weight), "replace it; 0.0 only reports a component")
+    if {*names} == {*constrained}:
+        step = "add a reward without constraints, or remove those of one"
+        raise InputError("a reward without constraints as the objective", "constraints on every reward", step)
     if not any(found):
-        step = "raise one; beside constraints, some reward without one is the objective"
-        raise InputError("a weight other than 0, since the total would be 0 for every text", f"{found}", step)
+        expected = "a weight other than 0, since the total would be 0 for every text"
+        raise InputError(expected, f"{found}", "raise one; one with constraints has none")
     return [float(weight) for weight in found]
 
 
