@@ -221,8 +221,9 @@ def test_the_token_is_asked_for_everywhere_but_at_health(monkeypatch):
         assert json.loads(urllib3.request("GET", f"{url}/health").data)["reward"] == "half_of"
         assert urllib3.request("GET", f"{url}/metrics").status == 401
         assert post(f"{url}/score", {"texts": []}, Authorization="Bearer sesame")[0] == 401
-        with pytest.raises(InputError, match="set TRL_REWARDS_TOKEN"):
-            RemoteReward(url)(["abcd"])
+        for ask in (RemoteReward(url).check_server, lambda: RemoteReward(url)(["abcd"])):
+            with pytest.raises(InputError, match=r"401: a missing or wrong token\nNext: .*set TRL_REWARDS_TOKEN"):
+                ask()
     with pytest.raises(InputError, match="ASCII"):
         reward_server(CallableReward(half_of), token="sésame")
     with served(CallableReward(half_of), token="sesame") as url:
@@ -391,6 +392,44 @@ def test_the_command_line_says_in_four_lines_that_nobody_answers(nobody, tmp_pat
 def test_an_address_with_a_path_too_many_is_told_what_to_leave_out(url, path, step):
     with pytest.raises(InputError, match=f"status 404[\\s\\S]*{step}"):
         RemoteReward(url + path)(["a"])
+    with pytest.raises(InputError, match=step):
+        RemoteReward(url + path).check_server()
+
+
+def test_what_the_server_refuses_is_said_in_its_own_three_parts():
+    def on_topic(completions, topic):
+        return [1.0] * len(completions)
+
+    with served(CallableReward(on_topic)) as url, pytest.raises(InputError, match="the column 'topic'") as caught:
+        RemoteReward(url)(["a"])
+    assert "{" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "score in.txt --reward outer.yaml",
+        "train --reward outer.yaml --dry_run",
+        "evaluate in.csv --metrics outer.yaml",
+    ],
+)
+def test_the_servers_of_a_file_are_asked_before_torch_is_loaded(nobody, tmp_path, line):
+    (tmp_path / "reward.yaml").write_text(f"rewards:\n- {{function: remote, url: '{nobody}'}}\n", encoding="utf-8")
+    (tmp_path / "outer.yaml").write_text("rewards:\n- combination: reward.yaml\n", encoding="utf-8")
+    for name in ("in.txt", "in.csv"):
+        (tmp_path / name).write_text("output\nA cat.\n", encoding="utf-8")
+    program = "import sys; from trl_rewards_plugin.cli.main import main"
+    program += "; sys.exit(main(sys.argv[1:]) + 10 * ('torch' in sys.modules))"
+    command = [sys.executable, "-c", program, *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert f"no answer\nExpected: scores from {nobody} for reward 'remote'" in done.stderr
+
+
+def test_servers_that_a_call_would_wait_for_or_do_without_are_not_refused(nobody):
+    RemoteReward(nobody, on_failure="none").check_server()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        RemoteReward(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.05).check_server()
 
 
 def test_a_server_is_asked_before_any_classifier_is_loaded(monkeypatch, nobody):

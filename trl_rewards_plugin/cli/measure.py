@@ -9,6 +9,7 @@ from trl_rewards_plugin.cli.flags import parse_settings
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.recipes.evaluate.evaluation_inputs import EvaluationInputs
 from trl_rewards_plugin.recipes.evaluate.evaluation_settings import EvaluationSettings
+from trl_rewards_plugin.rewards.files.file_content import check_servers
 from trl_rewards_plugin.rows import STDIN
 from trl_rewards_plugin.scoring.score_job import ScoreSettings, check_input, score_file
 
@@ -27,6 +28,7 @@ def evaluate(argv: Sequence[str]) -> int:
     inputs = EvaluationInputs(settings)  # refuses what it can at once
     terminal.silence_libraries()
     inputs.read()
+    check_servers(settings.metrics)
     from trl_rewards_plugin.recipes.evaluate import compare  # loads torch
 
     reasons = compare.evaluate_outputs(inputs).get("failed", [])

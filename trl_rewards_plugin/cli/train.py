@@ -35,7 +35,7 @@ from trl_rewards_plugin.recipes.run_rules import (
     held_out_rows,
     lora_config,
 )
-from trl_rewards_plugin.rewards.files.file_content import preset_content, reward_names
+from trl_rewards_plugin.rewards.files.file_content import check_servers, preset_content, reward_names
 from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
 from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
 from trl_rewards_plugin.runs.layout import check_saved_model, holds_run, refuse_run
@@ -176,6 +176,7 @@ def check_quickly(argv: Sequence[str]) -> None:
         from trl_rewards_plugin.hub.plan import check_name
 
         check_name(asked.push_to)
+    check_servers(filter(None, (asked.reward, asked.held_out_reward)))
 
 
 def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 
 from trl_rewards_plugin.errors import InputError, NoAnswerError
-from trl_rewards_plugin.rewards.base import Reward, RewardScores, check_attempts, checked_scores, no_scores
+from trl_rewards_plugin.rewards.base import (
+    Reward,
+    RewardScores,
+    check_attempts,
+    checked_scores,
+    no_scores,
+    without_quotes,
+)
 from trl_rewards_plugin.rewards.event_loop import LONGEST_WAIT, wait_after
 from trl_rewards_plugin.rewards.texts import as_texts, paired_texts
 
@@ -76,7 +83,8 @@ class RemoteReward(Reward):
         whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool) and batch_size >= 1
         if not whole or not names or isinstance(columns, str):
             found = f"batch_size={batch_size!r}, columns={columns!r}"
-            raise InputError("batch_size of at least 1, columns as a list of names", found, "leave them out")
+            step = f"{without_quotes(batch_size)}leave them out"
+            raise InputError("batch_size of at least 1, columns as a list of names", found, step)
         super().__init__(name)
         self.url, self.columns = url.rstrip("/"), tuple(columns)
         self.timeout, self.retries, self.batch_size, self.on_failure = timeout, retries, batch_size, on_failure
@@ -137,7 +145,7 @@ class RemoteReward(Reward):
             try:
                 answer = self._post(body)
                 self._answers = self._ever_answered = True
-                found = f"status {answer.status}: {' '.join(answer.data[:500].decode('utf-8', 'replace').split())}"
+                found = f"status {answer.status}: {_said(answer)['found']}"
                 if answer.status not in _TRY_AGAIN:
                     return self._scores_in(answer, found, request["texts"])
                 asked = urllib3.Retry(retry_after_max=LONGEST_WAIT).get_retry_after(answer) or 0.0
@@ -157,14 +165,33 @@ class RemoteReward(Reward):
         if self.on_failure == "none":
             why = f"reward {self.name!r}: no scores from {self.url} ({found})"
             return RewardScores(no_scores(len(request["texts"]), why), {})
+        # Without urllib3's errors, whose chain of tracebacks would hide what they say, which is in `found`.
+        raise self._no_answer(found)
+
+    def _no_answer(self, found: str) -> NoAnswerError:
         step = "start the server or correct the url"
         if self._ever_answered:
             step = "start the server again and resume from the last checkpoint: "
             step += "trainer.train(resume_from_checkpoint=True)"
         step += '; on_failure="none" (in a file on_failure: none), together with aggregation="weighted_mean", goes on '
         step += "without it"
-        # Without urllib3's errors, whose chain of tracebacks would hide what they say, which is in `found`.
-        raise NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step)
+        return NoAnswerError(f"scores from {self.url} for reward {self.name!r}", found, step)
+
+    def check_server(self) -> None:
+        """Refuses what a call would end with: no server there, another token, a path too many. Sends no text.
+
+        One that takes the connection and does not answer may be loading its models; a call waits for it.
+        """
+        if self.on_failure == "none":
+            return
+        try:
+            answer = self._post(b"{}")  # /health asks for no token
+        except _UNREACHED as error:
+            raise self._no_answer(_reason(error)) from None
+        except urllib3.exceptions.HTTPError:
+            return
+        if answer.status in (401, 404):
+            self._scores_in(answer, f"status {answer.status}: {_said(answer)['found']}", [])
 
     def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
         # Over this process's own connections: a forked child must not write into its parent's.
@@ -179,7 +206,9 @@ class RemoteReward(Reward):
         if answer.status != 200:
             step = f"leave /{route} out of the url" if route in ("score", "get_reward") else step
             steps = {401: f"set {TOKEN_VARIABLE} to the server's token", 404: step}
-            raise InputError(f"scores from {self.url}", found, steps.get(answer.status, "see what it says"))
+            said = {"expected": "a request like this one", "next_step": "see what it says", **_said(answer)}
+            expected = f"scores from {self.url}, which expects {said['expected']}"
+            raise InputError(expected, found, steps.get(answer.status, said["next_step"]))
         try:
             content = json.loads(answer.data)
             total, components = content["total"], dict(content.get("components") or {})
@@ -187,6 +216,15 @@ class RemoteReward(Reward):
             raise InputError(f'JSON with "total" from {self.url}', found, step) from error
         parts = {name: checked_scores(f"{self.name}/{name}", values, texts) for name, values in components.items()}
         return RewardScores(checked_scores(self.name, total, texts), parts)
+
+
+def _said(answer: urllib3.BaseHTTPResponse) -> dict[str, str]:
+    """The three parts of an error of our own server's; of any other answer the beginning, as what was found."""
+    try:
+        parts = {key: json.loads(answer.data)["error"][key] for key in ("expected", "found", "next_step")}
+    except (ValueError, KeyError, TypeError):
+        parts = {"found": answer.data[:500].decode("utf-8", "replace")}
+    return {key: " ".join(str(part).split()) for key, part in parts.items()}
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:

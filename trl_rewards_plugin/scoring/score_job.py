@@ -20,7 +20,7 @@ from tqdm import tqdm
 from trl_rewards_plugin.errors import InputError, did_you_mean, nearest
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.preset_table import PRESETS
-from trl_rewards_plugin.rewards.files.file_content import preset_content, reward_names
+from trl_rewards_plugin.rewards.files.file_content import check_servers, preset_content, reward_names
 from trl_rewards_plugin.rewards.texts import PROTOCOL
 from trl_rewards_plugin.rows import STDIN, Row, format_of, missing_option, no_rows, read_rows, without_missing
 from trl_rewards_plugin.runs.lock import writing_file
@@ -109,7 +109,9 @@ def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
         except InputError:
             with writing_file(output.path):  # refuses another process that is writing there: a row may be half written
                 raise
-    return form, open_output(settings.output)
+    output = open_output(settings.output)
+    check_servers([settings.reward])
+    return form, output
 
 
 def _columns_read(settings: ScoreSettings) -> list[str]:

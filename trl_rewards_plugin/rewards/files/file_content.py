@@ -11,7 +11,7 @@ rewards:
   clip: [-3.0, 3.0]
 - function: length
   max_length: 60
-  weight_schedule: {0.0: 0.0, 0.5: 1.0}
+  weight_schedule: {0.0: 0.0, 0.5: 1.0}  # factor on the weight: 0 to 1 over the first half of training
   only_if: {acceptability: 0.0}    # counts only where that reward's own score reaches the threshold; else floor, or 0
 - {function: length, name: words, constraints: {max: 25}}  # a target for the mean score in place of a weight
 - combination: judges.yaml         # a file of several judges as one part, for example aggregation: mean_minus_std
@@ -103,6 +103,15 @@ def preset_content(preset: str | os.PathLike[str], within: tuple[Path, ...] = ()
 def reward_names(content: Mapping[str, Any]) -> list[str]:
     """The names of the rewards in such a content, as far as they are known."""
     return [name for entry in content["rewards"] if (name := _name_of(entry)) is not None]
+
+
+def check_servers(presets: Iterable[str]) -> None:
+    """Asks every server that reward files among `presets` name: see `RemoteReward.check_server`."""
+    for preset in presets:
+        for entry in preset_content(preset)["rewards"] if preset.lower().endswith(ENDINGS) else ():
+            check_servers([entry["combination"]] if "combination" in entry else [])
+            if entry.get("function") == "remote":
+                imported("remote")(**_own_arguments(entry)).check_server()
 
 
 def preset_arguments(preset: str | os.PathLike[str], *, allow_code: bool = True) -> dict[str, Any]:
