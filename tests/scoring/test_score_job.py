@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
@@ -237,8 +238,20 @@ def test_an_interrupted_job_says_how_far_it_is(
     with pytest.raises(KeyboardInterrupt):
         run(write(tmp_path / "in.jsonl", TEXTS), reward_file, output)
     assert (len(read(output)) if output.exists() else 0) == written
-    said = f"{written} of {len(TEXTS)} texts are in {output}; rerun the command to continue"
-    assert (said in capsys.readouterr().err) is (written > 0)
+    said = f"{written} of {len(TEXTS)} texts are in {output}; the same command resumes there"
+    assert (said if written else "nothing was written yet") in capsys.readouterr().err
+
+
+def test_its_seconds_count_loading(tmp_path, reward_file, monkeypatch):
+    now, load = [0.0], score_job._reward
+
+    def slowly(settings):
+        now[0] += 7
+        return load(settings)
+
+    monkeypatch.setattr(score_job, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(score_job, "_reward", slowly)
+    assert run(write(tmp_path / "in.jsonl", TEXTS), reward_file, tmp_path / "out.jsonl").seconds == 7
 
 
 def test_half_a_row_of_a_job_that_is_running_is_refused_by_the_name_of_its_writer(tmp_path, reward_file):

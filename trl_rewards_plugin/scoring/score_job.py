@@ -67,17 +67,24 @@ def score_file(settings: ScoreSettings, checked: tuple[str, ScoreOutput] | None 
     rows that do not fit, and an output of another job or another writer: where the input is a file, all before a model
     is loaded or anything is written.
     """
-    job = _Job(settings, checked or check_input(settings))
-    writes = settings.output is not None and job.index == 0
-    with writing_file(job.output.path) if writes else nullcontext():
-        try:
+    checked, job = checked or check_input(settings), None
+    try:
+        job = _Job(settings, checked)
+        with writing_file(job.output.path) if settings.output is not None and job.index == 0 else nullcontext():
             return job.run()
-        except KeyboardInterrupt:
-            if writes and job.written:
-                of = "" if job.count is None else f" of {job.count:,}"
-                said = f"{job.written:,}{of} texts are in {settings.output}; rerun the command to continue"
-                print(f"\n{said}", file=sys.stderr)
-            raise
+    except KeyboardInterrupt:
+        if settings.output is not None and int(os.environ.get("RANK", 0)) == 0:
+            print(f"\n{_kept(settings.output, job)}", file=sys.stderr)
+        raise
+
+
+def _kept(output: str, job: "_Job | None") -> str:
+    """What an interrupted job leaves, in a sentence."""
+    if job is not None and job.written:
+        of = "" if job.count is None else f" of {job.count:,}"
+        return f"{job.written:,}{of} texts are in {output}; the same command resumes there"
+    is_new = next(open_output(output).existing([], repair=False), None) is None
+    return "nothing was written yet" if is_new else f"{output} is as it was; the same command resumes there"
 
 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:
@@ -149,6 +156,7 @@ def _check_unscored(settings: ScoreSettings, row: Row, number: int, columns: lis
 
 class _Job:
     def __init__(self, settings: ScoreSettings, checked: tuple[str, ScoreOutput]):
+        self.began = time.monotonic()
         self.settings = settings
         self.columns_read = _columns_read(settings)
         self.form, self.output = checked
@@ -177,7 +185,6 @@ class _Job:
     def run(self) -> ScoreSummary | None:
         from accelerate.utils import broadcast_object_list, gather_object
 
-        began = time.monotonic()
         rows, first = self._rows(), self.index == 0
         earlier = self._skip_existing(rows) if first else 0
         if self.processes > 1:
@@ -200,7 +207,7 @@ class _Job:
         self.output.finish()
         means = {name: seen.mean if seen.count else None for name, seen in self.moments.items()}
         stds = {k: math.sqrt(s.m2 / (s.count - 1)) if s.count > 1 else None for k, s in self.moments.items()}
-        return ScoreSummary(self.written, earlier, means, stds, time.monotonic() - began)
+        return ScoreSummary(self.written, earlier, means, stds, time.monotonic() - self.began)
 
     def _on_cpu(self) -> bool:
         from trl_rewards_plugin.rewards.inference.devices import as_device, own_device
