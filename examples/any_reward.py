@@ -28,7 +28,7 @@ def main(path: str | None = None) -> None:
         weights=[1.0, 0.5, 0.5, 1.0, 0.1],
         name="any",
         clip={"acceptability": (-2.0, 2.0)},
-        weight_schedule={"asks": {0.0: 0.0, 0.5: 1.0}},  # grows over the first half of training
+        weight_schedule={"asks": {0.0: 0.0, 0.5: 1.0}},  # factor: 0 to 1 in the first half of training
     )
     texts = ["The cat sleeps on the sofa.", "cat sofa sofa sleeps the", "Where does the cat sleep?"]
     scores = reward.score(texts, summary=["The cat is on the sofa."] * 3)
