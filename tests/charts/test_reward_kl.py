@@ -37,6 +37,14 @@ def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
     assert reward_kl_series({}, []) == reward_kl_series({"kl": 0.45, "after": {"reward": 1.6}}, []) == {}
 
 
+def test_the_best_possible_ends_where_best_of_n_passes_it():
+    best = [[0.0, 0.026], [0.193, 0.344], [0.636, 0.617], [1.204, 0.844], [1.835, 1.003]]
+    tilted = [[0.447, 0.528], [0.766, 0.67], [1.177, 0.8], [2.548, 0.999]]  # 0.833 by best of n at 1.177 nats
+    series = reward_kl_series({"reward_at_kl": {"tilted": tilted, "best_of_n": best}}, [])
+    assert series[TILTED].tolist() == tilted[:2]
+    assert series[BEST_OF_N].tolist() == best
+
+
 def test_totals_that_move_with_multipliers_are_not_drawn_beside_curves_of_the_reward():
     rows = [{**row, "multiplier/words/max": 1.0} for row in ROLLOUTS]
     assert list(reward_kl_series(METRICS, rows)) == [TILTED, BEST_OF_N]
