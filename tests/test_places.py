@@ -13,8 +13,8 @@ from trl_rewards_plugin.errors import (
     nearest,
 )
 from trl_rewards_plugin.metrics.grammaticality.grammaticality import Grammaticality
-from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, near_path, what_to_do
 from trl_rewards_plugin.pipelines import text2text_pipeline
+from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, near_path, what_to_do
 from trl_rewards_plugin.rows import FORMATS
 from trl_rewards_plugin.text import is_hub_id
 

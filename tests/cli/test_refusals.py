@@ -320,7 +320,7 @@ FILE_LINES = {
     "push stopped me/model --dry-run": "this run has not finished: resume it",
     "train --model data/gpt": "TRL's GRPOTrainer",
     "train --model bundled:sentiment-judge": "Found:    bundled:sentiment-judge with BertForSequenceClassification",
-    "train --model data/gpt/config.json": "Found:    the file data/gpt/config.json\nNext:     pass its folder: data/gpt",
+    "train --model data/gpt/config.json": "the file data/gpt/config.json\nNext:     pass its folder: data/gpt\n",
     "train --model news.csv": "pass the folder that save_pretrained() wrote",
     "serve r_inner.yaml": "pass its folder: judge",
     "evaluate pair.csv --compare judge/config.json": "pass its folder: judge",
