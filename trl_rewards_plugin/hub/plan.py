@@ -76,8 +76,8 @@ class UploadPlan:
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
             own = _own_prose(metric)
             if kept := [line for line in self.card.splitlines() if line in own]:
-                lines = counted(len(kept), "line")
-                found.append(f"README.md still has {lines} copied from {metric}'s, such as: {kept[0].strip()}")
+                number = counted(len(kept), "line")
+                found.append(f"README.md still has {number} copied from {metric}'s, such as: {kept[0].strip()}")
         return found
 
 
