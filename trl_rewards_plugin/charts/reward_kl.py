@@ -40,9 +40,9 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     names = {"tilted": TILTED, "best_of_n": BEST_OF_N}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     if len(found) == 2:  # the estimate is too low where it is beaten: its weights rest on few samples
-        kl, reward = found[TILTED].T
-        beaten = np.flatnonzero(reward[1:] < np.interp(kl[1:], *found[BEST_OF_N].T))
-        found[TILTED] = found[TILTED][: beaten[0] + 1 if len(beaten) else None]
+        (kl, reward), (best_kl, best) = found[TILTED].T, found[BEST_OF_N].T
+        passes = [*kl[reward < np.interp(kl, best_kl, best)], *best_kl[best > np.interp(best_kl, kl, reward)]]
+        found[TILTED] = found[TILTED][: max(1, np.searchsorted(kl, min(passes, default=np.inf)))]
     for keys, name in _PATHS.items():
         known = [row for row in own_rows(log) if all(key in row for key in keys)]
         if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):
