@@ -17,12 +17,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
-from trl_rewards_plugin.assets import is_bundled, resolve
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files
+from trl_rewards_plugin.places import check_model_name, check_tokenizer_files
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
@@ -167,7 +167,8 @@ def check_quickly(argv: Sequence[str]) -> None:
     _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
-    if check_resume(folder, resume := values.get("resume_from_checkpoint")):
+    resume = values.get("resume_from_checkpoint")
+    if check_resume(folder, resume):
         run = folder if str(resume).lower() == "true" else Path(str(resume)).parent
         _check_resumed(run, folder, values, preset)
     elif not asked.dry_run:
@@ -205,11 +206,12 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
 def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
-    if asked.model is not None and not is_bundled(asked.model):
-        check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
-        check_saved_model(Path(asked.model))
+    if asked.model is not None:
+        model = resolve(asked.model)
+        check_model_name(model, "a folder with a model, or the id of one on the Hub")
+        check_saved_model(Path(model))
         check_model_folder(asked.model, config.response_length)
-        check_tokenizer_files(asked.model)
+        check_tokenizer_files(model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
     has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
     read = []
@@ -227,14 +229,13 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
 def _check_resumed(run: Path, folder: Path, values: dict[str, Any], preset: Preset) -> None:
     """Refuses to resume `run` in `folder` if it began with something else, as far as names show it."""
     keys = ("model", "reward", "dataset", "text_column", "prompt_prefix")
-    # A config that lacks one of them is refused for that, later.
-    given = {key: values.get(key, None if values["config"] else getattr(preset, key)) for key in keys}
+    given = {key: values.get(key, getattr(preset, key)) for key in keys}
     given |= {key: recorded_name(given[key], folder) for key in ("model", "dataset")}
     if reward := given.pop("reward"):
         content = preset_content(reward)
         names = [{"name": name} for name in reward_names(content)]
         given |= {"rewards": names} if len(names) == len(content["rewards"]) else {}
-    check_same_run(run, given)
+    check_same_run(run, given, names_only=True)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:
