@@ -144,8 +144,16 @@ class Reward:
         response_template: str | None = None,
         part: str = "response",
     ) -> "RewardModel":
-        """This reward as the `reward_model` of TRL's PPOTrainer (up to 1.12): see `RewardModel`."""
+        """This reward as the `reward_model` of TRL's PPOTrainer (up to 1.12): see `RewardModel`.
+
+        InputError for `weight_schedule` and `constraints`, here and in combinations within.
+        """
         from trl_rewards_plugin.rewards.reward_model import RewardModel
+
+        for row in rows_within(self):
+            if found := [key for key in ("weight_schedule", "constraints") if row.get(key)]:
+                expected = "a reward without weight_schedule and constraints: TRL's PPOTrainer tells it no progress"
+                raise InputError(expected, f"{found[0]} of {row['name']!r}", "build the reward without them")
 
         return RewardModel(self, processing_class, prompts=prompts, response_template=response_template, part=part)
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from trl_rewards_plugin.errors import InputError, check_choice
-from trl_rewards_plugin.rewards.base import rows_within
 from trl_rewards_plugin.rewards.texts import shortened
 
 
@@ -44,8 +43,7 @@ class RewardModel(nn.Module):
 
     Raises:
         InputError: when built: "response" with neither or both of `prompts` and `response_template`, "text" with
-            either, an unknown part, prompts that are not token ids, a reward with `weight_schedule` or `constraints`;
-            when called: a row in which no response is found.
+            either, an unknown part, prompts that are not token ids; when called: a row in which no response is found.
         RuntimeError: when called: the reward gave no number for a row.
     """
 
@@ -62,10 +60,6 @@ class RewardModel(nn.Module):
     ):
         super().__init__()
         check_choice("part", part, ("response", "text"))
-        for row in rows_within(reward):
-            if found := [key for key in ("weight_schedule", "constraints") if row.get(key)]:
-                expected = "a reward without weight_schedule and constraints: TRL's PPOTrainer tells it no progress"
-                raise InputError(expected, f"{found[0]} of {row['name']!r}", "build the reward without them")
         given = (prompts is not None) + bool(response_template)
         if part == "response" and given != 1:
             expected = "prompts= or response_template=, one of them, to tell the response from the query"
