@@ -63,6 +63,7 @@ def report_html(runs: Sequence[Run]) -> str:
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
         spread=table.seed_spread(runs),
+        verdicts=table.verdicts(runs),
         pairs=[samples.pairs_of(run) for run in runs],
         samples=[samples.samples_of(run) for run in runs],
         without_outputs=samples.missing_outputs(runs),
