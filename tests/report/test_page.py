@@ -188,6 +188,9 @@ def test_an_evaluation_ranks_by_the_reward_and_draws_equal_scores_once(make_eval
     page = read(write_report([folder]))
     assert [text for _, text in page.of("figcaption")] == ["rougeL and rougeLsum", "tiny reward"]
     assert page.of("p", "scores")[0][1].startswith("Best gain in tiny reward (+2.00)")
+    assert "share_above" not in page.of("section")[0][1]
+    folder = make_evaluation({"fluency share_above": ([0.5, 0.5], [0.75, 0.75])})
+    assert "share_above: share of the outputs that score above" in read(write_report([folder])).of("section")[0][1]
     assert " ".join(page.of("p", "scores")[1][1].split()) == "old.txt rougeL 0.50 rougeLsum 0.50 tiny reward 0.00"
 
 
