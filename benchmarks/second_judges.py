@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pyarrow.parquet
 import torch
-import yaml
 
 from trl_rewards_plugin import ClassifierReward, MultiClassifierReward, Seq2SeqPPOConfig
 from trl_rewards_plugin.assets import resolve
@@ -26,6 +25,8 @@ from trl_rewards_plugin.metrics.paired_gain import paired_bootstrap
 from trl_rewards_plugin.ppo.decoding import decode_prompts
 from trl_rewards_plugin.ppo.policy.load_policy import load_policy
 from trl_rewards_plugin.recipes.before_after import split_sentences
+from trl_rewards_plugin.runs.public_names import located
+from trl_rewards_plugin.runs.read import read_settings
 
 SIDES = {"sampled": ("before", "after"), "greedy": ("before_greedy", "after_greedy")}
 
@@ -58,7 +59,7 @@ def opinions(judges: MultiClassifierReward, texts: Sequence[str], samples: int =
 
 def draw(run: Path, prompts: Sequence[str], samples: int) -> list[list[str]]:
     """Texts (prompts x samples) of the model that the run started from, and of the one it trained."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config = located(read_settings(run), run)
     known = {field.name for field in fields(Seq2SeqPPOConfig)}
     args = Seq2SeqPPOConfig(output_dir=str(run), **{key: value for key, value in config.items() if key in known})
     drawn = []

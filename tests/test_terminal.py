@@ -79,6 +79,7 @@ def test_bars_of_loading_are_left_out_for_a_while_unless_asked_for(monkeypatch, 
     try:
         with loading_quietly():
             assert not transformers_logging.is_progress_bar_enabled()
+            assert are_progress_bars_disabled() is not hub_shows  # a download may take an hour
         assert transformers_logging.is_progress_bar_enabled()
         assert are_progress_bars_disabled() is not hub_shows
         monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")

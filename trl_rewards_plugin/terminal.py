@@ -51,8 +51,8 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def loading_quietly() -> Iterator[None]:
-    """Leaves out the bars of models that are loaded until the block ends, by the rule of `silence_libraries`."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+    """Hides progress bars of model loading, not of downloads, inside the block, by the rule of `silence_libraries`."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     asked_for = {"TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS"} & os.environ.keys()
@@ -61,6 +61,8 @@ def loading_quietly() -> Iterator[None]:
         return
     downloads_hidden = are_progress_bars_disabled()
     transformers_logging.disable_progress_bar()  # and the Hub's, of downloads
+    if not downloads_hidden:
+        enable_progress_bars()
     try:
         yield
     finally:

@@ -1,13 +1,13 @@
 """The benchmark that asks other judges about a run: here the bundled ones, about outputs made up."""
 
 import runpy
-import shutil
 import sys
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from trl_rewards_plugin.assets import asset_path
 
@@ -46,12 +46,20 @@ def test_it_prints_gains_of_sampled_and_greedy_outputs_and_what_the_sources_get(
 
 
 def test_it_draws_more_samples_from_the_starting_and_the_trained_model(figures, tmp_path):
-    shutil.copytree(asset_path("tiny-t5"), tmp_path, dirs_exist_ok=True)  # as if nothing had been learnt
+    model = AutoModelForSeq2SeqLM.from_pretrained(asset_path("tiny-t5"))
+    AutoTokenizer.from_pretrained(asset_path("tiny-t5")).save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)  # as if nothing had been learnt
     (tmp_path / "config.yaml").write_text("model: bundled:tiny-t5\nseed: 0\nresponse_length: 8\n", encoding="utf-8")
     greedy = {"before_greedy": WHOLE[:2], "after_greedy": WHOLE[:2]}
     kept = {"before": SPOILT[:2], "after": WHOLE[:2]}  # not read
-    found = figures({"prompt": WHOLE[:2], "source": WHOLE[:2], **kept, **greedy}, "--samples", "3")
+    columns = {"prompt": WHOLE[:2], "source": WHOLE[:2], **kept, **greedy}
+    found = figures(columns, "--samples", "3")
     assert found["sampled", "reward"][1] == found["sampled", "reward"][2]
     share = float(found["sampled", "acceptable"][1])
     assert share * 6 == pytest.approx(round(share * 6), abs=0.004)  # of 2 prompts' 3 samples
     assert found["sampled", "reward"][3:] == found["greedy", "reward"][3:] == ["+0.000", "none:", "all", "alike"]
+    model.lm_head.weight.data.zero_()  # every token is as likely
+    model.save_pretrained(tmp_path)
+    spoilt = figures(columns, "--samples", "3")["sampled", "reward"]
+    assert spoilt[1] == found["sampled", "reward"][1]
+    assert float(spoilt[3]) < 0

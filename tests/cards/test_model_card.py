@@ -276,6 +276,8 @@ def test_a_warning_about_the_held_out_prompts_is_not_in_the_data_sets_name():
     card = render_model_card(dataclasses.replace(FULL, held_out_warning=told))
     assert front_matter(card) == front_matter(render_model_card(FULL))
     assert f"({FULL.held_out}; warning: {told})" in card
+    older = render_model_card(dataclasses.replace(FULL, held_out=f"{FULL.held_out}; warning: {told}"))
+    assert front_matter(older) == front_matter(card)
 
 
 def test_eval_results_are_for_data_of_the_hub():

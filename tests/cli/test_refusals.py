@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
+import yaml
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 # What the commands import first, once for all the children below.
@@ -361,7 +363,8 @@ FILE_LINES = {
     "evaluate --config ten.yaml": "as a whole number\nFound:    'ten'\nNext:     for example rows: 10; see",
     "evaluate --config kwargs.yaml": 'for example metric_kwargs: {"grammaticality": {"config_name": "tiny"}};',
     "evaluate --metric_kwargs {rouge:1}": """example --metric_kwargs '{"grammaticality": {"config_name": "tiny"}}';""",
-    'evaluate pair.csv --metrics rouge --metric_kwargs {"rouge":1}': 'write {"rouge": {"NAME": 1}}',
+    'evaluate pair.csv --metrics rouge --metric_kwargs {"rouge":"en"}': 'write {"rouge": {"NAME": "en"}}',
+    "train --lr_scheduler_kwargs [1]": "lr_scheduler_kwargs as JSON",
     "train --output_dir polite --resume_from_checkpoint": "['acceptability', 'neutrality'] instead of ['politeness']",
     "train --output_dir new --resume_from_checkpoint polite/checkpoint-3": "'bundled:tiny-t5' instead of 'me/mine'",
     "evaluate pair.csv --metrics ./nothing": "no such file or folder",
@@ -446,6 +449,26 @@ def test_what_the_first_check_passes_is_what_the_recipe_takes(tmp_path, monkeypa
         for _ in range(2):  # the second time transformers has seen the fields
             check_quickly(line.split())
             build_recipe(line.split())
+
+
+def test_a_resume_that_the_recipe_takes_passes_the_first_check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/one/checkpoint-3", "data"):
+        Path(name).mkdir(parents=True)
+    Path("data/news.csv").write_text("prompt\n" + "A cat.\n" * 72, encoding="utf-8")
+    rewards = [{"name": name, "weight": 1.0} for name in ("acceptability", "neutrality")]
+    began = {"model": "bundled:tiny-t5", "reward": "tiny", "dataset": "../../data/news.csv", "text_column": "prompt"}
+    run = began | {"prompt_prefix": "", "made_of": {"rewards": rewards}}
+    Path("runs/one/config.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+    Path("less.yaml").write_text("dataset: data/news.csv\n", encoding="utf-8")  # the preset's model and reward
+    for line in (
+        "--dataset data/news.csv --output_dir runs/one", "--config runs/one/config.yaml",
+        "--config less.yaml --model bundled:tiny-t5 --output_dir runs/one", "--config less.yaml --output_dir runs/one",
+    ):  # fmt: skip
+        check_quickly([*line.split(), "--resume_from_checkpoint"])
+    Path("data/news.csv").rename("data/olds.csv")
+    with pytest.raises(InputError, match=r"olds\.csv' instead of"):
+        check_quickly(["--dataset", "data/olds.csv", "--output_dir", "runs/one", "--resume_from_checkpoint"])
 
 
 @pytest.mark.parametrize("annotation", [list[float] | None, "Optional[list[float]]", Weights])

@@ -103,7 +103,7 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     assert push(["--metric", "fluency", "me/fluency", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "still names" not in out
-    assert re.search(r"README.md still has \d+ lines that only grammaticality's has, such as: How acceptable", out)
+    assert re.search(r"README.md still has \d+ lines copied from grammaticality's, such as: How acceptable", out)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -125,10 +125,10 @@ def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves,
     ("run", "said"),
     [
         ("own", "checkpoint-3"),
-        ("other", "other/checkpoint-3, of another run: its weights, optimizer, learning rate, KL coefficient, log"),
+        ("other", "other/checkpoint-3, of another run; its weights, optimizer, learning rate, KL coefficient, log"),
         (
             "older",
-            "older/checkpoint-3, of another run without config.yaml, so that its model, reward and data are",
+            "older/checkpoint-3, of another run without config.yaml: its model, reward and data are",
         ),
     ],
 )

@@ -67,7 +67,7 @@ class RewardModelCardData:
         prompts: A few prompts, as the model reads them. Only what may be public.
         prompt_prefix: Prepended to every prompt.
         held_out: Description of the rows that the numbers, `metrics.json`, are from.
-        held_out_warning: How many of them training saw.
+        held_out_warning: How many of the held-out prompts training saw.
         samples: Rows with `source`, `before`, `after`, `before_reward`, `after_reward`: the first of the held-out set.
         gains, losses: Likewise, where the reward rose most, and fell most.
         rows_better, rows_worse: Number of held-out outputs whose reward rose, and fell.

@@ -112,7 +112,8 @@ def _model_index(data: RewardModelCardData) -> Any:
         "task_type": data.pipeline_tag or "text-generation",
         "task_name": f"{data.algorithm} from text classifier rewards",
         "dataset_type": str(data.dataset) if is_hub_id(data.dataset) else "custom",
-        "dataset_name": one_line(data.held_out or "held-out prompts"),
+        # A run of an earlier version has its warning in the same text.
+        "dataset_name": one_line((data.held_out or "held-out prompts").partition("; warning: ")[0]),
     }
     results = [
         EvalResult(metric_type=kind, metric_name=name, metric_value=value, **shared)

@@ -57,7 +57,7 @@ class Declared(NamedTuple):
             raise InputError(f"{name} as a single value", repr(given), f"correct {name}")
         elif given is False and "no" in self.choices:
             raise InputError(f"{name} as a text", "no, which YAML reads as false", f'write {name}: "no"')
-        elif "dict" in kinds and str(given).startswith("{"):
+        elif "dict" in kinds and str(given).startswith(("{", "[")):
             value = given if isinstance(given, dict) else _json(name, given)
         elif kinds == {"bool"} and str(given).lower() not in BOOLEANS:
             raise InputError(f"{name} as true or false", repr(given), f"correct {name}")
@@ -79,12 +79,15 @@ def _number(name: str, given: Any, kind: type[int] | type[float], default: Any) 
         raise InputError(expected, repr(given), f"correct {name}; see trl-rewards train --help") from error
 
 
-def _json(name: str, given: str) -> Any:
+def _json(name: str, given: str) -> dict[str, Any]:
     try:
-        return json.loads(given)
+        value = json.loads(given)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object in braces")
     except ValueError as error:
         step = f'{error}; for example {{"top_k": 0}}, in single quotes for the shell'
         raise InputError(f"{name} as JSON", given, step) from error
+    return value
 
 
 def declared_settings() -> dict[str, Declared]:

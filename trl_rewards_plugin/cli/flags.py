@@ -21,7 +21,7 @@ Settings = TypeVar("Settings")
 # What a type is called, and an example; that of a mapping stands in the setting's help.
 _IN_WORDS: Mapping[Any, tuple[str, str]] = {
     int: ("a whole number", "10"), float: ("a number", "0.5"), bool: ("true or false", "true"),
-    str: ("a text", "text"), list: ("a list", "[a, b]"), dict: ("a JSON object", "{}"),
+    str: ("a string", "text"), list: ("a list", "[a, b]"), dict: ("a JSON object", "{}"),
 }  # fmt: skip
 BOOLEANS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
@@ -130,11 +130,13 @@ class Parser(argparse.ArgumentParser):
 
     def _refusal(self, key: str, what: str, found: str, example: str) -> InputError:
         """The error for a value of another type than the field's; "{}" in `example` becomes one that it takes."""
-        words, given = zip(*(_IN_WORDS[kind] for kind in _IN_WORDS if kind in _kinds(self.types[key])), strict=True)
+        known = [in_words for kind, in_words in _IN_WORDS.items() if kind in _kinds(self.types[key])]
+        if not known:
+            return InputError(f"another value of {what}", found, f"see {self.prog} --help")
         text = next(str(action.help) for action in self._actions if action.dest == key)
         written = re.search(r"\{.*?\}+", text)
-        step = f"for example {example.format(written[0] if written else given[0])}; see {self.prog} --help"
-        return InputError(f"{what} as {' or '.join(words)}", found, step)
+        step = f"for example {example.format(written[0] if written else known[0][1])}; see {self.prog} --help"
+        return InputError(f"{what} as {' or '.join(words for words, _ in known)}", found, step)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

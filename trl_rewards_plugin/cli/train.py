@@ -167,7 +167,8 @@ def check_quickly(argv: Sequence[str]) -> None:
     _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
-    if check_resume(folder, resume := values.get("resume_from_checkpoint")):
+    resume = values.get("resume_from_checkpoint")
+    if check_resume(folder, resume):
         run = folder if str(resume).lower() == "true" else Path(str(resume)).parent
         _check_resumed(run, folder, values, preset)
     elif not asked.dry_run:
@@ -226,14 +227,13 @@ def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
 def _check_resumed(run: Path, folder: Path, values: dict[str, Any], preset: Preset) -> None:
     """Refuses to resume `run` in `folder` if it began with something else, as far as names show it."""
     keys = ("model", "reward", "dataset", "text_column", "prompt_prefix")
-    # A config that lacks one of them is refused for that, later.
-    given = {key: values.get(key, None if values["config"] else getattr(preset, key)) for key in keys}
+    given = {key: values.get(key, getattr(preset, key)) for key in keys}
     given |= {key: recorded_name(given[key], folder) for key in ("model", "dataset")}
     if reward := given.pop("reward"):
         content = preset_content(reward)
         names = [{"name": name} for name in reward_names(content)]
         given |= {"rewards": names} if len(names) == len(content["rewards"]) else {}
-    check_same_run(run, given)
+    check_same_run(run, given, names_only=True)
 
 
 def _has_own_model(asked: Any, preset: Preset) -> bool:

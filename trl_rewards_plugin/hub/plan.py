@@ -74,9 +74,10 @@ class UploadPlan:
             for file in (file for file in self.files if file.name.endswith((".md", ".py"))):
                 lines = [one_line(without_secrets(match[0])) for match in named.finditer(file.text)]
                 found += [f"{file.name} still names {metric}, as before it was copied: {line}" for line in lines]
-            if kept := [line for line in self.card.splitlines() if line in _own_prose(metric)]:
-                lines_kept = counted(len(kept), "line")
-                found.append(f"README.md still has {lines_kept} that only {metric}'s has, such as: {kept[0].strip()}")
+            own = _own_prose(metric)
+            if kept := [line for line in self.card.splitlines() if line in own]:
+                number = counted(len(kept), "line")
+                found.append(f"README.md still has {number} copied from {metric}'s, such as: {kept[0].strip()}")
         return found
 
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, get_session
+from huggingface_hub import HfApi, constants, get_session
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from trl_rewards_plugin.errors import InputError, is_unreached
@@ -45,7 +45,7 @@ class Repository:
 def lookup_failure(repo_id: str, repo_type: str) -> Exception | None:
     """Why nothing can be loaded from there: the Hub has no such repository, or is not reached; else None."""
     try:
-        HfApi().repo_info(repo_id, repo_type=repo_type, timeout=10.0)
+        HfApi().repo_info(repo_id, repo_type=repo_type, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # the client's own vary
         return error if isinstance(error, RepositoryNotFoundError) or is_unreached(error) else None
     return None

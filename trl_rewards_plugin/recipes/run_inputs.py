@@ -130,12 +130,11 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         step = "take a model that reads more" if limit == inputs.room else "raise max_prompt_length"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     if (checkpoint := inputs.checkpoint) is not None:
-        foreign = checkpoint.resolve().parent != Path(str(args.output_dir)).resolve()
-        unknown = f" without {CONFIG}, so that its model, reward and data are not compared"
-        compared = "" if (checkpoint.parent / CONFIG).is_file() else unknown
-        warning = f"{checkpoint}, of another run{compared}: its weights, optimizer, learning rate, KL coefficient, "
-        warning += "log and count of rollouts are taken over; it may have trained on prompts that are held out here"
-        plan["Resume"] = warning if foreign else checkpoint.name
+        run = checkpoint.resolve().parent
+        unknown = "" if (run / CONFIG).is_file() else f" without {CONFIG}: its model, reward and data are not compared"
+        warning = f"{checkpoint}, of another run{unknown}; its weights, optimizer, learning rate, KL coefficient, log "
+        warning += "and count of rollouts are taken over; it may have trained on prompts that are held out here"
+        plan["Resume"] = checkpoint.name if run == Path(str(args.output_dir)).resolve() else warning
     return plan
 
 

@@ -271,8 +271,8 @@ def _spread(values: Sequence[float | None], form: str = ".3f") -> str:
 
 
 def _change(before: Sequence[float | None], after: Sequence[float | None], form: str = ".3f") -> str:
-    sides = [_spread(values, form) for values in (before, after)]
-    return sides[1] if sides[0] == DASH else " \N{RIGHTWARDS ARROW} ".join(sides)
+    sides = [before, after] if any(value is not None for value in before) else [after]
+    return " \N{RIGHTWARDS ARROW} ".join(_spread(values, form) for values in sides)
 
 
 def _gain(gains: Sequence[Any]) -> str:

@@ -45,16 +45,19 @@ def configuration(
     return values | {"made_of": {key: value for key, value in facts.items() if value}}
 
 
-def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
+def check_same_run(folder: Path, given: Mapping[str, Any], *, names_only: bool = False) -> None:
     """Refuses to resume the run in `folder` if it began with another model, rewards or data; see `_SAME_IN_A_RUN`.
 
-    Of paths only the last parts are compared: folders move. What one side was given as an object has no name.
+    Of paths only the last parts are compared: folders move. What one side was given as an object has no name. With
+    `names_only`, of rewards too no more is known than their names.
     """
     if not (folder / CONFIG).is_file():  # of an earlier version, or of a trainer without a recipe
         return
     recorded = read_settings(folder)
-    sides = (given, {**recorded, **recorded.get("made_of", {})})
-    pairs = [(key, *(mapped(side.get(key), shown_name) for side in sides)) for key in _SAME_IN_A_RUN]
+    began = {**recorded, **recorded.get("made_of", {})}
+    if names_only and "rewards" in began:
+        began["rewards"] = [{"name": one["name"]} for one in began["rewards"]]
+    pairs = [(key, *(mapped(side.get(key), shown_name) for side in (given, began))) for key in _SAME_IN_A_RUN]
     found = [line for key, now, old in pairs if None not in (now, old) for line in _differences(key, now, old)]
     if found:
         again = shlex.join(["--config", str(folder / CONFIG), "--resume_from_checkpoint"])
@@ -63,14 +66,14 @@ def check_same_run(folder: Path, given: Mapping[str, Any]) -> None:
 
 
 def _differences(key: str, now: Any, old: Any) -> list[str]:
-    """What `now` differs in from `old`; of rewards, what is known `now` of each, if they are of the same names."""
+    """What `now` differs in from `old`; of rewards, in each setting, if they are of the same names."""
     if key != "rewards" or (names := [one["name"] for one in now]) != [one["name"] for one in old]:
         shown = (names, [one["name"] for one in old]) if key == "rewards" else (now, old)
         return [] if now == old else ["{} {!r} instead of {!r}".format(key, *shown)]
     return [
         f"rewards[{place}] {names[place]}: {setting} {new.get(setting)!r} instead of {was.get(setting)!r}"
         for place, (new, was) in enumerate(zip(now, old, strict=True))
-        for setting in ({**was, **new} if len(new) > 1 else new)
+        for setting in {**was, **new}
         if new.get(setting) != was.get(setting)
     ]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, did_you_mean, is_unreached, nearest
-from trl_rewards_plugin.hub.remote import lookup_failure
 from trl_rewards_plugin.options import option
 from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, in_cache, missing_file, what_to_do
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
@@ -120,8 +119,12 @@ def check_settings(settings: EvaluationSettings) -> None:
 
 def check_model_is_there(name: str) -> None:
     """Refuses the name of a model that is neither here nor to be had from the Hub."""
-    if not (is_bundled(name) or Path(name).exists() or in_cache(name)) and (error := lookup_failure(name, "model")):
-        hub = "is not reached" if is_unreached(error) else "has none of that name"
+    if is_bundled(name) or Path(name).exists() or in_cache(name):
+        return
+    from trl_rewards_plugin.hub.remote import lookup_failure
+
+    if error := lookup_failure(name, "model"):
+        hub = "is not reached" if is_unreached(error) else "has no model of that name"
         step = what_to_do(error, "check the spelling", name)
         raise InputError(_SIDE, f"{name!r}, which is not here, and the Hub {hub}", step)
 

@@ -1,6 +1,7 @@
 """Texts -> numbers, with any metrics by name: this package's, reward presets, any evaluate module."""
 
 import inspect
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -8,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from trl_rewards_plugin import metrics
-from trl_rewards_plugin.errors import InputError, did_you_mean
-from trl_rewards_plugin.hub.remote import lookup_failure
+from trl_rewards_plugin.errors import InputError, did_you_mean, is_unreached
 from trl_rewards_plugin.places import check_hub_name, is_slip
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.metric_reward import Rouge
@@ -34,7 +34,7 @@ def check_metrics(
     """Refuses of `load_measures`'s arguments what shows without torch; returns the table's rows, None if unknown."""
     for name, given_to in arguments.items():
         if not isinstance(given_to, Mapping):
-            step = f'write {{"{name}": {{"NAME": {given_to!r}}}}}, with the name of the argument'
+            step = f"write {json.dumps({name: {'NAME': given_to}})}, with the name of the argument"
             raise InputError(f"the arguments of the metric {name} by name", repr(given_to), step)
         if name not in names:
             step = f"{did_you_mean(name, names)}add it to the metrics, or leave its arguments out"
@@ -62,9 +62,17 @@ def _known_rows(name: str, arguments: Mapping[str, Any], given: Sequence[str]) -
     places = [f"evaluate-{kind}/{name}" for kind in ("metric", "measurement", "comparison")]
     if not slips or os.path.exists(name):
         return None
-    if slips[0] not in PRESETS or all(lookup_failure(place, "space") for place in places):
-        raise InputError(_METRIC, repr(name), f"{did_you_mean(name, slips)}check the spelling")
-    return None
+    found = repr(name)
+    for place in places if slips[0] in PRESETS else ():
+        from trl_rewards_plugin.hub.remote import lookup_failure
+
+        failure = lookup_failure(place, "space")
+        if failure is None:
+            return None
+        if is_unreached(failure):
+            found += "; the Hub is not reached"
+            break
+    raise InputError(_METRIC, found, f"{did_you_mean(name, slips)}check the spelling")
 
 
 def load_measures(
