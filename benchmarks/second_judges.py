@@ -7,7 +7,7 @@ data, it makes a second pair of small judges. Reads each run's completions.parqu
 the greedy outputs, the paired gain with its bootstrap interval: of 1.0 x acceptability + 0.5 x neutrality, of the
 two logits, and of the share of outputs that are called acceptable or neutral; beside them, what the sources' own
 first sentences get. A run keeps one sample of each prompt; of 96 prompts, a share's gain has a standard error of 5
-points, so `--samples 16` draws as many of each prompt from the starting and the trained model. Leaves out: training
+points, so `--samples 64` draws as many of each prompt from the starting and the trained model. Leaves out: training
 either judges or policies.
 """
 

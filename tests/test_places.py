@@ -6,10 +6,14 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoTokenizer, CanineConfig, PerceiverConfig, T5Config
 
+from trl_rewards_plugin import ClassifierReward, Seq2SeqPPO, best_of_n
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import (
     InputError,
     nearest,
 )
+from trl_rewards_plugin.metrics.grammaticality.grammaticality import Grammaticality
+from trl_rewards_plugin.pipelines import text2text_pipeline
 from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, near_path, what_to_do
 from trl_rewards_plugin.rows import FORMATS
 from trl_rewards_plugin.text import is_hub_id
@@ -127,3 +131,21 @@ def test_a_bare_name_that_is_near_to_a_folder_here_is_told(tmp_path, monkeypatch
     for name in ("mybrt", "my_bart"):
         check_hub_name(name, "a model")  # for all we know a model on the Hub
         assert what_to_do(error, "check", name).startswith("did you mean the folder 'mybart'? otherwise check the net")
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda name: Seq2SeqPPO(name, "tiny", ["a"] * 80).dry_run(),
+        lambda name: best_of_n(name, "tiny", ["a"]),
+        text2text_pipeline,
+        lambda name: text2text_pipeline(resolve("bundled:tiny-t5"), tokenizer=name),
+        lambda name: ClassifierReward(name, label=1).score(["a"]),
+        lambda name: ClassifierReward("bundled:acceptability-judge", label=1, tokenizer=name),
+        lambda name: Grammaticality(config_name=name, label=1).download_and_prepare(),
+    ],
+)
+def test_a_file_is_no_model(take):
+    folder = resolve("bundled:tiny-t5")
+    with pytest.raises(InputError, match=rf"the file {folder}/config.json\nNext:     pass its folder: {folder}"):
+        take(f"{folder}/config.json")

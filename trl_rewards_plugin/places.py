@@ -33,6 +33,17 @@ def check_hub_name(name: str, expected: str) -> None:
         raise InputError(expected, f"{name!r}: neither in the folder {path.parent} here nor in the Hub's cache", step)
 
 
+def check_model_name(name: str, expected: str) -> None:
+    """As `check_hub_name`, of a model or tokenizer, which is a folder: a file here is refused as well."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        parent = path.parent
+        saved = any((parent / config).is_file() for config in ("config.json", "adapter_config.json"))
+        step = f"pass its folder: {parent}" if saved else "pass the folder that save_pretrained() wrote, or a Hub id"
+        raise InputError(expected, f"the file {name}", step)
+    check_hub_name(name, expected)
+
+
 def check_tokenizer_files(name: str) -> None:
     """Refuses the folder of a whole model without a tokenizer, in whose place transformers makes one without words.
 

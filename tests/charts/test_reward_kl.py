@@ -18,7 +18,7 @@ from trl_rewards_plugin.charts.reward_kl import (
     save_reward_kl,
 )
 
-METRICS = {"reward_at_kl": {"tilted": [[0.0, 1.0], [0.5, 2.0], [1.0, 2.5]], "best_of_n": [[0.0, 1.0], [0.19, 1.5]]}}
+METRICS = {"reward_at_kl": {"tilted": [[0.0, 1.0], [0.5, 2.0], [1.0, 2.5]], "best_of_n": [[0.0, 1.0], [0.19, 1.1]]}}
 FINISHED = {**METRICS, "kl": 0.45, "after": {"reward": 1.6}}
 TRAINING, EVALUATED = (f"path of this run, {which} prompts" for which in ("training", "held-out"))
 ROLLOUTS = [{"step": step, "objective/kl": 0.1 * step, "objective/scores": 1.0 + step} for step in range(4)]
@@ -35,6 +35,17 @@ def test_the_path_is_that_of_the_evaluations_and_without_them_of_the_rollouts():
     assert list(reward_kl_series(METRICS, [])) == [TILTED, BEST_OF_N]
     assert list(reward_kl_series({}, ROLLOUTS)) == [TRAINING]
     assert reward_kl_series({}, []) == reward_kl_series({"kl": 0.45, "after": {"reward": 1.6}}, []) == {}
+
+
+def test_the_best_possible_ends_where_best_of_n_passes_it():
+    best = [[0.0, 0.026], [0.193, 0.344], [0.636, 0.617], [1.204, 0.844], [1.835, 1.003]]
+    tilted = [[0.447, 0.528], [0.766, 0.67], [1.177, 0.8], [2.548, 0.999]]
+    series = reward_kl_series({"reward_at_kl": {"tilted": tilted, "best_of_n": best}}, [])
+    # At 1.177 nats best of n has 0.833, and at 0.636 the line between two of the points has 0.612.
+    assert series[TILTED].tolist() == tilted[:1]
+    assert series[BEST_OF_N].tolist() == best
+    series = reward_kl_series({"reward_at_kl": {"tilted": tilted, "best_of_n": [best[0], *best[3:]]}}, [])
+    assert series[TILTED].tolist() == tilted[:2]
 
 
 def test_totals_that_move_with_multipliers_are_not_drawn_beside_curves_of_the_reward():

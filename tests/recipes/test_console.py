@@ -88,7 +88,7 @@ def test_samples_stand_side_by_side_within_the_width():
 
 def test_greedy_outputs_that_are_nearly_all_the_same_are_said_first_and_the_sampled_ones_are_shown():
     text = report.format_outputs([output_row(place) for place in range(3)], ["Nearly all are the same."], width=70)
-    assert text.startswith("Nearly all are the same.\n\nSampled outputs for held-out prompts")
+    assert text.startswith("Nearly all are the same.\n\nSampled outputs (the greedy ones are nearly all alike) for")
     assert "before (+0.00): drawn" in text
     assert "Best gain (+3.00)" in text
     assert "left" not in text

@@ -59,8 +59,11 @@ def test_cut_prompts_are_counted_with_what_is_left_of_them():
 
     data = load_run_data(["a", "a b", "a b c d", "a b c d e"], ["a b c d e f g h"])
     # Longer than two tokens: one of 4, one of 5 and one of 8, of which 1/2, 2/5 and 1/4 are read.
-    assert data.count_cuts(tokenizer, 2) == {"prompts": 5, "cut": 3, "limit": 2, "kept": 0.4}
-    assert data.count_cuts(tokenizer, 8) == {"prompts": 5, "cut": 0, "limit": 8, "kept": None}
+    assert data.count_cuts(tokenizer, 2) == {"prompts": 5, "cut": 3, "limit": 2, "kept": 0.4, "for_most": 8}
+    assert data.count_cuts(tokenizer, 8) == {"prompts": 5, "cut": 0, "limit": 8, "kept": None, "for_most": 8}
+    long = load_run_data(["a"] * 15 + ["a b c"] * 4, ["a b c d"] * 3)  # of 22, no more than 2 may be longer
+    assert long.count_cuts(tokenizer, 2)["for_most"] == 4
+    assert load_run_data(["a"] * 16 + ["a b c"] * 4, ["a b c d"] * 2).count_cuts(tokenizer, 2)["for_most"] == 3
 
 
 def test_held_out_prompts_that_training_sees_are_refused_or_counted():

@@ -1,4 +1,6 @@
 import pytest
+import torch
+from datasets import Dataset
 from transformers.integrations import integration_utils
 
 from tests.recipes.tiny_run import SHORT
@@ -9,6 +11,7 @@ from trl_rewards_plugin.recipes.data import RunData, load_run_data
 from trl_rewards_plugin.recipes.run_inputs import RunInputs, check_trackers, load_reward, plan_lines, reached_targets
 from trl_rewards_plugin.recipes.seq2seq_ppo import Seq2SeqPPO
 
+PROMPTS = Dataset.from_dict({"prompt": ["a prompt"] * 9})
 # What a rollout shows in a tracker: the curves.
 CURVES = [
     "objective/scores", "rewards/acceptability/mean", "rewards/neutrality/mean", "objective/kl", "objective/entropy",
@@ -84,15 +87,15 @@ def test_targets_are_reached_by_the_smaller_of_what_both_ends_leave():
 @pytest.mark.parametrize(
     ("asked", "room", "cut", "step"),
     [
-        (8, None, "", "raise max_prompt_length"),
-        (8, 16, "", "raise max_prompt_length"),
+        (8, None, "", "raise max_prompt_length to 24, which cuts at most 10%"),
+        (8, 16, "", "raise max_prompt_length to 16, the model's positions"),
         (16, 16, "", "take a model that reads more"),
         (32, 16, "; max_prompt_length 32 is lowered to 16, the model's positions", "take a model that reads more"),
     ],
 )
 def test_the_plan_says_what_limits_the_prompts_and_advises_what_is_possible(tmp_path, asked, room, cut, step):
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), max_prompt_length=asked, **SHORT)
-    cuts = {"prompts": 8, "cut": 4, "limit": min(asked, room or asked), "kept": 0.5}
+    cuts = {"prompts": 8, "cut": 4, "limit": min(asked, room or asked), "kept": 0.5, "for_most": 24}
     data = load_run_data(["a"] * 8, ["b"] * 8)
     plan = plan_lines(
         "a/b", args, RunInputs(data, MultiClassifierReward([LengthReward()]), None, cuts=cuts, room=room)
@@ -112,7 +115,7 @@ def test_the_plan_says_what_limits_the_prompts_and_advises_what_is_possible(tmp_
 )
 def test_the_plan_says_what_one_checks_before_hours_of_training(settings, saves, tmp_path):
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path), learning_rate=3e-5, seed=4, use_cpu=True, **settings)
-    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "say: ", warning="1 of 1 is also there")
+    data = RunData(PROMPTS, PROMPTS, "own.csv", "1 of 10 rows", "say: ", warning="1 of 1 is also there")
     cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
     plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), None, cuts=cuts))
     assert plan["Prompts"] == "9 of own.csv, each prefixed with 'say: '"
@@ -137,10 +140,31 @@ def test_the_plan_says_what_is_taken_over_from_a_checkpoint_of_another_run(run, 
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.yaml").touch()
     args = Seq2SeqPPOConfig(output_dir=str(tmp_path / "own"), use_cpu=True)
-    data = RunData(["a prompt"] * 9, ["a prompt"], "own.csv", "1 of 10 rows", "")
+    data = RunData(PROMPTS, PROMPTS, "own.csv", "1 of 10 rows")
     cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
     checkpoint = tmp_path / run / "checkpoint-3"
     plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), checkpoint, cuts=cuts))
     assert said in plan["Resume"]
     assert (plan["Resume"] == said) == (run == "own")
     assert plan["Settings"].startswith("learning rate and KL coefficient of the checkpoint, responses")
+
+
+@pytest.mark.parametrize(("rate", "rollouts", "said"), [(0.0, 5, True), (0.0, 3, False), (1e-5, 5, False)])
+def test_the_plan_says_where_the_first_further_rollout_learns_nothing(rate, rollouts, said, tmp_path):
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    torch.save({"_last_lr": [rate, rate]}, checkpoint / "scheduler.pt")
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), use_cpu=True, max_steps=rollouts)
+    data = RunData(PROMPTS, PROMPTS, "own.csv", "1 of 10 rows")
+    cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
+    plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), checkpoint, cuts=cuts))
+    assert ("learning rate 0, which the first further rollout still has" in plan["Resume"]) == said
+
+
+@pytest.mark.parametrize(("texts", "warned"), [(["75", " -3.5"], True), (["75", "A cat."], False)])
+def test_the_plan_warns_of_texts_that_are_numbers(texts, warned, tmp_path):
+    data = load_run_data(texts * 8, ["b"] * 8, prompt_prefix="say: ")
+    cuts = {"prompts": 10, "cut": 0, "limit": 64, "kept": None}
+    args = Seq2SeqPPOConfig(output_dir=str(tmp_path), use_cpu=True)
+    plan = plan_lines("t5", args, RunInputs(data, load_reward(LengthReward()), None, cuts=cuts))
+    assert ("these texts are all numbers" in plan["Prompts"]) == warned

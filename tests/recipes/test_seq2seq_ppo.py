@@ -202,7 +202,7 @@ def test_cut_prompts_are_told_everywhere_and_held_against_what_was_read(make):
     assert cuts["kept"] == pytest.approx(4 / 13)
     said = " ".join("\n".join(recipe.said).split())
     assert said.count("40 of 40 prompts (100%) are cut to 4 tokens") == 3  # dry run, plan, table
-    assert "100% of the prompts are cut: raise max_prompt_length, or shorten them" in said
+    assert "100% of the prompts are cut: raise max_prompt_length to 13, which cuts at most 10%, or" in said
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     assert "- 40 of 40 prompts (100%) are cut to 4 tokens" in card.split("## Limitations")[1]
     assert "40 of 40 prompts" in write_report([result.folder]).read_text(encoding="utf-8")

@@ -400,11 +400,11 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     folder = write_run(tmp_path / "one")
     path = folder / METRICS
     values = json.loads(path.read_text(encoding="utf-8"))
-    values["reward_at_kl"] = {"tilted": [[0.0, 1.0], [1.0, 2.0]], "best_of_n": [[0.0, 1.0], [0.19, 1.5]]}
+    values["reward_at_kl"] = {"tilted": [[0.0, 1.0], [1.0, 2.0]], "best_of_n": [[0.0, 1.0], [0.19, 1.1]]}
     path.write_text(json.dumps(values), encoding="utf-8")
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
-    assert "the best possible reward at that KL, as far as the samples show it," in text
+    assert "the best possible reward at that KL, up to where best of n passes it" in text
     assert "Higher at the same KL is better; a run under the dashed line has gained less" in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]

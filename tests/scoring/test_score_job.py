@@ -341,8 +341,8 @@ def test_a_component_that_would_share_its_column_with_the_total_is_refused(tmp_p
         score_file(ScoreSettings(input=write(tmp_path / "in.jsonl", TEXTS), reward=str(reward)))
 
 
-@pytest.mark.parametrize(("device", "sizes"), [("cpu", [256, 4]), ("cuda", [260])])
-def test_a_job_on_a_cpu_writes_more_often(tmp_path, reward_file, monkeypatch, device, sizes):
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [32, 256, 12]), ("cuda", [32, 268])])
+def test_a_job_soon_writes_its_first_rows_and_on_a_cpu_more_often(tmp_path, reward_file, monkeypatch, device, sizes):
     scored = []
 
     def score(self, rows):
@@ -351,7 +351,7 @@ def test_a_job_on_a_cpu_writes_more_often(tmp_path, reward_file, monkeypatch, de
 
     monkeypatch.setattr(devices, "own_device", lambda: torch.device(device))
     monkeypatch.setattr(score_job._Job, "_score", score)
-    run(write(tmp_path / "in.jsonl", ["a"] * 260), reward_file, tmp_path / "out.jsonl")
+    run(write(tmp_path / "in.jsonl", ["a"] * 300), reward_file, tmp_path / "out.jsonl")
     assert scored == sizes
 
 
@@ -380,7 +380,7 @@ def test_the_command_checks_its_input_once(tmp_path, monkeypatch, reward_file):
 
 @pytest.mark.slow
 def test_two_launched_processes_share_the_texts(tmp_path, reward_file):
-    texts = [f"{number} bottles" for number in range(1_100)]  # one round of 2 x 512, and a rest for the first alone
+    texts = [f"{number} bottles" for number in range(1_100)]  # whole rounds, and a rest for the first alone
     source, output = write(tmp_path / "in.csv", texts), tmp_path / "out.jsonl"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     command = ["-m", "trl_rewards_plugin.cli.main", "score", source, "--reward", reward_file, "--output", str(output)]

@@ -36,15 +36,16 @@ LABELS = ("KL to the reference (nats per response)", "mean reward")
 def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarray]:
     """Name -> (R, 2) KL and reward: what was possible, the run's evaluations, else rollouts, and how it ended.
 
-    What was possible and how it ended are measured on held-out prompts, once the run has finished.
+    What was possible and how it ended are measured on held-out prompts, once the run has finished. The best possible
+    ends where best of n passes it.
     """
     curves = metrics.get("reward_at_kl") or {}
     names = {"tilted": TILTED, "best_of_n": BEST_OF_N}
     found = {name: np.array(curves[key]) for key, name in names.items() if key in curves}
     if len(found) == 2:  # the estimate is too low where it is beaten: its weights rest on few samples
-        kl, reward = found[TILTED].T
-        beaten = (reward < np.interp(kl, *found[BEST_OF_N].T)) & (kl > kl.max() / 2)
-        found[TILTED] = found[TILTED][: np.argmax(beaten) if beaten.any() else None]
+        (kl, reward), (best_kl, best) = found[TILTED].T, found[BEST_OF_N].T
+        passes = [*kl[reward < np.interp(kl, best_kl, best)], *best_kl[best > np.interp(best_kl, kl, reward)]]
+        found[TILTED] = found[TILTED][: max(1, np.searchsorted(kl, min(passes, default=np.inf)))]
     for keys, name in _PATHS.items():
         known = [row for row in own_rows(log) if all(key in row for key in keys)]
         if curves and any(key.startswith(("multiplier/", "weight/")) for row in known for key in row):

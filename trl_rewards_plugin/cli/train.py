@@ -17,12 +17,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin import terminal
-from trl_rewards_plugin.assets import is_bundled, resolve
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.cli.config_source import Declared, declared_settings, known_trackers
 from trl_rewards_plugin.cli.flags import Parser, read_config, settings_parser, switch_hints, without_help
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files
+from trl_rewards_plugin.places import check_model_name, check_tokenizer_files
 from trl_rewards_plugin.ppo import config_rules
 from trl_rewards_plugin.ppo.checks.inherited_settings import check_inherited, check_prepared
 from trl_rewards_plugin.recipes.run_presets import Preset, default_output_dir, get_preset, neutral_settings
@@ -205,11 +205,12 @@ def _given_values(argv: Sequence[str], settings: dict[str, Declared]) -> dict[st
 def _check_files(asked: TrainArguments, preset: Preset, config: Any) -> None:
     for reward in filter(None, (asked.reward, asked.held_out_reward)):
         preset_content(reward)
-    if asked.model is not None and not is_bundled(asked.model):
-        check_hub_name(asked.model, "a folder with a model, or the id of one on the Hub")
-        check_saved_model(Path(asked.model))
+    if asked.model is not None:
+        model = resolve(asked.model)
+        check_model_name(model, "a folder with a model, or the id of one on the Hub")
+        check_saved_model(Path(model))
         check_model_folder(asked.model, config.response_length)
-        check_tokenizer_files(asked.model)
+        check_tokenizer_files(model)
     column, dataset = asked.text_column or preset.text_column, asked.dataset or preset.dataset
     has_held_out = asked.eval_dataset or (preset.eval_dataset and not asked.dataset)
     read = []

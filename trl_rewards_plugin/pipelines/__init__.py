@@ -17,7 +17,7 @@ from trl_rewards_plugin.pipelines.text2text import (
     Text2TextGenerationPipeline,
     TranslationPipeline,
 )
-from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, what_to_do
+from trl_rewards_plugin.places import check_model_name, check_tokenizer_files, what_to_do
 
 _CLASSES: dict[str, type[Text2TextGenerationPipeline]] = {
     "text2text-generation": Text2TextGenerationPipeline,
@@ -79,7 +79,7 @@ def text2text_pipeline(
 
 
 def _load(auto_class: Any, name: str, expected: str, **options: Any) -> Any:
-    check_hub_name(name, expected)
+    check_model_name(name, expected)
     try:
         return auto_class.from_pretrained(name, **options)
     except OSError as error:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import align_special_tokens
 from transformers.utils import find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, check_no_model, nearest
-from trl_rewards_plugin.places import check_hub_name, what_to_do
+from trl_rewards_plugin.places import check_model_name, what_to_do
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig
 from trl_rewards_plugin.ppo.config_rules import check_held_out_asked
 from trl_rewards_plugin.ppo.distributed import check_launch
@@ -101,7 +101,7 @@ def adapter_base(name: str) -> str | None:
 
 def read_model_config(name: str) -> Any:
     """The configuration of a model by its name, a folder or on the Hub; of an adapter that of its base."""
-    check_hub_name(name, "a folder with a model, or the id of one on the Hub")
+    check_model_name(name, "a folder with a model, or the id of one on the Hub")
     check_saved_model(Path(name))
     base = adapter_base(name)
     try:

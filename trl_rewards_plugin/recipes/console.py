@@ -119,9 +119,10 @@ def format_outputs(rows: Sequence[Mapping[str, Any]], warnings: Sequence[str] = 
     """
     width = width or terminal_width()
     column = (width - 3) // 2
-    kind, which = ("", "Sampled") if warnings else ("_greedy", "Greedy")
-    blocks = [textwrap.fill(line, width) for line in warnings]
-    blocks += [f"{which} outputs for held-out prompts, by gain (reward in brackets):"]
+    alike = ("", "Sampled outputs (the greedy ones are nearly all alike)")
+    kind, which = alike if warnings else ("_greedy", "Greedy outputs")
+    heading = f"{which} for held-out prompts, by gain (reward in brackets):"
+    blocks = [textwrap.fill(line, width) for line in (*warnings, heading)]
     for title, row in pairs_by_gain(rows, kind).items():
         source = textwrap.shorten(row["source"], 3 * width - 20, placeholder=" ...")
         block = [f"{title}:", *textwrap.wrap(f"source: {source}", width, subsequent_indent="        ")]

@@ -42,6 +42,7 @@ Columns: TypeAlias = Mapping[str, Sequence[Any]]  # of a data set, by name, for 
 EVAL_SPLITS = ("validation", "test")
 MAX_EVAL_ROWS = 100
 MAX_COUNTED = 10_000
+MUCH_CUT = 0.1  # share of prompts; where more are cut, a run warns
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,18 @@ class RunData:
         return HeldOut(prompts, sources, further_columns(self.held_out))
 
     def count_cuts(self, tokenizer: Any, limit: int) -> dict[str, Any]:
-        """How many `prompts` are `cut` to `limit` tokens, and the median share of those that is `kept`."""
+        """How many `prompts` are `cut` to `limit` tokens, and the median share of those that is `kept`.
+
+        And a limit `for_most`, which cuts no more than `MUCH_CUT` of them.
+        """
         # Of very many training prompts an even part is counted.
         every = math.ceil(len(self.train) / MAX_COUNTED)
         texts = [*self.train["prompt"][::every], *self.held_out["prompt"]]
-        lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        lengths = sorted(len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"])
         kept = [limit / length for length in lengths if length > limit]
         median = statistics.median(kept) if kept else None
-        return {"prompts": len(texts), "cut": len(kept), "limit": limit, "kept": median}
+        for_most = lengths[-1 - int(MUCH_CUT * len(lengths))]
+        return {"prompts": len(texts), "cut": len(kept), "limit": limit, "kept": median, "for_most": for_most}
 
 
 def further_columns(rows: Dataset) -> dict[str, list[Any]]:

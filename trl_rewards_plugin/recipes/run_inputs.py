@@ -1,23 +1,26 @@
 """What a run checks before it loads a model, and its plan: rollouts, updates, an estimate of minutes."""
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.ppo.config import Seq2SeqPPOConfig, count_rollouts
 from trl_rewards_plugin.preset_table import ENDINGS
 from trl_rewards_plugin.recipes.before_after import BEST_OF, Evaluator, WithHeldOutReward
 from trl_rewards_plugin.recipes.best_of_n import as_scorer
-from trl_rewards_plugin.recipes.data import RunData, further_columns
+from trl_rewards_plugin.recipes.data import MUCH_CUT, RunData, further_columns
 from trl_rewards_plugin.recipes.run_rules import check_installed
 from trl_rewards_plugin.rewards.combining.constraints import slack
 from trl_rewards_plugin.rewards.files.dotted_paths import python_file
 from trl_rewards_plugin.rewards.files.file_content import preset_content, without_none
-from trl_rewards_plugin.runs.layout import CONFIG
+from trl_rewards_plugin.runs.layout import CONFIG, checkpoint_step
 from trl_rewards_plugin.runs.public_names import NAMED_BY_PLACE, public_name, recorded_name
 from trl_rewards_plugin.runs.record import precision
 from trl_rewards_plugin.runs.reward_description import describe_reward, formula_of
@@ -25,7 +28,9 @@ from trl_rewards_plugin.text import counted, cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
-MUCH_CUT = 0.1  # share of prompts; where more are cut, a run warns
+
+
+_NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,12 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     rates = f"learning rate {args.learning_rate:g}, KL coefficient {args.initial_kl_coef:g}"
     if inputs.checkpoint is not None:  # which brings its own
         rates = "learning rate and KL coefficient of the checkpoint"
+    numbers = all(map(_NUMBER.fullmatch, (text.removeprefix(data.prompt_prefix) for text in data.train["prompt"])))
+    odd = "; warning: these texts are all numbers: check text_column" if numbers else ""
     plan = {
         "Model": public_name(model),
         "Reward": formula_of(inputs.reward),
-        "Prompts": f"{len(data.train)} of {data.train_name}, {prefix}",
+        "Prompts": f"{len(data.train)} of {data.train_name}, {prefix}{odd}",
         "Held out": data.eval_name + (f"; warning: {data.warning}" if data.warning else ""),
         "Cut": cut_prompts(cuts) + lowered,
         "Training": f"{rollouts} rollouts of {args.rollout_batch_size} responses, {args.num_ppo_epochs} epochs of "
@@ -127,7 +134,9 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
     if inputs.held_out_reward is not None:
         plan["Held-out reward"] = formula_of(inputs.held_out_reward)
     if cuts["cut"] > MUCH_CUT * cuts["prompts"]:
-        step = "take a model that reads more" if limit == inputs.room else "raise max_prompt_length"
+        to = cuts["for_most"] if inputs.room is None else min(cuts["for_most"], inputs.room)
+        why = "which cuts at most 10%" if to == cuts["for_most"] else "the model's positions"
+        step = "take a model that reads more" if limit == inputs.room else f"raise max_prompt_length to {to}, {why}"
         plan["Warning"] = f"{cuts['cut'] / cuts['prompts']:.0%} of the prompts are cut: {step}, or shorten them"
     if (checkpoint := inputs.checkpoint) is not None:
         run = checkpoint.resolve().parent
@@ -135,6 +144,10 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         warning = f"{checkpoint}, of another run{unknown}; its weights, optimizer, learning rate, KL coefficient, log "
         warning += "and count of rollouts are taken over; it may have trained on prompts that are held out here"
         plan["Resume"] = checkpoint.name if run == Path(str(args.output_dir)).resolve() else warning
+        schedule = checkpoint / "scheduler.pt"
+        goes_on = rollouts > (checkpoint_step(checkpoint.name) or 0)
+        if goes_on and schedule.is_file() and not any(torch.load(schedule, weights_only=True)["_last_lr"]):
+            plan["Resume"] += "; its schedule ended at learning rate 0, which the first further rollout still has"
     return plan
 
 

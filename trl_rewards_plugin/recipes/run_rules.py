@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError, check_choice
 
 # Trackers that transformers never lists as installed, though they may be.
@@ -42,14 +43,16 @@ def check_enough_prompts(prompts: int, config: Any, name: str) -> None:
 
 
 def check_model_folder(folder: str, response_length: int) -> None:
-    """Refuses a decoder-only model or too few positions, as far as a config.json in `folder` shows it."""
+    """Refuses a decoder-only model, a BERT or too few positions, as far as a config.json in `folder` shows it."""
     try:
-        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        config = json.loads(Path(resolve(folder), "config.json").read_text(encoding="utf-8"))
+        # Encoder-decoders may lack the key, or end in these names as well, but none is called a BERT.
         names = [] if config.get("is_encoder_decoder") else list(map(str, config.get("architectures") or ()))
+        is_bert = not config.get("is_encoder_decoder") and "bert" in str(config.get("model_type"))
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return
-    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        found = f"{folder} with {', '.join(names)}"
+    if is_bert or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        found = f"{folder} with {', '.join(names) or config['model_type']}"
         step = "pass one such as facebook/bart-base"
         step += "; for decoder-only models use TRL's GRPOTrainer or RLOOTrainer with the same reward"
         raise InputError("an encoder-decoder model", found, step)

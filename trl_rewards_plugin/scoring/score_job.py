@@ -28,6 +28,7 @@ from trl_rewards_plugin.scoring.score_output import ScoreOutput, flat, foreign, 
 
 SLICE = 512  # rows that a process scores between two writes
 CPU_SLICE = 256  # where classifiers run on a CPU: a job there is seen to move; 64 take a quarter more time, 256 4 %
+FIRST_SLICE = 32  # so that the bar soon shows how long it will take
 TOTAL = "total"
 
 
@@ -183,8 +184,10 @@ class _Job:
             rows = rows if first else itertools.islice(rows, earlier, None)
         self.written = earlier
         with tqdm(total=self.count, initial=earlier, unit=" texts", file=sys.stderr, disable=not first) as bar:
-            for batch in _slices(rows, self.slice * self.processes):
-                scored = self._score(batch[self.index * self.slice : (self.index + 1) * self.slice])
+            for size in itertools.chain([min(FIRST_SLICE, self.slice)], itertools.repeat(self.slice)):
+                if not (batch := list(itertools.islice(rows, size * self.processes))):
+                    break
+                scored = self._score(batch[self.index * size : (self.index + 1) * size])
                 if self.processes > 1:
                     scored = gather_object(scored)
                 if first:

@@ -13,7 +13,7 @@ from typing import Any
 from trl_rewards_plugin.assets import is_bundled
 from trl_rewards_plugin.errors import InputError, did_you_mean, is_unreached, nearest
 from trl_rewards_plugin.options import option
-from trl_rewards_plugin.places import check_hub_name, check_tokenizer_files, in_cache, missing_file, what_to_do
+from trl_rewards_plugin.places import check_model_name, check_tokenizer_files, in_cache, missing_file, what_to_do
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.recipes.run_presets import get_preset
 from trl_rewards_plugin.rewards.files.file_content import preset_content
@@ -84,8 +84,8 @@ class EvaluationSettings:
 
 
 def is_outputs_file(name: str) -> bool:
-    """By its ending; else it is a model."""
-    return Path(name).suffix.lower() in FORMATS
+    """By its ending; else it is a model, as is what describes one."""
+    return Path(name).suffix.lower() in FORMATS and Path(name).name != "config.json"
 
 
 def check_settings(settings: EvaluationSettings) -> None:
@@ -104,7 +104,7 @@ def check_settings(settings: EvaluationSettings) -> None:
         elif given is not settings.dataset:
             if nearest(Path(given).suffix, FORMATS) and not Path(given).exists():
                 raise missing_file(_SIDE, f"{given!r}: no such file or folder", Path(given))
-            check_hub_name(given, _SIDE)
+            check_model_name(given, _SIDE)
             check_saved_model(Path(given))
             check_tokenizer_files(given)
     for metric in settings.metrics:

@@ -44,7 +44,7 @@ import yaml
 from trl_rewards_plugin import assets
 from trl_rewards_plugin.atomic import write_text
 from trl_rewards_plugin.errors import InputError, did_you_mean, nearest
-from trl_rewards_plugin.places import check_hub_name, missing_file
+from trl_rewards_plugin.places import check_model_name, missing_file
 from trl_rewards_plugin.preset_table import ENDINGS, PRESETS
 from trl_rewards_plugin.rewards.base import Reward
 from trl_rewards_plugin.rewards.classifier import ClassifierReward
@@ -275,7 +275,7 @@ def _check_values(entry: Mapping[str, Any]) -> None:
     elif "model" in arguments:
         classifier_rules.check_arguments(**arguments)
         if not assets.is_bundled(arguments["model"]):
-            check_hub_name(arguments["model"], classifier_rules.EXPECTED)
+            check_model_name(arguments["model"], classifier_rules.EXPECTED)
         classifier_rules.check_saved(folder := Path(assets.resolve(arguments["model"])))
         config = _config_in(folder)
         if config is not None:

@@ -14,7 +14,7 @@ from transformers.integrations import deepspeed
 from transformers.utils import cached_file, find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, causes, is_unreached
-from trl_rewards_plugin.places import check_hub_name, what_to_do
+from trl_rewards_plugin.places import check_model_name, what_to_do
 from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED, check_saved
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
@@ -38,7 +38,7 @@ class Source:
 
 def read_config(source: Source) -> Any:
     """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
-    check_hub_name(source.name, EXPECTED)
+    check_model_name(source.name, EXPECTED)
     check_saved(Path(source.name))
     try:
         if _is_adapter(source):

@@ -10,7 +10,7 @@ from transformers import Pipeline, PreTrainedModel
 
 from trl_rewards_plugin.assets import resolve
 from trl_rewards_plugin.errors import InputError
-from trl_rewards_plugin.places import check_hub_name
+from trl_rewards_plugin.places import check_model_name
 from trl_rewards_plugin.rewards.inference import devices, forward, loading
 from trl_rewards_plugin.rewards.inference.classifier_rules import position_limit
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
@@ -42,7 +42,7 @@ class SharedClassifier:
         self._tokenizer_source = given
         self.tokenizer_name = given if isinstance(given, str) else None  # not the model's own, nor passed in loaded
         if self.tokenizer_name is not None:
-            check_hub_name(self.tokenizer_name, "a tokenizer: a folder, or an id on the Hub")
+            check_model_name(self.tokenizer_name, "a tokenizer: a folder, or an id on the Hub")
         self._lock = ForkSafeLock()
         self._model: Any = None
         self._tokenizer: Any = None
