@@ -9,23 +9,20 @@ acceptability judge. Leaves out: choosing among epochs, and harder texts. Prints
     judge: labels cut, whole; accuracy 0.77 on 128 rows kept aside, 0.51 by always guessing the most frequent label
 """
 
-import csv
 import sys
+from pathlib import Path
 
 from trl_rewards_plugin.assets import asset_path
 from trl_rewards_plugin.errors import InputError
 from trl_rewards_plugin.rows import format_of, read_rows
 
 
-def write_sentences(path: str) -> str:
-    """A CSV of the bundled prompts' last sentences, whole and cut, without the mark that would give them away."""
+def sentences() -> list[dict[str, str]]:
+    """The bundled prompts' last sentences, whole and cut, without the mark that would give them away."""
     prompts = read_rows(str(asset_path("prompts") / "train.jsonl"), "jsonl", "prompt")
     whole = [row["prompt"].rstrip(" .!?").split(". ")[-1] for row in prompts]
     cut = [" ".join(text.split()[: 2 * len(text.split()) // 3]) for text in whole]
-    rows = [(text, label) for label, texts in {"whole": whole, "cut": cut}.items() for text in texts]
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
-    return path
+    return [{"text": text, "label": label} for label, texts in {"whole": whole, "cut": cut}.items() for text in texts]
 
 
 def read_labelled(path: str) -> list[dict[str, str]]:
@@ -40,7 +37,9 @@ def read_labelled(path: str) -> list[dict[str, str]]:
 
 def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
     """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
-    labelled = read_labelled(path or write_sentences("sentences.csv"))
+    if Path(folder).is_file() or any(Path(folder).glob("*")):
+        raise InputError("a new or empty folder for the judge", f"{folder}, which is not", "name another one")
+    labelled = read_labelled(path) if path else sentences()
     from datasets import Dataset  # torch is loaded after what can be refused
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
@@ -56,10 +55,10 @@ def main(path: str | None = None, folder: str = "judge", encoder: str | None = N
     encoded = encoded.map(lambda row: {"labels": labels.index(row["label"])}, remove_columns=["text", "label"])
     parts = encoded.train_test_split(0.2, seed=0)
     defaults = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "report_to": "none"}
-    args = TrainingArguments(folder, save_strategy="no", dataloader_pin_memory=False, **{**defaults, **settings})
+    args = TrainingArguments(".", save_strategy="no", dataloader_pin_memory=False, **{**defaults, **settings})
     trainer = Trainer(model, args, train_dataset=parts["train"], processing_class=tokenizer)
     trainer.train()
-    trainer.save_model(folder)
+    trainer.save_model(folder)  # made only now: an interrupted run leaves none
     logits, truth, _ = trainer.predict(parts["test"])
     accuracy = float((logits.argmax(1) == truth).mean())
     print(f"{folder}: labels {', '.join(labels)}; accuracy {accuracy:.2f} on {len(truth)} rows kept aside, ", end="")
@@ -70,6 +69,7 @@ def main(path: str | None = None, folder: str = "judge", encoder: str | None = N
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        print(__doc__) if {"-h", "--help"} & {*sys.argv} else main(*sys.argv[1:])
     except InputError as error:
-        sys.exit(f"input refused{error}")
+        print(f"input refused{error}", file=sys.stderr)
+        sys.exit(2)

@@ -32,7 +32,8 @@ def test_it_crosses_a_process_border_whole():
 
 
 @pytest.mark.parametrize(
-    ("word", "found"), [("tinny", "tiny"), ("TINY", "tiny"), ("Artikle", "article"), ("xyz", None), (7, None)]
+    ("word", "found"),
+    [("tinny", "tiny"), ("TINY", "tiny"), ("Artikle", "article"), ("art", "article"), ("xyz", None), (7, None)],
 )
 def test_the_nearest_word_whatever_its_case(word, found):
     assert nearest(word, ["tiny", "article"]) == found

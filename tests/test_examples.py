@@ -84,6 +84,7 @@ def example(tmp_path, monkeypatch):
 
 LABELLED = [
     (None, "no such file"),
+    ("text,label\na,b\nc,d\n", "Found:    full, which is not"),
     ("text,lable\na,b\n", "row 1: {'text': 'a', 'lable': 'b'}"),
     ("text,label\na,b\n", "two labels or more"),
 ]
@@ -93,11 +94,24 @@ LABELLED = [
 def test_own_judge_refuses_a_file_before_torch_is_loaded(tmp_path, content, said):
     if content is not None:
         (tmp_path / "my.csv").write_text(content, encoding="utf-8")
-    program = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), None, '__main__')"
-    line = [sys.executable, "-c", program, str(EXAMPLES / "own_judge.py"), "my.csv"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    if "full" in said:
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+    done = run_without_torch("own_judge", "my.csv", "full", cwd=tmp_path)
+    assert done.returncode == 2
     assert done.stderr.startswith("input refused\nExpected: ")
     assert said in done.stderr
+
+
+def run_without_torch(name, *arguments, cwd):
+    program = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), None, '__main__')"
+    line = [sys.executable, "-c", program, str(EXAMPLES / f"{name}.py"), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_own_judge_says_how_to_run_it(tmp_path):
+    assert "python examples/own_judge.py my.csv judge" in run_without_torch("own_judge", "--help", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in SCRIPTS])
@@ -107,6 +121,8 @@ def test_an_example_runs_and_prints_what_it_says(name, example, tmp_path, capsys
     settings, printed = RUNS[name]
     example(name).main(**settings)
     assert re.search(printed, capsys.readouterr().out)
+    if name == "own_judge":
+        assert [path.name for path in tmp_path.iterdir()] == ["judge"]
     if name == "lora":
         text2text_pipeline("runs/lora/merged")  # refuses a model without its tokenizer
         card = plan_push("runs/lora/merged", "me/merged").card

@@ -80,16 +80,29 @@ def test_the_png_shows_every_series_under_its_name(tmp_path, monkeypatch):
     assert [text.get_text() for text in axes.texts] == ["start", "end", "result"]
     np.testing.assert_allclose([text.xy for text in axes.texts], [[0.1, 1.2], [0.4, 1.5], [0.45, 1.6]])
     assert axes.lines[0].get_xydata().tolist() == METRICS["reward_at_kl"]["tilted"]
+    # What was possible is grey, so that the run alone is coloured.
+    assert [(line.get_color(), line.get_linestyle()) for line in axes.lines[:3]] == [
+        ("0.5", "-"), ("0.5", "--"), ("C0", "-")
+    ]  # fmt: skip
     assert axes.get_xlabel() == "KL to the reference (nats per response)"
 
 
-def test_words_cover_neither_lines_nor_axes_nor_each_other(tmp_path, monkeypatch):
+TANGLED = [  # path and result
+    ([[0.0, 0.2], [0.6, 0.7], [1.6, 0.69], [1.28, 0.74], [1.27, 0.8], [1.23, 0.745]], [1.27, 0.735]),
+    ([[0.0, 0.28], [0.47, 0.46], [1.31, 0.86], [1.27, 0.75], [1.48, 0.64], [1.54, 0.65], [1.46, 0.82], [1.52, 0.69],
+      [1.43, 0.8], [1.56, 0.73]], [1.43, 0.785]),
+    ([[0.0, 0.23], [1.04, 0.7], [1.01, 0.65], [1.42, 0.67], [1.19, 0.67], [1.29, 0.73], [1.27, 0.8], [1.2, 0.78],
+      [1.44, 0.85], [1.46, 0.7], [1.52, 0.73], [1.59, 0.69], [1.24, 0.745]], [1.27, 0.735]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "result"), TANGLED)
+def test_words_cover_neither_lines_nor_axes_nor_each_other(tmp_path, monkeypatch, path, result):
     saved, real = [], Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda self, *args, **kwargs: saved.append(self) or real(self, *args, **kwargs)
     )
-    path = np.array([[0.0, 0.2], [0.6, 0.7], [1.6, 0.69], [1.28, 0.74], [1.27, 0.8], [1.23, 0.745]])
-    save_reward_kl({TRAINING: path, RESULT: np.array([[1.27, 0.735]])}, tmp_path / "reward_kl.png")
+    save_reward_kl({TRAINING: np.array(path), RESULT: np.array([result])}, tmp_path / "reward_kl.png")
     (axes,) = saved[0].axes
     boxes = [Text.get_window_extent(word) for word in axes.texts]
     drawn = np.concatenate([np.linspace(*ends, 200) for ends in pairwise(path)])

@@ -257,6 +257,7 @@ def test_a_file_alone_by_our_metrics(pairs, tmp_path, capsys):
     assert "gain" not in row
     assert row["quartiles"][0] <= row["after"] <= row["quartiles"][4]
     assert "median" in captured.out
+    assert "score above the metric's threshold: 0.5 for probabilities" in " ".join(captured.out.split())
     assert "judge of the preset tiny" in captured.out
     assert "Metrics" in captured.err, "a bar on standard error"
 

@@ -14,6 +14,8 @@ from tests.documentation import ROOT, blocks_of
 from tests.tiny_models import tiny_classifier
 from trl_rewards_plugin import metrics
 from trl_rewards_plugin.cli.finished_runs import push
+from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.recipes.evaluate.measures import load_measures
 
 FOLDERS = [Path(getattr(metrics, name)) for name in metrics.__all__]
 
@@ -74,6 +76,8 @@ def test_a_metric_of_ones_own_by_the_recipe_loads_and_its_space_shows_it(tmp_pat
     (copy / "grammaticality.py").rename(script)
     script.write_text(script.read_text(encoding="utf-8").replace("Grammaticality(", "Fluency("), encoding="utf-8")
     fluency = evaluate.load(str(copy), "tiny")
+    with pytest.raises(InputError, match=f'or name another judge: --metric_kwargs \'{{"{copy}": '):
+        load_measures([str(copy)], judge=None, arguments={}, given=["predictions"])
     texts = ["The cat sleeps on the mat.", "Cat the on mat sleeps the."]
     result = fluency.compute(predictions=texts)
     assert result["fluency"] == sum(result["scores"]) / 2

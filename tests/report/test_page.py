@@ -188,6 +188,9 @@ def test_an_evaluation_ranks_by_the_reward_and_draws_equal_scores_once(make_eval
     page = read(write_report([folder]))
     assert [text for _, text in page.of("figcaption")] == ["rougeL and rougeLsum", "tiny reward"]
     assert page.of("p", "scores")[0][1].startswith("Best gain in tiny reward (+2.00)")
+    assert "share_above" not in page.of("section")[0][1]
+    folder = make_evaluation({"fluency share_above": ([0.5, 0.5], [0.75, 0.75])})
+    assert "share_above: share of the outputs that score above" in read(write_report([folder])).of("section")[0][1]
     assert " ".join(page.of("p", "scores")[1][1].split()) == "old.txt rougeL 0.50 rougeLsum 0.50 tiny reward 0.00"
 
 
@@ -225,11 +228,16 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
         told["counts"] = {"trail off": {"before": before, "after": 0.0}}
         write_json(folder / METRICS, told)
     told["after"]["reward"], told["after"]["good"], told["seed"] = 4.0, 4.0, 4
+    told["component_gain"]["good"]["ci95"] = [-0.1, 2.1]
     write_json(folders[1] / METRICS, told)
     text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
     # 3 and 4: 3.5, and the root of a half.
     result, meaning, *_ = [" ".join(text.split()) for _, text in read(tmp_path / "r.html").of("p")]
-    assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain +1.000 ± 0.000 Means")
+    assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain +1.000 ± 0.000 Sampled")
+    assert "outputs that trail off: 55% ± 7% → 0% ± 0% Scores" in result
+    assert "CI: good: better in 1, not told apart from before in 1 of 2 runs; kind:" in result
+    assert "Seed: the number" in result
+    assert "Held-out prompts: those that the model was not trained on." in text
     assert "each seed samples its outputs anew" in result
     assert meaning.startswith("Reward: 1 x good + 0.5 x kind, as classifiers and functions score each output; higher")
     rows = [text.strip().split("\n")[0] for _, text in read(tmp_path / "r.html").of("tr")]
@@ -397,6 +405,7 @@ def test_a_run_that_knows_what_its_kl_could_have_bought_shows_it(tmp_path):
     page = read(write_report([folder, write_run(tmp_path / "two")], tmp_path / "both.html"))
     ((_, text),) = [found for found in page.of("section") if found[0].get("id") == "reward-kl"]
     assert "the best possible reward at that KL, up to where best of n passes it" in text
+    assert "Higher at the same KL is better; a run under the dashed line has gained less" in text
     # Of the other run its path alone: its evaluation, at 1.25 nats.
     assert [caption for _, caption in page.of("figcaption")][-2:] == ["one", "two"]
     assert text.count("best possible, estimated") == 2  # at its two dots

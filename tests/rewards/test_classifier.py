@@ -193,6 +193,11 @@ def test_only_the_config_is_read_before_the_first_use(tmp_path):
     close(reward(["a"]), ClassifierReward(judge(), label="good")(["a"]))
 
 
+def test_a_judge_that_was_not_saved_is_refused_as_such(tmp_path):
+    with pytest.raises(InputError, match=r"without config\.json\nNext: +give the folder of a finished judge"):
+        ClassifierReward(tmp_path, label="good").model  # noqa: B018
+
+
 def test_a_missing_or_unreachable_model_is_refused_with_a_next_step(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="missing-model"):
         ClassifierReward(tmp_path / "missing-model", label="good")

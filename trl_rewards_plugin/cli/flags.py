@@ -54,10 +54,10 @@ class Parser(argparse.ArgumentParser):
         """The values in `argv`, or their defaults; an unknown flag or a value that does not fit is refused."""
         values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
-            step = self._next_step(unknown[0].partition("=")[0], self._option_string_actions, "--")
             # Without their values, one of which may be a token.
             flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), step)
+            steps = [self._next_step(word, self._option_string_actions, "--") for word in flags or unknown[:1]]
+            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), " ".join(dict.fromkeys(steps)))
         return values
 
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:
@@ -76,6 +76,8 @@ class Parser(argparse.ArgumentParser):
         for key in content:
             if key not in (*self.types, *ignored):
                 step = self._next_step(str(key), self.types, "")
+                if key == "rewards":
+                    step = f"a reward file goes to --{'reward' if 'reward' in self.types else 'metrics'}: {path}"
                 raise InputError(f"settings of {self.prog} in {path}", repr(key), step)
 
     def _normalise(self, argv: Sequence[str]) -> list[str]:

@@ -143,6 +143,13 @@ def shortened(text: str, most: int = 300) -> str:
     return line if len(line) <= most else f"{line[: most // 2]} [...] {line[-most // 2 :]}"
 
 
+def about_shares(names: Collection[str]) -> list[str]:
+    """What the rows `share_above` count, where there is one."""
+    text = "share_above: share of the outputs that score above the metric's threshold"
+    default = "0.5 for probabilities and 0 for logits, unless metric_kwargs sets it"
+    return [f"{text}: {default}"] if any(name.endswith(" share_above") for name in names) else []
+
+
 def format_evaluation(result: Mapping[str, Any]) -> str:
     """The result as plain text: with two sides before, after, gain, interval and share improved; else quartiles."""
     metrics = result["metrics"]
@@ -151,7 +158,8 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
         rows = [["", "mean", "least", "25%", "median", "75%", "most"]]
         for name, row in metrics.items():
             rows.append([name, decimals(row.get("after")), *map(decimals, row.get("quartiles") or [])])
-        return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), [f"{result['n']} outputs"])
+        notes = [f"{result['n']} outputs", *about_shares(metrics)]
+        return _under_each_other(rows, (width, 7, 9, 7, 7, 7, 7), notes)
     rows = [["", "before", "after", "gain", "95% CI", "improved"]]
     for name, row in metrics.items():
         before, after, gain = row.get("before"), row.get("after"), row.get("gain")
@@ -163,4 +171,4 @@ def format_evaluation(result: Mapping[str, Any]) -> str:
     how = _how_made(gains.values())
     notes = [f"{result['n']} outputs; interval: {how}; improved: share of outputs that score higher than before"]
     notes += [f"{name}: {verdict(gain, ('higher', 'lower'))}" for name, gain in gains.items()]
-    return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes)
+    return _under_each_other(rows, (width, 7, 7, 8, 18, 8), notes + about_shares(metrics))

@@ -17,6 +17,7 @@ from trl_rewards_plugin.charts.reward_kl import BEST_OF_N, draw_reward_kl, rewar
 from trl_rewards_plugin.charts.series import Panel, Series, distinct, panels, series_of, smoothing_window
 from trl_rewards_plugin.charts.svg import environment_of, series_class
 from trl_rewards_plugin.charts.svg_charts import draw_curves, draw_distributions
+from trl_rewards_plugin.recipes.console import about_shares
 from trl_rewards_plugin.report import samples, table
 from trl_rewards_plugin.runs.layout import REPORT
 from trl_rewards_plugin.runs.read import Run, read_runs
@@ -41,7 +42,7 @@ def write_report(folders: Sequence[str | Path], path: Path | None = None) -> Pat
 def report_html(runs: Sequence[Run]) -> str:
     """The whole page."""
     environment = environment_of(FOLDER)
-    curves = curve_series(runs)
+    curves, numbers = curve_series(runs), table.number_rows(runs)
     reward_kl = [(run, reward_kl_series(run.metrics or {}, run.log)) for run in runs]
     environment.filters |= {"series_class": series_class, "digest": _digest}
     style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
@@ -59,10 +60,12 @@ def report_html(runs: Sequence[Run]) -> str:
         distributions=[distribution_charts(run, index) for index, run in enumerate(runs)],
         reward_kl={run.name: Markup(draw_reward_kl(series, runs.index(run))) for run, series in reward_kl if series},
         with_bounds=any(BEST_OF_N in series for _, series in reward_kl),
-        numbers=table.number_rows(runs),
+        numbers=numbers,
+        shares=about_shares(numbers),
         caveat=table.why_not_comparable(runs),
         settings=table.setting_rows(runs, differing=len(runs) > 1),
         spread=table.seed_spread(runs),
+        verdicts=table.verdicts(runs),
         pairs=[samples.pairs_of(run) for run in runs],
         samples=[samples.samples_of(run) for run in runs],
         without_outputs=samples.missing_outputs(runs),

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from trl_rewards_plugin.charts.series import SCORES
-from trl_rewards_plugin.recipes.console import GUARD_NAMES
+from trl_rewards_plugin.recipes.console import GUARD_NAMES, direction
 from trl_rewards_plugin.rewards.files.dotted_paths import READY_MADE
 from trl_rewards_plugin.runs.layout import LOG
 from trl_rewards_plugin.runs.public_names import shown_name
@@ -63,6 +63,18 @@ def seed_spread(runs: Sequence[Run]) -> dict[str, str]:
     if len(runs) < 2 or len(seeds) < len(runs) or any(one != settings[0] for one in settings):
         return {}
     return _figures(measured, _names(measured))
+
+
+def verdicts(runs: Sequence[Run]) -> str:
+    """In how many runs each component became better or worse, as far as the interval of its gain tells."""
+    measured = [run.metrics for run in runs if run.metrics is not None]
+    texts = []
+    for name in _names(measured)["component_gain"]:
+        moved = [direction(gain) for metrics in measured if (gain := metrics["component_gain"].get(name))]
+        words = {1: "better", -1: "worse", 0: "not told apart from before"}
+        counts = [f"{words[way]} in {moved.count(way)}" for way in words if way in moved]
+        texts.append(f"{name}: {', '.join(counts)} of {counted(len(moved), 'run')}")
+    return "; ".join(texts)
 
 
 def _names(measured: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

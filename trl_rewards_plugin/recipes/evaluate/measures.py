@@ -107,6 +107,11 @@ def _load_module(name: str, arguments: Mapping[str, Any]) -> Any:
 
     try:
         return evaluate.load(OWN.get(name, name), **arguments)
+    except InputError as error:  # of the judge, whose name may be the metric's own default
+        if "config_name" in arguments:
+            raise
+        step = f"""or name another judge: --metric_kwargs '{{"{name}": {{"config_name": "tiny"}}}}'"""
+        raise InputError(error.expected, error.found, f"{error.next_step}, {step}") from error
     # What evaluate raises for an unknown name, an unreachable Hub or a missing package.
     except (OSError, ImportError) as error:
         if name in OWN:

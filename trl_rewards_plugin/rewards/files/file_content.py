@@ -285,7 +285,8 @@ def _check_values(entry: Mapping[str, Any]) -> None:
         classifier_rules.check_arguments(**arguments)
         if not assets.is_bundled(arguments["model"]):
             check_model_name(arguments["model"], classifier_rules.EXPECTED)
-        config = _config_in(Path(assets.resolve(arguments["model"])))
+        classifier_rules.check_saved(folder := Path(assets.resolve(arguments["model"])))
+        config = _config_in(folder)
         if config is not None:
             given = {key: arguments[key] for key in ("label", "score_type", "max_length") if key in arguments}
             classifier_rules.label_index(config, arguments["model"], **given)

@@ -4,6 +4,7 @@ Imports no torch: a reward file is checked before that is loaded.
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
@@ -20,6 +21,12 @@ _OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
     "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
+
+
+def check_saved(folder: Path) -> None:
+    """Refuses a folder that holds no saved judge or adapter; what is no folder may be on the Hub."""
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise InputError(EXPECTED, f"the folder {folder} without config.json", "give the folder of a finished judge")
 
 
 def check_arguments(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 
 from trl_rewards_plugin.errors import InputError, causes, is_unreached
 from trl_rewards_plugin.places import check_model_name, what_to_do
-from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED
+from trl_rewards_plugin.rewards.inference.classifier_rules import EXPECTED, check_saved
 from trl_rewards_plugin.rewards.inference.fork_safe import ForkSafeLock
 
 # transformers sets torch's default dtype and device while it loads: one model at a time in a process.
@@ -38,6 +39,7 @@ class Source:
 def read_config(source: Source) -> Any:
     """The classifier's configuration: cheap, and the first word from a Hub that refuses or cannot be reached."""
     check_model_name(source.name, EXPECTED)
+    check_saved(Path(source.name))
     try:
         if _is_adapter(source):
             return _adapter_config(source)
