@@ -38,7 +38,7 @@ def read_labelled(path: str) -> list[dict[str, str]]:
 def main(path: str | None = None, folder: str = "judge", encoder: str | None = None, **settings) -> float:
     """Trains, saves the judge, and returns its accuracy on the fifth of the rows that were kept aside."""
     if Path(folder).is_file() or any(Path(folder).glob("*")):
-        raise InputError("a new or empty folder for the judge", f"{folder}, which is not", "name another one")
+        raise InputError("a new or empty folder for the judge", f"{folder}, which holds files", "name another one")
     labelled = read_labelled(path) if path else sentences()
     from datasets import Dataset  # torch is loaded after what can be refused
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments

@@ -39,6 +39,12 @@ def test_the_nearest_word_whatever_its_case(word, found):
     assert nearest(word, ["tiny", "article"]) == found
 
 
+def test_the_start_of_one_known_word_alone_means_that_word():
+    assert nearest("resume", ["preset", "resume_from_checkpoint"]) == "resume_from_checkpoint"
+    assert nearest("eval", ["eval_steps_are_many", "eval_strategy_too"]) is None
+    assert nearest("re", ["resume_from_checkpoint"]) is None
+
+
 def test_the_known_word_is_given_as_it_is_written():
     assert nearest("neutral", ["NEUTRAL", "Positive"]) == "NEUTRAL"
 

@@ -44,14 +44,14 @@ class NoAnswerError(_ThreePartError, RuntimeError):
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:
-    """The known word that is most like `word`, or alone begins with it, ignoring case and the dashes of flags.
+    """The known word that alone begins with `word`, or is most like it, ignoring case and the dashes of flags.
 
     None where nothing is close.
     """
     by_letters, letters = {_letters(option): str(option) for option in known}, _letters(word)
-    near = difflib.get_close_matches(letters, by_letters, n=1)
-    near = near or [one for one in by_letters if len(letters) > 2 and one.startswith(letters)]
-    return by_letters[near[0]] if len(near) == 1 else None
+    begun = [one for one in by_letters if len(letters) > 2 and one.startswith(letters)]
+    near = begun if len(begun) == 1 else difflib.get_close_matches(letters, by_letters, n=1)
+    return by_letters[near[0]] if near else None
 
 
 def _letters(word: object) -> str:

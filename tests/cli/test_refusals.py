@@ -176,7 +176,7 @@ FILE_LINES = {
     "train --config r_none.yaml": "a reward file goes to --reward: r_none.yaml",
     "score --config r_none.yaml": "a reward file goes to --reward: r_none.yaml",
     "evaluate --config r_none.yaml": "a reward file goes to --metrics: r_none.yaml",
-    "train --lerning_rate 1 --klcoef 2": "did you mean --learning_rate? did you mean --kl_coef?",
+    "train --lerning_rate 1 --klcoef 2": "did you mean --learning_rate? / --klcoef: did you mean",
     "train --config word.yaml": "learning_rate as a number",
     "train --config column.yaml": "did you mean 'text'?",
     "train --config syntax.yaml": "invalid YAML in line 2, column 9: mapping values are not allowed here\n",
@@ -398,7 +398,7 @@ def test_an_interrupted_score_says_what_is_kept(tmp_path, monkeypatch):
     for at_import, in_call, said in (
         (f"{interrupt}\n", "", "nothing was written yet"),  # while the reward is loaded
         ("", f"os.path.exists('out.jsonl') and {interrupt}", " of 600 texts are in out.jsonl; the same command"),
-        (f"{interrupt}\n", "", "out.jsonl is as it was; the same command resumes"),
+        (f"{interrupt}\n", "", "the same command resumes in out.jsonl"),
     ):
         (tmp_path / "stop.py").write_text(code.format(at_import, in_call), encoding="utf-8")
         status, output = in_a_process_of_its_own(*line)

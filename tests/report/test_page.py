@@ -76,7 +76,7 @@ def test_one_run_has_every_chart_with_its_data(page):
     assert titles == ["reward", "good", "kind", *curves, "one"]
     assert len(page.of("svg")) == len(titles)
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in page.of("svg"))
-    assert len(page.of("polyline", "mean")) == len(curves) + 1  # and reward against KL
+    assert len(page.of("polyline", "mean")) == len(curves)  # the one evaluation is a point in reward against KL
     assert len(page.of("polyline", "bars")) == 2 * 3
     # Evaluated were the reward, one component, KL and length; the last two are reward against KL.
     assert len(page.of("circle", "dot")) == 4 + 2
@@ -234,8 +234,8 @@ def test_seeds_are_a_mean_with_its_standard_deviation(tmp_path):
     # 3 and 4: 3.5, and the root of a half.
     result, meaning, *_ = [" ".join(text.split()) for _, text in read(tmp_path / "r.html").of("p")]
     assert result.startswith("Over 2 seeds: reward 2.000 ± 0.000 → 3.500 ± 0.707, gain +1.000 ± 0.000 Sampled")
-    assert "outputs that trail off: 55% ± 7% → 0% ± 0% Scores" in result
-    assert "CI: good: better in 1, not told apart from before in 1 of 2 runs; kind:" in result
+    assert "outputs that trail off: 55% ± 7% → 0% ± 0% By" in result
+    assert "CI, good: better in 1, no clear change in 1 of 2 runs; kind:" in result
     assert "Seed: the number" in result
     assert "Held-out prompts: those that the model was not trained on." in text
     assert "each seed samples its outputs anew" in result

@@ -194,7 +194,7 @@ def test_only_the_config_is_read_before_the_first_use(tmp_path):
 
 
 def test_a_judge_that_was_not_saved_is_refused_as_such(tmp_path):
-    with pytest.raises(InputError, match=r"without config\.json\nNext: +give the folder of a finished judge"):
+    with pytest.raises(InputError, match=r"without config\.json\nNext: +pass a folder that save_pretrained\(\) wrote"):
         ClassifierReward(tmp_path, label="good").model  # noqa: B018
 
 

@@ -152,8 +152,14 @@ def test_what_does_not_fit_is_refused_when_it_is_built(tokenizer, options, messa
 def test_a_reward_that_follows_training_is_refused_when_it_is_built(tokenizer, setting):
     moving = MultiClassifierReward([Recorder(), LengthReward()], name="moving", **setting)
     for reward in (moving, MultiClassifierReward([moving], name="outer"), CallableReward(moving)):
-        with pytest.raises(InputError, match=rf"PPOTrainer tells it no progress\nFound: .*{next(iter(setting))} of"):
+        with pytest.raises(InputError, match=rf"PPOTrainer reports no .*\nFound: .*{next(iter(setting))} of"):
             reward.as_reward_model(tokenizer, prompts=[[1]])
+
+
+def test_a_function_with_a_history_of_rewards_is_no_combination(tokenizer):
+    function = Recorder()
+    function.rewards = [1.0]
+    CallableReward(function).as_reward_model(tokenizer, prompts=[[1]])
 
 
 def test_a_row_without_its_query_is_refused(tokenizer):

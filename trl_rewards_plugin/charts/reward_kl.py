@@ -1,9 +1,8 @@
 """Reward against KL: what the starting model's samples could buy, and the path of the run; for files and for pages."""
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +25,15 @@ _PATHS = {  # the keys of a row -> what they draw
     ("eval_kl", "eval_reward"): "path of this run, held-out prompts",
     (KL, SCORES): "path of this run, training prompts",
 }
-# Grey, and dashed; the run has its own colour.
-_CLASSES = {TILTED: "before", BEST_OF_N: "before again"}
-_STYLES = {TILTED: ("o-", "0.5"), BEST_OF_N: ("o--", "0.5"), RESULT: ("D", "k")}
-_Place: TypeAlias = Callable[[np.ndarray], np.ndarray]
+# What was possible is grey, and the run alone has a colour; its start is open, its end large, its result black.
+_CLASSES = {TILTED: "dot before", BEST_OF_N: "dot before again", RESULT: "dot ink", "start": "ring"}
+_STYLES: Mapping[str, Mapping[str, Any]] = {
+    TILTED: {"color": "0.5", "marker": "o"},
+    BEST_OF_N: {"color": "0.5", "marker": "o", "linestyle": "--"},
+    RESULT: {"color": "k", "marker": "D", "linestyle": ""},
+    "start": {"marker": "o", "fillstyle": "none", "linestyle": ""},
+    "end": {"marker": "s", "linestyle": ""},
+}
 LABELS = ("KL to the reference (nats per response)", "mean reward")
 
 
@@ -60,51 +64,19 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     return found | {RESULT: np.array([result])} if found and None not in result else found
 
 
-def _words(
-    series: Mapping[str, np.ndarray], x_range: Sequence[float], y_range: Sequence[float], place: _Place
-) -> list[tuple[str, np.ndarray, tuple[float, float]]]:
-    """Where the path begins and ends, and the result: the word that marks it, its point, and the word's offset.
-
-    The offset, right and up in the units of `place`, leads to the side on which it covers the least of all that is
-    drawn. `place`: (..., 2) KL and reward -> where they are drawn.
-    """
+def _ends(series: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Where the path of the run begins and ends, if it has more than one point."""
     paths = [points for name, points in series.items() if name in _PATHS.values() and len(points) > 1]
-    ends = [pair for points in paths for pair in (("start", points[0]), ("end", points[-1]))]
-    ends += [("result", points[0]) for name, points in series.items() if name == RESULT]
-    frame = np.array([(x, y) for x, y in zip(np.repeat(x_range, 2), [*y_range, *y_range[::-1]], strict=True)])
-    lines = [place(line) for line in (frame, *series.values())]
-    rings = [place(point) + np.array([[-6], [6]]) for _, point in ends]
-    drawn = np.concatenate([np.linspace(*pair, 100) for line in (*lines, *rings) for pair in pairwise(line)])
-    found = []
-    for word, point in ends:
-        size = np.array([7.5 * len(word), 11.0])
-        right, left = 10.0, -8 - size[0]
-        sides = [(right, -4.0), (left, -4.0), (right, -15.0), (left, -15.0), (right, 8.0), (left, 8.0)]
-        sides += [(-size[0] / 2, -26.0), (-size[0] / 2, 16.0), (2 * right, -30.0), (2 * right, 24.0)]
-        sides += [(-size[0] / 2, -42.0), (-size[0] / 2, 32.0)]
-        corners = [place(point) + side for side in sides]
-        covered = [(np.abs(drawn - corner - size / 2) < size / 2 + 2).all(1).sum() for corner in corners]
-        best = int(np.argmin(covered))
-        found.append((word, point, sides[best]))
-        drawn = np.concatenate([drawn, np.linspace(corners[best], corners[best] + size, 100)])
-    return found
+    return {name: path[[at]] for path in paths for name, at in (("start", 0), ("end", -1))}
 
 
 def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws the series as a PNG."""
-    from matplotlib.patheffects import withStroke
-
     figure = new_figure(7, 5)
     axes = figure.subplots()
-    for name, points in series.items():
-        (style, colour), size = _STYLES.get(name, ("o-", "C0")), 7.0 if name == RESULT else 3.5
-        axes.plot(*points.T, style, color=colour, markersize=size, linewidth=1.5, label=name)
-    halo = [withStroke(linewidth=3, foreground="white")]
-    text: Any = {"fontsize": 9, "weight": "bold", "textcoords": "offset points", "path_effects": halo}
-    ranges = axes.get_xlim(), axes.get_ylim()
-    for word, point, offset in _words(series, *ranges, lambda at: axes.transData.transform(at) * 72 / figure.dpi):
-        axes.plot(*point, "ko", markersize=9, fillstyle="none")
-        axes.annotate(word, (point[0], point[1]), offset, **text)
+    for name, points in {**series, **_ends(series)}.items():
+        style, size = _STYLES.get(name, {"marker": "o"}), 3.5 if len(points) > 1 else 8
+        axes.plot(*points.T, **{"color": "C0", "markersize": size, "linewidth": 1.5, "label": name, **style})
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
     figure.legend(loc="upper left", ncols=2, frameon=False)
     save_picture(figure, [axes], path)
@@ -115,16 +87,10 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
     (left, low), (right, high) = (pick(np.concatenate(list(series.values())), axis=0) for pick in (np.min, np.max))
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
-    for name, points in series.items():
-        colour, radius = _CLASSES.get(name, series_class(index)), 5 if name == RESULT else 3
-        if name != RESULT:
-            chart.add_line(f"mean {colour}", *points.T)
+    for name, points in {**series, **_ends(series)}.items():
+        kind, radius = _CLASSES.get(name, f"dot {series_class(index)}"), 3 if len(points) > 1 else 6
+        if len(points) > 1:
+            chart.add_line(f"mean {kind.removeprefix('dot ')}", *points.T)
         for kl, reward in points:
-            chart.add_dot(f"dot {colour}", kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
-    ranges = chart.x_range, chart.y_range
-    for word, (kl, reward), offset in _words(
-        series, *ranges, lambda at: np.stack([chart.x(at[..., 0]), -chart.y(at[..., 1])], axis=-1)
-    ):
-        chart.add_dot("ring", kl, reward, 6)
-        chart.add_label(word, kl, reward, offset)
+            chart.add_dot(kind, kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
     return chart.to_svg()

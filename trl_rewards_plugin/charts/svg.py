@@ -35,8 +35,6 @@ class Chart:
     least_y_step: float = 0.0  # between two ticks of the y axis
     # SVG elements, the later above the earlier: tag, attributes, and lines of a tooltip.
     marks: list[tuple[str, Mapping[str, Any], Sequence[str]]] = field(default_factory=list)
-    # Words above all marks: left, top, and which end of them stands there.
-    labels: list[tuple[str, float, float, str]] = field(default_factory=list)
 
     def x(self, values: np.ndarray | float) -> np.ndarray:
         """Places of `values` from left to right, of their shape."""
@@ -53,10 +51,6 @@ class Chart:
     def add_dot(self, kind: str, x: float, y: float, radius: float, tooltip: Sequence[str] = ()) -> None:
         attributes = {"class": kind, "cx": place(self.x(x)), "cy": place(self.y(y)), "r": radius}
         self.marks.append(("circle", attributes, tooltip))
-
-    def add_label(self, words: str, x: float, y: float, offset: tuple[float, float]) -> None:
-        """`words`, which begin at an `offset`, to the right and up, from a point."""
-        self.labels.append((words, float(self.x(x)) + offset[0], float(self.y(y)) - offset[1], "start"))
 
     def add_box(self, kind: str, low: float, high: float, tooltip: Sequence[str]) -> None:
         """A box of class `kind` from `low` to `high`, as high as the chart."""

@@ -55,9 +55,10 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_intermixed_args(self._normalise(argv))
         if unknown:
             # Without their values, one of which may be a token.
-            flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
-            steps = [self._next_step(word, self._option_string_actions, "--") for word in flags or unknown[:1]]
-            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), " ".join(dict.fromkeys(steps)))
+            flags = [argument.partition("=")[0] for argument in unknown if argument.startswith("--")]
+            steps = {word: self._next_step(word, self._option_string_actions, "--") for word in flags or unknown[:1]}
+            step = " / ".join(f"{word}: {step}" if len(steps) > 1 else step for word, step in steps.items())
+            raise InputError(f"options of {self.prog}", " ".join(flags or unknown), step)
         return values
 
     def load_config(self, argv: Sequence[str], ignored: Sequence[str] = ()) -> dict[str, Any]:

@@ -147,7 +147,8 @@ def plan_lines(model: Any, args: Seq2SeqPPOConfig, inputs: RunInputs) -> dict[st
         schedule = checkpoint / "scheduler.pt"
         goes_on = rollouts > (checkpoint_step(checkpoint.name) or 0)
         if goes_on and schedule.is_file() and not any(torch.load(schedule, weights_only=True)["_last_lr"]):
-            plan["Resume"] += "; its schedule ended at learning rate 0, which the first further rollout still has"
+            ended = "the checkpoint's schedule ended at learning rate 0, which the first further rollout still has"
+            plan["Resume"] += f"; {ended}"
     return plan
 
 

@@ -71,7 +71,7 @@ def verdicts(runs: Sequence[Run]) -> str:
     texts = []
     for name in _names(measured)["component_gain"]:
         moved = [direction(gain) for metrics in measured if (gain := metrics["component_gain"].get(name))]
-        words = {1: "better", -1: "worse", 0: "not told apart from before"}
+        words = {1: "better", -1: "worse", 0: "no clear change"}
         counts = [f"{words[way]} in {moved.count(way)}" for way in words if way in moved]
         texts.append(f"{name}: {', '.join(counts)} of {counted(len(moved), 'run')}")
     return "; ".join(texts)

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 DESCRIBED = ("name", "model", "label", "weight", "score_type", "revision", "pair")
 """Keys of every row of `Reward.describe()`."""
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Reward:
 
         for row in rows_within(self):
             if found := [key for key in ("weight_schedule", "constraints") if row.get(key)]:
-                expected = "a reward without weight_schedule and constraints: TRL's PPOTrainer tells it no progress"
+                expected = "a reward without weight_schedule and constraints, as PPOTrainer reports no progress to it"
                 raise InputError(expected, f"{found[0]} of {row['name']!r}", "build the reward without them")
 
         return RewardModel(self, processing_class, prompts=prompts, response_template=response_template, part=part)
@@ -202,7 +204,7 @@ def named_failure(name: str, given: Sequence[Any]) -> Iterator[None]:
 def rows_within(reward: Any) -> Iterator[dict[str, Any]]:
     """The rows of `describe()` of a combination and of those within it; none of any other reward."""
     reward = getattr(reward, "function", reward)
-    if hasattr(reward, "rewards"):
+    if hasattr(reward, "rewards") and hasattr(reward, "describe"):
         yield from reward.describe()
         for part in reward.rewards:
             yield from rows_within(part)
@@ -220,7 +222,7 @@ def check_attempts(timeout: float | None, retries: int, on_failure: str) -> None
 
 def without_quotes(*values: Any) -> str:
     """The start of a next step where one of `values` is a number in quotes; else ""."""
-    quoted = [value for value in values if isinstance(value, str) and value.replace(".", "", 1).isdecimal()]
+    quoted = [value for value in values if isinstance(value, str) and _NUMBER.fullmatch(value)]
     return f"write {', '.join(quoted)} without quotes, or " if quoted else ""
 
 

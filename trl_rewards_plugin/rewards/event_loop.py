@@ -21,8 +21,8 @@ from trl_rewards_plugin.text import counted
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30
 """Seconds before the second attempt, which double with every further one, and at most."""
 
-_FINAL = (InputError, AssertionError, AttributeError, ImportError, NameError, SyntaxError, TypeError)
-"""Refusals and mistakes in code, which would be the same the next time."""
+_FINAL = (InputError, ImportError, NameError)
+"""What would be the same the next time; other errors may come of what a server answered."""
 
 _lock = ForkSafeLock()
 _loop: asyncio.AbstractEventLoop | None = None

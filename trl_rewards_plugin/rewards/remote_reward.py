@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "TRL_REWARDS_TOKEN"
+_FIRST_ANSWER = 5.0  # seconds that a server is given to say whether it is there
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _UNREACHED = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 
@@ -185,7 +186,8 @@ class RemoteReward(Reward):
         if self.on_failure == "none":
             return
         try:
-            answer = self._post(b"{}")  # /health asks for no token
+            wait = min(self.timeout or _FIRST_ANSWER, _FIRST_ANSWER)
+            answer = self._post(b"{}", timeout=wait)  # /health asks for no token
         except _UNREACHED as error:
             raise self._no_answer(_reason(error)) from None
         except urllib3.exceptions.HTTPError:
@@ -193,22 +195,24 @@ class RemoteReward(Reward):
         if answer.status in (401, 404):
             self._scores_in(answer, f"status {answer.status}: {_said(answer)['found']}", [])
 
-    def _post(self, body: bytes) -> urllib3.BaseHTTPResponse:
+    def _post(self, body: bytes, timeout: float | None = None) -> urllib3.BaseHTTPResponse:
         # Over this process's own connections: a forked child must not write into its parent's.
         if self._connections is None or self._connections[0] != os.getpid():
-            self._connections = os.getpid(), urllib3.PoolManager(retries=False, timeout=self.timeout, maxsize=8)
+            self._connections = os.getpid(), urllib3.PoolManager(retries=False, maxsize=8)
         token = os.environ.get(TOKEN_VARIABLE)
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        return self._connections[1].request("POST", f"{self.url}/score", body=body, headers=headers, redirect=False)
+        url = f"{self.url}/score"
+        wait = self.timeout if timeout is None else timeout
+        return self._connections[1].request("POST", url, body=body, headers=headers, redirect=False, timeout=wait)
 
     def _scores_in(self, answer: urllib3.BaseHTTPResponse, found: str, texts: Sequence[str]) -> RewardScores:
         step, route = "check that the url is that of `trl-rewards serve`", self.url.rpartition("/")[2]
         if answer.status != 200:
             step = f"leave /{route} out of the url" if route in ("score", "get_reward") else step
             steps = {401: f"set {TOKEN_VARIABLE} to the server's token", 404: step}
-            said = {"expected": "a request like this one", "next_step": "see what it says", **_said(answer)}
-            expected = f"scores from {self.url}, which expects {said['expected']}"
-            raise InputError(expected, found, steps.get(answer.status, said["next_step"]))
+            said = _said(answer)
+            expected = f"scores from {self.url}" + (f" ({said['expected']})" if "expected" in said else "")
+            raise InputError(expected, found, steps.get(answer.status, said.get("next_step", "see what it says")))
         try:
             content = json.loads(answer.data)
             total, components = content["total"], dict(content.get("components") or {})
@@ -222,9 +226,11 @@ def _said(answer: urllib3.BaseHTTPResponse) -> dict[str, str]:
     """The three parts of an error of our own server's; of any other answer the beginning, as what was found."""
     try:
         parts = {key: json.loads(answer.data)["error"][key] for key in ("expected", "found", "next_step")}
+        if not all(isinstance(part, str) for part in parts.values()):
+            raise TypeError
     except (ValueError, KeyError, TypeError):
         parts = {"found": answer.data[:500].decode("utf-8", "replace")}
-    return {key: " ".join(str(part).split()) for key, part in parts.items()}
+    return {key: " ".join(part.split()) for key, part in parts.items()}
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:

@@ -84,8 +84,8 @@ def _kept(output: str, job: "_Job | None") -> str:
     if job is not None and job.written:
         of = "" if job.count is None else f" of {job.count:,}"
         return f"{job.written:,}{of} texts are in {output}; the same command resumes there"
-    is_new = next(open_output(output).existing([], repair=False), None) is None
-    return "nothing was written yet" if is_new else f"{output} is as it was; the same command resumes there"
+    # A row may be half written: what is there is not read.
+    return f"the same command resumes in {output}" if Path(output).exists() else "nothing was written yet"
 
 
 def check_input(settings: ScoreSettings) -> tuple[str, ScoreOutput]:

@@ -93,9 +93,11 @@ def check_prepared(config: Any) -> None:
             raise InputError(expected, f"{name}=True", f"leave {name} out")
     for kind in ("save", "eval", "logging"):
         strategy, steps = (getattr(config, f"{kind}_{what}") for what in ("strategy", "steps"))
-        if str(getattr(strategy, "value", strategy)) == "steps" and steps is not None and steps <= 0:
-            step = f"set {kind}_strategy to no for none at all (--{kind}_strategy no)"
-            raise InputError(f"{kind}_steps above 0", f"{kind}_steps={steps}", step)
+        as_logging = kind == "eval" and steps == 0
+        by_steps = str(getattr(strategy, "value", strategy)) == "steps" and not as_logging
+        if by_steps and steps is not None and steps <= 0:
+            step = f"to turn it off: {kind}_strategy no"
+            raise InputError(f"{kind}_steps above 0", f"{kind}_steps={steps:g}", step)
     schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
     by_metric = {
         "load_best_model_at_end=True": config.load_best_model_at_end,

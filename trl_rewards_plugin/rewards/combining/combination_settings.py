@@ -83,7 +83,7 @@ def _checked_weights(
         raise InputError("a reward without constraints as the objective", "constraints on every reward", step)
     if not any(found):
         expected = "a weight other than 0, since the total would be 0 for every text"
-        raise InputError(expected, f"{found}", "raise one; one with constraints has none")
+        raise InputError(expected, f"{found}", "raise the weight of a reward without constraints")
     return [float(weight) for weight in found]
 
 

@@ -26,7 +26,8 @@ _OFFSET_POSITIONS = {
 def check_saved(folder: Path) -> None:
     """Refuses a folder that holds no saved judge or adapter; what is no folder may be on the Hub."""
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise InputError(EXPECTED, f"the folder {folder} without config.json", "give the folder of a finished judge")
+        step = "pass a folder that save_pretrained() wrote"
+        raise InputError(EXPECTED, f"the folder {folder} without config.json", step)
 
 
 def check_arguments(
