@@ -96,7 +96,7 @@ def check_prepared(config: Any) -> None:
         as_logging = kind == "eval" and steps == 0
         by_steps = str(getattr(strategy, "value", strategy)) == "steps" and not as_logging
         if by_steps and steps is not None and steps <= 0:
-            step = f"to turn it off: {kind}_strategy no"
+            step = f"to turn it off: --{kind}_strategy no, or {kind}_strategy='no'"
             raise InputError(f"{kind}_steps above 0", f"{kind}_steps={steps:g}", step)
     schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
     by_metric = {
