@@ -74,9 +74,9 @@ def test_the_png_shows_every_series_under_its_name(tmp_path, monkeypatch):
     save_reward_kl(reward_kl_series(FINISHED, EVALUATIONS), tmp_path / "reward_kl.png")
     assert (tmp_path / "reward_kl.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = saved[0].axes
-    assert axes.get_legend_handles_labels()[1] == [TILTED, BEST_OF_N, EVALUATED, RESULT, "start", "end"]
+    assert axes.get_legend_handles_labels()[1] == [TILTED, BEST_OF_N, EVALUATED, "start", "end", RESULT]
     marks = np.concatenate([line.get_xydata() for line in axes.lines[3:]])
-    np.testing.assert_allclose(marks, [[0.45, 1.6], [0.1, 1.2], [0.4, 1.5]])
+    np.testing.assert_allclose(marks, [[0.1, 1.2], [0.4, 1.5], [0.45, 1.6]])
     assert axes.lines[0].get_xydata().tolist() == METRICS["reward_at_kl"]["tilted"]
     # What was possible is grey, so that the run alone is coloured.
     assert [(line.get_color(), line.get_linestyle()) for line in axes.lines[:3]] == [

@@ -64,21 +64,23 @@ def reward_kl_series(metrics: Mapping[str, Any], log: Log) -> dict[str, np.ndarr
     return found | {RESULT: np.array([result])} if found and None not in result else found
 
 
-def _ends(series: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Where the path of the run begins and ends, if it has more than one point."""
+def _with_ends(series: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The series, and where a path of more than one point begins and ends; the result last, above all."""
     paths = [points for name, points in series.items() if name in _PATHS.values() and len(points) > 1]
-    return {name: path[[at]] for path in paths for name, at in (("start", 0), ("end", -1))}
+    ends = {name: path[[at]] for path in paths for name, at in (("start", 0), ("end", -1))}
+    return dict(sorted({**series, **ends}.items(), key=lambda one: one[0] == RESULT))
 
 
 def save_reward_kl(series: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws the series as a PNG."""
     figure = new_figure(7, 5)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    for name, points in {**series, **_ends(series)}.items():
+    for name, points in _with_ends(series).items():
         style, size = _STYLES.get(name, {"marker": "o"}), 3.5 if len(points) > 1 else 8
         axes.plot(*points.T, **{"color": "C0", "markersize": size, "linewidth": 1.5, "label": name, **style})
     axes.set(xlabel=LABELS[0], ylabel=LABELS[1])
-    figure.legend(loc="upper left", ncols=2, frameon=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     save_picture(figure, [axes], path)
 
 
@@ -87,7 +89,7 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
     (left, low), (right, high) = (pick(np.concatenate(list(series.values())), axis=0) for pick in (np.min, np.max))
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
-    for name, points in {**series, **_ends(series)}.items():
+    for name, points in _with_ends(series).items():
         kind, radius = _CLASSES.get(name, f"dot {series_class(index)}"), 3 if len(points) > 1 else 6
         if len(points) > 1:
             chart.add_line(f"mean {kind.removeprefix('dot ')}", *points.T)
