@@ -40,7 +40,8 @@ def test_the_nearest_word_whatever_its_case(word, found):
 
 
 def test_the_start_of_one_known_word_alone_means_that_word():
-    assert nearest("resume", ["preset", "resume_from_checkpoint"]) == "resume_from_checkpoint"
+    flags = ["--preset", "--resume_from_checkpoint", "--resume-from-checkpoint"]
+    assert nearest("--resume", flags) == "--resume_from_checkpoint"
     assert nearest("eval", ["eval_steps_are_many", "eval_strategy_too"]) is None
     assert nearest("re", ["resume_from_checkpoint"]) is None
 

@@ -44,18 +44,19 @@ class NoAnswerError(_ThreePartError, RuntimeError):
 
 
 def nearest(word: object, known: Iterable[object]) -> str | None:
-    """The known word that alone begins with `word`, or is most like it, ignoring case and the dashes of flags.
+    """The known word that alone begins with `word`, or is most like it, ignoring case, and how flags are dashed.
 
     None where nothing is close.
     """
-    by_letters, letters = {_letters(option): str(option) for option in known}, _letters(word)
+    # Of two spellings of a flag the first counts.
+    by_letters, letters = {_letters(option): str(option) for option in reversed([*known])}, _letters(word)
     begun = [one for one in by_letters if len(letters) > 2 and one.startswith(letters)]
     near = begun if len(begun) == 1 else difflib.get_close_matches(letters, by_letters, n=1)
     return by_letters[near[0]] if near else None
 
 
 def _letters(word: object) -> str:
-    return str(word).casefold().lstrip("-")
+    return str(word).casefold().lstrip("-").replace("-", "_")
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
