@@ -84,7 +84,7 @@ def example(tmp_path, monkeypatch):
 
 LABELLED = [
     (None, "no such file"),
-    ("text,label\na,b\nc,d\n", "Found:    full, which is not"),
+    ("text,label\na,b\nc,d\n", "Found:    full, which holds files"),
     ("text,lable\na,b\n", "row 1: {'text': 'a', 'lable': 'b'}"),
     ("text,label\na,b\n", "two labels or more"),
 ]
