@@ -39,6 +39,7 @@ def in_a_process_of_its_own(*argv, seconds=120):
     child = os.fork()
     if child == 0:
         signal.alarm(seconds)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         code = 99
         try:
             for descriptor in (1, 2):
