@@ -37,11 +37,16 @@ def check_model_name(name: str, expected: str) -> None:
     """As `check_hub_name`, of a model or tokenizer, which is a folder: a file here is refused as well."""
     path = Path(name).expanduser()
     if path.is_file():
-        parent = path.parent
-        saved = any((parent / config).is_file() for config in ("config.json", "adapter_config.json"))
-        step = f"pass its folder: {parent}" if saved else "pass the folder that save_pretrained() wrote, or a Hub id"
+        step = "pass the folder that save_pretrained() wrote, or a Hub id"
+        if holds_model(path.parent):
+            step = f"pass its folder: {path.parent}"
         raise InputError(expected, f"the file {name}", step)
     check_hub_name(name, expected)
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a model or an adapter was saved in `folder`."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def check_tokenizer_files(name: str) -> None:

@@ -159,7 +159,9 @@ def test_a_reward_that_follows_training_is_refused_when_it_is_built(tokenizer, s
 def test_a_function_with_a_history_of_rewards_is_no_combination(tokenizer):
     function = Recorder()
     function.rewards = [1.0]
-    CallableReward(function).as_reward_model(tokenizer, prompts=[[1]])
+    model = CallableReward(function).as_reward_model(tokenizer, prompts=[ids(tokenizer, "a dog")])
+    tokens, context = batch(tokenizer, [("a dog", "the sea is blue")])
+    assert get_reward(model, tokens, tokenizer.pad_token_id, context)[1].tolist() == [4.0]
 
 
 def test_a_row_without_its_query_is_refused(tokenizer):

@@ -26,7 +26,7 @@ _PATHS = {  # the keys of a row -> what they draw
     (KL, SCORES): "path of this run, training prompts",
 }
 # What was possible is grey, and the run alone has a colour; its start is open, its end large, its result black.
-_CLASSES = {TILTED: "dot before", BEST_OF_N: "dot before again", RESULT: "dot ink", "start": "ring"}
+_CLASSES = {TILTED: "before", BEST_OF_N: "before again", RESULT: "ink"}
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     TILTED: {"color": "0.5", "marker": "o"},
     BEST_OF_N: {"color": "0.5", "marker": "o", "linestyle": "--"},
@@ -90,9 +90,10 @@ def draw_reward_kl(series: Mapping[str, np.ndarray], index: int) -> str:
     words = "; ".join(f"{name}: {points[-1, 1]:.3g} at {points[-1, 0]:.3g} nats" for name, points in series.items())
     chart = Chart("Reward against KL", words, *LABELS, padded_range(left, right), padded_range(low, high))
     for name, points in _with_ends(series).items():
-        kind, radius = _CLASSES.get(name, f"dot {series_class(index)}"), 3 if len(points) > 1 else 6
+        colour, radius = _CLASSES.get(name, series_class(index)), 3 if len(points) > 1 else 6
         if len(points) > 1:
-            chart.add_line(f"mean {kind.removeprefix('dot ')}", *points.T)
+            chart.add_line(f"mean {colour}", *points.T)
+        mark = "ring" if name == "start" else f"dot {colour}"
         for kl, reward in points:
-            chart.add_dot(kind, kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
+            chart.add_dot(mark, kl, reward, radius, [name, f"{reward:.3g} at {kl:.3g} nats"])
     return chart.to_svg()

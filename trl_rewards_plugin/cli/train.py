@@ -37,7 +37,7 @@ from trl_rewards_plugin.recipes.run_rules import (
 )
 from trl_rewards_plugin.rewards.files.file_content import check_servers, preset_content, reward_names
 from trl_rewards_plugin.rows import check_held_out, column_texts, data_file, missing_option, prompt_columns
-from trl_rewards_plugin.runs.checkpoints import check_resume, checkpoints
+from trl_rewards_plugin.runs.checkpoints import checkpoints, resumed_run
 from trl_rewards_plugin.runs.layout import check_saved_model, holds_run, refuse_run
 from trl_rewards_plugin.runs.public_names import recorded_name
 from trl_rewards_plugin.runs.record import check_same_run
@@ -167,9 +167,7 @@ def check_quickly(argv: Sequence[str]) -> None:
     _check_files(asked, preset, config)
     everything = SimpleNamespace(**{"seed": None, "resume_from_checkpoint": None, **vars(asked), **values})
     folder = Path(values.get("output_dir") or _default_folder(everything, preset)).expanduser()
-    resume = values.get("resume_from_checkpoint")
-    if check_resume(folder, resume):
-        run = folder if str(resume).lower() == "true" else Path(str(resume)).parent
+    if (run := resumed_run(folder, values.get("resume_from_checkpoint"))) is not None:
         _check_resumed(run, folder, values, preset)
     elif not asked.dry_run:
         refuse_run(folder, overwrite=asked.overwrite)

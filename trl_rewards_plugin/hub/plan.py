@@ -20,7 +20,7 @@ from trl_rewards_plugin.runs.layout import CARD, METRICS
 from trl_rewards_plugin.text import counted, one_line
 from trl_rewards_plugin.yaml_text import reason
 
-_METRICS = Path(__file__).parents[1] / "metrics"
+_OWN_METRICS = Path(__file__).parents[1] / "metrics"
 # Files that could hold a path of this machine; not vocabularies, where "/root/" may be a token.
 _MAY_HOLD_PATHS = (
     CARD, METRICS, "*.yaml", "config.json", "generation_config.json", "adapter_config.json", "tokenizer_config.json",
@@ -83,7 +83,7 @@ class UploadPlan:
 
 def _own_prose(metric: str) -> set[str]:
     """The long lines that no other metric's README has."""
-    texts = {path.parent.name: path.read_text(encoding="utf-8") for path in _METRICS.glob("*/README.md")}
+    texts = {path.parent.name: path.read_text(encoding="utf-8") for path in _OWN_METRICS.glob("*/README.md")}
     lines = {name: {line for line in text.splitlines() if len(line) > 60} for name, text in texts.items()}
     return lines.pop(metric).difference(*lines.values())
 

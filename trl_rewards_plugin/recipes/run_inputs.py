@@ -28,8 +28,6 @@ from trl_rewards_plugin.text import counted, cut_prompts
 
 # Keys of metrics.json and columns of completions.parquet that a component of this name would overwrite.
 RESERVED_NAMES = ("reward", "greedy", "greedy_reward", "held_out_reward")
-
-
 _NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)?\s*")
 
 

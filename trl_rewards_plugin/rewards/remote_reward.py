@@ -224,13 +224,14 @@ class RemoteReward(Reward):
 
 def _said(answer: urllib3.BaseHTTPResponse) -> dict[str, str]:
     """The three parts of an error of our own server's; of any other answer the beginning, as what was found."""
+    beginning = {"found": " ".join(answer.data[:500].decode("utf-8", "replace").split())}
+    if answer.status == 200:  # scores, which may be many: they are read once
+        return beginning
     try:
-        parts = {key: json.loads(answer.data)["error"][key] for key in ("expected", "found", "next_step")}
-        if not all(isinstance(part, str) for part in parts.values()):
-            raise TypeError
-    except (ValueError, KeyError, TypeError):
-        parts = {"found": answer.data[:500].decode("utf-8", "replace")}
-    return {key: " ".join(part.split()) for key, part in parts.items()}
+        error = json.loads(answer.data)["error"]
+        return {key: " ".join(error[key].split()) for key in ("expected", "found", "next_step")}
+    except (ValueError, KeyError, TypeError, AttributeError):  # another server's, of any shape
+        return beginning
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:

@@ -188,17 +188,17 @@ def find_checkpoint(
     raise InputError(expected, f"{folder}: {wrong}", another if others else "check the path")
 
 
-def check_resume(output_dir: Path, resume: str | os.PathLike[str] | bool | None) -> bool:
-    """Whether `find_checkpoint` is asked for one; refused as by it where there is none at all.
+def resumed_run(output_dir: Path, resume: str | os.PathLike[str] | bool | None) -> Path | None:
+    """The folder of the run that `find_checkpoint` is asked to resume; refused as by it where there is no checkpoint.
 
     Reads no checkpoint, and puts none back as that does, for which another run might not be ready.
     """
     word = str(resume).lower()
     if word == "true":
-        there = bool(checkpoints(output_dir)) or (output_dir / UNFINISHED).exists()
+        run, there = output_dir, bool(checkpoints(output_dir)) or (output_dir / UNFINISHED).exists()
     else:
-        there = word not in _NO and Path(str(resume)).exists()
-    return there or find_checkpoint(output_dir, resume, quiet=True) is not None
+        run, there = Path(str(resume)).parent, word not in _NO and Path(str(resume)).exists()
+    return run if there or find_checkpoint(output_dir, resume, quiet=True) is not None else None
 
 
 def _last_whole(output_dir: Path, quiet: bool) -> Path:

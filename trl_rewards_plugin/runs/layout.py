@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trl_rewards_plugin.atomic import TEMPORARY
 from trl_rewards_plugin.errors import InputError
+from trl_rewards_plugin.places import holds_model
 
 # What the recipe leaves at the end (`recipes/seq2seq_ppo.py`); report and card read it by `read.py`.
 METRICS = "metrics.json"
@@ -64,7 +65,7 @@ def finish_first(folder: Path, otherwise: str) -> str:
 
 def check_saved_model(folder: Path) -> None:
     """Refuses a folder that holds no saved model or adapter; what is no folder may be on the Hub."""
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if folder.is_dir() and not holds_model(folder):
         step = finish_first(folder, "pass the folder that save_pretrained() wrote, or a Hub id")
         raise InputError("a folder with a model (config.json and weights)", f"{folder} without config.json", step)
 

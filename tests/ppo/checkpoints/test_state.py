@@ -29,7 +29,7 @@ from trl_rewards_plugin.ppo.distributed import check_launch, check_sharding
 from trl_rewards_plugin.ppo.monitoring.callbacks import TrainingCurvesCallback
 from trl_rewards_plugin.ppo.trainer import Seq2SeqPPOTrainer
 from trl_rewards_plugin.rewards import MultiClassifierReward
-from trl_rewards_plugin.runs.checkpoints import UNFINISHED, check_resume, checkpoints, damage, find_checkpoint
+from trl_rewards_plugin.runs.checkpoints import UNFINISHED, checkpoints, damage, find_checkpoint, resumed_run
 
 
 class Centred:
@@ -231,7 +231,7 @@ def test_a_kill_between_the_two_renames_of_a_save_loses_no_checkpoint(model, fol
         with pytest.raises(KeyboardInterrupt):
             trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     assert [path.name for path in renames] == ["checkpoint-3"] * 2
-    assert check_resume(folder, True)
+    assert resumed_run(folder, True) == folder
     assert not (folder / "checkpoint-3").exists()
     assert find_checkpoint(folder, True).name == "checkpoint-3"
     assert damage(folder / "checkpoint-3") is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_rewards_plugin.errors import InputError, check_choice, did_you_mean
+from trl_rewards_plugin.places import holds_model
 from trl_rewards_plugin.rewards.names import clean_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _OFFSET_POSITIONS = {
 
 def check_saved(folder: Path) -> None:
     """Refuses a folder that holds no saved judge or adapter; what is no folder may be on the Hub."""
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if folder.is_dir() and not holds_model(folder):
         step = "pass a folder that save_pretrained() wrote"
         raise InputError(EXPECTED, f"the folder {folder} without config.json", step)
 
